@@ -1,0 +1,71 @@
+"""Every error that HashNet raises on purpose, in one family.
+
+A message has three breaths: the rule, what was received, the way out.
+"""
+
+
+class HashnetError(ValueError):
+    """The base of the family: catch this one to catch them all.
+
+    Args:
+        rule: str. What must hold, as a sentence.
+        received: str or None. What came instead, shown after `Received:`.
+        way_out: str or None. What to do about it, as a sentence.
+
+    Example:
+        >>> raise HashnetError("A code has whole bytes.", "num_bits=0", "Ask for 1 to 1024 bits.")
+        Traceback (most recent call last):
+        ...
+        hashnet.errors.HashnetError: A code has whole bytes. Received: num_bits=0. Ask for 1 to 1024 bits.
+    """
+
+    def __init__(self, rule, received=None, way_out=None):
+        breaths = [rule]
+        if received is not None:
+            breaths.append(f"Received: {received}.")
+        if way_out is not None:
+            breaths.append(way_out)
+        super().__init__(" ".join(breaths))
+
+
+class ArgumentError(HashnetError):
+    """An argument is outside what the function takes."""
+
+
+class ShapeError(HashnetError):
+    """An array has another dtype or shape than the one it must meet."""
+
+
+class ImageError(HashnetError):
+    """A file is not an image that can be read whole and safely."""
+
+
+class WeightsError(HashnetError):
+    """Weights are missing, damaged, unsafe, or of another architecture."""
+
+
+class BundleError(HashnetError):
+    """A bundle is missing, damaged, or of a newer format."""
+
+
+class StoreError(HashnetError):
+    """An index folder is missing, damaged, or of a newer format."""
+
+
+class LockedError(StoreError):
+    """Another process is writing to this index."""
+
+
+class FingerprintError(HashnetError):
+    """An index and an encoder, or two artefacts, do not belong together."""
+
+
+class UnknownNameError(HashnetError):
+    """A name is not among the known ones, which the message lists."""
+
+    def __init__(self, kind, name, known):
+        super().__init__(
+            f"There is no {kind} of this name.",
+            repr(name),
+            f"Known ones: {', '.join(sorted(known))}.",
+        )
