@@ -1,0 +1,136 @@
+"""The hash network: a backbone with the latent layer H between its last two layers.
+
+    image -> backbone -> F7 -> feature -> H -> latent
+                          |               |
+                          +----- or ------+--> F8 -> scores
+"""
+
+from dataclasses import asdict, dataclass, fields
+
+from hashnet import backbones
+from hashnet.codes import MAX_BITS
+from hashnet.errors import ArgumentError, BundleError, ShapeError
+
+SCORES_FROM = ("latent", "feature")
+
+
+@dataclass(frozen=True)
+class HashNetConfig:
+    """All that it takes to build a hash network again.
+
+    Attributes:
+        backbone: str, one of `hashnet.backbones.BACKBONES`.
+        image_size: int. Side of the square images in pixels; 0 means the backbone's own, and
+            is replaced by it.
+        num_bits: int, 1 to 1024. Units of H.
+        classes: tuple of str. Names of F8's classes, in order.
+        scores_from: `"latent"` as in the paper, where F8 sees only the latent layer, or
+            `"feature"`, where F8 is the pretrained classifier on F7 and H stands beside it.
+
+    Raises:
+        ArgumentError: a value is out of its range.
+        UnknownNameError: there is no such backbone.
+
+    Example:
+        >>> HashNetConfig(num_bits=12, classes=("cat", "dog")).image_size
+        224
+    """
+
+    backbone: str = "efficientnet_lite0"
+    image_size: int = 0
+    num_bits: int = 64
+    classes: tuple = ()
+    scores_from: str = "latent"
+
+    def __post_init__(self):
+        backbone = backbones.known(self.backbone)
+        if not _is_count(self.num_bits) or not 1 <= self.num_bits <= MAX_BITS:
+            raise ArgumentError(
+                f"A code has 1 to {MAX_BITS} bits.", f"num_bits={self.num_bits!r}"
+            )
+        if not _is_count(self.image_size):
+            raise ArgumentError("image_size is in whole pixels.", repr(self.image_size))
+        if self.scores_from not in SCORES_FROM:
+            raise ArgumentError(
+                f"scores_from is one of {SCORES_FROM}.", f"scores_from={self.scores_from!r}"
+            )
+        if not self.classes or not all(isinstance(name, str) for name in self.classes):
+            raise ArgumentError("F8 needs at least one class name.", f"classes={self.classes!r}")
+        object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "image_size", self.image_size or backbone.image_size)
+
+    @property
+    def feature_dim(self):
+        """int, length of a feature."""
+        return backbones.known(self.backbone).feature_dim
+
+    def as_json(self):
+        """dict that `from_json` takes back."""
+        return {**asdict(self), "classes": list(self.classes)}
+
+    @classmethod
+    def from_json(cls, values):
+        """The configuration that `as_json` described; a foreign one raises `BundleError`."""
+        known = {field.name for field in fields(cls)}
+        if not isinstance(values, dict) or set(values) != known:
+            raise BundleError("A network's description has these fields: "
+                              f"{', '.join(sorted(known))}.", repr(values)[:200])
+        try:
+            return cls(**{**values, "classes": tuple(values["classes"])})
+        except (ArgumentError, TypeError) as error:
+            raise BundleError("A network's description must be valid.", str(error)) from error
+
+
+def _is_count(value):
+    return type(value) is int and value >= 0
+
+
+def build(config, *, weights="imagenet"):
+    """Build the hash network; H and a new F8 start at random, the backbone from `weights`.
+
+    The feature is F7 scaled to length 1: on every set of photos measured so far, Euclidean
+    distance ranks better that way, and H sees the same vector that the fine stage ranks by.
+
+    Args:
+        config: a `HashNetConfig`.
+        weights: as for `hashnet.backbones.create`.
+
+    Returns:
+        A `keras.Model` from float32 images `(n, image_size, image_size, 3)`, RGB in 0..255, to
+        a dictionary of `latent` `(n, num_bits)` in 0..1, `feature` `(n, feature_dim)` of length
+        1, and `scores` `(n, len(classes))` that add up to 1; all float32, whatever the
+        precision policy, so that a code does not depend on it.
+
+    Raises:
+        WeightsError: the weights cannot be had.
+        ShapeError: `scores_from="feature"` with another number of classes than pretrained.
+
+    Example:
+        >>> config = HashNetConfig(image_size=64, num_bits=12, classes=("cat", "dog"))
+        >>> network = build(config, weights=None)
+        >>> {name: tuple(tensor.shape) for name, tensor in network.output.items()}
+        {'latent': (None, 12), 'feature': (None, 1280), 'scores': (None, 2)}
+
+    Reference:
+        Lin et al., "Deep Learning of Binary Hash Codes for Fast Image Retrieval", CVPR
+        Workshops 2015, section 3.1: the latent layer between F7 and F8.
+    """
+    from keras import Model, layers
+
+    backbone = backbones.create(config.backbone, weights=weights, image_size=config.image_size)
+    unit = layers.UnitNormalization(name="feature", dtype="float32")
+    feature = unit(backbone.output["feature"])  # (n, feature_dim)
+    hash_layer = layers.Dense(config.num_bits, "sigmoid", name="latent", dtype="float32")
+    latent = hash_layer(feature)  # (n, num_bits)
+    if config.scores_from == "latent":
+        f8 = layers.Dense(len(config.classes), "softmax", name="scores", dtype="float32")
+        scores = f8(latent)
+    else:
+        scores = backbone.output["scores"]
+        if scores.shape[-1] != len(config.classes):
+            raise ShapeError(
+                "The pretrained F8 has classes of its own.",
+                f"{len(config.classes)} names for {scores.shape[-1]} classes",
+            )
+    outputs = {"latent": latent, "feature": feature, "scores": scores}
+    return Model(backbone.input, outputs, name="hashnet")
