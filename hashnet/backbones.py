@@ -11,6 +11,7 @@ Only `keras` and `keras.ops` are used: TensorFlow and JAX both run it.
 """
 
 import os
+import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -103,6 +104,21 @@ def create(name, *, weights="imagenet", image_size=None):
             "Weights are 'imagenet', None, or an existing file.", f"weights={weights!r}"
         )
     return backbone.build(size, weights)
+
+
+def imagenet_classes():
+    """Names of the classes that the pretrained F8 of every backbone knows.
+
+    Returns:
+        tuple of 1000 different str, in F8's order: the first WordNet lemma of each synset of
+        ILSVRC 2012.
+
+    Example:
+        >>> imagenet_classes()[372]
+        'baboon'
+    """
+    path = pathlib.Path(__file__).with_name("imagenet_classes.txt")
+    return tuple(path.read_text(encoding="utf-8").splitlines())
 
 
 # --- EfficientNet-Lite0 -----------------------------------------------------------------------

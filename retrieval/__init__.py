@@ -1,0 +1,1 @@
+"""How things are found: codes find a pool, features rank it."""

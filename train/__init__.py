@@ -1,0 +1,1 @@
+"""How the network learns, with labels and without."""

@@ -1,0 +1,60 @@
+"""The rooms look one way: hashnet <- train, hashnet <- retrieval, and each secret has one file."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOMS = {"hashnet", "train", "retrieval"}
+MAY_SEE = {"hashnet": {"hashnet"}, "train": {"train", "hashnet"}, "retrieval": {"retrieval", "hashnet"}}
+THE_DOOR = "hashnet/cli.py"
+
+
+def files():
+    return sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relative to itself"
+            yield node.module
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_room_imports_only_what_it_may_see(path):
+    place = path.relative_to(ROOT).as_posix()
+    seen = {name.split(".")[0] for name in imports(path)} & ROOMS
+    if place != THE_DOOR:
+        assert seen <= MAY_SEE[place.split("/")[0]]
+
+
+@pytest.mark.parametrize(
+    ("package", "keeper"), [("PIL", "hashnet/images.py"), ("sqlite3", "retrieval/store.py")]
+)
+def test_a_secret_has_one_keeper(package, keeper):
+    users = {
+        path.relative_to(ROOT).as_posix()
+        for path in files()
+        if any(name.split(".")[0] == package for name in imports(path))
+    }
+    assert users == {keeper}
+
+
+def test_importing_every_module_loads_no_network_library():
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in files()
+        if path.name != "__init__.py" and "samples" not in path.parts
+    ]
+    code = (
+        f"import importlib, sys; [importlib.import_module(name) for name in {modules}]; "
+        "print(sorted({'tensorflow', 'keras', 'jax', 'numba', 'matplotlib'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert run.stdout.strip() == "[]", run.stderr
