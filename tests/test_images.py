@@ -1,0 +1,920 @@
+"""hashnet/images.py: each picture becomes one RGB array, each other file one error."""
+
+import io
+import logging
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import make_images
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from hashnet import images
+from hashnet.errors import ArgumentError, ImageError, ShapeError
+
+PHOTO = make_images.photo()
+FORMATS = {
+    "JPEG": {"quality": 90},
+    "PNG": {},
+    "WEBP": {"lossless": True},
+    "BMP": {},
+    "GIF": {},
+    "TIFF": {},
+}
+
+
+def as_file(image, name, **options):
+    if name == "GIF":
+        image = Image.fromarray(image).quantize(64) if isinstance(image, np.ndarray) else image
+    return make_images.encoded(image, name, **{**FORMATS[name], **options})
+
+
+def refused(source, *words, **options):
+    with pytest.raises(ImageError) as error:
+        images.read(source, **options)
+    message = str(error.value)
+    for word in words:
+        assert word in message
+    with pytest.raises(ImageError):
+        images.read_resized(source, (8, 8), **options)
+    return message
+
+
+def mean_difference(one, other):
+    assert one.shape == other.shape
+    return np.abs(one.astype(int) - other.astype(int)).mean()
+
+
+# faults.md, Images 1 to 14
+
+
+@pytest.mark.parametrize("name", ["empty.jpg", "text.jpg", "zeros.png"])
+def test_a_file_that_is_no_picture_is_refused_by_name(tmp_path, name):  # 1, 2
+    path = tmp_path / name
+    path.write_bytes({"e": b"", "t": b"BMW and other cars\n", "z": bytes(1000)}[name[0]])
+    refused(path, name, "Received: ", "Known formats: JPEG, PNG")
+
+
+def test_a_picture_is_known_by_its_content_and_not_by_its_suffix(tmp_path):  # 2
+    path = tmp_path / "picture.gif"
+    path.write_bytes(as_file(PHOTO, "PNG"))
+    assert np.array_equal(images.read(path), PHOTO)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("part", [0.02, 0.3, 0.5, 0.9, 0.99])
+def test_a_truncated_file_is_refused_or_whole(tmp_path, name, part):  # 3
+    data = as_file(PHOTO, name)
+    cut = data[: int(len(data) * part)]
+    path = tmp_path / "cut.jpg"
+    path.write_bytes(cut)
+    if name == "TIFF" and part == 0.99:  # Pillow writes the pixels last
+        assert len(cut) < len(data)
+    refused(path, "cut.jpg")
+    refused(cut, f"{len(cut)} bytes")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_cut_anywhere_never_shows_other_pixels(name):  # 3
+    data = as_file(make_images.photo(12, 16), name)
+    whole = images.read(data)
+    for end in range(len(data)):
+        try:
+            image = images.read(data[:end])
+        except ImageError:
+            continue
+        assert np.array_equal(image, whole), end
+
+
+def test_a_progressive_photo_cut_in_half_is_refused():  # 3
+    data = as_file(make_images.photo(300, 400), "JPEG", progressive=True)
+    refused(data[: len(data) // 2], "truncated")
+
+
+BOMBS = """
+import pathlib, sys
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from hashnet import images
+from hashnet.errors import ImageError
+
+def peak():
+    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+
+images.read(images.to_jpeg(np.zeros((64, 64, 3), np.uint8)))
+images.read(images.to_png(np.zeros((64, 64, 3), np.uint8)))
+before = peak()
+for path in sys.argv[2:]:
+    for read in (images.read, lambda path: images.read_resized(path, (224, 224))):
+        try:
+            read(path)
+            print("read", path)
+        except ImageError as error:
+            print("refused", error)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="peak memory is read there")
+def test_bombs_are_refused_without_memory(tmp_path):  # 4, 5
+    bmp = as_file(PHOTO, "BMP")
+    bombs = {
+        "header.jpg": make_images.jpeg_header(),
+        "one_bit.png": make_images.png_bomb(),
+        "canvas.webp": make_images.webp_header(),
+        "canvas2.webp": make_images.webp_header(9000, 9000),
+        "canvas.bmp": bmp[:18] + b"\xff\xff\0\0\xff\xff\0\0" + bmp[26:],
+        "canvas.gif": b"GIF89a\xff\xff\xff\xff" + as_file(PHOTO, "GIF")[10:],
+        "frame.gif": as_file(PHOTO, "GIF").replace(b",\0\0\0\0", b",\0\xf0\0\xf0"),
+        "canvas.tif": make_images.tiff(PHOTO, extra=[(256, 60000), (257, 60000)]),
+        "tile.tif": make_images.tiff(PHOTO, extra=[(322, 60000), (323, 60000), (324, 16)]),
+    }
+    for name, data in bombs.items():
+        (tmp_path / name).write_bytes(data)
+    assert (tmp_path / "header.jpg").stat().st_size < 400
+    assert (tmp_path / "one_bit.png").stat().st_size < 12_000
+    root = str(pathlib.Path(images.__file__).parents[1])
+    paths = [str(tmp_path / name) for name in bombs]
+    command = [sys.executable, "-c", BOMBS, root, *paths]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stderr == ""
+    *lines, rise = answer.stdout.splitlines()
+    assert len(lines) == 2 * len(bombs)
+    for line in lines:
+        assert line.startswith("refused") and "pixels" in line
+    assert float(rise) < 50
+
+
+def test_a_jpeg_without_a_scan_is_refused():
+    data = as_file(PHOTO, "JPEG")
+    refused(data[: data.index(b"\xff\xda")] + b"\xff\xd9", "cannot load this image")
+
+
+def test_the_pixel_limit_is_an_argument():
+    refused(as_file(PHOTO, "PNG"), "64 x 48 pixels are more than 3071", max_pixels=3071)
+    assert images.read(as_file(PHOTO, "PNG"), max_pixels=3072).shape == (48, 64, 3)
+
+
+def test_a_file_of_too_many_bytes_is_refused_before_it_is_read(tmp_path):
+    start = time.perf_counter()
+    for name, beginning in [("long.png", as_file(PHOTO, "PNG")), ("zeros.png", b"")]:
+        with open(tmp_path / name, "wb") as file:
+            file.write(beginning)
+            file.truncate(2**40)  # a hole, not a terabyte
+    refused(tmp_path / "long.png", "1099511627776 bytes are more than")
+    refused(tmp_path / "zeros.png", "none of the known formats")
+    assert time.perf_counter() - start < 1
+
+
+def test_an_endless_file_object_is_refused(monkeypatch):
+    monkeypatch.setattr(images, "MAX_BYTES", 2**22)
+    with open("/dev/zero", "rb") as file:
+        refused(file, "bytes are more than")
+
+
+def test_a_jpeg_of_endless_scans_is_refused_and_one_of_many_is_not():
+    many = make_images.jpeg_of_many_scans(PHOTO, 150)
+    assert images.read(many).shape == PHOTO.shape
+    refused(make_images.jpeg_of_many_scans(PHOTO, 300), "scans")
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp", "apng", "tiff"])
+def test_only_the_first_of_ten_thousand_frames_is_read(kind):  # 6
+    small = make_images.photo(16, 16)
+    data, first = {
+        "gif": lambda: (make_images.gif_of_many_frames(small, 10_000), None),
+        "webp": lambda: (make_images.webp_of_many_frames(small, 10_000), small),
+        "apng": lambda: (make_images.apng_of_many_frames(small, 10_000), small),
+        "tiff": lambda: (make_images.tiff(small, pages=10_000), small),
+    }[kind]()
+    if first is None:
+        first = images.read(make_images.encoded(Image.fromarray(small).quantize(16), "GIF"))
+    with Image.open(io.BytesIO(data)) as image:
+        image.seek(2)  # there are more frames indeed
+    start = time.perf_counter()
+    assert np.array_equal(images.read(data), first)
+    assert time.perf_counter() - start < 1
+
+
+OTHER_FORMATS = {
+    "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n",
+    "fits": b"SIMPLE  =                    T".ljust(80) + b"END".ljust(2800),
+    "psd": b"8BPS\0\1" + bytes(6) + b"\0\3\0\0\0\x10\0\0\0\x10\0\x08\0\3" + bytes(1000),
+    "gd": b"\xff\xfe\0\x10\0\x10\1" + bytes(2000),
+    "svg": b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
+    "pdf": b"%PDF-1.4\n1 0 obj\n<<>>\nendobj\n",
+    "ppm": b"P6 1 1 255\n\1\2\3",
+    "ico": b"\0\0\1\0\1\0\x10\x10" + bytes(100),
+    "tga": bytes(2) + b"\2" + bytes(9) + b"\1\0\1\0\x18\0" + bytes(3),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_FORMATS)
+def test_other_formats_are_refused_and_their_decoders_never_called(monkeypatch, kind):  # 7
+    Image.init()
+
+    def called(*_arguments):
+        raise AssertionError("another plugin was called")
+
+    for name in set(Image.OPEN) - set(images.ALLOWED_FORMATS):
+        monkeypatch.setitem(Image.OPEN, name, (called, lambda prefix: True))
+    refused(OTHER_FORMATS[kind], "none of the known formats")
+
+
+def turned(image, orientation):
+    """What a camera stores for an upright image under an orientation: the definition."""
+    stored = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.swapaxes(0, 1),
+        6: lambda a: a.swapaxes(0, 1)[::-1],
+        7: lambda a: a.swapaxes(0, 1)[::-1, ::-1],
+        8: lambda a: a.swapaxes(0, 1)[:, ::-1],
+    }
+    return np.ascontiguousarray(stored[orientation](image))
+
+
+@pytest.mark.parametrize("name", ["PNG", "WEBP", "TIFF", "JPEG"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_all_eight_orientations_give_the_upright_pixels(name, orientation):  # 8
+    stored = turned(PHOTO, orientation)
+    data = as_file(stored, name, exif=make_images.exif(orientation))
+    if name == "JPEG":  # what was lost is lost in the stored order
+        upright = [a for a in range(1, 9) if np.array_equal(turned(stored, a), PHOTO)]
+        expected = turned(images.read(as_file(stored, name)), upright[0])
+    else:
+        expected = PHOTO
+    assert np.array_equal(images.read(data), expected)
+    resized = images.read_resized(data, (20, 30))
+    assert np.array_equal(resized, images.resize(expected, (20, 30)))
+
+
+@pytest.mark.parametrize("value", [0, 9, 65535])
+def test_an_orientation_that_does_not_exist_counts_as_upright(value):  # 8
+    exif = Image.Exif()
+    exif[0x0112] = value
+    assert np.array_equal(images.read(as_file(PHOTO, "PNG", exif=exif.tobytes())), PHOTO)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_large_turned_photo_is_drafted_along_its_own_sides(orientation):  # 8
+    wide = make_images.photo(401, 1607)  # at an eighth, 50.125 and 200.875 pixels
+    exif = make_images.exif(orientation)
+    data = as_file(turned(wide, orientation), "JPEG", exif=exif, quality=95)
+    drafted = images.read_resized(data, (25, 100))
+    assert mean_difference(drafted, images.resize(images.read(data), (25, 100))) < 0.4
+
+
+RAMP = np.linspace(0, 255, 48 * 64).reshape(48, 64)
+
+
+def test_grey_modes_become_three_equal_channels():  # 9
+    grey = RAMP.astype(np.uint8)
+    for name in ("PNG", "TIFF", "BMP", "GIF"):
+        image = images.read(make_images.encoded(Image.fromarray(grey), name))
+        assert np.array_equal(image, np.stack([grey] * 3, axis=-1)), name
+    bits = grey > 100
+    for name in ("PNG", "TIFF", "BMP"):
+        image = images.read(make_images.encoded(Image.fromarray(bits), name))
+        assert np.array_equal(image, np.stack([bits * np.uint8(255)] * 3, axis=-1)), name
+
+
+def test_palette_colours_are_looked_up():  # 9
+    image = Image.fromarray(PHOTO).quantize(200)
+    expected = np.array(image.getpalette(), np.uint8).reshape(-1, 3)[np.asarray(image)]
+    for name in ("PNG", "TIFF", "BMP", "GIF"):
+        assert np.array_equal(images.read(make_images.encoded(image, name)), expected), name
+
+
+def on_white(colour, alpha):
+    """The definition, in exact arithmetic."""
+    alpha = alpha[..., None] / 255
+    return colour * alpha + 255 * (1 - alpha)
+
+
+@pytest.mark.parametrize("name", ["PNG", "WEBP", "TIFF"])
+def test_alpha_is_laid_on_white(name):  # 9
+    alpha = np.ascontiguousarray(RAMP[:, ::-1].astype(np.uint8))
+    rgba = np.dstack([PHOTO, alpha])
+    options = {"lossless": True, "exact": True} if name == "WEBP" else {}
+    image = images.read(make_images.encoded(rgba, name, **options))
+    assert np.abs(image - on_white(PHOTO, alpha)).max() <= 1
+    if name != "WEBP":  # which knows no grey
+        grey = PHOTO[..., :1]
+        image = images.read(make_images.encoded(Image.fromarray(np.dstack([grey, alpha])), name))
+        assert np.abs(image - on_white(grey, alpha)).max() <= 1
+
+
+def test_premultiplied_alpha_is_laid_on_white():  # 9
+    solid = Image.new("RGBA", (4, 4), (200, 100, 0, 128)).convert("RGBa")
+    image = images._to_rgb(solid)
+    assert np.abs(np.array(image)[0, 0].astype(int) - [227, 177, 127]).max() <= 2
+
+
+def test_transparent_palette_entries_are_laid_on_white():  # 9
+    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8))
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    data = make_images.encoded(image, "PNG", transparency=bytes([0, 128, 255]))
+    expected = on_white(
+        np.array([[[10, 20, 30], [40, 50, 60], [70, 80, 90]]]), np.array([[0, 128, 255]])
+    )
+    assert np.abs(images.read(data) - expected).max() <= 1
+    data = make_images.encoded(image, "GIF", transparency=1)
+    assert images.read(data).tolist() == [[[10, 20, 30], [255, 255, 255], [70, 80, 90]]]
+
+
+@pytest.mark.parametrize(
+    ("bits", "colour", "row", "key", "expected"),
+    [
+        (1, 0, b"\x40", b"\0\1", [0, 255]),
+        (1, 0, b"\x40", b"\0\0", [255, 255]),
+        (2, 0, b"\x60", b"\0\2", [85, 255]),
+        (4, 0, b"\x3a", b"\0\x0a", [51, 255]),
+        (8, 0, b"\x03\x0a", b"\0\x0a", [3, 255]),
+        (16, 0, b"\x80\x80\x12\x34", b"\x12\x34", [128, 255]),
+        (8, 2, b"\1\1\1\2\3\4", b"\0\2\0\3\0\4", [1, 255]),
+        (16, 2, b"\1\0" * 3 + b"\0\2" * 3, b"\0\2" * 3, [1, 255]),
+    ],
+)
+def test_the_one_transparent_colour_of_a_png_is_white(bits, colour, row, key, expected):  # 9
+    data = make_images.png(2, 1, bits, colour, b"\0" + row, make_images.png_chunk(b"tRNS", key))
+    assert images.read(data)[0, :, 0].tolist() == expected
+
+
+def test_cmyk_is_read_as_ink_in_jpeg_and_tiff():  # 9
+    ink = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
+    for name in ("JPEG", "TIFF"):
+        red, green, blue = images.read(make_images.encoded(ink, name))[8, 8].tolist()
+        assert red < 5 and green > 250 and blue > 250, name
+
+
+def test_ycbcr_lab_and_hsv_become_rgb():  # 9
+    colours = Image.fromarray(PHOTO)
+    data = make_images.encoded(colours.convert("YCbCr"), "TIFF")
+    assert np.abs(images.read(data).astype(int) - PHOTO).max() <= 3
+    lab = Image.new("LAB", (4, 4), (255, 128, 128))  # the lightest
+    assert images.read(make_images.encoded(lab, "TIFF")).min() > 250
+    assert np.abs(np.array(images._to_rgb(colours.convert("HSV"))) - PHOTO.astype(int)).max() < 12
+
+
+@pytest.mark.parametrize("mode", ["PNG", "I;16", "I;16B"])
+def test_sixteen_bits_are_scaled_and_not_clipped(mode):  # 9
+    values = (np.linspace(0, 65535, 48 * 64).reshape(48, 64)).astype(np.uint16)
+    if mode == "I;16B":
+        data = make_images.encoded(
+            Image.frombytes(mode, (64, 48), values.astype(">u2").tobytes()), "TIFF"
+        )
+    else:
+        data = make_images.encoded(values, "PNG" if mode == "PNG" else "TIFF")
+    expected = np.rint(values / 257)
+    assert np.array_equal(images.read(data)[..., 1], expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 100, 255], [0, 100, 255]),
+        ([0, 257, 65535], [0, 1, 255]),
+        ([-100, 0, 100], [0, 128, 255]),
+        ([0, 1, 2**31 - 1], [0, 0, 255]),
+        ([7000, 7000, 7000], [27, 27, 27]),
+        ([-5, -5, -5], [0, 0, 0]),
+        ([0.0, 0.5, 1.0], [0, 128, 255]),
+        ([0.0, 99.6, 200.0], [0, 100, 200]),
+        ([-1.0, 0.0, 1.0], [0, 128, 255]),
+        ([-3e38, 0.0, 3e38], [0, 128, 255]),
+        ([1e6, 1e6 + 1, 1e6 + 4], [0, 64, 255]),
+        ([np.nan, 0.25, np.inf], [0, 64, 255]),
+        ([-np.inf, 1000.0, 2000.0], [0, 0, 255]),
+        ([np.nan, np.nan, np.nan], [0, 0, 0]),
+        ([np.inf, np.inf, np.inf], [255, 255, 255]),
+    ],
+)
+def test_integers_and_floats_are_scaled_by_their_rules(values, expected):  # 9
+    kind = np.float32 if isinstance(values[0], float) else np.int32
+    data = make_images.encoded(Image.fromarray(np.array([values], kind)), "TIFF")
+    assert images.read(data)[0, :, 2].tolist() == expected
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 10_000), (10_000, 1), (2, 3)])
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP"])
+def test_the_narrowest_pictures_have_an_answer(shape, name):  # 10
+    for value in (0, 200):
+        data = as_file(np.full((*shape, 3), value, np.uint8), name)
+        assert images.read(data, min_side=5).shape == (*shape, 3)
+        assert np.abs(images.read_resized(data, (32, 24)).astype(int) - value).max() <= 2
+
+
+ODD_NAMES = [
+    b"with space.jpg",
+    "nfc-\u00e9.jpg".encode(),
+    "nfd-e\u0301.jpg".encode(),
+    b"new\nline.jpg",
+    b"not-utf8-\xff\xfe.jpg",
+    b"-leading.jpg",
+    b"..two.jpg"[1:],
+    b"..dots..jpg.JPG"[2:],
+    b"x" * 251 + b".jpg",
+    b"<img onerror=x>.JPEG",
+]
+
+
+def test_odd_names_are_found_kept_and_read(tmp_path):  # 11
+    root = os.fsencode(tmp_path) + b"/odd"
+    os.mkdir(root)
+    for name in ODD_NAMES:
+        try:
+            with open(os.path.join(root, name), "wb") as file:
+                file.write(as_file(PHOTO, "PNG"))
+        except OSError:
+            pytest.skip("this file system does not keep such names")
+    found, problems = images.find([tmp_path])
+    assert not problems
+    visible = sorted(os.fsdecode(name) for name in ODD_NAMES if not name.startswith(b"."))
+    assert [os.path.basename(item.path) for item in found] == visible
+    assert all(np.array_equal(images.read(item.path), PHOTO) for item in found)
+    broken = root + b"/bad-\xff\n.jpg"
+    with open(broken, "wb") as file:
+        file.write(b"nothing")
+    message = refused(os.fsdecode(broken))
+    assert message.isprintable()
+    message.encode("utf-8")
+
+
+def test_a_path_through_its_parent_is_kept_as_given(tmp_path):  # 11
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b.png").write_bytes(as_file(PHOTO, "PNG"))
+    path = f"{tmp_path}/a/../b.png"
+    assert images.find([path])[0][0].path == path
+    assert images.read(path).shape == PHOTO.shape
+
+
+def test_links_pipes_devices_and_unreadable_folders_are_problems_and_do_not_hang(tmp_path):  # 12
+    good = tmp_path / "good.png"
+    good.write_bytes(as_file(PHOTO, "PNG"))
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "itself.png").symlink_to(tmp_path / "itself.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "linked.png").symlink_to(good)
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    os.mkfifo(tmp_path / "pipe")
+    listener = socket.socket(socket.AF_UNIX)
+    here = os.getcwd()
+    os.chdir(tmp_path)  # the address of a socket must be short
+    listener.bind("socket.gif")
+    os.chdir(here)
+    start = time.perf_counter()
+    found, problems = images.find([tmp_path])
+    assert [os.path.basename(item.path) for item in found] == ["good.png", "linked.png"]
+    reasons = {os.path.basename(problem.path): problem.reason for problem in problems}
+    kept = ["device.png", "gone.png", "itself.png", "loop", "pipe", "pipe.jpg", "socket.gif"]
+    assert sorted(reasons) == kept
+    assert "device" in reasons["device.png"] and "pipe" in reasons["pipe"]
+    for name in kept:
+        refused(tmp_path / name, name)
+    refused("/dev/zero", "device")
+    assert time.perf_counter() - start < 5
+    listener.close()
+
+
+def test_what_may_not_be_read_is_reported(tmp_path):  # 12
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(as_file(PHOTO, "PNG"))
+    secret.chmod(0)
+    closed.chmod(0)
+    try:
+        if os.access(secret, os.R_OK):
+            pytest.skip("this user may read everything")
+        found, problems = images.find([tmp_path])
+        assert [item.path for item in found] == [str(secret)]
+        assert problems == [images.Problem(str(closed), "Permission denied")]
+        refused(secret, "Permission denied")
+    finally:
+        closed.chmod(0o700)
+
+
+def test_a_folder_that_cannot_be_listed_is_a_problem_for_any_user(tmp_path, monkeypatch):  # 12
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "open.png").write_bytes(as_file(PHOTO, "PNG"))
+    scandir = os.scandir
+
+    def guarded(path):
+        if os.fspath(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    found, problems = images.find([tmp_path])
+    assert [problem.reason for problem in problems] == ["Permission denied"]
+    assert len(found) == 1
+
+
+def test_linked_folders_are_followed_on_request_and_each_once(tmp_path):  # 12
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").write_bytes(b"")
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    other = tmp_path.parent / f"{tmp_path.name}-other"
+    other.mkdir()
+    (other / "2.png").write_bytes(b"")
+    (tmp_path / "b").symlink_to(other)
+    found, problems = images.find([tmp_path], follow_links=True)
+    assert [(os.path.relpath(item.path, tmp_path), item.folder) for item in found] == [
+        ("a/1.png", "a"),
+        ("b/2.png", "b"),
+    ]
+    assert problems == []
+
+
+def test_a_file_deleted_or_changed_after_the_listing_is_refused(tmp_path):  # 13
+    for name in ("deleted.png", "changed.png"):
+        (tmp_path / name).write_bytes(as_file(PHOTO, "PNG"))
+    found, _ = images.find([tmp_path])
+    (tmp_path / "deleted.png").unlink()
+    (tmp_path / "changed.png").write_bytes(b"other content")
+    refused(found[0].path, "changed.png")
+    refused(found[1].path, "deleted.png", "No such file")
+    assert found[0].size != os.stat(found[0].path).st_size  # what an index compares
+
+
+def test_what_is_reached_twice_is_found_once(tmp_path):  # 14
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").write_bytes(b"same")
+    (tmp_path / "a" / "2.png").write_bytes(b"same")
+    file = tmp_path / "a" / "2.png"
+    paths = [file, tmp_path, tmp_path / "a", f"{tmp_path}/a/../a/1.png", tmp_path, file]
+    found, problems = images.find(paths)
+    assert [os.path.basename(item.path) for item in found] == ["2.png", "1.png"]
+    assert problems == []
+    assert images.find(paths) == (found, problems)
+
+
+# Finding
+
+
+def test_the_walk_is_sorted_labelled_and_passes_over_what_is_no_picture(tmp_path):
+    names = ["z.PNG", "a.jpg", "notes.txt", ".hidden.jpg", "cat/3.webp", "cat/deep/er/1.TIFF"]
+    names += ["dog/9.jpeg", ".git/x.jpg", "cat/2.jfif", "Cat/2.gif", "cat/README"]
+    for name in names:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"12345")
+        os.utime(path, ns=(7, 1_234_567_891))
+    found, problems = images.find([tmp_path])
+    assert [(os.path.relpath(item.path, tmp_path), item.folder) for item in found] == [
+        ("a.jpg", None),
+        ("z.PNG", None),
+        ("Cat/2.gif", "Cat"),
+        ("cat/2.jfif", "cat"),
+        ("cat/3.webp", "cat"),
+        ("cat/deep/er/1.TIFF", "cat"),
+        ("dog/9.jpeg", "dog"),
+    ]
+    assert {(item.size, item.mtime_ns) for item in found} == {(5, 1_234_567_891)}
+    assert problems == []
+
+
+def test_a_named_file_needs_no_suffix_and_a_missing_one_is_a_problem(tmp_path):
+    path = tmp_path / ".download"
+    path.write_bytes(b"")
+    found, problems = images.find([str(path), tmp_path / "missing", "nul\0", ""])
+    assert [(item.path, item.folder) for item in found] == [(str(path), None)]
+    assert [problem.path for problem in problems] == [str(tmp_path / "missing"), "nul\0", ""]
+    assert images.find(str(path))[0] == found
+
+
+def test_folders_may_be_nested_deeper_than_the_stack(tmp_path):
+    here = os.getcwd()
+    depth = 0
+    try:
+        os.chdir(tmp_path)
+        for _ in range(1050):
+            os.mkdir("d")
+            os.chdir("d")
+            depth += 1
+        found, problems = images.find([tmp_path])
+        assert found == []
+        assert len(problems) <= 1
+    finally:
+        for _ in range(depth):
+            os.chdir("..")
+            os.rmdir("d")
+        os.chdir(here)
+
+
+# Reading
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_all_sources_of_one_picture_give_the_same_array(tmp_path, name):
+    data = as_file(PHOTO, name)
+    path = tmp_path / "picture"
+    path.write_bytes(data)
+    image = images.read(path)
+    assert image.dtype == np.uint8 and image.shape == (48, 64, 3) and image.flags.writeable
+    for source in (str(path), data, bytearray(data), memoryview(data), io.BytesIO(data)):
+        assert np.array_equal(images.read(source), image)
+    with open(path, "rb") as file:
+        assert np.array_equal(images.read(file), image)
+    with open(path, "rb", buffering=0) as file:
+        assert np.array_equal(images.read_resized(file, (40, 9)), images.resize(image, (40, 9)))
+
+
+@pytest.mark.parametrize("source", [None, 5, 3.5, io.StringIO("text"), "nul\0.jpg", ""])
+def test_what_is_no_source_is_refused(source):
+    with pytest.raises(ImageError):
+        images.read(source)
+
+
+def test_a_file_object_that_fails_is_refused():
+    class Broken:
+        name = "upload"
+
+        def read(self, _size):
+            raise ConnectionError("the client is gone")
+
+    with pytest.raises(ImageError, match="'upload': the client is gone"):
+        images.read(Broken())
+
+
+def test_min_side_speeds_up_jpeg_and_keeps_the_shorter_side():
+    data = as_file(make_images.photo(800, 1200), "JPEG")
+    assert images.read(data).shape == (800, 1200, 3)
+    for min_side, height in [(1, 100), (100, 100), (101, 200), (400, 400), (401, 800), (9999, 800)]:
+        assert images.read(data, min_side=min_side).shape == (height, height * 3 // 2, 3)
+    with pytest.raises(ArgumentError):
+        images.read(data, min_side=0)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_fast_path_equals_reading_then_resizing(name):
+    data = as_file(make_images.photo(90, 120), name)
+    for size in [(64, 64), (90, 120), (7, 200), (1, 1)]:
+        fast, slow = images.read_resized(data, size), images.resize(images.read(data), size)
+        assert fast.shape == (*size, 3) and fast.flags.writeable
+        if name != "JPEG" or size[0] > 90 / 4:  # else it is drafted
+            assert np.array_equal(fast, slow)
+        assert mean_difference(fast, slow) < 4
+
+
+def test_a_resized_picture_is_an_average_and_not_a_sample():
+    board = np.indices((240, 240)).sum(axis=0) % 2 * np.uint8(255)
+    image = images.resize(np.stack([board] * 3, axis=-1).astype(np.uint8), (30, 30))
+    assert np.abs(image[2:-2, 2:-2].astype(int) - 127).max() <= 2
+
+
+def test_resizing_to_its_own_size_is_a_copy():
+    image = images.resize(PHOTO, (48, 64))
+    assert np.array_equal(image, PHOTO) and not np.shares_memory(image, PHOTO)
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, -1), 5, (5,), "ab", (1, 2, 3), None])
+def test_a_size_is_two_positive_numbers(size):
+    with pytest.raises(ArgumentError):
+        images.resize(PHOTO, size)
+    with pytest.raises(ArgumentError):
+        images.read_resized(b"", size)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (4, 4, 4), (0, 4, 3), (4, 4, 1)])
+def test_other_arrays_are_no_images(shape):
+    with pytest.raises(ShapeError, match="uint8 of shape"):
+        images.resize(np.zeros(shape, np.uint8), (2, 2))
+    with pytest.raises(ShapeError):
+        images.to_png(np.zeros((4, 4, 3), np.float32))
+
+
+def a_tiff_that_warns():
+    tag = (37500, 2**31)  # an offset far behind the end
+    data = bytearray(make_images.tiff(PHOTO, extra=[tag]))
+    at = data.rindex(b"\x7c\x92\4\0\1\0\0\0")
+    data[at + 4 : at + 8] = b"\xff\xff\0\0"
+    return bytes(data)
+
+
+def a_jpeg_with_broken_exif():
+    data = make_images.exif(6)[:-7] + b"\xff" * 20
+    return as_file(PHOTO, "JPEG", exif=data)
+
+
+def test_pillows_warnings_do_not_leak(recwarn, capfd, caplog):
+    sources = [
+        a_tiff_that_warns(),
+        a_jpeg_with_broken_exif(),
+        make_images.apng_of_many_frames(PHOTO, 2).replace(b"acTL\0\0\0\2", b"acTL\0\0\0\0"),
+        make_images.tiff(PHOTO, extra=[(277, 2**20)]),  # Pillow logs an error
+        as_file(PHOTO, "TIFF", compression="tiff_lzw")[:-50],
+    ]
+    for source in sources:
+        try:
+            images.read(source)
+        except ImageError:
+            pass
+    assert not recwarn.list
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
+    with pytest.warns(UserWarning):  # whoever uses Pillow himself is still warned
+        with Image.open(io.BytesIO(a_tiff_that_warns())) as image:
+            image.load()
+    logging.getLogger("PIL.TiffImagePlugin").error("heard")
+    assert [record.message for record in caplog.records] == ["heard"]
+
+
+def test_warnings_turned_into_errors_do_not_refuse_a_good_picture():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(images.read(a_tiff_that_warns()), PHOTO)
+        assert images.read(a_jpeg_with_broken_exif()).shape == PHOTO.shape
+
+
+def test_many_threads_read_what_one_reads():
+    sources = [as_file(make_images.photo(60 + i, 80, seed=i), n) for i in range(6) for n in FORMATS]
+    sources += [a_tiff_that_warns(), a_jpeg_with_broken_exif(), b"nothing"]
+
+    def answer(data):
+        try:
+            return images.read(data).tobytes() + images.read_resized(data, (30, 30)).tobytes()
+        except ImageError as error:
+            return str(error)
+
+    expected = [answer(data) for data in sources]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(answer, sources * 6)) == expected * 6
+
+
+# Whatever the bytes
+
+
+def samples():
+    image = make_images.photo(24, 40)
+    rgba = np.dstack([image, image[..., 0]])
+    exif = make_images.exif(6)
+    return [
+        as_file(image, "JPEG", exif=exif),
+        as_file(image, "JPEG", progressive=True),
+        as_file(image, "PNG", exif=exif),
+        make_images.encoded(rgba, "PNG"),
+        make_images.apng_of_many_frames(image, 3),
+        as_file(image, "GIF"),
+        as_file(image, "BMP"),
+        as_file(image, "TIFF", exif=exif),
+        as_file(image, "TIFF", compression="tiff_lzw"),
+        as_file(image, "TIFF", compression="jpeg"),
+        make_images.encoded(rgba, "WEBP", exif=exif),
+        as_file(image, "WEBP", lossless=False),
+        make_images.encoded(Image.fromarray(image).convert("CMYK"), "JPEG"),
+        make_images.encoded(image[..., 0].astype(np.int32) * 999, "TIFF"),
+    ]
+
+
+SAMPLES = samples()
+
+
+@st.composite
+def damaged(draw):
+    data = bytearray(draw(st.sampled_from(SAMPLES)))
+    if draw(st.booleans()):
+        del data[draw(st.integers(0, len(data))) :]
+    for _ in range(draw(st.integers(0, 8))):
+        if data:
+            # The headers matter most.
+            end = draw(st.sampled_from([min(64, len(data)), min(400, len(data)), len(data)]))
+            data[draw(st.integers(0, end - 1))] = draw(st.integers(0, 255))
+    return bytes(data)
+
+
+def check_any(data):
+    try:
+        image = images.read(data, max_pixels=10**6)
+        assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size
+        assert images.read_resized(data, (8, 9), max_pixels=10**6).shape == (8, 9, 3)
+    except ImageError as error:
+        assert "Received: " in str(error)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(damaged())
+def test_damaged_files_are_an_image_or_an_image_error(data):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_any(data)
+
+
+@pytest.mark.slow
+@settings(max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(damaged())
+def test_very_many_damaged_files_are_an_image_or_an_image_error(data):
+    check_any(data)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from([data[:8] for data in SAMPLES]), st.binary(max_size=300))
+def test_a_known_beginning_with_any_end_is_an_image_or_an_image_error(start, end):
+    check_any(start + end)
+
+
+# Writing
+
+
+def test_png_keeps_every_pixel_and_jpeg_keeps_the_look():
+    assert np.array_equal(images.read(images.to_png(PHOTO)), PHOTO)
+    assert mean_difference(images.read(images.to_jpeg(PHOTO)), PHOTO) < 3
+    assert len(images.to_jpeg(PHOTO, quality=20)) < len(images.to_jpeg(PHOTO, quality=95))
+    with pytest.raises(ArgumentError):
+        images.to_jpeg(PHOTO, quality=0)
+
+
+def test_written_pictures_carry_no_metadata():
+    image = images.read(as_file(PHOTO, "JPEG", exif=make_images.exif(3), comment=b"secret"))
+    for data in (images.to_png(image), images.to_jpeg(image)):
+        with Image.open(io.BytesIO(data)) as written:
+            assert not written.getexif()
+            assert set(written.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+
+
+def test_a_picture_is_written_whole_under_its_name_alone(tmp_path):
+    for name in ("a.png", "b.JPG", "c" * 250 + ".jpeg"):
+        images.write(tmp_path / name, PHOTO)
+        images.write(tmp_path / name, PHOTO)  # over the first one
+        assert images.read(tmp_path / name).shape == PHOTO.shape
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_picture_that_cannot_be_written_leaves_nothing_behind(tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    for path in (tmp_path / "folder.png", tmp_path / "missing" / "a.png", "nul\0.png"):
+        with pytest.raises(ImageError):
+            images.write(path, PHOTO)
+    with pytest.raises(ArgumentError, match=r"\.png, \.jpg, \.jpeg"):
+        images.write(tmp_path / "a.gif", PHOTO)
+    with pytest.raises(ImageError):
+        images.to_jpeg(np.zeros((1, 70_000, 3), np.uint8))
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
+
+
+# Text
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(st.characters(), max_size=40), st.integers(1, 40))
+@example("\ud800\udfff \udc80 \x00\n\t\x7f", 14)
+@example("👩‍👩‍👧 مرحبا e\u0301\u0301\u0301 \u202e abc", 14)
+@example("", 14)
+@example("x" * 100_000, 14)
+def test_any_line_can_be_drawn(line, height):
+    mask = images.text(line, height)
+    assert mask.dtype == np.uint8 and mask.shape[0] == height and mask.shape[1] >= 1
+
+
+def test_text_is_drawn_within_its_height_and_wider_for_more():
+    mask = images.text("Agfjpqy|", height=20)
+    assert mask.max() > 200
+    assert mask[0].max() < 128  # not cut off above,
+    assert mask[-1].max() < 128  # nor below
+    assert images.text("cat cat").shape[1] > images.text("cat").shape[1]
+    assert np.array_equal(images.text("\u00e9t\u00e9"), images.text("ete"))
+    with pytest.raises(ArgumentError):
+        images.text("cat", height=0)
+
+
+# Real pictures
+
+
+def test_all_real_pictures_can_be_read(shared_data):
+    for folder, step in [("beer_labels", 1), ("landmarks", 2), ("clothing10", 40)]:
+        found, problems = images.find([shared_data / folder])
+        assert found and not problems
+        for item in found[::step]:
+            image = images.read(item.path)
+            assert image.ndim == 3 and image.size
+
+
+def test_the_draft_of_a_real_photo_looks_like_the_photo(shared_data):
+    found, _ = images.find([shared_data / "landmarks", shared_data / "beer_labels"])
+    differences = []
+    for item in found[::6]:
+        whole = images.read(item.path)
+        for part in (5, 10, 20):
+            size = (whole.shape[0] // part, whole.shape[1] // part)
+            drafted = images.read_resized(item.path, size)
+            differences.append(mean_difference(drafted, images.resize(whole, size)))
+    assert max(differences) < 4
+    assert np.mean(differences) < 1.2
