@@ -330,11 +330,14 @@ def _materialise(tree, load):
             tree = tree[wrapper]
     if not isinstance(tree, dict):
         raise ValueError("the checkpoint is no dictionary of tensors")
-    return {
+    arrays = {
         name: _array(tensor, load(tensor.storage))
         for name, tensor in tree.items()
         if isinstance(name, str) and isinstance(tensor, _Tensor)
     }
+    if not arrays:
+        raise ValueError("the checkpoint holds no tensors")
+    return arrays
 
 
 def _array(tensor, numbers):

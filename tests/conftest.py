@@ -1,8 +1,12 @@
 """What every test may ask for."""
 
+import os
 import pathlib
 
+import numpy as np
 import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +16,79 @@ def shared_data():
     if not folder.is_dir():
         pytest.skip("the folder of real images lies beside a developer's checkout only")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_network():
+    """The default backbone with its real weights at 64 pixels, 32 random bits: (model, config)."""
+    from hashnet.model import HashNetConfig, build
+
+    config = HashNetConfig(image_size=64, num_bits=32, classes=("one", "two", "three"))
+    model = build(config)
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(config.feature_dim, 32)).astype(np.float32)
+    # Features are not negative; without their common part half of all bits are ones.
+    model.get_layer("latent").set_weights([(kernel - kernel.mean(axis=0)) * 9, np.zeros(32)])
+    return model, config
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(small_network, tmp_path_factory):
+    """A bundle of `small_network`."""
+    from hashnet import bundle
+
+    folder = tmp_path_factory.mktemp("bundle") / "small"
+    bundle.save(folder, *small_network, origin={"command": "tests"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """A folder of 4 x 6 pictures with an obvious answer: patterns `a`..`d`, slightly varied."""
+    from hashnet import images
+
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    ys, xs = np.mgrid[0:80, 0:100]
+    patterns = {
+        "checks": ((ys // 10 + xs // 10) % 2)[..., None] * np.array([250, 220, 40]),
+        "stripes": (ys // 8 % 2)[..., None] * np.array([30, 90, 250]),
+        "disc": ((ys - 40) ** 2 + (xs - 50) ** 2 < 900)[..., None] * np.array([240, 30, 30]),
+        "ramp": (xs * 2.5)[..., None] * np.array([0.2, 1.0, 0.3]),
+    }
+    for name, pattern in patterns.items():
+        (folder / name).mkdir()
+        for number in range(6):
+            noisy = pattern + rng.normal(0, 12, pattern.shape)
+            image = np.clip(noisy, 0, 255).astype(np.uint8)
+            images.write(folder / name / f"{number}.png", image)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _doctest_world(request, doctest_namespace):
+    """Names that examples in docstrings may use: `np`, `bundle_folder`, `index_folder`."""
+    if not hasattr(request.node, "dtest"):
+        return
+    doctest_namespace["np"] = np
+    source = request.node.dtest.docstring
+    if any(word in source for word in ("bundle_folder", "index_folder", "cat.png")):
+        folder = request.getfixturevalue("doctest_folder")
+        request.getfixturevalue("monkeypatch").chdir(folder)
+        doctest_namespace["bundle_folder"] = request.getfixturevalue("bundle_folder")
+        doctest_namespace["index_folder"] = folder / "pets.index"
+
+
+@pytest.fixture
+def doctest_folder(bundle_folder, tmp_path):
+    """A folder with cat.png and dog.png, and an index of the two."""
+    from hashnet import images
+    from retrieval.index import Index
+
+    rng = np.random.default_rng(1)
+    paths = [tmp_path / "cat.png", tmp_path / "dog.png"]
+    for path in paths:
+        images.write(path, rng.integers(0, 256, (40, 50, 3), dtype=np.uint8))
+    index = Index.create(tmp_path / "pets.index", bundle_folder)
+    index.add(["cat", "dog"], paths, labels=["cat", "dog"])
+    return tmp_path

@@ -1,0 +1,144 @@
+"""Backbones give the right answers, not only the right shapes."""
+
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from hashnet import backbones, images
+from hashnet.errors import ArgumentError, HashnetError, UnknownNameError, WeightsError
+
+OPENCV_DOC = pathlib.Path("/usr/share/doc/opencv-doc/examples/data")
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    return backbones.create("efficientnet_lite0")
+
+
+def named(model, *pictures):
+    pixels = np.stack([images.read_resized(picture, (224, 224)) for picture in pictures])
+    classes = backbones.imagenet_classes()
+    return [classes[best] for best in np.asarray(model(pixels)["scores"]).argmax(axis=1)]
+
+
+def test_the_default_network_names_well_known_photos(lite0):
+    if not OPENCV_DOC.is_dir():
+        pytest.skip("needs Debian's package opencv-doc")
+    photos = [OPENCV_DOC / f"{name}.jpg" for name in ("baboon", "butterfly", "orange", "apple")]
+    baboon, butterfly, orange, apple = named(lite0, *photos)
+    assert baboon == "baboon"
+    assert butterfly in ("monarch", "ringlet")
+    assert orange == "orange"
+    assert apple == "Granny Smith"
+
+
+def test_the_default_network_names_the_photos_that_scikit_image_carries(lite0):
+    data = pytest.importorskip("skimage.data")
+    cat, cup = named(lite0, *(images.to_png(photo) for photo in (data.chelsea(), data.coffee())))
+    assert cat == "Egyptian cat"
+    assert cup == "espresso"
+
+
+def test_seven_in_ten_photos_of_shoes_are_called_a_shoe(lite0, shared_data):
+    shoes = sorted((shared_data / "clothing10/test/shoes").iterdir())[:32]
+    answers = named(lite0, *shoes)
+    shoe_words = {"running shoe", "Loafer", "sandal", "clog", "cowboy boot", "sock"}
+    assert np.mean([answer in shoe_words for answer in answers]) > 0.7
+
+
+@pytest.mark.parametrize("name", sorted(backbones.BACKBONES))
+def test_every_backbone_gives_what_its_entry_says(name):
+    entry = backbones.known(name)
+    size = 64 if entry.any_size else entry.image_size
+    model = backbones.create(name, weights=None, image_size=size)
+    rows = model.output["map"].shape[1]
+    assert model.output["map"].shape[1:] == (rows, rows, entry.map_channels)
+    assert rows in (size // 16, size // 16 - 1)
+    assert model.output["feature"].shape[1:] == (entry.feature_dim,)
+    scores = np.asarray(model(np.zeros((1, size, size, 3), np.float32))["scores"])
+    np.testing.assert_allclose(scores.sum(), 1, rtol=1e-5)
+
+
+def test_missing_weights_stop_and_never_become_random_ones(monkeypatch):
+    import keras
+
+    def no_network(*_, **__):
+        raise Exception("URL fetch failure")
+
+    monkeypatch.setattr(keras.applications, "ResNet50", no_network)
+    with pytest.raises(WeightsError, match="ResNet50.*URL fetch failure"):
+        backbones.create("resnet50")
+    with pytest.raises(WeightsError, match="torchvision"):
+        backbones.create("alexnet")
+    with pytest.raises(WeightsError, match="no-such-file"):
+        backbones.create("vgg16", weights="no-such-file.h5")
+
+
+def test_a_checkpoint_of_another_network_is_refused_with_both_shapes(tmp_path):
+    golden = pathlib.Path(__file__).parent / "golden/torch_zip.pth"
+    with pytest.raises(WeightsError, match="efficientnet_lite0 must hold '_conv_stem.weight'"):
+        backbones.create("efficientnet_lite0", weights=golden)
+
+
+def test_alexnet_reorders_what_pytorch_flattened(monkeypatch):
+    """F6 of a checkpoint that reads one place of conv5 must read that place after loading."""
+    channel, row, column = 7, 2, 4
+    shapes = {
+        "features.0": (64, 3, 11, 11),
+        "features.3": (192, 64, 5, 5),
+        "features.6": (384, 192, 3, 3),
+        "features.8": (256, 384, 3, 3),
+        "features.10": (256, 256, 3, 3),
+        "classifier.1": (4096, 9216),
+        "classifier.4": (4096, 4096),
+        "classifier.6": (1000, 4096),
+    }
+    rng = np.random.default_rng(0)
+    tensors = {}
+    for name, shape in shapes.items():
+        scale = 1 / np.sqrt(np.prod(shape[1:]))
+        tensors[f"{name}.weight"] = rng.normal(0, scale, shape).astype(np.float32)
+        tensors[f"{name}.bias"] = np.full(shape[0], 0.1, np.float32)
+    tensors["classifier.1.weight"][:] = 0
+    tensors["classifier.1.bias"][:] = 0
+    tensors["classifier.1.weight"][0, channel * 36 + row * 6 + column] = 1
+    monkeypatch.setattr(backbones.weight_files, "read_torch", lambda path: dict(tensors))
+    model = backbones.create("alexnet", weights=__file__)
+
+    import keras
+
+    taps = [model.get_layer("pool5").output, model.get_layer("f6").output]
+    pixels = rng.integers(0, 256, (1, 224, 224, 3)).astype(np.float32)
+    pool5, f6 = keras.Model(model.input, taps)(pixels)
+    np.testing.assert_allclose(f6[0, 0], pool5[0, row, column, channel], rtol=1e-6)
+    assert f6[0, 0] > 0
+
+
+def test_unknown_names_and_sizes_are_refused_by_name():
+    with pytest.raises(UnknownNameError, match="efficientnet_lite0"):
+        backbones.create("resnet51")
+    with pytest.raises(ArgumentError, match="alexnet takes images of 224"):
+        backbones.create("alexnet", weights=None, image_size=96)
+    with pytest.raises(HashnetError, match="32 pixels"):
+        backbones.create("efficientnet_lite0", weights=None, image_size=8)
+
+
+def test_there_are_a_thousand_different_class_names():
+    names = backbones.imagenet_classes()
+    assert len(set(names)) == 1000 and all(names)
+    assert names[0] == "tench" and names[999] == "toilet tissue"
+
+
+def test_local_files_for_applications_are_loaded_where_they_fit(tmp_path):
+    import keras
+
+    donor = keras.applications.MobileNetV3Large(weights=None, input_shape=(64, 64, 3))
+    path = os.fspath(tmp_path / "mobilenet.weights.h5")
+    donor.save_weights(path)
+    model = backbones.create("mobilenet_v3_large", weights=path, image_size=64)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.float32)
+    np.testing.assert_allclose(model(pixels)["scores"], donor(pixels), rtol=1e-4)
+    with pytest.raises(WeightsError, match="ResNet50"):
+        backbones.create("resnet50", weights=path)

@@ -1,0 +1,116 @@
+"""Encoding: the ONNX file gives what Keras gives, in order, whatever the batch."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from hashnet import codes, images
+from hashnet.encoder import Encoder
+from hashnet.errors import BundleError, ImageError
+
+
+@pytest.fixture(scope="module")
+def encoder(bundle_folder):
+    return Encoder.open(bundle_folder)
+
+
+@pytest.fixture(scope="module")
+def paths(photos):
+    return sorted(photos.rglob("*.png"))
+
+
+def test_the_runtime_gives_what_keras_gives(encoder, small_network, paths):
+    pixels = np.stack([images.read_resized(path, (64, 64)) for path in paths])
+    expected = {name: np.asarray(value) for name, value in small_network[0](pixels).items()}
+    encoded = encoder.encode(paths)
+    np.testing.assert_allclose(encoded.features, expected["feature"], atol=1e-5)
+    np.testing.assert_allclose(encoded.scores, expected["scores"], atol=1e-5)
+    differs = codes.unpack(encoded.codes, 32) != (expected["latent"] >= 0.5)
+    assert np.abs(expected["latent"][differs] - 0.5).max(initial=0) < 1e-4
+
+
+def test_a_batch_equals_its_single_images(encoder, paths):
+    encoded = encoder.encode(paths)
+    for row, path in enumerate(paths):
+        code, feature = encoder.encode_one(path)
+        np.testing.assert_array_equal(code, encoded.codes[row])
+        np.testing.assert_allclose(feature, encoded.features[row], rtol=1e-5, atol=1e-7)
+
+
+def test_threads_change_nothing(bundle_folder, paths, encoder):
+    single = Encoder.open(bundle_folder, num_threads=1).encode(paths)
+    double = Encoder.open(bundle_folder, num_threads=2).encode(paths)
+    np.testing.assert_array_equal(single.codes, double.codes)
+    np.testing.assert_allclose(single.features, double.features, atol=1e-6)
+
+
+def test_arrays_bytes_and_paths_of_one_picture_give_one_code(encoder, paths):
+    array = images.read(paths[0])
+    sources = [paths[0], str(paths[0]), paths[0].read_bytes(), array]
+    encoded = encoder.encode(sources)
+    assert len(np.unique(encoded.codes, axis=0)) == 1
+
+
+def test_broken_images_are_named_and_the_rest_keeps_its_order(encoder, paths, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_text("no picture")
+    sources = [paths[0], broken, paths[1], tmp_path / "missing.png", paths[2]] * 9
+    encoded = encoder.encode(sources)
+    assert encoded.positions.tolist() == [i for i in range(45) if i % 5 in (0, 2, 4)]
+    assert [problem.path for problem in encoded.problems[:2]] == [
+        str(broken),
+        str(tmp_path / "missing.png"),
+    ]
+    np.testing.assert_array_equal(encoded.codes[1::3], np.tile(encoded.codes[1], (9, 1)))
+    with pytest.raises(ImageError, match="broken.jpg"):
+        encoder.encode_one(broken)
+
+
+def test_nothing_gives_nothing(encoder):
+    encoded = encoder.encode([])
+    assert len(encoded) == 0
+    assert encoded.codes.shape == (0, 4) and encoded.features.shape == (0, 1280)
+
+
+def test_a_stream_reads_ahead_but_not_far(encoder, paths):
+    taken = []
+
+    def sources():
+        for number in range(200):
+            taken.append(number)
+            yield paths[number % len(paths)]
+
+    stream = encoder.stream(sources(), batch=4)
+    next(stream)
+    assert len(taken) <= 24
+    assert sum(len(part) for part in stream) == 196
+
+
+def test_encoding_never_imports_a_training_library(bundle_folder, paths):
+    code = (
+        "import sys; from hashnet.encoder import Encoder;"
+        "Encoder.open(sys.argv[1]).encode(sys.argv[2:]);"
+        "print({'tensorflow', 'keras', 'jax'} & set(sys.modules))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, bundle_folder, *paths], capture_output=True, text=True
+    )
+    assert run.stdout.strip() == "set()", run.stderr
+
+
+def test_an_encoder_that_is_no_network_is_refused(bundle_folder, tmp_path):
+    import hashlib
+    import json
+    import shutil
+
+    folder = shutil.copytree(bundle_folder, tmp_path / "bundle")
+    whole = (folder / "encoder.onnx").read_bytes()
+    for content in (b"", b"not a network", whole[: len(whole) // 2]):
+        (folder / "encoder.onnx").write_bytes(content)
+        description = json.loads((folder / "hashnet.json").read_text())
+        description["sha256"]["encoder.onnx"] = hashlib.sha256(content).hexdigest()
+        (folder / "hashnet.json").write_text(json.dumps(description))
+        with pytest.raises(BundleError, match="ONNX"):
+            Encoder.open(folder)

@@ -1,0 +1,166 @@
+"""The hash network and the bundle that keeps it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from hashnet import bundle, model
+from hashnet.errors import ArgumentError, BundleError, ShapeError, UnknownNameError
+
+RNG = np.random.default_rng(0)
+LOAD_AND_RUN = """
+import sys
+import numpy as np
+from hashnet import bundle
+folder, pixels, out = sys.argv[1:]
+model = bundle.load(folder).load_model()
+np.savez(out, **{name: np.asarray(value) for name, value in model(np.load(pixels)).items()})
+"""
+PIXELS = RNG.integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+
+
+def test_latent_is_the_sigmoid_of_a_dense_layer_on_the_feature(small_network):
+    network, config = small_network
+    outputs = {name: np.asarray(value) for name, value in network(PIXELS).items()}
+    kernel, bias = network.get_layer("latent").get_weights()
+    activation = outputs["feature"].astype(np.float64) @ kernel + bias
+    np.testing.assert_allclose(outputs["latent"], 1 / (1 + np.exp(-activation)), atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(outputs["feature"], axis=1), 1, rtol=1e-5)
+
+
+def test_scores_come_from_the_latent_layer_as_in_the_paper(small_network):
+    network, config = small_network
+    outputs = {name: np.asarray(value) for name, value in network(PIXELS).items()}
+    kernel, bias = network.get_layer("scores").get_weights()
+    assert kernel.shape == (config.num_bits, len(config.classes))
+    logits = outputs["latent"] @ kernel + bias
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(outputs["scores"], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("num_bits", [1, 12, 1024])
+def test_any_number_of_bits_from_1_to_1024(num_bits):
+    config = model.HashNetConfig(image_size=32, num_bits=num_bits, classes=("a",))
+    network = model.build(config, weights=None)
+    assert network(np.zeros((1, 32, 32, 3)))["latent"].shape == (1, num_bits)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_bits": 0}, "1 to 1024"),
+        ({"num_bits": 1025}, "1 to 1024"),
+        ({"num_bits": 8.0}, "1 to 1024"),
+        ({"num_bits": True}, "1 to 1024"),
+        ({"classes": ()}, "class name"),
+        ({"scores_from": "air"}, "scores_from"),
+        ({"image_size": -1}, "pixels"),
+    ],
+)
+def test_a_configuration_outside_its_range_is_refused(values, message):
+    with pytest.raises(ArgumentError, match=message):
+        model.HashNetConfig(**{"classes": ("a",), **values})
+
+
+def test_a_configuration_survives_json():
+    config = model.HashNetConfig(num_bits=12, classes=("a", "b"), scores_from="latent")
+    assert model.HashNetConfig.from_json(json.loads(json.dumps(config.as_json()))) == config
+    with pytest.raises(BundleError, match="fields"):
+        model.HashNetConfig.from_json({"backbone": "alexnet"})
+    with pytest.raises(UnknownNameError):
+        model.HashNetConfig.from_json({**config.as_json(), "backbone": "no_net"})
+
+
+def test_the_pretrained_classifier_keeps_its_thousand_classes():
+    with pytest.raises(ShapeError, match="2 names for 1000"):
+        config = model.HashNetConfig(image_size=32, classes=("a", "b"), scores_from="feature")
+        model.build(config, weights=None)
+
+
+def test_a_bundle_gives_the_same_network_in_a_new_process(small_network, bundle_folder, tmp_path):
+    network, _ = small_network
+    np.save(tmp_path / "pixels.npy", PIXELS)
+    arguments = [bundle_folder, tmp_path / "pixels.npy", tmp_path / "out.npz"]
+    subprocess.run([sys.executable, "-c", LOAD_AND_RUN, *arguments], check=True)
+    stored = np.load(tmp_path / "out.npz")
+    for name, value in network(PIXELS).items():
+        np.testing.assert_allclose(stored[name], value, atol=1e-6)
+
+
+def test_any_keras_user_can_open_the_model_file(bundle_folder, small_network):
+    import keras
+
+    foreign = keras.saving.load_model(bundle_folder / bundle.MODEL)
+    np.testing.assert_allclose(
+        foreign(PIXELS)["latent"], small_network[0](PIXELS)["latent"], atol=1e-6
+    )
+
+
+def test_jax_gives_the_same_network(small_network, bundle_folder, tmp_path):
+    pytest.importorskip("jax")
+    np.save(tmp_path / "pixels.npy", PIXELS)
+    without_tensorflow = (
+        "import sys; from importlib.abc import MetaPathFinder\n"
+        "class Refuse(MetaPathFinder):\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name.split('.')[0] == 'tensorflow': raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+    )
+    arguments = [bundle_folder, tmp_path / "pixels.npy", tmp_path / "out.npz"]
+    subprocess.run(
+        [sys.executable, "-c", without_tensorflow + LOAD_AND_RUN, *arguments],
+        check=True,
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+    )
+    stored = np.load(tmp_path / "out.npz")
+    for name, value in small_network[0](PIXELS).items():
+        np.testing.assert_allclose(stored[name], value, atol=1e-4)
+
+
+@pytest.fixture
+def copied_bundle(bundle_folder, tmp_path):
+    import shutil
+
+    return shutil.copytree(bundle_folder, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("name", [bundle.ENCODER, bundle.MODEL])
+def test_a_flipped_byte_in_a_bundle_is_named(copied_bundle, name):
+    data = bytearray((copied_bundle / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copied_bundle / name).write_bytes(data)
+    with pytest.raises(BundleError, match=f"{name} has changed"):
+        bundle.load(copied_bundle).load_model()
+
+
+@pytest.mark.parametrize("name", [bundle.ENCODER, bundle.MODEL, bundle.DESCRIPTION])
+def test_a_missing_file_in_a_bundle_is_named(copied_bundle, name):
+    (copied_bundle / name).unlink()
+    with pytest.raises(BundleError, match=name):
+        bundle.load(copied_bundle).load_model()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", '{"format_version": "x"}', "[" * 99999])
+def test_a_broken_description_is_refused(copied_bundle, text):
+    (copied_bundle / bundle.DESCRIPTION).write_text(text)
+    with pytest.raises(BundleError):
+        bundle.load(copied_bundle)
+
+
+def test_a_bundle_of_a_newer_format_asks_for_an_upgrade(copied_bundle):
+    path = copied_bundle / bundle.DESCRIPTION
+    description = {**json.loads(path.read_text()), "format_version": 99}
+    path.write_text(json.dumps(description))
+    with pytest.raises(BundleError, match="format 99.*Upgrade"):
+        bundle.load(copied_bundle)
+
+
+def test_a_bundle_replaces_only_a_bundle(small_network, tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(BundleError, match="replaces only"):
+        bundle.save(tmp_path, *small_network, origin={})
+    assert (tmp_path / "precious.txt").read_text() == "mine"

@@ -1,0 +1,158 @@
+"""Weights are read exactly, and nothing that a checkpoint says is ever run."""
+
+import io
+import pathlib
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+
+from hashnet import weights
+from hashnet.errors import WeightsError
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+
+
+def expected_golden():
+    """What tests/golden/make_torch_checkpoints.py stored."""
+    grid = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    return {
+        "plain": grid,
+        "transposed": grid.transpose(2, 0, 1),
+        "shifted": grid[1:, 1:, 1:],
+        "half": np.array([0.5, -2.0], np.float16),
+        "long": np.array([2**40, -1]),
+        "scalar": np.float32(7.0),
+        "parameter": np.array([1.0, 2.0], np.float32),
+    }
+
+
+@pytest.mark.parametrize("file", ["torch_legacy.pth", "torch_zip.pth", "torch_state_dict.pth"])
+def test_a_checkpoint_of_either_format_gives_back_what_torch_stored(file):
+    tensors = weights.read_torch(GOLDEN / file)
+    assert set(tensors) == set(expected_golden())
+    for name, expected in expected_golden().items():
+        np.testing.assert_array_equal(tensors[name], expected)
+        assert tensors[name].dtype == expected.dtype
+        assert tensors[name].flags.c_contiguous
+
+
+def test_the_default_weights_are_read_with_their_strides():
+    tensors = weights.read_torch(weights.efficientnet_lite0_file())
+    assert len(tensors) == 296
+    stem = tensors["_conv_stem.weight"]
+    assert stem.shape == (32, 3, 3, 3)
+    # Filters of a trained stem are smooth or oriented: neighbours in a kernel resemble each
+    # other far more than numbers that were dealt out in the wrong order would.
+    rows = stem.reshape(-1, 3)
+    assert np.abs(np.diff(rows, axis=1)).mean() < 0.9 * np.abs(rows - rows[::-1]).mean()
+
+
+class Evil:
+    def __init__(self, sentinel):
+        self.sentinel = sentinel
+
+    def __reduce__(self):
+        return (pathlib.Path.touch, (self.sentinel,))
+
+
+def legacy(*pickles):
+    magic = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
+    head = magic + pickle.dumps(1001, protocol=2)
+    head += pickle.dumps({"little_endian": True}, protocol=2)
+    return head + b"".join(pickles)
+
+
+def archive(data_pkl, *, compression=zipfile.ZIP_STORED, extra=()):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as writer:
+        writer.writestr("archive/data.pkl", data_pkl)
+        for name, content in extra:
+            writer.writestr(name, content)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("wrap", [legacy, archive, bytes], ids=["legacy", "zip", "bare"])
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_pickle_that_calls_something_is_refused_and_calls_nothing(tmp_path, wrap, protocol):
+    sentinel = tmp_path / "sentinel"
+    path = tmp_path / "evil.pth"
+    path.write_bytes(wrap(pickle.dumps({"w": Evil(sentinel)}, protocol=protocol)))
+    with pytest.raises(WeightsError):
+        weights.read_torch(path)
+    assert not sentinel.exists()
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"\x80\x02cbuiltins\neval\nX\x04\x00\x00\x001+1\x85R.",
+        b"\x80\x02ccollections\nOrderedDict\n)\x81.",
+        b"\x80\x02(i__builtin__\nexit\n.",
+        b"\x80\x02\x82\x01.",
+        b"\x80\x02}r\xff\xff\xff\xff.",
+        b"\x80\x02X\xff\xff\xff\x7fa.",
+        b"\x80\x04\x96\xff\xff\xff\xff\xff\xff\xff\x7f.",
+        b"\x80\x02]q\x00h\x00a.",
+        b"",
+        b".",
+    ],
+    ids=["eval", "newobj", "inst", "ext", "memo", "string", "bytearray", "self", "none", "stop"],
+)
+def test_hostile_pickle_programs_end_in_a_clear_refusal(tmp_path, program):
+    path = tmp_path / "hostile.pth"
+    for content in (legacy(program), archive(program)):
+        path.write_bytes(content)
+        with pytest.raises(WeightsError, match="Received"):
+            weights.read_torch(path)
+
+
+def test_every_truncation_of_a_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "cut.pth"
+    for name in ("torch_legacy.pth", "torch_zip.pth"):
+        whole = (GOLDEN / name).read_bytes()
+        for length in range(0, len(whole), 7):
+            path.write_bytes(whole[:length])
+            with pytest.raises(WeightsError):
+                weights.read_torch(path)
+
+
+def test_a_flipped_byte_gives_an_error_or_numbers_but_never_a_crash(tmp_path):
+    path = tmp_path / "flipped.pth"
+    for name in ("torch_legacy.pth", "torch_zip.pth"):
+        whole = bytearray((GOLDEN / name).read_bytes())
+        for place in range(0, len(whole), 3):
+            flipped = whole.copy()
+            flipped[place] ^= 0x55
+            path.write_bytes(flipped)
+            try:
+                tensors = weights.read_torch(path)
+            except WeightsError:
+                continue
+            assert all(isinstance(value, np.ndarray) for value in tensors.values())
+
+
+def test_a_tensor_that_unfolds_beyond_its_storage_is_refused(tmp_path):
+    whole = (GOLDEN / "torch_legacy.pth").read_bytes()
+    # BININT1 2, 3, 4 as a shape: make it 2, 255, 4.
+    place = whole.index(b"K\x02K\x03K\x04")
+    path = tmp_path / "big.pth"
+    path.write_bytes(whole[:place] + b"K\x02K\xffK\x04" + whole[place + 6 :])
+    with pytest.raises(WeightsError, match="beyond its storage"):
+        weights.read_torch(path)
+
+
+def test_a_compressed_archive_is_refused(tmp_path):
+    path = tmp_path / "bomb.pth"
+    content = pickle.dumps({}, protocol=2)
+    path.write_bytes(archive(content, compression=zipfile.ZIP_DEFLATED))
+    with pytest.raises(WeightsError, match="uncompressed"):
+        weights.read_torch(path)
+
+
+def test_a_missing_file_and_a_folder_are_refused_by_name(tmp_path):
+    with pytest.raises(WeightsError, match="no-such"):
+        weights.read_torch(tmp_path / "no-such.pth")
+    with pytest.raises(WeightsError):
+        weights.read_torch(tmp_path)
