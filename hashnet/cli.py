@@ -1,0 +1,592 @@
+"""The `hashnet` command: the one door into all rooms.
+
+Answers go to stdout, progress to stderr. Exit status: 0 done, 1 failed, 2 wrong arguments,
+3 done, but some inputs were skipped and named. Commands import what they need when they run,
+so that `hashnet search` does not wait for what only training needs.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import shlex
+import shutil
+import sys
+import tempfile
+
+from hashnet import __version__
+from hashnet.errors import ArgumentError, HashnetError
+
+DONE, FAILED, WRONG_ARGUMENTS, SKIPPED_SOME = 0, 1, 2, 3
+
+
+def main(argv=None):
+    """Run one command; returns the exit status."""
+    # What is known of a file's name may not be UTF-8; it goes out as it came in.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="surrogateescape")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    arguments = parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except ArgumentError as error:
+        print(f"hashnet: {error}", file=sys.stderr)
+        return WRONG_ARGUMENTS
+    except HashnetError as error:
+        print(f"hashnet: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("hashnet: stopped; what was committed stays", file=sys.stderr)
+        return FAILED
+    except BrokenPipeError:
+        # The reader has seen enough; python would complain again while it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def parser():
+    """The argument parser of all commands."""
+    top = argparse.ArgumentParser(
+        prog="hashnet", description="Search photos by example: hash codes find, features rank."
+    )
+    top.add_argument("--version", action="version", version=f"hashnet {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name, run, text, example):
+        sub = commands.add_parser(
+            name, help=text, description=text, epilog=f"example: hashnet {name} {example}"
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("demo", _demo, "train, index, search and evaluate on a bundled sample", "")
+    sub.add_argument(
+        "--out", default="hashnet-demo", metavar="DIR", help="folder for the results (%(default)s)"
+    )
+
+    sub = command("index", _index, "create or update an index", "photos.index ~/Pictures")
+    _index_argument(sub)
+    sub.add_argument("images", nargs="+", metavar="IMAGES", help="image files and folders of them")
+    sub.add_argument(
+        "--bundle",
+        metavar="B",
+        help="network of a new index; without it, one is fitted to the images, without labels",
+    )
+    sub.add_argument("--bits", type=int, metavar="N", help="code length where no bundle is given")
+    sub.add_argument(
+        "--label-from",
+        choices=["folder"],
+        help="label each image with the first folder below the one given",
+    )
+    sub.add_argument(
+        "--prune", action="store_true", help="drop images whose files have vanished from IMAGES"
+    )
+    sub.add_argument("--workers", type=_positive, metavar="N", help="decoding threads")
+
+    sub = command("search", _search, "find the images most like one", "photos.index cat.jpg -k 5")
+    _index_argument(sub)
+    sub.add_argument("queries", nargs="+", metavar="QUERY", help="image files")
+    sub.add_argument("-k", type=_positive, default=10, help="hits for each query (%(default)s)")
+    pool = sub.add_mutually_exclusive_group()
+    pool.add_argument(
+        "--threshold",
+        type=_whole,
+        metavar="T",
+        help="the pool holds images with fewer than T differing bits",
+    )
+    pool.add_argument(
+        "--pool", type=_positive, metavar="N", help="smallest threshold for a pool of N or more"
+    )
+    sub.add_argument(
+        "--region", type=_region, metavar="Y0,X0,Y1,X1", help="search by this part, in pixels"
+    )
+    sub.add_argument("--label", metavar="L", help="only images with this label")
+    _json_argument(sub)
+    sub.add_argument("--picture", metavar="PNG", help="also write a contact sheet")
+
+    sub = command("remove", _remove, "remove images from an index", "photos.index /home/me/cat.jpg")
+    _index_argument(sub)
+    sub.add_argument("ids", nargs="+", metavar="ID", help="ids, as search shows them")
+
+    sub = command("info", _info, "say what an index holds", "photos.index")
+    _index_argument(sub)
+    _json_argument(sub)
+
+    sub = command("check", _check, "verify every byte of an index", "photos.index")
+    _index_argument(sub)
+    _json_argument(sub)
+
+    sub = command("compact", _compact, "give back the space of removed images", "photos.index")
+    _index_argument(sub)
+
+    sub = command("train", _train, "train a hash network on labels", "photos/ --bundle my.bundle")
+    _train_arguments(sub)
+
+    sub = command("duplicates", _duplicates, "list pairs of near-identical images", "photos.index")
+    _index_argument(sub)
+    sub.add_argument(
+        "--threshold",
+        type=_whole,
+        metavar="T",
+        help="pairs with fewer than T differing bits (one bit in sixteen)",
+    )
+    _json_argument(sub)
+    return top
+
+
+# --- Commands ---------------------------------------------------------------------------------
+
+
+def _index(arguments):
+    from retrieval.index import Index
+
+    if arguments.bundle and arguments.bits:
+        raise ArgumentError("A bundle has its own code length.", "--bundle and --bits")
+    if os.path.lexists(arguments.index):
+        index = Index.open(arguments.index)
+        _refuse_another_network(index, arguments)
+    else:
+        index = _new_index(arguments)
+    with _Progress("encoding") as progress:
+        report = index.update(
+            arguments.images,
+            label_from_folder=arguments.label_from == "folder",
+            prune=arguments.prune,
+            workers=arguments.workers,
+            progress=progress,
+        )
+    _name_problems(report.problems)
+    print(
+        f"{report.added} added, {report.changed} changed, {report.unchanged} unchanged, "
+        f"{len(report.removed)} removed, {len(report.problems)} skipped"
+    )
+    return SKIPPED_SOME if report.problems else DONE
+
+
+def _new_index(arguments):
+    from hashnet import images
+    from retrieval.index import Index
+
+    if arguments.bundle:
+        return Index.create(arguments.index, arguments.bundle)
+    found, problems = images.find(arguments.images)
+    if not found:
+        _name_problems(problems)
+        raise HashnetError(
+            "A new index needs at least one image.", f"none in {' '.join(arguments.images)}"
+        )
+    _import_keras()
+    from train import unlabelled
+
+    num_bits = unlabelled.NUM_BITS if arguments.bits is None else arguments.bits
+    with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
+        with _Progress("fitting codes") as progress:
+            unlabelled.fit_bundle(
+                scratch,
+                [file.path for file in found],
+                num_bits=num_bits,
+                origin={"command": "hashnet index"},
+                progress=progress,
+            )
+        return Index.create(arguments.index, scratch)
+
+
+def _import_keras():
+    """Import Keras without the lines that TensorFlow writes about the machine on the way in."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            import keras  # noqa: F401
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _refuse_another_network(index, arguments):
+    from hashnet import bundle
+    from hashnet.errors import FingerprintError
+
+    way_out = "Leave the option out to add to this index, or make another index."
+    if arguments.bits not in (None, index.encoder.config.num_bits):
+        raise FingerprintError(
+            "An index keeps its code length.",
+            f"--bits {arguments.bits} for {index.encoder.config.num_bits} bits",
+            way_out,
+        )
+    if arguments.bundle:
+        fingerprint = bundle.load(arguments.bundle).fingerprint
+        if fingerprint != index.encoder.fingerprint:
+            raise FingerprintError(
+                "An index keeps its network.",
+                f"{arguments.bundle} ({fingerprint[:12]}) for {index.encoder.fingerprint[:12]}",
+                way_out,
+            )
+
+
+def _search(arguments):
+    from hashnet import images
+    from hashnet.errors import ImageError
+    from retrieval.engine import Engine
+    from retrieval.index import Index
+
+    engine = Engine(Index.open(arguments.index))
+    results, problems = [], []
+    for query in arguments.queries:
+        try:
+            result = engine.search(
+                query,
+                k=arguments.k,
+                threshold=arguments.threshold,
+                pool=arguments.pool,
+                label=arguments.label,
+                region=arguments.region,
+            )
+        except ImageError as error:
+            if len(arguments.queries) == 1:
+                raise
+            problems.append(images.Problem(query, str(error)))
+            continue
+        results.append((query, result.hits))
+        if arguments.json:
+            print(json.dumps(result.as_json()))
+        else:
+            _print_result(result)
+    _name_problems(problems)
+    if not results:
+        return FAILED
+    if arguments.picture:
+        from hashnet import pictures
+
+        images.write(arguments.picture, pictures.contact_sheet(results))
+        print(f"wrote {arguments.picture}", file=sys.stderr)
+    return SKIPPED_SOME if problems else DONE
+
+
+def _print_result(result):
+    stages = ", ".join(
+        f"{stage} {time_taken:.1f} ms"
+        for stage, time_taken in result.milliseconds.items()
+        if time_taken is not None
+    )
+    print(
+        f"{_printable(result.query)}: pool of {result.pool} with fewer than "
+        f"{result.threshold} bits apart ({stages})"
+    )
+    for rank, hit in enumerate(result.hits, 1):
+        label = f"  [{_printable(hit.label)}]" if hit.label is not None else ""
+        print(
+            f"{rank:4}  {hit.bits_apart:3} bits  {hit.distance:7.4f}{label}  "
+            f"{_printable(hit.path or hit.id)}"
+        )
+
+
+def _remove(arguments):
+    from retrieval.index import Index
+    from hashnet import images
+
+    removed = Index.open(arguments.index).remove(arguments.ids)
+    unknown = [id for id in arguments.ids if id not in set(removed)]
+    _name_problems([images.Problem(id, "no image of this id is in the index") for id in unknown])
+    print(f"{len(removed)} removed")
+    return DONE if not unknown else SKIPPED_SOME if removed else FAILED
+
+
+def _info(arguments):
+    from retrieval.index import Index
+
+    info = Index.open(arguments.index).info()
+    if arguments.json:
+        print(json.dumps(info))
+        return DONE
+    labels = info.pop("labels")
+    for name, value in info.items():
+        print(f"{name:15} {_printable(str(value))}")
+    for label, count in sorted(labels.items()):
+        print(f"  label {count:9}  {_printable(label)}")
+    return DONE
+
+
+def _check(arguments):
+    from retrieval import store
+
+    problems = store.check(arguments.index)
+    if arguments.json:
+        print(json.dumps({"index": arguments.index, "problems": problems}))
+    else:
+        print("\n".join(map(_printable, problems)) or "every byte is as it was written")
+    return FAILED if problems else DONE
+
+
+def _compact(arguments):
+    from retrieval.index import Index
+
+    with Index.open(arguments.index).store.writer() as writer:
+        report = writer.compact()
+    print(f"{report.rows_removed} removed rows gone, {report.bytes_freed} bytes given back")
+    return DONE
+
+
+def _duplicates(arguments):
+    from retrieval.engine import Engine
+    from retrieval.index import Index
+
+    index = Index.open(arguments.index)
+    threshold = arguments.threshold
+    if threshold is None:
+        threshold = max(1, index.encoder.config.num_bits // 16)
+    for first, second in Engine(index).duplicates(threshold):
+        if arguments.json:
+            pair = {
+                "ids": [first.id, second.id],
+                "paths": [first.path, second.path],
+                "bits_apart": second.bits_apart,
+                "distance": second.distance,
+            }
+            print(json.dumps(pair))
+        else:
+            print(
+                f"{second.bits_apart:3} bits  {second.distance:7.4f}  "
+                f"{_printable(first.path or first.id)}  {_printable(second.path or second.id)}"
+            )
+    return DONE
+
+
+def _train(arguments):
+    from train import config
+
+    changes = {
+        name: value
+        for name, value in vars(arguments).items()
+        if name in _train_fields() and value is not None
+    }
+    settings = (
+        config.from_recipe(arguments.recipe, **changes)
+        if arguments.recipe
+        else config.TrainConfig(**changes)
+    )
+    _import_keras()
+    from train import hash
+
+    trained = hash.train(
+        arguments.data, arguments.bundle, settings, command=shlex.join(["hashnet", *sys.argv[1:]])
+    )
+    _name_problems(trained.problems)
+    print(f"{arguments.bundle}: {settings.num_bits} bits, {trained.minutes:.1f} minutes")
+    return SKIPPED_SOME if trained.problems else DONE
+
+
+def _demo(arguments):
+    import numpy as np
+
+    from hashnet import images, metrics, pictures
+    from hashnet.samples import fashion_mnist
+
+    _import_keras()
+    from retrieval.engine import Engine
+    from retrieval.index import Index
+    from train import data, hash
+    from train.config import TrainConfig
+
+    out = pathlib.Path(arguments.out)
+    results_file = out / "results.json"
+    if out.exists() and any(out.iterdir()) and not results_file.exists():
+        raise HashnetError("The demo needs a folder of its own.", str(out), "Give another --out.")
+    shutil.rmtree(out, ignore_errors=True)
+
+    def say(text):
+        print(text, file=sys.stderr, flush=True)
+
+    say("1/5  writing 4,000 photos and 500 queries of the bundled sample of Fashion-MNIST")
+    sample = fashion_mnist()
+    photos, queries = (
+        _write_photos(out / name, sample[f"{part}_images"], sample[f"{part}_labels"])
+        for name, part in (("photos", "train"), ("queries", "test"))
+    )
+    say("2/5  training a hash layer of 48 bits on features of a pretrained network")
+    settings = TrainConfig(num_bits=48, image_size=64, epochs=0)
+    labelled = data.from_arrays(sample["train_images"], sample["train_labels"])
+    trained = hash.train(labelled, out / "bundle", settings, command="hashnet demo")
+    say("3/5  indexing")
+    index = Index.create(out / "index", out / "bundle")
+    with _Progress("encoding") as progress:
+        index.update([out / "photos"], label_from_folder=True, progress=progress)
+    say("4/5  searching")
+    engine = Engine(index)
+    answers = [engine.search(path, k=10) for path in queries]
+    milliseconds = np.median([sum(filter(None, one.milliseconds.values())) for one in answers])
+    truth = [path.parent.name for path in queries]
+    say("5/5  evaluating")
+    encoded = index.encoder.encode(queries)
+    label_codes, names = engine.snapshot.labels()
+    evaluation = metrics.evaluate_codes(
+        encoded.codes,
+        np.array(truth),
+        engine.snapshot.codes,
+        np.array(names)[label_codes],
+        num_bits=settings.num_bits,
+    )
+    fine = np.mean(
+        [[hit.label == label for hit in one.hits] for one, label in zip(answers, truth, strict=True)]
+    )
+    picture = out / "results.png"
+    shown = range(0, len(queries), len(queries) // 10)
+    sheet = [(queries[row], answers[row].hits[:5]) for row in shown]
+    images.write(picture, pictures.contact_sheet(sheet))
+    results = {
+        "database": len(photos),
+        "queries": len(queries),
+        "bits": settings.num_bits,
+        "training_minutes": round(trained.minutes, 2),
+        "map_all_tie_aware": round(evaluation.map_all.expected, 4),
+        "precision_at_10_coarse_to_fine": round(float(fine), 4),
+        "milliseconds_per_query_median": round(float(milliseconds), 2),
+        "milliseconds_of_stages": answers[-1].milliseconds,
+    }
+    results_file.write_text(json.dumps(results, indent=1) + "\n")
+    print(
+        f"{results['queries']} queries against {results['database']} images, 48 bits, trained in "
+        f"{trained.minutes * 60:.0f} seconds:\n"
+        f"  mAP of the codes, whole database, tie-aware   {results['map_all_tie_aware']:.3f}\n"
+        f"  right class among 10 hits, coarse to fine     {results['precision_at_10_coarse_to_fine']:.3f}\n"
+        f"  one query, from file to hits, median          {milliseconds:.1f} ms\n"
+        f"  results as a picture                          {picture}\n\n"
+        "Now your own photos, no labels needed:\n"
+        "  hashnet index photos.index FOLDER\n"
+        "  hashnet search photos.index PHOTO --picture hits.png\n"
+        "(from a checkout: .venv/bin/hashnet)"
+    )
+    return DONE
+
+
+def _write_photos(folder, pixels, labels):
+    """Write grey images as class folders of PNG files; returns their paths."""
+    from hashnet import images
+
+    paths = []
+    for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
+        path = folder / label / f"{number:04}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(images.to_png(image[..., None].repeat(3, axis=2)))
+        paths.append(path)
+    return paths
+
+
+# --- Arguments and output ---------------------------------------------------------------------
+
+
+def _index_argument(sub):
+    sub.add_argument("index", metavar="INDEX", help="folder of the index")
+
+
+def _train_fields():
+    from train.config import TrainConfig
+
+    return {field.name: field for field in dataclasses.fields(TrainConfig)}
+
+
+def _train_arguments(sub):
+    """Options that mirror the fields of `TrainConfig`, which also holds their defaults."""
+    from train import config
+
+    sub.add_argument("data", metavar="DATA", help="folder of class folders, CSV, or idx files")
+    sub.add_argument("--bundle", required=True, metavar="B", help="where the network goes")
+    sub.add_argument(
+        "--recipe",
+        metavar="R",
+        help=f"start from one of {', '.join(config.recipe_names())}, or a TOML file",
+    )
+    choices = {
+        "loss": config.LOSSES,
+        "optimizer": config.OPTIMIZERS,
+        "schedule": config.SCHEDULES,
+        "precision": config.PRECISIONS,
+    }
+    for name, field in _train_fields().items():
+        flag = "--bits" if name == "num_bits" else "--" + name.replace("_", "-")
+        # Defaults stay with the dataclass, so that a recipe's value is not covered by them.
+        options = {"dest": name, "default": None, "help": f"default: {field.default!r}"}
+        if field.default is True or field.default is False:
+            options["action"] = argparse.BooleanOptionalAction
+        elif isinstance(field.default, tuple):
+            options.update(type=_names, metavar="A,B,...")
+        else:
+            options.update(type=type(field.default), choices=choices.get(name))
+            options["metavar"] = None if name in choices else name.split("_")[-1].upper()
+        sub.add_argument(flag, **options)
+
+
+def _names(text):
+    return tuple(text.split(","))
+
+
+def _json_argument(sub):
+    sub.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def _whole(text):
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return number
+
+
+_whole.__name__ = "whole number"
+
+
+def _positive(text):
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return number
+
+
+_positive.__name__ = "positive number"
+
+
+def _region(text):
+    top, left, bottom, right = (int(part) for part in text.split(","))
+    return top, left, bottom, right
+
+
+_region.__name__ = "region"
+
+
+def _printable(text):
+    """`text` on one line: a file's name may hold anything, escape sequences included."""
+    return "".join(
+        char if char.isprintable() or "\udc80" <= char <= "\udcff" else ascii(char)[1:-1]
+        for char in text
+    )
+
+
+def _name_problems(problems):
+    for problem in problems:
+        print(f"skipped {_printable(problem.path)}: {_printable(problem.reason)}", file=sys.stderr)
+
+
+class _Progress:
+    """A progress bar on stderr, where a person is looking; called with done and total."""
+
+    def __init__(self, text):
+        self._text = text
+        self._bar = None
+
+    def __enter__(self):
+        return self
+
+    def __call__(self, done, total):
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(
+                total=total, desc=self._text, unit="images", file=sys.stderr, disable=None
+            )
+        self._bar.update(done - self._bar.n)
+
+    def __exit__(self, *_):
+        if self._bar is not None:
+            self._bar.close()

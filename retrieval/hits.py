@@ -1,0 +1,49 @@
+"""What a search answers. Python, command line and HTTP show these same fields."""
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One image that was found.
+
+    Attributes:
+        id: str. The caller's stable name.
+        path: str or None. Where the file is.
+        label: str or None.
+        bits_apart: int. Differing bits of the two codes (coarse score).
+        distance: float. Euclidean distance of the two features (fine score).
+        inliers: int or None. Matches that one geometry explains (verification score); None
+            where it was not asked for.
+    """
+
+    id: str
+    path: str | None
+    label: str | None
+    bits_apart: int
+    distance: float
+    inliers: int | None = None
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The answer to one query.
+
+    Attributes:
+        query: str. Path or name of the query.
+        threshold: int. The pool holds codes with strictly fewer differing bits.
+        pool: int. Number of images in the pool.
+        milliseconds: dict of stage (`encode`, `coarse`, `fine`, `verify`) to float, None for a
+            stage that did not run.
+        hits: tuple of `Hit`, best first.
+    """
+
+    query: str
+    threshold: int
+    pool: int
+    milliseconds: dict
+    hits: tuple
+
+    def as_json(self):
+        """dict that JSON can hold, as `hashnet search --json` prints it."""
+        return asdict(self)

@@ -1,0 +1,304 @@
+"""An index: a store of codes and features, joined to the encoder that made them."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hashnet import bundle as bundles
+from hashnet import images
+from hashnet.encoder import Encoder
+from hashnet.errors import ArgumentError, FingerprintError, StoreError
+from retrieval.store import Item, Store
+
+# What a kill can lose: the work since the last commit.
+COMMIT_ITEMS = 1024
+COMMIT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class UpdateReport:
+    """What `Index.update` did.
+
+    Attributes:
+        added, changed, unchanged: int. Images that are new, encoded again, or as they were.
+        removed: list of str. Ids that were dropped because their files have vanished.
+        problems: list of `images.Problem`. What could not be read, by path and reason.
+    """
+
+    added: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    removed: list = field(default_factory=list)
+    problems: list = field(default_factory=list)
+
+
+class Index:
+    """A searchable folder of codes and features that carries its encoder.
+
+    Example:
+        >>> index = Index.create("photos.index", bundle_folder)
+        >>> index.add(["a", "b"], ["cat.png", "dog.png"], labels=["cat", "dog"]).added
+        2
+        >>> index.num_items
+        2
+    """
+
+    def __init__(self, store: Store, *, num_threads: int | None = None):
+        self.store = store
+        self.encoder = Encoder(_carried_bundle(store), num_threads=num_threads)
+
+    @classmethod
+    def create(cls, folder, bundle_folder, *, num_threads=None) -> "Index":
+        """Make an empty index that carries a copy of a bundle.
+
+        Args:
+            folder: str or path-like, where nothing is yet.
+            bundle_folder: str or path-like, or an index whose encoder is taken.
+            num_threads: int or None, as for `hashnet.encoder.Encoder`.
+
+        Raises:
+            StoreError: something is there already, or the disk refuses.
+            BundleError: the bundle is missing or damaged.
+        """
+        bundle = bundles.load(bundle_folder)
+        store = Store.create(
+            folder,
+            num_bits=bundle.config.num_bits,
+            feature_dim=bundle.config.feature_dim,
+            fingerprint=bundle.fingerprint,
+            encoder_files=bundle.files(),
+        )
+        return cls(store, num_threads=num_threads)
+
+    @classmethod
+    def open(cls, folder, *, num_threads=None) -> "Index":
+        """Open an index.
+
+        Raises:
+            StoreError: there is none, it is damaged, or a newer version made it.
+            FingerprintError: its codes were made by another encoder than it carries.
+        """
+        return cls(Store.open(folder), num_threads=num_threads)
+
+    @property
+    def num_items(self) -> int:
+        """int, images that can be found."""
+        with self.store.snapshot() as snapshot:
+            return snapshot.num_items
+
+    def add(
+        self,
+        ids: Sequence[str],
+        sources: Sequence,
+        *,
+        labels: Sequence[str | None] | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> UpdateReport:
+        """Encode images and add them under names of yours; a known id is replaced.
+
+        Args:
+            ids: str, each once.
+            sources: as many, as for `hashnet.encoder.Encoder.encode`. A path is kept with its
+                id, so that hits can show it.
+            labels: as many, or None.
+            progress: called with the number of images done since the last call.
+
+        Returns:
+            An `UpdateReport`; unreadable images are in its `problems`.
+
+        Raises:
+            ArgumentError: the three differ in length, or an id comes twice.
+            LockedError: another process is writing.
+        """
+        ids, sources = list(ids), list(sources)
+        labels = [None] * len(ids) if labels is None else list(labels)
+        if not len(ids) == len(sources) == len(labels):
+            raise ArgumentError(
+                "Every image has one id, and one label if there are labels.",
+                f"{len(ids)} ids, {len(sources)} images, {len(labels)} labels",
+            )
+        if len(set(ids)) != len(ids):
+            raise ArgumentError("An id names one image.", "an id that comes twice")
+        items = [
+            Item(id, os.path.abspath(os.fsdecode(source)), label)
+            if isinstance(source, str | os.PathLike)
+            else Item(id, None, label)
+            for id, source, label in zip(ids, sources, labels, strict=True)
+        ]
+        with self.store.writer() as writer, self.store.snapshot() as snapshot:
+            known = int((snapshot.rows(ids) >= 0).sum()) if ids else 0
+            done, problems = self._encode_into(writer, items, sources, None, progress)
+        return UpdateReport(added=max(done - known, 0), changed=min(known, done), problems=problems)
+
+    def update(
+        self,
+        paths: Iterable,
+        *,
+        label_from_folder: bool = False,
+        prune: bool = False,
+        workers: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> UpdateReport:
+        """Make the index follow files and folders; only new and changed files are encoded.
+
+        A file's id is its absolute path. It counts as changed when its size or its time of
+        last change differ. Work is committed every thousand images or ten seconds, so that a
+        later run finishes what an interrupted one began.
+
+        Args:
+            paths: files and folders, searched as `hashnet.images.find` does.
+            label_from_folder: bool. Label each image with the first folder below its root.
+            prune: bool. Also drop the images under `paths` whose files have vanished.
+            workers: int or None. Decoding threads.
+            progress: called with images done and images to do, in this run.
+
+        Returns:
+            An `UpdateReport`.
+
+        Raises:
+            LockedError: another process is writing.
+        """
+        paths = [os.fsdecode(path) for path in paths]
+        found, problems = images.find(paths)
+        items = {}
+        for file in found:
+            path = os.path.abspath(file.path)
+            label = file.folder if label_from_folder else None
+            items.setdefault(path, Item(path, path, label, file.size, file.mtime_ns))
+        with self.store.writer() as writer:
+            with self.store.snapshot() as snapshot:
+                stats = snapshot.stats()
+                todo = [
+                    item
+                    for item in items.values()
+                    if stats.get(item.id) != (item.size, item.mtime_ns)
+                ]
+                todo_ids = {item.id for item in todo}
+                same = [item for item in items.values() if item.id not in todo_ids]
+                if label_from_folder:
+                    writer.update(_relabelled(snapshot, same))
+            removed = writer.remove(_vanished(stats, paths, items)) if prune else []
+            changed = {item.id for item in todo if item.id in stats}
+            num_done = 0
+
+            def step(number):
+                nonlocal num_done
+                num_done += number
+                if progress:
+                    progress(num_done, len(todo))
+
+            sources = [item.path for item in todo]
+            _, unreadable = self._encode_into(writer, todo, sources, workers, step)
+            failed = {problem.path for problem in unreadable}
+            # What was a good image once and is none now must not be found any more.
+            writer.remove(changed & failed)
+        return UpdateReport(
+            added=len(todo_ids - changed - failed),
+            changed=len(changed - failed),
+            unchanged=len(same),
+            removed=sorted(removed),
+            problems=[*problems, *unreadable],
+        )
+
+    def remove(self, ids: Iterable[str]) -> list:
+        """Remove images by id; returns the list of those that were there."""
+        with self.store.writer() as writer:
+            return writer.remove(list(ids))
+
+    def _encode_into(self, writer, items, sources, workers, progress):
+        """Encode `sources` and commit them piece by piece; returns (number done, problems)."""
+        waiting, num_done, problems = [], 0, []
+        last_commit = time.monotonic()
+
+        def commit():
+            nonlocal last_commit, num_done
+            rows = [items[position] for part in waiting for position in part.positions]
+            if rows:
+                writer.add(
+                    rows,
+                    np.concatenate([part.codes for part in waiting]),
+                    np.concatenate([part.features for part in waiting]),
+                )
+            num_done += len(rows)
+            waiting.clear()
+            last_commit = time.monotonic()
+
+        for part in self.encoder.stream(sources, workers=workers):
+            waiting.append(part)
+            problems += part.problems
+            full = sum(map(len, waiting)) >= COMMIT_ITEMS
+            if full or time.monotonic() - last_commit > COMMIT_SECONDS:
+                commit()
+            if progress:
+                progress(len(part) + len(part.problems))
+        commit()
+        return num_done, problems
+
+    def info(self) -> dict:
+        """What the index holds, as `hashnet info --json` prints it."""
+        with self.store.snapshot() as snapshot:
+            codes, names = snapshot.labels()
+            num_items, num_rows = snapshot.num_items, snapshot.num_rows
+        counts = np.bincount(codes[codes >= 0], minlength=len(names))
+        config = self.encoder.config
+        return {
+            "folder": str(self.store.folder),
+            "images": num_items,
+            "rows": num_rows,
+            "bits": config.num_bits,
+            "feature_dim": config.feature_dim,
+            "feature_dtype": self.store.feature_dtype,
+            "backbone": config.backbone,
+            "image_size": config.image_size,
+            "classes": len(config.classes),
+            "labels": {name: int(count) for name, count in zip(names, counts, strict=True)},
+            "bytes": _bytes_under(self.store.folder),
+            "created": self.store.created,
+            "format_version": self.store.format_version,
+            "fingerprint": self.store.fingerprint,
+            "origin": self.encoder.bundle.origin,
+        }
+
+
+def _carried_bundle(store):
+    if store.encoder_folder is None:
+        raise StoreError("An index carries its encoder.", f"none in {store.folder}")
+    bundle = bundles.load(store.encoder_folder)
+    if bundle.fingerprint != store.fingerprint:
+        raise FingerprintError(
+            "An index is searched with the encoder that made its codes.",
+            f"codes of {store.fingerprint[:12]}, an encoder of {bundle.fingerprint[:12]}",
+            "Restore the index's encoder folder, or build the index again.",
+        )
+    return bundle
+
+
+def _relabelled(snapshot, items: Sequence[Item]) -> list:
+    """Those of `items` whose label in the snapshot is another."""
+    codes, names = snapshot.labels()
+    rows = snapshot.rows([item.id for item in items]) if items else []
+    labels = [names[codes[row]] if codes[row] >= 0 else None for row in rows]
+    return [item for item, label in zip(items, labels, strict=True) if item.label != label]
+
+
+def _vanished(stats: Mapping, paths: Sequence[str], items: Mapping) -> list:
+    """Known ids below `paths` that are no files any more.
+
+    A path that is gone itself vouches for nothing below it: a disk that is not mounted must
+    not empty an index.
+    """
+    roots = [os.path.abspath(path) for path in paths if os.path.isdir(path)]
+    prefixes = tuple(os.path.join(root, "") for root in roots)
+    candidates = [id for id in stats if id not in items and id.startswith(prefixes)]
+    return [id for id in candidates if not os.path.lexists(id)]
+
+
+def _bytes_under(folder) -> int:
+    return sum(
+        os.path.getsize(os.path.join(where, name))
+        for where, _, names in os.walk(folder)
+        for name in names
+    )
