@@ -1,0 +1,1595 @@
+"""What an index folder looks like on disk; no other file knows.
+
+    index/
+      catalogue.sqlite          what is committed: sizes and checksums of all segments, which rows
+                                are deleted, the encoder's files (SQLite; small)
+      catalogue.sha256          checksum of the catalogue, as the last writer left it
+      segments/000001.codes     uint8, (num_rows, code_bytes)
+               000001.features  float32 or float16, (num_rows, feature_dim)
+               000001.items     one record of 64 bytes per row: size, time, checksums, where its
+                                words are
+               000001.text      ids, paths and labels
+      encoder/                  the bundle that made the codes
+      lock                      held by the writer, and names it
+
+The files of numbers have no headers, are little-endian, and only ever grow: every commit appends
+one *segment* to each, makes it durable, and then lets one SQLite transaction count it in. Bytes
+that the catalogue does not count do not exist: a killed writer leaves some, the next writer cuts
+them off. Bytes that it counts are never written again. Compaction writes a new set of files
+under the next number (the *generation*), commits, and unlinks the old set, which snapshots that
+have it mapped go on reading.
+
+A row is a place in the order of commits, deleted rows included; it is stable until compaction,
+which keeps the order. Everything a snapshot shows lies in those files, so a snapshot needs
+SQLite only while it opens, holds no database lock, and is safe to use from many threads.
+
+What is verified when:
+
+- `Store.open`: the catalogue (every record of it carries a checksum), and the size and kind of
+  every file it names, the encoder's included. Nothing is allocated or mapped before that.
+- `Store.snapshot`: also the checksum of all codes.
+- `Snapshot.items`: the checksum of each item read. The first call of `rows`, `stats` or `labels`
+  (and a writer's first look for an id): all items, wholly.
+- `Snapshot.features`: nothing. `Snapshot.verify_features`: the checksum of each row asked for.
+  Compaction and `Writer.update`: of each row they copy.
+- `check`: every committed byte of every file. A byte of the catalogue that belongs to no record
+  (free space inside SQLite's pages) is covered by `catalogue.sha256`, which is out of date from
+  a writer's death until the next writer closes. Bytes that are not counted in are not looked at.
+
+Checksums find accidents; they do not prove who made an index. No code of an index ever runs, and
+file names are made from numbers or checked to stay inside the folder.
+
+What must hold beneath: a POSIX system and a local file system, where a power loss while a file is
+appended to leaves its older bytes as they were (SQLite asks for the same).
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+import re
+import secrets
+import shutil
+import socket
+import sqlite3
+import stat
+import struct
+import sys
+import tempfile
+import threading
+import time
+import urllib.parse
+import weakref
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from hashnet.errors import ArgumentError, LockedError, ShapeError, StoreError
+
+FORMAT_VERSION = 1
+
+_APPLICATION_ID = 0x486E6978  # "Hnix", in the header of catalogue.sqlite
+_CATALOGUE = "catalogue.sqlite"
+_JOURNAL = "catalogue.sqlite-journal"  # SQLite's own, while a transaction lasts
+_DIGEST = "catalogue.sha256"
+_LOCK = "lock"
+_SEGMENTS = "segments"
+_ENCODER = "encoder"
+_ARRAY_NAMES = ("codes", "features", "items", "text")
+_DATA_FILE = re.compile(rf"\d{{6,}}\.({'|'.join(_ARRAY_NAMES)})")
+_CREATING = ".creating-index-"
+_MAX_BITS = 1024
+_BUSY_SECONDS = 60.0  # other connections hold the catalogue for milliseconds only
+_CHUNK_BYTES = 1 << 24  # how much of a file is held in memory at once
+_COMPACT_ROWS = 1 << 16  # rows of a compacted segment, at most
+_REMEMBERED_IDS = 100_000  # changed ids that a writer holds before it sorts all ids anew
+
+_SCHEMA = {
+    "facts": (
+        "CREATE TABLE facts (only_row INTEGER PRIMARY KEY, num_bits INTEGER, feature_dim INTEGER, "
+        "feature_dtype TEXT, fingerprint TEXT, created TEXT, encoder TEXT, generation INTEGER, "
+        "commits INTEGER, num_segments INTEGER, num_rows INTEGER, seal INTEGER)"
+    ),
+    "segments": (
+        "CREATE TABLE segments (number INTEGER PRIMARY KEY, num_rows INTEGER, arrays TEXT, "
+        "deleted BLOB, seal INTEGER)"
+    ),
+}
+
+# One record of the file of items. `label_start` is shared by the rows of a segment that have the
+# same label. `item_crc` covers the fields before it and the three words.
+_ITEM = np.dtype(
+    [
+        ("id_hash", "<u8"),
+        ("start", "<i8"),  # of the id in the text; the path follows it
+        ("label_start", "<i8"),
+        ("size", "<i8"),
+        ("mtime_ns", "<i8"),
+        ("id_bytes", "<i4"),
+        ("path_bytes", "<i4"),  # -1: there is none
+        ("label_bytes", "<i4"),  # -1: there is none
+        ("feature_crc", "<u4"),
+        ("item_crc", "<u4"),
+        ("zero", "<u4"),
+    ]
+)
+_ITEM_HEAD = struct.Struct("<QqqqqiiiI")
+_ITEM_TAIL = struct.Struct("<II")
+# What reading a catalogue raises when a stranger made it, with checksums that fit.
+_NONSENSE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+_UNKNOWN = -(2**63)  # a size or time that the caller did not give
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """What is known of one image, besides its code and feature.
+
+    Attributes:
+        id: str. The caller's stable name; unique in an index. Any str, also one with newlines
+            or the lone surrogates that stand for bytes that are no UTF-8.
+        path: str or None. Where the image lies.
+        label: str or None. Its class.
+        size: int or None. Bytes of the file.
+        mtime_ns: int or None. When the file was last changed, in nanoseconds.
+    """
+
+    id: str
+    path: str | None = None
+    label: str | None = None
+    size: int | None = None
+    mtime_ns: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class CompactReport:
+    """What a compaction did: rows and segments before and after, and bytes given back."""
+
+    rows_before: int
+    rows_after: int
+    segments_before: int
+    segments_after: int
+    bytes_freed: int
+
+
+# ---------------------------------------------------------------- the catalogue
+
+
+@dataclasses.dataclass(frozen=True)
+class _Segment:
+    """The rows of one commit."""
+
+    num_rows: int
+    arrays: dict  # name -> (count of the array's own rows, sha256 as hex)
+    deleted: np.ndarray | None  # bool (num_rows,), None while no row is deleted
+
+
+@dataclasses.dataclass(frozen=True)
+class _Catalogue:
+    """All that the catalogue says, at one commit."""
+
+    num_bits: int
+    feature_dim: int
+    feature_dtype: str
+    fingerprint: str
+    created: str
+    encoder: dict  # name -> (bytes, sha256 as hex)
+    generation: int
+    commits: int
+    segments: tuple
+
+    @functools.cached_property
+    def ends(self) -> dict:
+        """How many of each array's own rows are committed."""
+        return {
+            name: sum(segment.arrays[name][0] for segment in self.segments) for name in _ARRAY_NAMES
+        }
+
+    @functools.cached_property
+    def starts(self) -> np.ndarray:
+        """int64 (num_segments,): the first row of each segment."""
+        lengths = np.array([segment.num_rows for segment in self.segments], np.int64)
+        return np.cumsum(lengths) - lengths
+
+    @property
+    def num_rows(self) -> int:
+        return self.ends["codes"]
+
+    @property
+    def num_deleted(self) -> int:
+        return sum(int(s.deleted.sum()) for s in self.segments if s.deleted is not None)
+
+    def live(self) -> np.ndarray | None:
+        """bool (num_rows,), or None when nothing is deleted."""
+        if all(segment.deleted is None for segment in self.segments):
+            return None
+        live = np.ones(self.num_rows, bool)
+        for start, segment in zip(self.starts, self.segments, strict=True):
+            if segment.deleted is not None:
+                live[start : start + segment.num_rows] = ~segment.deleted
+        return live
+
+    def layout(self, name) -> tuple[np.dtype, tuple]:
+        """dtype and shape of one row of an array."""
+        return {
+            "codes": (np.dtype(np.uint8), (_code_bytes(self.num_bits),)),
+            "features": (np.dtype(self.feature_dtype).newbyteorder("<"), (self.feature_dim,)),
+            "items": (_ITEM, ()),
+            "text": (np.dtype(np.uint8), ()),
+        }[name]
+
+    def row_bytes(self, name) -> int:
+        dtype, shape = self.layout(name)
+        return dtype.itemsize * (shape[0] if shape else 1)
+
+    def file_name(self, name) -> str:
+        return f"{_SEGMENTS}/{self.generation:06d}.{name}"
+
+
+def _code_bytes(num_bits) -> int:
+    return -(-num_bits // 8)
+
+
+def _seal(*values) -> int:
+    """A checksum of the fields of one record of the catalogue."""
+    plain = [value.hex() if isinstance(value, bytes) else value for value in values]
+    return zlib.crc32(json.dumps(plain).encode())
+
+
+def _facts_record(catalogue) -> tuple:
+    return (
+        1,
+        catalogue.num_bits,
+        catalogue.feature_dim,
+        catalogue.feature_dtype,
+        catalogue.fingerprint,
+        catalogue.created,
+        json.dumps(catalogue.encoder, sort_keys=True),
+        catalogue.generation,
+        catalogue.commits,
+        len(catalogue.segments),
+        catalogue.num_rows,
+    )
+
+
+def _segment_record(number, segment) -> tuple:
+    deleted = None if segment.deleted is None else np.packbits(segment.deleted).tobytes()
+    return number, segment.num_rows, json.dumps(segment.arrays), deleted
+
+
+def _parse_segment(num_rows, arrays, deleted) -> _Segment:
+    arrays = {name: (count, sha256) for name, (count, sha256) in json.loads(arrays).items()}
+    if sorted(arrays) != sorted(_ARRAY_NAMES) or num_rows < 1:
+        raise ValueError(f"a segment of {num_rows} rows with the arrays {sorted(arrays)}")
+    for name, (count, _) in arrays.items():
+        if count < 0 or (name != "text" and count != num_rows):
+            raise ValueError(f"a segment of {num_rows} rows with {count} of {name}")
+    if deleted is not None:
+        if len(deleted) != _code_bytes(num_rows):
+            raise ValueError(f"{len(deleted)} bytes of deletions for {num_rows} rows")
+        deleted = np.unpackbits(np.frombuffer(deleted, np.uint8), count=num_rows).astype(bool)
+    return _Segment(num_rows, arrays, deleted)
+
+
+def _load_catalogue(connection, path) -> _Catalogue:
+    """Read and verify all records of the catalogue, inside the caller's transaction."""
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (journal_mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+    if application_id == _APPLICATION_ID and version > FORMAT_VERSION:
+        raise StoreError(
+            f"This version of HashNet reads indexes of format {FORMAT_VERSION} or older.",
+            f"format version {version} in {_CATALOGUE}",
+            "Upgrade HashNet, or build the index again with this version.",
+        )
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    size = os.stat(path).st_size
+    if size != pages * page_bytes:  # SQLite would read a page that is cut off as if it were not
+        raise ValueError(f"{size} bytes instead of {pages * page_bytes}")
+    schema = dict(connection.execute("SELECT name, sql FROM sqlite_master").fetchall())
+    if (application_id, version, journal_mode, schema) != (
+        _APPLICATION_ID,
+        FORMAT_VERSION,
+        "delete",
+        _SCHEMA,
+    ):
+        raise ValueError("not the tables of an index")
+    facts = connection.execute("SELECT * FROM facts").fetchall()
+    records = connection.execute("SELECT * FROM segments ORDER BY number").fetchall()
+    if len(facts) != 1:
+        raise ValueError(f"{len(facts)} records of facts")
+    for *fields, seal in itertools.chain(facts, records):
+        if _seal(*fields) != seal:
+            raise ValueError("a record differs from its checksum")
+    _, bits, dim, dtype, fingerprint, created, encoder, generation, commits, *totals = facts[0][:-1]
+    numbers = [number for number, *_ in records]
+    if len(records) != totals[0] or numbers != list(range(1, len(records) + 1)):
+        raise ValueError(f"{len(records)} segments instead of {totals[0]}")
+    numbers = (bits, dim, generation, commits)
+    if not all(isinstance(number, int) for number in numbers) or min(dim, generation) < 1:
+        raise ValueError(f"feature_dim={dim!r}, generation={generation!r}, commits={commits!r}")
+    if dtype not in ("float32", "float16") or not 1 <= bits <= _MAX_BITS:
+        raise ValueError(f"num_bits={bits}, feature_dtype={dtype!r}")
+    catalogue = _Catalogue(
+        num_bits=bits,
+        feature_dim=dim,
+        feature_dtype=dtype,
+        fingerprint=fingerprint,
+        created=created,
+        encoder={_inner_name(name): tuple(v) for name, v in json.loads(encoder).items()},
+        generation=generation,
+        commits=commits,
+        segments=tuple(_parse_segment(*fields) for _, *fields, _ in records),
+    )
+    if catalogue.num_rows != totals[1]:
+        raise ValueError(f"{catalogue.num_rows} rows instead of {totals[1]}")
+    return catalogue
+
+
+@contextlib.contextmanager
+def _connected(path, mode) -> Iterator[sqlite3.Connection]:
+    uri = f"file:{urllib.parse.quote(os.fsencode(path))}?mode={mode}"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
+    try:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA cell_size_check = ON")
+        # EXTRA also makes the end of a transaction durable, without which files that a
+        # compaction unlinks could come to be missed after a power loss.
+        connection.execute("PRAGMA synchronous = EXTRA")
+        yield connection
+    finally:
+        connection.close()
+
+
+def _read_at_once(path, mode, read):
+    with _connected(path, mode) as connection:
+        connection.execute("BEGIN")
+        return read(connection, path)
+
+
+def _consult(folder, read):
+    """`read(connection, path)` in one transaction, after undoing that of a killed writer."""
+    path, _ = _inside(folder, _CATALOGUE)
+    try:
+        try:
+            return _read_at_once(path, "ro", read)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in (
+                sqlite3.SQLITE_READONLY,
+                sqlite3.SQLITE_CANTOPEN,
+            ):
+                raise
+        return _consult_after_kill(path, read)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+            raise LockedError(
+                "The catalogue of an index is held for moments only.",
+                f"{path} was busy for {_BUSY_SECONDS:.0f} s",
+                "Look for a writer that is stuck.",
+            ) from error
+        raise _damaged(folder, _CATALOGUE, error) from error
+    except StoreError:
+        raise
+    except (sqlite3.Error, OSError, *_NONSENSE) as error:
+        raise _damaged(folder, _CATALOGUE, error) from error
+
+
+def _consult_after_kill(path, read):
+    """Undo the transaction of a killed writer, here or, where nothing may be written, in a copy."""
+    journal = path.with_name(_JOURNAL)
+    # A journal may name a file for SQLite to delete; ours never does, so such a one is foreign.
+    with contextlib.suppress(FileNotFoundError):
+        if journal.is_symlink() or journal.read_bytes()[-8:] == bytes.fromhex("d9d505f920a163d7"):
+            raise ValueError(f"{journal.name} was not written by HashNet")
+    try:
+        return _read_at_once(path, "rw", read)
+    except sqlite3.OperationalError:
+        with tempfile.TemporaryDirectory() as copy:
+            for file in (path, journal):
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copyfile(file, pathlib.Path(copy, file.name))
+            return _read_at_once(pathlib.Path(copy, path.name), "rw", read)
+
+
+def _create_catalogue(path, catalogue) -> None:
+    with _connected(path, "rwc") as connection:
+        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in _SCHEMA.values():
+            connection.execute(statement)
+        _insert(connection, "facts", _facts_record(catalogue))
+        connection.execute("COMMIT")
+
+
+def _change_catalogue(path, old, new) -> None:
+    """The commit point: `new` in place of `old`, in one durable transaction."""
+    with _connected(path, "rw") as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        (commits,) = connection.execute("SELECT commits FROM facts").fetchone()
+        if commits != old.commits:
+            raise StoreError(
+                "An index has one writer at a time.",
+                "a catalogue that another process changed meanwhile",
+                "Do not delete the lock file while a writer is at work.",
+            )
+        kept = old.segments
+        if new.generation != old.generation:
+            connection.execute("DELETE FROM segments")
+            kept = ()
+        for number, (before, after) in enumerate(itertools.zip_longest(kept, new.segments), 1):
+            if after is not before:
+                _insert(connection, "segments", _segment_record(number, after))
+        _insert(connection, "facts", _facts_record(new))
+        connection.execute("COMMIT")
+
+
+def _insert(connection, table, fields) -> None:
+    marks = ", ".join("?" * (len(fields) + 1))
+    connection.execute(
+        f"INSERT OR REPLACE INTO {table} VALUES ({marks})", (*fields, _seal(*fields))
+    )
+
+
+# ---------------------------------------------------------------- files
+
+
+def _damaged(folder, name, what) -> StoreError:
+    return StoreError(
+        "An index holds what its writer left in it.",
+        f"{pathlib.Path(folder, name)}: {what}",
+        "Restore the folder from a copy, or build the index again.",
+    )
+
+
+def _inner_name(name) -> str:
+    """A relative file name that stays inside its folder, or ValueError."""
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts) or "\0" in name or "\\" in name:
+        raise ValueError(f"the file name {name!r} leads out of its folder")
+    return name
+
+
+def _inside(folder, name) -> tuple[pathlib.Path, int]:
+    """Path and size of a regular file of the index, reached through no symbolic link."""
+    path = pathlib.Path(folder)
+    *parents, _ = parts = name.split("/")
+    try:
+        for depth, part in enumerate(parts):
+            path = path / part
+            status = os.lstat(path)
+            wanted = stat.S_ISDIR if depth < len(parents) else stat.S_ISREG
+            if not wanted(status.st_mode):
+                raise _damaged(folder, name, "not a plain file in a plain folder")
+    except OSError as error:
+        raise _damaged(folder, name, error.strerror) from error
+    return path, status.st_size
+
+
+def _open_data(folder, catalogue, name, flags=os.O_RDONLY) -> int:
+    """A descriptor of one file of numbers, which is at least as long as the catalogue says."""
+    file_name = catalogue.file_name(name)
+    path, size = _inside(folder, file_name)
+    wanted = catalogue.ends[name] * catalogue.row_bytes(name)
+    if size < wanted:
+        raise _damaged(folder, file_name, f"{size} bytes instead of {wanted}")
+    try:
+        return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        raise _damaged(folder, file_name, error.strerror) from error
+
+
+def _map(folder, catalogue, name) -> np.ndarray:
+    dtype, shape = catalogue.layout(name)
+    shape = (catalogue.ends[name], *shape)
+    with open(_open_data(folder, catalogue, name), "rb") as file:
+        if shape[0] == 0:
+            return np.empty(shape, dtype)
+        return np.memmap(file, dtype, "r", shape=shape)
+
+
+def _on_newest(folder, use):
+    """`use(catalogue)`, again where a compaction takes its files away meanwhile."""
+    while True:
+        catalogue = _consult(folder, _load_catalogue)
+        try:
+            return use(catalogue)
+        except StoreError:
+            if _consult(folder, _load_catalogue).generation == catalogue.generation:
+                raise
+
+
+def _as_bytes(array) -> np.ndarray:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def _write_at(descriptor, content, offset) -> None:
+    content = memoryview(content)
+    while len(content):
+        written = os.pwrite(descriptor, content, offset)
+        content, offset = content[written:], offset + written
+
+
+def _sync_folder(path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _copy_file(source, target) -> tuple[int, str]:
+    """Copy one file durably; its size and sha256."""
+    digest, size = hashlib.sha256(), 0
+    with open(source, "rb") as reading, open(target, "xb") as writing:
+        while content := reading.read(_CHUNK_BYTES):
+            digest.update(content)
+            size += len(content)
+            writing.write(content)
+        writing.flush()
+        os.fsync(writing.fileno())
+    return size, digest.hexdigest()
+
+
+def _write_digest(folder) -> None:
+    """Record the checksum of the whole catalogue file, for `check`."""
+    commits, content = _consult(folder, _read_image)
+    line = f"{commits} {len(content)} {hashlib.sha256(content).hexdigest()}"
+    beside = pathlib.Path(folder, _DIGEST + ".new")
+    with open(beside, "w", encoding="ascii") as file:
+        file.write(f"{line} {zlib.crc32(line.encode()):08x}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, pathlib.Path(folder, _DIGEST))
+
+
+def _read_image(connection, path) -> tuple[int, bytes]:
+    """Commits, and all bytes of the catalogue file."""
+    # Through SQLite: to open and close its file beside it would release its locks.
+    return _load_catalogue(connection, path).commits, connection.serialize()
+
+
+def _read_digest(folder) -> tuple[int, int, str]:
+    """Commits, size and sha256 of the catalogue as the last writer to close left it."""
+    path, size = _inside(folder, _DIGEST)
+    content = path.read_bytes() if size < 1000 else b""
+    line, _, crc = content.removesuffix(b"\n").rpartition(b" ")
+    if content != b"%s %08x\n" % (line, zlib.crc32(line)) or line.count(b" ") != 2:
+        raise _damaged(folder, _DIGEST, "the file differs from its checksum")
+    commits, size, sha256 = line.decode().split()
+    return int(commits), int(size), sha256
+
+
+# ---------------------------------------------------------------- items
+
+
+def _to_bytes(text) -> bytes:
+    # surrogatepass gives back every str as it was, one made of a file name's odd bytes included.
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _to_text(content) -> str:
+    return content.decode("utf-8", "surrogatepass")
+
+
+def _hash_id(id_bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(id_bytes, digest_size=8).digest(), "little")
+
+
+def _encode_items(items, features, text_start) -> tuple[bytes, bytes]:
+    """Records and text of one segment, whose text begins at `text_start` in the file."""
+    records, text, label_places = bytearray(), bytearray(), {None: (0, -1)}
+    feature_bytes = _as_bytes(features).reshape(len(items), -1)
+    for item, feature in zip(items, feature_bytes, strict=True):
+        id_bytes = _to_bytes(item.id)
+        words = id_bytes + (b"" if item.path is None else _to_bytes(item.path))
+        label = b"" if item.label is None else _to_bytes(item.label)
+        if item.label not in label_places:
+            label_places[item.label] = text_start + len(text), len(label)
+            text += label
+        label_start, label_bytes = label_places[item.label]
+        head = _ITEM_HEAD.pack(
+            _hash_id(id_bytes),
+            text_start + len(text),
+            label_start,
+            _UNKNOWN if item.size is None else item.size,
+            _UNKNOWN if item.mtime_ns is None else item.mtime_ns,
+            len(id_bytes),
+            -1 if item.path is None else len(words) - len(id_bytes),
+            label_bytes,
+            zlib.crc32(feature),
+        )
+        text += words
+        records += head + _ITEM_TAIL.pack(zlib.crc32(head + words + label), 0)
+    return bytes(records), bytes(text)
+
+
+def _check_item(item) -> None:
+    words = (item.id, *(word for word in (item.path, item.label) if word is not None))
+    numbers = [number for number in (item.size, item.mtime_ns) if number is not None]
+    if not (
+        all(isinstance(word, str) for word in words)
+        and all(isinstance(n, (int, np.integer)) and _UNKNOWN < n < 2**63 for n in numbers)
+    ):
+        raise ArgumentError(
+            "The id, path and label of an item are text, size and mtime_ns 64-bit integers.",
+            repr(item),
+            "Only the id must be there; leave the others None where they are not known.",
+        )
+
+
+class _View:
+    """The committed rows at one commit, mapped; what snapshots and writers read with."""
+
+    def __init__(self, folder, catalogue):
+        self.folder, self.catalogue = folder, catalogue
+        self.num_rows = catalogue.num_rows
+        maps = {name: _map(folder, catalogue, name) for name in _ARRAY_NAMES}
+        self.feature_map = maps["features"]
+        # Plain arrays over the maps: indexing them is several times faster.
+        self.arrays = {name: np.asarray(array) for name, array in maps.items()}
+        self.live = catalogue.live()
+        self.items_verified = False
+        self._lock = threading.Lock()
+        self._ids = None
+
+    def live_rows(self) -> np.ndarray:
+        return np.arange(self.num_rows) if self.live is None else np.flatnonzero(self.live)
+
+    def check_rows(self, rows) -> np.ndarray:
+        rows = np.asarray(rows)
+        if rows.size == 0:
+            rows = rows.astype(np.int64)
+        if rows.ndim != 1 or rows.dtype.kind not in "iu":
+            raise ShapeError(
+                "Rows are whole numbers of shape (n,).", f"{rows.dtype} of shape {rows.shape}"
+            )
+        if rows.size and not (0 <= rows.min() and rows.max() < self.num_rows):
+            raise ArgumentError(
+                f"A row of this index is 0 to {self.num_rows - 1}.",
+                f"rows {rows.min()} to {rows.max()}",
+                "Rows of another snapshot may mean other images; ask for ids.",
+            )
+        return rows
+
+    def damaged(self, name, what) -> StoreError:
+        return _damaged(self.folder, self.catalogue.file_name(name), what)
+
+    def verify(self, name) -> None:
+        """Compare one array, wholly, with the checksums of its segments."""
+        content, at = _as_bytes(self.arrays[name]), 0
+        for number, segment in enumerate(self.catalogue.segments, 1):
+            count, sha256 = segment.arrays[name]
+            end = at + count * self.catalogue.row_bytes(name)
+            if hashlib.sha256(content[at:end]).hexdigest() != sha256:
+                raise self.damaged(name, f"segment {number} differs from its checksum")
+            at = end
+
+    def verify_items(self) -> None:
+        """Verify all items, once."""
+        if not self.items_verified:
+            self.verify("items")
+            self.verify("text")
+            self.items_verified = True
+
+    def features(self, rows) -> np.ndarray:
+        return self.arrays["features"][self.check_rows(rows)]
+
+    def verify_features(self, rows) -> None:
+        rows = self.check_rows(rows)
+        self.items(rows)  # where the checksums are, verified
+        wanted = self.arrays["items"][rows]["feature_crc"]
+        features = self.arrays["features"]
+        for row, crc in zip(rows.tolist(), wanted.tolist(), strict=True):
+            if zlib.crc32(_as_bytes(features[row])) != crc:
+                raise self.damaged("features", f"row {row} differs from its checksum")
+
+    def items(self, rows) -> list[Item]:
+        rows = self.check_rows(rows)
+        records = self.arrays["items"][rows].tobytes()
+        text = memoryview(self.arrays["text"])
+        items = []
+        for at, row in zip(range(0, len(records), _ITEM.itemsize), rows, strict=True):
+            head = records[at : at + _ITEM_HEAD.size]
+            _, start, label_start, size, mtime_ns, *lengths, _ = _ITEM_HEAD.unpack(head)
+            id_bytes, path_bytes, label_bytes = lengths
+            words = bytes(text[start : start + id_bytes + max(0, path_bytes)])
+            label = bytes(text[label_start : label_start + max(0, label_bytes)])
+            (crc, _) = _ITEM_TAIL.unpack(records[at + len(head) : at + _ITEM.itemsize])
+            if zlib.crc32(head + words + label) != crc:
+                text_name = self.catalogue.file_name("text")
+                what = f"row {row}, or its words in {text_name}, differs from its checksum"
+                raise self.damaged("items", what)
+            items.append(
+                Item(
+                    _to_text(words[:id_bytes]),
+                    None if path_bytes < 0 else _to_text(words[id_bytes:]),
+                    None if label_bytes < 0 else _to_text(label),
+                    None if size == _UNKNOWN else size,
+                    None if mtime_ns == _UNKNOWN else mtime_ns,
+                )
+            )
+        return items
+
+    def find(self, ids) -> np.ndarray:
+        """int64 (len(ids),): the live row of each id, -1 where there is none."""
+        with self._lock:
+            if self._ids is None:
+                self.verify_items()
+                rows = self.live_rows()
+                hashes = self.arrays["items"]["id_hash"][rows]
+                order = np.argsort(hashes, kind="stable")
+                self._ids = hashes[order], rows[order]
+        hashes, rows = self._ids
+        contents = [_to_bytes(id) for id in ids]
+        wanted = np.array([_hash_id(content) for content in contents], np.uint64)
+        firsts = np.searchsorted(hashes, wanted, "left")
+        lasts = np.searchsorted(hashes, wanted, "right")
+        found = np.full(len(contents), -1, np.int64)
+        for place, (content, first, last) in enumerate(zip(contents, firsts, lasts, strict=True)):
+            for row in rows[first:last]:
+                if self._id_bytes(row) == content:
+                    found[place] = row
+        return found
+
+    def _id_bytes(self, row) -> bytes:
+        record = self.arrays["items"][row]
+        return self.arrays["text"][record["start"] : record["start"] + record["id_bytes"]].tobytes()
+
+    def stats(self) -> dict[str, tuple[int | None, int | None]]:
+        self.verify_items()
+        records = self.arrays["items"][self.live_rows()]
+        text = memoryview(self.arrays["text"])
+        columns = ("start", "id_bytes", "size", "mtime_ns")
+        return {
+            _to_text(bytes(text[start : start + length])): (
+                None if size == _UNKNOWN else size,
+                None if mtime_ns == _UNKNOWN else mtime_ns,
+            )
+            for start, length, size, mtime_ns in zip(
+                *(records[column].tolist() for column in columns), strict=True
+            )
+        }
+
+    def labels(self) -> tuple[np.ndarray, list[str]]:
+        self.verify_items()
+        lengths = self.arrays["items"]["label_bytes"]
+        rows = np.flatnonzero(lengths >= 0 if self.live is None else (lengths >= 0) & self.live)
+        starts, lengths = self.arrays["items"]["label_start"][rows], lengths[rows]
+        # An empty label lies where the next word begins; the last bit keeps the two apart.
+        places = starts * 2 + (lengths > 0)
+        _, firsts, inverse = np.unique(places, return_index=True, return_inverse=True)
+        names, code_of_place = {}, np.empty(len(firsts), np.int32)
+        for place in np.argsort(firsts):
+            start, length = int(starts[firsts[place]]), int(lengths[firsts[place]])
+            name = _to_text(self.arrays["text"][start : start + length].tobytes())
+            code_of_place[place] = names.setdefault(name, len(names))
+        codes = np.full(self.num_rows, -1, np.int32)
+        codes[rows] = code_of_place[inverse]
+        return codes, list(names)
+
+
+# ---------------------------------------------------------------- reading
+
+
+class Snapshot:
+    """One consistent view of an index, whatever writers do later, compaction included.
+
+    Made by `Store.snapshot`. Safe to use from several threads. Close it, or use it as a context
+    manager, when it is no longer needed: a compacted index gives its disk space back when the
+    last snapshot of the old files is closed.
+
+    Attributes:
+        num_rows: int. Rows, deleted ones included.
+        num_items: int. Rows that are not deleted.
+        codes: uint8 array of shape `(num_rows, code_bytes)`, in memory, read-only.
+        live: bool array of shape `(num_rows,)`, read-only; None when nothing is deleted.
+        feature_blocks: list of `(first_row, features)`, in row order, where `features` is a
+            read-only memory map of shape `(n, feature_dim)`.
+    """
+
+    def __init__(self, view: _View):
+        # Read first, so that what was verified is what is searched.
+        view.arrays["codes"] = np.array(view.arrays["codes"])
+        view.verify("codes")
+        self._view = view
+        self.num_rows = view.num_rows
+        self.num_items = view.num_rows - view.catalogue.num_deleted
+        self.codes = view.arrays["codes"]
+        self.codes.flags.writeable = False
+        self.live = view.live
+        if self.live is not None:
+            self.live.flags.writeable = False
+        self.feature_blocks = [(0, view.feature_map)] if self.num_rows else []
+
+    def features(self, rows: np.ndarray) -> np.ndarray:
+        """Features of some rows.
+
+        Args:
+            rows: int array of shape `(n,)`.
+
+        Returns:
+            An array of the index's feature dtype, of shape `(n, feature_dim)`, read from disk
+            and not verified: see `verify_features`.
+        """
+        return self._opened().features(rows)
+
+    def verify_features(self, rows: np.ndarray) -> None:
+        """Compare the features of some rows with their checksums.
+
+        Raises:
+            StoreError: if one differs; the message names the file and the row.
+        """
+        self._opened().verify_features(rows)
+
+    def items(self, rows: np.ndarray) -> list[Item]:
+        """Items of some rows, each verified; rows that are deleted still have theirs."""
+        return self._opened().items(rows)
+
+    def rows(self, ids: Sequence[str]) -> np.ndarray:
+        """int64 array of shape `(len(ids),)`: the row of each id, -1 where it is unknown."""
+        return self._opened().find(ids)
+
+    def stats(self) -> dict[str, tuple[int | None, int | None]]:
+        """`(size, mtime_ns)` of every id, to see which files have changed."""
+        return self._opened().stats()
+
+    def labels(self) -> tuple[np.ndarray, list[str]]:
+        """Labels of all rows.
+
+        Returns:
+            codes: int32 array of shape `(num_rows,)`: a place in `names`, -1 for a deleted row
+                or one without a label.
+            names: list of str, each once, in the order in which they first occur.
+        """
+        return self._opened().labels()
+
+    def close(self) -> None:
+        """Let go of the files. Arrays that were handed out stay valid."""
+        self._view = None
+
+    def __enter__(self) -> "Snapshot":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _opened(self) -> _View:
+        view = self._view
+        if view is None:
+            raise StoreError(
+                "A snapshot is read while it is open.", "a closed snapshot", "Take a new one."
+            )
+        return view
+
+
+class Store:
+    """An index folder: made by `create`, opened by `open`, read through snapshots.
+
+    Attributes:
+        folder: pathlib.Path. The index.
+        num_bits, feature_dim, feature_dtype: what a row holds.
+        fingerprint: str. Of the encoder that made the codes.
+        format_version: int. Of the folder.
+        created: str. When, in UTC, as ISO 8601.
+        encoder_folder: pathlib.Path or None. The bundle that the index carries.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> store = Store.create(folder, num_bits=8, feature_dim=2, fingerprint="f")
+        >>> with store.writer() as writer:
+        ...     writer.add([Item("cat.jpg")], np.array([[7]], "uint8"), np.ones((1, 2), "float32"))
+        1
+        >>> with Store.open(folder).snapshot() as snapshot:
+        ...     snapshot.items([0])[0].id, snapshot.codes.tolist()
+        ('cat.jpg', [[7]])
+    """
+
+    def __init__(self, folder: pathlib.Path, catalogue: _Catalogue):
+        self.folder = folder
+        self.num_bits = catalogue.num_bits
+        self.feature_dim = catalogue.feature_dim
+        self.feature_dtype = catalogue.feature_dtype
+        self.fingerprint = catalogue.fingerprint
+        self.format_version = FORMAT_VERSION
+        self.created = catalogue.created
+        self.encoder_folder = folder / _ENCODER if catalogue.encoder else None
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | os.PathLike,
+        *,
+        num_bits: int,
+        feature_dim: int,
+        feature_dtype: str = "float32",
+        fingerprint: str,
+        encoder_files: Mapping[str, str | os.PathLike] | None = None,
+    ) -> "Store":
+        """Make an empty index; killed at any moment, there is a whole one or none.
+
+        Args:
+            folder: a path where nothing is yet, or an empty folder.
+            num_bits: int, 1 to 1024.
+            feature_dim: int, 1 or more.
+            feature_dtype: "float32" or "float16". How features are stored.
+            fingerprint: str. Of the encoder.
+            encoder_files: dict of a name relative to the encoder's folder (`/` between its
+                parts) to the file to copy there.
+
+        Raises:
+            ArgumentError: if an argument is outside what is listed above.
+            StoreError: if something is there already, or the disk refuses.
+        """
+        if not (isinstance(num_bits, int) and 1 <= num_bits <= _MAX_BITS):
+            raise ArgumentError(f"A code has 1 to {_MAX_BITS} bits.", f"num_bits={num_bits!r}")
+        if not (isinstance(feature_dim, int) and feature_dim >= 1):
+            raise ArgumentError("A feature has numbers.", f"feature_dim={feature_dim!r}")
+        if feature_dtype not in ("float32", "float16"):
+            raise ArgumentError(
+                "Features are stored as float32 or float16.", f"feature_dtype={feature_dtype!r}"
+            )
+        if not isinstance(fingerprint, str):
+            raise ArgumentError("A fingerprint is text.", f"fingerprint={fingerprint!r}")
+        for name in encoder_files or {}:
+            try:
+                _inner_name(name)
+            except ValueError as error:
+                raise ArgumentError(
+                    "A file of an encoder lies inside its folder.", repr(name)
+                ) from error
+        folder = pathlib.Path(os.path.realpath(folder))
+        if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+            raise StoreError(
+                "A new index needs a place where nothing is.",
+                f"{folder}, which is {'an index' if (folder / _CATALOGUE).exists() else 'taken'}",
+                "Open the index to add to it, or name another folder.",
+            )
+        catalogue = _Catalogue(
+            num_bits=num_bits,
+            feature_dim=feature_dim,
+            feature_dtype=feature_dtype,
+            fingerprint=fingerprint,
+            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            encoder={},
+            generation=1,
+            commits=0,
+            segments=(),
+        )
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(folder.parent)
+            _create_beside(folder, catalogue, encoder_files or {})
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(
+                "An index is made where there is room and leave to write.",
+                f"{folder}: {error}",
+                "Nothing was made there; name another folder or free some space.",
+            ) from error
+        return cls.open(folder)
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike) -> "Store":
+        """Open an index; also one that may only be read.
+
+        Raises:
+            StoreError: if there is none, if it is damaged (the message names the file), or if
+                a newer version of HashNet made it.
+        """
+        folder = pathlib.Path(os.path.realpath(folder))
+        if not os.path.lexists(folder / _CATALOGUE):
+            raise StoreError(
+                f"An index is a folder with a {_CATALOGUE} in it.",
+                str(folder),
+                "Make one with `hashnet index`, or check the path.",
+            )
+
+        def verify(catalogue):
+            _View(folder, catalogue)
+            for name, (wanted, _) in catalogue.encoder.items():
+                _, size = _inside(folder, f"{_ENCODER}/{name}")
+                if size != wanted:
+                    raise _damaged(folder, f"{_ENCODER}/{name}", f"{size} bytes, not {wanted}")
+            return cls(folder, catalogue)
+
+        return _on_newest(folder, verify)
+
+    def snapshot(self) -> Snapshot:
+        """The index as it is now.
+
+        Raises:
+            StoreError: if it is damaged: see the top of this file for what is verified.
+        """
+        return _on_newest(self.folder, lambda catalogue: Snapshot(_View(self.folder, catalogue)))
+
+    def writer(self, *, wait_seconds: float = 0.0) -> "Writer":
+        """The one writer of this index; a context manager.
+
+        Args:
+            wait_seconds: float. How long to wait for another writer to finish.
+
+        Raises:
+            LockedError: if another process or thread is writing; the message names it.
+            StoreError: if the index is damaged or may not be written.
+        """
+        return Writer(self.folder, wait_seconds)
+
+    def check(self) -> list[str]:
+        """See `check`."""
+        return check(self.folder)
+
+
+# ---------------------------------------------------------------- creating
+
+
+def _create_beside(folder, catalogue, encoder_files) -> None:
+    beside = folder.parent / f"{_CREATING}{secrets.token_hex(8)}"
+    os.mkdir(beside)
+    try:
+        # Held while the folder is made, so that others can tell it from an abandoned one.
+        with open(beside / _LOCK, "xb") as lock:
+            _lock_now(lock)
+            (beside / _SEGMENTS).mkdir()
+            for name in _ARRAY_NAMES:
+                (beside / catalogue.file_name(name)).touch(exist_ok=False)
+            _sync_folder(beside / _SEGMENTS)
+            if encoder_files:
+                encoder = _copy_encoder(beside / _ENCODER, encoder_files)
+                catalogue = dataclasses.replace(catalogue, encoder=encoder)
+            _create_catalogue(beside / _CATALOGUE, catalogue)
+            _write_digest(beside)
+            _sync_folder(beside)
+            os.rename(beside, folder)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    _sync_folder(folder.parent)
+
+
+def _copy_encoder(folder, files) -> dict:
+    folder.mkdir()
+    copied = {}
+    for name, source in files.items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copied[name] = _copy_file(source, target)
+    for path, _, _ in os.walk(folder):
+        _sync_folder(path)
+    return copied
+
+
+def _remove_abandoned(parent) -> None:
+    """Remove what creations that were killed have left in a folder."""
+    for path in parent.glob(f"{_CREATING}*"):
+        with contextlib.suppress(OSError), open(path / _LOCK, "r+b") as lock:
+            if _lock_now(lock):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+# ---------------------------------------------------------------- writing
+
+
+def _lock_now(lock) -> bool:
+    """Whether the lock could be had. The system gives it back when its owner dies."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+_open_writers = weakref.WeakSet()
+
+
+@functools.cache
+def _let_go_in_children() -> None:
+    """A forked process shares its parent's lock and must not keep it when the parent dies."""
+
+    def let_go():
+        for writer in list(_open_writers):
+            writer._let_go()
+
+    os.register_at_fork(after_in_child=let_go)
+
+
+def _change(method):
+    """A writer's method that changes the index wholly or not at all."""
+
+    @functools.wraps(method)
+    def wrapped(self, *args):
+        if self._catalogue is None:
+            raise StoreError(
+                "A writer writes while it is open and the disk takes what it writes.",
+                "a closed writer, or one that failed",
+                "Open another one.",
+            )
+        try:
+            return method(self, *args)
+        except (ArgumentError, ShapeError):
+            raise  # refused before anything was written
+        except BaseException as error:
+            # Whether the commit took place is for the disk to say.
+            with contextlib.suppress(StoreError, OSError, sqlite3.Error):
+                self._settle()
+            if isinstance(error, (OSError, sqlite3.Error)):
+                raise StoreError(
+                    "An index is changed where there is room and leave to write.",
+                    f"{self._folder}: {error}",
+                    "Every earlier change is kept, and this one wholly or not at all.",
+                ) from error
+            raise
+
+    return wrapped
+
+
+class Writer:
+    """The one writer of an index; made by `Store.writer`, used as a context manager.
+
+    Every method that changes the index commits before it returns: what it returned for is kept
+    through a kill or a power loss. Not safe to use from several threads at once.
+    """
+
+    def __init__(self, folder: pathlib.Path, wait_seconds: float):
+        self._folder = folder
+        self._catalogue = None
+        self._files = {}
+        self._lock = self._acquire(wait_seconds)
+        try:
+            _let_go_in_children()
+            _open_writers.add(self)
+            self._items_verified = False
+            self._settle()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, (OSError, sqlite3.Error)):
+                raise self._unwritable(error) from error
+            raise
+
+    def add(self, items: Iterable[Item], codes: np.ndarray, features: np.ndarray) -> int:
+        """Add images, as one segment in one commit. An id that is there already is replaced.
+
+        Args:
+            items: of length n; ids may not repeat.
+            codes: uint8 array of shape `(n, code_bytes)`.
+            features: array of the index's feature dtype, of shape `(n, feature_dim)`, finite.
+
+        Returns:
+            int. How many were added, n.
+
+        Raises:
+            ArgumentError: if an id repeats, or a feature holds NaN or infinity.
+            ShapeError: if an array has another dtype or shape.
+            StoreError: if the disk refuses; the index is as it was.
+        """
+        return self._add(list(items), codes, features)
+
+    @_change
+    def _add(self, items, codes, features):
+        codes, features = np.asarray(codes), np.asarray(features)
+        if not items and codes.size == features.size == 0:
+            return 0
+        self._refuse(items, codes, features)
+        self._add_segments([(items, codes, features)])
+        return len(items)
+
+    @_change
+    def update(self, items: Iterable[Item]) -> int:
+        """Change path, label, size and time of images that are there, without encoding again.
+
+        Their codes and features are copied to new rows, in one commit and in pieces, so that
+        memory stays bounded.
+
+        Returns:
+            int. How many were changed.
+
+        Raises:
+            ArgumentError: if an id is unknown or repeats.
+        """
+        items = list(items)
+        self._refuse_items(items)
+        rows = np.array(self._find([item.id for item in items]), np.int64)
+        if len(rows) and rows.min() < 0:
+            unknown = items[int(np.argmin(rows))].id
+            raise ArgumentError("An image to update is in the index.", repr(unknown), "Add it.")
+        if items:
+            self._add_segments(
+                (items[part], codes, features)
+                for part, codes, features in self._verified_parts(rows)
+            )
+        return len(items)
+
+    @_change
+    def remove(self, ids: Iterable[str]) -> list[str]:
+        """Remove images, in one commit.
+
+        Returns:
+            list of str: the ids that were there and are no more, in the order given.
+        """
+        ids = list(dict.fromkeys(ids))
+        found = {id: row for id, row in zip(ids, self._find(ids), strict=True) if row >= 0}
+        if found:
+            self._commit((), list(found.values()))
+            self._gone.update(found.values())
+            for id in found:
+                self._recent.pop(id, None)
+        return list(found)
+
+    @_change
+    def compact(self) -> CompactReport:
+        """Write the live rows anew, in their order, into few segments, and drop the deleted.
+
+        Needs room for a second copy of the live rows meanwhile. Snapshots that are open keep
+        working.
+
+        Raises:
+            StoreError: if a row is damaged (the old files stay), or the disk refuses.
+        """
+        old = self._catalogue
+        self._refresh()
+        rows = self._view.live_rows()
+        step = self._rows_at_once()
+        bytes_before = self._count_bytes()
+        if old.num_deleted or len(old.segments) > -(-len(rows) // step):
+            empty = dataclasses.replace(old, generation=old.generation + 1, segments=())
+            files = _create_data_files(self._folder, empty)
+            old_files, self._files = self._files, files
+            _close_all(old_files)
+            segments, ends = [], dict.fromkeys(_ARRAY_NAMES, 0)
+            for part, codes, features in self._verified_parts(rows):
+                items = self._view.items(rows[part])
+                segments.append(self._append(ends, items, codes, features))
+            self._commit(segments, (), base=empty)
+            self._refresh()
+            with contextlib.suppress(OSError, sqlite3.Error):  # the next writer removes the rest
+                _remove_leftovers(self._folder, self._catalogue)
+        return CompactReport(
+            rows_before=old.num_rows,
+            rows_after=self._catalogue.num_rows,
+            segments_before=len(old.segments),
+            segments_after=len(self._catalogue.segments),
+            bytes_freed=bytes_before - self._count_bytes(),
+        )
+
+    def close(self) -> None:
+        """Give the lock back. What was committed stays; closing twice is fine."""
+        if self._lock is None:
+            return
+        if self._catalogue is not None:
+            # The digest serves `check` alone and the commits are safe without it.
+            with contextlib.suppress(OSError, StoreError):
+                self._renew_digest()
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._lock.fileno(), 0)
+        self._let_go()
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    # The lock
+
+    def _acquire(self, wait_seconds):
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            lock = open(os.open(self._folder / _LOCK, flags, 0o666), "r+b", buffering=0)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        deadline = time.monotonic() + wait_seconds
+        while not _lock_now(lock):
+            if time.monotonic() >= deadline:
+                with lock:
+                    owner = lock.read(4096).decode("utf-8", "replace").strip()
+                raise LockedError(
+                    "An index has one writer at a time.",
+                    f"{self._folder} is being written by {owner or 'a process that starts'}",
+                    "Wait until it is done (wait_seconds), or stop it.",
+                )
+            time.sleep(0.02)
+        command = " ".join(sys.argv)[:500].encode("utf-8", "replace").decode()
+        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        owner = f"process {os.getpid()} on {socket.gethostname()} since {since}: {command}"
+        # Who holds it is a courtesy; a full disk must not forbid to remove images.
+        with contextlib.suppress(OSError):
+            os.ftruncate(lock.fileno(), 0)
+            os.pwrite(lock.fileno(), owner.encode(), 0)
+        return lock
+
+    def _let_go(self):
+        self._catalogue = None
+        _close_all(self._files)
+        self._files = {}
+        if self._lock is not None:
+            self._lock.close()
+        self._lock = None
+
+    def _unwritable(self, error):
+        return StoreError(
+            "A writer needs leave to write in the index.",
+            f"{self._folder}: {error}",
+            "The index can still be searched.",
+        )
+
+    # What is there
+
+    def _settle(self):
+        """Begin from what the disk says is committed; cut off and remove the rest."""
+        self._catalogue = None
+        _close_all(self._files)
+        self._files = {}
+        catalogue = _consult(self._folder, _load_catalogue)
+        for name in _ARRAY_NAMES:
+            file = _open_data(self._folder, catalogue, name, os.O_RDWR)
+            self._files[name] = file
+            end = catalogue.ends[name] * catalogue.row_bytes(name)
+            if os.fstat(file).st_size > end:
+                os.ftruncate(file, end)
+        _remove_leftovers(self._folder, catalogue)
+        self._catalogue = catalogue
+        self._view = None
+        self._recent, self._gone = {}, set()
+
+    def _refresh(self):
+        """Map what is committed by now, and forget what was remembered beside the old view."""
+        self._view = _View(self._folder, self._catalogue)
+        # Rows that this writer has added are as it wrote them; the others are verified once.
+        self._view.items_verified = self._items_verified
+        self._recent, self._gone = {}, set()
+
+    def _find(self, ids) -> list[int]:
+        """The live row of each id at this moment, -1 where there is none."""
+        if self._view is None or len(self._recent) + len(self._gone) > _REMEMBERED_IDS:
+            self._refresh()
+        found = self._view.find(ids).tolist()
+        self._items_verified = True
+        return [
+            self._recent.get(id, -1 if row in self._gone else row)
+            for id, row in zip(ids, found, strict=True)
+        ]
+
+    def _rows_at_once(self) -> int:
+        return max(1, min(_COMPACT_ROWS, _CHUNK_BYTES // self._catalogue.row_bytes("features")))
+
+    def _verified_parts(self, rows):
+        """Slices of `rows` with their codes and features, verified, as much as fits in memory."""
+        if self._recent or self._gone:
+            self._refresh()
+        view, step = self._view, self._rows_at_once()
+        view.verify("codes")
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            view.verify_features(rows[part])
+            yield part, view.arrays["codes"][rows[part]], view.features(rows[part])
+
+    def _count_bytes(self) -> int:
+        return sum(os.fstat(file).st_size for file in self._files.values())
+
+    # What is to be
+
+    def _refuse(self, items, codes, features):
+        self._refuse_items(items)
+        for name, array in (("codes", codes), ("features", features)):
+            dtype, shape = self._catalogue.layout(name)
+            wanted = (len(items), *shape)
+            if array.dtype != dtype or array.shape != wanted:
+                raise ShapeError(
+                    f"The {name} of {len(items)} items are {dtype.name} of shape {wanted}.",
+                    f"{array.dtype} of shape {array.shape}",
+                    "Was the index built with another model?",
+                )
+        finite = np.isfinite(features).all(axis=-1)
+        if not finite.all():
+            raise ArgumentError(
+                "A feature holds finite numbers.",
+                f"NaN or infinity in the feature of {items[int(np.argmin(finite))].id!r}",
+                "Leave this image out, or store features as float32.",
+            )
+
+    @staticmethod
+    def _refuse_items(items):
+        ids = set()
+        for item in items:
+            _check_item(item)
+            if item.id in ids:
+                raise ArgumentError(
+                    "An id occurs once in a call.", repr(item.id), "Keep one of the two."
+                )
+            ids.add(item.id)
+
+    def _add_segments(self, parts):
+        """Append parts as segments and commit them together; old rows of their ids go."""
+        ends, segments, ids = dict(self._catalogue.ends), [], []
+        first_row = self._catalogue.num_rows
+        for items, codes, features in parts:
+            segments.append(self._append(ends, items, codes, features))
+            ids += [item.id for item in items]
+        dead = [row for row in self._find(ids) if row >= 0]
+        self._commit(segments, dead)
+        self._gone.update(dead)
+        self._recent.update(zip(ids, itertools.count(first_row)))
+
+    def _append(self, ends, items, codes, features) -> _Segment:
+        """Write one segment after `ends`, which is moved on; nothing is committed yet."""
+        records, text = _encode_items(items, features, ends["text"])
+        arrays = {}
+        for name, content in zip(
+            _ARRAY_NAMES, (_as_bytes(codes), _as_bytes(features), records, text), strict=True
+        ):
+            row_bytes = self._catalogue.row_bytes(name)
+            _write_at(self._files[name], content, ends[name] * row_bytes)
+            count = len(content) // row_bytes
+            arrays[name] = count, hashlib.sha256(content).hexdigest()
+            ends[name] += count
+        return _Segment(len(items), arrays, None)
+
+    def _commit(self, new_segments, dead_rows, base=None):
+        """Make what was appended durable, then let one transaction count it in."""
+        base = self._catalogue if base is None else base
+        segments = list(base.segments)
+        dead_rows = np.array(dead_rows, np.int64)
+        places = np.searchsorted(base.starts, dead_rows, "right") - 1
+        for place in np.unique(places):
+            segment = segments[place]
+            deleted = np.zeros(segment.num_rows, bool)
+            if segment.deleted is not None:
+                deleted |= segment.deleted
+            deleted[dead_rows[places == place] - base.starts[place]] = True
+            segments[place] = dataclasses.replace(segment, deleted=deleted)
+        new = dataclasses.replace(
+            base, commits=base.commits + 1, segments=(*segments, *new_segments)
+        )
+        if new_segments:
+            for file in self._files.values():
+                os.fsync(file)
+        _change_catalogue(self._folder / _CATALOGUE, self._catalogue, new)
+        self._catalogue = new
+
+    def _renew_digest(self):
+        with contextlib.suppress(StoreError):
+            if _read_digest(self._folder)[0] == self._catalogue.commits:
+                return
+        _write_digest(self._folder)
+
+
+def _create_data_files(folder, catalogue) -> dict:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    files = {}
+    try:
+        for name in _ARRAY_NAMES:
+            files[name] = os.open(folder / catalogue.file_name(name), flags, 0o666)
+        _sync_folder(folder / _SEGMENTS)
+    except BaseException:
+        _close_all(files)
+        raise
+    return files
+
+
+def _close_all(files) -> None:
+    for file in files.values():
+        os.close(file)
+
+
+def _remove_leftovers(folder, catalogue) -> None:
+    """Remove files of other generations and half-written ones; files of others stay."""
+    current = {catalogue.file_name(name) for name in _ARRAY_NAMES}
+    for entry in os.scandir(folder / _SEGMENTS):
+        if _DATA_FILE.fullmatch(entry.name) and f"{_SEGMENTS}/{entry.name}" not in current:
+            os.unlink(entry.path)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(folder / (_DIGEST + ".new"))
+    if os.path.lexists(folder / _JOURNAL):
+        # One that is to be played back has been; SQLite ignores this one, and would keep it.
+        with _connected(folder / _CATALOGUE, "rw") as connection:
+            connection.execute("BEGIN EXCLUSIVE")
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(folder / _JOURNAL)
+
+
+# ---------------------------------------------------------------- checking
+
+
+def check(folder: str | os.PathLike) -> list[str]:
+    """Verify every committed byte of an index.
+
+    Args:
+        folder: the index; one that does not open can be checked, too.
+
+    Returns:
+        list of str: what is wrong, each naming its file. Empty for a sound index.
+    """
+    folder = pathlib.Path(os.path.realpath(folder))
+    try:
+        return _on_newest(folder, lambda catalogue: _check_all(folder, catalogue))
+    except StoreError as error:
+        return [str(error)]
+
+
+def _check_all(folder, catalogue) -> list[str]:
+    with contextlib.ExitStack() as stack:
+        problems = _check_catalogue(folder)
+        files = {}
+        for name in _ARRAY_NAMES:
+            try:
+                files[name] = _open_data(folder, catalogue, name)
+                stack.callback(os.close, files[name])
+            except StoreError as error:
+                problems.append(str(error))
+        if problems and _consult(folder, _load_catalogue).generation != catalogue.generation:
+            raise StoreError("The index was compacted meanwhile.")  # and is checked anew
+        for name, file in files.items():
+            at = row = 0
+            for number, segment in enumerate(catalogue.segments, 1):
+                count, sha256 = segment.arrays[name]
+                length = count * catalogue.row_bytes(name)
+                what = _compare(file, at, length, sha256)
+                if what:
+                    last = row + segment.num_rows - 1
+                    what = f"segment {number} (rows {row} to {last}) {what}"
+                    problems.append(str(_damaged(folder, catalogue.file_name(name), what)))
+                at, row = at + length, row + segment.num_rows
+    for name, (size, sha256) in catalogue.encoder.items():
+        problems += _check_encoder_file(folder, f"{_ENCODER}/{name}", size, sha256)
+    return problems
+
+
+def _check_catalogue(folder) -> list[str]:
+    """What SQLite says of its file, and whether the file is as the last writer left it."""
+    problems, digest = [], None
+    try:
+        digest = _read_digest(folder)  # before the catalogue, than which it is never newer
+    except StoreError as error:
+        problems.append(str(error))
+    (commits, content), verdicts = _consult(
+        folder,
+        lambda connection, path: (
+            _read_image(connection, path),
+            connection.execute("PRAGMA integrity_check(10)").fetchall(),
+        ),
+    )
+    whats = [verdict for (verdict,) in verdicts if verdict != "ok"]
+    if digest is not None and digest[0] > commits:
+        whats.append(f"commit {commits}, but there was a commit {digest[0]}")
+    found = (commits, len(content), hashlib.sha256(content).hexdigest())
+    if digest is not None and digest[0] == commits and digest != found:
+        whats.append(f"the file differs from its checksum in {_DIGEST}")
+    return problems + [str(_damaged(folder, _CATALOGUE, what)) for what in whats]
+
+
+def _check_encoder_file(folder, name, size, sha256) -> list[str]:
+    try:
+        path, found = _inside(folder, name)
+        if found != size:
+            raise _damaged(folder, name, f"{found} bytes instead of {size}")
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except StoreError as error:
+        return [str(error)]
+    except OSError as error:
+        return [str(_damaged(folder, name, error.strerror))]
+    try:
+        what = _compare(file, 0, size, sha256)
+    finally:
+        os.close(file)
+    return [str(_damaged(folder, name, what))] if what else []
+
+
+def _compare(file, at, length, sha256) -> str | None:
+    """Read from the file (not a map, where a bad disk kills): what is wrong, if anything is."""
+    digest, end = hashlib.sha256(), at + length
+    try:
+        while at < end:
+            content = os.pread(file, min(_CHUNK_BYTES, end - at), at)
+            if not content:
+                return "is cut off"
+            digest.update(content)
+            at += len(content)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return None if digest.hexdigest() == sha256 else "differs from its checksum"
