@@ -23,10 +23,6 @@ DONE, FAILED, WRONG_ARGUMENTS, SKIPPED_SOME = 0, 1, 2, 3
 
 def main(argv=None):
     """Run one command; returns the exit status."""
-    # What is known of a file's name may not be UTF-8; it goes out as it came in.
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="surrogateescape")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     arguments = parser().parse_args(argv)
     try:
@@ -326,7 +322,8 @@ def _compact(arguments):
 
     with Index.open(arguments.index).store.writer() as writer:
         report = writer.compact()
-    print(f"{report.rows_removed} removed rows gone, {report.bytes_freed} bytes given back")
+    gone = report.rows_before - report.rows_after
+    print(f"{gone} removed rows gone, {report.bytes_freed} bytes given back")
     return DONE
 
 
@@ -557,10 +554,7 @@ _region.__name__ = "region"
 
 def _printable(text):
     """`text` on one line: a file's name may hold anything, escape sequences included."""
-    return "".join(
-        char if char.isprintable() or "\udc80" <= char <= "\udcff" else ascii(char)[1:-1]
-        for char in text
-    )
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def _name_problems(problems):

@@ -11,7 +11,7 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
-import make_images
+from tests import make_images
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings

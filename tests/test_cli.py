@@ -1,0 +1,243 @@
+"""The command line: answers on stdout, progress on stderr, and the four exit statuses."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from hashnet import cli, images
+
+
+@pytest.fixture(scope="module")
+def index(photos, bundle_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "photos.index"
+    arguments = ["index", folder, photos, "--bundle", bundle_folder, "--label-from", "folder"]
+    assert cli.main([str(argument) for argument in arguments]) == cli.DONE
+    return folder
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command; gives its status, stdout and stderr."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        status = cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def commands():
+    [action] = [a for a in cli.parser()._actions if hasattr(a, "choices") and a.choices]
+    return action.choices
+
+
+def test_index_again_does_nothing(run, index, photos):
+    status, out, _ = run("index", index, photos)
+    assert status == cli.DONE
+    assert out == "0 added, 0 changed, 24 unchanged, 0 removed, 0 skipped\n"
+
+
+def test_search_prints_one_json_object_per_query(run, index, photos):
+    queries = [photos / "disc/0.png", photos / "ramp/1.png"]
+    status, out, _ = run("search", index, *queries, "-k", 3, "--json")
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert status == cli.DONE
+    assert [answer["query"] for answer in answers] == [str(query) for query in queries]
+    assert [answer["hits"][0]["path"] for answer in answers] == [str(query) for query in queries]
+    assert [len(answer["hits"]) for answer in answers] == [3, 3]
+
+
+def test_search_prints_a_table_for_people(run, index, photos):
+    status, out, _ = run("search", index, photos / "disc/0.png", "-k", 2)
+    assert status == cli.DONE
+    assert "pool of 24" in out and "0 bits" in out and "[disc]" in out
+
+
+def test_threshold_pool_label_and_region_reach_the_engine(run, index, photos):
+    query = photos / "disc/0.png"
+    assert json.loads(run("search", index, query, "--threshold", 1, "--json")[1])["threshold"] == 1
+    assert json.loads(run("search", index, query, "--pool", 24, "--json")[1])["pool"] == 24
+    hits = json.loads(run("search", index, query, "--label", "ramp", "--json")[1])["hits"]
+    assert {hit["label"] for hit in hits} == {"ramp"}
+    hit = json.loads(run("search", index, query, "--region", "0,0,20,20", "--json")[1])["hits"][0]
+    assert hit["distance"] > 0.01
+
+
+def test_a_picture_shows_the_query_and_its_hits(run, index, photos, tmp_path):
+    picture = tmp_path / "hits.png"
+    run("search", index, photos / "disc/0.png", "-k", 4, "--picture", picture)
+    sheet = images.read(picture)
+    disc = images.read(photos / "disc/0.png")[35:45, 45:55].mean(axis=(0, 1))
+    tiles = [sheet[80 + 8, 8 + 80 + column * 168] for column in range(5)]
+    assert all(np.abs(tile - disc).max() < 60 for tile in tiles)
+
+
+def test_broken_files_are_named_and_the_status_says_so(run, photos, bundle_folder, tmp_path):
+    folder = shutil.copytree(photos / "disc", tmp_path / "disc")
+    (folder / "bad.png").write_bytes(b"bad")
+    status, out, err = run("index", tmp_path / "i", folder, "--bundle", bundle_folder)
+    assert status == cli.SKIPPED_SOME
+    assert out.startswith("6 added") and "1 skipped" in out
+    assert "bad.png" in err
+
+
+def test_one_broken_query_fails_and_one_of_many_is_named(run, index, photos, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"bad")
+    status, out, err = run("search", index, bad)
+    assert (status, out) == (cli.FAILED, "") and "bad.png" in err
+    status, out, err = run("search", index, bad, photos / "disc/0.png", "--json")
+    assert status == cli.SKIPPED_SOME and len(out.splitlines()) == 1 and "bad.png" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["search", "INDEX"],
+        ["search", "INDEX", "q.png", "-k", "0"],
+        ["search", "INDEX", "q.png", "--threshold", "-1"],
+        ["search", "INDEX", "q.png", "--threshold", "2.5"],
+        ["search", "INDEX", "q.png", "--threshold", "2", "--pool", "3"],
+        ["search", "INDEX", "q.png", "--region", "1,2"],
+        ["nonsense"],
+        [],
+    ],
+)
+def test_wrong_arguments_end_with_status_2(arguments):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == cli.WRONG_ARGUMENTS
+
+
+def test_bits_and_bundle_exclude_each_other(run, photos, bundle_folder, tmp_path):
+    status, _, err = run(
+        "index", tmp_path / "i", photos, "--bundle", bundle_folder, "--bits", 8
+    )
+    assert status == cli.WRONG_ARGUMENTS and "Received" in err
+    assert not (tmp_path / "i").exists()
+
+
+def test_an_index_keeps_its_bits(run, index, photos):
+    status, _, err = run("index", index, photos, "--bits", 12)
+    assert status == cli.FAILED and "12" in err and "32" in err
+
+
+def test_missing_indexes_fail_with_a_way_out(run, tmp_path, photos):
+    status, _, err = run("search", tmp_path / "none", photos / "disc/0.png")
+    assert status == cli.FAILED and "hashnet index" in err
+    status, _, err = run("index", tmp_path / "none", tmp_path)
+    assert status == cli.FAILED and "at least one image" in err
+    assert not (tmp_path / "none").exists()
+
+
+def test_remove_info_check_compact(run, photos, bundle_folder, tmp_path):
+    index = tmp_path / "i"
+    run("index", index, photos, "--bundle", bundle_folder, "--label-from", "folder")
+    gone = photos / "disc/0.png"
+    assert run("remove", index, gone)[:2] == (cli.DONE, "1 removed\n")
+    status, _, err = run("remove", index, gone)
+    assert status == cli.FAILED and str(gone) in err
+    assert run("remove", index, gone, photos / "disc/1.png")[0] == cli.SKIPPED_SOME
+    info = json.loads(run("info", index, "--json")[1])
+    assert (info["images"], info["rows"], info["bits"]) == (22, 24, 32)
+    assert info["labels"] == {"checks": 6, "disc": 4, "ramp": 6, "stripes": 6}
+    assert "22" in run("info", index)[1]
+    assert run("compact", index)[1].startswith("2 removed rows gone")
+    assert json.loads(run("info", index, "--json")[1])["rows"] == 22
+    assert run("check", index)[:2] == (cli.DONE, "every byte is as it was written\n")
+    [features] = (index / "segments").glob("*.features")
+    data = bytearray(features.read_bytes())
+    data[100] ^= 1
+    features.write_bytes(data)
+    status, out, _ = run("check", index, "--json")
+    assert status == cli.FAILED and features.name in json.loads(out)["problems"][0]
+
+
+def test_duplicates_lists_pairs(run, photos, bundle_folder, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("one.png", "two.png"):
+        shutil.copy(photos / "disc/0.png", folder / name)
+    shutil.copy(photos / "checks/0.png", folder)
+    run("index", tmp_path / "i", folder, "--bundle", bundle_folder)
+    status, out, _ = run("duplicates", tmp_path / "i", "--threshold", 1, "--json")
+    [pair] = [json.loads(line) for line in out.splitlines()]
+    assert status == cli.DONE
+    assert pair == {
+        "ids": [str(folder / "one.png"), str(folder / "two.png")],
+        "paths": [str(folder / "one.png"), str(folder / "two.png")],
+        "bits_apart": 0,
+        "distance": 0.0,
+    }
+    assert "one.png" in run("duplicates", tmp_path / "i")[1]
+
+
+def test_odd_names_stay_on_one_line_and_json_gives_them_back(run, photos, bundle_folder, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    odd = os.fsencode(folder) + b"/\x1b[31m\nred\xff.png"
+    shutil.copy(photos / "disc/0.png", odd)
+    run("index", tmp_path / "i", folder, "--bundle", bundle_folder)
+    status, out, _ = run("search", tmp_path / "i", os.fsdecode(odd), "--json")
+    assert os.fsencode(json.loads(out)["hits"][0]["path"]) == odd
+    table = run("search", tmp_path / "i", os.fsdecode(odd))[1]
+    assert len(table.splitlines()) == 2 and "\x1b" not in table
+
+
+def test_searching_as_a_process_never_imports_a_training_library(index, photos):
+    code = (
+        "import sys; from hashnet import cli; status = cli.main(sys.argv[1:]);"
+        "assert not {'tensorflow', 'keras', 'jax', 'onnx'} & set(sys.modules), 'imported'"
+    )
+    arguments = ["search", index, photos / "disc/0.png"]
+    run = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_a_closed_pipe_is_no_crash(index, photos):
+    code = "import sys; from hashnet import cli; sys.exit(cli.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "search", index] + [photos / "disc/0.png"] * 40
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    child.stdout.close()
+    assert b"Traceback" not in child.communicate()[1]
+
+
+def test_every_command_has_help_with_an_example():
+    for name, sub in commands().items():
+        text = sub.format_help()
+        assert f"hashnet {name}" in text and sub.description
+
+
+def test_train_options_mirror_the_configuration():
+    import dataclasses
+
+    from train.config import TrainConfig
+
+    options = {action.dest for action in commands()["train"]._actions}
+    assert {field.name for field in dataclasses.fields(TrainConfig)} <= options
+
+
+@pytest.mark.slow
+def test_unlabelled_photos_become_searchable_with_one_command(run, photos, tmp_path):
+    status, out, _ = run("index", tmp_path / "i", photos, "--bits", 24)
+    assert status == cli.DONE and out.startswith("24 added")
+    hits = json.loads(run("search", tmp_path / "i", photos / "disc/0.png", "--json")[1])["hits"]
+    assert [hit["path"].split("/")[-2] for hit in hits[:6]] == ["disc"] * 6
+    assert json.loads(run("info", tmp_path / "i", "--json")[1])["origin"]["codes"] == "label-free"
+
+
+@pytest.mark.slow
+def test_the_demo_shows_real_results_twice(run, tmp_path):
+    for _ in range(2):
+        status, out, _ = run("demo", "--out", tmp_path / "demo")
+        assert status == cli.DONE and "hashnet index" in out
+        results = json.loads((tmp_path / "demo/results.json").read_text())
+        assert results["map_all_tie_aware"] > 0.7
+        assert images.read(tmp_path / "demo/results.png").shape[0] > 500

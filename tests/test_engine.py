@@ -1,0 +1,167 @@
+"""Coarse to fine: a code finds a pool, the feature ranks it."""
+
+import numpy as np
+import pytest
+
+from hashnet import images
+from hashnet.errors import ArgumentError, ImageError, UnknownNameError
+from retrieval.engine import Engine
+from retrieval.index import Index
+
+
+@pytest.fixture(scope="module")
+def index(photos, bundle_folder, tmp_path_factory):
+    index = Index.create(tmp_path_factory.mktemp("engine") / "index", bundle_folder)
+    index.update([photos], label_from_folder=True)
+    return index
+
+
+@pytest.fixture(scope="module")
+def engine(index):
+    return Engine(index)
+
+
+def slowly(index, query, threshold):
+    """(id, bits apart, distance) of the pool, in the order the definition gives."""
+    code, feature = index.encoder.encode_one(query)
+    found = []
+    with index.store.snapshot() as snapshot:
+        for row, item in enumerate(snapshot.items(np.arange(snapshot.num_rows))):
+            pairs = zip(snapshot.codes[row], code, strict=True)
+            bits = sum(bin(int(a) ^ int(b)).count("1") for a, b in pairs)
+            other = snapshot.features([row])[0]
+            distance = sum((float(a) - float(b)) ** 2 for a, b in zip(feature, other, strict=True))
+            if bits < threshold:
+                found.append((distance**0.5, row, item.id, bits))
+    return [(id, bits, distance) for distance, _, id, bits in sorted(found)]
+
+
+@pytest.mark.parametrize("threshold", [0, 1, 3, 8, 16, 33])
+def test_a_search_follows_the_definition(engine, index, photos, threshold):
+    query = photos / "stripes/2.png"
+    expected = slowly(index, query, threshold)
+    result = engine.search(query, k=50, threshold=threshold)
+    assert result.pool == len(expected) and result.threshold == threshold
+    assert [(hit.id, hit.bits_apart) for hit in result.hits] == [e[:2] for e in expected]
+    np.testing.assert_allclose([hit.distance for hit in result.hits], [e[2] for e in expected], atol=1e-6)
+
+
+@pytest.mark.parametrize("label", ["checks", "stripes", "disc", "ramp"])
+def test_patterns_find_their_own_kind_and_themselves_first(engine, photos, label):
+    path = photos / label / "3.png"
+    hits = engine.search(path, k=6).hits
+    assert hits[0].path == str(path)
+    assert (hits[0].bits_apart, hits[0].distance < 1e-3) == (0, True)
+    assert [hit.label for hit in hits] == [label] * 6
+
+
+def test_a_pool_is_the_smallest_that_is_large_enough(engine, index, photos):
+    query = photos / "disc/0.png"
+    for wanted in (1, 5, 12, 24):
+        result = engine.search(query, k=1, pool=wanted)
+        assert result.pool >= wanted
+        assert len(slowly(index, query, result.threshold - 1)) < wanted
+    assert engine.search(query, pool=1000).pool == 24
+
+
+def test_by_default_a_small_index_is_searched_whole(engine, photos):
+    assert engine.search(photos / "disc/0.png").pool == 24
+
+
+def test_a_label_narrows_the_search(engine, photos):
+    result = engine.search(photos / "disc/0.png", k=50, label="ramp")
+    assert {hit.label for hit in result.hits} == {"ramp"} and result.pool == 6
+    with pytest.raises(UnknownNameError, match="checks.*disc.*ramp.*stripes"):
+        engine.search(photos / "disc/0.png", label="circle")
+
+
+def test_a_region_is_searched_as_if_it_had_been_cut_out(engine, photos):
+    picture = images.read(photos / "checks/0.png")
+    region = (10, 20, 60, 90)
+    cut = np.ascontiguousarray(picture[10:60, 20:90])
+    by_region = engine.search(photos / "checks/0.png", region=region)
+    assert by_region.hits == engine.search(cut).hits
+    for wrong in [(0, 0, 0, 5), (0, 0, 81, 5), (-1, 0, 5, 5), (0, 50, 5, 20)]:
+        with pytest.raises(ImageError, match="region"):
+            engine.search(photos / "checks/0.png", region=wrong)
+
+
+def test_answers_do_not_depend_on_threads(index, photos):
+    one = Engine(index, num_threads=1).search(photos / "disc/0.png", k=24)
+    two = Engine(index, num_threads=2).search(photos / "disc/0.png", k=24)
+    assert one.hits == two.hits
+
+
+def test_stages_report_their_time_and_json_has_the_agreed_fields(engine, photos):
+    answer = engine.search(photos / "disc/0.png", k=1).as_json()
+    assert list(answer) == ["query", "threshold", "pool", "milliseconds", "hits"]
+    assert list(answer["milliseconds"]) == ["encode", "coarse", "fine", "verify"]
+    assert answer["milliseconds"]["encode"] > 0 and answer["milliseconds"]["verify"] is None
+    assert list(answer["hits"][0]) == ["id", "path", "label", "bits_apart", "distance", "inliers"]
+
+
+@pytest.mark.parametrize("arguments", [{"k": 0}, {"k": 1.5}, {"threshold": -1}, {"threshold": 2.5},
+                                       {"pool": 0}, {"threshold": 3, "pool": 3}])
+def test_arguments_out_of_range_are_refused(engine, photos, arguments):
+    with pytest.raises(ArgumentError):
+        engine.search(photos / "disc/0.png", **arguments)
+
+
+def test_a_broken_query_raises(engine, tmp_path):
+    (tmp_path / "q.jpg").write_bytes(b"no")
+    with pytest.raises(ImageError, match="q.jpg"):
+        engine.search(tmp_path / "q.jpg")
+
+
+def test_an_empty_index_has_no_hits(bundle_folder, photos, tmp_path):
+    result = Engine(Index.create(tmp_path / "empty", bundle_folder)).search(photos / "disc/0.png")
+    assert result.hits == () and result.pool == 0
+
+
+def test_removed_images_are_not_found(bundle_folder, photos, tmp_path):
+    index = Index.create(tmp_path / "index", bundle_folder)
+    index.update([photos])
+    gone = engine_hits(index, photos)[0]
+    index.remove([gone])
+    assert gone not in engine_hits(index, photos)
+    with index.store.writer() as writer:
+        writer.compact()
+    assert len(engine_hits(index, photos)) == 23 and gone not in engine_hits(index, photos)
+
+
+def engine_hits(index, photos):
+    return [hit.id for hit in Engine(index).search(photos / "disc/0.png", k=50).hits]
+
+
+def test_an_engine_keeps_its_view_while_others_write(bundle_folder, photos, tmp_path):
+    index = Index.create(tmp_path / "index", bundle_folder)
+    index.update([photos / "disc"])
+    engine = Engine(index)
+    before = engine.search(photos / "disc/0.png").hits
+    index.update([photos])
+    index.remove([hit.id for hit in before[:3]])
+    with index.store.writer() as writer:
+        writer.compact()
+    assert engine.search(photos / "disc/0.png").hits == before
+
+
+def test_duplicates_are_the_pairs_that_the_definition_gives(bundle_folder, photos, tmp_path):
+    index = Index.create(tmp_path / "index", bundle_folder)
+    copy = images.read(photos / "disc/0.png")
+    index.add(["first", "second"], [photos / "disc/0.png", copy])
+    index.update([photos / "stripes"])
+    pairs = {(a.id, b.id): b.bits_apart for a, b in Engine(index).duplicates(1)}
+    assert pairs[("first", "second")] == 0
+    codes = {}
+    with index.store.snapshot() as snapshot:
+        items = snapshot.items(np.arange(snapshot.num_rows))
+        codes = {item.id: code.tobytes() for item, code in zip(items, snapshot.codes, strict=True)}
+    ids = list(codes)
+    same = {(a, b) for i, a in enumerate(ids) for b in ids[i + 1 :] if codes[a] == codes[b]}
+    assert set(pairs) == same
+
+
+def test_a_search_changes_nothing_on_disk(index, photos):
+    before = {path: path.stat().st_mtime_ns for path in index.store.folder.rglob("*")}
+    Engine(index).search(photos / "disc/0.png")
+    assert {path: path.stat().st_mtime_ns for path in index.store.folder.rglob("*")} == before

@@ -1,0 +1,230 @@
+"""An index follows a folder: only what is new or changed is encoded, and nothing is lost."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from hashnet import images
+from hashnet.encoder import Encoder
+from hashnet.errors import ArgumentError, BundleError, FingerprintError
+from retrieval.index import Index
+from tests import make_images
+
+
+@pytest.fixture
+def folder(photos, tmp_path):
+    return shutil.copytree(photos, tmp_path / "photos")
+
+
+@pytest.fixture
+def index(bundle_folder, tmp_path):
+    return Index.create(tmp_path / "photos.index", bundle_folder)
+
+
+def contents(index):
+    """Every live item with its code and feature."""
+    with index.store.snapshot() as snapshot:
+        live = np.ones(snapshot.num_rows, bool) if snapshot.live is None else snapshot.live
+        rows = np.flatnonzero(live)
+        features = snapshot.features(rows)
+        return {
+            item.id: (item.label, snapshot.codes[row].tobytes(), feature.tobytes())
+            for row, item, feature in zip(rows, snapshot.items(rows), features, strict=True)
+        }
+
+
+def counts(report):
+    return report.added, report.changed, report.unchanged, len(report.removed)
+
+
+def test_every_photo_is_found_under_its_path_with_its_folder_as_label(index, folder):
+    assert counts(index.update([folder], label_from_folder=True)) == (24, 0, 0, 0)
+    held = contents(index)
+    assert set(held) == {str(path) for path in folder.rglob("*.png")}
+    assert {label for label, _, _ in held.values()} == {"checks", "stripes", "disc", "ramp"}
+
+
+def test_codes_and_features_are_those_of_the_encoder(index, folder, bundle_folder):
+    index.update([folder])
+    code, feature = Encoder.open(bundle_folder).encode_one(folder / "disc/0.png")
+    _, held_code, held_feature = contents(index)[str(folder / "disc/0.png")]
+    assert held_code == code.tobytes()
+    np.testing.assert_allclose(np.frombuffer(held_feature, np.float32), feature, atol=1e-6)
+
+
+def test_a_second_run_encodes_nothing(index, folder, monkeypatch):
+    index.update([folder])
+    before = contents(index)
+    monkeypatch.setattr(Encoder, "_run", lambda *_: pytest.fail("something was encoded"))
+    monkeypatch.setattr(Encoder, "_pixels", lambda *_: pytest.fail("something was read"))
+    report = Index.open(index.store.folder).update([folder])
+    assert counts(report) == (0, 0, 24, 0)
+    assert contents(index) == before
+
+
+def test_new_changed_and_vanished_files(index, folder):
+    index.update([folder])
+    shutil.copy(folder / "disc/0.png", folder / "ramp/new.png")
+    os.remove(folder / "checks/5.png")
+    images.write(folder / "stripes/0.png", images.read(folder / "ramp/0.png"))
+    os.utime(folder / "stripes/0.png", ns=(1, 1))
+    assert counts(index.update([folder])) == (1, 1, 22, 0)
+    assert str(folder / "checks/5.png") in contents(index)
+    report = index.update([folder], prune=True)
+    assert report.removed == [str(folder / "checks/5.png")]
+    held = contents(index)
+    assert len(held) == 24 and str(folder / "checks/5.png") not in held
+    assert held[str(folder / "stripes/0.png")][1] == held[str(folder / "ramp/0.png")][1]
+
+
+def test_pruning_touches_only_what_lay_below_the_folder_given(index, folder, tmp_path):
+    index.update([folder])
+    shutil.rmtree(folder / "disc")
+    assert index.update([folder / "ramp"], prune=True).removed == []
+    assert len(index.update([folder], prune=True).removed) == 6
+
+
+def test_a_folder_that_is_not_there_empties_nothing(index, folder):
+    index.update([folder])
+    os.rename(folder, folder.with_name("unmounted"))
+    report = index.update([folder], prune=True)
+    assert report.removed == [] and len(report.problems) == 1
+    assert index.num_items == 24
+
+
+def test_labels_follow_the_folders_without_encoding_again(index, folder, monkeypatch):
+    index.update([folder])
+    monkeypatch.setattr(Encoder, "_pixels", lambda *_: pytest.fail("something was read"))
+    assert counts(index.update([folder], label_from_folder=True)) == (0, 0, 24, 0)
+    assert contents(index)[str(folder / "disc/0.png")][0] == "disc"
+    # Asking without labels later does not take them away.
+    index.update([folder])
+    assert contents(index)[str(folder / "disc/0.png")][0] == "disc"
+
+
+def test_good_photos_among_broken_huge_and_hostile_files_are_all_indexed(index, folder):
+    bad = {
+        "empty.jpg": b"",
+        "text.jpg": b"these are words",
+        "cut.png": (folder / "disc/0.png").read_bytes()[:900],
+        "vast.jpg": make_images.jpeg_header(),
+        "bomb.png": make_images.png_bomb(),
+        "script.svg.png": b"<svg onload='alert(1)'/>",
+        "ps.jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n",
+    }
+    for name, content in bad.items():
+        (folder / name).write_bytes(content)
+    os.mkfifo(folder / "pipe.png")
+    os.symlink(folder, folder / "loop")
+    (folder / "notes.txt").write_text("no picture and not called one")
+    report = index.update([folder])
+    assert report.added == 24
+    names = {os.path.basename(problem.path) for problem in report.problems}
+    assert names == {*bad, "pipe.png", "loop"}
+    assert all(problem.reason for problem in report.problems)
+
+
+def test_a_photo_that_breaks_is_named_and_no_longer_found(index, folder):
+    index.update([folder])
+    path = folder / "disc/0.png"
+    path.write_bytes(path.read_bytes()[:500])
+    report = index.update([folder])
+    assert [problem.path for problem in report.problems] == [str(path)]
+    assert counts(report) == (0, 0, 23, 0)
+    assert str(path) not in contents(index)
+
+
+def test_a_file_that_vanishes_between_listing_and_reading_is_named(index, folder, monkeypatch):
+    find = images.find
+
+    def find_then_lose(paths):
+        answer = find(paths)
+        os.remove(folder / "ramp/3.png")
+        return answer
+
+    monkeypatch.setattr(images, "find", find_then_lose)
+    report = index.update([folder])
+    assert report.added == 23
+    assert [problem.path for problem in report.problems] == [str(folder / "ramp/3.png")]
+
+
+def test_odd_names_come_back_as_they_are(index, photos, tmp_path):
+    folder = os.fsencode(tmp_path / "odd")
+    os.mkdir(folder)
+    names = [
+        "with space.png", "new\nline.png", "-dash.png", "caf\u00e9.png", "cafe\u0301.png",
+        "n" * 251 + ".png", "<img onerror=x>.png", "a..b.png",
+    ]  # fmt: skip
+    names = [os.fsencode(name) for name in names] + [b"\xff\xfe.png"]
+    for name in names:
+        shutil.copy(photos / "disc/0.png", os.path.join(folder, name))
+    assert index.update([folder]).added == len(names)
+    held = {os.fsencode(os.path.basename(id)) for id in contents(index)}
+    assert held == set(names)
+    with index.store.snapshot() as snapshot:
+        paths = [item.path for item in snapshot.items(np.arange(len(names)))]
+    assert all(os.path.exists(path) for path in paths)
+
+
+def test_images_of_ones_own_are_added_under_ids_of_ones_own(index, photos):
+    picture = images.read(photos / "disc/0.png")
+    report = index.add(["a", "b"], [picture, photos / "disc/1.png"], labels=["x", None])
+    assert counts(report) == (2, 0, 0, 0)
+    assert counts(index.add(["a"], [picture], labels=["y"])) == (0, 1, 0, 0)
+    assert contents(index)["a"][0] == "y" and index.num_items == 2
+    assert index.remove(["a", "never was"]) == ["a"]
+    assert set(contents(index)) == {"b"}
+
+
+def test_ids_that_do_not_fit_their_images_are_refused(index, photos):
+    path = photos / "disc/0.png"
+    with pytest.raises(ArgumentError, match="2 ids, 1 images"):
+        index.add(["a", "b"], [path])
+    with pytest.raises(ArgumentError, match="twice"):
+        index.add(["a", "a"], [path, path])
+    assert index.num_items == 0
+
+
+def test_an_index_with_anothers_encoder_is_refused(index, photos, small_network, tmp_path):
+    from hashnet import bundle
+
+    index.update([photos])
+    network, config = small_network
+    latent = network.get_layer("latent")
+    kept = latent.get_weights()
+    latent.set_weights([kept[0] * 2, kept[1] + 1])
+    other = bundle.save(tmp_path / "other", network, config, origin={})
+    latent.set_weights(kept)
+    for name, path in other.files().items():
+        shutil.copy(path, index.store.encoder_folder / name)
+    with pytest.raises((FingerprintError, BundleError, ValueError), match="encoder"):
+        Index.open(index.store.folder)
+
+
+@pytest.mark.parametrize("after_seconds", [0.3, 0.9])
+def test_a_killed_run_is_finished_by_the_next_and_ends_the_same(
+    index, folder, bundle_folder, tmp_path, after_seconds
+):
+    for number in range(60):
+        shutil.copy(folder / f"disc/{number % 6}.png", folder / f"ramp/copy{number}.png")
+    code = (
+        "import sys; from retrieval import index; index.COMMIT_ITEMS = 8;"
+        "print('begin', flush=True); index.Index.open(sys.argv[1]).update(sys.argv[2:])"
+    )
+    arguments = [sys.executable, "-c", code, index.store.folder, folder]
+    child = subprocess.Popen(arguments, stdout=subprocess.PIPE)
+    child.stdout.readline()
+    time.sleep(after_seconds)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    done = Index.open(index.store.folder).num_items
+    assert Index.open(index.store.folder).update([folder]).added == 84 - done
+    whole = Index.create(tmp_path / "whole.index", bundle_folder)
+    whole.update([folder])
+    assert contents(index) == contents(whole)
