@@ -1,0 +1,57 @@
+"""Contact sheets show what was found, and survive what cannot be shown."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hashnet import images, pictures
+
+
+@dataclass
+class Hit:
+    id: str
+    path: str | None
+    label: str | None = None
+    bits_apart: int = 3
+    distance: float = 0.5
+    inliers: int | None = None
+
+
+def solid(colour, shape=(30, 40)):
+    return np.full((*shape, 3), colour, dtype=np.uint8)
+
+
+def test_each_tile_shows_its_picture_in_order(tmp_path):
+    colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250)]
+    hits = []
+    for number, colour in enumerate(colours):
+        images.write(tmp_path / f"{number}.png", solid(colour))
+        hits.append(Hit(str(number), str(tmp_path / f"{number}.png")))
+    sheet = pictures.contact_sheet([(solid((9, 9, 9)), hits)], columns=4)
+    step = pictures.TILE + pictures.GAP
+    centres = [sheet[pictures.GAP + 80, pictures.GAP + 80 + i * step] for i in range(4)]
+    np.testing.assert_array_equal(centres, [(9, 9, 9), *colours])
+
+
+def test_more_hits_than_columns_go_on_below():
+    one = pictures.contact_sheet([(solid(9), [Hit("a", None)])], columns=2)
+    three = pictures.contact_sheet([(solid(9), [Hit("a", None)] * 3)], columns=2)
+    assert three.shape[1] == one.shape[1] and three.shape[0] > 1.8 * one.shape[0]
+
+
+def test_the_whole_of_long_and_flat_pictures_is_shown():
+    for shape in [(1, 1), (2, 900), (900, 2)]:
+        sheet = pictures.contact_sheet([(solid((200, 0, 0), shape), [])], columns=1)
+        red = np.all(sheet == (200, 0, 0), axis=2)
+        assert red.any()
+
+
+def test_a_hit_whose_file_is_gone_or_never_was_leaves_a_blank(tmp_path):
+    hits = [Hit("a", str(tmp_path / "gone.png")), Hit("b", None, label="\x1b[31m\n<img>\udcff")]
+    assert pictures.contact_sheet([(solid(9), hits)]).dtype == np.uint8
+
+
+def test_inliers_are_written_where_there_are_any():
+    plain = pictures.contact_sheet([(solid(9), [Hit("a", None)])])
+    verified = pictures.contact_sheet([(solid(9), [Hit("a", None, inliers=12)])])
+    assert (plain != verified).any()
