@@ -51,7 +51,9 @@ def test_a_hit_whose_file_is_gone_or_never_was_leaves_a_blank(tmp_path):
     assert pictures.contact_sheet([(solid(9), hits)]).dtype == np.uint8
 
 
-def test_inliers_are_written_where_there_are_any():
-    plain = pictures.contact_sheet([(solid(9), [Hit("a", None)])])
-    verified = pictures.contact_sheet([(solid(9), [Hit("a", None, inliers=12)])])
+def test_inliers_are_written_where_there_are_any(tmp_path):
+    path = str(tmp_path / "a.png")
+    images.write(path, solid(100))
+    plain = pictures.contact_sheet([(solid(9), [Hit("a", path)])])
+    verified = pictures.contact_sheet([(solid(9), [Hit("a", path, inliers=12)])])
     assert (plain != verified).any()

@@ -1,0 +1,375 @@
+"""Training as a whole, on a network so small that an epoch takes no time."""
+
+import csv
+import dataclasses
+import errno
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("keras")
+
+from hashnet import backbones, bundle, metrics  # noqa: E402
+from hashnet.errors import ArgumentError, BundleError  # noqa: E402
+from tests.tiny_backbone import TINY  # noqa: E402
+from train import data, hash  # noqa: E402
+from train.config import TrainConfig  # noqa: E402
+
+SETTINGS = TrainConfig(
+    num_bits=8,
+    backbone="tiny",
+    weights="random",
+    image_size=32,
+    head_epochs=2,
+    epochs=3,
+    head_rate=0.03,
+    rate=0.01,
+    batch=8,
+)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setitem(backbones.BACKBONES, "tiny", TINY)
+
+
+@pytest.fixture(scope="module")
+def colours():
+    """Pictures of three colours, which any network can tell apart."""
+    random = np.random.default_rng(1)
+    label = np.arange(48) % 3
+    pixels = random.integers(0, 60, (48, 32, 32, 3))
+    pixels[np.arange(48), :, :, label] += 150
+    return data.from_arrays(pixels.astype("uint8"), label, ["red", "green", "blue"])
+
+
+def weights_of(trained):
+    return trained.bundle.load_model().get_weights()
+
+
+def same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def codes_of(folder, pixels):
+    from hashnet.encoder import Encoder
+
+    return Encoder.open(folder).encode(list(pixels)).codes
+
+
+@pytest.mark.parametrize("loss", ["paper", "ssdh", "csq", "orthohash", "greedyhash"])
+def test_every_loss_learns_to_tell_colours_apart(tmp_path, colours, loss):
+    settings = dataclasses.replace(SETTINGS, loss=loss, head_epochs=40, epochs=0, head_rate=0.1)
+    hash.train(colours, tmp_path / "b", settings, verbose=False)
+    code = codes_of(tmp_path / "b", colours.sources)
+    result = metrics.evaluate_codes(
+        code, colours.labels, code, colours.labels, num_bits=8, exclude_self=True
+    )
+    assert result.map_all.expected > 0.9
+
+
+@pytest.mark.parametrize("loss", ["csq", "orthohash"])
+def test_the_folded_head_gives_the_bits_and_the_scores_that_were_trained(colours, loss):
+    from hashnet.model import HashNetConfig, build
+    from train import losses, network
+
+    plain = build(
+        HashNetConfig(backbone="tiny", image_size=32, num_bits=8, classes=colours.classes),
+        weights=None,
+    )
+    hash_loss = losses.create(loss, 8, 3)
+    head = network.make_head(8, 8, 3, hash_loss)
+    random = np.random.default_rng(0)
+    head.set_weights([random.uniform(0.3, 2, value.shape) for value in head.get_weights()])
+    network.fold(head, plain)
+    features_of = network.feature_part(plain)
+    trained = head.predict(features_of.predict(colours.sources, verbose=0), verbose=0)
+    given = plain.predict(colours.sources.astype("float32"), verbose=0)
+    logistic = 1 / (1 + np.exp(-hash_loss.steepness * trained["u"]))
+    np.testing.assert_allclose(given["latent"], logistic, atol=1e-5)
+    clear = np.abs(trained["u"]) > 1e-5
+    assert ((given["latent"] >= 0.5) == (trained["u"] >= 0))[clear].all()
+    odds = np.exp(trained["logits"])
+    np.testing.assert_allclose(given["scores"], odds / odds.sum(1, keepdims=True), atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_network_and_another_seed_another(tmp_path, colours):
+    first = weights_of(hash.train(colours, tmp_path / "a", SETTINGS, verbose=False))
+    again = weights_of(hash.train(colours, tmp_path / "b", SETTINGS, verbose=False))
+    settings = dataclasses.replace(SETTINGS, seed=1)
+    other = weights_of(hash.train(colours, tmp_path / "c", settings, verbose=False))
+    assert same(first, again) and not same(first, other)
+
+
+@pytest.mark.parametrize("step", [1, 4, 7, 9, 13, 18, 20])
+def test_interrupted_at_any_step_the_same_call_ends_with_the_same_network(
+    tmp_path, colours, monkeypatch, step
+):
+    from train.batches import Batches
+
+    settings = dataclasses.replace(SETTINGS, validation=0.2, patience=2, logs=str(tmp_path / "l"))
+    whole = hash.train(colours, tmp_path / "whole", settings, verbose=False)
+    take, taken = Batches.__getitem__, [0]
+
+    def interrupted(self, place):
+        taken[0] += 1
+        if taken[0] == step:
+            raise KeyboardInterrupt
+        return take(self, place)
+
+    monkeypatch.setattr(Batches, "__getitem__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        hash.train(colours, tmp_path / "cut", settings, verbose=False)
+    assert not (tmp_path / "cut").exists()
+    monkeypatch.undo()
+    monkeypatch.setitem(backbones.BACKBONES, "tiny", TINY)
+    resumed = hash.train(colours, tmp_path / "cut", settings, verbose=False)
+    assert same(weights_of(whole), weights_of(resumed))
+    assert whole.history == resumed.history
+    assert not (tmp_path / "cut.training").exists()
+    with open(tmp_path / "l" / "log.csv", newline="") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "1", "2", "3"]
+
+
+def test_a_full_disk_is_reported_and_the_next_call_goes_on(tmp_path, colours, monkeypatch):
+    from train import state
+
+    whole = hash.train(colours, tmp_path / "whole", SETTINGS, verbose=False)
+    write, written = np.savez, [0]
+
+    def until_full(file, **arrays):
+        written[0] += 1
+        if written[0] == 4:
+            file.write(b"half of it")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(file, **arrays)
+
+    monkeypatch.setattr(state.np, "savez", until_full)
+    with pytest.raises(BundleError, match="No space left.*Make room"):
+        hash.train(colours, tmp_path / "cut", SETTINGS, verbose=False)
+    assert os.listdir(tmp_path / "cut.training") == ["state.npz"]
+    resumed = hash.train(colours, tmp_path / "cut", SETTINGS, verbose=False)
+    assert same(weights_of(whole), weights_of(resumed))
+    assert written[0] == 4 + 2  # epochs 2 and 3 of phase 2, and no more
+
+
+def interrupt_after_an_epoch(monkeypatch, colours, folder):
+    from train.callbacks import AfterEpoch
+
+    end = AfterEpoch.on_epoch_end
+
+    def then_stop(self, epoch, logs=None):
+        end(self, epoch, logs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AfterEpoch, "on_epoch_end", then_stop)
+        with pytest.raises(KeyboardInterrupt):
+            hash.train(colours, folder, SETTINGS, verbose=False)
+
+
+def test_an_unfinished_training_does_not_go_on_with_other_settings(
+    tmp_path, colours, monkeypatch
+):
+    interrupt_after_an_epoch(monkeypatch, colours, tmp_path / "b")
+    settings = dataclasses.replace(SETTINGS, loss="csq")
+    with pytest.raises(ArgumentError, match="same settings and images.*delete that folder"):
+        hash.train(colours, tmp_path / "b", settings, verbose=False)
+
+
+def test_a_damaged_state_is_reported_with_the_way_out(tmp_path, colours, monkeypatch):
+    interrupt_after_an_epoch(monkeypatch, colours, tmp_path / "b")
+    path = tmp_path / "b.training" / "state.npz"
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(BundleError, match="Delete the folder"):
+        hash.train(colours, tmp_path / "b", SETTINGS, verbose=False)
+
+
+def test_stopping_early_keeps_the_best_epoch(tmp_path, colours):
+    settings = dataclasses.replace(
+        SETTINGS, head_epochs=40, epochs=0, validation=0.3, patience=2, head_rate=0.1
+    )
+    trained = hash.train(colours, tmp_path / "b", settings, verbose=False)
+    scores = [row["validation_map"] for row in trained.history]
+    assert len(scores) < 40 and max(scores) == scores[-3]
+    _, apart = colours.split(0.3, settings.seed)
+    code = codes_of(tmp_path / "b", apart.sources)
+    result = metrics.evaluate_codes(
+        code, apart.labels, code, apart.labels, num_bits=8, exclude_self=True
+    )
+    assert result.map_all.expected == pytest.approx(max(scores), abs=0.02)
+
+
+def test_without_phase_2_the_backbone_stays_and_a_new_code_can_start_from_it(tmp_path, colours):
+    long = hash.train(colours, tmp_path / "long", SETTINGS, verbose=False)
+    settings = dataclasses.replace(
+        SETTINGS, num_bits=4, image_size=0, start_from=str(tmp_path / "long"), epochs=0
+    )
+    short = hash.train(colours, tmp_path / "short", settings, verbose=False)
+    assert short.bundle.config.num_bits == 4 and short.bundle.config.image_size == 32
+    of_long, of_short = long.bundle.load_model(), short.bundle.load_model()
+    for name in ("conv", "bn"):
+        assert same(of_long.get_layer(name).get_weights(), of_short.get_layer(name).get_weights())
+
+
+def test_starting_from_a_bundle_of_another_backbone_is_refused(tmp_path, colours):
+    hash.train(colours, tmp_path / "a", SETTINGS, verbose=False)
+    settings = dataclasses.replace(
+        SETTINGS, backbone="efficientnet_lite0", start_from=str(tmp_path / "a")
+    )
+    with pytest.raises(ArgumentError, match="same backbone.*tiny"):
+        hash.train(colours, tmp_path / "b", settings, verbose=False)
+
+
+def test_held_out_classes_are_not_learned(tmp_path, colours):
+    settings = dataclasses.replace(SETTINGS, held_out=("green",), epochs=0)
+    trained = hash.train(colours, tmp_path / "b", settings, verbose=False)
+    assert trained.bundle.config.classes == ("blue", "red")
+    assert trained.bundle.origin["images"] == 32
+
+
+def test_several_labels_for_an_image_work_for_every_loss(tmp_path, colours):
+    targets = colours.targets.copy()
+    targets[::4, 0] = True
+    several = data.from_arrays(colours.sources, targets, colours.classes)
+    for loss in ("csq", "orthohash", "paper"):
+        settings = dataclasses.replace(SETTINGS, loss=loss, epochs=1, validation=0.2)
+        trained = hash.train(several, tmp_path / loss, settings, verbose=False)
+        assert trained.history[-1]["validation_map"] > 0.3
+
+
+def test_one_image_in_a_class_is_enough_to_train(tmp_path, colours):
+    labels = ["red"] * 30 + ["rest"]
+    few = data.from_arrays(colours.sources[:31], labels)
+    settings = dataclasses.replace(SETTINGS, epochs=1, balanced=True, validation=0.2)
+    trained = hash.train(few, tmp_path / "b", settings, verbose=False)
+    assert trained.bundle.config.classes == ("red", "rest")
+
+
+def test_unreadable_images_are_named_in_the_result(tmp_path, colours):
+    from hashnet import images
+
+    for row in range(6):
+        path = tmp_path / "data" / str(colours.labels[row]) / f"{row}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        images.write(path, colours.sources[row])
+    broken = tmp_path / "data" / "red" / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff")
+    settings = dataclasses.replace(SETTINGS, epochs=0, batch=3)
+    trained = hash.train(tmp_path / "data", tmp_path / "b", settings, verbose=False)
+    assert [problem.path for problem in trained.problems] == [str(broken)]
+    assert trained.bundle.origin["images"] == 6
+
+
+def test_a_folder_with_something_else_is_not_replaced_and_found_out_first(tmp_path, colours):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.txt").write_text("all my work")
+    with pytest.raises(BundleError, match="replaces only a bundle"):
+        hash.train(colours, tmp_path / "thesis", SETTINGS, verbose=False)
+
+
+def test_progress_goes_to_stderr_and_nothing_to_stdout(tmp_path, colours, capsys):
+    settings = dataclasses.replace(SETTINGS, epochs=1)
+    hash.train(colours, tmp_path / "b", settings, verbose=True)
+    out, err = capsys.readouterr()
+    assert out == "" and "phase 2" in err
+    hash.train(colours, tmp_path / "c", settings, verbose=False)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_balanced_batches_show_every_class_equally_often():
+    from train.batches import Batches
+
+    targets = np.eye(3, dtype="float32")[[0] * 50 + [1] * 9 + [2]]
+    batches = Batches(np.arange(60), targets, 6, seed=0, balanced=True)
+    shown = np.concatenate([batches[step][1] for step in range(len(batches))])
+    assert shown.sum(axis=0).tolist() == [20, 20, 20]
+    assert all((batches[step][1].sum(axis=0) == 2).all() for step in range(len(batches)))
+
+
+def test_the_order_of_images_depends_on_seed_and_epoch_alone():
+    from train.batches import Batches
+
+    targets = np.eye(2, dtype="float32")[np.arange(20) % 2]
+    first = Batches(np.arange(20), targets, 4, seed=5)
+    order = [first[step][0].tolist() for step in range(5)]
+    assert sorted(sum(order, [])) == list(range(20))
+    first.on_epoch_end()
+    later = Batches(np.arange(20), targets, 4, seed=5, epoch=1)
+    second = [first[step][0].tolist() for step in range(5)]
+    assert second == [later[step][0].tolist() for step in range(5)] != order
+
+
+@pytest.mark.slow
+def test_a_mixed_precision_training_gives_a_float32_bundle(tmp_path, colours):
+    import keras
+
+    settings = dataclasses.replace(SETTINGS, precision="mixed_bfloat16", epochs=1)
+    trained = hash.train(colours, tmp_path / "b", settings, verbose=False)
+    assert keras.config.dtype_policy().name == "float32"
+    assert all(value.dtype == np.float32 for value in weights_of(trained))
+
+
+JAX_PROGRAM = """
+import os, sys
+os.environ["KERAS_BACKEND"] = "jax"
+sys.modules["tensorflow"] = None  # any import of it fails
+import numpy as np
+from hashnet import backbones, bundle, errors, model
+from tests.tiny_backbone import TINY
+from train import data, hash
+from train.config import TrainConfig
+
+backbones.BACKBONES["tiny"] = TINY
+random = np.random.default_rng(1)
+label = np.arange(48) % 3
+pixels = random.integers(0, 60, (48, 32, 32, 3))
+pixels[np.arange(48), :, :, label] += 150
+colours = data.from_arrays(pixels.astype("uint8"), label, ["red", "green", "blue"])
+settings = TrainConfig(
+    num_bits=8, backbone="tiny", weights="random", image_size=32, head_epochs=30, epochs=3,
+    head_rate=.1, rate=.01, batch=8, validation=.25, seed=3,
+)
+kept = {}
+def save(folder, network, config, *, origin):
+    kept.update(origin)
+bundle.save = save
+hash.train(colours, sys.argv[1], settings, verbose=False)
+print(kept["history"][-1]["validation_map"])
+"""
+
+
+@pytest.mark.slow
+def test_the_same_training_runs_under_jax_without_tensorflow(tmp_path):
+    pytest.importorskip("jax")
+    root = pathlib.Path(__file__).resolve().parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", JAX_PROGRAM, str(tmp_path / "b")],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) > 0.8
+
+
+def test_without_an_onnx_converter_the_trained_weights_stay_and_the_next_call_writes_them(
+    tmp_path, colours, monkeypatch
+):
+    whole = hash.train(colours, tmp_path / "whole", SETTINGS, verbose=False)
+
+    def no_converter(*_arguments, **_options):
+        raise ImportError("This requires the jax2onnx module.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bundle, "save", no_converter)
+        with pytest.raises(BundleError, match="jax2onnx.*KERAS_BACKEND=tensorflow"):
+            hash.train(colours, tmp_path / "cut", SETTINGS, verbose=False)
+    resumed = hash.train(colours, tmp_path / "cut", SETTINGS, verbose=False)
+    assert same(weights_of(whole), weights_of(resumed))

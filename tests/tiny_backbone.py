@@ -1,0 +1,28 @@
+"""A backbone of a few hundred weights, for tests of what happens around it."""
+
+from hashnet import backbones
+
+
+def _build(size, weights):
+    from keras import Input, Model, layers
+
+    image = Input((size, size, 3), name="image")
+    x = layers.Rescaling(1 / 128, offset=-1, name="scale")(image)
+    x = layers.Conv2D(8, 3, 2, use_bias=False, name="conv")(x)
+    x = layers.BatchNormalization(name="bn")(x)
+    x = layers.ReLU(name="relu")(x)
+    feature = layers.GlobalAveragePooling2D(name="f7")(x)
+    feature = layers.Dropout(0.1, name="drop")(feature)
+    scores = layers.Dense(1000, activation="softmax", name="f8")(feature)
+    return Model(image, {"map": x, "feature": feature, "scores": scores}, name="tiny")
+
+
+TINY = backbones.Backbone(
+    name="tiny",
+    image_size=32,
+    any_size=True,
+    feature_dim=8,
+    map_channels=8,
+    build=_build,
+    source="nobody: random weights",
+)
