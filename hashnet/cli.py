@@ -85,16 +85,7 @@ def parser():
     _index_argument(sub)
     sub.add_argument("queries", nargs="+", metavar="QUERY", help="image files")
     sub.add_argument("-k", type=_positive, default=10, help="hits for each query (%(default)s)")
-    pool = sub.add_mutually_exclusive_group()
-    pool.add_argument(
-        "--threshold",
-        type=_whole,
-        metavar="T",
-        help="the pool holds images with fewer than T differing bits",
-    )
-    pool.add_argument(
-        "--pool", type=_positive, metavar="N", help="smallest threshold for a pool of N or more"
-    )
+    _pool_arguments(sub)
     sub.add_argument(
         "--region", type=_region, metavar="Y0,X0,Y1,X1", help="search by this part, in pixels"
     )
@@ -116,6 +107,21 @@ def parser():
 
     sub = command("compact", _compact, "give back the space of removed images", "photos.index")
     _index_argument(sub)
+
+    sub = command("evaluate", _evaluate, "measure an index", "photos.index queries/ --report out")
+    _index_argument(sub)
+    sub.add_argument(
+        "queries", nargs="+", metavar="QUERIES", help="class folders, or images with --ground-truth"
+    )
+    sub.add_argument("--ground-truth", metavar="F", help="JSON file {query: [relevant, ...]}")
+    _pool_arguments(sub)
+    sub.add_argument(
+        "--encode-database",
+        action="store_true",
+        help="encode the index's images again where class scores cannot be had otherwise",
+    )
+    sub.add_argument("--report", metavar="DIR", help="write a report with plots and pictures")
+    _json_argument(sub)
 
     sub = command("train", _train, "train a hash network on labels", "photos/ --bundle my.bundle")
     _train_arguments(sub)
@@ -352,6 +358,56 @@ def _duplicates(arguments):
     return DONE
 
 
+def _evaluate(arguments):
+    from retrieval import report
+    from retrieval.evaluate import evaluate
+    from retrieval.index import Index
+    from train import label_free
+
+    if arguments.report:
+        report.require_plots()
+        report.check_place(arguments.report)
+    with _Stages() as progress:
+        evaluation = evaluate(
+            Index.open(arguments.index),
+            arguments.queries,
+            ground_truth=arguments.ground_truth,
+            threshold=arguments.threshold,
+            pool=arguments.pool,
+            baselines={
+                "lsh": label_free.lsh,
+                "pca_sign": label_free.pca_sign,
+                "itq": label_free.itq,
+            },
+            baseline_bits=(12, 24, 64, 128) if arguments.report else (),
+            encode_database=arguments.encode_database,
+            progress=progress,
+        )
+    _name_problems(evaluation.problems)
+    if arguments.report:
+        report.write(arguments.report, evaluation)
+        print(f"wrote {arguments.report}", file=sys.stderr)
+    if arguments.json:
+        print(json.dumps(evaluation.as_json()))
+    else:
+        _print_evaluation(evaluation.as_json())
+    return SKIPPED_SOME if evaluation.problems else DONE
+
+
+def _print_evaluation(figures):
+    print(
+        f"{figures['queries']} queries, {figures['database']} images, {figures['bits']} bits\n\n"
+        f"{'':22} {'mAP':>8} {'mAP@1000':>9}"
+    )
+    print(f"{'these codes':22} {figures['map_all']:8.4f} {figures['map_at_1000']:9.4f}")
+    for name, row in figures["baselines"].items():
+        if "map_all" in row:
+            print(f"{name:22} {row['map_all']:8.4f} {row['map_at_1000']:9.4f}")
+        else:
+            print(f"{name:22} {row['not_measured']}")
+    print(f"\n{figures['protocol']}")
+
+
 def _train(arguments):
     from train import config
 
@@ -520,6 +576,19 @@ def _names(text):
     return tuple(text.split(","))
 
 
+def _pool_arguments(sub):
+    pool = sub.add_mutually_exclusive_group()
+    pool.add_argument(
+        "--threshold",
+        type=_whole,
+        metavar="T",
+        help="the pool holds images with fewer than T differing bits",
+    )
+    pool.add_argument(
+        "--pool", type=_positive, metavar="N", help="smallest threshold for a pool of N or more"
+    )
+
+
 def _json_argument(sub):
     sub.add_argument("--json", action="store_true", help="print JSON instead of text")
 
@@ -584,3 +653,23 @@ class _Progress:
     def __exit__(self, *_):
         if self._bar is not None:
             self._bar.close()
+
+
+class _Stages:
+    """One progress bar after another; called with stage, done and total."""
+
+    def __init__(self):
+        self._stage, self._bar = None, None
+
+    def __enter__(self):
+        return self
+
+    def __call__(self, stage, done, total):
+        if stage != self._stage:
+            self.__exit__()
+            self._stage, self._bar = stage, _Progress(stage)
+        self._bar(done, total)
+
+    def __exit__(self, *_):
+        if self._bar is not None:
+            self._bar.__exit__()

@@ -58,7 +58,7 @@ class Encoder:
         >>> encoder = Encoder.open(bundle_folder)
         >>> encoded = encoder.encode(["cat.png", "dog.png"])
         >>> encoded.codes.shape, encoded.features.shape
-        ((2, 8), (2, 1280))
+        ((2, 4), (2, 1280))
     """
 
     def __init__(self, bundle, *, num_threads=None):

@@ -26,7 +26,7 @@ def contact_sheet(results, *, columns=COLUMNS):
     Example:
         >>> grey = np.full((40, 60, 3), 128, dtype=np.uint8)
         >>> contact_sheet([(grey, [])]).shape
-        (220, 1016, 3)
+        (220, 1024, 3)
     """
     rows = []
     for query, hits in results:

@@ -14,9 +14,10 @@ from retrieval.hamming import CodeIndex
 from retrieval.hits import Hit, SearchResult
 from retrieval.rerank import nearest_features
 
-# The smallest pool that is asked for by default, and per hit wanted.
+# The smallest pool that is asked for by default, per hit wanted, and as a part of the index.
 POOL = 1000
 POOL_PER_HIT = 10
+POOL_SHARE = 0.01
 
 
 class Engine:
@@ -27,6 +28,7 @@ class Engine:
         num_threads: int. Threads of the coarse and fine stages; answers do not depend on it.
 
     Example:
+        >>> from retrieval.index import Index
         >>> engine = Engine(Index.open(index_folder))
         >>> result = engine.search("cat.png", k=2)
         >>> [(hit.label, hit.bits_apart) for hit in result.hits][0]
@@ -59,7 +61,8 @@ class Engine:
             threshold: int or None. The pool holds the images whose code differs from the
                 query's in strictly fewer bits.
             pool: int or None. Instead of a threshold: the smallest threshold that gives a pool
-                of at least so many images. With neither, `max(1000, 10 * k)`.
+                of at least so many images. With neither, 1000, `10 * k` or a hundredth of the index, whichever
+                is most.
             label: str or None. Search only images with this label.
             region: (top, left, bottom, right) in pixels of the upright query, or None. Search
                 by this part of it.
@@ -137,7 +140,7 @@ class Engine:
 
     def _search(self, name, code, feature, encode, k, threshold, pool, allowed):
         if threshold is None and pool is None:
-            pool = max(POOL, POOL_PER_HIT * k)
+            pool = max(POOL, POOL_PER_HIT * k, int(POOL_SHARE * self.snapshot.num_items))
         start = time.perf_counter()
         rows, bits, threshold = self._codes.pool(
             code, threshold=threshold, at_least=pool, allowed=allowed

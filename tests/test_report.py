@@ -9,11 +9,11 @@ import sys
 
 import numpy as np
 import pytest
-from test_evaluate import World, make_random_world
 
 from hashnet import images
 from hashnet.errors import ArgumentError, HashnetError
 from retrieval import report as reports
+from tests.test_evaluate import World, make_random_world
 
 pytest.importorskip("matplotlib")
 

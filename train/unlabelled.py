@@ -1,17 +1,19 @@
 """A bundle for photos that nobody has labelled: pretrained backbone, label-free H."""
 
+import pathlib
 import tempfile
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from hashnet import backbones, bundle, model
 from hashnet.encoder import Encoder
 from hashnet.errors import ImageError
 from train import label_free
 
-# Measured by tests/bench/label_free.py.
-NUM_BITS = 64
+# Measured by tests/bench/label_free.py: longer codes gain little.
+NUM_BITS = 128
 SAMPLE = 4096
 
 
@@ -70,7 +72,9 @@ def fit_bundle(
     if not len(features):
         reason = f"{len(sample)} images, the first: {problem.reason}" if problem else "no images"
         raise ImageError("Codes are fitted to at least one readable image.", reason)
-    hash_weights = label_free.fit(features, num_bits, seed=seed)
+    # Sums in another order differ in their last bits; one thread gives every machine one answer.
+    with threadpool_limits(1):
+        hash_weights = label_free.fit(features, num_bits, prior=_prior(backbone), seed=seed)
     network.get_layer("latent").set_weights([hash_weights.kernel, hash_weights.bias])
     origin = {
         **(origin or {}),
@@ -79,6 +83,19 @@ def fit_bundle(
         "seed": seed,
     }
     return bundle.save(folder, network, config, origin=origin)
+
+
+def _prior(backbone):
+    """Features of photos of all kinds, float32 `(512, feature_dim)`; None if there are none.
+
+    They tell a handful of photos how photos differ; see the model card beside the file.
+    """
+    path = pathlib.Path(bundle.__file__).with_name("presets") / f"{backbone}_prior.npz"
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as file:
+        features = file["features"] * file["scale"]
+    return (features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32)
 
 
 def _sample(sources, seed):

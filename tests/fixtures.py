@@ -1,4 +1,4 @@
-"""What every test may ask for."""
+"""What every test and every example in a docstring may ask for; pytest loads it as a plugin."""
 
 import os
 import pathlib

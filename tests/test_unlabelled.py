@@ -1,0 +1,60 @@
+"""A bundle fitted to photos that nobody has labelled."""
+
+import numpy as np
+import pytest
+
+from hashnet import codes
+from hashnet.encoder import Encoder
+from hashnet.errors import ImageError
+from train import label_free, unlabelled
+
+
+@pytest.mark.slow
+def test_codes_keep_photos_of_a_kind_together_and_come_out_the_same_again(photos, tmp_path):
+    paths = sorted(photos.rglob("*.png"))
+    bundles = [
+        unlabelled.fit_bundle(tmp_path / name, paths, num_bits=48, seed=3) for name in ("a", "b")
+    ]
+    assert bundles[0].origin["codes"] == "label-free"
+    assert bundles[0].origin["fitted_to"] == 24
+    first, second = (Encoder(bundle).encode(paths) for bundle in bundles)
+    np.testing.assert_array_equal(first.codes, second.codes)
+    bits = codes.unpack(first.codes, 48)
+    apart = (bits[:, None] != bits[None]).sum(axis=2)
+    kinds = np.array([path.parent.name for path in paths])
+    same = kinds[:, None] == kinds
+    assert apart[same].mean() < 0.5 * apart[~same].mean()
+
+
+def test_no_readable_photo_is_an_error_with_the_reason(tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    with pytest.raises(ImageError, match="broken.jpg"):
+        unlabelled.fit_bundle(tmp_path / "bundle", [broken])
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_large_collection_is_sampled_by_its_seed():
+    everything = [str(number) for number in range(10_000)]
+    sample = unlabelled._sample(everything, 7)
+    assert len(set(sample)) == unlabelled.SAMPLE
+    assert sample == sorted(sample, key=int) == unlabelled._sample(everything, 7)
+    assert sample != unlabelled._sample(everything, 8)
+    assert unlabelled._sample(everything[:10], 7) == everything[:10]
+
+
+def test_the_shipped_prior_has_features_of_length_one():
+    prior = unlabelled._prior("efficientnet_lite0")
+    assert prior.shape == (512, 1280) and prior.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(prior, axis=1), 1, rtol=1e-5)
+    assert unlabelled._prior("alexnet") is None
+
+
+def test_a_single_photo_gives_codes_that_tell_others_apart():
+    prior = unlabelled._prior("efficientnet_lite0")
+    one = prior[:1]
+    weights = label_free.fit(one, 64, prior=prior[1:])
+    bits = weights.bits(prior)
+    assert len(np.unique(bits, axis=0)) > 500
+    assert 0.3 < bits.mean() < 0.7
+    assert np.isfinite(weights.kernel).all()
