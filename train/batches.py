@@ -1,0 +1,45 @@
+"""Batches in an order that only the seed and the epoch decide."""
+
+import keras
+import numpy as np
+
+
+class Batches(keras.utils.PyDataset):
+    """The batches of one epoch, shuffled; a remainder smaller than a batch is left out.
+
+    Args:
+        inputs: array `(n, ...)`: uint8 images or float32 features.
+        targets: float32 array `(n, num_classes)`.
+        batch: int; `n` if that is less.
+        seed: tuple of int: of the run and of the epoch.
+        balanced: bool. Draw every class equally often.
+    """
+
+    def __init__(self, inputs, targets, batch, seed, *, balanced=False):
+        super().__init__()
+        self.inputs, self.targets = inputs, targets
+        self.batch = min(batch, len(targets))
+        self._order = self._shuffled(np.random.default_rng(seed), balanced)
+
+    def __len__(self):
+        return len(self.targets) // self.batch
+
+    def __getitem__(self, step):
+        rows = self._order[step * self.batch : (step + 1) * self.batch]
+        return self.inputs[rows], self.targets[rows]
+
+    def _shuffled(self, random, balanced):
+        if not balanced:
+            return random.permutation(len(self.targets))
+        of_class = [np.flatnonzero(column) for column in self.targets.T > 0]
+        share = -(-len(self.targets) // len(of_class))
+        drawn = [_repeated(rows, share, random) for rows in of_class]
+        # Each class once in every stretch of num_classes rows, and so evenly in every batch.
+        columns = [random.permutation(one) for one in np.array(drawn).T]
+        return np.concatenate(columns)[: len(self.targets)]
+
+
+def _repeated(rows, count, random):
+    """`count` of the rows, each as often as any other, give or take one."""
+    times = -(-count // len(rows))
+    return np.concatenate([random.permutation(rows) for _ in range(times)])[:count]

@@ -1,0 +1,319 @@
+"""Train a hash network on labelled images, in two phases.
+
+1. H and F8 learn on features that are computed once: minutes.
+2. The whole network learns at a lower rate, on images that augmentation changes each time.
+
+After every epoch the state is written, beside the bundle to be; the same call goes on from there
+and ends with the same network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import sys
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hashnet import backbones
+from hashnet import bundle as bundles
+from hashnet.errors import ArgumentError, BundleError
+from hashnet.model import HashNetConfig, build
+from train import data as datasets
+from train.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training gave.
+
+    Attributes:
+        bundle: the `hashnet.bundle.Bundle`, opened.
+        problems: list of `hashnet.images.Problem`: images and folders that were left out.
+        history: list of dict, one for each epoch: phase, epoch, loss, and validation_map if
+            images were kept apart.
+        minutes: float. Of this call, from the first image to the bundle.
+    """
+
+    bundle: bundles.Bundle
+    problems: list
+    history: list
+    minutes: float
+
+
+def train(
+    data: str | os.PathLike | datasets.LabelledImages,
+    bundle: str | os.PathLike,
+    config: TrainConfig = TrainConfig(),
+    *,
+    command: str = "",
+    verbose: bool = True,
+) -> Trained:
+    """Train a hash network and write it as a bundle.
+
+    Args:
+        data: what `train.data.load` takes, or a `LabelledImages`.
+        bundle: folder to write; must not exist, or be a bundle, which is replaced at the end.
+        config: a `TrainConfig`.
+        command: str. How this was called, for the bundle's origin.
+        verbose: bool. Show progress on stderr and bars on stdout.
+
+    Returns:
+        A `Trained`.
+
+    Raises:
+        ArgumentError: the data does not do, or an unfinished training with other settings lies
+            beside `bundle`.
+        WeightsError: the backbone's weights cannot be had.
+        BundleError: the bundle or the state cannot be written, or `start_from` cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> pictures = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype="uint8")
+        >>> cats_and_dogs = datasets.from_arrays(pictures, ["cat", "dog"] * 4)
+        >>> config = TrainConfig(
+        ...     num_bits=8, image_size=32, weights="random", head_epochs=1, epochs=0, batch=4
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     trained = train(cats_and_dogs, f"{folder}/bundle", config, verbose=False)
+        >>> trained.bundle.config.classes, len(trained.history)
+        (('cat', 'dog'), 1)
+    """
+    import keras
+
+    began = time.monotonic()
+    say = _speaker(verbose)
+    target = _checked_target(bundle)
+    keras.utils.set_random_seed(config.seed)
+
+    # The images.
+    labelled = data if isinstance(data, datasets.LabelledImages) else datasets.load(data)
+    if config.held_out:
+        labelled = labelled.without(config.held_out)
+    size = _image_size(config)
+    say(f"{len(labelled)} images of {len(labelled.classes)} classes, read at {size} pixels")
+    labelled = labelled.decoded(size)
+    shown, apart = labelled, None
+    if config.validation:
+        shown, apart = labelled.split(config.validation, config.seed)
+        if not len(apart):
+            raise ArgumentError(
+                "A part of the images is kept apart for validation.",
+                f"validation={config.validation} of {len(labelled)} images is none",
+            )
+    targets = shown.targets / shown.targets.sum(axis=1, keepdims=True)
+    targets = targets.astype("float32")
+
+    # The network.
+    kept = HashNetConfig(
+        backbone=config.backbone,
+        image_size=size,
+        num_bits=config.num_bits,
+        classes=labelled.classes,
+    )
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(config.precision)
+    try:
+        network = _network(kept, config)
+        state = _state(target, config, labelled)
+        head = _two_phases(network, shown.sources, targets, apart, config, state, say, verbose)
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+    # The bundle, in float32 whatever it was trained in.
+    from train import network as networks
+
+    plain = build(kept, weights=None)
+    networks.copy_backbone(network, plain)
+    networks.fold(head, plain)
+    minutes = (time.monotonic() - began) / 60
+    origin = {
+        "command": command,
+        "training": config.as_json(),
+        "images": len(shown),
+        "history": state.history,
+        "minutes": round(minutes, 2),
+    }
+    saved = _saved(target, plain, kept, origin, state)
+    state.remove()
+    say(f"{minutes:.1f} minutes; bundle {target}")
+    return Trained(saved, labelled.problems, state.history, minutes)
+
+
+def _saved(target, network, kept, origin, state):
+    """Write the bundle; Keras needs a converter of its own for ONNX under each backend."""
+    import keras
+
+    try:
+        return bundles.save(target, network, kept, origin=origin)
+    except ImportError as error:
+        raise BundleError(
+            f"A bundle holds an ONNX file, for which Keras lacks a package with "
+            f"{keras.backend.backend()}.",
+            str(error),
+            "Install it, or TensorFlow, and give the same command again, with "
+            f"KERAS_BACKEND=tensorflow: the trained weights are in {state.folder}, and only the "
+            "bundle is written then.",
+        ) from error
+    except OSError as error:
+        raise BundleError(
+            "A bundle is written whole.",
+            f"{target}: {error.strerror or error}",
+            "Make room and give the same command again: the training is done and kept.",
+        ) from error
+
+
+def _two_phases(network, pixels, targets, apart, config, state, say, verbose):
+    """Train; returns the head. The backbone in `network` has learned afterwards."""
+    from train import losses
+    from train import network as networks
+
+    features_of = networks.feature_part(network)
+    feature_dim, num_classes = features_of.output.shape[-1], targets.shape[1]
+    loss = losses.create(config.loss, config.num_bits, num_classes, config.seed)
+    head = networks.make_head(feature_dim, config.num_bits, num_classes, loss)
+
+    if state.phase == 1:
+        if config.head_epochs:
+            say("phase 1: H and F8 on features of the backbone as it is")
+            features = _predict(features_of, pixels)
+            validation = apart and (_predict(features_of, apart.sources), apart.labels)
+            rate, epochs = config.head_rate, config.head_epochs
+            _fit(head, features, targets, validation, epochs, rate, config, state, say, verbose)
+        state.begin(2)
+    if config.epochs:
+        say("phase 2: the whole network")
+        whole = networks.make_whole(network, head, config)
+        validation = apart and (apart.sources, apart.labels)
+        rate, epochs = config.rate, config.epochs
+        _fit(whole, pixels, targets, validation, epochs, rate, config, state, say, verbose)
+    return head
+
+
+def _fit(model, inputs, targets, validation, epochs, rate, config, state, say, verbose):
+    """Run the epochs of one phase that are still to do."""
+    import keras
+
+    from train.batches import Batches
+    from train.callbacks import AfterEpoch
+
+    def batches(epoch):
+        return Batches(
+            inputs, targets, config.batch, (config.seed, epoch), balanced=config.balanced
+        )
+
+    model.compile(_optimizer(config, rate, epochs * len(batches(0))))
+    model.optimizer.build(model.trainable_variables)
+    if state.epoch:
+        say(f"going on after epoch {state.epoch} of phase {state.phase}")
+        state.restore(model)
+    logs = pathlib.Path(config.logs) if config.logs else None
+    while state.epoch < epochs and not state.ended:
+        callbacks = [AfterEpoch(state, validation, config.patience, logs, say)]
+        if config.tensorboard:
+            callbacks.append(keras.callbacks.TensorBoard(logs / f"phase{state.phase}"))
+        say(f"epoch {state.epoch + 1} of {epochs}")
+        # One epoch a call: Keras looks into a dataset ahead of time and would shuffle it once
+        # more. And Keras writes its bars to stdout, which is for answers.
+        with contextlib.redirect_stdout(sys.stderr):
+            model.fit(
+                batches(state.epoch),
+                initial_epoch=state.epoch,
+                epochs=state.epoch + 1,
+                shuffle=False,
+                callbacks=callbacks,
+                verbose=0 if not verbose else 1 if sys.stderr.isatty() else 2,
+            )
+    if config.patience:
+        state.restore_best(model)
+
+
+def _optimizer(config, rate, steps):
+    from keras import optimizers
+
+    if config.schedule == "cosine":
+        warmup = int(config.warmup * steps)
+        rate = optimizers.schedules.CosineDecay(
+            0.0 if warmup else rate,
+            max(1, steps - warmup),
+            warmup_target=rate if warmup else None,
+            warmup_steps=warmup,
+        )
+    else:
+        rate = optimizers.schedules.PiecewiseConstantDecay([steps // 2], [rate, rate / 10])
+    if config.optimizer == "adamw":
+        optimizer = optimizers.AdamW(rate, weight_decay=config.weight_decay)
+    else:
+        decay = config.weight_decay or None
+        optimizer = optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def _predict(model, inputs):
+    return model.predict(inputs, batch_size=64, verbose=0)
+
+
+def _network(kept, config):
+    """The hash network with the backbone's weights in it."""
+    from train import network as networks
+
+    if not config.start_from:
+        return build(kept, weights=None if config.weights == "random" else config.weights)
+    source = bundles.load(config.start_from)
+    if source.config.backbone != config.backbone:
+        raise ArgumentError(
+            "A training starts from a bundle with the same backbone.",
+            f"{source.config.backbone} in {config.start_from}, backbone={config.backbone!r}",
+        )
+    network = build(kept, weights=None)
+    networks.copy_backbone(source.load_model(), network)
+    return network
+
+
+def _image_size(config):
+    if config.start_from and not config.image_size:
+        return bundles.load(config.start_from).config.image_size
+    return config.image_size or backbones.known(config.backbone).image_size
+
+
+def _state(target, config, labelled):
+    """The state of this very training, if it was begun before, or a fresh one."""
+    from train.state import RunState
+
+    settings = replace(config, logs="", tensorboard=False).as_json()
+    digest = hashlib.sha256(json.dumps([settings, labelled.classes]).encode())
+    for array in (labelled.targets, labelled.sources):
+        digest.update(np.ascontiguousarray(array))
+    try:
+        return RunState(target.with_name(f"{target.name}.training"), digest.hexdigest())
+    except OSError as error:
+        raise BundleError(
+            "The state of a training is kept beside its bundle.", f"{target}: {error}"
+        ) from error
+
+
+def _checked_target(bundle):
+    """The bundle's place, refused before hours of training and not after."""
+    target = pathlib.Path(bundle)
+    if target.exists() and not (target / bundles.DESCRIPTION).is_file():
+        if not target.is_dir() or any(target.iterdir()):
+            raise BundleError(
+                "A bundle replaces only a bundle or an empty folder.",
+                str(target),
+                "Give a new name.",
+            )
+    return target
+
+
+def _speaker(verbose):
+    def say(line):
+        if verbose:
+            print(line, file=sys.stderr, flush=True)
+
+    return say

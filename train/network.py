@@ -1,0 +1,112 @@
+"""The network as it is trained: augmentation before the backbone, u and logits at the end.
+
+    image -> augmentation -> backbone -> feature -> H -> [batch norm] -> u -> F8 -> logits
+
+It shares its layers with the hash network that is kept; only the head is another one while it
+learns, and is folded into plain H and F8 afterwards.
+"""
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from train.losses import SeenByF8
+
+
+class HashTraining(keras.Model):
+    """A functional model to `{"u", "logits"}` that learns by a `HashLoss`."""
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return self.hash_loss(y_pred["u"], y_pred["logits"], y)
+
+
+def make_head(feature_dim, num_bits, num_classes, loss):
+    """H and F8 as they learn: from features `(n, feature_dim)` to `{"u", "logits"}`.
+
+    Features have length 1; H's initial weights are made for inputs whose squares are 1 on
+    average. So features are multiplied by sqrt(feature_dim) first.
+    """
+    feature = keras.Input((feature_dim,), name="feature")
+    x = layers.Rescaling(float(np.sqrt(feature_dim)), dtype="float32", name="gain")(feature)
+    hash_layer = layers.Dense(
+        num_bits, use_bias=not loss.normalised, dtype="float32", name="hash"
+    )
+    u = hash_layer(x)  # (n, num_bits)
+    if loss.normalised:
+        norm = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype="float32", name="norm")
+        u = norm(u)
+    seen = SeenByF8(loss.f8_sees, loss.steepness, dtype="float32", name="seen")(u)
+    logits = layers.Dense(num_classes, dtype="float32", name="classes")(seen)
+    head = HashTraining(feature, {"u": u, "logits": logits}, name="head")
+    head.hash_loss = loss
+    return head
+
+
+def make_whole(network, head, config):
+    """The network from images to `{"u", "logits"}`, with augmentation; layers are shared."""
+    size = network.input.shape[1]
+    image = keras.Input((size, size, 3), dtype="uint8", name="pixels")
+    x = layers.Rescaling(1.0, dtype="float32", name="to_float")(image)
+    for layer in augmentation(config):
+        x = layer(x)
+    outputs = head(feature_part(network)(x))
+    whole = HashTraining(image, outputs, name="whole")
+    whole.hash_loss = head.hash_loss
+    return whole
+
+
+def augmentation(config):
+    """list of Keras layers that change images while training, and only then."""
+    seeds = iter(np.random.SeedSequence((config.seed, 0xA06)).generate_state(3).tolist())
+    chosen = []
+    if config.flip:
+        chosen.append(layers.RandomFlip("horizontal", seed=next(seeds), dtype="float32"))
+    if config.zoom:
+        chosen.append(
+            layers.RandomZoom(
+                (-config.zoom, 0.0), (-config.zoom, 0.0), seed=next(seeds), dtype="float32"
+            )
+        )
+    if config.shift:
+        chosen.append(
+            layers.RandomTranslation(config.shift, config.shift, seed=next(seeds), dtype="float32")
+        )
+    return chosen
+
+
+def feature_part(network):
+    """The network from images to features, float32 of length 1."""
+    return keras.Model(network.input, network.output["feature"], name="features")
+
+
+def fold(head, network):
+    """Write the trained head into the hash network's H and F8.
+
+    latent = sigmoid(steepness * u) is plain Dense and sigmoid again: gain, batch normalisation
+    and steepness are all linear and go into H's kernel and bias.
+    """
+    gain = np.sqrt(network.output["feature"].shape[-1])
+    hash_layer = head.get_layer("hash")
+    kernel = ops.convert_to_numpy(hash_layer.kernel).astype("float64") * gain
+    if head.hash_loss.normalised:
+        norm = head.get_layer("norm")
+        gamma, beta, mean, variance = (
+            ops.convert_to_numpy(part).astype("float64")
+            for part in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
+        )
+        slope = gamma / np.sqrt(variance + norm.epsilon)
+        kernel, bias = kernel * slope, beta - mean * slope
+    else:
+        bias = ops.convert_to_numpy(hash_layer.bias).astype("float64")
+    steepness = head.hash_loss.steepness
+    network.get_layer("latent").set_weights(
+        [(kernel * steepness).astype("float32"), (bias * steepness).astype("float32")]
+    )
+    network.get_layer("scores").set_weights(head.get_layer("classes").get_weights())
+
+
+def copy_backbone(source, target):
+    """Copy all weights but H's and F8's from one hash network to another of the same backbone."""
+    for layer in target.layers:
+        if layer.name not in ("latent", "scores") and layer.weights:
+            layer.set_weights(source.get_layer(layer.name).get_weights())

@@ -1,0 +1,133 @@
+"""What an interrupted run needs to go on as if nothing had happened."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import zipfile
+
+import numpy as np
+from keras import ops
+
+from hashnet.errors import ArgumentError, BundleError
+
+STATE = "state.npz"
+
+
+class RunState:
+    """Where a run stands, in memory, and on disk after every epoch.
+
+    Args:
+        folder: pathlib.Path, made if it is missing; holds one file.
+        identity: str. Of the settings and the data: a state of another run is refused.
+
+    Attributes:
+        phase: int, 1 or 2.
+        epoch: int. Epochs of this phase that are done.
+        ended: bool. Whether this phase is over.
+        history: list of dict, one for each epoch of both phases.
+        best: float. Best mAP of this phase.
+        waited: int. Epochs of this phase since the best.
+    """
+
+    def __init__(self, folder, identity):
+        self.folder = pathlib.Path(folder)
+        self.identity = identity
+        self.history = []
+        self._arrays = {}
+        self.begin(1)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if (self.folder / STATE).exists():
+            self._read()
+
+    def begin(self, phase):
+        """Enter a phase at its first epoch."""
+        self.phase, self.epoch, self.ended = phase, 0, False
+        self.best, self.waited = -1.0, 0
+        self._arrays = {}
+
+    def save(self, model):
+        """Write all that counts: weights, optimizer, random states, epoch and history.
+
+        Raises:
+            BundleError: the disk is full, or the like; the state of the epoch before stays.
+        """
+        self._arrays |= _numbered("now", _variables(model))
+        about = {
+            "identity": self.identity,
+            "phase": self.phase,
+            "epoch": self.epoch,
+            "ended": self.ended,
+            "best": self.best,
+            "waited": self.waited,
+            "history": self.history,
+        }
+        beside = self.folder / f"{STATE}.tmp"
+        try:
+            with open(beside, "wb") as file:
+                np.savez(file, about=json.dumps(about), **self._arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, self.folder / STATE)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.remove(beside)
+            raise BundleError(
+                "The state of the training is written after every epoch.",
+                f"{beside}: {error.strerror or error}",
+                "Make room and give the same command again: it goes on after the last whole epoch.",
+            ) from error
+
+    def keep_best(self, model):
+        """Remember the model's weights as the best ones."""
+        self._arrays |= _numbered("best", [ops.convert_to_numpy(v) for v in model.variables])
+
+    def restore(self, model):
+        """Put the model, its optimizer and all random states back to where they were saved."""
+        _assign(_variables(model, convert=False), self._arrays, "now")
+
+    def restore_best(self, model):
+        """Put the model back to its best epoch."""
+        _assign(model.variables, self._arrays, "best")
+
+    def remove(self):
+        """The run is over: nothing of it needs to go on."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _read(self):
+        path = self.folder / STATE
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = dict(stored)
+            about = json.loads(str(arrays.pop("about")))
+            identity = about.pop("identity")
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise BundleError(
+                "The state of an unfinished training must be whole.",
+                f"{path}: {error}",
+                f"Delete the folder {self.folder} to begin again.",
+            ) from error
+        if identity != self.identity:
+            raise ArgumentError(
+                "An unfinished training goes on with the same settings and images only.",
+                f"another training in {self.folder}",
+                "Give the same command as then, or delete that folder to begin again.",
+            )
+        self._arrays = arrays
+        for name, value in about.items():
+            setattr(self, name, value)
+
+
+def _variables(model, convert=True):
+    variables = [*model.variables, *model.optimizer.variables]
+    return [ops.convert_to_numpy(v) for v in variables] if convert else variables
+
+
+def _numbered(prefix, arrays):
+    return {f"{prefix}{place:05}": array for place, array in enumerate(arrays)}
+
+
+def _assign(variables, arrays, prefix):
+    for place, variable in enumerate(variables):
+        variable.assign(arrays[f"{prefix}{place:05}"])
