@@ -1,0 +1,602 @@
+"""The compiled loops of coarse and fine search (Numba).
+
+Import this module only where compiled code is wanted: importing it imports Numba.
+Every kernel releases the GIL, takes a range of rows `first..last` so that threads can share the
+work, and gives the same answer however the rows are shared out.
+
+Conventions inside: `words` are the codes as a flat uint64 array, `num_words` of them a row.
+A query is a tuple of uint64 up to four words, which LLVM unrolls and vectorises over rows
+(vpopcntq where the processor has it), and an array beyond that. Indices are unsigned, because
+Numba's wrap-around of negative indices would keep the loops from being vectorised.
+`live` and `allowed` are bool arrays over rows; of length 0, they let every row pass.
+"""
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic, overload
+
+BLOCK_ROWS = 1024
+STRIP_ROWS = 64
+MAX_TUPLE_WORDS = 4
+
+_U = np.uint64
+_BLOCK = np.uint64(BLOCK_ROWS)
+_STRIP = np.uint64(STRIP_ROWS)
+_NO_CODE = np.uint32(0xFFFFFFFF)
+
+
+def _compiled(function):
+    try:
+        return numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # no folder to keep compiled code in: compile once a process
+        return numba.njit(nogil=True)(function)
+
+
+def _inlined(function):
+    return numba.njit(nogil=True)(function)
+
+
+@intrinsic
+def _popcount(_context, word):
+    def codegen(_target, builder, _signature, arguments):
+        return builder.ctpop(arguments[0])
+
+    return types.uint64(types.uint64), codegen
+
+
+@intrinsic
+def _lowest_bit(_context, word):
+    def codegen(_target, builder, _signature, arguments):
+        return builder.cttz(arguments[0], ir.IntType(1)(0))
+
+    return types.uint64(types.uint64), codegen
+
+
+def query_like(queries):
+    """Return what tells the kernels, by its type, how many words a query has."""
+    num_words = queries.shape[1]
+    return (_U(0),) * num_words if num_words <= MAX_TUPLE_WORDS else queries[0]
+
+
+def _query_at(queries, number, like):
+    raise NotImplementedError("compiled only")
+
+
+@overload(_query_at)
+def _query_at_overload(queries, number, like):
+    if not isinstance(like, types.UniTuple):
+        return lambda queries, number, like: queries[number]
+    if like.count == 1:
+        return lambda queries, number, like: (queries[number, 0],)
+    if like.count == 2:
+        return lambda queries, number, like: (queries[number, 0], queries[number, 1])
+    if like.count == 3:
+        return lambda queries, number, like: (
+            queries[number, 0],
+            queries[number, 1],
+            queries[number, 2],
+        )
+    return lambda queries, number, like: (
+        queries[number, 0],
+        queries[number, 1],
+        queries[number, 2],
+        queries[number, 3],
+    )
+
+
+@_inlined
+def _bits_apart(words, row, query):
+    total = _U(0)
+    for word in range(_U(len(query))):
+        total += _popcount(words[row * _U(len(query)) + word] ^ query[word])
+    return total
+
+
+@_inlined
+def _count_below(words, query, limit, start, stop):
+    count = _U(0)
+    for row in range(start, stop):
+        count += _U(_bits_apart(words, row, query) < limit)
+    return count
+
+
+@_inlined
+def _marks_below(words, query, limit, start, stop):
+    """Return a word whose bit i says that row start + i is under the limit; 64 rows at most."""
+    marks = _U(0)
+    for row in range(start, stop):
+        marks |= _U(_bits_apart(words, row, query) < limit) << (row - start)
+    return marks
+
+
+@numba.njit(inline="always")  # a call would count references to its arrays up and down, per row
+def _passes(live, allowed, row):
+    passes = True
+    if live.size != 0:
+        passes = live[row]
+    if allowed.size != 0:
+        passes &= allowed[row]
+    return passes
+
+
+@_inlined
+def _room(array, used, more):
+    if used + more <= array.size:
+        return array
+    larger = np.empty(2 * (used + more), array.dtype)
+    larger[:used] = array[:used]
+    return larger
+
+
+@_compiled
+def within(words, queries, like, threshold, live, allowed, first, last):
+    """Find the rows fewer than `threshold` bits from each query.
+
+    A block of codes is compared with every query while it is in the cache. A vectorised count
+    says whether the block, then a strip of it, holds anything; only such strips are written out.
+
+    Returns:
+        rows int64 and bits int32, in runs; run_query and run_start int64, where each run belongs.
+        A query's runs come in the order of rows.
+    """
+    limit, last = _U(threshold), _U(last)
+    rows, bits = np.empty(256, np.int64), np.empty(256, np.int32)
+    run_query, run_start = np.empty(16, np.int64), np.empty(16, np.int64)
+    used, runs = _U(0), _U(0)
+    for block in range(_U(first), last, _BLOCK):
+        block_end = min(block + _BLOCK, last)
+        for number in range(len(queries)):
+            query = _query_at(queries, number, like)
+            count = _count_below(words, query, limit, block, block_end)
+            if count == 0:
+                continue
+            rows, bits = _room(rows, used, count), _room(bits, used, count)
+            run_query, run_start = _room(run_query, runs, 1), _room(run_start, runs, 1)
+            run_query[runs], run_start[runs] = number, used
+            for strip in range(block, block_end, _STRIP):
+                strip_end = min(strip + _STRIP, block_end)
+                marks = _marks_below(words, query, limit, strip, strip_end)
+                while marks != 0:
+                    row = strip + _lowest_bit(marks)
+                    marks &= marks - _U(1)
+                    if _passes(live, allowed, row):
+                        rows[used], bits[used] = row, _bits_apart(words, row, query)
+                        used += _U(1)
+            runs += _U(used > _U(run_start[runs]))
+    return rows[:used], bits[:used], run_query[:runs], run_start[:runs]
+
+
+@_compiled
+def group_runs(rows, bits, run_query, run_start, num_queries):
+    """Bring the runs of `within` together by query; return rows, bits and the queries' borders."""
+    borders = np.zeros(num_queries + 1, np.int64)
+    for run in range(len(run_query)):
+        end = run_start[run + 1] if run + 1 < len(run_query) else len(rows)
+        borders[run_query[run] + 1] += end - run_start[run]
+    borders = np.cumsum(borders)
+    filled = borders[:-1].copy()
+    grouped_rows, grouped_bits = np.empty_like(rows), np.empty_like(bits)
+    for run in range(len(run_query)):
+        start = run_start[run]
+        end = run_start[run + 1] if run + 1 < len(run_query) else len(rows)
+        to = filled[run_query[run]]
+        grouped_rows[to : to + end - start] = rows[start:end]
+        grouped_bits[to : to + end - start] = bits[start:end]
+        filled[run_query[run]] = to + end - start
+    return grouped_rows, grouped_bits, borders
+
+
+@_compiled
+def histogram(words, queries, like, live, allowed, first, last):
+    """Count the rows at each number of bits from the first query."""
+    query = _query_at(queries, 0, like)
+    # Four counters a bin in turn: neighbours in one bin need not wait for each other's store.
+    counts = np.zeros((4, queries.shape[1] * 64 + 1), np.int64)
+    for row in range(_U(first), _U(last)):
+        if _passes(live, allowed, row):
+            counts[row & _U(3), _bits_apart(words, row, query)] += 1
+    return counts.sum(axis=0)
+
+
+@_inlined
+def _keep_nearest(rows, bits, used, limit, ties):
+    """Move what is under the limit, and the first `ties` at it, to the front; return how many."""
+    kept = 0
+    for at in range(used):
+        tie = bits[at] == limit and ties > 0
+        if bits[at] < limit or tie:
+            rows[kept], bits[kept] = rows[at], bits[at]
+            kept += 1
+            ties -= int(tie)
+    return kept
+
+
+@_compiled
+def nearest(words, queries, like, k, live, allowed, first, last):
+    """Find each query's `k` nearest rows of a range, by bits and then by row.
+
+    One pass. `limits` holds each query's k-th smallest distance so far; rows come in ascending
+    order, so a row that only equals it has lost to an earlier one, and a block with nothing
+    below it is passed over by the vectorised count alone.
+
+    Returns:
+        rows int64 `(num_queries, m)`, bits int32 `(num_queries, m)`, m the most found, and
+        held int64 `(num_queries,)`, how many each query found.
+    """
+    num_queries, max_bits = len(queries), queries.shape[1] * 64
+    k = min(k, last - first)
+    room = 2 * k + STRIP_ROWS
+    rows, bits = np.empty((num_queries, room), np.int64), np.empty((num_queries, room), np.int32)
+    used, below = np.zeros(num_queries, np.int64), np.zeros(num_queries, np.int64)
+    limits = np.full(num_queries, max_bits + 1, np.int64)
+    counts = np.zeros((num_queries, max_bits + 2), np.int64)
+    last = _U(last)
+    for block in range(_U(first), last, _BLOCK):
+        block_end = min(block + _BLOCK, last)
+        for number in range(num_queries):
+            query = _query_at(queries, number, like)
+            limit, under, filled = limits[number], below[number], used[number]
+            if _count_below(words, query, _U(limit), block, block_end) == 0:
+                continue
+            for strip in range(block, block_end, _STRIP):
+                strip_end = min(strip + _STRIP, block_end)
+                marks = _marks_below(words, query, _U(limit), strip, strip_end)
+                if marks == 0:
+                    continue
+                if filled + STRIP_ROWS > room:
+                    filled = _keep_nearest(rows[number], bits[number], filled, limit, k - under)
+                while marks != 0:
+                    row = strip + _lowest_bit(marks)
+                    marks &= marks - _U(1)
+                    if _passes(live, allowed, row):
+                        apart = np.int64(_bits_apart(words, row, query))
+                        rows[number, filled], bits[number, filled] = row, apart
+                        counts[number, apart] += 1
+                        filled += 1
+                        under += 1
+                while under >= k:
+                    limit -= 1
+                    under -= counts[number, limit]
+            limits[number], below[number], used[number] = limit, under, filled
+    for number in range(num_queries):
+        used[number] = _keep_nearest(
+            rows[number], bits[number], used[number], limits[number], k - below[number]
+        )
+        _sort_by_bits(rows[number], bits[number], used[number], max_bits)
+    return rows[:, :k], bits[:, :k], used
+
+
+@_inlined
+def _sort_by_bits(rows, bits, used, max_bits):
+    """Sort the first `used` entries by bits, leaving equals in their order."""
+    starts = np.zeros(max_bits + 2, np.int64)
+    for at in range(used):
+        starts[bits[at] + 1] += 1
+    starts = np.cumsum(starts)
+    old_rows, old_bits = rows[:used].copy(), bits[:used].copy()
+    for at in range(used):
+        to = starts[old_bits[at]]
+        rows[to], bits[to] = old_rows[at], old_bits[at]
+        starts[old_bits[at]] = to + 1
+
+
+@_compiled
+def kth_bits(words, queries, like, k, live, allowed, first, last):
+    """Find how far the first query's `k`-th nearest row of a range is, as `nearest` does.
+
+    Returns:
+        limit, int: that row's bits apart, or one more than a code has bits where rows are
+        fewer than `k`; and counts int64, the rows at each number of bits below the limit.
+    """
+    query = _query_at(queries, 0, like)
+    max_bits = queries.shape[1] * 64
+    counts = np.zeros(max_bits + 2, np.int64)
+    limit, under, last = np.int64(max_bits + 1), np.int64(0), _U(last)
+    for block in range(_U(first), last, _BLOCK):
+        block_end = min(block + _BLOCK, last)
+        if _count_below(words, query, _U(limit), block, block_end) == 0:
+            continue
+        for strip in range(block, block_end, _STRIP):
+            strip_end = min(strip + _STRIP, block_end)
+            marks = _marks_below(words, query, _U(limit), strip, strip_end)
+            while marks != 0:
+                row = strip + _lowest_bit(marks)
+                marks &= marks - _U(1)
+                if _passes(live, allowed, row):
+                    counts[_bits_apart(words, row, query)] += 1
+                    under += 1
+            while under >= k:
+                limit -= 1
+                under -= counts[limit]
+    return limit, counts[:limit]
+
+
+@intrinsic
+def _half_to_float(_context, half):
+    def codegen(_target, builder, _signature, arguments):
+        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
+
+    return types.float32(types.uint16), codegen
+
+
+def _value(stored):
+    raise NotImplementedError("compiled only")
+
+
+@overload(_value, inline="always")
+def _value_overload(stored):
+    if stored == types.uint16:
+        return lambda stored: np.float64(_half_to_float(stored))
+    return lambda stored: np.float64(stored)
+
+
+@intrinsic
+def _prefetch(_context, array, at):
+    """Ask for the cache line of `array[at]`; a flat array, and never a fault."""
+
+    def codegen(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        line, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        function = builder.module.declare_intrinsic(
+            "llvm.prefetch",
+            [line],
+            ir.FunctionType(ir.VoidType(), [line, number, number, number]),
+        )
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), line)
+        builder.call(function, [address, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, at), codegen
+
+
+@_compiled
+def square_distances(features, query, rows, squared, first, last):
+    """Fill `squared[first:last]` with each row's squared distance from the query.
+
+    Args:
+        features: float32, or float16 seen as uint16, `(n, dim)`.
+        query: float64 `(dim,)`. Square i goes to running sum i mod 64, as retrieval.rerank says.
+    """
+    dim = _U(query.size)
+    whole = dim - dim % _U(64)
+    values_a_line = _U(64 // features.itemsize)
+    flat = features.reshape(-1)
+    sums = np.empty(64, np.float64)
+    for at in range(first, last):
+        feature = features[rows[at]]
+        # Rows lie apart, so the processor cannot guess the next one: ask for it ahead.
+        following = _U(rows[min(at + 1, last - 1)]) * dim
+        for lane in range(_U(64)):
+            sums[lane] = 0.0
+        for start in range(_U(0), whole, _U(64)):
+            for line in range(start, start + _U(64), values_a_line):
+                _prefetch(flat, following + line)
+            for lane in range(_U(64)):
+                difference = _value(feature[start + lane]) - query[start + lane]
+                sums[lane] += difference * difference
+        for lane in range(dim - whole):
+            difference = _value(feature[whole + lane]) - query[whole + lane]
+            sums[lane] += difference * difference
+        half = _U(32)
+        while half > 0:
+            for lane in range(half):
+                sums[lane] += sums[lane + half]
+            half //= _U(2)
+        squared[at] = sums[0]
+
+
+@_compiled
+def number_codes(words, num_words, live, most):
+    """Number the distinct codes of the live rows in the order of their first rows.
+
+    Open addressing in a table at most half full; given up once there are more than `most`.
+
+    Returns:
+        first_rows int64, one a distinct code, and numbers uint32 `(n,)`, each row's code (of
+        rows that are not live, undefined); or two empty arrays where there are more than `most`.
+    """
+    num_rows = words.size // num_words
+    size_bits = 10
+    while 1 << size_bits < 2 * most:
+        size_bits += 1
+    slots = np.full(1 << size_bits, _NO_CODE, np.uint32)
+    mask = _U((1 << size_bits) - 1)
+    first_rows, numbers = np.empty(most, np.int64), np.empty(num_rows, np.uint32)
+    count = 0
+    for row in range(num_rows):
+        if live.size != 0 and not live[row]:
+            continue
+        at = row * num_words
+        slot = _U(0)
+        for word in range(num_words):
+            slot = (slot ^ words[at + word]) * _U(0x9E3779B97F4A7C15)
+            slot ^= slot >> _U(32)
+        slot >>= _U(64 - size_bits)
+        while slots[slot] != _NO_CODE:
+            other = first_rows[slots[slot]] * num_words
+            same = True
+            for word in range(num_words):
+                same &= words[at + word] == words[other + word]
+            if same:
+                break
+            slot = (slot + _U(1)) & mask
+        if slots[slot] == _NO_CODE:
+            if count == most:
+                return first_rows[:0], numbers[:0]
+            slots[slot] = count
+            first_rows[count] = row
+            count += 1
+        numbers[row] = slots[slot]
+    return first_rows[:count], numbers
+
+
+@_compiled
+def post_rows(numbers, live, num_codes):
+    """Return borders int64 `(num_codes + 1,)` and rows uint32: each code's rows, ascending."""
+    borders = np.zeros(num_codes + 1, np.int64)
+    for row in range(numbers.size):
+        if live.size == 0 or live[row]:
+            borders[numbers[row] + 1] += 1
+    borders = np.cumsum(borders)
+    filled = borders[:-1].copy()
+    rows = np.empty(borders[-1], np.uint32)
+    for row in range(numbers.size):
+        if live.size == 0 or live[row]:
+            number = numbers[row]
+            rows[filled[number]] = row
+            filled[number] += 1
+    return borders, rows
+
+
+@_compiled
+def rows_of_codes(codes, bits, borders, rows, most):
+    """Return keys int64, row * 2048 + bits, of each code's first `most` rows; not sorted."""
+    total = 0
+    for code in codes:
+        total += min(borders[code + 1] - borders[code], most)
+    keys = np.empty(total, np.int64)
+    filled = 0
+    for at in range(codes.size):
+        start = borders[codes[at]]
+        size = min(borders[codes[at] + 1] - start, most)
+        for place in range(size):
+            keys[filled + place] = (np.int64(rows[start + place]) << 11) | bits[at]
+        filled += size
+    return keys
+
+
+@_compiled
+def sorted_rows_of_codes(codes, bits, borders, rows, numbers, total):
+    """Return all rows of the codes, ascending, and their bits.
+
+    Each row sets one bit of a map that fits the cache; reading the map back is the sort.
+    """
+    bits_of = np.empty(borders.size - 1, np.int32)
+    marks = np.zeros(numbers.size // 64 + 1, np.uint64)
+    for at in range(codes.size):
+        bits_of[codes[at]] = bits[at]
+        for place in range(borders[codes[at]], borders[codes[at] + 1]):
+            row = _U(rows[place])
+            marks[row >> _U(6)] |= _U(1) << (row & _U(63))
+    found_rows, found_bits = np.empty(total, np.int64), np.empty(total, np.int32)
+    used = _U(0)
+    for place in range(_U(marks.size)):
+        mark = marks[place]
+        while mark != 0:
+            row = (place << _U(6)) + _lowest_bit(mark)
+            mark &= mark - _U(1)
+            found_rows[used], found_bits[used] = row, bits_of[numbers[row]]
+            used += _U(1)
+    return found_rows, found_bits
+
+
+@_inlined
+def _substring(words, at, start, width):
+    """Return `width` bits of the code whose words begin at `at`, from bit `start` of them on."""
+    word, shift = at + (start >> _U(6)), start & _U(63)
+    value = words[word] >> shift
+    if shift + width > _U(64):
+        value |= words[word + _U(1)] << (_U(64) - shift)
+    return value & ((_U(1) << width) - _U(1))
+
+
+@_compiled
+def fill_table(words, num_words, live, start, width):
+    """Sort the live rows by one substring of their codes.
+
+    Returns:
+        borders uint32 `(2 ** width + 1,)` and rows uint32, ascending within a bucket.
+    """
+    num_rows = words.size // num_words
+    borders = np.zeros((1 << width) + 1, np.uint32)
+    start, width = _U(start), _U(width)
+    for row in range(num_rows):
+        if live.size == 0 or live[row]:
+            borders[_substring(words, _U(row * num_words), start, width) + _U(1)] += np.uint32(1)
+    for bucket in range(1, borders.size):
+        borders[bucket] += borders[bucket - 1]
+    rows = np.empty(borders[-1], np.uint32)
+    filled = borders[:-1].copy()
+    for row in range(num_rows):
+        if live.size == 0 or live[row]:
+            bucket = _substring(words, _U(row * num_words), start, width)
+            rows[filled[bucket]] = row
+            filled[bucket] += np.uint32(1)
+    return borders, rows
+
+
+@_compiled
+def look_up(
+    words, queries, like, threshold, starts, widths, borders, rows, border_at, row_at, most
+):
+    """Find the rows fewer than `threshold` bits from each query by way of the tables.
+
+    General pigeonhole: let radius = threshold - 1 = a * m + b over m substrings. A code within
+    the radius differs by at most a in one of the first b + 1 substrings, or by at most a - 1 in
+    one of the others. It is reported by the first substring that shows it, so only once.
+
+    Args:
+        starts, widths: uint64 `(m,)`. The substrings' first bits and lengths.
+        borders, rows: uint32. The tables of `fill_table`, one after another.
+        border_at, row_at: uint64 and int64 `(m,)`. Where each table's part begins in them.
+        most: int. How many candidates a query may have before the tables are given up.
+
+    Returns:
+        keys int64, row * 2048 + bits, query after query, each query's ascending; borders int64
+        `(num_queries + 1,)` of the queries in them; crowded bool `(num_queries,)`, the queries
+        with too many candidates, which have no keys.
+    """
+    num_tables = starts.size
+    deepest, extra = (threshold - 1) // num_tables, (threshold - 1) % num_tables
+    keys, used = np.empty(256, np.int64), 0
+    borders_by_query = np.zeros(len(queries) + 1, np.int64)
+    crowded = np.zeros(len(queries), np.bool_)
+    parts = np.empty(num_tables, np.uint64)
+    num_words, limit = _U(queries.shape[1]), _U(threshold)
+    for number in range(len(queries)):
+        query = _query_at(queries, number, like)
+        candidates = np.int64(0)
+        for table in range(num_tables):
+            parts[table] = _substring(queries[number], _U(0), starts[table], widths[table])
+        for table in range(num_tables):
+            radius = deepest if table <= extra else deepest - 1
+            for weight in range(radius + 1):
+                flips = (_U(1) << _U(weight)) - _U(1)
+                while flips >> widths[table] == 0 and candidates <= most:
+                    bucket = border_at[table] + (parts[table] ^ flips)
+                    first = np.int64(borders[bucket])
+                    last = np.int64(borders[bucket + _U(1)])
+                    candidates += last - first
+                    if candidates > most:
+                        break
+                    if used + last - first > keys.size:
+                        keys = _room(keys, used, last - first)
+                    for place in range(row_at[table] + first, row_at[table] + last):
+                        row = _U(rows[place])
+                        apart = _bits_apart(words, row, query)
+                        if apart >= limit:
+                            continue
+                        shown = False
+                        for earlier in range(table):
+                            part = _substring(
+                                words, row * num_words, starts[earlier], widths[earlier]
+                            )
+                            reach = deepest if earlier <= extra else deepest - 1
+                            shown |= np.int64(_popcount(part ^ parts[earlier])) <= reach
+                        if not shown:
+                            keys[used] = (np.int64(row) << 11) | np.int64(apart)
+                            used += 1
+                    if weight == 0:
+                        break
+                    lowest = flips & (~flips + _U(1))
+                    carried = flips + lowest
+                    flips = carried | (((flips ^ carried) >> _U(2)) // lowest)
+        crowded[number] = candidates > most
+        if crowded[number]:
+            used = borders_by_query[number]
+        elif used - borders_by_query[number] > 1:
+            keys[borders_by_query[number] : used] = np.sort(keys[borders_by_query[number] : used])
+        borders_by_query[number + 1] = used
+    return keys[:used], borders_by_query, crowded

@@ -1,0 +1,173 @@
+"""The plain scan: compare a query's code with every code, in NumPy or compiled."""
+
+import numpy as np
+
+from retrieval import compiled
+
+QUERIES_A_PASS = 64
+CHUNK_WORDS = 1 << 15
+# A thread of its own is handed over in some 30 us, in which a scan reads about a megabyte.
+LEAST_WORDS_A_THREAD = 1 << 18
+ROW_BITS = 48
+
+
+class Scan:
+    """Exact Hamming search by comparing with every code, read once for every 64 queries.
+
+    Args:
+        words: uint64 `(n, num_words)`, C-contiguous. The codes, padded to whole words.
+        live: bool `(n,)` or None. Rows that may be found.
+        num_threads: int. The most threads at one time; the answers do not depend on it.
+    """
+
+    def __init__(self, words, live, num_threads):
+        self.words = read_only(words)
+        self.live = live
+        self.num_threads = num_threads
+
+    def within(self, queries, threshold, allowed=None):
+        """Return rows int64, bits int32, and int64 `(num_queries + 1,)` borders by query."""
+        passes = [
+            self._within_pass(queries[first : first + QUERIES_A_PASS], threshold, allowed)
+            for first in range(0, len(queries), QUERIES_A_PASS)
+        ]
+        return joined(passes)
+
+    def _within_pass(self, queries, threshold, allowed):
+        threshold = min(threshold, self.words.shape[1] * 64 + 1)
+        kernels = self._kernels(len(queries))
+        if kernels is None:
+            found = [self._numpy_within(query, threshold, allowed) for query in queries]
+            return joined([(*answer, np.array([0, len(answer[0])])) for answer in found])
+        parts = self._in_parts(kernels, kernels.within, queries, threshold, allowed)
+        rows = np.concatenate([part[0] for part in parts])
+        bits = np.concatenate([part[1] for part in parts])
+        if len(queries) == 1:
+            return rows, bits, np.array([0, len(rows)])
+        run_query = np.concatenate([part[2] for part in parts])
+        starts = np.cumsum([0] + [len(part[0]) for part in parts])
+        run_start = np.concatenate([part[3] + at for part, at in zip(parts, starts, strict=False)])
+        return kernels.group_runs(rows, bits, run_query, run_start, len(queries))
+
+    def nearest(self, queries, k, allowed=None):
+        """Return rows int64 and bits int32, each `(num_queries, min(k, rows that pass))`."""
+        k = min(k, self._num_passing(allowed))
+        rows = np.empty((len(queries), k), np.int64)
+        bits = np.empty((len(queries), k), np.int32)
+        if k == 0:
+            return rows, bits
+        for first in range(0, len(queries), QUERIES_A_PASS):
+            chosen = slice(first, first + QUERIES_A_PASS)
+            rows[chosen], bits[chosen] = self._nearest_pass(queries[chosen], k, allowed)
+        return rows, bits
+
+    def _nearest_pass(self, queries, k, allowed):
+        kernels = self._kernels(len(queries))
+        if kernels is None:
+            pools = (self.pool(query[None], k, allowed) for query in queries)
+            answers = [first_by_bits(rows, bits, k) for rows, bits in pools]
+            return [rows for rows, _ in answers], [bits for _, bits in answers]
+        parts = self._in_parts(kernels, kernels.nearest, queries, k, allowed)
+        if len(parts) == 1:
+            return parts[0][0], parts[0][1]
+        answers = []
+        for number in range(len(queries)):
+            held = [part[2][number] for part in parts]
+            rows = [part[0][number, :n] for part, n in zip(parts, held, strict=True)]
+            bits = [part[1][number, :n] for part, n in zip(parts, held, strict=True)]
+            answers.append(first_by_bits(np.concatenate(rows), np.concatenate(bits), k))
+        return [rows for rows, _ in answers], [bits for _, bits in answers]
+
+    def pool(self, query, at_least, allowed=None):
+        """Return rows ascending and bits: the nearest `at_least` rows and all that tie."""
+        kernels = self._kernels(1)
+        if kernels is None:
+            max_bits = self.words.shape[1] * 64
+            rows, bits = self._numpy_within(query[0], max_bits + 1, allowed)
+            if len(rows) <= at_least:
+                return rows, bits
+            kept = bits <= np.partition(bits, at_least - 1)[at_least - 1]
+            return rows[kept], bits[kept]
+        parts = self._in_parts(kernels, kernels.kth_bits, query, at_least, allowed)
+        # Below the least limit every part counted every row; at it, some part has enough.
+        limit = min(limit for limit, _ in parts)
+        counts = np.cumsum(sum(counts[:limit] for _, counts in parts))
+        limit = int(np.searchsorted(counts, at_least))
+        rows, bits, _ = self.within(query, limit + 1, allowed)
+        return rows, bits
+
+    def histogram(self, query, allowed=None):
+        """Return int64 `(num_words * 64 + 1,)`: how many rows lie at each number of bits."""
+        kernels = self._kernels(1)
+        if kernels is None:
+            max_bits = self.words.shape[1] * 64
+            _, bits = self._numpy_within(query[0], max_bits + 1, allowed)
+            return np.bincount(bits, minlength=max_bits + 1)
+        return sum(self._in_parts(kernels, kernels.histogram, query, None, allowed))
+
+    def _kernels(self, num_queries):
+        return compiled.kernels(self.words.nbytes * num_queries)
+
+    def _in_parts(self, kernels, kernel, queries, argument, allowed):
+        words, queries = self.words.reshape(-1), read_only(queries)
+        arguments = (words, queries, kernels.query_like(queries))
+        if argument is not None:
+            arguments += (argument,)
+        masks = (_mask(self.live), _mask(allowed))
+        least = LEAST_WORDS_A_THREAD // (self.words.shape[1] * len(queries)) + 1
+        return compiled.in_parts(
+            lambda first, last: kernel(*arguments, *masks, first, last),
+            len(self.words),
+            self.num_threads,
+            least,
+        )
+
+    def _numpy_within(self, query, threshold, allowed):
+        rows, bits = [np.empty(0, np.int64)], [np.empty(0, np.int32)]
+        step = max(1, CHUNK_WORDS // self.words.shape[1])
+        for first in range(0, len(self.words), step):
+            apart = np.bitwise_count(self.words[first : first + step] ^ query)
+            apart = apart.sum(axis=1, dtype=np.int32) if len(query) > 1 else apart[:, 0]
+            found = apart < threshold
+            for mask in (self.live, allowed):
+                if mask is not None:
+                    found &= mask[first : first + step]
+            found = np.flatnonzero(found)
+            rows.append(found + first)
+            bits.append(apart[found].astype(np.int32))
+        return np.concatenate(rows), np.concatenate(bits)
+
+    def _num_passing(self, allowed):
+        if self.live is None and allowed is None:
+            return len(self.words)
+        if self.live is None or allowed is None:
+            return int(np.count_nonzero(self.live if allowed is None else allowed))
+        return int(np.count_nonzero(self.live & allowed))
+
+
+def first_by_bits(rows, bits, k):
+    """Return the first k of ascending rows by bits, ties by row."""
+    keys = (bits.astype(np.int64) << ROW_BITS) | rows
+    keys.sort()
+    return keys[:k] & ((1 << ROW_BITS) - 1), (keys[:k] >> ROW_BITS).astype(np.int32)
+
+
+def joined(passes):
+    """Join (rows, bits, borders) of consecutive queries into one."""
+    if len(passes) == 1:
+        return passes[0]
+    rows = np.concatenate([np.empty(0, np.int64), *(rows for rows, _, _ in passes)])
+    bits = np.concatenate([np.empty(0, np.int32), *(bits for _, bits, _ in passes)])
+    sizes = [np.diff(borders) for _, _, borders in passes]
+    return rows, bits, np.cumsum(np.concatenate([[0], *sizes]))
+
+
+def read_only(array):
+    """Return a plain read-only view, so that every array is one type to the compiler."""
+    view = np.asarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
+def _mask(mask):
+    return read_only(np.empty(0, bool) if mask is None else np.ascontiguousarray(mask))

@@ -1,0 +1,142 @@
+"""Fine ranking beside its slow definition: every distance in exact fractions, a full sort."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hashnet.errors import ArgumentError, ShapeError
+from retrieval import compiled, rerank
+from retrieval.rerank import nearest_features
+
+
+@pytest.fixture(params=["numpy", "compiled"])
+def path(request, monkeypatch):
+    monkeypatch.setattr(rerank, "LEAST_VALUES_A_THREAD", 1)
+    if request.param == "numpy":
+        monkeypatch.setattr(compiled, "kernels", lambda num_bytes: None)
+    else:
+        compiled.load()
+
+
+def slow_nearest(query, rows, features, k):
+    def squared(row):
+        both = zip(features[row].tolist(), query.tolist(), strict=True)
+        return sum((Fraction(a) - Fraction(b)) ** 2 for a, b in both)
+
+    return sorted(rows, key=lambda row: (squared(row), row))[:k]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("dim", [1, 5, 63, 64, 65, 150])
+def test_the_nearest_equal_exact_arithmetic_on_data_full_of_ties(path, dtype, dim):
+    rng = np.random.default_rng(dim)
+    features = (rng.integers(-3, 4, (300, dim)) / 4).astype(dtype)
+    features[rng.integers(0, 300, 100)] = features[0]
+    query = (rng.integers(-3, 4, dim) / 4).astype(np.float32)
+    rows = np.sort(rng.choice(300, 120, replace=False))
+    for k in (7, 500):
+        for num_threads in (1, 2, 3):
+            found, distances = nearest_features(
+                query, rows, [(0, features)], k, num_threads=num_threads
+            )
+            assert found.tolist() == slow_nearest(query, rows, features, k)
+            assert found.dtype == np.int64 and distances.dtype == np.float64
+            slow = np.linalg.norm(features[found].astype(float) - query, axis=1)
+            np.testing.assert_allclose(distances, slow, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_numpy_and_compiled_code_on_any_threads_agree_to_the_last_bit(monkeypatch, dtype):
+    monkeypatch.setattr(rerank, "LEAST_VALUES_A_THREAD", 1)
+    rng = np.random.default_rng(5)
+    features = rng.standard_normal((500, 1300)) * 10.0 ** rng.integers(-6, 4, (500, 1))
+    features = features.astype(dtype)
+    query, rows = rng.standard_normal(1300).astype(np.float32), np.arange(500)
+    kernels = compiled.load()
+    answers = []
+    for way in (None, kernels):
+        monkeypatch.setattr(compiled, "kernels", lambda num_bytes, way=way: way)
+        for num_threads in (1, 2, 7):
+            answers.append(
+                nearest_features(query, rows, [(0, features)], 500, num_threads=num_threads)
+            )
+    for found, distances in answers[1:]:
+        assert found.tolist() == answers[0][0].tolist()
+        assert distances.tobytes() == answers[0][1].tobytes()
+
+
+def test_every_float16_is_read_as_numpy_reads_it(path):
+    values = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    features = values[np.isfinite(values)][:, None]
+    rows = np.arange(len(features))
+    found, distances = nearest_features(np.zeros(1, np.float32), rows, [(0, features)], len(rows))
+    assert np.array_equal(distances, np.abs(features[found, 0].astype(np.float64)))
+
+
+def test_a_pool_over_several_blocks_and_memory_maps(path, tmp_path):
+    rng = np.random.default_rng(1)
+    features = rng.standard_normal((100, 70)).astype(np.float32)
+    features[60:].tofile(tmp_path / "features")
+    mapped = np.memmap(tmp_path / "features", np.float32, "r").reshape(40, 70)
+    blocks = [(0, features[:25]), (25, features[25:60]), (60, mapped)]
+    rows, query = np.array([0, 24, 25, 59, 60, 99]), features[59]
+    found, distances = nearest_features(query, rows, blocks, 6)
+    assert found.tolist() == slow_nearest(query, rows, features, 6)
+    assert found[0] == 59 and distances[0] == 0
+    whole = nearest_features(query, rows, [(0, features)], 6)
+    assert distances.tobytes() == whole[1].tobytes()
+    shifted = nearest_features(query, rows + 1000, [(first + 1000, b) for first, b in blocks], 6)
+    assert (shifted[0] - 1000).tolist() == found.tolist()
+
+
+def test_an_empty_pool_gives_an_empty_answer(path):
+    query, none = np.zeros(4, np.float32), np.empty(0, np.int64)
+    for blocks in ([], [(0, np.zeros((3, 4), np.float32))]):
+        rows, distances = nearest_features(query, none, blocks, 5)
+        assert rows.shape == distances.shape == (0,)
+        assert rows.dtype == np.int64
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_reranking_only_permutes_and_orders(data):
+    small = st.integers(-2, 2)
+    features = np.array(
+        data.draw(st.lists(st.lists(small, min_size=3, max_size=3), min_size=1)), np.float32
+    )
+    rows = np.array(sorted(data.draw(st.sets(st.integers(0, len(features) - 1)))), np.int64)
+    query = np.array(data.draw(st.lists(small, min_size=3, max_size=3)), np.float32)
+    found, distances = nearest_features(query, rows, [(0, features)], len(features))
+    assert sorted(found) == rows.tolist()
+    keys = list(zip(distances.tolist(), found.tolist(), strict=True))
+    assert keys == sorted(keys)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_query_that_is_not_finite_is_refused(bad):
+    query = np.array([0, bad], np.float32)
+    with pytest.raises(ArgumentError, match="1 of 2 values NaN or infinite"):
+        nearest_features(query, np.array([0]), [(0, np.zeros((1, 2), np.float32))], 1)
+
+
+def test_what_does_not_fit_is_refused_naming_both_shapes():
+    query, rows, block = np.zeros(2, np.float32), np.array([0]), np.zeros((1, 2), np.float32)
+    with pytest.raises(ShapeError, match=r"\(n, 3\).*float32 array of shape \(1, 2\)"):
+        nearest_features(np.zeros(3, np.float32), rows, [(0, block)], 1)
+    with pytest.raises(ShapeError, match="float64"):
+        nearest_features(query, rows, [(0, block.astype(np.float64))], 1)
+    with pytest.raises(ShapeError, match=r"\(feature_dim,\)"):
+        nearest_features(query[None], rows, [(0, block)], 1)
+    with pytest.raises(ShapeError, match=r"int64 array of rows"):
+        nearest_features(query, rows.astype(np.int32), [(0, block)], 1)
+    with pytest.raises(ArgumentError, match="ascend"):
+        nearest_features(query, np.array([0, 0]), [(0, block)], 1)
+    for stray in ([1], [-1], [0, 5]):
+        with pytest.raises(ArgumentError, match="exactly one block"):
+            nearest_features(query, np.array(stray), [(0, block)], 1)
+    for k in (0, -1, 1.5, True):
+        with pytest.raises(ArgumentError, match="k is"):
+            nearest_features(query, rows, [(0, block)], k)
