@@ -1,0 +1,56 @@
+"""Where benchmarks put what they measured, with what it takes to measure it again."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+
+FOLDER = pathlib.Path(__file__).parent / "results"
+PACKAGES = ("numpy", "keras", "tensorflow", "onnxruntime", "numba", "faiss-cpu")
+
+
+def write(name, report):
+    """Write `report` as `results/NAME.json`, with commit, machine, versions and command."""
+    path = FOLDER / f"{name}.json"
+    facts = {
+        "command": " ".join(["python", "-m", f"tests.bench.{_script()}", *sys.argv[1:]]),
+        "commit": _git("rev-parse", "HEAD"),
+        "machine": {"processor": _processor(), "cores": len(os.sched_getaffinity(0))},
+        "versions": {"python": platform.python_version(), **_versions()},
+    }
+    path.write_text(json.dumps({**facts, **report}, indent=1) + "\n", encoding="utf-8")
+    print(f"wrote {path}", file=sys.stderr)
+
+
+def read(name):
+    """What `write` wrote."""
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _script():
+    return pathlib.Path(sys.argv[0]).stem
+
+
+def _git(*arguments):
+    run = subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=FOLDER)
+    return run.stdout.strip()
+
+
+def _processor():
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":")[1].strip()
+    return platform.processor()
+
+
+def _versions():
+    installed = {}
+    for package in PACKAGES:
+        try:
+            installed[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return installed
