@@ -389,7 +389,9 @@ BACKBONES = {
             any_size=True,
             feature_dim=1280,
             map_channels=672,
-            build=_from_applications("MobileNetV3Large", "expanded_conv_12_depthwise_pad", "logits"),
+            build=_from_applications(
+                "MobileNetV3Large", "expanded_conv_12_depthwise_pad", "logits"
+            ),
             source="Howard et al. 2019, arXiv:1905.02244; keras.applications",
         ),
     )

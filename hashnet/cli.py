@@ -287,8 +287,8 @@ def _print_result(result):
 
 
 def _remove(arguments):
-    from retrieval.index import Index
     from hashnet import images
+    from retrieval.index import Index
 
     removed = Index.open(arguments.index).remove(arguments.ids)
     unknown = [id for id in arguments.ids if id not in set(removed)]
@@ -483,7 +483,10 @@ def _demo(arguments):
         num_bits=settings.num_bits,
     )
     fine = np.mean(
-        [[hit.label == label for hit in one.hits] for one, label in zip(answers, truth, strict=True)]
+        [
+            [hit.label == label for hit in one.hits]
+            for one, label in zip(answers, truth, strict=True)
+        ]
     )
     picture = out / "results.png"
     shown = range(0, len(queries), len(queries) // 10)
@@ -503,8 +506,8 @@ def _demo(arguments):
     print(
         f"{results['queries']} queries against {results['database']} images, 48 bits, trained in "
         f"{trained.minutes * 60:.0f} seconds:\n"
-        f"  mAP of the codes, whole database, tie-aware   {results['map_all_tie_aware']:.3f}\n"
-        f"  right class among 10 hits, coarse to fine     {results['precision_at_10_coarse_to_fine']:.3f}\n"
+        f"  mAP of the codes, whole database, tie-aware   {evaluation.map_all.expected:.3f}\n"
+        f"  right class among 10 hits, coarse to fine     {fine:.3f}\n"
         f"  one query, from file to hits, median          {milliseconds:.1f} ms\n"
         f"  results as a picture                          {picture}\n\n"
         "Now your own photos, no labels needed:\n"

@@ -13,10 +13,8 @@ class HashnetError(ValueError):
         way_out: str or None. What to do about it, as a sentence.
 
     Example:
-        >>> raise HashnetError("A code has whole bytes.", "num_bits=0", "Ask for 1 to 1024 bits.")
-        Traceback (most recent call last):
-        ...
-        hashnet.errors.HashnetError: A code has whole bytes. Received: num_bits=0. Ask for 1 to 1024 bits.
+        >>> print(HashnetError("A code has bits.", "num_bits=0", "Ask for 1 to 1024 bits."))
+        A code has bits. Received: num_bits=0. Ask for 1 to 1024 bits.
     """
 
     def __init__(self, rule, received=None, way_out=None):

@@ -1,8 +1,8 @@
 """The hash network: a backbone with the latent layer H between its last two layers.
 
-    image -> backbone -> F7 -> feature -> H -> latent
-                          |               |
-                          +----- or ------+--> F8 -> scores
+image -> backbone -> F7 -> feature -> H -> latent
+                      |               |
+                      +----- or ------+--> F8 -> scores
 """
 
 from dataclasses import asdict, dataclass, fields
@@ -45,9 +45,7 @@ class HashNetConfig:
     def __post_init__(self):
         backbone = backbones.known(self.backbone)
         if not _is_count(self.num_bits) or not 1 <= self.num_bits <= MAX_BITS:
-            raise ArgumentError(
-                f"A code has 1 to {MAX_BITS} bits.", f"num_bits={self.num_bits!r}"
-            )
+            raise ArgumentError(f"A code has 1 to {MAX_BITS} bits.", f"num_bits={self.num_bits!r}")
         if not _is_count(self.image_size):
             raise ArgumentError("image_size is in whole pixels.", repr(self.image_size))
         if self.scores_from not in SCORES_FROM:
@@ -73,8 +71,10 @@ class HashNetConfig:
         """The configuration that `as_json` described; a foreign one raises `BundleError`."""
         known = {field.name for field in fields(cls)}
         if not isinstance(values, dict) or set(values) != known:
-            raise BundleError("A network's description has these fields: "
-                              f"{', '.join(sorted(known))}.", repr(values)[:200])
+            raise BundleError(
+                f"A network's description has these fields: {', '.join(sorted(known))}.",
+                repr(values)[:200],
+            )
         try:
             return cls(**{**values, "classes": tuple(values["classes"])})
         except (ArgumentError, TypeError) as error:

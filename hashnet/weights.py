@@ -92,8 +92,19 @@ def read_torch(path):
         raise
     except FileNotFoundError:
         raise WeightsError("A weights file must exist.", path) from None
-    except (OSError, EOFError, KeyError, ValueError, IndexError, TypeError, AttributeError,
-            OverflowError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except (
+        OSError,
+        EOFError,
+        KeyError,
+        ValueError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
         reason = str(error) or type(error).__name__
         raise WeightsError(
             "A weights file must be a whole PyTorch checkpoint.", f"{path} ({reason})", _WAY_OUT

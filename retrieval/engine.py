@@ -61,8 +61,8 @@ class Engine:
             threshold: int or None. The pool holds the images whose code differs from the
                 query's in strictly fewer bits.
             pool: int or None. Instead of a threshold: the smallest threshold that gives a pool
-                of at least so many images. With neither, 1000, `10 * k` or a hundredth of the index, whichever
-                is most.
+                of at least so many images. With neither, 1000, `10 * k` or a hundredth of the
+                index, whichever is most.
             label: str or None. Search only images with this label.
             region: (top, left, bottom, right) in pixels of the upright query, or None. Search
                 by this part of it.

@@ -321,9 +321,7 @@ class CodeIndex:
         return distinct.grouped(self._scan.words, self._live, self.num_threads, **options)
 
     def _tabulated(self):
-        return mih.MultiIndex(
-            self._scan.words, 8 * self.code_bytes, self._live, self.num_threads
-        )
+        return mih.MultiIndex(self._scan.words, 8 * self.code_bytes, self._live, self.num_threads)
 
     def _checked_query(self, query):
         if (

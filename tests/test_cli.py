@@ -117,9 +117,7 @@ def test_wrong_arguments_end_with_status_2(arguments):
 
 
 def test_bits_and_bundle_exclude_each_other(run, photos, bundle_folder, tmp_path):
-    status, _, err = run(
-        "index", tmp_path / "i", photos, "--bundle", bundle_folder, "--bits", 8
-    )
+    status, _, err = run("index", tmp_path / "i", photos, "--bundle", bundle_folder, "--bits", 8)
     assert status == cli.WRONG_ARGUMENTS and "Received" in err
     assert not (tmp_path / "i").exists()
 

@@ -43,7 +43,9 @@ def test_a_search_follows_the_definition(engine, index, photos, threshold):
     result = engine.search(query, k=50, threshold=threshold)
     assert result.pool == len(expected) and result.threshold == threshold
     assert [(hit.id, hit.bits_apart) for hit in result.hits] == [e[:2] for e in expected]
-    np.testing.assert_allclose([hit.distance for hit in result.hits], [e[2] for e in expected], atol=1e-6)
+    np.testing.assert_allclose(
+        [hit.distance for hit in result.hits], [e[2] for e in expected], atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("label", ["checks", "stripes", "disc", "ramp"])
@@ -100,8 +102,17 @@ def test_stages_report_their_time_and_json_has_the_agreed_fields(engine, photos)
     assert list(answer["hits"][0]) == ["id", "path", "label", "bits_apart", "distance", "inliers"]
 
 
-@pytest.mark.parametrize("arguments", [{"k": 0}, {"k": 1.5}, {"threshold": -1}, {"threshold": 2.5},
-                                       {"pool": 0}, {"threshold": 3, "pool": 3}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"k": 0},
+        {"k": 1.5},
+        {"threshold": -1},
+        {"threshold": 2.5},
+        {"pool": 0},
+        {"threshold": 3, "pool": 3},
+    ],
+)
 def test_arguments_out_of_range_are_refused(engine, photos, arguments):
     with pytest.raises(ArgumentError):
         engine.search(photos / "disc/0.png", **arguments)

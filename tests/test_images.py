@@ -11,7 +11,6 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
-from tests import make_images
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -20,6 +19,7 @@ from PIL import Image
 
 from hashnet import images
 from hashnet.errors import ArgumentError, ImageError, ShapeError
+from tests import make_images
 
 PHOTO = make_images.photo()
 FORMATS = {

@@ -144,7 +144,9 @@ def test_a_missing_file_in_a_bundle_is_named(copied_bundle, name):
         bundle.load(copied_bundle).load_model()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", '{"format_version": "x"}', "[" * 99999])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", "null", '{"format_version": "x"}', "[" * 99999]
+)
 def test_a_broken_description_is_refused(copied_bundle, text):
     (copied_bundle / bundle.DESCRIPTION).write_text(text)
     with pytest.raises(BundleError):

@@ -9,7 +9,11 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ROOMS = {"hashnet", "train", "retrieval"}
-MAY_SEE = {"hashnet": {"hashnet"}, "train": {"train", "hashnet"}, "retrieval": {"retrieval", "hashnet"}}
+MAY_SEE = {
+    "hashnet": {"hashnet"},
+    "train": {"train", "hashnet"},
+    "retrieval": {"retrieval", "hashnet"},
+}
 THE_DOOR = "hashnet/cli.py"
 
 

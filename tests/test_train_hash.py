@@ -13,12 +13,12 @@ import pytest
 
 pytest.importorskip("keras")
 
-from hashnet import backbones, bundle, codes, export, metrics  # noqa: E402
-from hashnet.encoder import Encoder  # noqa: E402
-from hashnet.errors import ArgumentError, BundleError  # noqa: E402
-from tests.tiny_backbone import TINY  # noqa: E402
-from train import data, hash  # noqa: E402
-from train.config import TrainConfig  # noqa: E402
+from hashnet import backbones, bundle, codes, export, metrics
+from hashnet.encoder import Encoder
+from hashnet.errors import ArgumentError, BundleError
+from tests.tiny_backbone import TINY
+from train import data, hash
+from train.config import TrainConfig
 
 SETTINGS = TrainConfig(
     num_bits=8,
@@ -38,7 +38,7 @@ VALIDATED = dataclasses.replace(SETTINGS, validation=0.2, patience=4)
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch, request):
-    """Know the tiny backbone; write no ONNX file, which takes longest, but where it is asked for."""
+    """Know the tiny backbone; write no ONNX file, which takes longest, unless it is asked for."""
     monkeypatch.setitem(backbones.BACKBONES, "tiny", TINY)
     if "onnx" not in request.fixturenames:
         monkeypatch.setattr(export, "to_onnx", lambda model, path: path.write_bytes(b"no network"))
@@ -193,9 +193,7 @@ def interrupt_after_an_epoch(monkeypatch, colours, folder):
             hash.train(colours, folder, SETTINGS, verbose=False)
 
 
-def test_an_unfinished_training_does_not_go_on_with_other_settings(
-    tmp_path, colours, monkeypatch
-):
+def test_an_unfinished_training_does_not_go_on_with_other_settings(tmp_path, colours, monkeypatch):
     interrupt_after_an_epoch(monkeypatch, colours, tmp_path / "b")
     settings = dataclasses.replace(SETTINGS, loss="csq")
     with pytest.raises(ArgumentError, match="same settings and images.*delete that folder"):

@@ -263,9 +263,7 @@ def _checked(sources, targets, classes, problems):
         )
     without = np.flatnonzero(~targets.any(axis=1))
     if len(without):
-        raise ArgumentError(
-            "Every image has at least one class.", f"none for image {without[0]}"
-        )
+        raise ArgumentError("Every image has at least one class.", f"none for image {without[0]}")
     return LabelledImages(sources, targets, classes, list(problems))
 
 
@@ -293,9 +291,7 @@ def _from_csv(path):
         with open(path, newline="", encoding="utf-8-sig") as file:
             lines = [line for line in csv.reader(file) if line]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ArgumentError(
-            "Labels come as a CSV file in UTF-8.", f"{path}: {error}"
-        ) from error
+        raise ArgumentError("Labels come as a CSV file in UTF-8.", f"{path}: {error}") from error
     if lines and lines[0][0].strip().lower() == "path":
         lines = lines[1:]
     sources, names_of = [], []

@@ -49,7 +49,7 @@ class Trained:
 def train(
     data: str | os.PathLike | datasets.LabelledImages,
     bundle: str | os.PathLike,
-    config: TrainConfig = TrainConfig(),
+    config: TrainConfig | None = None,
     *,
     command: str = "",
     verbose: bool = True,
@@ -59,7 +59,7 @@ def train(
     Args:
         data: what `train.data.load` takes, or a `LabelledImages`.
         bundle: folder to write; must not exist, or be a bundle, which is replaced at the end.
-        config: a `TrainConfig`.
+        config: a `TrainConfig`, or None for its defaults.
         command: str. How this was called, for the bundle's origin.
         verbose: bool. Show progress on stderr and bars on stdout.
 
@@ -86,6 +86,7 @@ def train(
     """
     import keras
 
+    config = config or TrainConfig()
     began = time.monotonic()
     say = _speaker(verbose)
     target = _checked_target(bundle)

@@ -151,7 +151,12 @@ def _orthohash(num_bits, num_classes, seed):
     words = codewords(num_bits, num_classes, seed)
     source = "Hoe et al., One Loss for All: Deep Hashing, NeurIPS 2021"
     return HashLoss(
-        "orthohash", source, True, 4.0, "stopped", lambda u, targets: orthohash_loss(u, targets, words)
+        "orthohash",
+        source,
+        True,
+        4.0,
+        "stopped",
+        lambda u, targets: orthohash_loss(u, targets, words),
     )
 
 

@@ -28,9 +28,7 @@ def make_head(feature_dim, num_bits, num_classes, loss):
     """
     feature = keras.Input((feature_dim,), name="feature")
     x = layers.Rescaling(float(np.sqrt(feature_dim)), dtype="float32", name="gain")(feature)
-    hash_layer = layers.Dense(
-        num_bits, use_bias=not loss.normalised, dtype="float32", name="hash"
-    )
+    hash_layer = layers.Dense(num_bits, use_bias=not loss.normalised, dtype="float32", name="hash")
     u = hash_layer(x)  # (n, num_bits)
     if loss.normalised:
         norm = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype="float32", name="norm")

@@ -39,6 +39,7 @@ METHODS = {
 BITS = (48, 64, 128, 256)
 SEEDS = (0, 1, 2)
 POOL_SHARE = 0.05
+FIGURES = ("map_all", "recall_at_10_in_pool", "pool", "seconds")
 
 
 def compare(features_by_set, bits=BITS, seeds=SEEDS):
@@ -79,9 +80,7 @@ def compare(features_by_set, bits=BITS, seeds=SEEDS):
 
 
 def _summary(name, method, num_bits, database, queries, runs):
-    figures = dict(
-        zip(("map_all", "recall_at_10_in_pool", "pool", "seconds"), zip(*runs, strict=True))
-    )
+    figures = dict(zip(FIGURES, zip(*runs, strict=True), strict=True))
     return {
         "set": name,
         "method": method,
@@ -98,10 +97,7 @@ def _nearest(queries, database, count):
     """Find the nearest rows by feature, `(q, count)`, ties by row."""
     squares = (database.astype(np.float64) ** 2).sum(axis=1)
     return np.array(
-        [
-            np.argsort(squares - 2 * (database @ query), kind="stable")[:count]
-            for query in queries
-        ]
+        [np.argsort(squares - 2 * (database @ query), kind="stable")[:count] for query in queries]
     )
 
 
@@ -142,8 +138,9 @@ def main():
     parser.add_argument("--bits", type=int, nargs="+", default=BITS)
     arguments = parser.parse_args()
     with encoder() as network:
-        sets = dict(load(text, lambda paths: network.encode(paths).features)
-                    for text in arguments.sets)
+        sets = dict(
+            load(text, lambda paths: network.encode(paths).features) for text in arguments.sets
+        )
     rows = compare(sets, arguments.bits)
     protocol = (
         "Features are F7 of the pretrained EfficientNet-Lite0 at 224 pixels, of length 1. Every "
