@@ -146,7 +146,7 @@ def _index(arguments):
 
     if arguments.bundle and arguments.bits:
         raise ArgumentError("A bundle has its own code length.", "--bundle and --bits")
-    if os.path.lexists(arguments.index):
+    if os.path.lexists(arguments.index) and not _is_empty_folder(arguments.index):
         index = Index.open(arguments.index)
         _refuse_another_network(index, arguments)
     else:
@@ -165,6 +165,10 @@ def _index(arguments):
         f"{len(report.removed)} removed, {len(report.problems)} skipped"
     )
     return SKIPPED_SOME if report.problems else DONE
+
+
+def _is_empty_folder(path):
+    return os.path.isdir(path) and not os.listdir(path)
 
 
 def _new_index(arguments):
