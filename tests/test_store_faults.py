@@ -43,7 +43,7 @@ def batch(ids, version=0):
 
 
 def new_store(folder):
-    source = pathlib.Path(__file__).with_name("conftest.py")
+    source = pathlib.Path(__file__).with_name("fixtures.py")
     return Store.create(
         folder,
         num_bits=12,
