@@ -147,16 +147,17 @@ def _index(arguments):
     if arguments.bundle and arguments.bits:
         raise ArgumentError("A bundle has its own code length.", "--bundle and --bits")
     if os.path.lexists(arguments.index) and not _is_empty_folder(arguments.index):
-        index = Index.open(arguments.index)
+        index, known_features = Index.open(arguments.index), {}
         _refuse_another_network(index, arguments)
     else:
-        index = _new_index(arguments)
+        index, known_features = _new_index(arguments)
     with _Progress("encoding") as progress:
         report = index.update(
             arguments.images,
             label_from_folder=arguments.label_from == "folder",
             prune=arguments.prune,
             workers=arguments.workers,
+            known_features=known_features,
             progress=progress,
         )
     _name_problems(report.problems)
@@ -172,11 +173,12 @@ def _is_empty_folder(path):
 
 
 def _new_index(arguments):
+    """An empty index, and the features that are known from fitting its network."""
     from hashnet import images
     from retrieval.index import Index
 
     if arguments.bundle:
-        return Index.create(arguments.index, arguments.bundle)
+        return Index.create(arguments.index, arguments.bundle), {}
     found, problems = images.find(arguments.images)
     if not found:
         _name_problems(problems)
@@ -189,14 +191,17 @@ def _new_index(arguments):
     num_bits = unlabelled.NUM_BITS if arguments.bits is None else arguments.bits
     with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
         with _Progress("fitting codes") as progress:
-            unlabelled.fit_bundle(
+            fitted = unlabelled.fit_bundle(
                 scratch,
                 [file.path for file in found],
                 num_bits=num_bits,
                 origin={"command": "hashnet index"},
                 progress=progress,
             )
-        return Index.create(arguments.index, scratch)
+        index = Index.create(arguments.index, scratch)
+    read = [found[position] for position in fitted.positions]
+    versions = [(os.path.abspath(file.path), file.size, file.mtime_ns) for file in read]
+    return index, dict(zip(versions, fitted.features, strict=True))
 
 
 def _import_keras():

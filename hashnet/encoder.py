@@ -17,6 +17,7 @@ from hashnet import codes, images
 from hashnet.errors import BundleError, ImageError, ShapeError
 
 BATCH = 16
+ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ class Encoder:
         self.config = bundle.config
         self.fingerprint = bundle.fingerprint
         self.num_threads = num_threads or len(os.sched_getaffinity(0))
-        self._session = _session(bundle.encoder_file, self.num_threads)
+        # From bytes, a model cannot name further files to be read.
+        model = bundle.encoder_file.read_bytes()
+        self._session = _session(model, self.num_threads, bundle.encoder_file)
         _check_outputs(self._session, self.config, bundle.encoder_file)
 
     @classmethod
@@ -143,6 +146,37 @@ class Encoder:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
+    def from_features(self, output: str, features: np.ndarray) -> np.ndarray:
+        """Run only what comes after F7, on features that this network gave before.
+
+        Args:
+            output: `"latent"`, or `"scores"` where they come from the latent.
+            features: float32 `(n, feature_dim)`, each of length 1.
+
+        Returns:
+            float32 `(n, num_bits)` or `(n, num_classes)`.
+
+        Example:
+            >>> encoder = Encoder.open(bundle_folder)
+            >>> encoded = encoder.encode(["cat.png"])
+            >>> latents = encoder.from_features("latent", encoded.features)
+            >>> bool((codes.from_latent(latents) == encoded.codes).all())
+            True
+        """
+        # Only making an index and evaluating one come here: searching does without this import.
+        import onnx.utils
+
+        network = onnx.load_model_from_string(self.bundle.encoder_file.read_bytes())
+        head = onnx.utils.Extractor(network).extract_model(["feature"], [output])
+        session = _session(head.SerializeToString(), self.num_threads, self.bundle.encoder_file)
+        blocks = (
+            np.ascontiguousarray(features[start : start + ROWS_AT_ONCE], dtype=np.float32)
+            for start in range(0, len(features), ROWS_AT_ONCE)
+        )
+        empty = np.empty((0, self.config.feature_dim), np.float32)
+        answers = [session.run([output], {"feature": block})[0] for block in (*blocks, empty)]
+        return np.concatenate(answers)
+
     def _finish(self, start, group, futures):
         decoded = [future.result() for future in futures]
         positions, pixels, problems = [], [], []
@@ -194,16 +228,13 @@ def _name(source, position):
     return os.fsdecode(source) if isinstance(source, str | os.PathLike) else f"image {position}"
 
 
-def _session(path, num_threads):
+def _session(model, num_threads, path):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    with open(path, "rb") as file:
-        # From bytes, a model cannot name further files to be read.
-        model = file.read()
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own kinds have no common base

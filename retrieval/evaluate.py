@@ -626,7 +626,7 @@ def _blocks(places, size):
 def _class_scores(database, encoder, encode_database, tell):
     """float32 `(n, num_classes)` in the order of rows, or None and why not."""
     if encoder.config.scores_from == "latent":
-        return _scores_of_features(database.features, encoder.bundle.encoder_file), None
+        return encoder.from_features("scores", database.features), None
     if not encode_database:
         return None, (
             "The class scores of this network do not follow from its features as the index keeps "
@@ -643,23 +643,6 @@ def _class_scores(database, encoder, encode_database, tell):
         parts.append(part.scores)
         tell("encoding the index", int(part.positions[-1]) + 1, len(paths))
     return np.concatenate(parts), None
-
-
-def _scores_of_features(features, encoder_file):
-    """Run only H and F8 of a network, on features: float32 `(n, num_classes)`."""
-    import onnx.utils
-    import onnxruntime
-
-    network = onnx.load_model_from_string(encoder_file.read_bytes())
-    head = onnx.utils.Extractor(network).extract_model(["feature"], ["scores"])
-    session = onnxruntime.InferenceSession(
-        head.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    blocks = (
-        np.asarray(features[start : start + _ROWS_AT_ONCE], np.float32)
-        for start in range(0, len(features), _ROWS_AT_ONCE)
-    )
-    return np.concatenate([session.run(["scores"], {"feature": block})[0] for block in blocks])
 
 
 def _same_class(query_scores, item_scores):

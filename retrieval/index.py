@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hashnet import bundle as bundles
-from hashnet import images
+from hashnet import codes, images
 from hashnet.encoder import Encoder
 from hashnet.errors import ArgumentError, FingerprintError, StoreError
 from retrieval.store import Item, Store
@@ -140,6 +140,7 @@ class Index:
         label_from_folder: bool = False,
         prune: bool = False,
         workers: int | None = None,
+        known_features: Mapping | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> UpdateReport:
         """Make the index follow files and folders; only new and changed files are encoded.
@@ -153,6 +154,9 @@ class Index:
             label_from_folder: bool. Label each image with the first folder below its root.
             prune: bool. Also drop the images under `paths` whose files have vanished.
             workers: int or None. Decoding threads.
+            known_features: dict of (absolute path, size, mtime_ns) to feature, float32
+                `(feature_dim,)`, or None. Features that this index's network has given these
+                very files before, and need not give again.
             progress: called with images done and images to do, in this run.
 
         Returns:
@@ -190,8 +194,12 @@ class Index:
                 if progress:
                     progress(num_done, len(todo))
 
-            sources = [item.path for item in todo]
-            _, unreadable = self._encode_into(writer, todo, sources, workers, step)
+            known_features = known_features or {}
+            known = [item for item in todo if _version(item) in known_features]
+            self._add_known(writer, known, known_features, step)
+            rest = [item for item in todo if _version(item) not in known_features]
+            sources = [item.path for item in rest]
+            _, unreadable = self._encode_into(writer, rest, sources, workers, step)
             failed = {problem.path for problem in unreadable}
             # What was a good image once and is none now must not be found any more.
             writer.remove(changed & failed)
@@ -207,6 +215,15 @@ class Index:
         """Remove images by id; returns the list of those that were there."""
         with self.store.writer() as writer:
             return writer.remove(list(ids))
+
+    def _add_known(self, writer, items, known_features, progress):
+        """Commit items whose features are known, with the codes that H gives for them."""
+        for start in range(0, len(items), COMMIT_ITEMS):
+            part = items[start : start + COMMIT_ITEMS]
+            features = np.stack([known_features[_version(item)] for item in part])
+            latents = self.encoder.from_features("latent", features)
+            writer.add(part, codes.from_latent(latents), features)
+            progress(len(part))
 
     def _encode_into(self, writer, items, sources, workers, progress):
         """Encode `sources` and commit them piece by piece; returns (number done, problems)."""
@@ -240,9 +257,9 @@ class Index:
     def info(self) -> dict:
         """What the index holds, as `hashnet info --json` prints it."""
         with self.store.snapshot() as snapshot:
-            codes, names = snapshot.labels()
+            places, names = snapshot.labels()
             num_items, num_rows = snapshot.num_items, snapshot.num_rows
-        counts = np.bincount(codes[codes >= 0], minlength=len(names))
+        counts = np.bincount(places[places >= 0], minlength=len(names))
         config = self.encoder.config
         return {
             "folder": str(self.store.folder),
@@ -263,6 +280,11 @@ class Index:
         }
 
 
+def _version(item):
+    """What tells a file apart from the same file before it was changed."""
+    return item.path, item.size, item.mtime_ns
+
+
 def _carried_bundle(store):
     if store.encoder_folder is None:
         raise StoreError("An index carries its encoder.", f"none in {store.folder}")
@@ -278,9 +300,9 @@ def _carried_bundle(store):
 
 def _relabelled(snapshot, items: Sequence[Item]) -> list:
     """Those of `items` whose label in the snapshot is another."""
-    codes, names = snapshot.labels()
+    places, names = snapshot.labels()
     rows = snapshot.rows([item.id for item in items]) if items else []
-    labels = [names[codes[row]] if codes[row] >= 0 else None for row in rows]
+    labels = [names[places[row]] if places[row] >= 0 else None for row in rows]
     return [item for item, label in zip(items, labels, strict=True) if item.label != label]
 
 

@@ -670,10 +670,8 @@ def test_photos_of_one_pattern_find_each_other(photo_index, photos):
 
 
 def test_class_scores_follow_from_the_features_that_the_index_keeps(photo_index, photos):
-    from retrieval.evaluate import _scores_of_features
-
     encoded = photo_index.encoder.encode(sorted(photos.rglob("*.png")))
-    scores = _scores_of_features(encoded.features, photo_index.encoder.bundle.encoder_file)
+    scores = photo_index.encoder.from_features("scores", encoded.features)
     assert scores == pytest.approx(encoded.scores, abs=1e-5)
 
 

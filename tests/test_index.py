@@ -83,6 +83,24 @@ def test_new_changed_and_vanished_files(index, folder):
     assert held[str(folder / "stripes/0.png")][1] == held[str(folder / "ramp/0.png")][1]
 
 
+def test_known_features_are_taken_for_the_very_same_files_only(index, folder, monkeypatch):
+    index.update([folder])
+    before = contents(index)
+    known = {}
+    for path in folder.rglob("*.png"):
+        feature = np.frombuffer(before[str(path)][2], np.float32)
+        known[str(path), path.stat().st_size, path.stat().st_mtime_ns] = feature
+    index.remove(list(before))
+    os.utime(folder / "disc/0.png", ns=(1, 1))
+    read = []
+    pixels = Encoder._pixels
+    monkeypatch.setattr(Encoder, "_pixels", lambda self, s: read.append(s) or pixels(self, s))
+    assert counts(index.update([folder], known_features=known)) == (24, 0, 0, 0)
+    assert read == [str(folder / "disc/0.png")]
+    after = contents(index)
+    assert {id: row[1] for id, row in after.items()} == {id: row[1] for id, row in before.items()}
+
+
 def test_pruning_touches_only_what_lay_below_the_folder_given(index, folder, tmp_path):
     index.update([folder])
     shutil.rmtree(folder / "disc")

@@ -12,13 +12,17 @@ from train import label_free, unlabelled
 @pytest.mark.slow
 def test_codes_keep_photos_of_a_kind_together_and_come_out_the_same_again(photos, tmp_path):
     paths = sorted(photos.rglob("*.png"))
-    bundles = [
+    paths.insert(5, tmp_path / "missing.png")
+    fits = [
         unlabelled.fit_bundle(tmp_path / name, paths, num_bits=48, seed=3) for name in ("a", "b")
     ]
-    assert bundles[0].origin["codes"] == "label-free"
-    assert bundles[0].origin["fitted_to"] == 24
-    first, second = (Encoder(bundle).encode(paths) for bundle in bundles)
+    assert fits[0].bundle.origin["codes"] == "label-free"
+    assert fits[0].bundle.origin["fitted_to"] == 24
+    first, second = (Encoder(fitted.bundle).encode(paths) for fitted in fits)
     np.testing.assert_array_equal(first.codes, second.codes)
+    np.testing.assert_array_equal(first.positions, fits[0].positions)
+    np.testing.assert_allclose(first.features, fits[0].features, atol=1e-6)
+    del paths[5]
     bits = codes.unpack(first.codes, 48)
     apart = (bits[:, None] != bits[None]).sum(axis=2)
     kinds = np.array([path.parent.name for path in paths])
@@ -35,12 +39,11 @@ def test_no_readable_photo_is_an_error_with_the_reason(tmp_path):
 
 
 def test_a_large_collection_is_sampled_by_its_seed():
-    everything = [str(number) for number in range(10_000)]
-    sample = unlabelled._sample(everything, 7)
-    assert len(set(sample)) == unlabelled.SAMPLE
-    assert sample == sorted(sample, key=int) == unlabelled._sample(everything, 7)
-    assert sample != unlabelled._sample(everything, 8)
-    assert unlabelled._sample(everything[:10], 7) == everything[:10]
+    sample = unlabelled._sample(50_000, 7)
+    assert len(set(sample)) == unlabelled.SAMPLE and (np.diff(sample) > 0).all()
+    np.testing.assert_array_equal(sample, unlabelled._sample(50_000, 7))
+    assert (sample != unlabelled._sample(50_000, 8)).any()
+    assert unlabelled._sample(10, 7).tolist() == list(range(10))
 
 
 def test_the_shipped_prior_has_features_of_length_one():

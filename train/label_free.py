@@ -32,11 +32,13 @@ References:
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from hashnet import codes
 from hashnet.errors import ArgumentError, ShapeError
@@ -92,6 +94,21 @@ class _View(NamedTuple):
     weight: float  # in the loss; all weights sum to 1
 
 
+def _on_one_thread(method):
+    """Sums in another order differ in their last bits; one thread gives every machine one answer.
+
+    It is no slower either: the matrices are small, and threads that wait for each other spin.
+    """
+
+    @functools.wraps(method)
+    def wrapped(*arguments, **options):
+        with threadpool_limits(1):
+            return method(*arguments, **options)
+
+    return wrapped
+
+
+@_on_one_thread
 def fit(
     features: np.ndarray, num_bits: int, *, prior: np.ndarray | None = None, seed: int = 0
 ) -> HashWeights:
@@ -137,6 +154,7 @@ def fit(
     return space.fold(kernel / scale, bias)
 
 
+@_on_one_thread
 def itq(features: np.ndarray, num_bits: int, *, seed: int = 0) -> HashWeights:
     """Rotate the principal components to where cutting them at zero changes them least.
 
@@ -167,6 +185,7 @@ def itq(features: np.ndarray, num_bits: int, *, seed: int = 0) -> HashWeights:
     return space.fold(kernel, np.zeros(num_bits))
 
 
+@_on_one_thread
 def pca_sign(features: np.ndarray, num_bits: int, *, seed: int = 0) -> HashWeights:
     """Cut each of the first `num_bits` principal components at the mean.
 

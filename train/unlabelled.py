@@ -3,9 +3,9 @@
 import pathlib
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from hashnet import backbones, bundle, model
 from hashnet.encoder import Encoder
@@ -14,7 +14,22 @@ from train import label_free
 
 # Measured by tests/bench/label_free.py: longer codes gain little.
 NUM_BITS = 128
-SAMPLE = 4096
+SAMPLE = label_free.MAX_ITEMS
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What `fit_bundle` made, and what it computed on the way.
+
+    Attributes:
+        bundle: the `hashnet.bundle.Bundle`.
+        positions: int64 `(n,)`. Which of the images given were read for the fit, ascending.
+        features: float32 `(n, feature_dim)`. Theirs, which need not be computed again.
+    """
+
+    bundle: bundle.Bundle
+    positions: np.ndarray
+    features: np.ndarray
 
 
 def fit_bundle(
@@ -27,7 +42,7 @@ def fit_bundle(
     seed: int = 0,
     origin: dict | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> bundle.Bundle:
+) -> Fitted:
     """Fit H to a collection of unlabelled photos and save the network as a bundle.
 
     H learns from the collection's own features alone; see `train.label_free`. The backbone and
@@ -35,8 +50,8 @@ def fit_bundle(
 
     Args:
         folder: str or path-like, where the bundle goes.
-        sources: images as for `hashnet.encoder.Encoder.encode`; of more than 4,096 a seeded
-            sample is used.
+        sources: images as for `hashnet.encoder.Encoder.encode`; of more than 10,000 a
+            seeded sample is used.
         num_bits: int, 1 to 1024.
         backbone: str, one of `hashnet.backbones.BACKBONES`.
         weights: as for `hashnet.backbones.create`.
@@ -45,7 +60,7 @@ def fit_bundle(
         progress: called with images done and images to do.
 
     Returns:
-        The `hashnet.bundle.Bundle`.
+        A `Fitted`.
 
     Raises:
         ImageError: none of the images can be read.
@@ -57,13 +72,15 @@ def fit_bundle(
         classes=backbones.imagenet_classes(),
         scores_from="feature",
     )
-    sample = _sample(sources, seed)
+    sources = list(sources)
+    sample = _sample(len(sources), seed)
     network = model.build(config, weights=weights)
     with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
         start = bundle.save(scratch, network, config, origin={})
-        features, num_done, problem = [], 0, None
-        for part in Encoder(start).stream(sample):
+        features, positions, num_done, problem = [], [], 0, None
+        for part in Encoder(start).stream(sources[place] for place in sample):
             features.append(part.features)
+            positions.append(sample[part.positions])
             problem = problem or next(iter(part.problems), None)
             num_done += len(part) + len(part.problems)
             if progress:
@@ -72,9 +89,7 @@ def fit_bundle(
     if not len(features):
         reason = f"{len(sample)} images, the first: {problem.reason}" if problem else "no images"
         raise ImageError("Codes are fitted to at least one readable image.", reason)
-    # Sums in another order differ in their last bits; one thread gives every machine one answer.
-    with threadpool_limits(1):
-        hash_weights = label_free.fit(features, num_bits, prior=_prior(backbone), seed=seed)
+    hash_weights = label_free.fit(features, num_bits, prior=_prior(backbone), seed=seed)
     network.get_layer("latent").set_weights([hash_weights.kernel, hash_weights.bias])
     origin = {
         **(origin or {}),
@@ -82,7 +97,8 @@ def fit_bundle(
         "fitted_to": len(features),
         "seed": seed,
     }
-    return bundle.save(folder, network, config, origin=origin)
+    saved = bundle.save(folder, network, config, origin=origin)
+    return Fitted(saved, np.concatenate(positions), features)
 
 
 def _prior(backbone):
@@ -98,9 +114,9 @@ def _prior(backbone):
     return (features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32)
 
 
-def _sample(sources, seed):
-    sources = list(sources)
-    if len(sources) <= SAMPLE:
-        return sources
-    places = np.random.default_rng(seed).choice(len(sources), SAMPLE, replace=False)
-    return [sources[place] for place in np.sort(places)]
+def _sample(num_sources, seed):
+    """int64 places of the images to fit to, ascending."""
+    if num_sources <= SAMPLE:
+        return np.arange(num_sources)
+    chosen = np.random.default_rng(seed).choice(num_sources, SAMPLE, replace=False)
+    return np.sort(chosen)
