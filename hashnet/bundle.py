@@ -13,6 +13,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import warnings
 from dataclasses import dataclass
 
 from hashnet.errors import BundleError
@@ -64,7 +65,10 @@ class Bundle:
         _verify(self.folder / MODEL, _read_description(self.folder)["sha256"][MODEL])
         model = build(self.config, weights=None)
         try:
-            model.load_weights(self.folder / MODEL)
+            with warnings.catch_warnings():
+                # Keras names containers that hold nothing of their own; what is missing it raises.
+                warnings.simplefilter("ignore")
+                model.load_weights(self.folder / MODEL)
         except Exception as error:  # h5py and keras raise as many kinds as a file can be broken
             raise BundleError(
                 "A bundle's weights must fit its description.",

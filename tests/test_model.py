@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hashnet import bundle, model
+from hashnet.encoder import Encoder
 from hashnet.errors import ArgumentError, BundleError, ShapeError, UnknownNameError
 
 RNG = np.random.default_rng(0)
@@ -89,6 +90,18 @@ def test_a_bundle_gives_the_same_network_in_a_new_process(small_network, bundle_
     stored = np.load(tmp_path / "out.npz")
     for name, value in network(PIXELS).items():
         np.testing.assert_allclose(stored[name], value, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["mobilenet_v3_large", "resnet50"])
+def test_a_backbone_of_keras_applications_survives_its_bundle(backbone, tmp_path):
+    config = model.HashNetConfig(backbone=backbone, image_size=64, num_bits=16, classes=("a", "b"))
+    network = model.build(config, weights=None)
+    loaded = bundle.save(tmp_path / "bundle", network, config, origin={}).load_model()
+    encoded = Encoder.open(tmp_path / "bundle").encode(list(PIXELS))
+    for name, value in network(PIXELS).items():
+        np.testing.assert_allclose(loaded(PIXELS)[name], value, atol=1e-6)
+    np.testing.assert_allclose(encoded.latents, network(PIXELS)["latent"], atol=1e-5)
 
 
 def test_any_keras_user_can_open_the_model_file(bundle_folder, small_network):
