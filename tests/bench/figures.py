@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 
@@ -16,7 +17,7 @@ def write(name, report):
     """Write `report` as `results/NAME.json`, with commit, machine, versions and command."""
     path = FOLDER / f"{name}.json"
     facts = {
-        "command": " ".join(["python", "-m", f"tests.bench.{_script()}", *sys.argv[1:]]),
+        "command": " ".join(["python", "-m", f"tests.bench.{_script()}", *_portable(sys.argv[1:])]),
         "commit": _git("rev-parse", "HEAD"),
         "machine": {"processor": _processor(), "cores": len(os.sched_getaffinity(0))},
         "versions": {"python": platform.python_version(), **_versions()},
@@ -32,6 +33,11 @@ def read(name):
 
 def _script():
     return pathlib.Path(sys.argv[0]).stem
+
+
+def _portable(arguments):
+    """The arguments with no more of a path than tells data sets apart."""
+    return [re.sub(r"/[^\s:,=]*/([^/\s:,]+/[^/\s:,]+)", r"\1", argument) for argument in arguments]
 
 
 def _git(*arguments):

@@ -34,22 +34,49 @@ def label_free(results):
             yield f"| {dataset} | {name} | {' | '.join(texts)} |"
 
 
-TABLES = {"label_free": label_free}
+def trained(runs):
+    """Networks trained on labels, by the protocol of the paper."""
+    yield "### Codes from labels"
+    yield ""
+    yield (
+        "Test images as queries, training images as database, codes alone. The paper reaches "
+        "mAP@1000 .897 and SSDH mAP .913 on CIFAR-10 with 48 bits. A database that was trained on "
+        "rewards memorising, so the class the network names, taken as a code, stands beside."
+    )
+    yield ""
+    yield (
+        "| recipe | bits | pixels | minutes | mAP, tie-aware | mAP@1000 | class id as code "
+        "| right class |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
+    for name, run in runs.items():
+        settings = run["training"]
+        yield (
+            f"| {name} | {run['bits']} | {settings['image_size']} | {run['training_minutes']:.0f} "
+            f"| {run['map_all']:.3f} | {run['map_at_1000']:.3f} "
+            f"| {run['baselines']['class_id_as_code']:.3f} | {run['class_accuracy']:.3f} |"
+        )
+
+
+def _origin(results):
+    machine = results["machine"]
+    return f"(`{results['command']}`, {machine['processor']}, {machine['cores']} cores.)"
 
 
 def renewed(text):
     """README's text with the tables made anew."""
     head, rest = text.split(BEGIN)
     _, tail = rest.split(END)
-    parts = []
-    for name, table in TABLES.items():
-        if not (figures.FOLDER / f"{name}.json").exists():
-            continue
-        results = figures.read(name)
-        machine = results["machine"]
-        origin = f"`{results['command']}`, {machine['processor']}, {machine['cores']} cores"
-        parts += [*table(results), "", f"({origin}.)", ""]
-    return head + BEGIN + "\n".join(parts) + END + tail
+    lines = []
+    paths = sorted(figures.FOLDER.glob("train_*.json"))
+    runs = {path.stem.removeprefix("train_"): figures.read(path.stem) for path in paths}
+    runs = {name: run for name, run in runs.items() if "training_minutes" in run}
+    if runs:
+        lines += [*trained(runs), "", _origin(next(iter(runs.values()))), ""]
+    if (figures.FOLDER / "label_free.json").exists():
+        results = figures.read("label_free")
+        lines += [*label_free(results), "", _origin(results), ""]
+    return head + BEGIN + "\n".join(lines) + END + tail
 
 
 if __name__ == "__main__":
