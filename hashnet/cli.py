@@ -7,9 +7,11 @@ so that `hashnet search` does not wait for what only training needs.
 
 import argparse
 import dataclasses
+import inspect
 import json
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import sys
@@ -570,10 +572,11 @@ def _train_arguments(sub):
         "schedule": config.SCHEDULES,
         "precision": config.PRECISIONS,
     }
+    meanings = _meanings(config.TrainConfig)
     for name, field in _train_fields().items():
         flag = "--bits" if name == "num_bits" else "--" + name.replace("_", "-")
         # Defaults stay with the dataclass, so that a recipe's value is not covered by them.
-        options = {"dest": name, "default": None, "help": f"default: {field.default!r}"}
+        options = {"dest": name, "default": None, "help": f"{meanings[name]} ({field.default!r})"}
         if field.default is True or field.default is False:
             options["action"] = argparse.BooleanOptionalAction
         elif isinstance(field.default, tuple):
@@ -582,6 +585,13 @@ def _train_arguments(sub):
             options.update(type=type(field.default), choices=choices.get(name))
             options["metavar"] = None if name in choices else name.split("_")[-1].upper()
         sub.add_argument(flag, **options)
+
+
+def _meanings(dataclass):
+    """dict of field to what the docstring says of it, as argparse takes text."""
+    attributes = inspect.getdoc(dataclass).split("Attributes:\n")[1].split("\n\n")[0]
+    entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", attributes, re.MULTILINE)
+    return {name: " ".join(text.split()).replace("%", "%%") for name, text in entries}
 
 
 def _names(text):
