@@ -76,7 +76,7 @@ def map_of(code, labelled):
 
 @pytest.mark.parametrize("loss", ["paper", "ssdh", "csq", "orthohash", "greedyhash"])
 def test_every_loss_learns_to_tell_colours_apart(tmp_path, colours, loss):
-    settings = dataclasses.replace(SETTINGS, loss=loss, head_epochs=40, epochs=0, head_rate=0.1)
+    settings = dataclasses.replace(SETTINGS, loss=loss, head_epochs=25, epochs=0, head_rate=0.1)
     trained = hash.train(colours, tmp_path / "b", settings, verbose=False)
     network = trained.bundle.load_model()
     latent = network.predict(colours.sources.astype("float32"), verbose=0)["latent"]
@@ -232,6 +232,23 @@ def test_without_phase_2_the_backbone_stays_and_a_new_code_can_start_from_it(tmp
         assert same(of_long.get_layer(name).get_weights(), of_short.get_layer(name).get_weights())
 
 
+@pytest.mark.parametrize("freeze_bn", [True, False])
+def test_batch_normalisation_learns_only_where_it_is_asked_to(tmp_path, colours, freeze_bn):
+    first = hash.train(
+        colours, tmp_path / "a", dataclasses.replace(SETTINGS, epochs=0), verbose=False
+    )
+    settings = dataclasses.replace(
+        SETTINGS, freeze_bn=freeze_bn, start_from=str(tmp_path / "a"), epochs=1
+    )
+    second = hash.train(colours, tmp_path / "b", settings, verbose=False)
+    before, after = (one.bundle.load_model() for one in (first, second))
+    layers = {
+        name: same(before.get_layer(name).get_weights(), after.get_layer(name).get_weights())
+        for name in ("conv", "bn")
+    }
+    assert layers == {"conv": False, "bn": freeze_bn}
+
+
 def test_starting_from_a_bundle_of_another_backbone_is_refused(tmp_path, colours):
     hash.train(colours, tmp_path / "a", SETTINGS, verbose=False)
     settings = dataclasses.replace(
@@ -248,14 +265,13 @@ def test_held_out_classes_are_not_learned(tmp_path, colours):
     assert trained.bundle.origin["images"] == 32
 
 
-def test_several_labels_for_an_image_work_for_every_loss(tmp_path, colours):
+def test_images_with_several_labels_are_learned(tmp_path, colours):
     targets = colours.targets.copy()
     targets[::4, 0] = True
     several = data.from_arrays(colours.sources, targets, colours.classes)
-    for loss in ("csq", "orthohash", "paper"):
-        settings = dataclasses.replace(SETTINGS, loss=loss, epochs=1, validation=0.2)
-        trained = hash.train(several, tmp_path / loss, settings, verbose=False)
-        assert trained.history[-1]["validation_map"] > 0.3
+    settings = dataclasses.replace(SETTINGS, head_epochs=20, epochs=1, validation=0.2)
+    trained = hash.train(several, tmp_path / "b", settings, verbose=False)
+    assert trained.history[-1]["validation_map"] > 0.6
 
 
 def test_one_image_in_a_class_is_enough_to_train(tmp_path, colours):
@@ -334,7 +350,15 @@ def test_a_mixed_precision_training_gives_a_float32_bundle(tmp_path, colours):
 JAX_PROGRAM = """
 import os, sys
 os.environ["KERAS_BACKEND"] = "jax"
-sys.modules["tensorflow"] = None  # any import of it fails
+
+
+class NoTensorFlow:
+    def find_spec(self, name, *_):
+        if name == "tensorflow":
+            raise ImportError("no TensorFlow here")
+
+
+sys.meta_path.insert(0, NoTensorFlow())
 import numpy as np
 from hashnet import backbones, bundle, errors, model
 from tests.tiny_backbone import TINY

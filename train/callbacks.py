@@ -31,7 +31,7 @@ class AfterEpoch(keras.callbacks.Callback):
         row = {"phase": state.phase, "epoch": epoch + 1, "loss": float(logs["loss"])}
         if self.validation is not None:
             row["validation_map"] = self._measure()
-            self.say(f"validation mAP {row['validation_map']:.4f}")
+        self.say(", ".join(f"{name} {round(value, 4)}" for name, value in row.items()))
         state.history.append(row)
         state.epoch = epoch + 1
         if self.patience:
@@ -42,7 +42,7 @@ class AfterEpoch(keras.callbacks.Callback):
 
     def _measure(self):
         inputs, labels = self.validation
-        u = self.model.predict(inputs, batch_size=256, verbose=0)["u"]
+        u = self.model.predict(inputs, batch_size=64, verbose=0)["u"]
         code = codes.pack(np.asarray(u) >= 0)
         result = metrics.evaluate_codes(
             code, labels, code, labels, num_bits=u.shape[1], exclude_self=True

@@ -135,7 +135,7 @@ def train(
     minutes = (time.monotonic() - began) / 60
     origin = {
         "command": command,
-        "training": config.as_json(),
+        "training": replace(config, logs="", tensorboard=False).as_json(),
         "images": len(shown),
         "history": state.history,
         "minutes": round(minutes, 2),
@@ -174,21 +174,26 @@ def _two_phases(network, pixels, targets, apart, config, state, say, verbose):
     from train import losses
     from train import network as networks
 
-    features_of = networks.feature_part(network)
-    feature_dim, num_classes = features_of.output.shape[-1], targets.shape[1]
+    feature_dim, num_classes = network.output["feature"].shape[-1], targets.shape[1]
     loss = losses.create(config.loss, config.num_bits, num_classes, config.seed)
     head = networks.make_head(feature_dim, config.num_bits, num_classes, loss)
+
+    def features(images):
+        part = networks.feature_part(network)
+        return part.predict(images, batch_size=64, verbose=0)
 
     if state.phase == 1:
         if config.head_epochs:
             say("phase 1: H and F8 on features of the backbone as it is")
-            features = _predict(features_of, pixels)
-            validation = apart and (_predict(features_of, apart.sources), apart.labels)
+            inputs = features(pixels)
+            validation = apart and (features(apart.sources), apart.labels)
             rate, epochs = config.head_rate, config.head_epochs
-            _fit(head, features, targets, validation, epochs, rate, config, state, say, verbose)
+            _fit(head, inputs, targets, validation, epochs, rate, config, state, say, verbose)
         state.begin(2)
     if config.epochs:
         say("phase 2: the whole network")
+        if config.freeze_bn:
+            networks.freeze_batch_norm(network)
         whole = networks.make_whole(network, head, config)
         validation = apart and (apart.sources, apart.labels)
         rate, epochs = config.rate, config.epochs
@@ -218,7 +223,6 @@ def _fit(model, inputs, targets, validation, epochs, rate, config, state, say, v
         callbacks = [AfterEpoch(state, validation, config.patience, logs, say)]
         if config.tensorboard:
             callbacks.append(keras.callbacks.TensorBoard(logs / f"phase{state.phase}"))
-        say(f"epoch {state.epoch + 1} of {epochs}")
         # One epoch a call: Keras looks into a dataset ahead of time and would shuffle it once
         # more. And Keras writes its bars to stdout, which is for answers.
         with contextlib.redirect_stdout(sys.stderr):
@@ -228,7 +232,7 @@ def _fit(model, inputs, targets, validation, epochs, rate, config, state, say, v
                 epochs=state.epoch + 1,
                 shuffle=False,
                 callbacks=callbacks,
-                verbose=0 if not verbose else 1 if sys.stderr.isatty() else 2,
+                verbose=1 if verbose and sys.stderr.isatty() else 0,
             )
     if config.patience:
         state.restore_best(model)
@@ -254,10 +258,6 @@ def _optimizer(config, rate, steps):
         optimizer = optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
-
-
-def _predict(model, inputs):
-    return model.predict(inputs, batch_size=64, verbose=0)
 
 
 def _network(kept, config):

@@ -77,6 +77,19 @@ def feature_part(network):
     return keras.Model(network.input, network.output["feature"], name="features")
 
 
+def freeze_batch_norm(model):
+    """Let the backbone's batch normalisation work as it does when encoding, and learn nothing.
+
+    The statistics it was pretrained with then hold throughout. With those of each batch, the
+    features that phase 1 learned from change at once, and a short training does not recover.
+    """
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            freeze_batch_norm(layer)
+        elif isinstance(layer, layers.BatchNormalization):
+            layer.trainable = False
+
+
 def fold(head, network):
     """Write the trained head into the hash network's H and F8.
 

@@ -1,15 +1,13 @@
 """How good are the codes of a trained bundle? Encode, rank, score, and write a JSON file.
 
-    python tests/bench/train_evaluate.py BUNDLE DATABASE QUERIES OUT.json
+    python -m tests.bench.train_evaluate BUNDLE DATABASE QUERIES
 
-DATABASE and QUERIES are what `hashnet train` takes. Encoding runs the bundle's ONNX file.
+DATABASE and QUERIES are what `hashnet train` takes. Encoding runs the bundle's ONNX file. The
+result is named after the bundle's folder.
 """
 
 import argparse
-import json
 import pathlib
-import platform
-import subprocess
 import sys
 import time
 
@@ -18,6 +16,7 @@ import numpy as np
 from hashnet import bundle as bundles
 from hashnet import metrics
 from hashnet.encoder import Encoder
+from tests.bench import figures
 from train import data
 
 FLOAT_QUERIES = 1000
@@ -28,7 +27,6 @@ def main():
     parser.add_argument("bundle")
     parser.add_argument("database")
     parser.add_argument("queries")
-    parser.add_argument("out", type=pathlib.Path)
     options = parser.parse_args()
 
     encoder = Encoder(bundles.load(options.bundle))
@@ -43,11 +41,10 @@ def main():
     origin = encoder.bundle.origin
     report = {
         "question": "How good are the codes of this bundle?",
-        "command": origin["command"],
         "protocol": f"{len(queries)} queries that training never saw, ranked against "
         f"{len(items)} images by bits apart; relevant: same class. map_all is tie-aware, over "
         "the whole database; map_at_1000 is divided by what was found among the first 1000, "
-        "ties by row, as Lin et al. 2015 do.",
+        "ties by row of the database shuffled with seed 0, as the list of Lin et al. 2015 is.",
         "bits": num_bits,
         **result.as_json(),
         "baselines": baselines(queries, query_labels, items, item_labels),
@@ -55,19 +52,21 @@ def main():
             (np.array(encoder.config.classes)[queries.scores.argmax(1)] == query_labels).mean()
         ),
         "bit_balance": [round(float(share), 3) for share in (items.latents >= 0.5).mean(axis=0)],
+        "training_command": origin["command"],
         "training_minutes": origin["minutes"],
-        "training": origin["training"],
+        "training": {k: v for k, v in origin["training"].items() if k != "logs"},
         "history": origin["history"],
         "encoding_images_per_second": round((len(items) + len(queries)) / seconds),
-        **surroundings(),
     }
-    options.out.write_text(json.dumps(report, indent=1) + "\n")
-    print(f"{options.out}: mAP {report['map_all']:.4f}, mAP@1000 {report['map_at_1000']:.4f}")
+    name = pathlib.Path(options.bundle).name
+    figures.write(f"train_{name}", report)
+    print(f"{name}: mAP {report['map_all']:.4f}, mAP@1000 {report['map_at_1000']:.4f}")
 
 
 def encode(encoder, path):
-    """Encode what lies there; images that cannot be read are left out."""
+    """Encode what lies there, shuffled, as ties by row would favour some classes else."""
     labelled = data.load(path)
+    labelled = labelled.rows(np.random.default_rng(0).permutation(len(labelled)))
     encoded = encoder.encode(list(labelled.sources))
     return encoded, labelled.labels[encoded.positions]
 
@@ -87,35 +86,6 @@ def baselines(queries, query_labels, items, item_labels):
     return {
         "class_id_as_code": by_class.map_all.expected,
         f"float_f7_without_hashing_{len(some)}_queries": by_feature.map_all.expected,
-    }
-
-
-def surroundings():
-    """Commit, machine and versions."""
-    import keras
-    import onnxruntime
-
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"],
-        cwd=pathlib.Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
-    cpu = [
-        line.split(":")[1].strip()
-        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return {
-        "commit": commit,
-        "machine": f"{cpu[0]}, {len(cpu)} cores, shared with other work",
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "keras": keras.__version__,
-            "onnxruntime": onnxruntime.__version__,
-        },
     }
 
 

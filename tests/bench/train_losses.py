@@ -1,42 +1,40 @@
 """Which loss makes the best codes? All five on one backbone, one schedule, one run.
 
-    python tests/bench/train_losses.py TRAIN QUERIES OUT.json
+    python -m tests.bench.train_losses TRAIN QUERIES
 
 Phase 1 only: H and F8 learn on frozen features of the pretrained backbone, so that nothing but
 the loss differs. Database: TRAIN; each query is ranked against all of it.
 """
 
 import argparse
-import json
-import pathlib
 import sys
 import tempfile
 
 import numpy as np
-from train_evaluate import surroundings
 
 from hashnet import codes, metrics
+from tests.bench import figures
 from train import config, data, hash
-
-BITS = (12, 48)
-SEEDS = (0, 1, 2)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("train")
     parser.add_argument("queries")
-    parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--bits", type=int, nargs="+", default=[12, 48])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
 
     size = options.image_size
     database, queries = (data.load(p).decoded(size) for p in (options.train, options.queries))
     rows = []
-    for num_bits in BITS:
+    for num_bits in options.bits:
         for loss in config.LOSSES:
-            scores = [score(database, queries, num_bits, loss, seed, options) for seed in SEEDS]
+            scores = [
+                score(database, queries, num_bits, loss, seed, options) for seed in options.seeds
+            ]
             rows.append(
                 {
                     "loss": loss,
@@ -52,11 +50,10 @@ def main():
         f"training images, {len(database.classes)} classes. H and F8 only, on frozen features of "
         f"the pretrained EfficientNet-Lite0 at {size} pixels, {options.epochs} epochs, AdamW, "
         "cosine schedule, the same for every loss. map_all: tie-aware, over the whole database, "
-        f"median of seeds {SEEDS}.",
+        f"median of seeds {options.seeds}.",
         "rows": rows,
-        **surroundings(),
     }
-    options.out.write_text(json.dumps(report, indent=1) + "\n")
+    figures.write("train_losses", report)
 
 
 def score(database, queries, num_bits, loss, seed, options):
