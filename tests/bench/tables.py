@@ -58,6 +58,20 @@ def trained(runs):
         )
 
 
+def losses(results):
+    """The five losses, everything else equal."""
+    yield "### Five losses"
+    yield ""
+    yield f"{results['protocol']}"
+    yield ""
+    lengths = sorted({row["bits"] for row in results["rows"]})
+    yield f"| loss | {' | '.join(f'{bits} bits' for bits in lengths)} |"
+    yield "|---|" + "---|" * len(lengths)
+    cells = {(row["loss"], row["bits"]): row["map_all_median"] for row in results["rows"]}
+    for loss in dict.fromkeys(row["loss"] for row in results["rows"]):
+        yield f"| {loss} | {' | '.join(f'{cells[loss, bits]:.3f}' for bits in lengths)} |"
+
+
 def _origin(results):
     machine = results["machine"]
     return f"(`{results['command']}`, {machine['processor']}, {machine['cores']} cores.)"
@@ -71,11 +85,10 @@ def renewed(text):
     paths = sorted(figures.FOLDER.glob("train_*.json"))
     runs = {path.stem.removeprefix("train_"): figures.read(path.stem) for path in paths}
     runs = {name: run for name, run in runs.items() if "training_minutes" in run}
-    if runs:
-        lines += [*trained(runs), "", _origin(next(iter(runs.values()))), ""]
-    if (figures.FOLDER / "label_free.json").exists():
-        results = figures.read("label_free")
-        lines += [*label_free(results), "", _origin(results), ""]
+    lines += [*trained(runs), "", _origin(next(iter(runs.values()))), ""]
+    for name, table in (("train_losses", losses), ("label_free", label_free)):
+        results = figures.read(name)
+        lines += [*table(results), "", _origin(results), ""]
     return head + BEGIN + "\n".join(lines) + END + tail
 
 
