@@ -52,7 +52,8 @@ def trained(runs):
     for name, run in runs.items():
         settings = run["training"]
         yield (
-            f"| {name} | {run['bits']} | {settings['image_size'] or 'as 48 bits'} | {run['training_minutes']:.0f} "
+            f"| {name} | {run['bits']} | {settings['image_size'] or 'as 48 bits'} "
+            f"| {run['training_minutes']:.0f} "
             f"| {run['map_all']:.3f} | {run['map_at_1000']:.3f} "
             f"| {run['baselines']['class_id_as_code']:.3f} | {run['class_accuracy']:.3f} |"
         )
