@@ -7,6 +7,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -247,6 +248,20 @@ def interrupt_after_an_epoch(monkeypatch, colours, folder):
         patch.setattr(AfterEpoch, "on_epoch_end", then_stop)
         with pytest.raises(KeyboardInterrupt):
             hash.train(colours, folder, SETTINGS, verbose=False)
+
+
+def test_minutes_count_the_calls_that_were_interrupted_too(tmp_path, colours, monkeypatch):
+    from train import state
+
+    first = state.RunState(tmp_path / "s", "this run", time.monotonic() - 600)
+    network = hash.build(
+        hash.HashNetConfig(backbone="tiny", image_size=32, num_bits=8, classes=colours.classes),
+        weights=None,
+    )
+    network.compile("sgd")
+    first.save(network)
+    second = state.RunState(tmp_path / "s", "this run", time.monotonic() - 60)
+    assert 660 <= second.seconds < 700
 
 
 def test_an_unfinished_training_does_not_go_on_with_other_settings(tmp_path, colours, monkeypatch):

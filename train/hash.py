@@ -37,7 +37,7 @@ class Trained:
         problems: list of `hashnet.images.Problem`: images and folders that were left out.
         history: list of dict, one for each epoch: phase, epoch, loss, and validation_map if
             images were kept apart.
-        minutes: float. Of this call, from the first image to the bundle.
+        minutes: float. From the first image to the bundle, over all calls if it was interrupted.
     """
 
     bundle: bundles.Bundle
@@ -126,7 +126,7 @@ def train(
     keras.config.set_dtype_policy(config.precision)
     try:
         network = _network(kept, config)
-        state = _state(target, config, labelled)
+        state = _state(target, config, labelled, began)
         run = _Run(config, state, targets, say, verbose)
         head = _two_phases(run, network, kept, shown.sources, apart)
     finally:
@@ -138,7 +138,7 @@ def train(
     plain = build(kept, weights=None)
     networks.copy_backbone(network, plain)
     networks.fold(head, plain)
-    minutes = (time.monotonic() - began) / 60
+    minutes = state.seconds / 60
     origin = {
         "command": command,
         "training": replace(config, logs="", tensorboard=False).as_json(),
@@ -306,7 +306,7 @@ def _image_size(config):
     return config.image_size or backbones.known(config.backbone).image_size
 
 
-def _state(target, config, labelled):
+def _state(target, config, labelled, began):
     """The state of this very training, if it was begun before, or a fresh one."""
     from train.state import RunState
 
@@ -315,7 +315,7 @@ def _state(target, config, labelled):
     for array in (labelled.targets, labelled.sources):
         digest.update(np.ascontiguousarray(array))
     try:
-        return RunState(target.with_name(f"{target.name}.training"), digest.hexdigest())
+        return RunState(target.with_name(f"{target.name}.training"), digest.hexdigest(), began)
     except OSError as error:
         raise BundleError(
             "The state of a training is kept beside its bundle.", f"{target}: {error}"

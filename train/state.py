@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shutil
+import time
 import zipfile
 
 import numpy as np
@@ -21,6 +22,7 @@ class RunState:
     Args:
         folder: pathlib.Path, made if it is missing; holds one file.
         identity: str. Of the settings and the data: a state of another run is refused.
+        began: float. When this call began, by `time.monotonic`.
 
     Attributes:
         phase: int, 1 or 2.
@@ -29,12 +31,14 @@ class RunState:
         history: list of dict, one for each epoch of both phases.
         best: float. Best mAP of this phase.
         waited: int. Epochs of this phase since the best.
+        spent: float. Seconds that earlier calls put into epochs that count.
     """
 
-    def __init__(self, folder, identity):
+    def __init__(self, folder, identity, began):
         self.folder = pathlib.Path(folder)
         self.identity = identity
         self.history = []
+        self.spent, self._began = 0.0, began
         self._arrays = {}
         self.begin(1)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -46,6 +50,11 @@ class RunState:
         self.phase, self.epoch, self.ended = phase, 0, False
         self.best, self.waited = -1.0, 0
         self._arrays = {}
+
+    @property
+    def seconds(self):
+        """float. What the run has taken so far, earlier calls included."""
+        return self.spent + time.monotonic() - self._began
 
     def save(self, model):
         """Write all that counts: weights, optimizer, random states, epoch and history.
@@ -62,6 +71,7 @@ class RunState:
             "best": self.best,
             "waited": self.waited,
             "history": self.history,
+            "spent": self.seconds,
         }
         beside = self.folder / f"{STATE}.tmp"
         try:
