@@ -97,11 +97,6 @@ def train(
     if config.held_out:
         labelled = labelled.without(config.held_out)
     size = _image_size(config)
-    if config.small_epochs and config.small_size >= size:
-        raise ArgumentError(
-            "Small images are smaller than those that the network will encode.",
-            f"small_size={config.small_size}, image size {size}",
-        )
     say(f"{len(labelled)} images of {len(labelled.classes)} classes, read at {size} pixels")
     labelled = labelled.decoded(size)
     shown, apart = labelled, None
@@ -128,7 +123,7 @@ def train(
         network = _network(kept, config)
         state = _state(target, config, labelled, began)
         run = _Run(config, state, targets, say, verbose)
-        head = _two_phases(run, network, kept, shown.sources, apart)
+        head = _two_phases(run, network, shown.sources, apart)
     finally:
         keras.config.set_dtype_policy(policy)
 
@@ -186,7 +181,7 @@ class _Run:
     verbose: bool
 
 
-def _two_phases(run, network, kept, pixels, apart):
+def _two_phases(run, network, pixels, apart):
     """Train; returns the head. The backbone in `network` has learned afterwards."""
     from train import losses
     from train import network as networks
@@ -209,21 +204,15 @@ def _two_phases(run, network, kept, pixels, apart):
     if config.epochs:
         run.say("phase 2: the whole network")
         validation = apart and (apart.sources, apart.labels)
-        data = pixels, validation, config.rate, config.epochs
-        if state.epoch < config.small_epochs:
-            small = build(replace(kept, image_size=config.small_size), weights=None)
-            networks.copy_backbone(network, small)
-            whole = networks.make_whole(small, head, kept.image_size, config)
-            # Which epoch is best, and when to stop, is for images of the full size to say.
-            lenient = replace(run, config=replace(config, patience=0))
-            _fit(lenient, whole, *data, until=config.small_epochs)
-        # The state of the epoch before carries over all that was learned, the optimizer's too.
-        _fit(run, networks.make_whole(network, head, kept.image_size, config), *data)
+        if config.freeze_bn:
+            networks.freeze_batch_norm(network)
+        whole = networks.make_whole(network, head, config)
+        _fit(run, whole, pixels, validation, config.rate, config.epochs)
     return head
 
 
-def _fit(run, model, inputs, validation, rate, epochs, *, until=None):
-    """Run those of a phase's `epochs` that are still to do, up to and including `until`."""
+def _fit(run, model, inputs, validation, rate, epochs):
+    """Run the epochs of one phase that are still to do."""
     import keras
 
     from train.batches import Batches
@@ -242,7 +231,7 @@ def _fit(run, model, inputs, validation, rate, epochs, *, until=None):
         run.say(f"going on after epoch {state.epoch} of phase {state.phase}")
         state.restore(model)
     logs = pathlib.Path(config.logs) if config.logs else None
-    while state.epoch < (until or epochs) and not state.ended:
+    while state.epoch < epochs and not state.ended:
         callbacks = [AfterEpoch(state, validation, config.patience, logs, run.say)]
         if config.tensorboard:
             callbacks.append(keras.callbacks.TensorBoard(logs / f"phase{state.phase}"))
