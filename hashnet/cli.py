@@ -27,6 +27,8 @@ DONE, FAILED, WRONG_ARGUMENTS, SKIPPED_SOME = 0, 1, 2, 3
 def main(argv=None):
     """Run one command; returns the exit status."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # TensorFlow leaves its faster CPU kernels off on some processors that they run on.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     arguments = parser().parse_args(argv)
     try:
         return arguments.run(arguments)
@@ -89,12 +91,22 @@ def parser():
     sub = command("search", _search, "find the images most like one", "photos.index cat.jpg -k 5")
     _index_argument(sub)
     sub.add_argument("queries", nargs="+", metavar="QUERY", help="image files")
+    sub.add_argument(
+        "--by-id",
+        action="store_true",
+        help="QUERY are ids of images in the index, of which nothing is read or encoded again",
+    )
     sub.add_argument("-k", type=_positive, default=10, help="hits for each query (%(default)s)")
     _pool_arguments(sub)
     sub.add_argument(
         "--region", type=_region, metavar="Y0,X0,Y1,X1", help="search by this part, in pixels"
     )
-    sub.add_argument("--label", metavar="L", help="only images with this label")
+    sub.add_argument(
+        "--label", action="append", metavar="L", help="only images with this label, or one of them"
+    )
+    sub.add_argument(
+        "--ids", metavar="F", help="only images whose ids this file lists, one a line; - for stdin"
+    )
     _json_argument(sub)
     sub.add_argument("--picture", metavar="PNG", help="also write a contact sheet")
 
@@ -273,28 +285,33 @@ def _refuse_another_network(index, arguments):
 
 def _search(arguments):
     from hashnet import images
-    from hashnet.errors import ImageError
+    from hashnet.errors import ImageError, UnknownIdError
     from retrieval.engine import Engine
     from retrieval.index import Index
 
+    if arguments.by_id and arguments.region:
+        raise ArgumentError("A region is cut out of a file.", "--by-id and --region")
     engine = Engine(Index.open(arguments.index))
+    options = {
+        "k": arguments.k,
+        "threshold": arguments.threshold,
+        "pool": arguments.pool,
+        "label": arguments.label,
+        "ids": _listed_ids(arguments.ids),
+    }
     results, problems = [], []
     for query in arguments.queries:
         try:
-            result = engine.search(
-                query,
-                k=arguments.k,
-                threshold=arguments.threshold,
-                pool=arguments.pool,
-                label=arguments.label,
-                region=arguments.region,
-            )
-        except ImageError as error:
+            if arguments.by_id:
+                result = engine.search_id(query, **options)
+            else:
+                result = engine.search(query, region=arguments.region, **options)
+        except (ImageError, UnknownIdError) as error:
             if len(arguments.queries) == 1:
                 raise
             problems.append(images.Problem(query, str(error)))
             continue
-        results.append((query, result.hits))
+        results.append((engine.path(query) if arguments.by_id else query, result.hits))
         if arguments.json:
             print(json.dumps(result.as_json()))
         else:
@@ -308,6 +325,20 @@ def _search(arguments):
         images.write(arguments.picture, pictures.contact_sheet(results))
         print(f"wrote {arguments.picture}", file=sys.stderr)
     return SKIPPED_SOME if problems else DONE
+
+
+def _listed_ids(path):
+    """The ids that a file lists, or None without a file."""
+    if path is None:
+        return None
+    try:
+        content = sys.stdin.buffer.read() if path == "-" else pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise ArgumentError(
+            "Ids come from a file, one a line.", f"{path}: {error.strerror}"
+        ) from error
+    lines = (line.removesuffix(b"\r") for line in content.split(b"\n"))
+    return [os.fsdecode(line) for line in lines if line]
 
 
 def _print_result(result):

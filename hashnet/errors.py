@@ -58,6 +58,10 @@ class LockedError(StoreError):
     """Another process is writing to this index."""
 
 
+class UnknownIdError(HashnetError):
+    """An index holds no image of this id."""
+
+
 class FingerprintError(HashnetError):
     """An index and an encoder, or two artefacts, do not belong together."""
 

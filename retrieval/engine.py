@@ -3,13 +3,15 @@
 Only this file knows it; everything that searches goes through here.
 """
 
+import functools
 import os
 import time
+from collections.abc import Collection
 
 import numpy as np
 
 from hashnet import images
-from hashnet.errors import ArgumentError, ImageError, UnknownNameError
+from hashnet.errors import ArgumentError, ImageError, UnknownIdError, UnknownNameError
 from retrieval.hamming import CodeIndex
 from retrieval.hits import Hit, SearchResult
 from retrieval.rerank import nearest_features
@@ -18,6 +20,8 @@ from retrieval.rerank import nearest_features
 POOL = 1000
 POOL_PER_HIT = 10
 POOL_SHARE = 0.01
+# Pairs of duplicates whose features are in memory at one time.
+PAIRS_AT_ONCE = 4096
 
 
 class Engine:
@@ -50,7 +54,8 @@ class Engine:
         k: int = 10,
         threshold: int | None = None,
         pool: int | None = None,
-        label: str | None = None,
+        label: str | Collection[str] | None = None,
+        ids: Collection[str] | None = None,
         region: tuple[int, int, int, int] | None = None,
     ) -> SearchResult:
         """Find the images most like one image.
@@ -63,7 +68,9 @@ class Engine:
             pool: int or None. Instead of a threshold: the smallest threshold that gives a pool
                 of at least so many images. With neither, 1000, `10 * k` or a hundredth of the
                 index, whichever is most.
-            label: str or None. Search only images with this label.
+            label: str, several, or None. Search only images with this label, or one of these.
+            ids: collection of str, or None. Search only images of these ids; one that the index
+                does not know stands for no image.
             region: (top, left, bottom, right) in pixels of the upright query, or None. Search
                 by this part of it.
 
@@ -75,7 +82,7 @@ class Engine:
             ArgumentError: an argument is out of range, or both threshold and pool are given.
             UnknownNameError: no image has the label; the message lists those there are.
         """
-        allowed = self._check(k, threshold, pool, label)
+        allowed = self._check(k, threshold, pool, label, ids)
         start = time.perf_counter()
         name = os.fsdecode(query) if isinstance(query, str | os.PathLike) else "image"
         if region is not None:
@@ -93,14 +100,56 @@ class Engine:
         k: int = 10,
         threshold: int | None = None,
         pool: int | None = None,
-        label: str | None = None,
+        label: str | Collection[str] | None = None,
+        ids: Collection[str] | None = None,
     ) -> SearchResult:
         """Find by a code, uint8 `(code_bytes,)`, and a feature, float32 `(feature_dim,)`.
 
         For the other arguments, the answer and the errors, see `search`.
         """
-        allowed = self._check(k, threshold, pool, label)
+        allowed = self._check(k, threshold, pool, label, ids)
         return self._search(name, code, feature, None, k, threshold, pool, allowed)
+
+    def search_id(
+        self,
+        id: str,
+        *,
+        k: int = 10,
+        threshold: int | None = None,
+        pool: int | None = None,
+        label: str | Collection[str] | None = None,
+        ids: Collection[str] | None = None,
+    ) -> SearchResult:
+        """Find the images most like one that the index holds; nothing is read or encoded again.
+
+        The image itself is in the pool, and left out of the hits.
+
+        Args:
+            id: str.
+
+        Returns:
+            A `SearchResult`; `query` is the id. For the other arguments and errors, see `search`.
+
+        Raises:
+            UnknownIdError: the index holds no image of this id.
+
+        Example:
+            >>> from retrieval.index import Index
+            >>> [hit.id for hit in Engine(Index.open(index_folder)).search_id("cat").hits]
+            ['dog']
+        """
+        allowed = self._check(k, threshold, pool, label, ids)
+        row = self._row(id)
+        code, feature = self.snapshot.codes[row], self._verified_features([row])[0]
+        return self._search(id, code, feature, None, k, threshold, pool, allowed, without=row)
+
+    def path(self, id: str) -> str | None:
+        """Where the file of an image of the index lies, if that is known.
+
+        Raises:
+            UnknownIdError: the index holds no image of this id.
+        """
+        return self.snapshot.items([self._row(id)])[0].path
 
     def duplicates(self, threshold: int):
         """Pairs of images whose codes differ in strictly fewer than `threshold` bits.
@@ -113,17 +162,28 @@ class Engine:
             between the two.
         """
         for first, second, bits in self._codes.pairs_within(threshold):
-            if not len(first):
-                continue
-            near = self.snapshot.features(first).astype(np.float32)
-            far = self.snapshot.features(second).astype(np.float32)
-            distances = np.linalg.norm(near - far, axis=1)
-            zeros = np.zeros(len(first), dtype=np.int64)
-            yield from zip(
-                self._hits(first, zeros, zeros), self._hits(second, bits, distances), strict=True
-            )
+            for start in range(0, len(first), PAIRS_AT_ONCE):
+                part = slice(start, start + PAIRS_AT_ONCE)
+                near, far = map(self._verified_features, (first[part], second[part]))
+                distances = np.linalg.norm(near - far, axis=1)
+                zeros = np.zeros(len(near), np.int64)
+                yield from zip(
+                    self._hits(first[part], zeros, zeros),
+                    self._hits(second[part], bits[part], distances),
+                    strict=True,
+                )
 
-    def _check(self, k, threshold, pool, label):
+    def _row(self, id):
+        [row] = self.snapshot.rows([id])
+        if row < 0:
+            raise UnknownIdError(
+                "A search by id is for an image of the index.",
+                repr(id),
+                "Ids are what hits show; to search by a file, give its path.",
+            )
+        return row
+
+    def _check(self, k, threshold, pool, label, ids):
         """Refuse what no search can take; return the mask of allowed rows."""
         if not isinstance(k, int | np.integer) or k < 1:
             raise ArgumentError("k is a whole number, 1 or more.", f"k={k!r}")
@@ -131,14 +191,39 @@ class Engine:
             raise ArgumentError(
                 "A pool is set by a threshold or by its size.", f"{threshold=}, {pool=}"
             )
-        if label is None:
-            return None
-        codes, names = self.snapshot.labels()
-        if label not in names:
-            raise UnknownNameError("label", label, names)
-        return codes == names.index(label)
+        return self._allowed(label, ids)
 
-    def _search(self, name, code, feature, encode, k, threshold, pool, allowed):
+    def _allowed(self, label, ids):
+        """bool `(num_rows,)`, the rows that pass the filters; None where there are none."""
+        allowed = None
+        if label is not None:
+            wanted = [label] if isinstance(label, str) else list(label)
+            codes, names = self._labels
+            for name in wanted:
+                if name not in names:
+                    raise UnknownNameError("label", name, names)
+            passes = np.zeros(len(names) + 1, bool)  # the last one is for -1, no label
+            passes[[names.index(name) for name in wanted]] = True
+            allowed = passes[codes]
+        if ids is not None:
+            if isinstance(ids, str):
+                raise ArgumentError("ids are a collection of str.", repr(ids), "Give [id].")
+            rows = self.snapshot.rows(list(ids))
+            among = np.zeros(self.snapshot.num_rows, bool)
+            among[rows[rows >= 0]] = True
+            allowed = among if allowed is None else allowed & among
+        return allowed
+
+    @functools.cached_property
+    def _labels(self):
+        return self.snapshot.labels()
+
+    def _verified_features(self, rows):
+        """float32 `(len(rows), feature_dim)`, compared with their checksums."""
+        self.snapshot.verify_features(rows)
+        return self.snapshot.features(rows).astype(np.float32)
+
+    def _search(self, name, code, feature, encode, k, threshold, pool, allowed, without=None):
         if threshold is None and pool is None:
             pool = max(POOL, POOL_PER_HIT * k, int(POOL_SHARE * self.snapshot.num_items))
         start = time.perf_counter()
@@ -146,9 +231,13 @@ class Engine:
             code, threshold=threshold, at_least=pool, allowed=allowed
         )
         middle = time.perf_counter()
+        wanted = k if without is None else k + 1
         best, distances = nearest_features(
-            feature, rows, self.snapshot.feature_blocks, k, num_threads=self.num_threads
+            feature, rows, self.snapshot.feature_blocks, wanted, num_threads=self.num_threads
         )
+        if without is not None:
+            others = best != without
+            best, distances = best[others][:k], distances[others][:k]
         self.snapshot.verify_features(best)
         hits = self._hits(best, bits[np.searchsorted(rows, best)], distances)
         end = time.perf_counter()

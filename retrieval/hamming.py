@@ -22,7 +22,9 @@ SEARCHES_BEFORE_TABLES = 1024
 LEAST_WORDS_TO_GROUP = 1 << 17
 # A filter that lets fewer than one row in so many pass is followed row by row.
 RARE = 16
-ROWS_A_BLOCK = 1024
+# Where every pair is near, so many pairs are held at one time; but a block has 16 rows at least,
+# and 1024 at most.
+PAIRS_A_BLOCK = 1 << 26
 
 
 class CodeIndex:
@@ -215,7 +217,8 @@ class CodeIndex:
     def pairs_within(self, threshold):
         """Yield all pairs of rows fewer than `threshold` bits apart, some thousand at a time.
 
-        Memory is bound by the pairs of 1024 rows, however many pairs there are in all.
+        Rows are compared with all others in blocks of 16 to 1024, the fewer the more rows there
+        are, so that memory stays bound where everything is near to everything.
 
         Args:
             threshold: int, 0 or more, as for `within`.
@@ -235,8 +238,9 @@ class CodeIndex:
 
     def _pairs(self, threshold):
         rows = np.arange(self.num_rows) if self._live is None else np.flatnonzero(self._live)
-        for first in range(0, len(rows), ROWS_A_BLOCK):
-            block = rows[first : first + ROWS_A_BLOCK]
+        block_rows = min(1024, max(16, PAIRS_A_BLOCK // max(1, len(rows))))
+        for first in range(0, len(rows), block_rows):
+            block = rows[first : first + block_rows]
             # A scan may begin at the block: pairs with earlier rows have been reported.
             found, bits, borders = self._within(self._scan.words[block], threshold, None, block[0])
             row_a = np.repeat(block, np.diff(borders))

@@ -70,6 +70,35 @@ def test_threshold_pool_label_and_region_reach_the_engine(run, index, photos):
     assert hit["distance"] > 0.01
 
 
+def test_ids_are_queries_and_filters(run, index, photos, tmp_path):
+    first, second = str(photos / "disc/0.png"), str(photos / "ramp/1.png")
+    _, out, _ = run("search", index, first, second, "--by-id", "-k", 3, "--json")
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert [answer["query"] for answer in answers] == [first, second]
+    assert [answer["milliseconds"]["encode"] for answer in answers] == [None, None]
+    assert all(first != hit["id"] and hit["label"] == "disc" for hit in answers[0]["hits"])
+    (tmp_path / "ids").write_text(f"{second}\r\n\n{first}\n/no/such.png")
+    _, out, _ = run("search", index, first, "--ids", tmp_path / "ids", "--json")
+    assert [hit["id"] for hit in json.loads(out)["hits"]] == [first, second]
+    _, out, _ = run(
+        "search", index, first, "--label", "ramp", "--label", "disc", "-k", 50, "--json"
+    )
+    assert {hit["label"] for hit in json.loads(out)["hits"]} == {"ramp", "disc"}
+
+
+def test_unknown_ids_as_queries_are_named(run, index, photos, tmp_path):
+    known = str(photos / "disc/0.png")
+    status, out, err = run("search", index, "/no/such", "--by-id")
+    assert (status, out) == (cli.FAILED, "") and "/no/such" in err
+    picture = tmp_path / "hits.png"
+    status, out, err = run("search", index, known, "/no/such", "--by-id", "--picture", picture)
+    assert status == cli.SKIPPED_SOME and "skipped /no/such" in err and picture.exists()
+    status, _, err = run("search", index, known, "--ids", tmp_path / "nothing")
+    assert status == cli.WRONG_ARGUMENTS and "one a line" in err
+    status, _, err = run("search", index, known, "--by-id", "--region", "0,0,5,5")
+    assert status == cli.WRONG_ARGUMENTS and "--region" in err
+
+
 def test_a_picture_shows_the_query_and_its_hits(run, index, photos, tmp_path):
     picture = tmp_path / "hits.png"
     run("search", index, photos / "disc/0.png", "-k", 4, "--picture", picture)

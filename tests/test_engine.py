@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hashnet import images
-from hashnet.errors import ArgumentError, ImageError, UnknownNameError
+from hashnet.errors import ArgumentError, ImageError, UnknownIdError, UnknownNameError
 from retrieval.engine import Engine
 from retrieval.index import Index
 
@@ -176,3 +176,64 @@ def test_a_search_changes_nothing_on_disk(index, photos):
     before = {path: path.stat().st_mtime_ns for path in index.store.folder.rglob("*")}
     Engine(index).search(photos / "disc/0.png")
     assert {path: path.stat().st_mtime_ns for path in index.store.folder.rglob("*")} == before
+
+
+def test_several_labels_and_ids_narrow_the_search(engine, index, photos):
+    query = photos / "disc/0.png"
+    both = engine.search(query, k=50, label=["ramp", "checks"])
+    assert {hit.label for hit in both.hits} == {"ramp", "checks"} and both.pool == 12
+    some = [str(photos / "disc/1.png"), str(photos / "ramp/2.png"), "/no/such/file.png"]
+    found = engine.search(query, k=50, ids=some)
+    assert [hit.id for hit in found.hits] == some[:2] and found.pool == 2
+    assert [hit.id for hit in engine.search(query, ids=set(some), label="ramp").hits] == [some[1]]
+    assert engine.search(query, ids=[]).hits == () == engine.search(query, label=[]).hits
+    with pytest.raises(ArgumentError, match="collection"):
+        engine.search(query, ids=some[0])
+
+
+@pytest.mark.parametrize("filters", [{}, {"label": "disc"}, {"label": ["ramp", "disc"]}])
+@pytest.mark.parametrize("k", [1, 5, 50])
+def test_a_search_by_id_is_the_search_by_its_file_without_itself(engine, photos, k, filters):
+    path = str(photos / "disc/2.png")
+    by_file = [hit for hit in engine.search(path, k=k + 1, **filters).hits if hit.id != path]
+    by_id = engine.search_id(path, k=k, **filters)
+    assert by_id.query == path and by_id.milliseconds["encode"] is None
+    assert [hit.id for hit in by_id.hits] == [hit.id for hit in by_file[:k]]
+    np.testing.assert_allclose(
+        [hit.distance for hit in by_id.hits],
+        [hit.distance for hit in by_file[:k]],
+        atol=2e-3,  # what is stored of the query is rounded to float16
+    )
+
+
+def test_a_search_by_id_finds_an_exact_copy_of_the_image(bundle_folder, photos, tmp_path):
+    index = Index.create(tmp_path / "index", bundle_folder)
+    copy = images.read(photos / "disc/0.png")
+    index.add(["first", "second", "other"], [copy, copy, photos / "ramp/0.png"])
+    for asked, other in (("first", "second"), ("second", "first")):
+        [hit] = Engine(index).search_id(asked, k=1).hits
+        assert (hit.id, hit.bits_apart, hit.distance) == (other, 0, 0.0)
+
+
+def test_a_search_by_an_unknown_or_removed_id_is_refused(bundle_folder, photos, tmp_path):
+    index = Index.create(tmp_path / "index", bundle_folder)
+    index.add(["a", "b"], [photos / "disc/0.png", photos / "ramp/0.png"])
+    index.remove(["b"])
+    for id in ("b", "c"):
+        with pytest.raises(UnknownIdError, match=id):
+            Engine(index).search_id(id)
+    assert Engine(index).search_id("a").hits == ()
+
+
+def test_features_are_stored_in_half_the_bytes_unless_asked(bundle_folder, photos, tmp_path):
+    index = Index.create(tmp_path / "half", bundle_folder)
+    whole = Index.create(tmp_path / "whole", bundle_folder, feature_dtype="float32")
+    for one in (index, whole):
+        one.update([photos], label_from_folder=True)
+    assert (index.info()["feature_dtype"], whole.info()["feature_dtype"]) == ("float16", "float32")
+    for query in photos.glob("*/0.png"):
+        half, full = (Engine(one).search(query, k=6).hits for one in (index, whole))
+        assert {hit.id for hit in half} == {hit.id for hit in full}
+        np.testing.assert_allclose(
+            [hit.distance for hit in half], [hit.distance for hit in full], atol=2e-3
+        )

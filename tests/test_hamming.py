@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hashnet.errors import ArgumentError, ShapeError, UnknownNameError
-from retrieval import compiled, distinct, mih, scan
+from retrieval import compiled, distinct, hamming, mih, scan
 from retrieval.hamming import CodeIndex
 
 BIT_LENGTHS = (1, 7, 8, 9, 12, 48, 63, 64, 65, 128, 256, 1000, 1024)
@@ -132,6 +132,13 @@ def test_pairs_within_are_all_pairs_in_order(method, num_threads):
         found = [np.concatenate(part) for part in zip(*blocks, strict=True)] or [[], [], []]
         assert np.array_equal(found[0], row_a) and np.array_equal(found[1], row_b)
         assert np.array_equal(found[2], apart[row_a, row_b])
+
+
+def test_pairs_come_in_small_blocks_where_all_codes_are_equal(monkeypatch):
+    monkeypatch.setattr(hamming, "PAIRS_A_BLOCK", 500)
+    blocks = list(CodeIndex(np.zeros((300, 8), np.uint8)).pairs_within(1))
+    sizes = [len(row_a) for row_a, _, _ in blocks]
+    assert sum(sizes) == 300 * 299 // 2 and max(sizes) <= 16 * 300
 
 
 @settings(max_examples=30, deadline=None)

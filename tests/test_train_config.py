@@ -69,6 +69,8 @@ def test_a_recipe_that_cannot_be_read_is_refused(tmp_path, content):
         {"flip": 1},
         {"epochs": 0, "head_epochs": 0},
         {"patience": 3},
+        {"epochs": 3, "small_epochs": 3},
+        {"small_size": 16},
         {"tensorboard": True},
         {"warmup": float("nan")},
         {"held_out": ("cat", 3)},

@@ -156,6 +156,62 @@ def test_interrupted_at_any_step_the_same_call_ends_with_the_same_network(
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "1", "2", "3"]
 
 
+@pytest.fixture
+def growing():
+    """Settings of a training whose first epochs see small images."""
+    return dataclasses.replace(SETTINGS, image_size=48, small_epochs=2, small_size=32)
+
+
+def test_small_images_come_first_and_the_network_keeps_what_it_learned(
+    tmp_path, colours, monkeypatch, growing
+):
+    from train import network
+
+    sizes, whole = [], network.make_whole
+
+    def note(sized, *arguments):
+        sizes.append(sized.input.shape[1])
+        return whole(sized, *arguments)
+
+    monkeypatch.setattr(network, "make_whole", note)
+    # Of phase 2 only the small epochs learn: cosine decay ends with a rate near zero.
+    slow_end = dataclasses.replace(growing, epochs=30, small_epochs=29)
+    trained = hash.train(colours, tmp_path / "b", slow_end, verbose=False)
+    assert sizes == [32, 48]
+    losses = [row["loss"] for row in trained.history if row["phase"] == 2]
+    assert len(losses) == 30 and losses[-1] < 1.1 * losses[-2] < losses[0]
+
+
+@pytest.mark.parametrize("step", [12, 17])
+def test_a_training_with_small_images_resumes_in_them_and_after_them(
+    tmp_path, colours, monkeypatch, growing, step
+):
+    from train.callbacks import AfterEpoch
+
+    settings = dataclasses.replace(growing, validation=0.2)
+    straight = hash.train(colours, tmp_path / "a", settings, verbose=False)
+    steps = iter(range(1, 99))
+
+    def interrupt(_self, _batch, logs=None):
+        if next(steps) == step:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AfterEpoch, "on_train_batch_begin", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            hash.train(colours, tmp_path / "b", settings, verbose=False)
+    resumed = hash.train(colours, tmp_path / "b", settings, verbose=False)
+    assert resumed.history == straight.history
+    assert same(weights_of(resumed), weights_of(straight))
+
+
+def test_small_images_that_are_not_smaller_are_refused(tmp_path, colours, growing):
+    settings = dataclasses.replace(growing, small_size=48)
+    with pytest.raises(ArgumentError, match="small_size=48, image size 48"):
+        hash.train(colours, tmp_path / "b", settings, verbose=False)
+    assert not (tmp_path / "b.training").exists()
+
+
 def test_a_full_disk_is_reported_and_the_next_call_goes_on(tmp_path, colours, monkeypatch):
     from train import state
 

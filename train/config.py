@@ -28,6 +28,9 @@ class TrainConfig:
         head_epochs: int. Phase 1, H and F8 on features computed once.
         head_rate: float. Its highest learning rate.
         epochs: int. Phase 2, the whole network; 0 leaves the backbone as it is.
+        small_epochs: int, below `epochs`. The first epochs of phase 2, which see images of
+            `small_size`: most is learned there already, in a fraction of the time.
+        small_size: int, pixels a side, at least 32 and below the image size.
         rate: float. Its highest learning rate.
         freeze_bn: bool. Keep the backbone's batch normalisation as it was pretrained in phase 2:
             faster, and better unless the training is long.
@@ -70,6 +73,8 @@ class TrainConfig:
     head_epochs: int = 10
     head_rate: float = 3e-3
     epochs: int = 5
+    small_epochs: int = 0
+    small_size: int = 64
     rate: float = 5e-4
     freeze_bn: bool = True
     optimizer: str = "adamw"
@@ -113,6 +118,8 @@ class TrainConfig:
             ("image_size", 0, None),
             ("head_epochs", 0, None),
             ("epochs", 0, None),
+            ("small_epochs", 0, None),
+            ("small_size", 32, None),
             ("patience", 0, None),
             ("seed", 0, 2**31 - 1),
             ("weight_decay", 0, None),
@@ -133,6 +140,11 @@ class TrainConfig:
                 "A training has at least one epoch.",
                 "head_epochs=0, epochs=0",
                 "Give head_epochs for codes on the backbone as it is.",
+            )
+        if self.small_epochs and self.small_epochs >= self.epochs:
+            raise ArgumentError(
+                "The last epochs of phase 2 see images of the full size.",
+                f"small_epochs={self.small_epochs}, epochs={self.epochs}",
             )
         if self.patience and not self.validation:
             raise ArgumentError(

@@ -97,6 +97,11 @@ def train(
     if config.held_out:
         labelled = labelled.without(config.held_out)
     size = _image_size(config)
+    if config.small_epochs and config.small_size >= size:
+        raise ArgumentError(
+            "Small images are smaller than those that the network will encode.",
+            f"small_size={config.small_size}, image size {size}",
+        )
     say(f"{len(labelled)} images of {len(labelled.classes)} classes, read at {size} pixels")
     labelled = labelled.decoded(size)
     shown, apart = labelled, None
@@ -122,7 +127,8 @@ def train(
     try:
         network = _network(kept, config)
         state = _state(target, config, labelled)
-        head = _two_phases(network, shown.sources, targets, apart, config, state, say, verbose)
+        run = _Run(config, state, targets, say, verbose)
+        head = _two_phases(run, network, kept, shown.sources, apart)
     finally:
         keras.config.set_dtype_policy(policy)
 
@@ -169,12 +175,24 @@ def _saved(target, network, kept, origin, state):
         ) from error
 
 
-def _two_phases(network, pixels, targets, apart, config, state, say, verbose):
+@dataclass(frozen=True)
+class _Run:
+    """What all phases of one training share."""
+
+    config: TrainConfig
+    state: object
+    targets: np.ndarray
+    say: object
+    verbose: bool
+
+
+def _two_phases(run, network, kept, pixels, apart):
     """Train; returns the head. The backbone in `network` has learned afterwards."""
     from train import losses
     from train import network as networks
 
-    feature_dim, num_classes = network.output["feature"].shape[-1], targets.shape[1]
+    config, state = run.config, run.state
+    feature_dim, num_classes = network.output["feature"].shape[-1], run.targets.shape[1]
     loss = losses.create(config.loss, config.num_bits, num_classes, config.seed)
     head = networks.make_head(feature_dim, config.num_bits, num_classes, loss)
 
@@ -184,29 +202,34 @@ def _two_phases(network, pixels, targets, apart, config, state, say, verbose):
 
     if state.phase == 1:
         if config.head_epochs:
-            say("phase 1: H and F8 on features of the backbone as it is")
-            inputs = features(pixels)
+            run.say("phase 1: H and F8 on features of the backbone as it is")
             validation = apart and (features(apart.sources), apart.labels)
-            rate, epochs = config.head_rate, config.head_epochs
-            _fit(head, inputs, targets, validation, epochs, rate, config, state, say, verbose)
+            _fit(run, head, features(pixels), validation, config.head_rate, config.head_epochs)
         state.begin(2)
     if config.epochs:
-        say("phase 2: the whole network")
-        if config.freeze_bn:
-            networks.freeze_batch_norm(network)
-        whole = networks.make_whole(network, head, config)
+        run.say("phase 2: the whole network")
         validation = apart and (apart.sources, apart.labels)
-        rate, epochs = config.rate, config.epochs
-        _fit(whole, pixels, targets, validation, epochs, rate, config, state, say, verbose)
+        data = pixels, validation, config.rate, config.epochs
+        if state.epoch < config.small_epochs:
+            small = build(replace(kept, image_size=config.small_size), weights=None)
+            networks.copy_backbone(network, small)
+            whole = networks.make_whole(small, head, kept.image_size, config)
+            # Which epoch is best, and when to stop, is for images of the full size to say.
+            lenient = replace(run, config=replace(config, patience=0))
+            _fit(lenient, whole, *data, until=config.small_epochs)
+        # The state of the epoch before carries over all that was learned, the optimizer's too.
+        _fit(run, networks.make_whole(network, head, kept.image_size, config), *data)
     return head
 
 
-def _fit(model, inputs, targets, validation, epochs, rate, config, state, say, verbose):
-    """Run the epochs of one phase that are still to do."""
+def _fit(run, model, inputs, validation, rate, epochs, *, until=None):
+    """Run those of a phase's `epochs` that are still to do, up to and including `until`."""
     import keras
 
     from train.batches import Batches
     from train.callbacks import AfterEpoch
+
+    config, state, targets = run.config, run.state, run.targets
 
     def batches(epoch):
         return Batches(
@@ -216,11 +239,11 @@ def _fit(model, inputs, targets, validation, epochs, rate, config, state, say, v
     model.compile(_optimizer(config, rate, epochs * len(batches(0))))
     model.optimizer.build(model.trainable_variables)
     if state.epoch:
-        say(f"going on after epoch {state.epoch} of phase {state.phase}")
+        run.say(f"going on after epoch {state.epoch} of phase {state.phase}")
         state.restore(model)
     logs = pathlib.Path(config.logs) if config.logs else None
-    while state.epoch < epochs and not state.ended:
-        callbacks = [AfterEpoch(state, validation, config.patience, logs, say)]
+    while state.epoch < (until or epochs) and not state.ended:
+        callbacks = [AfterEpoch(state, validation, config.patience, logs, run.say)]
         if config.tensorboard:
             callbacks.append(keras.callbacks.TensorBoard(logs / f"phase{state.phase}"))
         # One epoch a call: Keras looks into a dataset ahead of time and would shuffle it once
@@ -232,7 +255,7 @@ def _fit(model, inputs, targets, validation, epochs, rate, config, state, say, v
                 epochs=state.epoch + 1,
                 shuffle=False,
                 callbacks=callbacks,
-                verbose=1 if verbose and sys.stderr.isatty() else 0,
+                verbose=1 if run.verbose and sys.stderr.isatty() else 0,
             )
     if config.patience:
         state.restore_best(model)

@@ -40,13 +40,24 @@ def make_head(feature_dim, num_bits, num_classes, loss):
     return head
 
 
-def make_whole(network, head, config):
-    """The network from images to `{"u", "logits"}`, with augmentation; layers are shared."""
-    size = network.input.shape[1]
-    image = keras.Input((size, size, 3), dtype="uint8", name="pixels")
+def make_whole(network, head, side, config):
+    """The network from images to `{"u", "logits"}`, with augmentation; layers are shared.
+
+    Args:
+        network: the hash network; its images may be smaller than those that come in.
+        head: of `make_head`.
+        side: int, pixels a side of the images that come in.
+        config: a `TrainConfig`.
+    """
+    image = keras.Input((side, side, 3), dtype="uint8", name="pixels")
     x = layers.Rescaling(1.0, dtype="float32", name="to_float")(image)
+    size = network.input.shape[1]
+    if size != side:
+        x = layers.Resizing(size, size, antialias=True, dtype="float32", name="shrink")(x)
     for layer in augmentation(config):
         x = layer(x)
+    if config.freeze_bn:
+        freeze_batch_norm(network)
     outputs = head(feature_part(network)(x))
     whole = HashTraining(image, outputs, name="whole")
     whole.hash_loss = head.hash_loss
