@@ -16,7 +16,7 @@ import numpy as np
 from hashnet import onnx_check
 from hashnet.errors import ArgumentError, BundleError, HashnetError, UnknownNameError
 
-# Of EfficientNet-Lite0 at 224 pixels on two cores, OpenVINO encodes a fifth to a quarter more
+# Of EfficientNet-Lite0 at 224 pixels on two cores, OpenVINO encodes an eighth to a fifth more
 # images a second than ONNX Runtime, which is always installed.
 FASTEST = ("openvino", "onnxruntime")
 

@@ -73,6 +73,34 @@ def losses(results):
         yield f"| {loss} | {' | '.join(f'{cells[loss, bits]:.3f}' for bits in lengths)} |"
 
 
+def encoding(results):
+    """Images a second: the network alone and what a user gets of it."""
+    yield "### Encoding"
+    yield ""
+    yield (
+        f"{results['network_of']['backbone']} at {results['network_of']['pixels']} pixels, "
+        f"float32, images/s, medians of {results['rounds']} rounds. *one*: all cores "
+        "on one call; *many*: a call on each core, as encoding many photos does it."
+    )
+    yield ""
+    batches = {name: row for name, row in results["network"].items() if "images_per_second" in row}
+    yield f"| network alone | {' | '.join(name.replace('_', ' ') for name in batches)} |"
+    yield "|---|" + "---|" * len(batches)
+    for contender in next(iter(batches.values()))["images_per_second"]:
+        rates = [row["images_per_second"][contender]["median"] for row in batches.values()]
+        yield f"| {contender.replace('_', ' ')} | {' | '.join(f'{rate:.0f}' for rate in rates)} |"
+    whole, query, cold = (results[name] for name in ("photos_to_index", "query", "cold_search"))
+    yield ""
+    yield (
+        f"From {results['photos']} JPEG files to a committed index: "
+        f"{whole['images_per_second']['photos_to_index']['median']:.0f} images/s, "
+        f"{whole['share_of_the_network_alone']:.0%} of the network alone. One query from file to "
+        f"ranked ids on {query['rows']:,} images: {query['milliseconds_median']:.1f} ms median, "
+        f"{query['milliseconds_p99']:.1f} ms p99. The whole process `hashnet search` on "
+        f"{cold['rows']:,} images: {cold['milliseconds']['median']:.0f} ms median."
+    )
+
+
 def _origin(results):
     machine = results["machine"]
     return f"(`{results['command']}`, {machine['processor']}, {machine['cores']} cores.)"
@@ -87,7 +115,10 @@ def renewed(text):
     runs = {path.stem.removeprefix("train_"): figures.read(path.stem) for path in paths}
     runs = {name: run for name, run in runs.items() if "training_minutes" in run}
     lines += [*trained(runs), "", _origin(next(iter(runs.values()))), ""]
-    for name, table in (("train_losses", losses), ("label_free", label_free)):
+    tables = {"train_losses": losses, "label_free": label_free, "encode": encoding}
+    for name, table in tables.items():
+        if not (figures.FOLDER / f"{name}.json").is_file():
+            continue  # not measured yet
         results = figures.read(name)
         lines += [*table(results), "", _origin(results), ""]
     return head + BEGIN + "\n".join(lines) + END + tail
