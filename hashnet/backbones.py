@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hashnet import keras_check
 from hashnet import weights as weight_files
 from hashnet.errors import ArgumentError, UnknownNameError, WeightsError
 
@@ -273,8 +274,12 @@ def _from_applications(function_name, map_user, feature_user, preprocess=None):
         from keras import Input, Model, layers
 
         construct = getattr(keras.applications, function_name)
+        from_file = weights not in (None, "imagenet")
         try:
-            inner = construct(input_shape=(size, size, 3), weights=weights)
+            inner = construct(input_shape=(size, size, 3), weights=None if from_file else weights)
+            if from_file:
+                keras_check.check(weights, inner)
+                inner.load_weights(weights)
         except Exception as error:  # a download or a foreign file fails in as many ways as it can
             raise WeightsError(
                 f"The weights of {function_name} could not be loaded.",

@@ -60,11 +60,13 @@ class Bundle:
         Raises:
             BundleError: the stored weights do not fit the stored description.
         """
+        from hashnet import keras_check
         from hashnet.model import build
 
         _verify(self.folder / MODEL, _read_description(self.folder)["sha256"][MODEL])
         model = build(self.config, weights=None)
         try:
+            keras_check.check(self.folder / MODEL, model)
             with warnings.catch_warnings():
                 # Keras names containers that hold nothing of their own; what is missing it raises.
                 warnings.simplefilter("ignore")

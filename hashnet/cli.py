@@ -6,6 +6,7 @@ so that `hashnet search` does not wait for what only training needs.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import inspect
 import json
@@ -48,6 +49,8 @@ def main(argv=None):
 
 def parser():
     """The argument parser of all commands."""
+    from hashnet import export
+
     top = argparse.ArgumentParser(
         prog="hashnet", description="Search photos by example: hash codes find, features rank."
     )
@@ -140,6 +143,27 @@ def parser():
     sub = command("train", _train, "train a hash network on labels", "photos/ --bundle my.bundle")
     _train_arguments(sub)
 
+    sub = command(
+        "export", _export, "write a network for other runtimes", "my.bundle my.onnx --format onnx"
+    )
+    sub.add_argument("bundle", metavar="BUNDLE", help="folder of the bundle, or an index")
+    sub.add_argument("out", metavar="OUT", help="where it goes; the comparison goes to OUT.json")
+    sub.add_argument(
+        "--format", required=True, choices=export.SUFFIXES, help="what to write (required)"
+    )
+    sub.add_argument(
+        "--precision",
+        choices=export.PRECISIONS,
+        default=export.PRECISIONS[0],
+        help="of LiteRT's numbers; all but float32 flip some bits (%(default)s)",
+    )
+    sub.add_argument(
+        "--images",
+        nargs="+",
+        metavar="IMAGES",
+        help="compare on these images and folders, not on the bundled sample; int8 needs them",
+    )
+
     sub = command("duplicates", _duplicates, "list pairs of near-identical images", "photos.index")
     _index_argument(sub)
     sub.add_argument(
@@ -220,12 +244,19 @@ def _new_index(arguments):
 
 def _import_keras():
     """Import Keras without the lines that TensorFlow writes about the machine on the way in."""
+    with _without_chatter():
+        import keras  # noqa: F401
+
+
+@contextlib.contextmanager
+def _without_chatter():
+    """Drop what libraries write to stderr from below Python; what goes wrong they raise."""
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
         try:
-            import keras  # noqa: F401
+            yield
         finally:
             os.dup2(kept, 2)
             os.close(kept)
@@ -260,7 +291,8 @@ def _search(arguments):
 
     if arguments.by_id and arguments.region:
         raise ArgumentError("A region is cut out of a file.", "--by-id and --region")
-    engine = Engine(Index.open(arguments.index))
+    # For a handful of queries, opening costs more than running; this runtime opens the fastest.
+    engine = Engine(Index.open(arguments.index, runtime="onnxruntime"))
     options = {
         "k": arguments.k,
         "threshold": arguments.threshold,
@@ -472,6 +504,31 @@ def _train(arguments):
     _name_problems(trained.problems)
     print(f"{arguments.bundle}: {settings.num_bits} bits, {trained.minutes:.1f} minutes")
     return SKIPPED_SOME if trained.problems else DONE
+
+
+def _export(arguments):
+    from hashnet import bundle, export
+
+    opened = bundle.load(arguments.bundle)
+    _import_keras()
+    with _without_chatter():
+        comparison = export.export(
+            opened,
+            arguments.out,
+            arguments.format,
+            precision=arguments.precision,
+            images_from=arguments.images,
+        )
+    differences = ", ".join(
+        f"{name} {difference:.1g}" for name, difference in comparison.largest_difference.items()
+    )
+    print(
+        f"{arguments.out}: compared with Keras on {comparison.images} images "
+        f"({comparison.images_from})\n"
+        f"  largest difference    {differences}\n"
+        f"  bits that differ      {comparison.bits_that_differ} of {comparison.bits}"
+    )
+    return DONE
 
 
 def _demo(arguments):

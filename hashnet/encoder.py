@@ -1,10 +1,12 @@
 """From images to codes and features, with the ONNX file that a bundle carries.
 
-Nothing here imports Keras or TensorFlow: searching an index starts in a fraction of a second.
+Nothing here imports Keras or TensorFlow, unless the Keras runtime is asked for: searching an
+index starts in a fraction of a second.
 """
 
 import collections
 import concurrent.futures
+import functools
 import itertools
 import os
 from collections.abc import Iterable, Iterator
@@ -13,10 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from hashnet import bundle as bundles
-from hashnet import codes, images
-from hashnet.errors import BundleError, ImageError, ShapeError
+from hashnet import codes, images, runtimes
+from hashnet.errors import ArgumentError, ImageError, ShapeError
 
-BATCH = 16
+# Larger batches leave the processor's caches, smaller ones pay for each call.
+BATCH = 8
 ROWS_AT_ONCE = 1024
 
 
@@ -49,41 +52,70 @@ class Encoder:
 
     Args:
         bundle: a `hashnet.bundle.Bundle`.
-        num_threads: int or None. Threads of the network and, beside them, of decoding; None
-            means one for each core this process may use. Codes do not depend on it.
+        runtime: str. `"openvino"`, `"onnxruntime"` or `"keras"`; or `"auto"`, the first of
+            `hashnet.runtimes.FASTEST` that is installed. All compute in float32, and their codes
+            are equal but for bits whose latent is within 1e-4 of one half.
+        num_threads: int or None. Cores to use; None means all that this process may use. Codes
+            do not depend on it.
+
+    Attributes:
+        runtime: str, name of the runtime that was taken.
+        fingerprint: str, the bundle's.
 
     Raises:
         BundleError: the ONNX file is not the network that the bundle describes.
+        HashnetError: the runtime is unknown or not installed.
 
     Example:
-        >>> encoder = Encoder.open(bundle_folder)
+        >>> encoder = Encoder.open(bundle_folder, runtime="onnxruntime")
         >>> encoded = encoder.encode(["cat.png", "dog.png"])
         >>> encoded.codes.shape, encoded.features.shape
         ((2, 4), (2, 1280))
     """
 
-    def __init__(self, bundle, *, num_threads=None):
+    def __init__(self, bundle, *, runtime="auto", num_threads=None):
+        if num_threads is not None and num_threads < 1:
+            raise ArgumentError("An encoder needs a thread.", f"num_threads={num_threads}")
         self.bundle = bundle
         self.config = bundle.config
         self.fingerprint = bundle.fingerprint
         self.num_threads = num_threads or len(os.sched_getaffinity(0))
-        # From bytes, a model cannot name further files to be read.
-        model = bundle.encoder_file.read_bytes()
-        self._session = _session(model, self.num_threads, bundle.encoder_file)
-        _check_outputs(self._session, self.config, bundle.encoder_file)
+        self.runtime = runtimes.choose(runtime, (*runtimes.FASTEST, "keras"))
+        # One image at a time: all threads work on it.
+        self._network = self._open(concurrent=False)
+        _check_ends(self._network, self.config, bundle.encoder_file)
 
     @classmethod
-    def open(cls, folder, *, num_threads=None):
+    def open(cls, folder, *, runtime="auto", num_threads=None):
         """Open the encoder of a bundle, or the one that an index carries.
 
         Args:
             folder: str or path-like.
-            num_threads: as for the class.
+            runtime, num_threads: as for the class.
 
         Raises:
             BundleError: it is missing, damaged, or of a newer format.
         """
-        return cls(bundles.load(folder), num_threads=num_threads)
+        return cls(bundles.load(folder), runtime=runtime, num_threads=num_threads)
+
+    @functools.cached_property
+    def _networks(self):
+        """Many images: every thread decodes and runs a batch of its own, and none waits."""
+        return self._open(concurrent=True)
+
+    def _open(self, concurrent):
+        if self.runtime == "keras":
+            from hashnet import export
+
+            outputs = ("latent", "feature", "scores")
+            return runtimes.from_keras(export.graph(self.bundle.load_model(), outputs))
+        return runtimes.open_bytes(
+            self.bundle.encoder_file.read_bytes(),
+            self.bundle.encoder_file,
+            self.runtime,
+            num_threads=self.num_threads,
+            concurrent=concurrent,
+        )
 
     def encode(self, sources: Iterable) -> Encoded:
         """Encode images; unreadable ones are named in `problems` and leave no row.
@@ -95,7 +127,7 @@ class Encoder:
         Returns:
             An `Encoded`.
         """
-        parts = list(self.stream(sources)) or [self._encode_batch([], [])]
+        parts = list(self.stream(sources)) or [self._encode_group(0, [])]
         return Encoded(
             *(
                 np.concatenate([getattr(part, name) for part in parts])
@@ -117,17 +149,20 @@ class Encoder:
         Raises:
             ImageError: it cannot be read.
         """
-        latents, features = self._run(["latent", "feature"], self._pixels(source)[None])
+        pixels = self._pixels(source)[None]
+        latents, features = self._network.run(["latent", "feature"], {"image": pixels})
         return codes.from_latent(latents[0]), features[0]
 
     def stream(self, sources: Iterable, *, workers=None, batch=BATCH) -> Iterator[Encoded]:
         """Encode any number of images in order, with bounded memory.
 
-        Decoding runs ahead in threads while the network works.
+        Each worker decodes a batch and runs it through the network on its own core, so that no
+        core waits for another; at most two batches more than there are workers are held.
 
         Args:
             sources: as for `encode`.
-            workers: int or None. Decoding threads; None means `num_threads`.
+            workers: int or None. Threads; None means `num_threads`. More of them help where
+                files come slowly, from a network or a turning disk.
             batch: int. Images that go through the network at once.
 
         Yields:
@@ -135,14 +170,14 @@ class Encoder:
         """
         workers = workers or self.num_threads
         queue = collections.deque()
-        with concurrent.futures.ThreadPoolExecutor(workers, "decode") as pool:
+        with concurrent.futures.ThreadPoolExecutor(workers, "encode") as pool:
             try:
                 for start, group in _batches(sources, batch):
-                    queue.append((start, group, [pool.submit(self._try, one) for one in group]))
-                    if len(queue) > 2 + workers // 4:
-                        yield self._finish(*queue.popleft())
+                    queue.append(pool.submit(self._encode_group, start, group))
+                    if len(queue) > workers + 1:
+                        yield queue.popleft().result()
                 while queue:
-                    yield self._finish(*queue.popleft())
+                    yield queue.popleft().result()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
@@ -168,53 +203,50 @@ class Encoder:
 
         network = onnx.load_model_from_string(self.bundle.encoder_file.read_bytes())
         head = onnx.utils.Extractor(network).extract_model(["feature"], [output])
-        session = _session(head.SerializeToString(), self.num_threads, self.bundle.encoder_file)
+        # Keras would have to build the network for this; the numbers are the same.
+        runtime = "onnxruntime" if self.runtime == "keras" else self.runtime
+        head = runtimes.open_bytes(
+            head.SerializeToString(),
+            self.bundle.encoder_file,
+            runtime,
+            num_threads=self.num_threads,
+        )
         blocks = (
             np.ascontiguousarray(features[start : start + ROWS_AT_ONCE], dtype=np.float32)
             for start in range(0, len(features), ROWS_AT_ONCE)
         )
-        empty = np.empty((0, self.config.feature_dim), np.float32)
-        answers = [session.run([output], {"feature": block})[0] for block in (*blocks, empty)]
-        return np.concatenate(answers)
+        answers = [head.run([output], {"feature": block})[0] for block in blocks]
+        return np.concatenate([np.empty((0, *head.outputs[output].shape), np.float32), *answers])
 
-    def _finish(self, start, group, futures):
-        decoded = [future.result() for future in futures]
+    def _encode_group(self, start, group):
         positions, pixels, problems = [], [], []
-        for position, (source, result) in enumerate(zip(group, decoded, strict=True), start):
-            if isinstance(result, ImageError):
-                problems.append(images.Problem(_name(source, position), str(result)))
-            else:
+        for position, source in enumerate(group, start):
+            try:
+                pixels.append(self._pixels(source))
                 positions.append(position)
-                pixels.append(result)
-        return self._encode_batch(positions, pixels, problems)
-
-    def _encode_batch(self, positions, pixels, problems=()):
-        size = self.config.image_size
-        stacked = np.stack(pixels) if pixels else np.empty((0, size, size, 3), np.uint8)
-        latents, features, scores = self._run(["latent", "feature", "scores"], stacked)
+            except ImageError as error:
+                problems.append(images.Problem(_name(source, position), str(error)))
+        names = ("latent", "feature", "scores")
+        if pixels:
+            latents, features, scores = self._networks.run(names, {"image": np.stack(pixels)})
+        else:
+            latents, features, scores = (
+                np.empty((0, *self._network.outputs[name].shape), np.float32) for name in names
+            )
         return Encoded(
             np.array(positions, dtype=np.int64),
             codes.from_latent(latents),
             features,
             latents,
             scores,
-            list(problems),
+            problems,
         )
-
-    def _run(self, outputs, pixels):
-        return self._session.run(outputs, {"image": pixels})
 
     def _pixels(self, source):
         size = (self.config.image_size, self.config.image_size)
         if isinstance(source, np.ndarray):
             return images.resize(source, size)
         return images.read_resized(source, size)
-
-    def _try(self, source):
-        try:
-            return self._pixels(source)
-        except ImageError as error:
-            return error
 
 
 def _batches(sources, size):
@@ -228,31 +260,15 @@ def _name(source, position):
     return os.fsdecode(source) if isinstance(source, str | os.PathLike) else f"image {position}"
 
 
-def _session(model, num_threads, path):
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime's own kinds have no common base
-        raise BundleError(
-            "A bundle's encoder must be a network that ONNX Runtime takes.", f"{path}: {error}"
-        ) from error
-
-
-def _check_outputs(session, config, path):
+def _check_ends(network, config, path):
     size = config.image_size
     expected = {
-        "image": ("tensor(uint8)", [size, size, 3]),
-        "latent": ("tensor(float)", [config.num_bits]),
-        "feature": ("tensor(float)", [config.feature_dim]),
-        "scores": ("tensor(float)", [len(config.classes)]),
+        "image": runtimes.End("uint8", (size, size, 3)),
+        "latent": runtimes.End("float32", (config.num_bits,)),
+        "feature": runtimes.End("float32", (config.feature_dim,)),
+        "scores": runtimes.End("float32", (len(config.classes),)),
     }
-    ends = [*session.get_inputs(), *session.get_outputs()]
-    found = {end.name: (end.type, list(end.shape[1:])) for end in ends}
+    found = {**network.inputs, **network.outputs}
     if found != expected:
         raise ShapeError(
             "A bundle's encoder must take and give what its description says.",

@@ -46,6 +46,10 @@ class BundleError(HashnetError):
     """A bundle is missing, damaged, or of a newer format."""
 
 
+class ExportError(HashnetError):
+    """An export differs from the network it was made of, or has no place."""
+
+
 class StoreError(HashnetError):
     """An index folder is missing, damaged, or of a newer format."""
 

@@ -13,6 +13,9 @@ from hashnet.errors import ArgumentError, BundleError, ShapeError
 
 SCORES_FROM = ("latent", "feature")
 
+# Far above what any backbone was pretrained on; a description that asks for more asks for memory.
+MAX_IMAGE_SIZE = 2048
+
 
 @dataclass(frozen=True)
 class HashNetConfig:
@@ -20,8 +23,8 @@ class HashNetConfig:
 
     Attributes:
         backbone: str, one of `hashnet.backbones.BACKBONES`.
-        image_size: int. Side of the square images in pixels; 0 means the backbone's own, and
-            is replaced by it.
+        image_size: int. Side of the square images in pixels, 2048 at most; 0 means the
+            backbone's own, and is replaced by it.
         num_bits: int, 1 to 1024. Units of H.
         classes: tuple of str. Names of F8's classes, in order.
         scores_from: `"latent"` as in the paper, where F8 sees only the latent layer, or
@@ -46,8 +49,10 @@ class HashNetConfig:
         backbone = backbones.known(self.backbone)
         if not _is_count(self.num_bits) or not 1 <= self.num_bits <= MAX_BITS:
             raise ArgumentError(f"A code has 1 to {MAX_BITS} bits.", f"num_bits={self.num_bits!r}")
-        if not _is_count(self.image_size):
-            raise ArgumentError("image_size is in whole pixels.", repr(self.image_size))
+        if not _is_count(self.image_size) or self.image_size > MAX_IMAGE_SIZE:
+            raise ArgumentError(
+                f"image_size is in whole pixels, {MAX_IMAGE_SIZE} at most.", repr(self.image_size)
+            )
         if self.scores_from not in SCORES_FROM:
             raise ArgumentError(
                 f"scores_from is one of {SCORES_FROM}.", f"scores_from={self.scores_from!r}"

@@ -46,12 +46,15 @@ class Index:
         2
     """
 
-    def __init__(self, store: Store, *, num_threads: int | None = None):
+    def __init__(self, store: Store, *, runtime: str = "auto", num_threads: int | None = None):
         self.store = store
-        self.encoder = Encoder(_carried_bundle(store), num_threads=num_threads)
+        bundle = _carried_bundle(store)
+        self.encoder = Encoder(bundle, runtime=runtime, num_threads=num_threads)
 
     @classmethod
-    def create(cls, folder, bundle_folder, *, feature_dtype="float16", num_threads=None) -> "Index":
+    def create(
+        cls, folder, bundle_folder, *, feature_dtype="float16", runtime="auto", num_threads=None
+    ) -> "Index":
         """Make an empty index that carries a copy of a bundle.
 
         Args:
@@ -59,13 +62,15 @@ class Index:
             bundle_folder: str or path-like, or an index whose encoder is taken.
             feature_dtype: "float16" or "float32". How features are stored. Half the bytes have
                 changed no mAP by a thousandth on any set measured (tests/bench/feature_dtype.py).
-            num_threads: int or None, as for `hashnet.encoder.Encoder`.
+            runtime, num_threads: as for `hashnet.encoder.Encoder`.
 
         Raises:
             StoreError: something is there already, or the disk refuses.
             BundleError: the bundle is missing or damaged.
         """
         bundle = bundles.load(bundle_folder)
+        # An encoder that does not open must not leave an index behind.
+        Encoder(bundle, runtime=runtime, num_threads=num_threads)
         store = Store.create(
             folder,
             num_bits=bundle.config.num_bits,
@@ -74,17 +79,21 @@ class Index:
             fingerprint=bundle.fingerprint,
             encoder_files=bundle.files(),
         )
-        return cls(store, num_threads=num_threads)
+        return cls(store, runtime=runtime, num_threads=num_threads)
 
     @classmethod
-    def open(cls, folder, *, num_threads=None) -> "Index":
+    def open(cls, folder, *, runtime="auto", num_threads=None) -> "Index":
         """Open an index.
+
+        Args:
+            folder: str or path-like.
+            runtime, num_threads: as for `hashnet.encoder.Encoder`.
 
         Raises:
             StoreError: there is none, it is damaged, or a newer version made it.
             FingerprintError: its codes were made by another encoder than it carries.
         """
-        return cls(Store.open(folder), num_threads=num_threads)
+        return cls(Store.open(folder), runtime=runtime, num_threads=num_threads)
 
     @property
     def num_items(self) -> int:

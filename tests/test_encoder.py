@@ -74,7 +74,7 @@ def test_nothing_gives_nothing(encoder):
     assert encoded.codes.shape == (0, 4) and encoded.features.shape == (0, 1280)
 
 
-def test_a_stream_reads_ahead_but_not_far(encoder, paths):
+def test_a_stream_reads_ahead_but_not_far(bundle_folder, paths):
     taken = []
 
     def sources():
@@ -82,7 +82,7 @@ def test_a_stream_reads_ahead_but_not_far(encoder, paths):
             taken.append(number)
             yield paths[number % len(paths)]
 
-    stream = encoder.stream(sources(), batch=4)
+    stream = Encoder.open(bundle_folder, num_threads=2).stream(sources(), batch=4)
     next(stream)
     assert len(taken) <= 24
     assert sum(len(part) for part in stream) == 196

@@ -1,5 +1,7 @@
 """An index follows a folder: only what is new or changed is encoded, and nothing is lost."""
 
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -61,7 +63,7 @@ def test_codes_and_features_are_those_of_the_encoder(index, folder, bundle_folde
 def test_a_second_run_encodes_nothing(index, folder, monkeypatch):
     index.update([folder])
     before = contents(index)
-    monkeypatch.setattr(Encoder, "_run", lambda *_: pytest.fail("something was encoded"))
+    monkeypatch.setattr(Encoder, "_encode_group", lambda *_: pytest.fail("something was encoded"))
     monkeypatch.setattr(Encoder, "_pixels", lambda *_: pytest.fail("something was read"))
     report = Index.open(index.store.folder).update([folder])
     assert counts(report) == (0, 0, 24, 0)
@@ -208,6 +210,17 @@ def test_ids_that_do_not_fit_their_images_are_refused(index, photos):
     with pytest.raises(ArgumentError, match="twice"):
         index.add(["a", "a"], [path, path])
     assert index.num_items == 0
+
+
+def test_an_encoder_that_does_not_open_leaves_no_index(bundle_folder, tmp_path):
+    folder = shutil.copytree(bundle_folder, tmp_path / "bundle")
+    (folder / "encoder.onnx").write_bytes(b"")
+    description = json.loads((folder / "hashnet.json").read_text())
+    description["sha256"]["encoder.onnx"] = hashlib.sha256(b"").hexdigest()
+    (folder / "hashnet.json").write_text(json.dumps(description))
+    with pytest.raises(BundleError):
+        Index.create(tmp_path / "i", folder)
+    assert not (tmp_path / "i").exists()
 
 
 def test_an_index_with_anothers_encoder_is_refused(index, photos, small_network, tmp_path):

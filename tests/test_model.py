@@ -60,6 +60,7 @@ def test_any_number_of_bits_from_1_to_1024(num_bits):
         ({"classes": ()}, "class name"),
         ({"scores_from": "air"}, "scores_from"),
         ({"image_size": -1}, "pixels"),
+        ({"image_size": 2049}, "2048 at most"),
     ],
 )
 def test_a_configuration_outside_its_range_is_refused(values, message):

@@ -73,6 +73,105 @@ def losses(results):
         yield f"| {loss} | {' | '.join(f'{cells[loss, bits]:.3f}' for bits in lengths)} |"
 
 
+def encoding(results):
+    """Images a second: the network alone and what a user gets of it."""
+    yield "### Encoding"
+    yield ""
+    yield (
+        f"{results['network_of']['backbone']} at {results['network_of']['pixels']} pixels, "
+        f"float32, images/s, medians of {results['rounds']} rounds. *one*: all cores "
+        "on one call; *many*: a call on each core, as encoding many photos does it."
+    )
+    yield ""
+    batches = {name: row for name, row in results["network"].items() if "images_per_second" in row}
+    yield f"| network alone | {' | '.join(name.replace('_', ' ') for name in batches)} |"
+    yield "|---|" + "---|" * len(batches)
+    for contender in next(iter(batches.values()))["images_per_second"]:
+        rates = [row["images_per_second"][contender]["median"] for row in batches.values()]
+        yield f"| {contender.replace('_', ' ')} | {' | '.join(f'{rate:.0f}' for rate in rates)} |"
+    whole, query, cold = (results[name] for name in ("photos_to_index", "query", "cold_search"))
+    yield ""
+    yield (
+        f"From {results['photos']} JPEG files to a committed index: "
+        f"{whole['images_per_second']['photos_to_index']['median']:.0f} images/s, "
+        f"{whole['share_of_the_network_alone']:.0%} of the network alone. One query from file to "
+        f"ranked ids on {query['rows']:,} images: {query['milliseconds_median']:.1f} ms median, "
+        f"{query['milliseconds_p99']:.1f} ms p99. The whole process `hashnet search` on "
+        f"{cold['rows']:,} images: {cold['milliseconds']['median']:.0f} ms median."
+    )
+
+
+def hamming(results):
+    """Exact Hamming search beside FAISS's and USearch's."""
+    yield "### Exact Hamming search"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    yield (
+        f"One thread reads {results['read_gigabytes_per_second_one_thread']:.1f} GB/s from memory "
+        "here. Milliseconds, 64-bit codes:"
+    )
+    yield ""
+    yield "| codes | rows | queries | threads | task | scan | auto | FAISS flat | USearch |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for row in results["rows"]:
+        if row["bits"] != 64:
+            continue
+        took = {name: times["median"] for name, times in row["milliseconds"].items()}
+        cells = [
+            f"{took[name]:.3g}" if name in took else ""
+            for name in ("scan", "auto", "faiss_flat", "usearch")
+        ]
+        yield (
+            f"| {row['codes']} | {row['rows']:,} | {row['queries']} | {row['threads']} "
+            f"| {row['task']} | {' | '.join(cells)} |"
+        )
+    yield ""
+    yield "How many times faster than FAISS flat, over all lengths, sizes, queries and threads:"
+    yield ""
+    yield "| | geometric mean | least | most | cells |"
+    yield "|---|---|---|---|---|"
+    for name, ratio in results["summary"].items():
+        if isinstance(ratio, dict):
+            yield (
+                f"| {name} | {ratio['geometric_mean']:.1f} | {ratio['least']:.2f} "
+                f"| {ratio['most']:.0f} | {ratio['cells']} |"
+            )
+
+
+def coarse_fine(results):
+    """Coarse to fine beside vector search."""
+    yield "### Coarse to fine"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    yield "| method | threads | ms | ms, p99 | recall of the exact 10 | mAP@k | memory |"
+    yield "|---|---|---|---|---|---|---|"
+    for row in results["rows"]:
+        memory = row["memory_bytes"]
+        yield (
+            f"| {row['method']} | {row['threads']} | {row['milliseconds']:.3g} "
+            f"| {row['milliseconds_p99']:.3g} | {row['recall_at_10']:.3f} "
+            f"| {row['map_at_k']:.3f} | {f'{memory / 1e6:,.0f} MB' if memory else ''} |"
+        )
+
+
+def feature_dtype(results):
+    """Features in half the bytes."""
+    yield "### Features in half the bytes"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    yield "| set | queries | database | mAP, float32 | mAP, float16 | the same ten nearest |"
+    yield "|---|---|---|---|---|---|"
+    for row in results["rows"]:
+        yield (
+            f"| {row['set']} | {row['queries']} | {row['database']} "
+            f"| {row['map_all_float32']:.5f} | {row['map_all_float16']:.5f} "
+            f"| {row['same_top_10']:.4f} |"
+        )
+
+
 def _origin(results):
     machine = results["machine"]
     return f"(`{results['command']}`, {machine['processor']}, {machine['cores']} cores.)"
@@ -87,7 +186,12 @@ def renewed(text):
     runs = {path.stem.removeprefix("train_"): figures.read(path.stem) for path in paths}
     runs = {name: run for name, run in runs.items() if "training_minutes" in run}
     lines += [*trained(runs), "", _origin(next(iter(runs.values()))), ""]
-    for name, table in (("train_losses", losses), ("label_free", label_free)):
+    named = {"train_losses": losses, "label_free": label_free, "feature_dtype": feature_dtype}
+    named |= {"encode": encoding, "hamming": hamming}
+    named |= {path.stem: coarse_fine for path in sorted(figures.FOLDER.glob("coarse_fine_*"))}
+    for name, table in named.items():
+        if not (figures.FOLDER / f"{name}.json").is_file():
+            continue  # not measured yet
         results = figures.read(name)
         lines += [*table(results), "", _origin(results), ""]
     return head + BEGIN + "\n".join(lines) + END + tail

@@ -1,0 +1,162 @@
+"""Looking through an ONNX file before a runtime gets it.
+
+Runtimes trust their models: one reads any file that a model names as the place of its weights,
+another takes a model of a version that it has never heard of. This file therefore walks the
+file's fields by itself. It copies nothing, needs no library, and takes milliseconds.
+"""
+
+from hashnet.errors import BundleError
+
+# Opsets whose operators mean what the converters meant: from ONNX 1.2 to what runtimes know now.
+OPSETS = range(7, 25)
+
+# What the networks of `hashnet.backbones` and the code layer consist of. None of these holds a
+# graph of its own, makes an array of a size that its inputs do not have, or draws numbers.
+OPERATORS = frozenset(
+    """
+    Add And AveragePool BatchNormalization Cast Clip Concat Constant Conv Div Flatten Gather Gemm
+    GlobalAveragePool GlobalMaxPool GreaterOrEqual HardSigmoid HardSwish Identity Less MatMul Max
+    MaxPool Min Mul Neg Not Pad Reciprocal ReduceMean ReduceSum Relu Reshape Shape Sigmoid Slice
+    Softmax Sqrt Squeeze Sub Transpose Unsqueeze
+    """.split()
+)
+
+# Numbers of the fields, from onnx.proto.
+_GRAPH, _OPSET, _FUNCTIONS, _TRAINING = 7, 8, 25, 20
+_NODE, _INITIALIZER, _SPARSE_INITIALIZER = 1, 5, 15
+_OPERATOR, _ATTRIBUTE, _DOMAIN = 4, 5, 7
+_TENSOR, _INNER_GRAPH, _TENSORS, _INNER_GRAPHS, _SPARSE, _SPARSES = 5, 6, 10, 11, 22, 23
+_EXTERNAL_DATA, _DATA_LOCATION = 13, 14
+_OPSET_DOMAIN, _OPSET_VERSION = 1, 2
+
+_STANDARD_DOMAINS = (b"", b"ai.onnx")
+
+
+def check(model, name):
+    """Refuse an ONNX network that could read files, or that holds what no encoder holds.
+
+    Args:
+        model: bytes of the file.
+        name: str or path-like, what messages call it.
+
+    Raises:
+        BundleError: it is no whole ONNX file, its opset is not in `OPSETS`, it keeps weights in
+            other files, or it uses operators beyond `OPERATORS`, functions or inner graphs.
+
+    Example:
+        >>> check(b"hello", "x.onnx")
+        Traceback (most recent call last):
+        ...
+        hashnet.errors.BundleError: An encoder must be a whole ONNX file. Received: x.onnx: ...
+    """
+    try:
+        _check_model(memoryview(model))
+    except _Refused as refused:
+        rule, received = refused.args
+        raise BundleError(
+            rule, f"{name}: {received}", "Export the network again from a bundle you trust."
+        ) from None
+
+
+class _Refused(Exception):
+    """A rule and what was found instead."""
+
+
+def _check_model(model):
+    has_graph, versions = False, []
+    for number, value in _fields(model):
+        if number == _GRAPH:
+            has_graph = True
+            _check_graph(_message(value))
+        elif number == _OPSET:
+            opset = dict(_fields(_message(value)))
+            if bytes(opset.get(_OPSET_DOMAIN, b"")) in _STANDARD_DOMAINS:
+                versions.append(opset.get(_OPSET_VERSION, 0))
+        elif number in (_FUNCTIONS, _TRAINING):
+            raise _Refused("An encoder must be one plain graph.", "it holds functions")
+    if not has_graph:
+        raise _Refused("An encoder must be a whole ONNX file.", "no graph")
+    if not versions or any(version not in OPSETS for version in versions):
+        raise _Refused(
+            f"An encoder must be of an ONNX opset from {OPSETS[0]} to {OPSETS[-1]}.",
+            f"opset {versions[0] if versions else 'not given'}",
+        )
+
+
+def _check_graph(graph):
+    for number, value in _fields(graph):
+        if number == _NODE:
+            _check_node(_message(value))
+        elif number == _INITIALIZER:
+            _check_tensor(_message(value))
+        elif number == _SPARSE_INITIALIZER:
+            raise _Refused("An encoder's weights must be dense.", "sparse weights")
+
+
+def _check_node(node):
+    for number, value in _fields(node):
+        if number == _OPERATOR:
+            operator = bytes(_message(value)).decode(errors="replace")
+            if operator not in OPERATORS:
+                raise _Refused("An encoder must use known operators.", operator)
+        elif number == _DOMAIN and bytes(_message(value)) not in _STANDARD_DOMAINS:
+            raise _Refused("An encoder must use ONNX's own operators.", repr(bytes(value)))
+        elif number == _ATTRIBUTE:
+            _check_attribute(_message(value))
+
+
+def _check_attribute(attribute):
+    for number, value in _fields(attribute):
+        if number in (_TENSOR, _TENSORS):
+            _check_tensor(_message(value))
+        elif number in (_INNER_GRAPH, _INNER_GRAPHS):
+            raise _Refused("An encoder must be one plain graph.", "a graph within a graph")
+        elif number in (_SPARSE, _SPARSES):
+            raise _Refused("An encoder's weights must be dense.", "sparse weights")
+
+
+def _check_tensor(tensor):
+    for number, value in _fields(tensor):
+        if number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0):
+            raise _Refused("An encoder must hold all its weights itself.", "weights in other files")
+
+
+def _message(value):
+    if isinstance(value, int):
+        raise _Refused("An encoder must be a whole ONNX file.", "a number in place of a message")
+    return value
+
+
+def _fields(message):
+    """Yield (number, value) of each field; value is int, or a view of the bytes that it holds."""
+    position = 0
+    while position < len(message):
+        key, position = _varint(message, position)
+        number, kind = key >> 3, key & 7
+        if kind == 0:
+            value, position = _varint(message, position)
+        else:
+            if kind == 2:
+                length, position = _varint(message, position)
+            elif kind in (1, 5):
+                length = 8 if kind == 1 else 4
+            else:
+                raise _Refused("An encoder must be a whole ONNX file.", f"wire type {kind}")
+            value = message[position : position + length]
+            position += length
+            if position > len(message):
+                raise _Refused("An encoder must be a whole ONNX file.", "it ends too early")
+        yield number, value
+
+
+def _varint(message, position):
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= len(message):
+            raise _Refused("An encoder must be a whole ONNX file.", "it ends too early")
+        byte = message[position]
+        position += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, position
+    raise _Refused("An encoder must be a whole ONNX file.", "a number without end")

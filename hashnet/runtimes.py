@@ -1,0 +1,317 @@
+"""Running an exported network: the one file that knows OpenVINO, ONNX Runtime and LiteRT.
+
+Each is opened by the same words and run by the same call, computes in float32 unless the file
+itself holds less, and is imported only when it is opened. `auto` takes the first of `FASTEST`
+that is installed.
+"""
+
+import importlib.util
+import os
+import pathlib
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+
+from hashnet import onnx_check
+from hashnet.errors import ArgumentError, BundleError, HashnetError, UnknownNameError
+
+# Of EfficientNet-Lite0 at 224 pixels on two cores, OpenVINO encodes an eighth to a fifth more
+# images a second than ONNX Runtime, which is always installed.
+FASTEST = ("openvino", "onnxruntime")
+
+# By the end of a file's name: the runtimes that take it, and the first of them is `auto`'s.
+_TAKES = {".onnx": FASTEST, ".xml": ("openvino",), ".tflite": ("litert",)}
+_MODULES = {
+    "openvino": "openvino",
+    "onnxruntime": "onnxruntime",
+    "litert": "ai_edge_litert",
+    "keras": "keras",
+}
+RUNTIMES = tuple(_MODULES)
+
+
+@dataclass(frozen=True)
+class End:
+    """One input or output of a network.
+
+    Attributes:
+        dtype: str, as NumPy names it.
+        shape: tuple of int, without the first axis, which is the images.
+    """
+
+    dtype: str
+    shape: tuple
+
+
+def choose(runtime, takes=FASTEST):
+    """The runtime that a name stands for.
+
+    Args:
+        runtime: str. `"auto"`, or one of `RUNTIMES`.
+        takes: tuple of str. Those that can be had for the file in question, the fastest first.
+
+    Returns:
+        str, the name of an installed runtime.
+
+    Raises:
+        UnknownNameError: there is no such runtime.
+        ArgumentError: the file is not for this runtime.
+        HashnetError: it is not installed.
+
+    Example:
+        >>> choose("onnxruntime")
+        'onnxruntime'
+    """
+    if runtime == "auto":
+        return next((name for name in takes if _is_installed(name)), takes[-1])
+    if runtime not in RUNTIMES:
+        raise UnknownNameError("runtime", runtime, ("auto", *RUNTIMES))
+    if runtime not in takes:
+        raise ArgumentError(f"This network is for {' or '.join(takes)}.", f"runtime={runtime!r}")
+    return runtime
+
+
+def open_file(path, runtime="auto", *, num_threads=None, concurrent=False):
+    """Open an exported network.
+
+    Args:
+        path: str or path-like, ending in `.onnx`, `.xml` (OpenVINO, with its `.bin` beside it)
+            or `.tflite`. A `.tflite` or `.xml` should be one of yours: their runtimes are not
+            made for files of strangers, and only ONNX files are looked through first.
+        runtime: as for `choose`.
+        num_threads: int or None; None means one for each core this process may use.
+        concurrent: bool. False: each call uses all threads, for the shortest answer. True: up
+            to `num_threads` calls come at once from as many threads, and each uses one, for
+            the most images a second.
+
+    Returns:
+        A runtime with `name`; `inputs` and `outputs`, dicts of name to `End`; and `run`, a
+        function of a list of output names and a dict of input name to array, which returns the
+        outputs as a list of arrays and may be called from many threads.
+
+    Raises:
+        BundleError: the file is missing, damaged, or not a network that this runtime takes.
+        HashnetError: the runtime is not installed.
+
+    Example:
+        >>> network = open_file(bundle_folder / "encoder.onnx", "onnxruntime")
+        >>> network.outputs["latent"]
+        End(dtype='float32', shape=(32,))
+        >>> pixels = np.zeros((2, 64, 64, 3), "uint8")
+        >>> network.run(["latent"], {"image": pixels})[0].shape
+        (2, 32)
+    """
+    path = pathlib.Path(path)
+    if path.suffix not in _TAKES:
+        raise BundleError(
+            f"An exported network ends in {', '.join(_TAKES)}.",
+            str(path),
+            "Other formats are for Keras and TensorFlow to open.",
+        )
+    runtime = choose(runtime, _TAKES[path.suffix])
+    if path.suffix != ".xml":
+        return open_bytes(
+            _content(path), path, runtime, num_threads=num_threads, concurrent=concurrent
+        )
+    files = [_content(path), _content(path.with_suffix(".bin"))]
+    return _opened(_OpenVINO, path, files, num_threads, concurrent)
+
+
+def open_bytes(model, name, runtime="auto", *, num_threads=None, concurrent=False):
+    """Open a network from the content of its `.onnx` file, or of its `.tflite` file for LiteRT.
+
+    From bytes, and looked through, a model cannot name further files to be read.
+
+    Args:
+        model: bytes.
+        name: str or path-like, what messages call it.
+        runtime, num_threads, concurrent: as for `open_file`.
+
+    Returns:
+        A runtime, as from `open_file`.
+
+    Raises:
+        BundleError: it is not a network that this runtime takes.
+    """
+    if runtime == "litert":
+        return _opened(_LiteRT, name, [model], num_threads, concurrent)
+    onnx_check.check(model, name)
+    kinds = {"openvino": _OpenVINO, "onnxruntime": _OnnxRuntime}
+    return _opened(kinds[choose(runtime)], name, [model], num_threads, concurrent)
+
+
+def from_keras(model):
+    """A `keras.Model` in the words of a runtime; it takes what its own input takes.
+
+    Args:
+        model: a `keras.Model` with one input, to a dictionary of outputs.
+
+    Returns:
+        A runtime, as from `open_file`.
+    """
+    return _Keras(model)
+
+
+def require(runtime):
+    """Refuse before work what would be missing after it.
+
+    Args:
+        runtime: str, one of `RUNTIMES`.
+
+    Raises:
+        HashnetError: it is not installed.
+
+    Example:
+        >>> require("onnxruntime")
+    """
+    if not _is_installed(runtime):
+        raise HashnetError(
+            "A runtime must be installed.",
+            f"no {runtime}",
+            f'Install the extra: pip install "hashnet[{runtime}]"',
+        )
+
+
+def _is_installed(runtime):
+    return importlib.util.find_spec(_MODULES[runtime]) is not None
+
+
+def _content(path):
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError("A network file must exist.", f"{path} ({error.strerror})") from error
+
+
+def _opened(kind, path, files, num_threads, concurrent):
+    require(kind.name)
+    num_threads = num_threads or len(os.sched_getaffinity(0))
+    try:
+        return kind(files, num_threads, concurrent)
+    except Exception as error:  # the runtimes' own kinds have no common base
+        raise BundleError(
+            f"An encoder must be a network that {kind.title} takes.",
+            f"{path}: {' '.join(str(error).split())[:300]}",
+        ) from error
+
+
+class _OnnxRuntime:
+    name, title = "onnxruntime", "ONNX Runtime"
+
+    def __init__(self, files, num_threads, concurrent):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1 if concurrent else num_threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # what goes wrong is raised
+        self._session = onnxruntime.InferenceSession(
+            files[0], options, providers=["CPUExecutionProvider"]
+        )
+        self.inputs = self._ends(self._session.get_inputs())
+        self.outputs = self._ends(self._session.get_outputs())
+
+    @staticmethod
+    def _ends(ends):
+        dtypes = {"tensor(float)": "float32"}
+        return {
+            end.name: End(
+                dtypes.get(end.type, end.type.removeprefix("tensor(")[:-1]), tuple(end.shape[1:])
+            )
+            for end in ends
+        }
+
+    def run(self, outputs, inputs):
+        return self._session.run(outputs, inputs)
+
+
+class _OpenVINO:
+    name, title = "openvino", "OpenVINO"
+
+    def __init__(self, files, num_threads, concurrent):
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(*files)
+        # It would choose bfloat16 by itself where the processor has it, and flip bits.
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": num_threads,
+            "NUM_STREAMS": num_threads if concurrent else 1,
+            "ENABLE_CPU_PINNING": False,
+        }
+        self._compiled = core.compile_model(model, "CPU", settings)
+        self.inputs = self._ends(self._compiled.inputs)
+        self.outputs = self._ends(self._compiled.outputs)
+        self._own = threading.local()
+
+    @staticmethod
+    def _ends(ends):
+        return {
+            end.get_any_name(): End(
+                np.dtype(end.get_element_type().to_dtype()).name,
+                tuple(side.get_length() if side.is_static else None for side in end.partial_shape)[
+                    1:
+                ],
+            )
+            for end in ends
+        }
+
+    def run(self, outputs, inputs):
+        # A request holds the arrays of one call, so every thread has its own.
+        if not hasattr(self._own, "request"):
+            self._own.request = self._compiled.create_infer_request()
+        results = self._own.request.infer(inputs, share_inputs=True)
+        return [results[name] for name in outputs]
+
+
+class _LiteRT:
+    name, title = "litert", "LiteRT"
+
+    def __init__(self, files, num_threads, concurrent):
+        self._model = files[0]
+        self._num_threads = 1 if concurrent else num_threads
+        self._own = threading.local()
+        runner = self._runner()
+        self.inputs = self._ends(runner.get_input_details())
+        self.outputs = self._ends(runner.get_output_details())
+
+    @staticmethod
+    def _ends(details):
+        return {
+            name: End(np.dtype(end["dtype"]).name, tuple(end["shape_signature"].tolist())[1:])
+            for name, end in details.items()
+        }
+
+    def _runner(self):
+        # An interpreter holds the arrays of one call, so every thread has its own.
+        if not hasattr(self._own, "runner"):
+            from ai_edge_litert.interpreter import Interpreter
+
+            self._own.interpreter = Interpreter(
+                model_content=self._model, num_threads=self._num_threads
+            )
+            self._own.runner = self._own.interpreter.get_signature_runner()
+        return self._own.runner
+
+    def run(self, outputs, inputs):
+        results = self._runner()(**inputs)
+        return [results[name] for name in outputs]
+
+
+class _Keras:
+    name, title = "keras", "Keras"
+
+    def __init__(self, model):
+        self._model = model
+        self.inputs = {"image": self._end(model.input)}
+        self.outputs = {name: self._end(end) for name, end in model.output.items()}
+
+    @staticmethod
+    def _end(tensor):
+        return End(tensor.dtype, tuple(tensor.shape[1:]))
+
+    def run(self, outputs, inputs):
+        results = self._model(inputs["image"], training=False)
+        return [np.asarray(results[name]) for name in outputs]

@@ -1,0 +1,152 @@
+"""ONNX files of strangers: refused by name before a runtime sees them."""
+
+import time
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from hashnet import onnx_check, runtimes
+from hashnet.encoder import Encoder
+from hashnet.errors import BundleError
+
+FLOATS = TensorProto.FLOAT
+
+
+def network(*, operator="Add", opset=15, domain="", weight=None, more_nodes=(), **attributes):
+    """A file that adds four numbers to rows of four numbers."""
+    if weight is None:
+        weight = helper.make_tensor("w", FLOATS, [4], [1.0, 2.0, 3.0, 4.0])
+    node = helper.make_node(operator, ["x", "w"], ["y"], domain=domain, **attributes)
+    graph = helper.make_graph(
+        [node, *more_nodes],
+        "g",
+        [helper.make_tensor_value_info("x", FLOATS, [None, 4])],
+        [helper.make_tensor_value_info("y", FLOATS, [None, 4])],
+        [weight],
+    )
+    opsets = [helper.make_opsetid("", opset)]
+    if domain:
+        opsets.append(helper.make_opsetid(domain, 1))
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def elsewhere(location):
+    weight = TensorProto(name="w", data_type=FLOATS, dims=[4], data_location=TensorProto.EXTERNAL)
+    weight.external_data.add(key="location", value=str(location))
+    return weight
+
+
+def refusal(model):
+    content = model if isinstance(model, bytes) else model.SerializeToString()
+    with pytest.raises(BundleError) as caught:
+        onnx_check.check(content, "x.onnx")
+    assert "x.onnx" in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_plain_network_passes_and_runs():
+    content = network().SerializeToString()
+    onnx_check.check(content, "x.onnx")
+    [rows] = runtimes.open_bytes(content, "x.onnx", "onnxruntime").run(
+        ["y"], {"x": np.zeros((2, 4), np.float32)}
+    )
+    assert rows.tolist() == [[1, 2, 3, 4]] * 2
+
+
+@pytest.mark.parametrize("place", ["secret.bin", "../secret.bin", "{folder}/secret.bin"])
+def test_weights_in_other_files_are_never_read(place, tmp_path, monkeypatch):
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    for folder in (tmp_path, tmp_path / "below"):
+        (folder / "secret.bin").write_bytes(np.ones(4, np.float32).tobytes())
+    model = network(weight=elsewhere(place.format(folder=tmp_path)))
+    assert "hold all its weights" in refusal(model)
+    for runtime in runtimes.FASTEST:
+        with pytest.raises(BundleError):
+            runtimes.open_bytes(model.SerializeToString(), "x.onnx", runtime)
+
+
+def test_weights_in_other_files_hide_in_no_attribute_either():
+    constant = helper.make_node("Constant", [], ["c"], value=elsewhere("/etc/passwd"))
+    assert "hold all its weights" in refusal(network(more_nodes=[constant]))
+    lists = helper.make_node("Constant", [], ["c"])
+    lists.attribute.append(helper.make_attribute("many", [elsewhere("/etc/passwd")]))
+    assert "hold all its weights" in refusal(network(more_nodes=[lists]))
+
+
+@pytest.mark.parametrize("opset", [0, 1, 6, 25, 999, 2**62])
+def test_an_opset_that_is_not_known_is_refused(opset):
+    assert f"opset {opset}" in refusal(network(opset=opset))
+
+
+def test_a_file_without_opset_or_graph_is_refused():
+    model = network()
+    del model.opset_import[:]
+    assert "opset not given" in refusal(model)
+    assert "no graph" in refusal(b"")
+
+
+def test_operators_that_could_do_more_than_compute_are_refused():
+    assert "Loop" in refusal(network(operator="Loop"))
+    assert "ConstantOfShape" in refusal(network(operator="ConstantOfShape"))
+    assert "com.microsoft" in refusal(network(domain="com.microsoft"))
+    inner = network().graph
+    assert "graph within a graph" in refusal(network(body=inner))
+    assert "graph within a graph" in refusal(network(bodies=[inner]))
+    with_function = network()
+    with_function.functions.add(name="f", domain="d")
+    assert "functions" in refusal(with_function)
+
+
+def test_a_small_file_that_calls_for_gigabytes_is_refused():
+    shape = helper.make_tensor("big", TensorProto.INT64, [2], [10**6, 10**6])
+    expand = helper.make_node("Expand", ["x", "big"], ["huge"])
+    model = network(more_nodes=[expand])
+    model.graph.initializer.append(shape)
+    assert "Expand" in refusal(model)
+
+
+def test_a_truncated_file_is_refused_wherever_it_ends():
+    """Where the end falls between two fields, the runtime must notice; else we do."""
+    content = network().SerializeToString()
+    for length in range(len(content)):
+        with pytest.raises(BundleError):
+            runtimes.open_bytes(content[:length], "x.onnx", "onnxruntime")
+
+
+def test_any_bytes_are_refused_quickly():
+    rng = np.random.default_rng(0)
+    began = time.monotonic()
+    for _ in range(500):
+        refusal(rng.bytes(int(rng.integers(0, 200))))
+    refusal(b"\x08" + b"\xff" * 1_000_000)  # a number without end
+    refusal(b"\x3a\xff\xff\xff\xff\x7f")  # a graph of 34 GB
+    refusal(b"\x3a\x80" * 1_000_000)
+    assert time.monotonic() - began < 10
+
+
+def test_the_encoder_of_a_bundle_passes_and_one_that_was_tampered_with_does_not(
+    bundle_folder, tmp_path
+):
+    import hashlib
+    import json
+    import shutil
+
+    folder = shutil.copytree(bundle_folder, tmp_path / "bundle")
+    model = onnx.load(folder / "encoder.onnx")
+    onnx_check.check(model.SerializeToString(), "encoder.onnx")
+    secret = tmp_path / "secret.bin"
+    weight = model.graph.initializer[0]
+    secret.write_bytes(onnx.numpy_helper.to_array(weight).tobytes())
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value=str(secret))
+    content = model.SerializeToString()
+    (folder / "encoder.onnx").write_bytes(content)
+    description = json.loads((folder / "hashnet.json").read_text())
+    description["sha256"]["encoder.onnx"] = hashlib.sha256(content).hexdigest()
+    (folder / "hashnet.json").write_text(json.dumps(description))
+    with pytest.raises(BundleError, match="hold all its weights"):
+        Encoder.open(folder)
