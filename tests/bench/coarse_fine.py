@@ -1,0 +1,289 @@
+"""What does coarse-to-fine gain over exact and approximate vector search, and what does it lose?
+
+    pip install ".[bench]"
+    python -m tests.bench.coarse_fine clusters 60000 4096 --hnsw
+    python -m tests.bench.coarse_fine clusters 1000000 1280 --on-disk
+    python -m tests.bench.coarse_fine trained BUNDLE DATABASE QUERIES
+
+`clusters` draws features around centres, as non-negative and of length 1 as those of networks are,
+and learns codes from them without labels (ITQ). `trained` encodes labelled images with a bundle.
+One query at a time, every contestant in turn, the same threads.
+"""
+
+import argparse
+import pathlib
+import statistics
+import sys
+import tempfile
+import time
+import types
+
+import faiss
+import numpy as np
+
+from hashnet import bundle as bundles
+from hashnet.encoder import Encoder
+from retrieval.engine import Engine
+from retrieval.store import Item, Store
+from tests.bench import figures
+from tests.bench.train_evaluate import encode
+from train import label_free
+
+CLUSTER = 60
+CHUNK = 20_000
+NUM_BITS = 64
+TOP = 10
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    clusters = kinds.add_parser("clusters")
+    clusters.add_argument("rows", type=int)
+    clusters.add_argument("dimensions", type=int)
+    clusters.add_argument("--on-disk", action="store_true", help="as an index serves it")
+    clusters.add_argument("--hnsw", action="store_true", help="build a graph too, which takes long")
+    trained = kinds.add_parser("trained")
+    for name in ("bundle", "database", "queries"):
+        trained.add_argument(name)
+    for one in (clusters, trained):
+        one.add_argument("--queries-most", type=int, default=200)
+        one.add_argument("--pools", type=int, nargs="+", default=[200, 1000, 10_000])
+        one.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        world = (
+            clustered(options, folder) if options.kind == "clusters" else encoded(options, folder)
+        )
+        rows = [row for threads in options.threads for row in measured(world, threads, options)]
+    report = {
+        "question": "What does coarse-to-fine gain over vector search, and what does it lose?",
+        "protocol": f"{len(world.queries)} queries, one at a time, each contestant in turn; "
+        f"{world.about} k = {world.k}. Milliseconds: median over the queries, and the 99th "
+        f"percentile. recall_at_{TOP}: share of the exact {TOP} nearest by Euclidean distance. "
+        f"map_at_k: divided by min(k, relevant); relevant: same {world.relevant}. coarse_to_fine "
+        "takes codes and features of the queries as given, reads the index's files and returns "
+        "ids, paths and labels; the others return row numbers. Memory: bytes of this process that "
+        "no file backs, gained by opening and searching.",
+        "rows": rows,
+        "build": world.build,
+        "baseline": {
+            "milliseconds_hamming_alone": {
+                str(row["threads"]): row["milliseconds_coarse"]
+                for row in rows
+                if row["method"] == f"coarse_to_fine, pool {options.pools[0]}"
+            }
+        },
+    }
+    figures.write(f"coarse_fine_{world.name}", report)
+
+
+# --- Worlds ---------------------------------------------------------------------------------------
+
+
+def clustered(options, folder):
+    rows, dim = options.rows, options.dimensions
+    rng = np.random.default_rng(0)
+    num_centres = max(1, rows // CLUSTER)
+    axes = rng.standard_normal((64, dim), dtype=np.float32)
+    centres = rng.standard_normal((num_centres, 64), dtype=np.float32)
+    labels = rng.permutation(np.arange(rows) % num_centres)
+
+    def drawn(of):
+        points = centres[of] + 0.9 * rng.standard_normal((len(of), 64), dtype=np.float32)
+        features = np.maximum(points @ axes + rng.standard_normal((len(of), dim), np.float32), 0)
+        return features / np.linalg.norm(features, axis=1, keepdims=True)
+
+    weights, began = label_free.itq(drawn(labels[:5000]), NUM_BITS), time.perf_counter()
+    flat = faiss.IndexFlatL2(dim)
+    parts = (drawn(labels[first : first + CHUNK]) for first in range(0, rows, CHUNK))
+    store, seconds = stored(folder, parts, weights, labels, dim, flat)
+    asked = rng.integers(0, num_centres, options.queries_most)
+    queries = drawn(asked)
+    return types.SimpleNamespace(
+        name=f"{rows}x{dim}",
+        about=f"{rows} synthetic features of {dim} numbers in clusters of {CLUSTER}, ITQ codes of "
+        f"{NUM_BITS} bits learned from 5,000 of them.",
+        relevant="cluster",
+        k=100,
+        labels=labels,
+        query_labels=asked,
+        queries=queries,
+        codes=np.packbits(weights.bits(queries), axis=1),
+        engine_of=lambda threads: engine(store, threads),
+        indexes=approximate(flat, options.hnsw, began),
+        build={"index_seconds": seconds, "seconds_with_faiss": time.perf_counter() - began},
+    )
+
+
+def encoded(options, folder):
+    encoder = Encoder(bundles.load(options.bundle))
+    items, labels = encode(encoder, options.database)
+    asked, query_labels = encode(encoder, options.queries)
+    most = options.queries_most
+    flat = faiss.IndexFlatL2(items.features.shape[1])
+    began = time.perf_counter()
+    store, seconds = stored(
+        folder, [items.features], None, labels, items.features.shape[1], flat, codes=items.codes
+    )
+    name = pathlib.Path(options.bundle).name
+    return types.SimpleNamespace(
+        name=name,
+        about=f"{len(items)} images encoded by {name}, codes of {encoder.config.num_bits} bits.",
+        relevant="class",
+        k=1000,
+        labels=labels,
+        query_labels=query_labels[:most],
+        queries=asked.features[:most],
+        codes=asked.codes[:most],
+        engine_of=lambda threads: engine(store, threads),
+        indexes=approximate(flat, False, began),
+        build={"index_seconds": seconds, "seconds_with_faiss": time.perf_counter() - began},
+    )
+
+
+def stored(folder, parts, weights, labels, dim, flat, codes=None):
+    """Write the features into an index and into FAISS; the store and the seconds it took."""
+    num_bits = NUM_BITS if codes is None else 8 * codes.shape[1]
+    store = Store.create(
+        f"{folder}/index",
+        num_bits=num_bits,
+        feature_dim=dim,
+        feature_dtype="float16",
+        fingerprint="bench",
+    )
+    first, seconds = 0, 0.0
+    with store.writer() as writer:
+        for features in parts:
+            flat.add(features)
+            began = time.perf_counter()
+            last = first + len(features)
+            part = np.packbits(weights.bits(features), axis=1) if codes is None else codes
+            items = [
+                Item(f"{row:08}", f"/photos/{row:08}.jpg", str(labels[row]))
+                for row in range(first, last)
+            ]
+            writer.add(items, part, features.astype(np.float16))
+            seconds += time.perf_counter() - began
+            first = last
+    return store, seconds
+
+
+def engine(store, threads):
+    return Engine(types.SimpleNamespace(store=store), num_threads=threads)
+
+
+def approximate(flat, hnsw, began):
+    """FAISS's indexes by name, each with the seconds it took to build."""
+    rows, dim = flat.ntotal, flat.d
+    features = faiss.vector_to_array(flat.codes).view(np.float32).reshape(rows, dim)
+    indexes = {"faiss_flat": (flat, 0.0)}
+    began = time.perf_counter()
+    lists = max(16, int(rows**0.5))
+    ivf = faiss.index_factory(dim, f"IVF{lists},PQ64")
+    ivf.train(features[:20_000])
+    for first in range(0, rows, CHUNK):
+        ivf.add(features[first : first + CHUNK])
+    ivf.nprobe = 16
+    indexes["faiss_ivf_pq, nprobe 16"] = ivf, time.perf_counter() - began
+    if hnsw:
+        began = time.perf_counter()
+        graph = faiss.IndexHNSWFlat(dim, 16)
+        graph.add(features)
+        graph.hnsw.efSearch = 200
+        indexes["faiss_hnsw, M 16, efSearch 200"] = graph, time.perf_counter() - began
+    return indexes
+
+
+# --- Measuring ------------------------------------------------------------------------------------
+
+
+def measured(world, threads, options):
+    faiss.omp_set_num_threads(threads)
+    before = private_bytes()
+    searcher = world.engine_of(threads)
+    searcher.search_encoded(world.codes[0], world.queries[0])
+    contestants = {}
+    for pool in options.pools:
+        if pool < len(world.labels) and pool >= world.k:
+            contestants[f"coarse_to_fine, pool {pool}"] = lambda at, pool=pool: (
+                searcher.search_encoded(world.codes[at], world.queries[at], k=world.k, pool=pool)
+            )
+    for call in contestants.values():
+        for at in range(20):
+            call(at)
+    memory = private_bytes() - before
+    for name, (index, _) in world.indexes.items():
+        contestants[name] = lambda at, index=index: index.search(
+            world.queries[at : at + 1], world.k
+        )
+    answers, took = ({name: [] for name in contestants} for _ in range(2))
+    for at in range(len(world.queries)):
+        for name, call in contestants.items():
+            began = time.perf_counter()
+            answer = call(at)
+            took[name].append(1000 * (time.perf_counter() - began))
+            answers[name].append(answer)
+    exact = [answer[1][0] for answer in answers["faiss_flat"]]
+    for name, found in answers.items():
+        ours = name.startswith("coarse")
+        rows = [rows_of(answer) for answer in found]
+        row = {
+            "method": name,
+            "threads": threads,
+            "milliseconds": statistics.median(took[name]),
+            "milliseconds_p99": float(np.percentile(took[name], 99)),
+            f"recall_at_{TOP}": recall(rows, exact),
+            "map_at_k": mean_average_precision(rows, world),
+        }
+        if ours:
+            row["mean_pool"] = float(np.mean([answer.pool for answer in found]))
+            for stage in ("coarse", "fine"):
+                times = [answer.milliseconds[stage] for answer in found]
+                row[f"milliseconds_{stage}"] = statistics.median(times)
+            row["memory_bytes"] = memory
+        else:
+            row["build_seconds"] = world.indexes[name][1]
+            row["memory_bytes"] = index_bytes(world.indexes[name][0])
+        print(row, flush=True)
+        yield row
+
+
+def rows_of(answer):
+    if isinstance(answer, tuple):
+        return answer[1][0]
+    return np.array([int(hit.id) for hit in answer.hits])
+
+
+def recall(rows, exact):
+    shares = [len(np.intersect1d(a[:TOP], b[:TOP])) / TOP for a, b in zip(rows, exact, strict=True)]
+    return float(np.mean(shares))
+
+
+def mean_average_precision(rows, world):
+    scores = []
+    for found, label in zip(rows, world.query_labels, strict=True):
+        right = world.labels[found[found >= 0]] == label
+        precision = np.cumsum(right) / np.arange(1, len(right) + 1)
+        total = min(world.k, int((world.labels == label).sum()))
+        scores.append(float((precision * right).sum() / total))
+    return float(np.mean(scores))
+
+
+def index_bytes(index):
+    writer = faiss.VectorIOWriter()
+    if index.ntotal * index.d > 10**9:  # too large to write out only to be measured
+        return 4 * index.ntotal * index.d if isinstance(index, faiss.IndexFlat) else None
+    faiss.write_index(index, writer)
+    return writer.data.size()
+
+
+def private_bytes():
+    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
