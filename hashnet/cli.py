@@ -287,12 +287,10 @@ def _search(arguments):
     from hashnet import images
     from hashnet.errors import ImageError, UnknownIdError
     from retrieval.engine import Engine
-    from retrieval.index import Index
 
     if arguments.by_id and arguments.region:
         raise ArgumentError("A region is cut out of a file.", "--by-id and --region")
-    # For a handful of queries, opening costs more than running; this runtime opens the fastest.
-    engine = Engine(Index.open(arguments.index, runtime="onnxruntime"))
+    engine = Engine(_opened(arguments.index))
     options = {
         "k": arguments.k,
         "threshold": arguments.threshold,
@@ -326,6 +324,13 @@ def _search(arguments):
         images.write(arguments.picture, pictures.contact_sheet(results))
         print(f"wrote {arguments.picture}", file=sys.stderr)
     return SKIPPED_SOME if problems else DONE
+
+
+def _opened(folder):
+    """An index for a handful of queries or none: the runtime that opens fastest, not runs so."""
+    from retrieval.index import Index
+
+    return Index.open(folder, runtime="onnxruntime")
 
 
 def _listed_ids(path):
@@ -362,9 +367,8 @@ def _print_result(result):
 
 def _remove(arguments):
     from hashnet import images
-    from retrieval.index import Index
 
-    removed = Index.open(arguments.index).remove(arguments.ids)
+    removed = _opened(arguments.index).remove(arguments.ids)
     unknown = [id for id in arguments.ids if id not in set(removed)]
     _name_problems([images.Problem(id, "no image of this id is in the index") for id in unknown])
     print(f"{len(removed)} removed")
@@ -372,9 +376,8 @@ def _remove(arguments):
 
 
 def _info(arguments):
-    from retrieval.index import Index
 
-    info = Index.open(arguments.index).info()
+    info = _opened(arguments.index).info()
     if arguments.json:
         print(json.dumps(info))
         return DONE
@@ -398,9 +401,8 @@ def _check(arguments):
 
 
 def _compact(arguments):
-    from retrieval.index import Index
 
-    with Index.open(arguments.index).store.writer() as writer:
+    with _opened(arguments.index).store.writer() as writer:
         report = writer.compact()
     gone = report.rows_before - report.rows_after
     print(f"{gone} removed rows gone, {report.bytes_freed} bytes given back")
@@ -409,9 +411,8 @@ def _compact(arguments):
 
 def _duplicates(arguments):
     from retrieval.engine import Engine
-    from retrieval.index import Index
 
-    index = Index.open(arguments.index)
+    index = _opened(arguments.index)
     threshold = arguments.threshold
     if threshold is None:
         threshold = max(1, index.encoder.config.num_bits // 16)
