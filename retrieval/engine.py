@@ -140,7 +140,7 @@ class Engine:
         """
         allowed = self._check(k, threshold, pool, label, ids)
         row = self._row(id)
-        code, feature = self.snapshot.codes[row], self._verified_features([row])[0]
+        code, feature = self.snapshot.codes[row], self._verified([row])[0][0]
         return self._search(id, code, feature, None, k, threshold, pool, allowed, without=row)
 
     def path(self, id: str) -> str | None:
@@ -164,12 +164,13 @@ class Engine:
         for first, second, bits in self._codes.pairs_within(threshold):
             for start in range(0, len(first), PAIRS_AT_ONCE):
                 part = slice(start, start + PAIRS_AT_ONCE)
-                near, far = map(self._verified_features, (first[part], second[part]))
+                near, near_items = self._verified(first[part])
+                far, far_items = self._verified(second[part])
                 distances = np.linalg.norm(near - far, axis=1)
                 zeros = np.zeros(len(near), np.int64)
                 yield from zip(
-                    self._hits(first[part], zeros, zeros),
-                    self._hits(second[part], bits[part], distances),
+                    _hits(near_items, zeros, zeros),
+                    _hits(far_items, bits[part], distances),
                     strict=True,
                 )
 
@@ -218,10 +219,10 @@ class Engine:
     def _labels(self):
         return self.snapshot.labels()
 
-    def _verified_features(self, rows):
-        """float32 `(len(rows), feature_dim)`, compared with their checksums."""
-        self.snapshot.verify_features(rows)
-        return self.snapshot.features(rows).astype(np.float32)
+    def _verified(self, rows):
+        """Features of some rows, float32, compared with their checksums, and their items."""
+        items = self.snapshot.verify_features(rows)
+        return self.snapshot.features(rows).astype(np.float32), items
 
     def _search(self, name, code, feature, encode, k, threshold, pool, allowed, without=None):
         if threshold is None and pool is None:
@@ -238,8 +239,8 @@ class Engine:
         if without is not None:
             others = best != without
             best, distances = best[others][:k], distances[others][:k]
-        self.snapshot.verify_features(best)
-        hits = self._hits(best, bits[np.searchsorted(rows, best)], distances)
+        items = self.snapshot.verify_features(best)
+        hits = _hits(items, bits[np.searchsorted(rows, best)], distances)
         end = time.perf_counter()
         milliseconds = {
             "encode": None if encode is None else round(encode * 1000, 3),
@@ -249,13 +250,12 @@ class Engine:
         }
         return SearchResult(name, int(threshold), len(rows), milliseconds, tuple(hits))
 
-    def _hits(self, rows, bits, distances):
-        return [
-            Hit(item.id, item.path, item.label, int(apart), float(distance))
-            for item, apart, distance in zip(
-                self.snapshot.items(rows), bits, distances, strict=True
-            )
-        ]
+
+def _hits(items, bits, distances):
+    return [
+        Hit(item.id, item.path, item.label, int(apart), float(distance))
+        for item, apart, distance in zip(items, bits, distances, strict=True)
+    ]
 
 
 def _crop(query, region):

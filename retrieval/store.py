@@ -681,14 +681,15 @@ class _View:
     def features(self, rows) -> np.ndarray:
         return self.arrays["features"][self.check_rows(rows)]
 
-    def verify_features(self, rows) -> None:
+    def verify_features(self, rows) -> list[Item]:
         rows = self.check_rows(rows)
-        self.items(rows)  # where the checksums are, verified
+        items = self.items(rows)  # where the checksums are, verified
         wanted = self.arrays["items"][rows]["feature_crc"]
         features = self.arrays["features"]
         for row, crc in zip(rows.tolist(), wanted.tolist(), strict=True):
             if zlib.crc32(_as_bytes(features[row])) != crc:
                 raise self.damaged("features", f"row {row} differs from its checksum")
+        return items
 
     def items(self, rows) -> list[Item]:
         rows = self.check_rows(rows)
@@ -820,13 +821,16 @@ class Snapshot:
         """
         return self._opened().features(rows)
 
-    def verify_features(self, rows: np.ndarray) -> None:
-        """Compare the features of some rows with their checksums.
+    def verify_features(self, rows: np.ndarray) -> list[Item]:
+        """Compare the features of some rows with their checksums, which lie in their items.
+
+        Returns:
+            What `items` does: they have been read by then.
 
         Raises:
             StoreError: if one differs; the message names the file and the row.
         """
-        self._opened().verify_features(rows)
+        return self._opened().verify_features(rows)
 
     def items(self, rows: np.ndarray) -> list[Item]:
         """Items of some rows, each verified; rows that are deleted still have theirs."""
