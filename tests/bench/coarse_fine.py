@@ -2,7 +2,7 @@
 
     pip install ".[bench]"
     python -m tests.bench.coarse_fine clusters 60000 4096 --hnsw
-    python -m tests.bench.coarse_fine clusters 1000000 1280 --on-disk
+    python -m tests.bench.coarse_fine clusters 1000000 1280
     python -m tests.bench.coarse_fine trained BUNDLE DATABASE QUERIES
 
 `clusters` draws features around centres, as non-negative and of length 1 as those of networks are,
@@ -41,7 +41,6 @@ def main():
     clusters = kinds.add_parser("clusters")
     clusters.add_argument("rows", type=int)
     clusters.add_argument("dimensions", type=int)
-    clusters.add_argument("--on-disk", action="store_true", help="as an index serves it")
     clusters.add_argument("--hnsw", action="store_true", help="build a graph too, which takes long")
     trained = kinds.add_parser("trained")
     for name in ("bundle", "database", "queries"):
@@ -94,7 +93,7 @@ def clustered(options, folder):
         features = np.maximum(points @ axes + rng.standard_normal((len(of), dim), np.float32), 0)
         return features / np.linalg.norm(features, axis=1, keepdims=True)
 
-    weights, began = label_free.itq(drawn(labels[:5000]), NUM_BITS), time.perf_counter()
+    weights = label_free.itq(drawn(labels[:5000]), NUM_BITS)
     flat = faiss.IndexFlatL2(dim)
     parts = (drawn(labels[first : first + CHUNK]) for first in range(0, rows, CHUNK))
     store, seconds = stored(folder, parts, weights, labels, dim, flat)
@@ -111,8 +110,8 @@ def clustered(options, folder):
         queries=queries,
         codes=np.packbits(weights.bits(queries), axis=1),
         engine_of=lambda threads: engine(store, threads),
-        indexes=approximate(flat, options.hnsw, began),
-        build={"index_seconds": seconds, "seconds_with_faiss": time.perf_counter() - began},
+        indexes=approximate(flat, options.hnsw),
+        build={"index_seconds": seconds},
     )
 
 
@@ -122,7 +121,6 @@ def encoded(options, folder):
     asked, query_labels = encode(encoder, options.queries)
     most = options.queries_most
     flat = faiss.IndexFlatL2(items.features.shape[1])
-    began = time.perf_counter()
     store, seconds = stored(
         folder, [items.features], None, labels, items.features.shape[1], flat, codes=items.codes
     )
@@ -137,8 +135,8 @@ def encoded(options, folder):
         queries=asked.features[:most],
         codes=asked.codes[:most],
         engine_of=lambda threads: engine(store, threads),
-        indexes=approximate(flat, False, began),
-        build={"index_seconds": seconds, "seconds_with_faiss": time.perf_counter() - began},
+        indexes=approximate(flat, False),
+        build={"index_seconds": seconds},
     )
 
 
@@ -173,7 +171,7 @@ def engine(store, threads):
     return Engine(types.SimpleNamespace(store=store), num_threads=threads)
 
 
-def approximate(flat, hnsw, began):
+def approximate(flat, hnsw):
     """FAISS's indexes by name, each with the seconds it took to build."""
     rows, dim = flat.ntotal, flat.d
     features = faiss.vector_to_array(flat.codes).view(np.float32).reshape(rows, dim)
