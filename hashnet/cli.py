@@ -376,7 +376,6 @@ def _remove(arguments):
 
 
 def _info(arguments):
-
     info = _opened(arguments.index).info()
     if arguments.json:
         print(json.dumps(info))
@@ -401,7 +400,6 @@ def _check(arguments):
 
 
 def _compact(arguments):
-
     with _opened(arguments.index).store.writer() as writer:
         report = writer.compact()
     gone = report.rows_before - report.rows_after

@@ -60,8 +60,8 @@ class Index:
         Args:
             folder: str or path-like, where nothing is yet.
             bundle_folder: str or path-like, or an index whose encoder is taken.
-            feature_dtype: "float16" or "float32". How features are stored. Half the bytes have
-                changed no mAP by a thousandth on any set measured (tests/bench/feature_dtype.py).
+            feature_dtype: "float16" or "float32". How features are stored. Half the bytes change
+                neither mAP nor the ten nearest on clothing10 (tests/bench/feature_dtype.py).
             runtime, num_threads: as for `hashnet.encoder.Encoder`.
 
         Raises:

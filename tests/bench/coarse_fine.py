@@ -22,6 +22,7 @@ import faiss
 import numpy as np
 
 from hashnet import bundle as bundles
+from hashnet import metrics
 from hashnet.encoder import Encoder
 from retrieval.engine import Engine
 from retrieval.store import Item, Store
@@ -66,13 +67,6 @@ def main():
         "no file backs, gained by opening and searching.",
         "rows": rows,
         "build": world.build,
-        "baseline": {
-            "milliseconds_hamming_alone": {
-                str(row["threads"]): row["milliseconds_coarse"]
-                for row in rows
-                if row["method"] == f"coarse_to_fine, pool {options.pools[0]}"
-            }
-        },
     }
     figures.write(f"coarse_fine_{world.name}", report)
 
@@ -262,16 +256,15 @@ def mean_average_precision(rows, world):
     scores = []
     for found, label in zip(rows, world.query_labels, strict=True):
         right = world.labels[found[found >= 0]] == label
-        precision = np.cumsum(right) / np.arange(1, len(right) + 1)
-        total = min(world.k, int((world.labels == label).sum()))
-        scores.append(float((precision * right).sum() / total))
+        total = int((world.labels == label).sum())
+        scores.append(metrics.average_precision(right, at=world.k, num_relevant=total))
     return float(np.mean(scores))
 
 
 def index_bytes(index):
-    writer = faiss.VectorIOWriter()
     if index.ntotal * index.d > 10**9:  # too large to write out only to be measured
         return 4 * index.ntotal * index.d if isinstance(index, faiss.IndexFlat) else None
+    writer = faiss.VectorIOWriter()
     faiss.write_index(index, writer)
     return writer.data.size()
 
