@@ -8,53 +8,51 @@ codes cost, and its answer.
 import numpy as np
 
 from retrieval import compiled
-from retrieval.scan import Scan, first_by_bits, joined, read_only
+from retrieval.scan import Scan, joined, mask, read_only
 
 # Below this many rows to a code, looking rows up costs more than scanning fewer codes saves.
 LEAST_REPEATS = 4
-# From this share of all rows on, a bit map puts rows in order faster than a sort does.
-SORT_SHARE = 1 / 128
+# So many words of codes stay in the processor's cache, where each query may go over all of them.
+MOST_WORDS_IN_CACHE = 1 << 16
+# Fewer queries than this are not worth a thread of their own.
+LEAST_QUERIES_A_THREAD = 8
 
 
 class DistinctCodes:
-    """Exact Hamming search over distinct codes; the answers of `Scan`, without `allowed`.
+    """Exact Hamming search over distinct codes; the answers of `Scan`.
 
     Made by `grouped`, which says whether the codes repeat enough.
     """
 
-    def __init__(self, words, numbers, borders, rows, num_threads):
-        self.num_rows = len(numbers)
+    def __init__(self, words, num_rows, borders, rows, num_threads):
         self._scan = Scan(words, None, num_threads)
-        self._numbers = read_only(numbers)
+        self._num_rows = num_rows
+        self._num_threads = num_threads
         self._borders = read_only(borders)
         self._rows = read_only(rows)
 
     def within(self, queries, threshold, allowed=None):
         """Return rows int64, bits int32, and int64 `(num_queries + 1,)` borders by query."""
-        codes, bits, ends = self._scan.within(queries, threshold)
-        passes = []
-        for first, last in zip(ends[:-1], ends[1:], strict=True):
-            rows, apart = self._all_rows(codes[first:last], bits[first:last])
-            if allowed is not None:
-                kept = allowed[rows]
-                rows, apart = rows[kept], apart[kept]
-            passes.append((rows, apart, np.array([0, len(rows)])))
-        return joined(passes)
+        return self._all_rows(*self._scan.within(queries, threshold), allowed)
 
     def pool(self, query, at_least):
         """Return rows ascending and bits: the nearest `at_least` rows and all that tie."""
-        return self._all_rows(*self._nearest_codes(query, at_least))
+        return self._all_rows(*self._nearest_codes(query, at_least), None)[:2]
 
     def nearest(self, queries, k):
         """Return rows int64 and bits int32, each `(num_queries, min(k, rows that pass))`."""
-        answers = []
-        for number in range(len(queries)):
-            codes, bits = self._nearest_codes(queries[number : number + 1], k)
-            # Of one code, only the first k rows can be among the first k of all.
-            answers.append(first_by_bits(*self._some_rows(codes, bits, k), k))
-        shape = len(queries), min(k, len(self._rows))
-        rows = np.array([rows for rows, _ in answers], np.int64).reshape(shape)
-        return rows, np.array([bits for _, bits in answers], np.int32).reshape(shape)
+        k = min(k, len(self._rows))
+        codes, bits, ends = self._nearest_codes(queries, k)
+        kernels = compiled.load()
+        parts = self._by_query(
+            lambda ends: kernels.first_rows_of_codes(
+                codes, bits, ends, k, self._borders, self._rows
+            ),
+            ends,
+        )
+        if len(parts) == 1:
+            return parts[0]
+        return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
     def histogram(self, query):
         """Return int64 `(num_words * 64 + 1,)`: how many rows lie at each number of bits."""
@@ -64,34 +62,51 @@ class DistinctCodes:
         np.add.at(counts, bits, np.diff(self._borders)[codes])
         return counts
 
-    def _nearest_codes(self, query, at_least):
-        """Return the codes, and their bits, that hold the nearest rows and all that tie."""
+    def _nearest_codes(self, queries, at_least):
+        """Return the codes, their bits, and borders by query, that hold the nearest rows."""
+        words = self._scan.words
+        if words.size > MOST_WORDS_IN_CACHE:
+            queries = [queries[number : number + 1] for number in range(len(queries))]
+            return joined([self._nearest_of_many(query, at_least) for query in queries])
+        kernels, queries = compiled.load(), read_only(queries)
+        like, words = kernels.query_like(queries), words.reshape(-1)
+        parts = compiled.in_parts(
+            lambda first, last: kernels.nearest_codes(
+                words, queries, like, at_least, self._borders, first, last
+            ),
+            len(queries),
+            self._num_threads,
+            LEAST_QUERIES_A_THREAD,
+        )
+        return joined(parts)
+
+    def _nearest_of_many(self, query, at_least):
         # Every distinct code has a row, so the nearest `at_least` codes are always enough.
         codes, bits = self._scan.pool(query, at_least)
         sizes = self._borders[codes + 1] - self._borders[codes]
         counts = np.cumsum(np.bincount(bits, weights=sizes))
         kept = bits <= np.searchsorted(counts, min(at_least, counts[-1] if counts.size else 0))
-        return codes[kept], bits[kept]
+        return codes[kept], bits[kept], np.array([0, np.count_nonzero(kept)])
 
-    def _all_rows(self, codes, bits):
-        total = int((self._borders[codes + 1] - self._borders[codes]).sum())
-        if total < self.num_rows * SORT_SHARE:
-            return self._some_rows(codes, bits, total)
-        return compiled.load().sorted_rows_of_codes(
-            read_only(codes), read_only(bits), self._borders, self._rows, self._numbers, total
+    def _all_rows(self, codes, bits, ends, allowed):
+        kernels, allowed = compiled.load(), mask(allowed)
+        return joined(
+            self._by_query(
+                lambda ends: kernels.rows_of_codes(
+                    codes, bits, ends, self._borders, self._rows, self._num_rows, allowed
+                ),
+                ends,
+            )
         )
 
-    def _some_rows(self, codes, bits, most):
-        keys = compiled.load().rows_of_codes(
-            read_only(codes), read_only(bits), self._borders, self._rows, most
+    def _by_query(self, function, ends):
+        """Call `function` with the borders of parts of the queries, on several threads."""
+        return compiled.in_parts(
+            lambda first, last: function(ends[first : last + 1]),
+            len(ends) - 1,
+            self._num_threads,
+            LEAST_QUERIES_A_THREAD,
         )
-        return unpacked(keys)
-
-
-def unpacked(keys):
-    """Sort keys row * 2048 + bits, and return rows int64 and bits int32."""
-    keys.sort()
-    return keys >> 11, (keys & 2047).astype(np.int32)
 
 
 def grouped(words, live, num_threads, *, least_repeats=LEAST_REPEATS):
@@ -112,4 +127,4 @@ def grouped(words, live, num_threads, *, least_repeats=LEAST_REPEATS):
     if num_live and not first_rows.size:
         return None
     borders, rows = kernels.post_rows(numbers, live, len(first_rows))
-    return DistinctCodes(words[first_rows], numbers, borders, rows, num_threads)
+    return DistinctCodes(words[first_rows], len(words), borders, rows, num_threads)

@@ -451,44 +451,171 @@ def post_rows(numbers, live, num_codes):
 
 
 @_compiled
-def rows_of_codes(codes, bits, borders, rows, most):
-    """Return keys int64, row * 2048 + bits, of each code's first `most` rows; not sorted."""
-    total = 0
-    for code in codes:
-        total += min(borders[code + 1] - borders[code], most)
-    keys = np.empty(total, np.int64)
-    filled = 0
-    for at in range(codes.size):
-        start = borders[codes[at]]
-        size = min(borders[codes[at] + 1] - start, most)
-        for place in range(size):
-            keys[filled + place] = (np.int64(rows[start + place]) << 11) | bits[at]
-        filled += size
-    return keys
+def nearest_codes(words, queries, like, k, borders, first, last):
+    """Find the codes that hold each query's `k` nearest rows and all that tie with the last.
+
+    Args:
+        borders: int64 `(num_codes + 1,)`. Code c has `borders[c + 1] - borders[c]` rows.
+        first, last: int. The range of queries.
+
+    Returns:
+        codes int64, bits int32, and int64 `(last - first + 1,)` borders by query in them.
+    """
+    num_codes, max_bits = borders.size - 1, queries.shape[1] * 64
+    apart = np.empty(num_codes, np.uint32)
+    counts = np.empty(max_bits + 1, np.int64)
+    codes, bits = np.empty(256, np.int64), np.empty(256, np.int32)
+    ends = np.zeros(last - first + 1, np.int64)
+    used = _U(0)
+    for number in range(first, last):
+        query = _query_at(queries, number, like)
+        for code in range(_U(num_codes)):
+            apart[code] = _bits_apart(words, code, query)
+        counts[:] = 0
+        for code in range(_U(num_codes)):
+            counts[apart[code]] += borders[code + _U(1)] - borders[code]
+        limit, held = 0, counts[0]
+        while held < k and limit < max_bits:
+            limit += 1
+            held += counts[limit]
+        count = _U(0)
+        for code in range(_U(num_codes)):
+            count += _U(apart[code] <= _U(limit))
+        codes, bits = _room(codes, used, count), _room(bits, used, count)
+        for code in range(_U(num_codes)):
+            if apart[code] <= _U(limit):
+                codes[used], bits[used] = code, apart[code]
+                used += _U(1)
+        ends[number - first + 1] = used
+    return codes[:used], bits[:used], ends
 
 
 @_compiled
-def sorted_rows_of_codes(codes, bits, borders, rows, numbers, total):
-    """Return all rows of the codes, ascending, and their bits.
+def rows_of_codes(codes, bits, ends, borders, rows, num_rows, allowed):
+    """Return all rows of each query's codes, ascending, and their bits.
 
-    Each row sets one bit of a map that fits the cache; reading the map back is the sort.
+    Args:
+        codes, bits, ends: as `nearest_codes` returns them.
+        borders, rows: as `post_rows` returns them.
+
+    Returns:
+        rows int64, bits int32, and int64 borders by query.
     """
-    bits_of = np.empty(borders.size - 1, np.int32)
-    marks = np.zeros(numbers.size // 64 + 1, np.uint64)
-    for at in range(codes.size):
-        bits_of[codes[at]] = bits[at]
-        for place in range(borders[codes[at]], borders[codes[at] + 1]):
-            row = _U(rows[place])
-            marks[row >> _U(6)] |= _U(1) << (row & _U(63))
+    total, most = 0, 0
+    for number in range(ends.size - 1):
+        size = 0
+        for at in range(ends[number], ends[number + 1]):
+            size += borders[codes[at] + 1] - borders[codes[at]]
+        total += size
+        most = max(most, size)
     found_rows, found_bits = np.empty(total, np.int64), np.empty(total, np.int32)
+    found_ends = np.zeros(ends.size, np.int64)
+    keys, spare = np.empty(most, np.uint64), np.empty(most, np.uint64)
     used = _U(0)
-    for place in range(_U(marks.size)):
-        mark = marks[place]
-        while mark != 0:
-            row = (place << _U(6)) + _lowest_bit(mark)
-            mark &= mark - _U(1)
-            found_rows[used], found_bits[used] = row, bits_of[numbers[row]]
-            used += _U(1)
+    for number in range(ends.size - 1):
+        size = _U(0)
+        for at in range(ends[number], ends[number + 1]):
+            apart = _U(bits[at])
+            for place in range(_U(borders[codes[at]]), _U(borders[codes[at] + 1])):
+                row = _U(rows[place])
+                keys[size] = row << _U(11) | apart
+                size += _U(_passes(allowed, allowed, row))
+        if ends[number + 1] - ends[number] > 1:
+            keys, spare = _sorted_by_row(keys, spare, size, num_rows)
+        for at in range(size):
+            found_rows[used + at] = keys[at] >> _U(11)
+            found_bits[used + at] = keys[at] & _U(2047)
+        used += size
+        found_ends[number + 1] = used
+    return found_rows[:used], found_bits[:used], found_ends
+
+
+@_inlined
+def _sorted_by_row(keys, spare, size, num_rows):
+    """Sort the first `size` keys row * 2048 + bits; return the sorted array and the other."""
+    if size < 256:
+        keys[:size].sort()
+        return keys, spare
+    row_bits = _U(1)
+    while num_rows >> row_bits:
+        row_bits += _U(1)
+    # As few passes as have counters that stay in the nearest cache.
+    passes = (row_bits + _U(10)) // _U(11)
+    digit_bits = (row_bits + passes - _U(1)) // passes
+    digits = _U(1) << digit_bits
+    starts = np.empty(digits, np.uint64)
+    for number in range(passes):
+        shift = _U(11) + number * digit_bits
+        starts[:] = 0
+        for at in range(size):
+            starts[(keys[at] >> shift) & (digits - _U(1))] += _U(1)
+        total = _U(0)
+        for digit in range(digits):
+            count = starts[digit]
+            starts[digit] = total
+            total += count
+        for at in range(size):
+            digit = (keys[at] >> shift) & (digits - _U(1))
+            spare[starts[digit]] = keys[at]
+            starts[digit] += _U(1)
+        keys, spare = spare, keys
+    return keys, spare
+
+
+@_compiled
+def first_rows_of_codes(codes, bits, ends, k, borders, rows):
+    """Return each query's first `k` rows by bits and then by row.
+
+    Args:
+        codes, bits, ends: as `nearest_codes` returns them for this `k`, which is at most the
+            number of all rows.
+        borders, rows: as `post_rows` returns them.
+
+    Returns:
+        rows int64 and bits int32, each `(num_queries, k)`.
+    """
+    num_queries = ends.size - 1
+    found_rows = np.empty((num_queries, k), np.int64)
+    found_bits = np.empty((num_queries, k), np.int32)
+    keys, ties = np.empty(k, np.int64), np.empty(0, np.int64)
+    for number in range(num_queries):
+        limit, tied = 0, 0
+        for at in range(ends[number], ends[number + 1]):
+            if bits[at] > limit:
+                limit, tied = bits[at], 0
+            if bits[at] == limit:
+                tied += borders[codes[at] + 1] - borders[codes[at]]
+        used = 0
+        for at in range(ends[number], ends[number + 1]):
+            if bits[at] < limit:
+                for place in range(borders[codes[at]], borders[codes[at] + 1]):
+                    keys[used] = np.int64(bits[at]) << 48 | np.int64(rows[place])
+                    used += 1
+        # Of the codes at the limit, whose rows ascend, no more than the first few are wanted.
+        wanted = k - used
+        if ties.size < min(2 * wanted, tied):
+            ties = np.empty(min(2 * wanted, tied), np.int64)
+        held, last = 0, np.int64(1) << 48
+        for at in range(ends[number], ends[number + 1]):
+            if bits[at] < limit:
+                continue
+            for place in range(borders[codes[at]], borders[codes[at] + 1]):
+                if rows[place] > last:
+                    break
+                if held == ties.size:
+                    ties.sort()
+                    held, last = wanted, ties[wanted - 1]
+                    if rows[place] > last:
+                        break
+                ties[held] = rows[place]
+                held += 1
+        keys[:used].sort()
+        ties[:held].sort()
+        for at in range(used):
+            found_rows[number, at] = keys[at] & ((np.int64(1) << 48) - 1)
+            found_bits[number, at] = keys[at] >> 48
+        for at in range(wanted):
+            found_rows[number, used + at], found_bits[number, used + at] = ties[at], limit
     return found_rows, found_bits
 
 

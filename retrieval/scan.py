@@ -23,6 +23,7 @@ class Scan:
     def __init__(self, words, live, num_threads):
         self.words = read_only(words)
         self.live = live
+        self._flat, self._live_mask = self.words.reshape(-1), mask(live)
         self.num_threads = num_threads
 
     def within(self, queries, threshold, allowed=None):
@@ -40,6 +41,9 @@ class Scan:
             found = [self._numpy_within(query, threshold, allowed) for query in queries]
             return joined([(*answer, np.array([0, len(answer[0])])) for answer in found])
         parts = self._in_parts(kernels, kernels.within, queries, threshold, allowed)
+        if len(parts) == len(queries) == 1:
+            rows, bits = parts[0][:2]
+            return rows, bits, np.array([0, len(rows)])
         rows = np.concatenate([part[0] for part in parts])
         bits = np.concatenate([part[1] for part in parts])
         if len(queries) == 1:
@@ -109,11 +113,11 @@ class Scan:
         return compiled.kernels(self.words.nbytes * num_queries)
 
     def _in_parts(self, kernels, kernel, queries, argument, allowed):
-        words, queries = self.words.reshape(-1), read_only(queries)
-        arguments = (words, queries, kernels.query_like(queries))
+        queries = read_only(queries)
+        arguments = (self._flat, queries, kernels.query_like(queries))
         if argument is not None:
             arguments += (argument,)
-        masks = (_mask(self.live), _mask(allowed))
+        masks = (self._live_mask, mask(allowed))
         least = LEAST_WORDS_A_THREAD // (self.words.shape[1] * len(queries)) + 1
         return compiled.in_parts(
             lambda first, last: kernel(*arguments, *masks, first, last),
@@ -169,5 +173,9 @@ def read_only(array):
     return view
 
 
-def _mask(mask):
-    return read_only(np.empty(0, bool) if mask is None else np.ascontiguousarray(mask))
+def mask(rows):
+    """Return a mask as the kernels take it; None lets every row pass."""
+    return _EVERY_ROW if rows is None else read_only(np.ascontiguousarray(rows))
+
+
+_EVERY_ROW = read_only(np.empty(0, bool))
