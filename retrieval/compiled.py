@@ -48,7 +48,9 @@ def in_parts(function, size, num_threads, least):
     Returns:
         A list of what `function` returned, in the order of the parts.
     """
-    num_parts = max(1, min(num_threads, size // least))
+    num_parts = min(num_threads, size // least)
+    if num_parts <= 1:
+        return [function(0, size)]
     borders = [size * part // num_parts for part in range(num_parts + 1)]
     others = [
         _threads().submit(function, first, last)

@@ -18,11 +18,14 @@ from numba.core import types
 from numba.extending import intrinsic, overload
 
 BLOCK_ROWS = 1024
+# Smaller where most blocks of the larger size would hold a row that is near enough.
+NEAREST_BLOCK_ROWS = 256
 STRIP_ROWS = 64
 MAX_TUPLE_WORDS = 4
 
 _U = np.uint64
 _BLOCK = np.uint64(BLOCK_ROWS)
+_NEAREST_BLOCK = np.uint64(NEAREST_BLOCK_ROWS)
 _STRIP = np.uint64(STRIP_ROWS)
 _NO_CODE = np.uint32(0xFFFFFFFF)
 
@@ -233,8 +236,8 @@ def nearest(words, queries, like, k, live, allowed, first, last):
     limits = np.full(num_queries, max_bits + 1, np.int64)
     counts = np.zeros((num_queries, max_bits + 2), np.int64)
     last = _U(last)
-    for block in range(_U(first), last, _BLOCK):
-        block_end = min(block + _BLOCK, last)
+    for block in range(_U(first), last, _NEAREST_BLOCK):
+        block_end = min(block + _NEAREST_BLOCK, last)
         for number in range(num_queries):
             query = _query_at(queries, number, like)
             limit, under, filled = limits[number], below[number], used[number]
@@ -283,34 +286,48 @@ def _sort_by_bits(rows, bits, used, max_bits):
 
 
 @_compiled
-def kth_bits(words, queries, like, k, live, allowed, first, last):
-    """Find how far the first query's `k`-th nearest row of a range is, as `nearest` does.
+def pool(words, queries, like, k, live, allowed, first, last):
+    """Find the first query's `k` nearest rows of a range and all that tie with the last.
+
+    One pass, as `nearest` makes it, but a row that equals the k-th smallest distance stays.
 
     Returns:
-        limit, int: that row's bits apart, or one more than a code has bits where rows are
-        fewer than `k`; and counts int64, the rows at each number of bits below the limit.
+        rows int64, ascending; bits int32; and counts int64, the rows at each number of bits up
+        to the k-th row's, or at every number where rows are fewer than `k`.
     """
     query = _query_at(queries, 0, like)
-    max_bits = queries.shape[1] * 64
-    counts = np.zeros(max_bits + 2, np.int64)
-    limit, under, last = np.int64(max_bits + 1), np.int64(0), _U(last)
-    for block in range(_U(first), last, _BLOCK):
-        block_end = min(block + _BLOCK, last)
-        if _count_below(words, query, _U(limit), block, block_end) == 0:
+    limit, held = queries.shape[1] * 64, np.int64(0)
+    counts = np.zeros(limit + 1, np.int64)
+    rows, bits, used = np.empty(512, np.int64), np.empty(512, np.int32), 0
+    last = _U(last)
+    for block in range(_U(first), last, _NEAREST_BLOCK):
+        block_end = min(block + _NEAREST_BLOCK, last)
+        if _count_below(words, query, _U(limit + 1), block, block_end) == 0:
             continue
         for strip in range(block, block_end, _STRIP):
             strip_end = min(strip + _STRIP, block_end)
-            marks = _marks_below(words, query, _U(limit), strip, strip_end)
+            marks = _marks_below(words, query, _U(limit + 1), strip, strip_end)
+            if marks == 0:
+                continue
+            if used + STRIP_ROWS > rows.size:
+                used = _keep_nearest(rows, bits, used, limit, used)
+                if 2 * used > rows.size:
+                    rows = _room(rows, used, rows.size)
+                    bits = _room(bits, used, bits.size)
             while marks != 0:
                 row = strip + _lowest_bit(marks)
                 marks &= marks - _U(1)
                 if _passes(live, allowed, row):
-                    counts[_bits_apart(words, row, query)] += 1
-                    under += 1
-            while under >= k:
+                    apart = _bits_apart(words, row, query)
+                    rows[used], bits[used] = row, apart
+                    used += 1
+                    counts[apart] += 1
+                    held += 1
+            while held - counts[limit] >= k:
+                held -= counts[limit]
                 limit -= 1
-                under -= counts[limit]
-    return limit, counts[:limit]
+    used = _keep_nearest(rows, bits, used, limit, used)
+    return rows[:used], bits[:used], counts[: limit + 1]
 
 
 @intrinsic

@@ -6,6 +6,7 @@ uneven radii: codes that differ little agree, or nearly so, in some substring, a
 each substring's values leads to them.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -49,10 +50,10 @@ class MultiIndex:
             for start, width in zip(starts, self._widths, strict=True)
         ]
         # How full the bucket of a code like the stored ones is, on average.
-        self._like_buckets = [
+        self._like_buckets = tuple(
             float(np.square(np.diff(borders.astype(np.int64))).sum()) / max(1, len(rows))
             for borders, rows in tables
-        ]
+        )
         sizes = [[len(borders), len(rows)] for borders, rows in tables]
         at = np.cumsum([[0, 0], *sizes[:-1]], axis=0)
         self._tables = tuple(
@@ -111,11 +112,12 @@ class MultiIndex:
         return rows, bits, np.cumsum([0, *sizes])
 
 
+@functools.lru_cache
 def substring_widths(num_rows, num_bits):
     """Cut a code into nearly equal substrings of about log2(n) bits, as the paper advises."""
     wanted = min(MOST_TABLE_BITS, max(1.0, math.log2(max(2, num_rows))))
     num_tables = math.ceil(num_bits / wanted)
-    return [(num_bits + part) // num_tables for part in range(num_tables)]
+    return tuple((num_bits + part) // num_tables for part in range(num_tables))
 
 
 def scan_cost(num_words, num_queries):
@@ -123,14 +125,15 @@ def scan_cost(num_words, num_queries):
     return num_words / (BATCH_GAIN if num_queries >= BATCH_QUERIES else 1)
 
 
+@functools.lru_cache
 def expected_cost(num_rows, widths, threshold, like_buckets=None):
     """Estimate a look-up's cost, in words read by a scan.
 
     Args:
         num_rows: int.
-        widths: list of int. The substrings' lengths.
+        widths: tuple of int. The substrings' lengths.
         threshold: int, 1 or more.
-        like_buckets: list of float or None. How full the bucket of a stored code is on average,
+        like_buckets: tuple of float or None. How full the bucket of a stored code is on average,
             table by table; even spread if None.
     """
     deepest, extra = divmod(threshold - 1, len(widths))

@@ -92,13 +92,15 @@ class Scan:
                 return rows, bits
             kept = bits <= np.partition(bits, at_least - 1)[at_least - 1]
             return rows[kept], bits[kept]
-        parts = self._in_parts(kernels, kernels.kth_bits, query, at_least, allowed)
-        # Below the least limit every part counted every row; at it, some part has enough.
-        limit = min(limit for limit, _ in parts)
-        counts = np.cumsum(sum(counts[:limit] for _, counts in parts))
-        limit = int(np.searchsorted(counts, at_least))
-        rows, bits, _ = self.within(query, limit + 1, allowed)
-        return rows, bits
+        parts = self._in_parts(kernels, kernels.pool, query, at_least, allowed)
+        if len(parts) == 1:
+            return parts[0][:2]
+        # Up to the least limit every part counted every row; at it, some part has enough.
+        most = min(len(counts) for _, _, counts in parts)
+        counts = np.cumsum(sum(counts[:most] for _, _, counts in parts))
+        rows, bits = (np.concatenate([part[at] for part in parts]) for at in (0, 1))
+        kept = bits <= np.searchsorted(counts, at_least)
+        return rows[kept], bits[kept]
 
     def histogram(self, query, allowed=None):
         """Return int64 `(num_words * 64 + 1,)`: how many rows lie at each number of bits."""
