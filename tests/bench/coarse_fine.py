@@ -3,16 +3,20 @@
     pip install ".[bench]"
     python -m tests.bench.coarse_fine clusters 60000 4096 --hnsw
     python -m tests.bench.coarse_fine clusters 1000000 1280
+    python -m tests.bench.coarse_fine disk 1000000 1280
     python -m tests.bench.coarse_fine trained BUNDLE DATABASE QUERIES
 
 `clusters` draws features around centres, as non-negative and of length 1 as those of networks are,
-and learns codes from them without labels (ITQ). `trained` encodes labelled images with a bundle.
-One query at a time, every contestant in turn, the same threads.
+and learns codes from them without labels (ITQ). `disk` draws the same, chunk by chunk, into an
+index on disk, and searches it in a fresh process, with no other contestant. `trained` encodes
+labelled images with a bundle. One query at a time, every contestant in turn, the same threads.
 """
 
 import argparse
+import json
 import pathlib
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +31,7 @@ from hashnet.encoder import Encoder
 from retrieval.engine import Engine
 from retrieval.store import Item, Store
 from tests.bench import figures
+from tests.bench.disk_search import anonymous_bytes
 from tests.bench.train_evaluate import encode
 from train import label_free
 
@@ -43,15 +48,21 @@ def main():
     clusters.add_argument("rows", type=int)
     clusters.add_argument("dimensions", type=int)
     clusters.add_argument("--hnsw", action="store_true", help="build a graph too, which takes long")
+    disk = kinds.add_parser("disk")
+    disk.add_argument("rows", type=int)
+    disk.add_argument("dimensions", type=int)
     trained = kinds.add_parser("trained")
     for name in ("bundle", "database", "queries"):
         trained.add_argument(name)
-    for one in (clusters, trained):
+    for one in (clusters, disk, trained):
         one.add_argument("--queries-most", type=int, default=200)
         one.add_argument("--pools", type=int, nargs="+", default=[200, 1000, 10_000])
         one.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        if options.kind == "disk":
+            figures.write(*on_disk(options, folder))
+            return
         world = (
             clustered(options, folder) if options.kind == "clusters" else encoded(options, folder)
         )
@@ -74,8 +85,8 @@ def main():
 # --- Worlds ---------------------------------------------------------------------------------------
 
 
-def clustered(options, folder):
-    rows, dim = options.rows, options.dimensions
+def clusters(rows, dim):
+    """Labels of the rows, a function that draws features of clusters, and the generator."""
     rng = np.random.default_rng(0)
     num_centres = max(1, rows // CLUSTER)
     axes = rng.standard_normal((64, dim), dtype=np.float32)
@@ -87,11 +98,17 @@ def clustered(options, folder):
         features = np.maximum(points @ axes + rng.standard_normal((len(of), dim), np.float32), 0)
         return features / np.linalg.norm(features, axis=1, keepdims=True)
 
+    return labels, drawn, rng
+
+
+def clustered(options, folder):
+    rows, dim = options.rows, options.dimensions
+    labels, drawn, rng = clusters(rows, dim)
     weights = label_free.itq(drawn(labels[:5000]), NUM_BITS)
     flat = faiss.IndexFlatL2(dim)
     parts = (drawn(labels[first : first + CHUNK]) for first in range(0, rows, CHUNK))
     store, seconds = stored(folder, parts, weights, labels, dim, flat)
-    asked = rng.integers(0, num_centres, options.queries_most)
+    asked = rng.integers(0, labels.max() + 1, options.queries_most)
     queries = drawn(asked)
     return types.SimpleNamespace(
         name=f"{rows}x{dim}",
@@ -187,12 +204,90 @@ def approximate(flat, hnsw):
     return indexes
 
 
+# --- On disk --------------------------------------------------------------------------------------
+
+
+class ExactNearest:
+    """The nearest rows of some queries, kept up to date while rows come chunk by chunk."""
+
+    def __init__(self, queries):
+        self.queries = queries
+        self.squared = np.full((len(queries), TOP), np.inf, np.float32)
+        self.rows = np.full((len(queries), TOP), -1)
+        self.num_rows = 0
+
+    def add(self, features):
+        squared, rows = faiss.knn(self.queries, features, TOP)
+        squared = np.hstack([self.squared, squared])
+        rows = np.hstack([self.rows, np.where(rows < 0, rows, rows + self.num_rows)])
+        order = np.argsort(squared, axis=1, kind="stable")[:, :TOP]
+        self.squared = np.take_along_axis(squared, order, axis=1)
+        self.rows = np.take_along_axis(rows, order, axis=1)
+        self.num_rows += len(features)
+
+
+def on_disk(options, folder):
+    """The name and the report of a search of features on disk, by a process of its own."""
+    rows, dim, k = options.rows, options.dimensions, 100
+    labels, drawn, rng = clusters(rows, dim)
+    weights = label_free.itq(drawn(labels[:5000]), NUM_BITS)
+    asked = rng.integers(0, labels.max() + 1, options.queries_most)
+    queries = drawn(asked)
+    exact = ExactNearest(queries)
+    parts = (drawn(labels[first : first + CHUNK]) for first in range(0, rows, CHUNK))
+    _, seconds = stored(folder, parts, weights, labels, dim, exact)
+    np.savez(
+        f"{folder}/queries.npz", features=queries, codes=np.packbits(weights.bits(queries), axis=1)
+    )
+    pools = [pool for pool in options.pools if k <= pool < rows]
+    world = types.SimpleNamespace(labels=labels, query_labels=asked, k=k)
+    report = []
+    for threads in options.threads:
+        arguments = [f"{folder}/index", f"{folder}/queries.npz", k, threads, pools]
+        command = [sys.executable, "-m", "tests.bench.disk_search", *map(str, arguments)]
+        run = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+        for answer in json.loads(run.stdout):
+            found = [np.array(hits) for hits in answer["rows"]]
+            report.append(
+                {
+                    "method": f"coarse_to_fine, pool {answer['pool']}",
+                    "threads": threads,
+                    "milliseconds": statistics.median(answer["milliseconds"]),
+                    "milliseconds_p99": float(np.percentile(answer["milliseconds"], 99)),
+                    "milliseconds_first_round": statistics.median(
+                        answer["milliseconds_first_round"]
+                    ),
+                    f"recall_at_{TOP}": recall(found, exact.rows),
+                    "map_at_k": mean_average_precision(found, world),
+                    "mean_pool": float(np.mean(answer["pools"])),
+                    "milliseconds_coarse": statistics.median(answer["coarse"]),
+                    "milliseconds_fine": statistics.median(answer["fine"]),
+                    "memory_bytes": answer["memory_bytes"],
+                    "memory_bytes_before": answer["memory_bytes_before"],
+                }
+            )
+            print(report[-1], flush=True)
+    return f"coarse_fine_disk_{rows}x{dim}", {
+        "question": "How long does coarse to fine take with the features on disk, in what memory?",
+        "protocol": f"{len(queries)} queries, one at a time, in a process that only searches; "
+        f"{rows} synthetic features of {dim} float16 numbers in clusters of {CLUSTER}, ITQ codes "
+        f"of {NUM_BITS} bits learned from 5,000 of them. k = {k}. Milliseconds: median of the "
+        "second round of all queries, and its 99th percentile; the index was written just before, "
+        "so the system may hold its files in its cache. "
+        f"recall_at_{TOP}: share of the exact {TOP} nearest by Euclidean distance. map_at_k: "
+        "divided by min(k, relevant); relevant: same cluster. Memory: all bytes of the process "
+        "that no file backs, Python and its libraries included.",
+        "rows": report,
+        "build": {"index_seconds": seconds},
+    }
+
+
 # --- Measuring ------------------------------------------------------------------------------------
 
 
 def measured(world, threads, options):
     faiss.omp_set_num_threads(threads)
-    before = private_bytes()
+    before = anonymous_bytes()
     searcher = world.engine_of(threads)
     searcher.search_encoded(world.codes[0], world.queries[0])
     contestants = {}
@@ -204,7 +299,7 @@ def measured(world, threads, options):
     for call in contestants.values():
         for at in range(20):
             call(at)
-    memory = private_bytes() - before
+    memory = anonymous_bytes() - before
     for name, (index, _) in world.indexes.items():
         contestants[name] = lambda at, index=index: index.search(
             world.queries[at : at + 1], world.k
@@ -267,13 +362,6 @@ def index_bytes(index):
     writer = faiss.VectorIOWriter()
     faiss.write_index(index, writer)
     return writer.data.size()
-
-
-def private_bytes():
-    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 if __name__ == "__main__":
