@@ -121,6 +121,8 @@ _ITEM = np.dtype(
 )
 _ITEM_HEAD = struct.Struct("<QqqqqiiiI")
 _ITEM_TAIL = struct.Struct("<II")
+_ITEM_RECORD = struct.Struct(_ITEM_HEAD.format + "II")
+_ITEM_BYTES = np.dtype((np.void, _ITEM.itemsize))
 # What reading a catalogue raises when a stranger made it, with checksums that fit.
 _NONSENSE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 _UNKNOWN = -(2**63)  # a size or time that the caller did not give
@@ -684,28 +686,34 @@ class _View:
     def verify_features(self, rows) -> list[Item]:
         rows = self.check_rows(rows)
         items = self.items(rows)  # where the checksums are, verified
-        wanted = self.arrays["items"][rows]["feature_crc"]
-        features = self.arrays["features"]
-        for row, crc in zip(rows.tolist(), wanted.tolist(), strict=True):
-            if zlib.crc32(_as_bytes(features[row])) != crc:
+        # Fields of the map itself: only the rows' own bytes are read, and a memory view of them
+        # reaches the checksum without an array for each row.
+        wanted = self.arrays["items"]["feature_crc"][rows].tolist()
+        content = memoryview(_as_bytes(self.arrays["features"]))
+        size = self.catalogue.row_bytes("features")
+        for row, crc in zip(rows.tolist(), wanted, strict=True):
+            if zlib.crc32(content[row * size : (row + 1) * size]) != crc:
                 raise self.damaged("features", f"row {row} differs from its checksum")
         return items
 
     def items(self, rows) -> list[Item]:
         rows = self.check_rows(rows)
-        records = self.arrays["items"][rows].tobytes()
-        text = memoryview(self.arrays["text"])
+        text, crc32 = memoryview(self.arrays["text"]), zlib.crc32
+        # Taken as plain bytes: NumPy copies records of named fields one field at a time.
+        content = self.arrays["items"].view(_ITEM_BYTES)[rows].tobytes()
         items = []
-        for at, row in zip(range(0, len(records), _ITEM.itemsize), rows, strict=True):
-            head = records[at : at + _ITEM_HEAD.size]
-            _, start, label_start, size, mtime_ns, *lengths, _ = _ITEM_HEAD.unpack(head)
-            id_bytes, path_bytes, label_bytes = lengths
-            words = bytes(text[start : start + id_bytes + max(0, path_bytes)])
+        for at, record in enumerate(_ITEM_RECORD.iter_unpack(content)):
+            start, label_start, size, mtime_ns, id_bytes, path_bytes, label_bytes, _, crc, _ = (
+                record[1:]
+            )
+            end = start + id_bytes + max(0, path_bytes)
+            # Copied, so that what is verified is what is returned.
+            words = bytes(text[start:end])
             label = bytes(text[label_start : label_start + max(0, label_bytes)])
-            (crc, _) = _ITEM_TAIL.unpack(records[at + len(head) : at + _ITEM.itemsize])
-            if zlib.crc32(head + words + label) != crc:
+            head = content[at * _ITEM.itemsize : at * _ITEM.itemsize + _ITEM_HEAD.size]
+            if crc32(head + words + label) != crc:
                 text_name = self.catalogue.file_name("text")
-                what = f"row {row}, or its words in {text_name}, differs from its checksum"
+                what = f"row {rows[at]}, or its words in {text_name}, differs from its checksum"
                 raise self.damaged("items", what)
             items.append(
                 Item(
