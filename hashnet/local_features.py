@@ -5,6 +5,7 @@ same thing. Two extractors give them, with one contract: `sift` and `delf`.
 """
 
 import dataclasses
+import importlib
 import os
 
 import numpy as np
@@ -79,14 +80,22 @@ def open(name: str, folder: str | os.PathLike | None = None):
 
         return Sift()
     if name == "delf":
-        try:
-            from hashnet.delf import Delf
-        except ModuleNotFoundError as error:
-            raise HashnetError(
-                "This version of HashNet has no DELF.", str(error), "Use sift."
-            ) from error
-        return Delf.open(os.path.join(folder or "", "delf.onnx"))
+        return delf().Delf.open(os.path.join(folder or "", "delf.onnx"))
     raise UnknownNameError("extractor of local features", name, NAMES)
+
+
+def delf():
+    """The module `hashnet.delf`.
+
+    Raises:
+        HashnetError: this version has none.
+    """
+    try:
+        return importlib.import_module("hashnet.delf")
+    except ModuleNotFoundError as error:
+        raise HashnetError("This version of HashNet has no DELF.", str(error), "Use sift.") from (
+            error
+        )
 
 
 def opencv():

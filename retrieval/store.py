@@ -24,8 +24,9 @@ have it mapped go on reading.
 
 A row is a place in the order of commits, deleted rows included; it is stable until compaction,
 which keeps the order. An index without local features has none of the last three files, and is of
-format version 1, as before there were any. Everything a snapshot shows lies in those files, so a snapshot needs
-SQLite only while it opens, holds no database lock, and is safe to use from many threads.
+format version 1, as before there were any. Everything a snapshot shows lies in those files, so a
+snapshot needs SQLite only while it opens, holds no database lock, and is safe to use from many
+threads.
 
 What is verified when:
 
@@ -1321,8 +1322,8 @@ class Writer:
     def update(self, items: Iterable[Item]) -> int:
         """Change path, label, size and time of images that are there, without encoding again.
 
-        Their codes and features, local ones included, are copied to new rows, in one commit and in pieces, so that
-        memory stays bounded.
+        Their codes and features, local ones included, are copied to new rows, in one commit and
+        in pieces, so that memory stays bounded.
 
         Returns:
             int. How many were changed.

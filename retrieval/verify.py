@@ -53,7 +53,7 @@ class Matching:
 # DELF has features of neighbouring places and scales that are nearly the same, so the second
 # nearest says nothing there. SIFT's are few and sharp.
 MATCHING = {
-    "sift": Matching(ratio=0.85, max_distance=None, error=0.01, min_inliers=10),
+    "sift": Matching(ratio=0.85, max_distance=None, error=0.015, min_inliers=8),
     "delf": Matching(ratio=None, max_distance=0.8, error=0.02, min_inliers=20),
 }
 
@@ -115,7 +115,8 @@ def match(
         )
     if not len(query) or not len(descriptors):
         return np.zeros((0, 2), np.int64)
-    similarity = query @ descriptors.T
+    with np.errstate(invalid="ignore"):
+        similarity = query @ descriptors.T
     if not np.isfinite(similarity).all():
         similarity = np.where(np.isfinite(similarity), similarity, -np.inf)
     rows = np.arange(len(query))
