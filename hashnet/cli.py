@@ -21,6 +21,7 @@ import tempfile
 from hashnet import __version__
 from hashnet.errors import ArgumentError, HashnetError
 
+PICTURED_MATCHES = 5  # hits of a query whose matches are drawn
 DONE, FAILED, WRONG_ARGUMENTS, SKIPPED_SOME = 0, 1, 2, 3
 
 
@@ -49,7 +50,7 @@ def main(argv=None):
 
 def parser():
     """The argument parser of all commands."""
-    from hashnet import export
+    from hashnet import export, local_features
 
     top = argparse.ArgumentParser(
         prog="hashnet", description="Search photos by example: hash codes find, features rank."
@@ -87,6 +88,11 @@ def parser():
         "--prune", action="store_true", help="drop images whose files have vanished from IMAGES"
     )
     sub.add_argument("--workers", type=_positive, metavar="N", help="decoding threads")
+    sub.add_argument(
+        "--local",
+        choices=local_features.NAMES,
+        help="also keep local features in a new index, for search --verify",
+    )
 
     sub = command("search", _search, "find the images most like one", "photos.index cat.jpg -k 5")
     _index_argument(sub)
@@ -107,8 +113,15 @@ def parser():
     sub.add_argument(
         "--ids", metavar="F", help="only images whose ids this file lists, one a line; - for stdin"
     )
+    sub.add_argument(
+        "--verify",
+        action="store_true",
+        help="put first what local features show to be the same thing (index --local)",
+    )
     _json_argument(sub)
-    sub.add_argument("--picture", metavar="PNG", help="also write a contact sheet")
+    sub.add_argument(
+        "--picture", metavar="PNG", help="also write a contact sheet, or the matches of --verify"
+    )
 
     sub = command("remove", _remove, "remove images from an index", "photos.index /home/me/cat.jpg")
     _index_argument(sub)
@@ -216,7 +229,7 @@ def _new_index(arguments):
     from retrieval.index import Index
 
     if arguments.bundle:
-        return Index.create(arguments.index, arguments.bundle), {}
+        return Index.create(arguments.index, arguments.bundle, local=arguments.local), {}
     found, problems = images.find(arguments.images)
     if not found:
         _name_problems(problems)
@@ -236,7 +249,7 @@ def _new_index(arguments):
                 origin={"command": "hashnet index"},
                 progress=progress,
             )
-        index = Index.create(arguments.index, scratch)
+        index = Index.create(arguments.index, scratch, local=arguments.local)
     read = [found[position] for position in fitted.positions]
     versions = [(os.path.abspath(file.path), file.size, file.mtime_ns) for file in read]
     return index, dict(zip(versions, fitted.features, strict=True))
@@ -273,6 +286,12 @@ def _refuse_another_network(index, arguments):
             f"--bits {arguments.bits} for {index.encoder.config.num_bits} bits",
             way_out,
         )
+    if arguments.local not in (None, index.store.extractor):
+        raise FingerprintError(
+            "An index keeps its local features.",
+            f"--local {arguments.local} for {index.store.extractor or 'an index without any'}",
+            way_out,
+        )
     if arguments.bundle:
         fingerprint = bundle.load(arguments.bundle).fingerprint
         if fingerprint != index.encoder.fingerprint:
@@ -297,6 +316,7 @@ def _search(arguments):
         "pool": arguments.pool,
         "label": arguments.label,
         "ids": _listed_ids(arguments.ids),
+        "verify": arguments.verify,
     }
     results, problems = [], []
     for query in arguments.queries:
@@ -321,9 +341,23 @@ def _search(arguments):
     if arguments.picture:
         from hashnet import pictures
 
-        images.write(arguments.picture, pictures.contact_sheet(results))
+        if arguments.verify:
+            sheet = pictures.match_sheet(_matched(engine, results, arguments.region))
+        else:
+            sheet = pictures.contact_sheet(results)
+        images.write(arguments.picture, sheet)
         print(f"wrote {arguments.picture}", file=sys.stderr)
     return SKIPPED_SOME if problems else DONE
+
+
+def _matched(engine, results, region):
+    """(query, hit, query_yx, yx) of the hits of each query that were verified."""
+    for query, hits in results:
+        for hit in hits[:PICTURED_MATCHES]:
+            if hit.inliers:
+                found = engine.match(query, hit.id, region=region)
+                offset = (0, 0) if region is None else region[:2]
+                yield query, hit, found.query_yx + offset, found.yx
 
 
 def _opened(folder):
@@ -359,8 +393,9 @@ def _print_result(result):
     )
     for rank, hit in enumerate(result.hits, 1):
         label = f"  [{_printable(hit.label)}]" if hit.label is not None else ""
+        inliers = "" if hit.inliers is None else f"  {hit.inliers:4} inliers"
         print(
-            f"{rank:4}  {hit.bits_apart:3} bits  {hit.distance:7.4f}{label}  "
+            f"{rank:4}  {hit.bits_apart:3} bits  {hit.distance:7.4f}{inliers}{label}  "
             f"{_printable(hit.path or hit.id)}"
         )
 

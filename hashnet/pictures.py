@@ -1,4 +1,4 @@
-"""Pictures for people: a contact sheet of queries and what was found for them."""
+"""Pictures for people: queries and what was found for them, and which places match."""
 
 import numpy as np
 
@@ -9,7 +9,10 @@ TILE = 160
 GAP = 8
 LINE = 14
 COLUMNS = 6
+MATCH_TILE = 400
+MATCHES_DRAWN = 60
 _PAPER, _INK, _FAINT, _FRAME = 255, 20, 110, (30, 110, 220)
+_LINE = (40, 200, 60)
 
 
 def contact_sheet(results, *, columns=COLUMNS):
@@ -44,6 +47,61 @@ def contact_sheet(results, *, columns=COLUMNS):
     return np.pad(sheet, ((GAP, GAP), (GAP, GAP), (0, 0)), constant_values=_PAPER)
 
 
+def match_sheet(matched):
+    """Draw pairs of images side by side, and a line between places that match.
+
+    Args:
+        matched: iterable of `(query, hit, query_yx, yx)`: `query` as for `hashnet.images.read`
+            or an image, an object with the fields of `retrieval.hits.Hit`, and two float arrays
+            `(m, 2)`, (row, column) in pixels of the query and of the hit's file.
+
+    Returns:
+        uint8 array `(height, width, 3)`, a row of it for each pair.
+
+    Example:
+        >>> match_sheet([]).shape
+        (16, 832, 3)
+    """
+    rows = [np.zeros((0, 2 * MATCH_TILE + 2 * GAP, 3), np.uint8)]
+    for query, hit, query_yx, yx in matched:
+        left, left_scale = _picture(query, MATCH_TILE)
+        right, right_scale = _picture(hit.path, MATCH_TILE)
+        height = max(len(left), len(right))
+        row = np.full((height + LINE + GAP, 2 * MATCH_TILE + 2 * GAP, 3), _PAPER, np.uint8)
+        row[: len(left), : left.shape[1]] = left
+        row[: len(right), MATCH_TILE + GAP : MATCH_TILE + GAP + right.shape[1]] = right
+        starts = (np.asarray(query_yx, float) + 0.5) * left_scale
+        ends = (np.asarray(yx, float) + 0.5) * right_scale + (0, MATCH_TILE + GAP)
+        # The strongest features come first; more lines than these hide the pictures.
+        for start, end in list(zip(starts, ends, strict=True))[:MATCHES_DRAWN]:
+            _draw_line(row[:height], start, end)
+        caption = f"{hit.label or _base(hit)}, {hit.inliers} inliers"
+        _write(row[height + 3 :, :], caption, _INK)
+        rows.append(row)
+    sheet = np.concatenate(rows, axis=0)
+    return np.pad(sheet, ((GAP, GAP), (GAP, GAP), (0, 0)), constant_values=_PAPER)
+
+
+def _picture(source, side):
+    """An image in `side` pixels, and by what its (rows, columns) were scaled; white if it is
+    none."""
+    try:
+        image = source if isinstance(source, np.ndarray) else images.read(source)
+    except (ImageError, TypeError):
+        image = np.full((1, 1, 3), _PAPER, np.uint8)
+    scale = side / max(image.shape[:2])
+    size = tuple(max(1, round(length * scale)) for length in image.shape[:2])
+    return images.resize(image, size), np.divide(size, image.shape[:2])
+
+
+def _draw_line(canvas, start, end):
+    steps = int(np.abs(end - start).max()) + 2
+    places = np.rint(np.linspace(start, end, steps)).astype(int)
+    inside = ((places >= 0) & (places < canvas.shape[:2])).all(axis=1)
+    rows, columns = places[inside].T
+    canvas[rows, columns] = _LINE
+
+
 def _base(hit):
     return hit.id.rsplit("/", 1)[-1]
 
@@ -62,12 +120,15 @@ def _tile(source, lines, framed=False):
         # A hit's file may have gone since it was indexed, or never have been one.
         lines = [*lines[:1], "(no picture)"]
     for number, line in enumerate(lines):
-        mask = images.text(line, LINE)[:, :TILE, None] / 255
-        ink = _INK if number == 0 else _FAINT
-        y = TILE + 3 + number * LINE
-        patch = tile[y : y + LINE, : mask.shape[1]]
-        patch[:] = np.round(patch * (1 - mask) + ink * mask)
+        _write(tile[TILE + 3 + number * LINE :, :TILE], line, _INK if number == 0 else _FAINT)
     return tile
+
+
+def _write(canvas, line, ink):
+    """Write one line of text at the top left of a canvas."""
+    mask = images.text(line, LINE)[:, : canvas.shape[1], None] / 255
+    patch = canvas[:LINE, : mask.shape[1]]
+    patch[:] = np.round(patch * (1 - mask) + ink * mask)
 
 
 def _fitted(shape, margin=3):

@@ -1,8 +1,9 @@
-"""The order of the stages: a code finds a pool, the feature ranks it.
+"""The order of the stages: a code finds a pool, the feature ranks it, local features confirm it.
 
 Only this file knows it; everything that searches goes through here.
 """
 
+import dataclasses
 import functools
 import os
 import time
@@ -11,7 +12,13 @@ from collections.abc import Collection
 import numpy as np
 
 from hashnet import images
-from hashnet.errors import ArgumentError, ImageError, UnknownIdError, UnknownNameError
+from hashnet.errors import (
+    ArgumentError,
+    ImageError,
+    UnknownIdError,
+    UnknownNameError,
+)
+from retrieval import verify as verification
 from retrieval.hamming import CodeIndex
 from retrieval.hits import Hit, SearchResult
 from retrieval.rerank import nearest_features
@@ -22,6 +29,8 @@ POOL_PER_HIT = 10
 POOL_SHARE = 0.01
 # Pairs of duplicates whose features are in memory at one time.
 PAIRS_AT_ONCE = 4096
+# Hits that local features are asked about, from the nearest on.
+VERIFY_TOP = 100
 
 
 class Engine:
@@ -57,6 +66,8 @@ class Engine:
         label: str | Collection[str] | None = None,
         ids: Collection[str] | None = None,
         region: tuple[int, int, int, int] | None = None,
+        verify: bool = False,
+        verify_top: int = VERIFY_TOP,
     ) -> SearchResult:
         """Find the images most like one image.
 
@@ -73,23 +84,35 @@ class Engine:
                 does not know stands for no image.
             region: (top, left, bottom, right) in pixels of the upright query, or None. Search
                 by this part of it.
+            verify: bool. Compare local features of the query with those of the nearest
+                images. Those that show the same thing come first, by (most inliers, distance,
+                row); all others follow as they were.
+            verify_top: int, 1 or more. How many of the nearest are compared; no image is found
+                that is not among these, or among the `k` nearest.
 
         Returns:
-            A `SearchResult`; its hits are ordered by (distance, row).
+            A `SearchResult`; its hits are ordered by (distance, row) where nothing is verified.
 
         Raises:
             ImageError: the query cannot be read.
+            StoreError: local features are asked for, and the index has none.
             ArgumentError: an argument is out of range, or both threshold and pool are given.
             UnknownNameError: no image has the label; the message lists those there are.
         """
-        allowed = self._check(k, threshold, pool, label, ids)
+        allowed = self._check(k, threshold, pool, label, ids, verify_top)
+        extractor = self.index.extractor if verify else None
         start = time.perf_counter()
         name = os.fsdecode(query) if isinstance(query, str | os.PathLike) else "image"
         if region is not None:
             query = _crop(query, region)
+        elif verify and hasattr(query, "read"):
+            query = bytes(query.read())  # it is read twice
         code, feature = self.index.encoder.encode_one(query)
         encode = time.perf_counter() - start
-        return self._search(name, code, feature, encode, k, threshold, pool, allowed)
+        local = (lambda: extractor.extract(_read(query))) if verify else None
+        wanted = max(k, verify_top) if verify else k
+        result = self._search(name, code, feature, encode, wanted, threshold, pool, allowed)
+        return self._verified_first(result, local, k, verify_top)
 
     def search_encoded(
         self,
@@ -119,6 +142,8 @@ class Engine:
         pool: int | None = None,
         label: str | Collection[str] | None = None,
         ids: Collection[str] | None = None,
+        verify: bool = False,
+        verify_top: int = VERIFY_TOP,
     ) -> SearchResult:
         """Find the images most like one that the index holds; nothing is read or encoded again.
 
@@ -138,10 +163,38 @@ class Engine:
             >>> [hit.id for hit in Engine(Index.open(index_folder)).search_id("cat").hits]
             ['dog']
         """
-        allowed = self._check(k, threshold, pool, label, ids)
+        allowed = self._check(k, threshold, pool, label, ids, verify_top)
         row = self._row(id)
+        local = (lambda: self.snapshot.local_features([row])[0]) if verify else None
         code, feature = self.snapshot.codes[row], self._verified([row])[0][0]
-        return self._search(id, code, feature, None, k, threshold, pool, allowed, without=row)
+        wanted = max(k, verify_top) if verify else k
+        result = self._search(
+            id, code, feature, None, wanted, threshold, pool, allowed, without=row
+        )
+        return self._verified_first(result, local, k, verify_top)
+
+    def match(
+        self, query, id: str, *, region: tuple[int, int, int, int] | None = None
+    ) -> verification.Verification:
+        """Compare the local features of an image with those of one that the index holds.
+
+        Args:
+            query: as for `search`.
+            id: str.
+            region: as for `search`; the query's places are then those of this part.
+
+        Returns:
+            A `retrieval.verify.Verification`: inliers, matched places and the model.
+
+        Raises:
+            ImageError: the query cannot be read.
+            UnknownIdError: the index holds no image of this id.
+            StoreError: the index has no local features.
+        """
+        [candidate] = self.snapshot.local_features([self._row(id)])
+        image = _read(query) if region is None else _crop(query, region)
+        features = self.index.extractor.extract(image)
+        return self._verify(features, [candidate])[0]
 
     def path(self, id: str) -> str | None:
         """Where the file of an image of the index lies, if that is known.
@@ -184,8 +237,10 @@ class Engine:
             )
         return row
 
-    def _check(self, k, threshold, pool, label, ids):
+    def _check(self, k, threshold, pool, label, ids, verify_top=VERIFY_TOP):
         """Refuse what no search can take; return the mask of allowed rows."""
+        if not isinstance(verify_top, int | np.integer) or verify_top < 1:
+            raise ArgumentError("verify_top is a whole number, 1 or more.", f"{verify_top=}")
         if not isinstance(k, int | np.integer) or k < 1:
             raise ArgumentError("k is a whole number, 1 or more.", f"k={k!r}")
         if threshold is not None and pool is not None:
@@ -250,6 +305,47 @@ class Engine:
         }
         return SearchResult(name, int(threshold), len(rows), milliseconds, tuple(hits))
 
+    def _verified_first(self, result, local, k, top):
+        """`result` with what local features confirm first, and its `k` best hits.
+
+        `local` gives the query's local features, or is None where nothing is to be verified.
+        """
+        hits = result.hits
+        if local is None:
+            return result
+        start = time.perf_counter()
+        rows = self.snapshot.rows([hit.id for hit in hits[:top]])
+        found = self._verify(local(), self.snapshot.local_features(rows))
+        hits = [
+            *(
+                dataclasses.replace(hit, inliers=one.inliers)
+                for hit, one in zip(hits[:top], found, strict=True)
+            ),
+            *hits[top:],
+        ]
+        least = self._matching.min_inliers
+        # Sorting is stable: hits are in the order of their distances.
+        hits.sort(key=lambda hit: -hit.inliers if (hit.inliers or 0) >= least else 0)
+        taken = round((time.perf_counter() - start) * 1000, 3)
+        milliseconds = {**result.milliseconds, "verify": taken}
+        return dataclasses.replace(result, milliseconds=milliseconds, hits=tuple(hits[:k]))
+
+    def _verify(self, features, candidates):
+        return verification.verify_all(
+            features, candidates, self._matching, num_threads=self.num_threads
+        )
+
+    @property
+    def _matching(self):
+        extractor = self.index.store.extractor
+        if extractor not in verification.MATCHING:
+            raise UnknownNameError("extractor of local features", extractor, verification.MATCHING)
+        return verification.MATCHING[extractor]
+
+
+def _read(query):
+    return query if isinstance(query, np.ndarray) else images.read(query)
+
 
 def _hits(items, bits, distances):
     return [
@@ -259,7 +355,7 @@ def _hits(items, bits, distances):
 
 
 def _crop(query, region):
-    image = query if isinstance(query, np.ndarray) else images.read(query)
+    image = _read(query)
     top, left, bottom, right = region
     if not (0 <= top < bottom <= image.shape[0] and 0 <= left < right <= image.shape[1]):
         raise ImageError(

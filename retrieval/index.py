@@ -1,6 +1,8 @@
 """An index: a store of codes and features, joined to the encoder that made them."""
 
+import functools
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,14 +10,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hashnet import bundle as bundles
-from hashnet import codes, images
+from hashnet import codes, images, local_features
 from hashnet.encoder import Encoder
-from hashnet.errors import ArgumentError, FingerprintError, StoreError
+from hashnet.errors import ArgumentError, FingerprintError, ImageError, StoreError
 from retrieval.store import Item, Store
 
 # What a kill can lose: the work since the last commit.
 COMMIT_ITEMS = 1024
 COMMIT_SECONDS = 10.0
+# With local features a hundred times the bytes wait.
+COMMIT_ITEMS_LOCAL = 128
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,14 @@ class Index:
 
     @classmethod
     def create(
-        cls, folder, bundle_folder, *, feature_dtype="float16", runtime="auto", num_threads=None
+        cls,
+        folder,
+        bundle_folder,
+        *,
+        feature_dtype="float16",
+        local: str | None = None,
+        runtime="auto",
+        num_threads=None,
     ) -> "Index":
         """Make an empty index that carries a copy of a bundle.
 
@@ -62,6 +73,8 @@ class Index:
             bundle_folder: str or path-like, or an index whose encoder is taken.
             feature_dtype: "float16" or "float32". How features are stored. Half the bytes change
                 neither mAP nor the ten nearest on clothing10 (tests/bench/feature_dtype.py).
+            local: "sift", "delf" or None. Also keep local features of every image, for
+                verification.
             runtime, num_threads: as for `hashnet.encoder.Encoder`.
 
         Raises:
@@ -71,14 +84,20 @@ class Index:
         bundle = bundles.load(bundle_folder)
         # An encoder that does not open must not leave an index behind.
         Encoder(bundle, runtime=runtime, num_threads=num_threads)
-        store = Store.create(
-            folder,
-            num_bits=bundle.config.num_bits,
-            feature_dim=bundle.config.feature_dim,
-            feature_dtype=feature_dtype,
-            fingerprint=bundle.fingerprint,
-            encoder_files=bundle.files(),
-        )
+        with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
+            extractor, extractor_files = None, {}
+            if local is not None:
+                extractor, extractor_files = _new_extractor(local, bundle, scratch)
+            store = Store.create(
+                folder,
+                num_bits=bundle.config.num_bits,
+                feature_dim=bundle.config.feature_dim,
+                feature_dtype=feature_dtype,
+                fingerprint=bundle.fingerprint,
+                encoder_files=bundle.files() | extractor_files,
+                extractor=local,
+                descriptor_dim=None if extractor is None else extractor.descriptor_dim,
+            )
         return cls(store, runtime=runtime, num_threads=num_threads)
 
     @classmethod
@@ -94,6 +113,30 @@ class Index:
             FingerprintError: its codes were made by another encoder than it carries.
         """
         return cls(Store.open(folder), runtime=runtime, num_threads=num_threads)
+
+    @functools.cached_property
+    def extractor(self):
+        """What gives images their local features: see `hashnet.local_features.open`.
+
+        Raises:
+            StoreError: this index has none.
+            FingerprintError: the extractor gives other features than the index holds.
+        """
+        if self.store.extractor is None:
+            raise StoreError(
+                "Geometry compares local features.",
+                f"an index without any: {self.store.folder}",
+                "Make an index with `hashnet index --local sift`.",
+            )
+        extractor = local_features.open(self.store.extractor, self.store.encoder_folder)
+        if extractor.descriptor_dim != self.store.descriptor_dim:
+            raise FingerprintError(
+                "An index is searched with the extractor that made its local features.",
+                f"descriptors of {self.store.descriptor_dim}, an extractor of "
+                f"{extractor.descriptor_dim} numbers",
+                "Restore the index's encoder folder, or build the index again.",
+            )
+        return extractor
 
     @property
     def num_items(self) -> int:
@@ -208,10 +251,10 @@ class Index:
 
             known_features = known_features or {}
             known = [item for item in todo if _version(item) in known_features]
-            self._add_known(writer, known, known_features, step)
+            unreadable = self._add_known(writer, known, known_features, step)
             rest = [item for item in todo if _version(item) not in known_features]
             sources = [item.path for item in rest]
-            _, unreadable = self._encode_into(writer, rest, sources, workers, step)
+            unreadable += self._encode_into(writer, rest, sources, workers, step)[1]
             failed = {problem.path for problem in unreadable}
             # What was a good image once and is none now must not be found any more.
             writer.remove(changed & failed)
@@ -230,39 +273,79 @@ class Index:
 
     def _add_known(self, writer, items, known_features, progress):
         """Commit items whose features are known, with the codes that H gives for them."""
-        for start in range(0, len(items), COMMIT_ITEMS):
-            part = items[start : start + COMMIT_ITEMS]
+        problems, at_once = [], self._items_at_once
+        for start in range(0, len(items), at_once):
+            part = items[start : start + at_once]
             features = np.stack([known_features[_version(item)] for item in part])
             latents = self.encoder.from_features("latent", features)
-            self._store_rows(writer, part, codes.from_latent(latents), features)
+            local, unreadable = self._local_features([item.path for item in part])
+            self._store_rows(writer, part, codes.from_latent(latents), features, local)
+            problems += unreadable
             progress(len(part))
+        return problems
 
-    def _store_rows(self, writer, items, codes, features):
-        writer.add(items, codes, features.astype(self.store.feature_dtype, copy=False))
+    @property
+    def _items_at_once(self):
+        return COMMIT_ITEMS if self.store.extractor is None else COMMIT_ITEMS_LOCAL
+
+    def _local_features(self, sources):
+        """Local features of each source, None for one that cannot be read, and the problems.
+
+        (None, []) for an index without local features.
+        """
+        if self.store.extractor is None:
+            return None, []
+        found, problems = [], []
+        for number, source in enumerate(sources):
+            try:
+                image = source if isinstance(source, np.ndarray) else images.read(source)
+                found.append(self.extractor.extract(image))
+            except ImageError as error:  # it was one a moment ago, when it was encoded
+                found.append(None)
+                named = isinstance(source, str | os.PathLike)
+                name = os.fsdecode(source) if named else f"image {number}"
+                problems.append(images.Problem(name, str(error)))
+        return found, problems
+
+    def _store_rows(self, writer, items, codes, features, local):
+        """Commit items, but for those whose local features could not be had."""
+        if local is not None:
+            kept = [row for row, features_of in enumerate(local) if features_of is not None]
+            items, local = [items[row] for row in kept], [local[row] for row in kept]
+            codes, features = codes[kept], features[kept]
+        writer.add(items, codes, features.astype(self.store.feature_dtype, copy=False), local)
+        return len(items)
 
     def _encode_into(self, writer, items, sources, workers, progress):
         """Encode `sources` and commit them piece by piece; returns (number done, problems)."""
+        if self.store.extractor is not None:
+            # What is read twice must be there twice.
+            sources = [
+                bytes(source.read()) if hasattr(source, "read") else source for source in sources
+            ]
         waiting, num_done, problems = [], 0, []
         last_commit = time.monotonic()
 
         def commit():
-            nonlocal last_commit, num_done
-            rows = [items[position] for part in waiting for position in part.positions]
-            if rows:
-                self._store_rows(
+            nonlocal last_commit, num_done, problems
+            places = [position for part in waiting for position in part.positions]
+            if places:
+                local, unreadable = self._local_features([sources[place] for place in places])
+                problems += unreadable
+                num_done += self._store_rows(
                     writer,
-                    rows,
+                    [items[place] for place in places],
                     np.concatenate([part.codes for part in waiting]),
                     np.concatenate([part.features for part in waiting]),
+                    local,
                 )
-            num_done += len(rows)
             waiting.clear()
             last_commit = time.monotonic()
 
         for part in self.encoder.stream(sources, workers=workers):
             waiting.append(part)
             problems += part.problems
-            full = sum(map(len, waiting)) >= COMMIT_ITEMS
+            full = sum(map(len, waiting)) >= self._items_at_once
             if full or time.monotonic() - last_commit > COMMIT_SECONDS:
                 commit()
             if progress:
@@ -284,6 +367,7 @@ class Index:
             "bits": config.num_bits,
             "feature_dim": config.feature_dim,
             "feature_dtype": self.store.feature_dtype,
+            "local": self.store.extractor,
             "backbone": config.backbone,
             "image_size": config.image_size,
             "classes": len(config.classes),
@@ -294,6 +378,16 @@ class Index:
             "fingerprint": self.store.fingerprint,
             "origin": self.encoder.bundle.origin,
         }
+
+
+def _new_extractor(name, bundle, scratch):
+    """An extractor for a new index of `bundle`, and its files that the index is to carry."""
+    files = {}
+    if name == "delf":
+        delf = local_features.delf()
+        files["delf.onnx"] = os.path.join(scratch, "delf.onnx")
+        delf.export(files["delf.onnx"], backbone=bundle.config.backbone)
+    return local_features.open(name, scratch), files
 
 
 def _version(item):

@@ -9,6 +9,9 @@
                000001.items     one record of 64 bytes per row: size, time, checksums, where its
                                 words are
                000001.text      ids, paths and labels
+               000001.spans     of local features: one record of 16 bytes per row
+               000001.yx        float32, (num_local_features, 2)
+               000001.descriptors  float16, (num_local_features, descriptor_dim)
       encoder/                  the bundle that made the codes
       lock                      held by the writer, and names it
 
@@ -20,8 +23,10 @@ under the next number (the *generation*), commits, and unlinks the old set, whic
 have it mapped go on reading.
 
 A row is a place in the order of commits, deleted rows included; it is stable until compaction,
-which keeps the order. Everything a snapshot shows lies in those files, so a snapshot needs
-SQLite only while it opens, holds no database lock, and is safe to use from many threads.
+which keeps the order. An index without local features has none of the last three files, and is of
+format version 1, as before there were any. Everything a snapshot shows lies in those files, so a
+snapshot needs SQLite only while it opens, holds no database lock, and is safe to use from many
+threads.
 
 What is verified when:
 
@@ -30,6 +35,7 @@ What is verified when:
 - `Store.snapshot`: also the checksum of all codes.
 - `Snapshot.items`: the checksum of each item read. The first call of `rows`, `stats` or `labels`
   (and a writer's first look for an id): all items, wholly.
+- `Snapshot.local_features`: the checksum of those of the row.
 - `Snapshot.features`: nothing. `Snapshot.verify_features`: the checksum of each row asked for.
   Compaction and `Writer.update`: of each row they copy.
 - `check`: every committed byte of every file. A byte of the catalogue that belongs to no record
@@ -72,7 +78,7 @@ import numpy as np
 
 from hashnet.errors import ArgumentError, LockedError, ShapeError, StoreError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # of indexes with local features; those without are of version 1
 
 _APPLICATION_ID = 0x486E6978  # "Hnix", in the header of catalogue.sqlite
 _CATALOGUE = "catalogue.sqlite"
@@ -82,24 +88,34 @@ _LOCK = "lock"
 _SEGMENTS = "segments"
 _ENCODER = "encoder"
 _ARRAY_NAMES = ("codes", "features", "items", "text")
-_DATA_FILE = re.compile(rf"\d{{6,}}\.({'|'.join(_ARRAY_NAMES)})")
+_LOCAL_NAMES = ("spans", "yx", "descriptors")
+# Arrays with as many rows of their own as the segment has; the others have any number.
+_PER_ROW = ("codes", "features", "items", "spans")
+_DATA_FILE = re.compile(rf"\d{{6,}}\.({'|'.join(_ARRAY_NAMES + _LOCAL_NAMES)})")
 _CREATING = ".creating-index-"
 _MAX_BITS = 1024
+_MAX_DESCRIPTOR_DIM = 1 << 16
 _BUSY_SECONDS = 60.0  # other connections hold the catalogue for milliseconds only
 _CHUNK_BYTES = 1 << 24  # how much of a file is held in memory at once
 _COMPACT_ROWS = 1 << 16  # rows of a compacted segment, at most
+_COMPACT_LOCAL_BYTES = 1 << 27  # local features of a compacted segment, about
 _REMEMBERED_IDS = 100_000  # changed ids that a writer holds before it sorts all ids anew
 
-_SCHEMA = {
-    "facts": (
-        "CREATE TABLE facts (only_row INTEGER PRIMARY KEY, num_bits INTEGER, feature_dim INTEGER, "
-        "feature_dtype TEXT, fingerprint TEXT, created TEXT, encoder TEXT, generation INTEGER, "
-        "commits INTEGER, num_segments INTEGER, num_rows INTEGER, seal INTEGER)"
-    ),
-    "segments": (
-        "CREATE TABLE segments (number INTEGER PRIMARY KEY, num_rows INTEGER, arrays TEXT, "
-        "deleted BLOB, seal INTEGER)"
-    ),
+_FACTS = (
+    "CREATE TABLE facts (only_row INTEGER PRIMARY KEY, num_bits INTEGER, feature_dim INTEGER, "
+    "feature_dtype TEXT, fingerprint TEXT, created TEXT, encoder TEXT, generation INTEGER, "
+    "commits INTEGER, num_segments INTEGER, num_rows INTEGER, "
+)
+_SEGMENTS_TABLE = (
+    "CREATE TABLE segments (number INTEGER PRIMARY KEY, num_rows INTEGER, arrays TEXT, "
+    "deleted BLOB, seal INTEGER)"
+)
+_SCHEMAS = {  # by format version
+    1: {"facts": _FACTS + "seal INTEGER)", "segments": _SEGMENTS_TABLE},
+    2: {
+        "facts": _FACTS + "extractor TEXT, descriptor_dim INTEGER, seal INTEGER)",
+        "segments": _SEGMENTS_TABLE,
+    },
 }
 
 # One record of the file of items. `label_start` is shared by the rows of a segment that have the
@@ -119,6 +135,10 @@ _ITEM = np.dtype(
         ("zero", "<u4"),
     ]
 )
+# One record of the file of spans: where the local features of a row lie. `crc` covers the places,
+# the descriptors, and the fields before it.
+_SPAN = np.dtype([("start", "<i8"), ("count", "<u4"), ("crc", "<u4")])
+_SPAN_HEAD = struct.Struct("<qI")
 _ITEM_HEAD = struct.Struct("<QqqqqiiiI")
 _ITEM_TAIL = struct.Struct("<II")
 _ITEM_RECORD = struct.Struct(_ITEM_HEAD.format + "II")
@@ -184,12 +204,23 @@ class _Catalogue:
     generation: int
     commits: int
     segments: tuple
+    extractor: str | None = None  # of local features
+    descriptor_dim: int | None = None
+
+    @property
+    def format_version(self) -> int:
+        return 1 if self.extractor is None else 2
+
+    @property
+    def array_names(self) -> tuple:
+        return _ARRAY_NAMES if self.extractor is None else _ARRAY_NAMES + _LOCAL_NAMES
 
     @functools.cached_property
     def ends(self) -> dict:
         """How many of each array's own rows are committed."""
         return {
-            name: sum(segment.arrays[name][0] for segment in self.segments) for name in _ARRAY_NAMES
+            name: sum(segment.arrays[name][0] for segment in self.segments)
+            for name in self.array_names
         }
 
     @functools.cached_property
@@ -223,6 +254,9 @@ class _Catalogue:
             "features": (np.dtype(self.feature_dtype).newbyteorder("<"), (self.feature_dim,)),
             "items": (_ITEM, ()),
             "text": (np.dtype(np.uint8), ()),
+            "spans": (_SPAN, ()),
+            "yx": (np.dtype("<f4"), (2,)),
+            "descriptors": (np.dtype("<f2"), (self.descriptor_dim,)),
         }[name]
 
     def row_bytes(self, name) -> int:
@@ -244,6 +278,7 @@ def _seal(*values) -> int:
 
 
 def _facts_record(catalogue) -> tuple:
+    local = (catalogue.extractor, catalogue.descriptor_dim)
     return (
         1,
         catalogue.num_bits,
@@ -256,6 +291,7 @@ def _facts_record(catalogue) -> tuple:
         catalogue.commits,
         len(catalogue.segments),
         catalogue.num_rows,
+        *(() if catalogue.format_version == 1 else local),
     )
 
 
@@ -264,13 +300,15 @@ def _segment_record(number, segment) -> tuple:
     return number, segment.num_rows, json.dumps(segment.arrays), deleted
 
 
-def _parse_segment(num_rows, arrays, deleted) -> _Segment:
+def _parse_segment(names, num_rows, arrays, deleted) -> _Segment:
     arrays = {name: (count, sha256) for name, (count, sha256) in json.loads(arrays).items()}
-    if sorted(arrays) != sorted(_ARRAY_NAMES) or num_rows < 1:
+    if sorted(arrays) != sorted(names) or num_rows < 1:
         raise ValueError(f"a segment of {num_rows} rows with the arrays {sorted(arrays)}")
     for name, (count, _) in arrays.items():
-        if count < 0 or (name != "text" and count != num_rows):
+        if count < 0 or (name in _PER_ROW and count != num_rows):
             raise ValueError(f"a segment of {num_rows} rows with {count} of {name}")
+    if "yx" in arrays and arrays["yx"][0] != arrays["descriptors"][0]:
+        raise ValueError("a segment whose local features lack places or descriptors")
     if deleted is not None:
         if len(deleted) != _code_bytes(num_rows):
             raise ValueError(f"{len(deleted)} bytes of deletions for {num_rows} rows")
@@ -295,11 +333,10 @@ def _load_catalogue(connection, path) -> _Catalogue:
     if size != pages * page_bytes:  # SQLite would read a page that is cut off as if it were not
         raise ValueError(f"{size} bytes instead of {pages * page_bytes}")
     schema = dict(connection.execute("SELECT name, sql FROM sqlite_master").fetchall())
-    if (application_id, version, journal_mode, schema) != (
+    if (application_id, journal_mode, schema) != (
         _APPLICATION_ID,
-        FORMAT_VERSION,
         "delete",
-        _SCHEMA,
+        _SCHEMAS.get(version),
     ):
         raise ValueError("not the tables of an index")
     facts = connection.execute("SELECT * FROM facts").fetchall()
@@ -310,6 +347,14 @@ def _load_catalogue(connection, path) -> _Catalogue:
         if _seal(*fields) != seal:
             raise ValueError("a record differs from its checksum")
     _, bits, dim, dtype, fingerprint, created, encoder, generation, commits, *totals = facts[0][:-1]
+    extractor, descriptor_dim = totals[2:] if version == 2 else (None, None)
+    if version == 2 and not (
+        isinstance(extractor, str)
+        and isinstance(descriptor_dim, int)
+        and 1 <= descriptor_dim <= _MAX_DESCRIPTOR_DIM
+    ):
+        raise ValueError(f"extractor={extractor!r}, descriptor_dim={descriptor_dim!r}")
+    names = _ARRAY_NAMES if extractor is None else _ARRAY_NAMES + _LOCAL_NAMES
     numbers = [number for number, *_ in records]
     if len(records) != totals[0] or numbers != list(range(1, len(records) + 1)):
         raise ValueError(f"{len(records)} segments instead of {totals[0]}")
@@ -327,7 +372,9 @@ def _load_catalogue(connection, path) -> _Catalogue:
         encoder={_inner_name(name): tuple(v) for name, v in json.loads(encoder).items()},
         generation=generation,
         commits=commits,
-        segments=tuple(_parse_segment(*fields) for _, *fields, _ in records),
+        segments=tuple(_parse_segment(names, *fields) for _, *fields, _ in records),
+        extractor=extractor,
+        descriptor_dim=descriptor_dim,
     )
     if catalogue.num_rows != totals[1]:
         raise ValueError(f"{catalogue.num_rows} rows instead of {totals[1]}")
@@ -402,9 +449,9 @@ def _consult_after_kill(path, read):
 def _create_catalogue(path, catalogue) -> None:
     with _connected(path, "rwc") as connection:
         connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+        connection.execute(f"PRAGMA user_version = {catalogue.format_version}")
         connection.execute("BEGIN IMMEDIATE")
-        for statement in _SCHEMA.values():
+        for statement in _SCHEMAS[catalogue.format_version].values():
             connection.execute(statement)
         _insert(connection, "facts", _facts_record(catalogue))
         connection.execute("COMMIT")
@@ -612,6 +659,33 @@ def _encode_items(items, features, text_start) -> tuple[bytes, bytes]:
     return bytes(records), bytes(text)
 
 
+def _encode_local(local_features, start) -> tuple[bytes, bytes, bytes]:
+    """Spans, places and descriptors of one segment, whose features begin at `start`."""
+    spans, places, descriptors = bytearray(), bytearray(), bytearray()
+    for features in local_features:
+        head = _SPAN_HEAD.pack(start, len(features.yx))
+        yx = np.ascontiguousarray(features.yx, "<f4").tobytes()
+        stored = np.ascontiguousarray(features.descriptors, "<f2").tobytes()
+        spans += head + zlib.crc32(stored, zlib.crc32(yx, zlib.crc32(head))).to_bytes(4, "little")
+        places += yx
+        descriptors += stored
+        start += len(features.yx)
+    return bytes(spans), bytes(places), bytes(descriptors)
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredFeatures:
+    """Local features of one image, best first, as an index holds them.
+
+    Attributes:
+        yx: float32 `(m, 2)`, (row, column) in pixels of the original image.
+        descriptors: float16 `(m, descriptor_dim)`, each of length 1.
+    """
+
+    yx: np.ndarray
+    descriptors: np.ndarray
+
+
 def _check_item(item) -> None:
     words = (item.id, *(word for word in (item.path, item.label) if word is not None))
     numbers = [number for number in (item.size, item.mtime_ns) if number is not None]
@@ -632,7 +706,7 @@ class _View:
     def __init__(self, folder, catalogue):
         self.folder, self.catalogue = folder, catalogue
         self.num_rows = catalogue.num_rows
-        maps = {name: _map(folder, catalogue, name) for name in _ARRAY_NAMES}
+        maps = {name: _map(folder, catalogue, name) for name in catalogue.array_names}
         self.feature_map = maps["features"]
         # Plain arrays over the maps: indexing them is several times faster.
         self.arrays = {name: np.asarray(array) for name, array in maps.items()}
@@ -695,6 +769,28 @@ class _View:
             if zlib.crc32(content[row * size : (row + 1) * size]) != crc:
                 raise self.damaged("features", f"row {row} differs from its checksum")
         return items
+
+    def local_features(self, rows) -> list[StoredFeatures]:
+        if self.catalogue.extractor is None:
+            raise StoreError(
+                "Geometry compares local features.",
+                f"an index without any: {self.folder}",
+                "Make an index with `hashnet index --local sift`.",
+            )
+        spans, yx, descriptors = (self.arrays[name] for name in _LOCAL_NAMES)
+        found = []
+        for row in self.check_rows(rows).tolist():
+            start, count, wanted = spans[row].item()
+            places, stored = yx[:0], descriptors[:0]
+            if 0 <= start <= len(yx) - count:
+                places, stored = yx[start : start + count], descriptors[start : start + count]
+            crc = zlib.crc32(_as_bytes(places), zlib.crc32(_SPAN_HEAD.pack(start, count)))
+            if len(places) != count or zlib.crc32(_as_bytes(stored), crc) != wanted:
+                others = " or ".join(self.catalogue.file_name(name) for name in _LOCAL_NAMES[1:])
+                what = f"the span of row {row}, or what it spans in {others}, differs from its"
+                raise self.damaged("spans", f"{what} checksum")
+            found.append(StoredFeatures(places, stored))
+        return found
 
     def items(self, rows) -> list[Item]:
         rows = self.check_rows(rows)
@@ -840,6 +936,14 @@ class Snapshot:
         """
         return self._opened().verify_features(rows)
 
+    def local_features(self, rows: np.ndarray) -> list[StoredFeatures]:
+        """Local features of some rows, each verified.
+
+        Raises:
+            StoreError: the index has none, or these are damaged.
+        """
+        return self._opened().local_features(rows)
+
     def items(self, rows: np.ndarray) -> list[Item]:
         """Items of some rows, each verified; rows that are deleted still have theirs."""
         return self._opened().items(rows)
@@ -890,6 +994,8 @@ class Store:
         fingerprint: str. Of the encoder that made the codes.
         format_version: int. Of the folder.
         created: str. When, in UTC, as ISO 8601.
+        extractor: str or None. Of the local features that every image has, or None.
+        descriptor_dim: int or None. Numbers in the descriptor of one.
         encoder_folder: pathlib.Path or None. The bundle that the index carries.
 
     Example:
@@ -910,7 +1016,9 @@ class Store:
         self.feature_dim = catalogue.feature_dim
         self.feature_dtype = catalogue.feature_dtype
         self.fingerprint = catalogue.fingerprint
-        self.format_version = FORMAT_VERSION
+        self.format_version = catalogue.format_version
+        self.extractor = catalogue.extractor
+        self.descriptor_dim = catalogue.descriptor_dim
         self.created = catalogue.created
         self.encoder_folder = folder / _ENCODER if catalogue.encoder else None
 
@@ -924,6 +1032,8 @@ class Store:
         feature_dtype: str = "float32",
         fingerprint: str,
         encoder_files: Mapping[str, str | os.PathLike] | None = None,
+        extractor: str | None = None,
+        descriptor_dim: int | None = None,
     ) -> "Store":
         """Make an empty index; killed at any moment, there is a whole one or none.
 
@@ -935,6 +1045,8 @@ class Store:
             fingerprint: str. Of the encoder.
             encoder_files: dict of a name relative to the encoder's folder (`/` between its
                 parts) to the file to copy there.
+            extractor: str or None. Of local features, where each image has such.
+            descriptor_dim: int, 1 to 65536, with an extractor.
 
         Raises:
             ArgumentError: if an argument is outside what is listed above.
@@ -950,6 +1062,18 @@ class Store:
             )
         if not isinstance(fingerprint, str):
             raise ArgumentError("A fingerprint is text.", f"fingerprint={fingerprint!r}")
+        local_is_sound = (
+            descriptor_dim is None
+            if extractor is None
+            else isinstance(extractor, str)
+            and isinstance(descriptor_dim, int)
+            and 1 <= descriptor_dim <= _MAX_DESCRIPTOR_DIM
+        )
+        if not local_is_sound:
+            raise ArgumentError(
+                "Local features have an extractor's name and the size of a descriptor.",
+                f"{extractor=}, {descriptor_dim=}",
+            )
         for name in encoder_files or {}:
             try:
                 _inner_name(name)
@@ -974,6 +1098,8 @@ class Store:
             generation=1,
             commits=0,
             segments=(),
+            extractor=extractor,
+            descriptor_dim=descriptor_dim,
         )
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -1049,7 +1175,7 @@ def _create_beside(folder, catalogue, encoder_files) -> None:
         with open(beside / _LOCK, "xb") as lock:
             _lock_now(lock)
             (beside / _SEGMENTS).mkdir()
-            for name in _ARRAY_NAMES:
+            for name in catalogue.array_names:
                 (beside / catalogue.file_name(name)).touch(exist_ok=False)
             _sync_folder(beside / _SEGMENTS)
             if encoder_files:
@@ -1164,13 +1290,21 @@ class Writer:
                 raise self._unwritable(error) from error
             raise
 
-    def add(self, items: Iterable[Item], codes: np.ndarray, features: np.ndarray) -> int:
+    def add(
+        self,
+        items: Iterable[Item],
+        codes: np.ndarray,
+        features: np.ndarray,
+        local_features: Sequence | None = None,
+    ) -> int:
         """Add images, as one segment in one commit. An id that is there already is replaced.
 
         Args:
             items: of length n; ids may not repeat.
             codes: uint8 array of shape `(n, code_bytes)`.
             features: array of the index's feature dtype, of shape `(n, feature_dim)`, finite.
+            local_features: where the index has such, n objects with `yx`, `(m, 2)`, and
+                `descriptors`, `(m, descriptor_dim)`, both finite; m may differ and be 0.
 
         Returns:
             int. How many were added, n.
@@ -1180,23 +1314,24 @@ class Writer:
             ShapeError: if an array has another dtype or shape.
             StoreError: if the disk refuses; the index is as it was.
         """
-        return self._add(list(items), codes, features)
+        return self._add(list(items), codes, features, local_features)
 
     @_change
-    def _add(self, items, codes, features):
+    def _add(self, items, codes, features, local_features):
         codes, features = np.asarray(codes), np.asarray(features)
         if not items and codes.size == features.size == 0:
             return 0
         self._refuse(items, codes, features)
-        self._add_segments([(items, codes, features)])
+        self._refuse_local(items, local_features)
+        self._add_segments([(items, codes, features, local_features)])
         return len(items)
 
     @_change
     def update(self, items: Iterable[Item]) -> int:
         """Change path, label, size and time of images that are there, without encoding again.
 
-        Their codes and features are copied to new rows, in one commit and in pieces, so that
-        memory stays bounded.
+        Their codes and features, local ones included, are copied to new rows, in one commit and
+        in pieces, so that memory stays bounded.
 
         Returns:
             int. How many were changed.
@@ -1212,8 +1347,7 @@ class Writer:
             raise ArgumentError("An image to update is in the index.", repr(unknown), "Add it.")
         if items:
             self._add_segments(
-                (items[part], codes, features)
-                for part, codes, features in self._verified_parts(rows)
+                (items[part], *arrays) for part, *arrays in self._verified_parts(rows)
             )
         return len(items)
 
@@ -1253,10 +1387,10 @@ class Writer:
             files = _create_data_files(self._folder, empty)
             old_files, self._files = self._files, files
             _close_all(old_files)
-            segments, ends = [], dict.fromkeys(_ARRAY_NAMES, 0)
-            for part, codes, features in self._verified_parts(rows):
+            segments, ends = [], dict.fromkeys(old.array_names, 0)
+            for part, *arrays in self._verified_parts(rows):
                 items = self._view.items(rows[part])
-                segments.append(self._append(ends, items, codes, features))
+                segments.append(self._append(ends, items, *arrays))
             self._commit(segments, (), base=empty)
             self._refresh()
             with contextlib.suppress(OSError, sqlite3.Error):  # the next writer removes the rest
@@ -1338,7 +1472,7 @@ class Writer:
         _close_all(self._files)
         self._files = {}
         catalogue = _consult(self._folder, _load_catalogue)
-        for name in _ARRAY_NAMES:
+        for name in catalogue.array_names:
             file = _open_data(self._folder, catalogue, name, os.O_RDWR)
             self._files[name] = file
             end = catalogue.ends[name] * catalogue.row_bytes(name)
@@ -1368,10 +1502,16 @@ class Writer:
         ]
 
     def _rows_at_once(self) -> int:
-        return max(1, min(_COMPACT_ROWS, _CHUNK_BYTES // self._catalogue.row_bytes("features")))
+        rows = min(_COMPACT_ROWS, _CHUNK_BYTES // self._catalogue.row_bytes("features"))
+        if self._catalogue.extractor is not None and self._catalogue.num_rows:
+            feature_bytes = self._catalogue.row_bytes("yx")
+            feature_bytes += self._catalogue.row_bytes("descriptors")
+            most = int(self._view.arrays["spans"]["count"].max()) * feature_bytes
+            rows = min(rows, _COMPACT_LOCAL_BYTES // max(1, most))
+        return max(1, rows)
 
     def _verified_parts(self, rows):
-        """Slices of `rows` with their codes and features, verified, as much as fits in memory."""
+        """Slices of `rows` with codes, features and local features (or None), all verified."""
         if self._recent or self._gone:
             self._refresh()
         view, step = self._view, self._rows_at_once()
@@ -1379,7 +1519,8 @@ class Writer:
         for start in range(0, len(rows), step):
             part = slice(start, start + step)
             view.verify_features(rows[part])
-            yield part, view.arrays["codes"][rows[part]], view.features(rows[part])
+            local = None if view.catalogue.extractor is None else view.local_features(rows[part])
+            yield part, view.arrays["codes"][rows[part]], view.features(rows[part]), local
 
     def _count_bytes(self) -> int:
         return sum(os.fstat(file).st_size for file in self._files.values())
@@ -1405,6 +1546,38 @@ class Writer:
                 "Leave this image out, or store features as float32.",
             )
 
+    def _refuse_local(self, items, local_features):
+        dim = self._catalogue.descriptor_dim
+        if dim is None or local_features is None:
+            if dim is not None or local_features is not None:
+                raise ArgumentError(
+                    "An index has local features of all its images or of none.",
+                    f"{'none' if local_features is None else 'some'} for an index "
+                    f"{'without' if dim is None else 'with'} them",
+                    "Whether it has them is settled when an index is made.",
+                )
+            return
+        if len(local_features) != len(items):
+            raise ShapeError(
+                "Every image has local features, if only none.",
+                f"{len(local_features)} of {len(items)}",
+            )
+        for item, features in zip(items, local_features, strict=True):
+            shapes = np.shape(features.yx), np.shape(features.descriptors)
+            count = len(features.yx)
+            if shapes != ((count, 2), (count, dim)):
+                raise ShapeError(
+                    f"Local features have places (m, 2) and descriptors (m, {dim}).",
+                    f"{shapes[0]} and {shapes[1]} for {item.id!r}",
+                    "Was the index built with another extractor?",
+                )
+            if not (np.isfinite(features.yx).all() and np.isfinite(features.descriptors).all()):
+                raise ArgumentError(
+                    "A local feature holds finite numbers.",
+                    f"NaN or infinity in those of {item.id!r}",
+                    "Leave this image out.",
+                )
+
     @staticmethod
     def _refuse_items(items):
         ids = set()
@@ -1420,21 +1593,22 @@ class Writer:
         """Append parts as segments and commit them together; old rows of their ids go."""
         ends, segments, ids = dict(self._catalogue.ends), [], []
         first_row = self._catalogue.num_rows
-        for items, codes, features in parts:
-            segments.append(self._append(ends, items, codes, features))
+        for items, *arrays in parts:
+            segments.append(self._append(ends, items, *arrays))
             ids += [item.id for item in items]
         dead = [row for row in self._find(ids) if row >= 0]
         self._commit(segments, dead)
         self._gone.update(dead)
         self._recent.update(zip(ids, itertools.count(first_row)))
 
-    def _append(self, ends, items, codes, features) -> _Segment:
+    def _append(self, ends, items, codes, features, local_features) -> _Segment:
         """Write one segment after `ends`, which is moved on; nothing is committed yet."""
         records, text = _encode_items(items, features, ends["text"])
+        contents = [_as_bytes(codes), _as_bytes(features), records, text]
+        if local_features is not None:
+            contents += _encode_local(local_features, ends["yx"])
         arrays = {}
-        for name, content in zip(
-            _ARRAY_NAMES, (_as_bytes(codes), _as_bytes(features), records, text), strict=True
-        ):
+        for name, content in zip(self._catalogue.array_names, contents, strict=True):
             row_bytes = self._catalogue.row_bytes(name)
             _write_at(self._files[name], content, ends[name] * row_bytes)
             count = len(content) // row_bytes
@@ -1475,7 +1649,7 @@ def _create_data_files(folder, catalogue) -> dict:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     files = {}
     try:
-        for name in _ARRAY_NAMES:
+        for name in catalogue.array_names:
             files[name] = os.open(folder / catalogue.file_name(name), flags, 0o666)
         _sync_folder(folder / _SEGMENTS)
     except BaseException:
@@ -1491,7 +1665,7 @@ def _close_all(files) -> None:
 
 def _remove_leftovers(folder, catalogue) -> None:
     """Remove files of other generations and half-written ones; files of others stay."""
-    current = {catalogue.file_name(name) for name in _ARRAY_NAMES}
+    current = {catalogue.file_name(name) for name in catalogue.array_names}
     for entry in os.scandir(folder / _SEGMENTS):
         if _DATA_FILE.fullmatch(entry.name) and f"{_SEGMENTS}/{entry.name}" not in current:
             os.unlink(entry.path)
@@ -1528,7 +1702,7 @@ def _check_all(folder, catalogue) -> list[str]:
     with contextlib.ExitStack() as stack:
         problems = _check_catalogue(folder)
         files = {}
-        for name in _ARRAY_NAMES:
+        for name in catalogue.array_names:
             try:
                 files[name] = _open_data(folder, catalogue, name)
                 stack.callback(os.close, files[name])

@@ -57,3 +57,22 @@ def test_inliers_are_written_where_there_are_any(tmp_path):
     plain = pictures.contact_sheet([(solid(9), [Hit("a", path)])])
     verified = pictures.contact_sheet([(solid(9), [Hit("a", path, inliers=12)])])
     assert (plain != verified).any()
+
+
+def test_matches_are_lines_between_the_two_pictures(tmp_path):
+    images.write(tmp_path / "a.png", solid((9, 9, 9)))
+    hit = Hit("a", str(tmp_path / "a.png"), inliers=2)
+    places = np.array([[0, 0], [29, 39]])
+    plain = pictures.match_sheet([(solid((9, 9, 9)), hit, places[:0], places[:0])])
+    drawn = pictures.match_sheet([(solid((9, 9, 9)), hit, places, places)])
+    assert plain.shape == drawn.shape
+    rows, columns = np.nonzero((plain != drawn).any(axis=2))
+    side, gap = pictures.MATCH_TILE, pictures.GAP
+    assert columns.min() == gap + 5 and columns.max() >= 2 * side
+    assert (drawn[rows, columns] == (40, 200, 60)).all()
+
+
+def test_matches_outside_the_pictures_are_not_drawn_outside():
+    hit = Hit("a", None, inliers=1)
+    far = np.array([[-5e3, -5e3], [1e4, 1e4]])
+    assert pictures.match_sheet([(solid(9), hit, far, far)]).dtype == np.uint8

@@ -1,6 +1,7 @@
 """What an index promises while nothing goes wrong. What it does when something does is in
 test_store_faults.py."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -19,7 +20,7 @@ import pytest
 
 from hashnet.errors import ArgumentError, HashnetError, LockedError, ShapeError, StoreError
 from retrieval import store as store_module
-from retrieval.store import Item, Store, check
+from retrieval.store import Item, Store, StoredFeatures, check
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 NUM_BITS, FEATURE_DIM = 12, 5
@@ -582,6 +583,10 @@ def test_an_item_of_other_types_is_refused(store, item):
         {"encoder_files": {"../outside": __file__}},
         {"encoder_files": {"/outside": __file__}},
         {"encoder_files": {"": __file__}},
+        {"extractor": "sift"},
+        {"extractor": 7, "descriptor_dim": 4},
+        {"extractor": "sift", "descriptor_dim": 0},
+        {"descriptor_dim": 4},
     ],
 )
 def test_an_index_of_nonsense_is_refused_and_leaves_nothing(tmp_path, change):
@@ -637,6 +642,102 @@ def test_the_errors_are_of_one_family():
     assert issubclass(LockedError, StoreError) and issubclass(StoreError, HashnetError)
 
 
+# Local features
+
+
+def local_of(*places):
+    """Local features at some rows, with a descriptor that tells the place."""
+    yx = np.array([[place, place / 2] for place in places], np.float32).reshape(-1, 2)
+    return StoredFeatures(yx, np.repeat(yx, 2, axis=1).astype(np.float16))
+
+
+@pytest.fixture
+def local_store(tmp_path):
+    return Store.create(
+        tmp_path / "local",
+        num_bits=NUM_BITS,
+        feature_dim=FEATURE_DIM,
+        fingerprint="f",
+        extractor="sift",
+        descriptor_dim=4,
+    )
+
+
+def places_of(store):
+    """Each id and the places of its local features, the slow way."""
+    with store.snapshot() as snapshot:
+        live = np.ones(snapshot.num_rows, bool) if snapshot.live is None else snapshot.live
+        found = {}
+        for row in np.flatnonzero(live):
+            [local] = snapshot.local_features([row])
+            assert local.yx.dtype == np.float32 and local.descriptors.dtype == np.float16
+            assert (local.descriptors == np.repeat(local.yx, 2, axis=1)).all()
+            found[snapshot.items([row])[0].id] = local.yx[:, 0].tolist()
+        return found
+
+
+def test_local_features_go_with_their_image(local_store):
+    with local_store.writer() as writer:
+        writer.add(*batch(["a", "b", "c"]), [local_of(1, 2, 3), local_of(), local_of(4)])
+        writer.add(*batch(["a", "d"]), [local_of(5), local_of(6, 7)])
+        writer.update([Item("c", label="new")])
+        writer.remove(["d"])
+        assert places_of(local_store) == {"b": [], "a": [5], "c": [4]}
+        writer.compact()
+        assert places_of(local_store) == {"b": [], "a": [5], "c": [4]}
+    assert local_store.check() == []
+    sizes = {path.suffix: path.stat().st_size for path in local_store.folder.glob("segments/*")}
+    assert (sizes[".yx"], sizes[".descriptors"], sizes[".spans"]) == (2 * 8, 2 * 4 * 2, 3 * 16)
+
+
+def test_a_compaction_of_local_features_in_many_pieces_is_the_same(local_store, monkeypatch):
+    monkeypatch.setattr(store_module, "_COMPACT_LOCAL_BYTES", 3 * 2 * 16)
+    names = [f"{number}" for number in range(10)]
+    with local_store.writer() as writer:
+        writer.add(*batch(names), [local_of(*range(n, n + n % 3)) for n in range(10)])
+        writer.remove(names[:2])
+        assert writer.compact().segments_after == 3
+    wanted = {str(n): [float(p) for p in range(n, n + n % 3)] for n in range(2, 10)}
+    assert places_of(local_store) == wanted and local_store.check() == []
+
+
+def test_an_index_has_local_features_of_all_images_or_of_none(store, local_store):
+    with local_store.writer() as writer:
+        with pytest.raises(ArgumentError, match="none for an index with"):
+            writer.add(*batch(["a"]))
+        with pytest.raises(ShapeError, match="1 of 2"):
+            writer.add(*batch(["a", "b"]), [local_of(1)])
+    with store.writer() as writer:
+        with pytest.raises(ArgumentError, match="some for an index without"):
+            writer.add(*batch(["a"]), [local_of(1)])
+        writer.add(*batch(["a"]))
+    with store.snapshot() as snapshot, pytest.raises(StoreError, match="--local"):
+        snapshot.local_features([0])
+    assert places_of(local_store) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"yx": np.zeros((2, 3), "f4")}, ShapeError),
+        ({"yx": np.zeros((3, 2), "f4")}, ShapeError),
+        ({"descriptors": np.zeros((2, 5), "f2")}, ShapeError),
+        ({"yx": np.full((2, 2), np.nan, "f4")}, ArgumentError),
+        ({"descriptors": np.full((2, 4), np.inf, "f2")}, ArgumentError),
+    ],
+)
+def test_local_features_of_nonsense_are_refused_by_name(local_store, change, error):
+    local = dataclasses.replace(local_of(1, 2), **change)
+    with local_store.writer() as writer, pytest.raises(error, match="'a'"):
+        writer.add(*batch(["a"]), [local])
+    assert places_of(local_store) == {}
+
+
+def test_an_index_without_local_features_is_of_the_first_format(store, local_store):
+    """Older versions of HashNet read it as ever."""
+    assert (store.format_version, local_store.format_version) == (1, 2)
+
+
 # Golden files
 
 
@@ -665,12 +766,40 @@ def test_an_index_of_format_version_1_opens_for_ever():
         snapshot.verify_features(rows)
 
 
-def test_an_index_of_format_version_1_can_be_written_to(tmp_path):
-    shutil.copytree(GOLDEN / "index_v1", tmp_path / "index")
+GOLDEN_V2 = [
+    (Item("cat/1.jpg", "/images/cat/1.jpg", "cat", 1000, 1_600_000_000_000_000_001), 1),
+    (Item("nothing to see", None, None, 7, 8), 0),
+    (Item("cat/2.jpg", "/images/cat/2.jpg", "cat", 2001, 7), 3),
+]
+
+
+def test_an_index_of_format_version_2_opens_for_ever():
+    """Local features of a golden image n: n of them, at (n, 100.5), (n + 1, 100.5)..."""
+    store = Store.open(GOLDEN / "index_v2")
+    assert (store.format_version, store.extractor, store.descriptor_dim) == (2, "sift", 4)
+    assert (store.num_bits, store.feature_dim, store.feature_dtype) == (12, 3, "float16")
+    assert store.check() == []
+    with store.snapshot() as snapshot:
+        assert snapshot.live.tolist() == [True, True, False, True, False]
+        rows = np.flatnonzero(snapshot.live)
+        assert snapshot.items(rows) == [item for item, _ in GOLDEN_V2]
+        for (_, n), found in zip(GOLDEN_V2, snapshot.local_features(rows), strict=True):
+            assert found.yx.tolist() == [[n + place, 100.5] for place in range(n)]
+            assert found.descriptors.tolist() == [[0.5, -0.5, 0.5, 0.5]] * n
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_index_of_an_older_format_can_be_written_to(tmp_path, version):
+    shutil.copytree(GOLDEN / f"index_v{version}", tmp_path / "index")
+    golden = {1: GOLDEN_V1, 2: GOLDEN_V2}[version]
     store = Store.open(tmp_path / "index")
     with store.writer() as writer:
-        writer.remove(["bare"])
+        writer.remove([golden[-1][0].id])
         writer.compact()
     with store.snapshot() as snapshot:
-        assert snapshot.items(range(4)) == [item for item, _ in GOLDEN_V1[:4]]
+        rows = range(len(golden) - 1)
+        assert snapshot.items(rows) == [item for item, _ in golden[:-1]]
+        if version == 2:
+            assert [len(local.yx) for local in snapshot.local_features(rows)] == [1, 0]
+    assert Store.open(tmp_path / "index").format_version == version
     assert store.check() == []

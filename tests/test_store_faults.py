@@ -27,19 +27,30 @@ import pytest
 
 from hashnet.errors import StoreError
 from retrieval import store as store_module
-from retrieval.store import Item, Store, check
+from retrieval.store import Item, Store, StoredFeatures, check
 
 FEATURE_DIM = 3
+DESCRIPTOR_DIM = 4
+NAMES = ("codes", "descriptors", "features", "items", "spans", "text", "yx")
 
 
 def batch(ids, version=0):
-    """Arguments for `Writer.add`; code and feature tell id and version."""
+    """Arguments for `Writer.add`; code, feature and local features tell id and version."""
     seeds = [zlib.crc32(f"{id} {version}".encode()) % 1000 for id in ids]
     return (
         [Item(id, f"/{id}", f"label {version}", version, version) for id in ids],
         np.array([[seed % 256, seed // 256] for seed in seeds], np.uint8).reshape(-1, 2),
         np.array([[seed, version, 0.5] for seed in seeds], np.float32).reshape(-1, FEATURE_DIM),
+        [local_of(seed) for seed in seeds],
     )
+
+
+def local_of(seed):
+    """0 to 3 local features."""
+    numbers = np.arange(seed, seed + seed % 4)
+    descriptors = np.stack([numbers + place for place in range(DESCRIPTOR_DIM)], axis=1)
+    yx = np.stack([numbers * 2, numbers / 8], axis=1).astype(np.float32)
+    return StoredFeatures(yx, descriptors.astype(np.float16))
 
 
 def new_store(folder):
@@ -50,6 +61,8 @@ def new_store(folder):
         feature_dim=FEATURE_DIM,
         fingerprint="f",
         encoder_files={"hashnet.json": source, "inner/model.onnx": source},
+        extractor="sift",
+        descriptor_dim=DESCRIPTOR_DIM,
     )
 
 
@@ -64,19 +77,17 @@ def contents(folder):
         assert list(snapshot.stats()) == [item.id for item in items]
         codes, names = snapshot.labels()
         assert [names[code] for code in codes[rows]] == [item.label for item in items]
-        return [
-            (item.id, item.path, item.size, code, feature)
-            for item, code, feature in zip(
-                items, snapshot.codes[rows].tolist(), snapshot.features(rows).tolist(), strict=True
-            )
-        ]
+        columns = (snapshot.codes[rows], snapshot.features(rows), snapshot.local_features(rows))
+        return [plainly(*row) for row in zip(items, *columns, strict=True)]
+
+
+def plainly(item, code, feature, local):
+    local = (local.yx.tolist(), local.descriptors.tolist())
+    return (item.id, item.path, item.size, code.tolist(), feature.tolist(), local)
 
 
 def expected(ids, version=0):
-    return [
-        (item.id, item.path, item.size, code.tolist(), feature.tolist())
-        for item, code, feature in zip(*batch(ids, version), strict=True)
-    ]
+    return [plainly(*row) for row in zip(*batch(ids, version), strict=True)]
 
 
 def files_of(folder):
@@ -343,7 +354,7 @@ def _judge(work, name, how, status, before, after):
         "encoder/hashnet.json",
         "encoder/inner/model.onnx",
         "lock",
-        *(f"segments/{generation:06d}.{name}" for name in ("codes", "features", "items", "text")),
+        *(f"segments/{generation:06d}.{name}" for name in NAMES),
     ]
     assert contents(work) == found
     with Store.open(work).writer() as writer:
@@ -415,14 +426,13 @@ def test_what_is_counted_in_is_durable_before(folder, monkeypatch):
         monkeypatch.setattr(os, "fsync", sync)
         monkeypatch.setattr(os, "unlink", lambda p: (real_unlink(p), events.append("unlink")))
         monkeypatch.setattr(store_module, "_change_catalogue", commit)
-        names = ("codes", "features", "items", "text")
         writer.add(*batch(["new"]))
-        assert sorted(events[:-1]) == [f"000001.{name}" for name in names]
+        assert sorted(events[:-1]) == [f"000001.{name}" for name in NAMES]
         assert events[-1] == "commit"
         events.clear()
         writer.compact()
         at = events.index("commit")
-        assert set(events[:at]) == {"segments", *(f"000002.{name}" for name in names)}
+        assert set(events[:at]) == {"segments", *(f"000002.{name}" for name in NAMES)}
         assert set(events[at + 1 :]) == {"unlink"}
         monkeypatch.undo()
 
@@ -456,10 +466,10 @@ class _Model:
     def __init__(self, rows):
         self.rows = {row[0]: row for row in rows}
 
-    def add(self, items, codes, features):
-        for item, code, feature in zip(items, codes.tolist(), features.tolist(), strict=True):
-            self.rows.pop(item.id, None)
-            self.rows[item.id] = (item.id, item.path, item.size, code, feature)
+    def add(self, *columns):
+        for row in zip(*columns, strict=True):
+            self.rows.pop(row[0].id, None)
+            self.rows[row[0].id] = plainly(*row)
 
     def remove(self, ids):
         for id in ids:
@@ -567,7 +577,7 @@ CHANGES_THAT_COPY = {
 
 
 @pytest.mark.parametrize("change", CHANGES_THAT_COPY)
-@pytest.mark.parametrize("array", ["codes", "features", "items", "text"])
+@pytest.mark.parametrize("array", NAMES)
 def test_damage_is_never_copied_under_a_new_checksum(folder, array, change):
     _flip(folder / f"segments/000001.{array}", 1, 3)
     before = files_of(folder)
@@ -596,10 +606,7 @@ FILES = [
     "catalogue.sqlite",
     "encoder/hashnet.json",
     "encoder/inner/model.onnx",
-    "segments/000001.codes",
-    "segments/000001.features",
-    "segments/000001.items",
-    "segments/000001.text",
+    *(f"segments/000001.{name}" for name in NAMES),
 ]
 
 
@@ -650,7 +657,7 @@ def test_without_the_digest_or_the_lock_an_index_opens(folder):
 
 def test_stray_files_are_ignored_and_ours_are_removed_by_the_next_writer(folder):
     wanted = use(folder)
-    ours = ["segments/000002.codes", "segments/000007.text", "catalogue.sha256.new"]
+    ours = ["segments/000002.codes", "segments/000007.yx", "catalogue.sha256.new"]
     others = ["segments/notes.txt", "segments/000001.codes.bak", "readme", "encoder/more"]
     for name in ours + others:
         (folder / name).write_bytes(b"stray")
@@ -702,7 +709,7 @@ def _forge(folder, table, **change):
 
 
 def _arrays(**count):
-    wanted = {"codes": 3, "features": 3, "items": 3, "text": 60} | count
+    wanted = dict.fromkeys(NAMES, 3) | {"text": 60} | count
     return json.dumps({name: [number, "0" * 64] for name, number in wanted.items()})
 
 
@@ -714,6 +721,14 @@ HUGE = 2**60
     [
         ("segments", {"num_rows": HUGE, "arrays": _arrays(codes=HUGE, features=HUGE, items=HUGE)}),
         ("segments", {"arrays": _arrays(text=HUGE)}),
+        ("segments", {"arrays": _arrays(yx=HUGE, descriptors=HUGE)}),
+        ("segments", {"arrays": _arrays(yx=2)}),
+        ("segments", {"arrays": _arrays(spans=2)}),
+        ("facts", {"descriptor_dim": HUGE}),
+        ("facts", {"descriptor_dim": 0}),
+        ("facts", {"descriptor_dim": "4"}),
+        ("facts", {"extractor": None}),
+        ("facts", {"extractor": 7}),
         ("segments", {"arrays": _arrays(text=2**80)}),
         ("segments", {"arrays": _arrays(codes=HUGE)}),
         ("segments", {"arrays": _arrays(text=-1)}),
@@ -754,6 +769,7 @@ def test_a_forged_catalogue_is_refused_before_anything_is_allocated(folder, tabl
     [
         "facts SET fingerprint = 'g'",
         "facts SET num_bits = 11",
+        "facts SET extractor = 'delf'",
         "facts SET commits = commits + 1",
         "segments SET deleted = x'20' WHERE number = 1",
         "segments SET deleted = NULL",
@@ -812,6 +828,7 @@ def test_an_array_of_python_objects_is_refused_and_its_code_does_not_run(folder,
         "PRAGMA journal_mode = WAL",
         "PRAGMA application_id = 5",
         "PRAGMA user_version = 0",
+        "PRAGMA user_version = 1",
     ],
 )
 def test_other_tables_than_ours_are_refused(folder, statement):
@@ -825,9 +842,9 @@ def test_other_tables_than_ours_are_refused(folder, statement):
 
 def test_a_newer_format_is_refused_with_the_way_to_read_it(folder):
     connection = sqlite3.connect(folder / "catalogue.sqlite")
-    connection.execute("PRAGMA user_version = 2")
+    connection.execute("PRAGMA user_version = 3")
     connection.close()
-    with pytest.raises(StoreError, match="format 1 or older.*format version 2.*Upgrade HashNet"):
+    with pytest.raises(StoreError, match="format 2 or older.*format version 3.*Upgrade HashNet"):
         Store.open(folder)
 
 

@@ -1,0 +1,329 @@
+"""Geometric verification: which images show the same thing, by their local features.
+
+Matches of descriptors are cheap and often wrong; those that one affine map or homography explains
+together are seldom wrong. Their number, the inliers, is the score. (Noh et al., "Large-scale
+image retrieval with attentive deep local features", 2017, section 5; the robust estimate is
+MAGSAC++, Barath et al. 2020, by OpenCV.)
+"""
+
+import concurrent.futures
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from hashnet.errors import ArgumentError, ShapeError
+from hashnet.local_features import opencv
+
+MODELS = ("affine", "homography")
+SEED = 0
+# Matches that fix a model exactly. They agree with it by construction, and prove nothing.
+SAMPLE = {"affine": 3, "homography": 4}
+# Places in agreement beyond those, without which a model is luck.
+BEYOND_SAMPLE = 3
+# How far a model may shrink, enlarge or squash: beyond it lie maps onto a point or a line.
+MAX_SCALE = 16.0
+MAX_STRETCH = 6.0
+# Inliers on a line, or nearly, fix no model: least spread across, as a part of that along.
+LEAST_SPREAD = 0.03
+ITERATIONS = 2000
+CONFIDENCE = 0.999
+
+
+@dataclass(frozen=True)
+class Matching:
+    """How descriptors of one extractor are matched.
+
+    Attributes:
+        ratio: float or None. A match is nearer than this part of the second nearest (Lowe's
+            ratio test).
+        max_distance: float or None. A match is at most so far, Euclidean, between unit vectors.
+        error: float. Largest error of an inlier, as a part of the longer side of the area that
+            the features of the other image take up; 3 pixels at least.
+        min_inliers: int. From here on, two images show the same thing.
+    """
+
+    ratio: float | None
+    max_distance: float | None
+    error: float
+    min_inliers: int
+
+
+# DELF has features of neighbouring places and scales that are nearly the same, so the second
+# nearest says nothing there. SIFT's are few and sharp.
+MATCHING = {
+    "sift": Matching(ratio=0.85, max_distance=None, error=0.015, min_inliers=8),
+    "delf": Matching(ratio=None, max_distance=0.8, error=0.02, min_inliers=20),
+}
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What geometry says of two images.
+
+    Attributes:
+        inliers: int. Distinct places that match and that `model` explains; 0 where there is none.
+        query_yx, yx: float32 `(inliers, 2)`. The matched places, (row, column), in the query and
+            in the other image; no place occurs twice.
+        model: float64 `(3, 3)` or None. Takes (row, column, 1) of the query to the other image,
+            up to scale.
+    """
+
+    inliers: int
+    query_yx: np.ndarray
+    yx: np.ndarray
+    model: np.ndarray | None
+
+
+_NOTHING = Verification(0, np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32), None)
+
+
+def match(
+    query: np.ndarray,
+    descriptors: np.ndarray,
+    *,
+    ratio: float | None = None,
+    max_distance: float | None = None,
+) -> np.ndarray:
+    """Match descriptors that are each other's nearest.
+
+    Args:
+        query: float32 `(m, d)`, of length 1; rows that are not finite match nothing.
+        descriptors: float32 `(n, d)`, likewise.
+        ratio: float or None. The nearest must be nearer than `ratio` times the second nearest;
+            where there is no second, it is.
+        max_distance: float or None. The nearest must be at most so far.
+
+    Returns:
+        int64 `(matches, 2)`: a place in `query` and one in `descriptors`, ascending by the first.
+
+    Raises:
+        ShapeError: the arrays are not of such shapes.
+
+    Example:
+        >>> east_north = np.eye(2, dtype=np.float32)
+        >>> match(east_north, east_north[::-1]).tolist()
+        [[0, 1], [1, 0]]
+    """
+    query, descriptors = np.asarray(query, np.float32), np.asarray(descriptors, np.float32)
+    if query.ndim != 2 or descriptors.ndim != 2 or query.shape[1] != descriptors.shape[1]:
+        raise ShapeError(
+            "Descriptors that are matched have the shapes (m, d) and (n, d).",
+            f"{query.shape} and {descriptors.shape}",
+            "Were both extracted by the same extractor?",
+        )
+    if not len(query) or not len(descriptors):
+        return np.zeros((0, 2), np.int64)
+    with np.errstate(invalid="ignore"):
+        similarity = query @ descriptors.T
+    if not np.isfinite(similarity).all():
+        similarity = np.where(np.isfinite(similarity), similarity, -np.inf)
+    rows = np.arange(len(query))
+    nearest = similarity.argmax(axis=1)
+    best = similarity[rows, nearest]
+    keep = np.isfinite(best)
+    # Between unit vectors: distance ** 2 == 2 - 2 * similarity.
+    if max_distance is not None:
+        keep &= best >= 1 - max_distance**2 / 2
+    if ratio is not None:
+        similarity[rows, nearest] = -np.inf
+        second = similarity.max(axis=1)
+        similarity[rows, nearest] = best
+        keep &= 1 - best < ratio**2 * (1 - second)
+    rows, nearest = rows[keep], nearest[keep]
+    # A place of the other image that is nearest to several goes to the one nearest to it.
+    mutual = similarity[:, nearest].argmax(axis=0) == rows
+    return np.stack([rows[mutual], nearest[mutual]], axis=1)
+
+
+def estimate(
+    query_yx: np.ndarray,
+    yx: np.ndarray,
+    *,
+    error: float,
+    model: str = "homography",
+    seed: int = SEED,
+) -> Verification:
+    """Find the model that explains most matches.
+
+    Whatever the matches are, this answers; a degenerate set, or a model that no camera would
+    give, has 0 inliers.
+
+    Args:
+        query_yx: float32 `(m, 2)`, (row, column).
+        yx: float32 `(m, 2)`, the places that they match.
+        error: float, pixels. An inlier lies at most so far from where the model puts it.
+        model: "affine" or "homography".
+        seed: int. Of the sampling; the same seed gives the same answer on any number of threads.
+
+    Returns:
+        A `Verification`.
+
+    Raises:
+        ArgumentError: there is no such model.
+        ShapeError: the arrays are not of such shapes.
+
+    Example:
+        >>> places = np.random.default_rng(0).uniform(0, 300, (40, 2)).astype(np.float32)
+        >>> estimate(places, places + 5, error=3).inliers
+        40
+        >>> estimate(places[:4], places[:4] + 5, error=3).inliers
+        0
+    """
+    if model not in MODELS:
+        raise ArgumentError(f"A model is one of {', '.join(MODELS)}.", f"model={model!r}")
+    query_yx, yx = np.asarray(query_yx, np.float32), np.asarray(yx, np.float32)
+    if query_yx.ndim != 2 or query_yx.shape[1] != 2 or query_yx.shape != yx.shape:
+        raise ShapeError("Matched places have the shape (m, 2).", f"{query_yx.shape}, {yx.shape}")
+    finite = np.isfinite(query_yx).all(axis=1) & np.isfinite(yx).all(axis=1)
+    query_yx, yx = query_yx[finite], yx[finite]
+    least = SAMPLE[model] + BEYOND_SAMPLE
+    distinct = _distinct(query_yx, yx)
+    query_yx, yx = query_yx[distinct], yx[distinct]
+    if len(yx) < least or not (_spread(query_yx) and _spread(yx)):
+        return _NOTHING
+    matrix = _robust(query_yx, yx, error, model, seed)
+    if matrix is None:
+        return _NOTHING
+    inliers = _explained(matrix, query_yx, yx, error)
+    query_yx, yx = query_yx[inliers], yx[inliers]
+    if len(yx) < least or not (_spread(query_yx) and _spread(yx)):
+        return _NOTHING
+    return Verification(len(yx), query_yx, yx, matrix)
+
+
+def verify(query, candidate, matching: Matching, *, model: str = "homography", seed: int = SEED):
+    """Compare the local features of two images.
+
+    Args:
+        query, candidate: objects with `yx`, `(m, 2)`, and `descriptors`, `(m, d)`, such as
+            `hashnet.local_features.LocalFeatures`.
+        matching: `Matching`, as `MATCHING` has it for each extractor.
+        model: "affine" or "homography".
+        seed: int. Of the sampling.
+
+    Returns:
+        A `Verification`.
+
+    Example:
+        >>> from hashnet.local_features import LocalFeatures
+        >>> rng = np.random.default_rng(0)
+        >>> descriptors = np.linalg.qr(rng.normal(size=(64, 64)))[0].astype(np.float32)
+        >>> yx = rng.uniform(0, 300, (64, 2)).astype(np.float32)
+        >>> features = LocalFeatures(yx, descriptors, np.ones(64, np.float32))
+        >>> verify(features, features, MATCHING["sift"]).inliers
+        64
+    """
+    matches = match(
+        query.descriptors,
+        candidate.descriptors,
+        ratio=matching.ratio,
+        max_distance=matching.max_distance,
+    )
+    if len(matches) < SAMPLE[model] + BEYOND_SAMPLE:
+        return _NOTHING
+    finite = candidate.yx[np.isfinite(candidate.yx).all(axis=1)]
+    extent = float(np.ptp(finite, axis=0).max()) if len(finite) else 0.0
+    return estimate(
+        query.yx[matches[:, 0]],
+        candidate.yx[matches[:, 1]],
+        error=max(3.0, matching.error * extent),
+        model=model,
+        seed=seed,
+    )
+
+
+def verify_all(
+    query,
+    candidates: Iterable,
+    matching: Matching,
+    *,
+    model: str = "homography",
+    seed: int = SEED,
+    num_threads: int = 1,
+) -> list[Verification]:
+    """Compare the local features of a query with those of several images, in their order.
+
+    The answer does not depend on `num_threads`. For the other arguments see `verify`; candidates
+    may also be functions that return one, called when its turn comes.
+    """
+
+    def one(candidate):
+        candidate = candidate() if callable(candidate) else candidate
+        return verify(query, candidate, matching, model=model, seed=seed)
+
+    # Sums of another order are other numbers, so each product stays on its own thread.
+    with threadpool_limits(1, user_api="blas"):
+        if num_threads == 1:
+            return [one(candidate) for candidate in candidates]
+        with concurrent.futures.ThreadPoolExecutor(num_threads, "verify") as pool:
+            return list(pool.map(one, candidates))
+
+
+def _distinct(query_yx, yx):
+    """Matches whose place occurred in neither image before, to the pixel."""
+    seen, other_seen, keep = set(), set(), []
+    pairs = zip(np.rint(query_yx).tolist(), np.rint(yx).tolist(), strict=True)
+    for number, (place, other) in enumerate(pairs):
+        place, other = tuple(place), tuple(other)
+        if place not in seen and other not in other_seen:
+            keep.append(number)
+            seen.add(place)
+            other_seen.add(other)
+    return np.array(keep, np.int64)
+
+
+def _spread(yx):
+    """Whether places fill an area, and not a point or a line."""
+    deviations = np.linalg.svd(yx - yx.mean(axis=0), compute_uv=False) / np.sqrt(len(yx))
+    return deviations[1] > max(1.0, LEAST_SPREAD * deviations[0])
+
+
+def _robust(query_yx, yx, error, model, seed):
+    cv2 = opencv()
+    parameters = cv2.UsacParams()
+    parameters.score = cv2.SCORE_METHOD_MAGSAC
+    parameters.sampler = cv2.SAMPLING_UNIFORM
+    parameters.loMethod = cv2.LOCAL_OPTIM_SIGMA
+    parameters.threshold = float(error)
+    parameters.confidence = CONFIDENCE
+    parameters.maxIterations = ITERATIONS
+    parameters.randomGeneratorState = int(seed)
+    parameters.isParallel = False
+    try:
+        if model == "affine":
+            rows, _ = cv2.estimateAffine2D(query_yx, yx, parameters)
+            matrix = None if rows is None else np.vstack([rows, [0.0, 0.0, 1.0]])
+        else:
+            matrix, _ = cv2.findHomography(query_yx, yx, parameters)
+    except cv2.error:  # of sets that it finds degenerate itself
+        return None
+    if matrix is None or matrix.shape != (3, 3) or not np.isfinite(matrix).all():
+        return None
+    return matrix
+
+
+def _explained(matrix, query_yx, yx, error):
+    """bool `(m,)`: matches where the model fits and is what a change of view can be."""
+    places = np.column_stack([query_yx.astype(np.float64), np.ones(len(query_yx))])
+    mapped = places @ matrix.T
+    # A model is the same under another sign; with this one most matches are before the camera.
+    if np.count_nonzero(mapped[:, 2] > 0) * 2 < len(mapped):
+        matrix, mapped = -matrix, -mapped
+    depth = mapped[:, 2]
+    ahead = depth > 1e-9 * np.abs(depth).max()
+    depth = np.where(ahead, depth, 1.0)
+    mapped = mapped[:, :2] / depth[:, None]
+    near = np.linalg.norm(mapped - yx, axis=1) <= error
+    # The derivative of the model at each match: how it enlarges, turns and squashes there.
+    derivatives = matrix[:2, :2] - mapped[:, :, None] * matrix[2, :2]
+    derivatives = derivatives / depth[:, None, None]
+    large, small = np.linalg.svd(derivatives, compute_uv=False).T
+    plausible = (
+        (np.linalg.det(derivatives) > 0)
+        & (large <= MAX_SCALE)
+        & (small >= 1 / MAX_SCALE)
+        & (large <= MAX_STRETCH * small)
+    )
+    return ahead & near & plausible

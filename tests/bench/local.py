@@ -1,0 +1,169 @@
+"""What do local features find that global ones do not, and what do they cost?
+
+    python -m tests.bench.local DATA [--local sift] [--sets beer_labels landmarks]
+
+DATA holds beer_labels/ and landmarks/, each with a ground_truth.json {query: [relevant, ...]}. For
+each: R@1, R@5 and mAP of the global feature alone, of local features alone (all pairs verified,
+ORB as the baseline), and of both (the nearest 100 by feature verified); the share of non-relevant
+pairs that pass, and the time of one verified candidate. A query is left out of its own ranking.
+"""
+
+import argparse
+import json
+import pathlib
+import tempfile
+import time
+
+import numpy as np
+
+from hashnet import images, local_features
+from hashnet.encoder import Encoder
+from hashnet.errors import ImageError
+from hashnet.local_features import LocalFeatures
+from retrieval import verify
+from tests.bench import figures
+
+# Bits of ORB as numbers of length 1: the smallest distances are those of fewest differing bits.
+ORB = verify.Matching(ratio=0.9, max_distance=None, error=0.015, min_inliers=8)
+
+
+class Orb:
+    """OpenCV's ORB behind the contract of local features."""
+
+    name = "orb"
+
+    def extract(self, image):
+        cv2 = local_features.opencv()
+        shrink = min(1.0, 1024 / max(image.shape[:2]))
+        image = images.resize(image, [max(1, round(side * shrink)) for side in image.shape[:2]])
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        points, found = cv2.ORB_create(nfeatures=1000).detectAndCompute(grey, None)
+        if not points:
+            none = np.zeros((0, 2), np.float32)
+            return LocalFeatures(none, np.zeros((0, 256), np.float32), none[:, 0])
+        order = np.argsort([-point.response for point in points], kind="stable")
+        yx = np.array([points[place].pt[::-1] for place in order], np.float32) / np.float32(shrink)
+        bits = np.unpackbits(found[order], axis=1).astype(np.float32)
+        scores = np.array([points[place].response for place in order], np.float32)
+        return LocalFeatures(yx, (2 * bits - 1) / 16, scores)
+
+
+def ranked(scores, relevant):
+    """R@1, R@5 and average precision of one ranking; ties keep the order of the database."""
+    hits = relevant[np.lexsort([np.arange(len(relevant)), *scores])]
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+    return hits[0], hits[:5].any(), precision[hits].sum() / hits.sum()
+
+
+def summary(rows):
+    r1, r5, ap = np.mean(rows, axis=0)
+    return {"recall_at_1": round(r1, 4), "recall_at_5": round(r5, 4), "map": round(ap, 4)}
+
+
+def measure(folder, names, bundle, model, threads, every):
+    truth = json.loads((folder / "ground_truth.json").read_text())
+    queries = list(truth)[::every]
+    place = folder / ("db" if (folder / "db").is_dir() else "images")
+    database = sorted(str(p.relative_to(folder)) for p in place.rglob("*") if p.is_file())
+    extractors = {name: local_features.open(name, bundle) for name in names} | {"orb": Orb()}
+    features = {name: {} for name in extractors}
+    seconds = dict.fromkeys(extractors, 0.0)
+    for path in dict.fromkeys([*queries, *database]):
+        try:
+            image = images.read(folder / path)
+        except ImageError:
+            continue
+        for name, extractor in extractors.items():
+            start = time.perf_counter()
+            features[name][path] = extractor.extract(image)
+            seconds[name] += time.perf_counter() - start
+    readable = [path for path in database if path in features["orb"]]
+    encoder = Encoder.open(bundle)
+    encoded = encoder.encode([folder / path for path in readable])
+    readable = [readable[position] for position in encoded.positions]
+    asked = [encoder.encode_one(folder / query)[1] for query in queries]
+    report = {"queries": len(queries), "database": len(readable), "methods": {}}
+    global_scores = [np.linalg.norm(encoded.features - one, axis=1) for one in asked]
+    keeps = [np.array([path != query for path in readable]) for query in queries]
+    relevants = [np.array([path in truth[query] for path in readable]) for query in queries]
+    triples = list(zip(global_scores, keeps, relevants, strict=True))
+    report["methods"]["global"] = summary([ranked([d[k]], r[k]) for d, k, r in triples])
+    for name in extractors:
+        matching = verify.MATCHING.get(name, ORB)
+        alone, both, wrong, pairs, passed, relevant_pairs, times = [], [], 0, 0, 0, 0, []
+        for query, (distances, keep, relevant) in zip(queries, triples, strict=True):
+            candidates = [features[name][path] for path, k in zip(readable, keep, strict=True) if k]
+            start = time.perf_counter()
+            found = verify.verify_all(
+                features[name][query], candidates, matching, model=model, num_threads=threads
+            )
+            times.append((time.perf_counter() - start) / len(candidates))
+            inliers = np.array([one.inliers for one in found])
+            distances, relevant = distances[keep], relevant[keep]
+            alone.append(ranked([-inliers], relevant))
+            top = np.zeros(len(distances), bool)
+            top[np.argsort(distances, kind="stable")[:100]] = True
+            counted = np.where(top & (inliers >= matching.min_inliers), inliers, 0)
+            both.append(ranked([distances, -counted], relevant))
+            wrong += int((inliers[~relevant] >= matching.min_inliers).sum())
+            passed += int((inliers[relevant] >= matching.min_inliers).sum())
+            pairs += int((~relevant).sum())
+            relevant_pairs += int(relevant.sum())
+        counts = [len(one) for one in features[name].values()]
+        report["methods"][name] = {
+            **summary(alone),
+            "non_relevant_verified": round(wrong / pairs, 5),
+            "relevant_verified": round(passed / relevant_pairs, 4),
+            "milliseconds_a_candidate": {
+                "median": round(1000 * float(np.median(times)), 3),
+                "quartiles": [round(1000 * float(q), 3) for q in np.quantile(times, [0.25, 0.75])],
+            },
+            "milliseconds_to_extract": round(1000 * seconds[name] / len(counts), 1),
+            "features_an_image": round(float(np.mean(counts)), 1),
+        }
+        report["methods"][f"global, then {name}"] = summary(both)
+    return report
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=pathlib.Path)
+    parser.add_argument("--local", nargs="+", default=["sift"], choices=local_features.NAMES)
+    parser.add_argument("--sets", nargs="+", default=["beer_labels", "landmarks"])
+    parser.add_argument("--model", default="homography", choices=verify.MODELS)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--every", type=int, default=1, help="only each n-th query")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        bundle = _pretrained(scratch, "delf" in arguments.local)
+        sets = {
+            name: measure(
+                arguments.data / name,
+                arguments.local,
+                bundle,
+                arguments.model,
+                arguments.threads,
+                arguments.every,
+            )
+            for name in arguments.sets
+        }
+    report = {"seed": verify.SEED, "model": arguments.model, "threads": arguments.threads}
+    figures.write("local_" + "_".join(arguments.local), {**report, "sets": sets})
+
+
+def _pretrained(folder, with_delf):
+    """A bundle of the pretrained network, whose F7 is the global feature."""
+    from hashnet import bundle
+    from hashnet.model import HashNetConfig, build
+
+    config = HashNetConfig(num_bits=48, classes=("none", "other"))
+    bundle.save(pathlib.Path(folder, "b"), build(config), config, origin={"command": "bench"})
+    if with_delf:
+        local_features.delf().export(
+            str(pathlib.Path(folder, "b", "delf.onnx")), backbone=config.backbone
+        )
+    return pathlib.Path(folder, "b")
+
+
+if __name__ == "__main__":
+    main()

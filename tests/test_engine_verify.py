@@ -1,0 +1,229 @@
+"""The last stage: local features confirm what codes and features have found."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hashnet import cli, images
+from hashnet.errors import ArgumentError, FingerprintError, StoreError, UnknownIdError
+from retrieval.engine import Engine
+from retrieval.index import Index
+
+pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
+
+NUM_THINGS = 6
+
+
+def thing(number):
+    """A picture with corners everywhere, unlike all others in its details only."""
+    coarse = np.random.default_rng(number).integers(0, 256, (20, 26, 3), dtype=np.uint8)
+    return images.resize(coarse, (200, 260))
+
+
+def view(number):
+    """The same thing from elsewhere: a part of it, enlarged, darker, on its side."""
+    part = images.resize(thing(number)[20:190, 30:250], (204, 264))
+    return np.ascontiguousarray(np.rot90(part * np.float32(0.7)).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("things")
+    (folder / "db").mkdir()
+    for number in range(NUM_THINGS):
+        images.write(folder / "db" / f"{number}.png", thing(number))
+        images.write(folder / f"view {number}.png", view(number))
+    images.write(folder / "db" / "blank.png", np.full((80, 90, 3), 99, np.uint8))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def index(folder, bundle_folder):
+    index = Index.create(folder / "index", bundle_folder, local="sift")
+    report = index.update([folder / "db"])
+    assert (report.added, report.problems) == (NUM_THINGS + 1, [])
+    return index
+
+
+@pytest.fixture(scope="module")
+def engine(index):
+    return Engine(index)
+
+
+def name(hit):
+    return hit.path.rsplit("/", 1)[1].removesuffix(".png")
+
+
+@pytest.mark.parametrize("number", range(NUM_THINGS))
+def test_a_view_of_a_thing_finds_the_thing(engine, folder, number):
+    result = engine.search(folder / f"view {number}.png", verify=True)
+    first, *others = result.hits
+    assert name(first) == str(number) and first.inliers > 20
+    assert all(0 <= hit.inliers < 8 for hit in others)
+    assert result.milliseconds["verify"] > 0
+
+
+def test_verifying_only_permutes(engine, folder):
+    for number in range(NUM_THINGS):
+        query = folder / f"view {number}.png"
+        plain, verified = engine.search(query), engine.search(query, verify=True)
+        assert {hit.id for hit in plain.hits} == {hit.id for hit in verified.hits}
+        by_id = {hit.id: (hit.bits_apart, hit.distance) for hit in plain.hits}
+        assert all((h.bits_apart, h.distance) == by_id[h.id] for h in verified.hits)
+        failed = [hit.id for hit in verified.hits if hit.inliers < 8]
+        assert failed == [hit.id for hit in plain.hits if hit.id in failed]
+        assert verified.hits[: -len(failed)] == tuple(
+            sorted(verified.hits[: -len(failed)], key=lambda hit: (-hit.inliers, hit.distance))
+        )
+        assert plain.milliseconds["verify"] is None
+        assert all(hit.inliers is None for hit in plain.hits)
+
+
+def test_only_the_nearest_are_verified_and_fewer_can_be_asked_for(engine, folder):
+    query = folder / "view 2.png"
+    order = [name(hit) for hit in engine.search(query).hits]
+    place = order.index("2") + 1
+    some = engine.search(query, verify=True, verify_top=place)
+    assert name(some.hits[0]) == "2"
+    assert [hit.inliers is None for hit in some.hits] == [n >= place for n in range(7)]
+    # A hit may come from beyond the k nearest, if it is among those verified.
+    one = engine.search(query, k=1, verify=True)
+    assert [name(hit) for hit in one.hits] == ["2"]
+    with pytest.raises(ArgumentError, match="verify_top=0"):
+        engine.search(query, verify=True, verify_top=0)
+
+
+def test_the_answer_does_not_depend_on_threads(index, engine, folder):
+    query = folder / "view 1.png"
+    assert Engine(index, num_threads=3).search(query, verify=True).hits == (
+        engine.search(query, verify=True).hits
+    )
+
+
+def test_a_query_may_come_in_any_form(engine, folder):
+    path = folder / "view 3.png"
+    wanted = engine.search(path, verify=True).hits
+    with open(path, "rb") as file:
+        for query in (path.read_bytes(), file, images.read(path)):
+            assert engine.search(query, verify=True).hits == wanted
+
+
+def test_a_search_by_id_is_verified_by_what_is_stored(engine, folder):
+    id = str(folder / "db" / "4.png")
+    result = engine.search_id(id, verify=True)
+    assert id not in [hit.id for hit in result.hits]
+    assert max(hit.inliers for hit in result.hits) < 8
+
+
+def test_matched_places_are_where_the_thing_is(engine, folder):
+    found = engine.match(folder / "view 5.png", str(folder / "db" / "5.png"))
+    assert found.inliers > 20
+    # By construction: view = the part turned a quarter to the left.
+    row, column = found.query_yx[:, 0], found.query_yx[:, 1]
+    back = np.column_stack([column, 263 - row]) * (170 / 204) + (20, 30)
+    assert np.linalg.norm(back - found.yx, axis=1).max() < 3
+    assert engine.match(folder / "view 5.png", str(folder / "db" / "blank.png")).inliers == 0
+    with pytest.raises(UnknownIdError):
+        engine.match(folder / "view 5.png", "nobody")
+
+
+def test_a_region_is_matched_by_itself(engine, folder):
+    region = (100, 0, 264, 204)
+    id = str(folder / "db" / "0.png")
+    whole = engine.match(folder / "view 0.png", id)
+    part = engine.match(folder / "view 0.png", id, region=region)
+    assert 8 <= part.inliers < whole.inliers
+    result = engine.search(folder / "view 0.png", region=region, verify=True)
+    assert (result.hits[0].id, result.hits[0].inliers) == (id, part.inliers)
+
+
+def test_local_features_follow_their_images(folder, bundle_folder, tmp_path):
+    (tmp_path / "db").mkdir()
+    path = tmp_path / "db" / "one.png"
+    images.write(path, thing(0))
+    index = Index.create(tmp_path / "index", bundle_folder, local="sift")
+    index.update([tmp_path / "db"])
+    query = folder / "view 1.png"
+    assert Engine(index).match(query, str(path)).inliers < 8
+    images.write(path, np.ascontiguousarray(thing(1)))
+    assert index.update([tmp_path / "db"]).changed == 1
+    assert Engine(index).match(query, str(path)).inliers > 20
+    assert index.add(["b"], [folder / "db" / "2.png"]).added == 1
+    with open(folder / "db" / "3.png", "rb") as file:
+        assert index.add(["c", "d"], [file, b"no image"]).added == 1
+    index.remove([str(path)])
+    with index.store.writer() as writer:
+        writer.compact()
+    engine = Engine(index)
+    assert engine.match(folder / "view 2.png", "b").inliers > 20
+    assert engine.match(folder / "view 3.png", "c").inliers > 20
+    assert index.store.check() == []
+    assert index.info()["local"] == "sift" and index.info()["format_version"] == 2
+
+
+def test_an_image_that_is_gone_between_two_readings_is_a_problem(
+    bundle_folder, tmp_path, monkeypatch
+):
+    for number in range(3):
+        images.write(tmp_path / f"{number}.png", thing(number))
+    index = Index.create(tmp_path / "index", bundle_folder, local="sift")
+    real = images.read
+    monkeypatch.setattr(images, "read", lambda s: real(b"gone" if str(s).endswith("1.png") else s))
+    report = index.update([tmp_path / "0.png", tmp_path / "1.png", tmp_path / "2.png"])
+    assert [problem.path for problem in report.problems] == [str(tmp_path / "1.png")]
+    assert (report.added, index.num_items) == (2, 2)
+
+
+def test_an_index_without_local_features_says_so(folder, bundle_folder, tmp_path):
+    index = Index.create(tmp_path / "index", bundle_folder)
+    index.update([folder / "db"])
+    engine = Engine(index)
+    for ask in (
+        lambda: engine.search(folder / "view 0.png", verify=True),
+        lambda: engine.search_id(str(folder / "db" / "0.png"), verify=True),
+        lambda: engine.match(folder / "view 0.png", str(folder / "db" / "0.png")),
+    ):
+        with pytest.raises(StoreError, match="--local"):
+            ask()
+
+
+# The command line
+
+
+def test_the_command_line_indexes_and_verifies(folder, bundle_folder, tmp_path, capsys):
+    place, sheet = str(tmp_path / "i"), str(tmp_path / "matches.png")
+    make = ["index", place, str(folder / "db"), "--bundle", str(bundle_folder), "--local", "sift"]
+    assert cli.main(make) == 0
+    query = str(folder / "view 2.png")
+    capsys.readouterr()
+    assert cli.main(["search", place, query, "--verify", "--json", "--picture", sheet]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["hits"][0]["path"].endswith("2.png") and found["hits"][0]["inliers"] > 20
+    assert found["milliseconds"]["verify"] > 0
+    assert images.read(sheet).shape[1] == 2 * 400 + 32
+    assert cli.main(["search", place, query, "--verify"]) == 0
+    assert "inliers" in capsys.readouterr().out
+    assert cli.main(["check", place]) == 0
+
+
+def test_an_index_keeps_its_local_features(index, folder, bundle_folder, tmp_path):
+    place = str(index.store.folder)
+    assert cli.main(["index", place, str(folder / "db"), "--local", "sift"]) == 0
+    assert cli.main(["index", place, str(folder / "db"), "--local", "delf"]) == 1
+    plain = str(tmp_path / "plain")
+    assert cli.main(["index", plain, str(folder / "db"), "--bundle", str(bundle_folder)]) == 0
+    assert cli.main(["index", plain, str(folder / "db"), "--local", "sift"]) == 1
+    assert cli.main(["search", plain, str(folder / "view 0.png"), "--verify"]) == 1
+
+
+def test_another_extractor_than_the_stored_one_is_refused(index, monkeypatch):
+    from hashnet import local_features
+
+    class Other:
+        descriptor_dim = 40
+
+    opened = Index.open(index.store.folder)
+    monkeypatch.setattr(local_features, "open", lambda *_: Other())
+    with pytest.raises(FingerprintError, match="128.*40"):
+        opened.extractor  # noqa: B018
