@@ -3,7 +3,8 @@
 A pyramid of sizes of an image goes through the backbone up to its map of stride 16. Every place of
 every map is a local feature: its centre in the image follows from the layers, its score says how
 much it tells (attention), its descriptor is the map's column there, of length 1, cut to 40
-principal components, of length 1 again. The best 1000 are kept.
+principal components, of length 1 again. The best 1000 are kept, those first that score no less
+than their eight neighbours on the map.
 
 All but the pyramid is one ONNX file, `delf.onnx`, which `export` writes with Keras and `Delf` runs
 without it.
@@ -23,6 +24,7 @@ import zipfile
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from hashnet import images, runtimes
 from hashnet.errors import ArgumentError, BundleError, ShapeError, WeightsError
@@ -423,6 +425,9 @@ class Delf:
         scales: tuple of float. Sizes of the pyramid's levels, 1 being the image itself. Levels
             with a side under `MIN_SIDE` or of more than `MAX_PIXELS` are left out.
         max_features: int.
+        spread: bool. Take the features that score no less than their neighbours on the map
+            first, and others only where these do not fill `max_features`. False takes the
+            highest scores wherever they are, as in the paper.
 
     Attributes:
         name: `"delf"`.
@@ -438,7 +443,9 @@ class Delf:
 
     name = "delf"
 
-    def __init__(self, network, fingerprint="", *, scales=SCALES, max_features=MAX_FEATURES):
+    def __init__(
+        self, network, fingerprint="", *, scales=SCALES, max_features=MAX_FEATURES, spread=True
+    ):
         if not scales or not all(0 < scale < np.inf for scale in scales) or max_features < 1:
             raise ArgumentError(
                 "Local features come from scales above 0, at least one.",
@@ -460,10 +467,13 @@ class Delf:
         self._network = network
         (self.score,) = score
         self.descriptor_dim = network.outputs["descriptors"].shape[-1]
-        self.fingerprint, self.scales, self.max_features = fingerprint, tuple(scales), max_features
+        self.fingerprint, self.scales = fingerprint, tuple(scales)
+        self.max_features, self.spread = max_features, spread
         smallest = np.zeros((1, MIN_SIDE, MIN_SIDE, 3), np.uint8)
         size, stride, offset = network.run(["geometry"], {"image": smallest})[0].tolist()
-        if not (1 <= stride <= 1024 and stride == int(stride) and np.isfinite([size, offset]).all()):
+        if not (
+            1 <= stride <= 1024 and stride == int(stride) and np.isfinite([size, offset]).all()
+        ):
             raise BundleError(
                 "A network for local features knows its stride.", f"{stride} and {offset} pixels"
             )
@@ -512,24 +522,22 @@ class Delf:
                 f"{image.dtype} {image.shape}",
             )
         levels = [self._level(image, size) for size in self._sizes(image.shape[:2])]
-        empty = (np.empty((0, 2)), np.empty((0, self.descriptor_dim)), np.empty(0))
-        yx, descriptors, scores = (
+        empty = np.empty((0, 2)), np.empty((0, self.descriptor_dim)), np.empty(0), np.empty(0)
+        yx, descriptors, scores, peaks = (
             np.concatenate([np.float32(part) for part in parts])
             for parts in zip(empty, *levels, strict=True)
         )
-        best = np.argsort(-scores, kind="stable")[: self.max_features]
+        first = peaks if self.spread else np.zeros_like(peaks)
+        chosen = np.lexsort((-scores, -first))[: self.max_features]
+        best = chosen[np.argsort(-scores[chosen], kind="stable")]
         return LocalFeatures(yx[best], descriptors[best], scores[best])
 
     def _sizes(self, shape):
         sizes = [tuple(max(1, round(side * scale)) for side in shape) for scale in self.scales]
-        return [
-            size
-            for size in sizes
-            if min(size) >= MIN_SIDE and size[0] * size[1] <= MAX_PIXELS
-        ]
+        return [size for size in sizes if min(size) >= MIN_SIDE and size[0] * size[1] <= MAX_PIXELS]
 
     def _level(self, image, size):
-        """(yx, descriptors, scores) of all places whose centre lies within the image."""
+        """(yx, descriptors, scores, is a peak) of all places whose centre lies in the image."""
         pixels = image if size == image.shape[:2] else images.resize(image, size)
         stride, offset = self.geometry.stride, self.geometry.offset
         # Up to whole strides, for which the geometry holds, with what the edge looks like.
@@ -543,7 +551,9 @@ class Delf:
             np.flatnonzero((0 <= centre) & (centre < side))
             for centre, side in zip(centres, size, strict=True)
         )
-        scores = scores[0][np.ix_(rows, columns)].ravel()
+        scores = scores[0][np.ix_(rows, columns)]
+        peaks = (scores == ndimage.maximum_filter(scores, 3)).ravel() if scores.size else []
+        scores = scores.ravel()
         descriptors = descriptors[0][np.ix_(rows, columns)].reshape(len(scores), -1)
         # Pixels are squares: their edges coincide at all scales, their centres do not.
         y, x = (
@@ -554,4 +564,4 @@ class Delf:
         )
         yx = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)
         known = np.isfinite(scores) & np.isfinite(descriptors).all(axis=1)
-        return yx[known], descriptors[known], scores[known]
+        return yx[known], descriptors[known], scores[known], np.asarray(peaks)[known]

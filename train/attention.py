@@ -28,7 +28,7 @@ import numpy as np
 from hashnet import delf, images
 from hashnet.errors import ArgumentError, ImageError, UnknownNameError
 
-RECIPES = pathlib.Path(__file__).with_name("recipes")
+RECIPES = pathlib.Path(__file__).with_name("recipes") / "attention"
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class AttentionConfig:
         hidden: int. Channels between the two layers of attention; 0 trains none, and the length
             of the map's column is the score.
         views: int. Views of each image.
-        view_side: int, pixels. Side of the largest view; others are smaller by up to `shrink`.
-        shrink: float, 0 to 1. Factor of the smallest view.
+        view_side: int, pixels. Side of the largest view.
+        shrink: float, 0 to 1. Smallest factor of that side; each view takes it, its root, or 1.
         places: int. Random places of each view that are seen in one step.
         epochs: int.
         rate: float. Highest learning rate.
@@ -105,7 +105,7 @@ def from_recipe(recipe: str, **changes) -> AttentionConfig:
         UnknownNameError: a key is no field.
 
     Example:
-        >>> from_recipe("attention_landmarks", epochs=1).view_side
+        >>> from_recipe("landmarks", epochs=1).view_side
         720
     """
     shipped = RECIPES / f"{recipe}.toml"
@@ -298,9 +298,9 @@ def _columns(sources, config, say):
             problems.append(images.Problem(os.fsdecode(source), str(error)))
             continue
         by_side = {}
-        for step in range(config.views):
-            # Few sizes, so that one compiled network serves many views.
-            factor = config.shrink ** ((step % 3) / 2)
+        for _ in range(config.views):
+            # Of three sizes, so that one compiled network serves many views.
+            factor = config.shrink ** (rng.integers(3) / 2)
             side = max(delf.MIN_SIDE, round(config.view_side * factor / 32) * 32)
             by_side.setdefault(side, []).append(view(image, side, rng))
         for views in by_side.values():
@@ -352,10 +352,9 @@ def _attention(columns, targets, num_classes, mean, config, say):
         for step in range(steps):
             rows = order[step * config.batch : (step + 1) * config.batch]
             batch = np.stack([_some(columns[row], config.places, rng) for row in rows])
-            seen.append(network.train_on_batch(_unit(batch), targets[rows], return_dict=True))
-        # Keras's metrics are means since the epoch began.
-        history.append({name: float(value) for name, value in seen[-1].items()})
-        network.reset_metrics()
+            seen.append(network.train_on_batch(_unit(batch), targets[rows]))
+        loss, accuracy = np.mean(seen, axis=0).tolist()
+        history.append({"loss": loss, "accuracy": accuracy})
         say(f"epoch {epoch + 1}: " + ", ".join(f"{k} {v:.3f}" for k, v in history[-1].items()))
     (kernel1, bias1), (kernel2, bias2) = (layer.get_weights() for layer in layers)
     return (kernel1, bias1, kernel2[:, 0], bias2.reshape(())), history
