@@ -557,9 +557,9 @@ class Delf:
         descriptors = descriptors[0][np.ix_(rows, columns)].reshape(len(scores), -1)
         # Pixels are squares: their edges coincide at all scales, their centres do not.
         y, x = (
-            (centre[kept] + 0.5) * (whole / side) - 0.5
+            np.clip((centre[kept] + 0.5) * (whole / side) - 0.5, 0, whole - 1)
             for centre, kept, whole, side in zip(
-                centres, (rows, columns), image.shape, size, strict=False
+                centres, (rows, columns), image.shape[:2], size, strict=True
             )
         )
         yx = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)

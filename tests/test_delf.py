@@ -68,20 +68,25 @@ def backbone():
     return small_backbone()
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["attention", "norm"])
-def exported(request, backbone, tmp_path_factory):
-    """(path of the ONNX file, the head in it)."""
-    head = random_head(attention=request.param)
-    path = tmp_path_factory.mktemp("delf") / delf.FILE
-    delf.export(path, backbone, head)
-    return path, head
-
-
 @pytest.fixture(scope="module")
-def extractor(backbone, tmp_path_factory):
-    path = tmp_path_factory.mktemp("delf") / delf.FILE
-    delf.export(path, backbone, random_head())
-    return delf.Delf.open(path, "onnxruntime", num_threads=1)
+def files(backbone, tmp_path_factory):
+    """dict of whether there is attention to (path of the ONNX file, the head in it)."""
+    folder = tmp_path_factory.mktemp("delf")
+    found = {}
+    for attention in (True, False):
+        found[attention] = folder / f"{attention}.onnx", random_head(attention=attention)
+        delf.export(found[attention][0], backbone, found[attention][1])
+    return found
+
+
+@pytest.fixture(params=[True, False], ids=["attention", "norm"])
+def exported(request, files):
+    return files[request.param]
+
+
+@pytest.fixture
+def extractor(files):
+    return delf.Delf.open(files[True][0], "onnxruntime", num_threads=1)
 
 
 def test_geometry_is_what_pixels_change():
@@ -218,7 +223,7 @@ def test_key_points_come_back_to_where_they_are(backbone, tmp_path):
         assert np.abs(place - [123.5, 63.5]).max() <= 4 / scale
 
 
-def test_peaks_come_first(extractor, exported):
+def test_peaks_come_first(extractor):
     image = photo(120, 160)
     everything = delf.Delf(extractor._network, scales=(1.0,), max_features=10**6)
     few = delf.Delf(extractor._network, scales=(1.0,), max_features=20)
@@ -265,12 +270,10 @@ def test_other_arrays_are_refused(extractor, image):
         extractor.extract(image)
 
 
-def test_the_same_on_any_number_of_threads(backbone, tmp_path):
-    delf.export(tmp_path / delf.FILE, backbone, random_head())
+def test_the_same_on_any_number_of_threads(files):
     image = photo(120, 90)
     one, two = (
-        delf.Delf.open(tmp_path / delf.FILE, "onnxruntime", num_threads=n).extract(image)
-        for n in (1, 2)
+        delf.Delf.open(files[True][0], "onnxruntime", num_threads=n).extract(image) for n in (1, 2)
     )
     np.testing.assert_array_equal(one.yx, two.yx)
     np.testing.assert_allclose(one.descriptors, two.descriptors, atol=1e-5)
