@@ -111,6 +111,25 @@ class Head:
         np.savez_compressed(path, **arrays)
 
     @classmethod
+    def untrained(cls, channels, descriptor_dim=40):
+        """A head where none is trained: a random projection, and the column's length as score.
+
+        Args:
+            channels: int, depth of the map.
+            descriptor_dim: int; `channels` if that is less.
+
+        Returns:
+            A `Head`, always the same; angles stay nearly as they are.
+
+        Example:
+            >>> Head.untrained(1024).components.shape
+            (1024, 40)
+        """
+        rng = np.random.default_rng(0)
+        axes = np.linalg.qr(rng.normal(size=(channels, min(channels, descriptor_dim))))[0]
+        return cls(np.zeros(channels, np.float32), axes.astype(np.float32))
+
+    @classmethod
     def load(cls, path):
         """Read a head, or the one that comes with HashNet.
 
@@ -128,7 +147,7 @@ class Head:
             >>> Head.load("efficientnet_lite0").components.shape
             (672, 40)
         """
-        preset = pathlib.Path(__file__).with_name("presets") / f"{path}_delf.npz"
+        preset = _preset(path)
         names = ("kernel1", "bias1", "kernel2", "bias2")
         try:
             content = (preset if preset.is_file() else pathlib.Path(path)).read_bytes()
@@ -141,6 +160,10 @@ class Head:
                 "A DELF head is an .npz of train.attention, or the backbone of a preset.",
                 f"{path}: {error}",
             ) from error
+
+
+def _preset(backbone):
+    return pathlib.Path(__file__).with_name("presets") / f"{backbone}_delf.npz"
 
 
 # --- Geometry ---------------------------------------------------------------------------------
@@ -164,7 +187,7 @@ def geometry(model):
     Example:
         >>> from hashnet import backbones
         >>> geometry(backbones.create("efficientnet_lite0", weights=None))
-        Geometry(size=299, stride=16, offset=15.0)
+        Geometry(size=339, stride=16, offset=15.0)
     """
     first = _Window(0, 0, 1)
     last = _follow(model.output["map"], {id(model.input): first}, _window_after)
@@ -326,7 +349,7 @@ def _pointwise(x, kernel, bias):
     return y
 
 
-def backbone(name, weights="imagenet", start_from=""):
+def load_backbone(name, weights="imagenet", start_from=""):
     """A backbone that gives maps of images of any size.
 
     Args:
@@ -345,7 +368,7 @@ def backbone(name, weights="imagenet", start_from=""):
         BundleError: the bundle cannot be read.
 
     Example:
-        >>> backbone("alexnet")
+        >>> load_backbone("alexnet")
         Traceback (most recent call last):
         ...
         hashnet.errors.ArgumentError: Local features need a backbone for images of any size. \
@@ -370,27 +393,30 @@ Received: alexnet.
     return model
 
 
-def export(path, model="efficientnet_lite0", head=None):
+def export(path, backbone="efficientnet_lite0", head=None):
     """Write a backbone up to its map, with a head, as the ONNX file that `Delf` runs.
 
     Args:
         path: str or path-like ending in `.onnx`.
-        model: str, a backbone with weights of ImageNet, or a `keras.Model`, as `backbone` gives.
-        head: a `Head`; None for the preset of the backbone.
+        backbone: str, one with weights of ImageNet, or a `keras.Model`, as from `load_backbone`.
+        head: a `Head`. None for the preset of the backbone, or, where it has none or it is a
+            network of yours, `Head.untrained`.
 
     Raises:
         UnknownNameError: there is no such backbone.
-        ArgumentError: it takes images of one size only, or a network of yours comes with no head.
-        WeightsError: it or its preset cannot be had.
+        ArgumentError: it takes images of one size only.
+        WeightsError: its weights cannot be had.
         ShapeError: the head is for another map.
     """
     from hashnet.export import quiet
 
-    if isinstance(model, str):
-        head = head or Head.load(model)
-        model = backbone(model)
-    elif head is None:
-        raise ArgumentError("A network of yours needs a DELF head.", "head=None")
+    if isinstance(backbone, str):
+        model = load_backbone(backbone)
+        if head is None and _preset(backbone).is_file():
+            head = Head.load(backbone)
+    else:
+        model = backbone
+    head = head or Head.untrained(model.output["map"].shape[-1])
     seen = geometry(model)
     network = build(model, head)
     network(np.zeros((1, 64, 64, 3), np.uint8))  # keras exports only what has been called

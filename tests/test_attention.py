@@ -41,7 +41,7 @@ def test_training_lowers_the_loss_and_fits_the_backbone():
     losses = [epoch["loss"] for epoch in trained.history]
     assert len(losses) == 8 and losses[-1] < 0.9 * losses[0]
     assert trained.history[-1]["accuracy"] > trained.history[0]["accuracy"]
-    model = delf.backbone("tiny", "random")
+    model = delf.load_backbone("tiny", "random")
     assert delf.build(model, trained.head).output["attention"].shape[1:] == (None, None)
 
 

@@ -347,8 +347,15 @@ def test_the_preset_fits_its_backbone():
 def test_backbones_of_one_size_are_refused(tmp_path):
     with pytest.raises(HashnetError, match="any size"):
         delf.export(tmp_path / delf.FILE, "alexnet")
-    with pytest.raises(ArgumentError, match="head"):
-        delf.export(tmp_path / delf.FILE, object())
+
+
+def test_where_nothing_is_trained_the_norm_is_the_score(backbone, tmp_path):
+    delf.export(tmp_path / delf.FILE, backbone)
+    extractor = delf.Delf.open(tmp_path / delf.FILE)
+    assert extractor.score == "activation_norm" and extractor.descriptor_dim == CHANNELS
+    head = delf.Head.untrained(672)
+    np.testing.assert_array_equal(head.components, delf.Head.untrained(672).components)
+    np.testing.assert_allclose(head.components.T @ head.components, np.eye(40), atol=1e-5)
 
 
 @pytest.mark.slow

@@ -316,7 +316,7 @@ def _map_network(config):
     import keras
     from keras import ops
 
-    model = delf.backbone(config.backbone, config.weights, config.start_from)
+    model = delf.load_backbone(config.backbone, config.weights, config.start_from)
     image = keras.Input((None, None, 3), dtype="uint8")
     return keras.Model(image, delf.map_of(model, ops.cast(image, "float32")))
 

@@ -166,7 +166,7 @@ def seconds(extractor, image, repeats):
 def extractors(folder):
     """(name of the score, extractor) of each that is compared."""
     head = delf.Head.load("efficientnet_lite0")
-    model = delf.backbone("efficientnet_lite0")
+    model = delf.load_backbone("efficientnet_lite0")
     for name, one in (
         ("attention", head),
         ("norm", delf.Head(head.mean, head.components)),
