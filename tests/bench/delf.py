@@ -139,7 +139,7 @@ def unseen(data, count):
     data = pathlib.Path(data)
     scenes = json.loads((data / "landmarks" / "scenes.json").read_text())["groups"]
     names = [data / "landmarks" / group[0] for group in scenes.values()]
-    names += sorted((data / "beer_labels" / "db").iterdir())
+    names += [found.path for found in images.find([data / "beer_labels" / "db"])[0]]
     for name in names[:count]:
         image = images.read(name)
         reduction = min(1.0, 800 / max(image.shape[:2]))
