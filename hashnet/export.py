@@ -159,7 +159,7 @@ def export(bundle, out, format, *, precision="float32", images_from=None):
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         beside = pathlib.Path(scratch) / out.name
-        with _quiet():
+        with quiet():
             _WRITERS[format](encoder, beside, precision, pixels)
             exported = _open(beside, format)
         expected = _run(runtimes.from_keras(encoder), pixels)
@@ -192,7 +192,7 @@ def to_onnx(model, path):
         model: a `keras.Model` from `hashnet.model.build`.
         path: str or path-like ending in `.onnx`.
     """
-    with _quiet():
+    with quiet():
         _write_onnx(graph(model, ("latent", "feature", "scores")), path)
 
 
@@ -439,7 +439,7 @@ def _compared(expected, found, num_bits):
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet():
     """Keep the converters' chatter away from a user who asked for an index."""
     logger = logging.getLogger("tf2onnx")
     level = logger.level

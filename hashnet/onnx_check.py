@@ -17,7 +17,7 @@ OPERATORS = frozenset(
     Add And AveragePool BatchNormalization Cast Clip Concat Constant Conv Div Flatten Gather Gemm
     GlobalAveragePool GlobalMaxPool GreaterOrEqual HardSigmoid HardSwish Identity Less MatMul Max
     MaxPool Min Mul Neg Not Pad Reciprocal ReduceMean ReduceSum Relu Reshape Shape Sigmoid Slice
-    Softmax Sqrt Squeeze Sub Transpose Unsqueeze
+    Softmax Softplus Sqrt Squeeze Sub Transpose Unsqueeze
     """.split()
 )
 

@@ -58,6 +58,7 @@ LAZY = {
     "train/callbacks.py": "keras",
     "train/losses.py": "keras",
     "train/network.py": "keras",
+    "train/pooling.py": "keras",
     "train/state.py": "keras",
 }
 

@@ -1,0 +1,146 @@
+"""Training attention and components, on a network so small that an epoch takes no time."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+pytest.importorskip("keras")
+from hashnet import backbones, delf
+from hashnet.errors import ArgumentError, UnknownNameError
+from tests.make_images import photo
+from tests.tiny_backbone import TINY
+from train import attention
+
+SETTINGS = attention.AttentionConfig(
+    backbone="tiny",
+    weights="random",
+    descriptor_dim=3,
+    hidden=6,
+    views=4,
+    view_side=32,
+    places=40,
+    epochs=8,
+    rate=0.02,
+    batch=6,
+)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    pytest.importorskip("cv2", reason="views of photos need OpenCV")
+    monkeypatch.setitem(backbones.BACKBONES, "tiny", TINY)
+
+
+def photos(count=6):
+    return [photo(70, 90, seed) for seed in range(count)]
+
+
+def test_training_lowers_the_loss_and_fits_the_backbone():
+    trained = attention.train(photos(), None, SETTINGS, verbose=False)
+    losses = [epoch["loss"] for epoch in trained.history]
+    assert len(losses) == 8 and losses[-1] < 0.9 * losses[0]
+    assert trained.history[-1]["accuracy"] > trained.history[0]["accuracy"]
+    model = delf.load_backbone("tiny", "random")
+    assert delf.build(model, trained.head).output["attention"].shape[1:] == (None, None)
+
+
+def test_the_same_seed_gives_the_same_weights():
+    one, two = (attention.train(photos(), None, SETTINGS, verbose=False) for _ in range(2))
+    other = attention.train(photos(), None, dataclasses.replace(SETTINGS, seed=1), verbose=False)
+    for first, second in zip(one.head._arrays(), two.head._arrays(), strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert one.history == two.history != other.history
+
+
+def test_labels_make_classes():
+    few = dataclasses.replace(SETTINGS, epochs=1)
+    trained = attention.train(photos(4), ["cat", "dog", "cat", "dog"], few, verbose=False)
+    assert trained.history[0]["loss"] < 20
+    with pytest.raises(ArgumentError, match="tell classes apart"):
+        attention.train(photos(4), ["cat"] * 4, few, verbose=False)
+    with pytest.raises(ArgumentError, match="one label"):
+        attention.train(photos(4), ["cat"], few, verbose=False)
+
+
+def test_without_hidden_layer_the_norm_is_the_score():
+    none = dataclasses.replace(SETTINGS, hidden=0)
+    trained = attention.train(photos(3), None, none, verbose=False)
+    assert trained.head.attention is None and trained.history == []
+
+
+def test_broken_images_are_named(tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    few = dataclasses.replace(SETTINGS, epochs=1)
+    trained = attention.train([*photos(3), broken], None, few, verbose=False)
+    assert [problem.path for problem in trained.problems] == [str(broken)]
+
+
+def test_pooling_is_what_a_slow_definition_gives():
+    from train.pooling import network_of
+
+    rng = np.random.default_rng(0)
+    columns = rng.random((3, 5, 4)).astype(np.float32)
+    mean = rng.random(4).astype(np.float32)
+    network, (first, second) = network_of(mean, 6, 7, 16.0, [1, 2, 3])
+    kernel1, bias1 = first.get_weights()
+    kernel2, bias2 = second.get_weights()
+    directions = network.get_layer("classes").get_weights()[0].astype(np.float64)
+    expected = np.zeros((3, 7))
+    for view in range(3):
+        total = np.zeros(4)
+        for f in columns[view].astype(np.float64):
+            hidden = [max(0.0, f @ kernel1[:, unit] + bias1[unit]) for unit in range(6)]
+            weight = np.log1p(np.exp(sum(hidden * kernel2[:, 0]) + bias2[0]))
+            total += weight * (f - mean)
+        for number in range(7):
+            direction = directions[:, number]
+            cosine = total @ direction / np.linalg.norm(total) / np.linalg.norm(direction)
+            expected[view, number] = 16 * cosine
+    np.testing.assert_allclose(np.asarray(network(columns)), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("whiten", [False, True])
+def test_components_are_those_of_the_singular_value_decomposition(whiten):
+    rng = np.random.default_rng(0)
+    columns = rng.normal(size=(500, 6)) * [5, 4, 3, 2, 1, 0.5] + 7
+    mean, components, kept = attention.principal_components(columns, 3, whiten=whiten)
+    centred = columns - columns.mean(axis=0)
+    _, values, axes = np.linalg.svd(centred, full_matrices=False)
+    scale = values[:3] / np.sqrt(500) if whiten else np.ones(3)
+    agreement = axes[:3] @ (components * scale)
+    np.testing.assert_allclose(np.abs(agreement), np.eye(3), atol=1e-3)
+    assert kept == pytest.approx((values[:3] ** 2).sum() / (values**2).sum())
+    deviations = (centred @ components).std(axis=0)
+    np.testing.assert_allclose(
+        deviations, np.ones(3) if whiten else values[:3] / np.sqrt(500), 1e-3
+    )
+
+
+def test_components_of_columns_that_are_all_alike_are_finite():
+    for whiten in (False, True):
+        _, components, kept = attention.principal_components(np.ones((9, 4)), 2, whiten=whiten)
+        assert np.isfinite(components).all() and kept == 0
+    with pytest.raises(ArgumentError, match="5 of 4"):
+        attention.principal_components(np.ones((9, 4)), 5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 200), (300, 2), (640, 480)])
+def test_views_of_any_photo(shape):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    seen = attention.view(image, 64, np.random.default_rng(1))
+    assert seen.shape == (64, 64, 3) and seen.dtype == np.uint8
+    again = attention.view(image, 64, np.random.default_rng(1))
+    np.testing.assert_array_equal(seen, again)
+
+
+def test_recipes_and_settings():
+    assert attention.from_recipe("views").views == 6
+    with pytest.raises(UnknownNameError, match="hue"):
+        attention.from_recipe("views", hue=1)
+    with pytest.raises(ArgumentError, match="recipe"):
+        attention.from_recipe("nothing")
+    for wrong in ({"views": 0}, {"rate": 0.0}, {"shrink": 1.5}, {"hidden": "many"}, {"batch": 1}):
+        with pytest.raises(ArgumentError):
+            attention.AttentionConfig(**wrong)

@@ -1,0 +1,58 @@
+"""The network that attention is trained in: places -> weighted sum -> classes."""
+
+import keras
+from keras import initializers, layers, ops
+
+
+class AttentionPooling(layers.Layer):
+    """The sum of places, each weighted by its attention, scaled to length 1.
+
+    Takes columns `(n, places, channels)` and attention `(n, places, 1)`, both float32.
+    """
+
+    def call(self, columns, attention):
+        total = ops.sum(attention * columns, axis=1)  # (n, channels)
+        return ops.normalize(total, axis=-1)
+
+
+class CosineClasses(layers.Layer):
+    """Logits that are the cosines between a vector and one learned direction for each class."""
+
+    def __init__(self, num_classes, sharpness, seed, **options):
+        super().__init__(**options)
+        self.num_classes, self.sharpness, self.seed = num_classes, sharpness, seed
+
+    def build(self, shape):
+        self.directions = self.add_weight(
+            shape=(shape[-1], self.num_classes),
+            initializer=initializers.GlorotUniform(self.seed),
+            name="directions",
+        )
+
+    def call(self, vectors):
+        return self.sharpness * vectors @ ops.normalize(self.directions, axis=0)
+
+
+def network_of(mean, hidden, num_classes, sharpness, seeds):
+    """From columns of length 1, `(n, places, channels)`, to logits `(n, num_classes)`.
+
+    Args:
+        mean: float32 `(channels,)`, subtracted before places are added up.
+        hidden: int, channels between the two layers of attention.
+        num_classes: int.
+        sharpness: float, factor of the cosines.
+        seeds: three int, of the initial weights.
+
+    Returns:
+        A `keras.Model`, and its two layers of attention.
+    """
+    columns = keras.Input((None, len(mean)))
+    first = layers.Dense(
+        hidden, "relu", kernel_initializer=initializers.GlorotUniform(seeds[0]), name="hidden"
+    )
+    second = layers.Dense(
+        1, "softplus", kernel_initializer=initializers.GlorotUniform(seeds[1]), name="attention"
+    )
+    pooled = AttentionPooling(name="pool")(columns - mean, second(first(columns)))
+    logits = CosineClasses(num_classes, sharpness, seeds[2], name="classes")(pooled)
+    return keras.Model(columns, logits), (first, second)
