@@ -384,3 +384,29 @@ def test_a_forked_child_can_search_on_threads():
         "print(os.waitpid(child, 0)[1])"
     )
     assert found.strip() == "0"
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("words_in_cache", [0, distinct.MOST_WORDS_IN_CACHE])
+def test_long_lists_of_rows_of_distinct_codes_are_merged_in_order(
+    num_threads, words_in_cache, monkeypatch
+):
+    """Enough rows to sort them by more than one digit, and ties in more codes than are kept."""
+    monkeypatch.setattr(distinct, "MOST_WORDS_IN_CACHE", words_in_cache)
+    rng = np.random.default_rng(0)
+    codes = (1 << rng.integers(0, 8, (9000, 1))).astype(np.uint8)
+    index = CodeIndex(codes, num_threads=num_threads, method="distinct")
+    slow = CodeIndex(codes, method="scan")
+    queries = np.array([[0], [1], [3], [255]] * 10, np.uint8)
+    for k in (1, 300, 1200, 8999, 9000):
+        for found, expected in zip(
+            index.nearest_batch(queries, k), slow.nearest_batch(queries, k), strict=True
+        ):
+            np.testing.assert_array_equal(found, expected)
+        for query in queries[:4]:
+            assert pairs(*index.pool(query, at_least=k)[:2]) == slow_within(
+                codes, query, int(slow.nearest(query, k)[1].max()) + 1, np.ones(9000, bool)
+            )
+    for threshold in (2, 3, 9):
+        for found, query in zip(index.within_batch(queries[:4], threshold), queries, strict=False):
+            assert pairs(*found) == slow_within(codes, query, threshold, np.ones(9000, bool))
