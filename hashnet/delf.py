@@ -28,11 +28,10 @@ from scipy import ndimage
 
 from hashnet import images, runtimes
 from hashnet.errors import ArgumentError, BundleError, ShapeError, WeightsError
-from hashnet.local_features import LocalFeatures
+from hashnet.local_features import MAX_FEATURES, LocalFeatures
 
 FILE = "delf.onnx"
 SCALES = tuple(2.0 ** (power / 2) for power in range(-4, 3))  # .25 to 2
-MAX_FEATURES = 1000
 MIN_SIDE = 32  # pixels; of a smaller level the map is hardly more than padding
 MAX_PIXELS = 4_200_000  # of a level, which takes a second and 2 GB
 
@@ -388,7 +387,7 @@ Received: alexnet.
         )
     source, model = trained.load_model(), backbones.create(name, weights=None)
     for layer in model.layers:
-        if layer.weights and layer.name not in ("f8",):
+        if layer.weights and layer.name != "f8":
             layer.set_weights(source.get_layer(layer.name).get_weights())
     return model
 

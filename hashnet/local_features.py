@@ -5,7 +5,6 @@ same thing. Two extractors give them, with one contract: `sift` and `delf`.
 """
 
 import dataclasses
-import importlib
 import os
 
 import numpy as np
@@ -80,22 +79,10 @@ def open(name: str, folder: str | os.PathLike | None = None):
 
         return Sift()
     if name == "delf":
-        return delf().Delf.open(os.path.join(folder or "", "delf.onnx"))
+        from hashnet import delf
+
+        return delf.Delf.open(os.path.join(folder or "", delf.FILE))
     raise UnknownNameError("extractor of local features", name, NAMES)
-
-
-def delf():
-    """The module `hashnet.delf`.
-
-    Raises:
-        HashnetError: this version has none.
-    """
-    try:
-        return importlib.import_module("hashnet.delf")
-    except ModuleNotFoundError as error:
-        raise HashnetError("This version of HashNet has no DELF.", str(error), "Use sift.") from (
-            error
-        )
 
 
 def opencv():

@@ -384,9 +384,10 @@ def _new_extractor(name, bundle, scratch):
     """An extractor for a new index of `bundle`, and its files that the index is to carry."""
     files = {}
     if name == "delf":
-        delf = local_features.delf()
-        files["delf.onnx"] = os.path.join(scratch, "delf.onnx")
-        delf.export(files["delf.onnx"], backbone=bundle.config.backbone)
+        from hashnet import delf
+
+        files[delf.FILE] = os.path.join(scratch, delf.FILE)
+        delf.export(files[delf.FILE], backbone=bundle.config.backbone)
     return local_features.open(name, scratch), files
 
 

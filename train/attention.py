@@ -27,6 +27,7 @@ import numpy as np
 
 from hashnet import delf, images
 from hashnet.errors import ArgumentError, ImageError, UnknownNameError
+from train.config import check_types
 
 RECIPES = pathlib.Path(__file__).with_name("recipes") / "attention"
 
@@ -74,12 +75,7 @@ class AttentionConfig:
     seed: int = 0
 
     def __post_init__(self):
-        for field in fields(self):
-            value, kind = getattr(self, field.name), type(field.default)
-            if kind is float and type(value) is int:
-                object.__setattr__(self, field.name, float(value))
-            elif type(value) is not kind:
-                raise ArgumentError(f"{field.name} is of type {kind.__name__}.", repr(value))
+        check_types(self)
         least = {"descriptor_dim": 1, "hidden": 0, "views": 1, "view_side": delf.MIN_SIDE}
         least |= {"places": 1, "epochs": 1, "batch": 2}
         for name, bound in least.items():

@@ -94,12 +94,7 @@ class TrainConfig:
         if isinstance(held_out, str) or not all(isinstance(name, str) for name in held_out):
             raise ArgumentError("held_out is a tuple of class names.", repr(held_out))
         object.__setattr__(self, "held_out", tuple(held_out))
-        for field in fields(self):
-            value, kind = getattr(self, field.name), type(field.default)
-            if kind is float and type(value) is int:
-                object.__setattr__(self, field.name, float(value))
-            elif type(value) is not kind:
-                raise ArgumentError(f"{field.name} is of type {kind.__name__}.", repr(value))
+        check_types(self)
         for name, known in (
             ("loss", LOSSES),
             ("optimizer", OPTIMIZERS),
@@ -148,6 +143,26 @@ class TrainConfig:
     def as_json(self) -> dict:
         """dict that JSON can hold, for a bundle's origin."""
         return {**asdict(self), "held_out": list(self.held_out)}
+
+
+def check_types(settings):
+    """Refuse a field of another type than its default; an int where a float is due becomes one.
+
+    Args:
+        settings: an instance of a frozen dataclass all of whose fields have defaults.
+
+    Raises:
+        ArgumentError: a field has another type; the message names it.
+
+    Example:
+        >>> check_types(TrainConfig())
+    """
+    for field in fields(settings):
+        value, kind = getattr(settings, field.name), type(field.default)
+        if kind is float and type(value) is int:
+            object.__setattr__(settings, field.name, float(value))
+        elif type(value) is not kind:
+            raise ArgumentError(f"{field.name} is of type {kind.__name__}.", repr(value))
 
 
 def recipe_names() -> tuple[str, ...]:

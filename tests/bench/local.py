@@ -16,7 +16,7 @@ import time
 
 import numpy as np
 
-from hashnet import images, local_features
+from hashnet import delf, images, local_features
 from hashnet.encoder import Encoder
 from hashnet.errors import ImageError
 from hashnet.local_features import LocalFeatures
@@ -159,9 +159,7 @@ def _pretrained(folder, with_delf):
     config = HashNetConfig(num_bits=48, classes=("none", "other"))
     bundle.save(pathlib.Path(folder, "b"), build(config), config, origin={"command": "bench"})
     if with_delf:
-        local_features.delf().export(
-            str(pathlib.Path(folder, "b", "delf.onnx")), backbone=config.backbone
-        )
+        delf.export(str(pathlib.Path(folder, "b", delf.FILE)), backbone=config.backbone)
     return pathlib.Path(folder, "b")
 
 
