@@ -311,6 +311,15 @@ def build(model, head):
             "A DELF head must be for the backbone's map.",
             f"{column.shape[-1]} channels of {model.name}, a head for {len(head.mean)}",
         )
+    # In a network within the network, whose operations may be named as layers of the backbone.
+    return keras.Model(pixels, _head_network(head)(column), name="delf")
+
+
+def _head_network(head):
+    import keras
+    from keras import ops
+
+    column = keras.Input((None, None, len(head.mean)), name="column")
     length = ops.sqrt(ops.sum(column * column, axis=-1, keepdims=True))
     unit = column / ops.maximum(length, 1e-6)
     if head.attention:
@@ -325,7 +334,7 @@ def build(model, head):
         "descriptors": reduced / ops.maximum(reduced_length, 1e-6),
         ATTENTION if head.attention else NORM: ops.squeeze(scores, -1),
     }
-    return keras.Model(pixels, outputs, name="delf")
+    return keras.Model(column, outputs, name="delf_head")
 
 
 def map_of(model, image):

@@ -373,3 +373,15 @@ def test_the_preset_finds_graf_again(shared_data, tmp_path):
     found = bench.compare(extractor.extract(first), extractor.extract(second), homography, first)
     assert found["right_within_5_px"] >= 50
     assert found["corner_error_px"] < 5
+
+
+def test_a_backbone_may_name_its_layers_as_keras_would_name_those_of_the_head():
+    import keras
+
+    keras.utils.clear_session()  # the next operation without a name gets the plainest one
+    image = keras.Input((32, 32, 3))
+    map_ = keras.layers.ReLU(name="relu")(keras.layers.Conv2D(4, 3, 2, name="sqrt")(image))
+    attention = (np.ones((4, 2)), np.ones(2), np.ones(2), np.ones(()))
+    head = delf.Head(np.zeros(4, "f4"), np.eye(4, 3, dtype="f4"), attention)
+    network = delf.build(keras.Model(image, {"map": map_}), head)
+    assert network.output["attention"].shape == (None, None, None)
