@@ -6,6 +6,8 @@ activations have 8. Both flip bits, so such a bundle has a fingerprint of its ow
 is made with it encodes its images and its queries alike.
 """
 
+import contextlib
+import logging
 import pathlib
 import tempfile
 
@@ -14,17 +16,17 @@ import numpy as np
 from hashnet import bundle as bundles
 from hashnet import codes, images, runtimes
 from hashnet.encoder import Encoder
-from hashnet.errors import ArgumentError, ExportError, UnknownNameError
+from hashnet.errors import ArgumentError, ExportError, ImageError, UnknownNameError
 from hashnet.export import LIMITS, NUM_IMAGES
 
 # What takes the time. Softmax, sigmoid and lengths are few numbers, and stay float32.
-_QUANTISED = ["Conv", "MatMul", "Gemm", "Add", "Mul", "Concat", "MaxPool", "AveragePool"]
+_QUANTISED = ["Conv", "MatMul", "Gemm", "Add"]
 
 
 def convert(bundle, out, precision, *, images_from):
     """Write a bundle that encodes in another precision, and measure how many bits that flips.
 
-    The first `hashnet.export.NUM_IMAGES` of the images give int8 the ranges of its numbers
+    `hashnet.export.NUM_IMAGES` of the images give int8 the ranges of its numbers
     (Jacob et al., 2018, "Quantization and Training of Neural Networks for Efficient
     Integer-Arithmetic-Only Inference", section 3); codes of both precisions are compared on them.
     The hash layer stays float32: it is small, and its latents are near one half where they matter.
@@ -97,15 +99,12 @@ def convert(bundle, out, precision, *, images_from):
 def _pixels(images_from, size):
     """uint8 `(n, size, size, 3)`, evenly from all the images that can be read."""
     found, _ = images.find(images_from or [])
-    step = max(1, len(found) // NUM_IMAGES)
+    places = np.linspace(0, len(found) - 1, min(len(found), NUM_IMAGES)).astype(int)
     pixels = []
-    for file in found[::step]:
-        try:
+    for file in (found[place] for place in places):
+        # A file that cannot be read says nothing about a precision.
+        with contextlib.suppress(ImageError):
             pixels.append(images.read_resized(file.path, (size, size)))
-        except images.ImageError:
-            continue  # says nothing about a precision
-        if len(pixels) == NUM_IMAGES:
-            break
     if not pixels:
         raise ArgumentError(
             "Another precision is measured on images like those to come.",
@@ -127,21 +126,34 @@ def _quantised(path, pixels):
             row = next(self.rows, None)
             return None if row is None else {"image": row[None]}
 
-    with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
-        out = pathlib.Path(scratch) / "int8.onnx"
+    with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch, _quiet():
+        folded, out = pathlib.Path(scratch) / "folded.onnx", pathlib.Path(scratch) / "int8.onnx"
+        # Normalisation goes into the convolutions before it: what is rounded once is rounded less.
+        quantization.quant_pre_process(path, folded, skip_symbolic_shape=True)
         quantization.quantize_static(
-            path,
+            folded,
             out,
             Reader(),
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=_QUANTISED,
-            nodes_to_exclude=_after_feature(onnx.load(path)),
+            nodes_to_exclude=_after_feature(onnx.load(folded)),
             per_channel=True,
             reduce_range=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
         )
         return out.read_bytes()
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Without the advice to do what has been done, which goes to the root logger."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _after_feature(network):
