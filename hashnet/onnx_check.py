@@ -162,13 +162,9 @@ def _check_sizes(model):
             raise _Refused(rule, f"weights of shape {list(tensor.dims)} in {len(model)} bytes")
         if tensor.ByteSize() > _SHAPE_BYTES:
             tensor.ClearField("raw_data")
-    sizes = [
-        _size(end, IMAGES) for end in graph.input if end.name not in weights
-    ]
+    sizes = [_size(end, IMAGES) for end in graph.input if end.name not in weights]
     if None in sizes or not 0 < sum(sizes) <= IMAGES * LARGEST_INPUT:
-        raise _Refused(
-            "An encoder's input must be images of one known size.", f"{sizes} numbers"
-        )
+        raise _Refused("An encoder's input must be images of one known size.", f"{sizes} numbers")
     # What a file says of its arrays counts for nothing.
     del graph.value_info[:]
     for end in graph.output:

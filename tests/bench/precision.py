@@ -94,19 +94,19 @@ def _flipped(found, expected):
 
 
 def _map_codes(asked, held, files):
-    apart = np.bitwise_count(asked.codes[:, None] ^ held.codes[None]).sum(axis=2, dtype=np.int64)
-    return _map(apart, asked, held, files)
+    (query_labels, labels), num_bits = _labels(asked, held, files), asked.latents.shape[1]
+    found = metrics.evaluate_codes(asked.codes, query_labels, held.codes, labels, num_bits=num_bits)
+    return found.map_all.expected
 
 
 def _map_features(asked, held, files):
-    return _map(-(asked.features @ held.features.T), asked, held, files)
+    query_labels, labels = _labels(asked, held, files)
+    found = metrics.evaluate_features(asked.features, query_labels, held.features, labels)
+    return found.map_all.expected
 
 
-def _map(distances, asked, held, files):
-    relevant = (
-        files["queries"][1][asked.positions][:, None] == files["database"][1][held.positions][None]
-    )
-    return METRIC
+def _labels(asked, held, files):
+    return files["queries"][1][asked.positions], files["database"][1][held.positions]
 
 
 if __name__ == "__main__":
