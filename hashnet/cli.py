@@ -222,7 +222,6 @@ def _is_empty_folder(path):
 def _new_index(arguments):
     """An empty index, and the features that are known from fitting its network."""
     from hashnet import images
-    from retrieval.index import Index
 
     if arguments.bundle:
         return _created(arguments, arguments.bundle), {}
