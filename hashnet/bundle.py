@@ -1,6 +1,7 @@
 """The bundle: a folder with a hash network and where it came from.
 
-    hashnet.json    architecture, classes, origin, format version, checksums of the other two
+    hashnet.json    architecture, classes, origin, format version, checksums of the other two, and
+                    the precision to encode in, where that is not float32
     model.keras     the network, for any Keras user; we take only the weights from it
     encoder.onnx    the network as searching runs it, without Keras
 
@@ -19,7 +20,9 @@ from dataclasses import dataclass
 from hashnet.errors import BundleError
 from hashnet.model import HashNetConfig
 
-FORMAT_VERSION = 1
+# Bundles of float32 are written as version 1. Who knows no other precision must not open others.
+FORMAT_VERSION = 2
+PRECISIONS = ("float32", "bfloat16", "int8")
 DESCRIPTION, MODEL, ENCODER = "hashnet.json", "model.keras", "encoder.onnx"
 
 # An index carries its bundle in this folder.
@@ -35,12 +38,14 @@ class Bundle:
         config: the `HashNetConfig` to build the network again.
         origin: dict. How it was made: command, and what else its maker noted.
         fingerprint: str, 64 hex digits. Changes with anything that could change a code.
+        precision: str, one of `PRECISIONS`. What `encoder_file` is to be run in.
     """
 
     folder: pathlib.Path
     config: HashNetConfig
     origin: dict
     fingerprint: str
+    precision: str = "float32"
 
     @property
     def encoder_file(self):
@@ -96,6 +101,46 @@ def save(folder, model, config, *, origin):
     """
     from hashnet import export
 
+    def fill(beside):
+        model.save(beside / MODEL)
+        export.to_onnx(model, beside / ENCODER)
+        return {"format_version": 1, "network": config.as_json(), "origin": origin}
+
+    return _write(folder, fill)
+
+
+def save_precision(folder, source, encoder, precision, *, origin):
+    """Write a bundle of the same network that encodes in another precision.
+
+    Args:
+        folder: as for `save`.
+        source: the `Bundle` whose network it is.
+        encoder: bytes of the ONNX file.
+        precision: str, one of `PRECISIONS` other than float32.
+        origin: as for `save`.
+
+    Returns:
+        The `Bundle`, opened.
+
+    Raises:
+        BundleError: `folder` holds something else.
+    """
+
+    def fill(beside):
+        shutil.copyfile(source.folder / MODEL, beside / MODEL)
+        (beside / ENCODER).write_bytes(encoder)
+        return {
+            "format_version": FORMAT_VERSION,
+            "precision": precision,
+            "network": source.config.as_json(),
+            "origin": origin,
+        }
+
+    return _write(folder, fill)
+
+
+def _write(folder, fill):
+    """Let `fill` put the files into a folder beside `folder` and describe them; then rename."""
     folder = pathlib.Path(folder)
     if folder.exists() and not _may_replace(folder):
         raise BundleError(
@@ -105,14 +150,8 @@ def save(folder, model, config, *, origin):
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         beside = pathlib.Path(scratch) / "bundle"
         beside.mkdir(mode=0o755)
-        model.save(beside / MODEL)
-        export.to_onnx(model, beside / ENCODER)
-        description = {
-            "format_version": FORMAT_VERSION,
-            "network": config.as_json(),
-            "origin": origin,
-            "sha256": {name: _sha256(beside / name) for name in (MODEL, ENCODER)},
-        }
+        description = fill(beside)
+        description["sha256"] = {name: _sha256(beside / name) for name in (MODEL, ENCODER)}
         text = json.dumps(description, indent=1, ensure_ascii=True)
         (beside / DESCRIPTION).write_text(text + "\n", encoding="ascii")
         for path in beside.iterdir():
@@ -144,9 +183,12 @@ def load(folder):
     encoder_sum = description["sha256"][ENCODER]
     _verify(folder / ENCODER, encoder_sum)
     config = HashNetConfig.from_json(description["network"])
-    essence = json.dumps([config.as_json(), encoder_sum], sort_keys=True)
-    fingerprint = hashlib.sha256(essence.encode()).hexdigest()
-    return Bundle(folder, config, description["origin"], fingerprint)
+    precision = description.get("precision", "float32")
+    essence = [config.as_json(), encoder_sum]
+    if precision != "float32":
+        essence.append(precision)
+    fingerprint = hashlib.sha256(json.dumps(essence, sort_keys=True).encode()).hexdigest()
+    return Bundle(folder, config, description["origin"], fingerprint, precision)
 
 
 def _read_description(folder):
@@ -165,6 +207,8 @@ def _read_description(folder):
             raise TypeError("sha256 is no text")
         if not isinstance(description["origin"], dict):
             raise TypeError("origin is no dictionary")
+        if description.get("precision", "float32") not in PRECISIONS:
+            raise ValueError(f"precision {description['precision']!r}")
         description["network"]
     except BundleError:
         raise

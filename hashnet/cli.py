@@ -50,7 +50,7 @@ def main(argv=None):
 
 def parser():
     """The argument parser of all commands."""
-    from hashnet import export, local_features
+    from hashnet import bundle, export, local_features
 
     top = argparse.ArgumentParser(
         prog="hashnet", description="Search photos by example: hash codes find, features rank."
@@ -79,6 +79,12 @@ def parser():
         help="network of a new index; without it, one is fitted to the images, without labels",
     )
     sub.add_argument("--bits", type=int, metavar="N", help="code length where no bundle is given")
+    sub.add_argument(
+        "--precision",
+        choices=bundle.PRECISIONS,
+        help="that a new index encodes in, images and queries; all but float32 flip some bits, "
+        "and info says how many (as the bundle says, or float32)",
+    )
     sub.add_argument(
         "--label-from",
         choices=["folder"],
@@ -162,13 +168,16 @@ def parser():
     sub.add_argument("bundle", metavar="BUNDLE", help="folder of the bundle, or an index")
     sub.add_argument("out", metavar="OUT", help="where it goes; the comparison goes to OUT.json")
     sub.add_argument(
-        "--format", required=True, choices=export.SUFFIXES, help="what to write (required)"
+        "--format",
+        required=True,
+        choices=[*export.SUFFIXES, "bundle"],
+        help="what to write (required); a bundle, to index and search in another precision",
     )
     sub.add_argument(
         "--precision",
-        choices=export.PRECISIONS,
+        choices=list(dict.fromkeys([*export.PRECISIONS, *bundle.PRECISIONS])),
         default=export.PRECISIONS[0],
-        help="of LiteRT's numbers; all but float32 flip some bits (%(default)s)",
+        help="of LiteRT's or a bundle's numbers; all but float32 flip some bits (%(default)s)",
     )
     sub.add_argument(
         "--images",
@@ -226,10 +235,9 @@ def _is_empty_folder(path):
 def _new_index(arguments):
     """An empty index, and the features that are known from fitting its network."""
     from hashnet import images
-    from retrieval.index import Index
 
     if arguments.bundle:
-        return Index.create(arguments.index, arguments.bundle, local=arguments.local), {}
+        return _created(arguments, arguments.bundle), {}
     found, problems = images.find(arguments.images)
     if not found:
         _name_problems(problems)
@@ -249,10 +257,27 @@ def _new_index(arguments):
                 origin={"command": "hashnet index"},
                 progress=progress,
             )
-        index = Index.create(arguments.index, scratch, local=arguments.local)
+        index = _created(arguments, scratch)
+    if index.encoder.precision != "float32":
+        return index, {}  # the features are float32's
     read = [found[position] for position in fitted.positions]
     versions = [(os.path.abspath(file.path), file.size, file.mtime_ns) for file in read]
     return index, dict(zip(versions, fitted.features, strict=True))
+
+
+def _created(arguments, bundle_folder):
+    """A new index in the precision that is asked for, and no trace of it where that fails."""
+    from hashnet import bundle, precision
+    from retrieval.index import Index
+
+    source = bundle.load(bundle_folder)
+    if arguments.precision in (None, source.precision):
+        return Index.create(arguments.index, bundle_folder, local=arguments.local)
+    with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
+        converted = precision.convert(
+            source, scratch, arguments.precision, images_from=arguments.images
+        )
+        return Index.create(arguments.index, converted.folder, local=arguments.local)
 
 
 def _import_keras():
@@ -290,6 +315,12 @@ def _refuse_another_network(index, arguments):
         raise FingerprintError(
             "An index keeps its local features.",
             f"--local {arguments.local} for {index.store.extractor or 'an index without any'}",
+            way_out,
+        )
+    if arguments.precision not in (None, index.encoder.precision):
+        raise FingerprintError(
+            "An index keeps its precision.",
+            f"--precision {arguments.precision} for {index.encoder.precision}",
             way_out,
         )
     if arguments.bundle:
@@ -364,7 +395,7 @@ def _opened(folder):
     """An index for a handful of queries or none: the runtime that opens fastest, not runs so."""
     from retrieval.index import Index
 
-    return Index.open(folder, runtime="onnxruntime")
+    return Index.open(folder, runtime="soonest")
 
 
 def _listed_ids(path):
@@ -541,9 +572,19 @@ def _train(arguments):
 
 
 def _export(arguments):
-    from hashnet import bundle, export
+    from hashnet import bundle, export, precision
 
     opened = bundle.load(arguments.bundle)
+    if arguments.format == "bundle":
+        made = precision.convert(
+            opened, arguments.out, arguments.precision, images_from=arguments.images
+        )
+        found = made.origin["precision"]
+        print(
+            f"{arguments.out}: compared with float32 on {found['images']} images\n"
+            f"  bits that differ      {found['bits_that_differ']} of {found['bits']}"
+        )
+        return DONE
     _import_keras()
     with _without_chatter():
         comparison = export.export(

@@ -53,18 +53,22 @@ class Encoder:
     Args:
         bundle: a `hashnet.bundle.Bundle`.
         runtime: str. `"openvino"`, `"onnxruntime"` or `"keras"`; or `"auto"`, the first of
-            `hashnet.runtimes.FASTEST` that is installed. All compute in float32, and their codes
-            are equal but for bits whose latent is within 1e-4 of one half.
+            `hashnet.runtimes.FASTEST` that is installed; or `"soonest"`, the one that opens
+            fastest. All compute in the precision of the bundle, and where that is float32, their
+            codes are equal but for bits whose latent is within 1e-4 of one half. A bundle of
+            bfloat16 needs OpenVINO, one of int8 ONNX Runtime.
         num_threads: int or None. Cores to use; None means all that this process may use. Codes
             do not depend on it.
 
     Attributes:
         runtime: str, name of the runtime that was taken.
+        precision: str, the bundle's: `"float32"`, `"bfloat16"` or `"int8"`.
         fingerprint: str, the bundle's.
 
     Raises:
         BundleError: the ONNX file is not the network that the bundle describes.
-        HashnetError: the runtime is unknown or not installed.
+        HashnetError: the runtime is unknown, not installed, or does not compute in the bundle's
+            precision, or the processor does not.
 
     Example:
         >>> encoder = Encoder.open(bundle_folder, runtime="onnxruntime")
@@ -80,7 +84,11 @@ class Encoder:
         self.config = bundle.config
         self.fingerprint = bundle.fingerprint
         self.num_threads = num_threads or len(os.sched_getaffinity(0))
-        self.runtime = runtimes.choose(runtime, (*runtimes.FASTEST, "keras"))
+        self.precision = bundle.precision
+        takes = runtimes.FOR_PRECISION[self.precision]
+        if self.precision == "float32":
+            takes += ("keras",)
+        self.runtime = runtimes.choose(runtime, takes)
         # One image at a time: all threads work on it.
         self._network = self._open(concurrent=False)
         _check_ends(self._network, self.config, bundle.encoder_file)
@@ -115,6 +123,7 @@ class Encoder:
             self.runtime,
             num_threads=self.num_threads,
             concurrent=concurrent,
+            precision=self.precision,
         )
 
     def encode(self, sources: Iterable) -> Encoded:
@@ -210,6 +219,7 @@ class Encoder:
             self.bundle.encoder_file,
             runtime,
             num_threads=self.num_threads,
+            precision=self.precision,
         )
         blocks = (
             np.ascontiguousarray(features[start : start + ROWS_AT_ONCE], dtype=np.float32)

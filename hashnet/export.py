@@ -58,6 +58,7 @@ LIMITS = {
     "float32": Limits(1e-3, 0.0),
     "float16": Limits(1.0, 0.01),
     "int8": Limits(1.0, 0.15),
+    "bfloat16": Limits(1.0, 0.05),
 }
 
 
@@ -130,7 +131,7 @@ def export(bundle, out, format, *, precision="float32", images_from=None):
         format: str, one of `SUFFIXES`.
         precision: str, one of `PRECISIONS`; other than float32 for `litert` only. `float16`
             halves the file, `int8` quarters it, and both flip bits: encode index and queries
-            with the same file.
+            with the same file. For an index in another precision see `hashnet.precision`.
         images_from: list of str or path-like, files and folders of images to compare on, the
             first `NUM_IMAGES`; int8 also takes the ranges of its numbers from them and must have
             them. None compares on images of the bundled sample of Fashion-MNIST.
@@ -154,6 +155,11 @@ def export(bundle, out, format, *, precision="float32", images_from=None):
     """
     out = pathlib.Path(os.path.abspath(out))
     _check_arguments(out, format, precision, images_from)
+    if bundle.precision != "float32":
+        raise ArgumentError(
+            "An export is made from a float32 bundle: other codes do not mix with its.",
+            f"a bundle of {bundle.precision}",
+        )
     pixels, origin = _pixels(images_from, bundle.config.image_size)
     encoder = graph(bundle.load_model(), OUTPUTS)
     out.parent.mkdir(parents=True, exist_ok=True)

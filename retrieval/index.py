@@ -50,10 +50,9 @@ class Index:
         2
     """
 
-    def __init__(self, store: Store, *, runtime: str = "auto", num_threads: int | None = None):
+    def __init__(self, store: Store, encoder: Encoder):
         self.store = store
-        bundle = _carried_bundle(store)
-        self.encoder = Encoder(bundle, runtime=runtime, num_threads=num_threads)
+        self.encoder = encoder
 
     @classmethod
     def create(
@@ -70,7 +69,8 @@ class Index:
 
         Args:
             folder: str or path-like, where nothing is yet.
-            bundle_folder: str or path-like, or an index whose encoder is taken.
+            bundle_folder: str or path-like, or an index whose encoder is taken. Images and
+                queries are encoded in this bundle's precision (`hashnet.precision.convert`).
             feature_dtype: "float16" or "float32". How features are stored. Half the bytes change
                 neither mAP nor the ten nearest on clothing10 (tests/bench/feature_dtype.py).
             local: "sift", "delf" or None. Also keep local features of every image, for
@@ -83,7 +83,7 @@ class Index:
         """
         bundle = bundles.load(bundle_folder)
         # An encoder that does not open must not leave an index behind.
-        Encoder(bundle, runtime=runtime, num_threads=num_threads)
+        encoder = Encoder(bundle, runtime=runtime, num_threads=num_threads)
         with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
             extractor, extractor_files = None, {}
             if local is not None:
@@ -98,7 +98,9 @@ class Index:
                 extractor=local,
                 descriptor_dim=None if extractor is None else extractor.descriptor_dim,
             )
-        return cls(store, runtime=runtime, num_threads=num_threads)
+        # From now on it is the index's own: the bundle may go.
+        encoder.bundle = _carried_bundle(store)
+        return cls(store, encoder)
 
     @classmethod
     def open(cls, folder, *, runtime="auto", num_threads=None) -> "Index":
@@ -112,7 +114,9 @@ class Index:
             StoreError: there is none, it is damaged, or a newer version made it.
             FingerprintError: its codes were made by another encoder than it carries.
         """
-        return cls(Store.open(folder), runtime=runtime, num_threads=num_threads)
+        store = Store.open(folder)
+        encoder = Encoder(_carried_bundle(store), runtime=runtime, num_threads=num_threads)
+        return cls(store, encoder)
 
     @functools.cached_property
     def extractor(self):
@@ -375,6 +379,7 @@ class Index:
             "bytes": _bytes_under(self.store.folder),
             "created": self.store.created,
             "format_version": self.store.format_version,
+            "precision": self.encoder.precision,
             "fingerprint": self.store.fingerprint,
             "origin": self.encoder.bundle.origin,
         }

@@ -21,7 +21,14 @@ def test_contenders_take_turns():
 @pytest.mark.slow
 def test_the_whole_report_and_its_table(bundle_folder, photos):
     report = encode.measure(
-        bundle_folder, photos, rows=300, cold_rows=100, rounds=1, seconds=0.2, queries=3
+        bundle_folder,
+        photos,
+        rows=300,
+        cold_rows=100,
+        rounds=1,
+        seconds=0.2,
+        photos_most=24,
+        queries=3,
     )
     assert report["photos"] == 24
     for found in report["network"]["differences_from_keras"].values():

@@ -108,6 +108,75 @@ def test_a_small_file_that_calls_for_gigabytes_is_refused():
     assert "Expand" in refusal(model)
 
 
+def int64(name, numbers):
+    return helper.make_tensor(name, TensorProto.INT64, [len(numbers)], numbers)
+
+
+def blown_up(*nodes, weights=(), shape=(None, 4)):
+    model = network(more_nodes=nodes)
+    model.graph.initializer.extend(weights)
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", FLOATS, shape))
+    return model
+
+
+def test_margins_that_make_gigabytes_of_a_pixel_are_refused():
+    pads = int64("margins", [0, 0, 0, 2**33])
+    pad = helper.make_node("Pad", ["x", "margins"], ["huge"])
+    assert "'huge'" in refusal(blown_up(pad, weights=[pads]))
+    # No number of the file is large here: the margins are worked out.
+    half = int64("half", [0, 0, 0, 2**16])
+    product = helper.make_node("Mul", ["half", "half"], ["margins"])
+    assert "known sizes" in refusal(blown_up(product, pad, weights=[half]))
+
+
+@pytest.mark.parametrize("attribute", ["kernel_shape", "pads", "strides", "dilations"])
+@pytest.mark.parametrize("size", [2**20, 2**62, -(2**40)])
+def test_windows_beyond_any_image_are_refused(attribute, size):
+    sizes = {"kernel_shape": [3, 3], "pads": [0] * 4, "strides": [1, 1], "dilations": [1, 1]}
+    sizes[attribute] = [size] * len(sizes[attribute])
+    pool = helper.make_node("MaxPool", ["x"], ["huge"], **sizes)
+    assert attribute in refusal(blown_up(pool, shape=(None, 3, 8, 8)))
+
+
+def test_arrays_that_double_at_every_step_are_refused():
+    names = ["x", *(f"twice{step}" for step in range(40))]
+    nodes = [
+        helper.make_node("Concat", [before] * 2, [after], axis=1)
+        for before, after in zip(names, names[1:], strict=False)
+    ]
+    assert "far larger" in refusal(blown_up(*nodes))
+
+
+def test_arrays_that_grow_with_the_square_of_the_images_are_refused():
+    """One image says nothing; a thousand would be 10^12 times as much."""
+    nodes = [
+        helper.make_node("Unsqueeze", ["x", "axis0"], ["a"]),
+        helper.make_node("Unsqueeze", ["x", "axis1"], ["b"]),
+        helper.make_node("Add", ["a", "b"], ["square"]),
+    ]
+    weights = [int64("axis0", [0]), int64("axis1", [1])]
+    assert "'square'" in refusal(blown_up(*nodes, weights=weights))
+
+
+def test_weights_are_no_larger_than_their_file():
+    model = blown_up(weights=[TensorProto(name="v", data_type=FLOATS, dims=[10**6, 10**6])])
+    assert "weights of shape" in refusal(model)
+    model = blown_up(weights=[TensorProto(name="v", data_type=FLOATS, dims=[-4])])
+    assert "weights of shape" in refusal(model)
+
+
+@pytest.mark.parametrize("shape", [(None, None), (None, 2**40), (None, -4)])
+def test_an_input_of_no_known_size_is_refused(shape):
+    assert "input must be images of one known size" in refusal(blown_up(shape=shape))
+
+
+def test_what_a_file_says_of_its_own_arrays_counts_for_nothing():
+    pad = helper.make_node("Pad", ["x", "margins"], ["huge"])
+    model = blown_up(pad, weights=[int64("margins", [0, 0, 0, 2**33])])
+    model.graph.value_info.append(helper.make_tensor_value_info("huge", FLOATS, [None, 4]))
+    refusal(model)
+
+
 def test_a_truncated_file_is_refused_wherever_it_ends():
     """Where the end falls between two fields, the runtime must notice; else we do."""
     content = network().SerializeToString()
