@@ -71,7 +71,11 @@ def parser():
 
     sub = command("index", _index, "create or update an index", "photos.index ~/Pictures")
     _index_argument(sub)
-    sub.add_argument("images", nargs="*", metavar="IMAGES", help="image files and folders of them")
+    sources = sub.add_argument(
+        "images", nargs="+", metavar="IMAGES", help="image files and folders of them"
+    )
+    # Not "*", which would take nothing where an option stands between INDEX and IMAGES.
+    sources.required = False
     sub.add_argument(
         "--from-parquet", metavar="OUT", help="instead of IMAGES: what hashnet extract has made"
     )

@@ -6,6 +6,8 @@ that a kill can lose.
 """
 
 import json
+import logging
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -117,9 +119,7 @@ def _with_threads(extraction, listings, workers, runtime, _):
 
 def _make_shard(extraction, encoder, number, items, workers=None):
     done, parts, problems = [], [], []
-    files = (
-        sources.Object(item.path) if sources.is_uri(item.path) else item.path for item in items
-    )
+    files = map(sources.opened, items)
     position = 0
     for encoded in encoder.stream(files, workers=workers):
         count = len(encoded) + len(encoded.problems)
@@ -169,7 +169,11 @@ def _with_ray(extraction, listings, workers, runtime, address):
         return
     started = not ray.is_initialized()
     if started:
-        own = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
+        # Nothing is said about a user's machine to anyone, and shards' lists need little room.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        own = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": 1 << 28}
+        own = own if address == "local" else {}
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:

@@ -56,12 +56,13 @@ def is_uri(name: str) -> bool:
     return _URI.fullmatch(name) is not None
 
 
-class Object:
-    """An object of a store as a binary file, opened when it is first read.
+def opened(item: Item):
+    """An item's source as `hashnet.images.read` takes it: a path, or a binary file."""
+    return _Object(item.path) if is_uri(item.path) else item.path
 
-    Args:
-        uri: str.
-    """
+
+class _Object:
+    """An object of a store as a binary file, opened when it is first read."""
 
     def __init__(self, uri):
         self.name = uri
