@@ -7,6 +7,7 @@
       shards/000000.parquet   id, path, label, size, mtime_ns, code, feature; rows ascend by id
              000000.json      what was written: rows, bytes, sha256, the digest of the list, and
                               which images could not be read
+      lock                    held while all but the shards is written
 
 Only this file knows that. A shard counts when its `.json` is there and holds the digest that
 `extraction.json` asks for; that file is written last, and each file appears under its name whole
@@ -17,6 +18,7 @@ a stranger's file cannot swell while it is read.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import itertools
 import json
@@ -41,7 +43,7 @@ SHARD_ROWS = 4096
 MAX_SHARD_ROWS = 1 << 16
 FEATURE_DTYPES = ("float16", "float32")
 
-_MANIFEST, _SHARDS, _ENCODER = "extraction.json", "shards", "encoder"
+_MANIFEST, _SHARDS, _ENCODER, _LOCK = "extraction.json", "shards", "encoder", "lock"
 _SCRATCH = ".writing-"
 # A row's words, all together: far more than a file system's paths take.
 _MAX_WORD_BYTES = 1 << 16
@@ -131,20 +133,27 @@ class Extraction:
         )
         self = cls(folder, bundle, feature_dtype, shard_rows, listings)
         with _disk(folder):
-            begun = None
-            if os.path.lexists(folder / _MANIFEST):
-                begun = _read_manifest(folder)
-                self._refuse_another(begun)
-            elif folder.exists() and not _is_free(folder):
+            free = not folder.exists() or _is_free(folder)
+            if not free and not os.path.lexists(folder / _MANIFEST):
                 raise StoreError(
                     "An extraction needs a folder of its own.", str(folder), "Give a new name."
                 )
-            (folder / _SHARDS).mkdir(parents=True, exist_ok=True)
-            if begun is None or begun["listings"] != list(listings):
-                _write_whole(folder / _MANIFEST, json.dumps(self._manifest()).encode())
-            _copy_bundle(bundle, folder)
-            self._remove_surplus()
+            folder.mkdir(parents=True, exist_ok=True)
+            with _locked(folder / _LOCK):
+                self._settle()
         return cls.open(folder)
+
+    def _settle(self):
+        """Write what is not there yet but the shards; one process at a time."""
+        begun = None
+        if os.path.lexists(self.folder / _MANIFEST):
+            begun = _read_manifest(self.folder)
+            self._refuse_another(begun)
+        if begun is None or begun["listings"] != list(self.listings):
+            _write_whole(self.folder / _MANIFEST, json.dumps(self._manifest()).encode())
+        (self.folder / _SHARDS).mkdir(exist_ok=True)
+        _copy_bundle(self.bundle, self.folder)
+        self._remove_surplus()
 
     def _manifest(self):
         return {
@@ -227,7 +236,6 @@ class Extraction:
             "num_bits": config.num_bits,
             "backbone": config.backbone,
             "shard": number,
-            "shards": len(self.listings),
         }
         schema = self._schema()
         columns = [
@@ -495,7 +503,10 @@ def _is_count(value):
 
 
 def _is_free(folder):
-    return folder.is_dir() and all(name.startswith(_SCRATCH) for name in os.listdir(folder))
+    if not folder.is_dir():
+        return False
+    names = os.listdir(folder)
+    return all(name == _LOCK or name.startswith(_SCRATCH) for name in names)
 
 
 def _read_json(path):
@@ -556,22 +567,26 @@ def _write_whole(path, content):
 
 
 def _copy_bundle(bundle, folder):
-    """Copy a bundle into the extraction, unless one is there; several processes may do so."""
-    place = folder / _ENCODER
-    if not place.exists():
-        scratch = folder / f"{_SCRATCH}{_ENCODER}-{secrets.token_hex(4)}"
-        try:
-            scratch.mkdir()
-            for name, source in bundle.files().items():
-                shutil.copyfile(source, scratch / name)
-                _sync(scratch / name)
-            os.rename(scratch, place)
-            _sync(folder)
-        except OSError:
-            if not place.exists():  # else another process was first
-                raise
+    """Copy a bundle into the extraction, unless one is there."""
     for old in folder.glob(f"{_SCRATCH}{_ENCODER}-*"):
-        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(old)
+    if (folder / _ENCODER).exists():
+        return
+    scratch = folder / f"{_SCRATCH}{_ENCODER}-{secrets.token_hex(4)}"
+    scratch.mkdir()
+    for name, source in bundle.files().items():
+        shutil.copyfile(source, scratch / name)
+        _sync(scratch / name)
+    os.rename(scratch, folder / _ENCODER)
+    _sync(folder)
+
+
+@contextlib.contextmanager
+def _locked(path):
+    """Wait until no other process has the lock; the system gives it back when its owner dies."""
+    with open(path, "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _sync(path):
