@@ -92,7 +92,11 @@ def engine(folder, first, codes, features):
 
 def compared(single, sharded, asked):
     """Answers that are identical, and milliseconds of both ways."""
-    same, answers, took = 0, 0, {"single": [], "sharded": [], "slowest_shard": [], "counting_and_merging": []}
+    same, answers, took = (
+        0,
+        0,
+        {"single": [], "sharded": [], "slowest_shard": [], "counting_and_merging": []},
+    )
     for feature, code in asked:
         feature = feature.astype(np.float32)
         threshold = single.search_encoded(code, feature, pool=POOL).threshold
