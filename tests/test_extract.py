@@ -701,7 +701,7 @@ def test_actors_of_ray_write_the_same_files(bundle_folder, photos, tmp_path, wor
     assert (report.extracted, len(report.problems)) == (24, 1) and counts[-1] == (25, 25)
     extract([folder], tmp_path / "plain", bundle_folder, shard_rows=7)
     assert files(tmp_path / "ray") == files(tmp_path / "plain")
-    os.remove(shard(tmp_path / "ray", 1, "json"))
+    os.remove(shard(tmp_path / "ray", 0, "json"))
     again = extract(
         [folder], tmp_path / "ray", bundle_folder, ray="local", workers=workers, shard_rows=7
     )
