@@ -72,7 +72,14 @@ def parser():
 
     sub = command("index", _index, "create or update an index", "photos.index ~/Pictures")
     _index_argument(sub)
-    sub.add_argument("images", nargs="+", metavar="IMAGES", help="image files and folders of them")
+    sources = sub.add_argument(
+        "images", nargs="+", metavar="IMAGES", help="image files and folders of them"
+    )
+    # Not "*", which would take nothing where an option stands between INDEX and IMAGES.
+    sources.required = False
+    sub.add_argument(
+        "--from-parquet", metavar="OUT", help="instead of IMAGES: what hashnet extract has made"
+    )
     sub.add_argument(
         "--bundle",
         metavar="B",
@@ -98,6 +105,43 @@ def parser():
         "--local",
         choices=local_features.NAMES,
         help="also keep local features in a new index, for search --verify",
+    )
+
+    sub = command(
+        "extract",
+        _extract,
+        "encode images into Parquet files, on one machine or many",
+        "photos/ s3://bucket/photos more.txt OUT --bundle my.bundle",
+    )
+    sub.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGES",
+        help="image files, folders of them, URIs, and .txt files that list these, one a line",
+    )
+    sub.add_argument("out", metavar="OUT", help="folder of the Parquet files")
+    sub.add_argument(
+        "--bundle", required=True, metavar="B", help="the network: a bundle or an index (required)"
+    )
+    sub.add_argument(
+        "--label-from",
+        choices=["folder"],
+        help="label each image with the first folder below the one given",
+    )
+    sub.add_argument(
+        "--shard",
+        type=_part,
+        default=(1, 1),
+        metavar="I/N",
+        help="do the I-th of N parts; N machines that see the same files do all",
+    )
+    sub.add_argument("--workers", type=_positive, metavar="N", help="threads, or with --ray actors")
+    sub.add_argument(
+        "--ray",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="work on a Ray cluster, or without an address on one that is started here",
     )
 
     sub = command("search", _search, "find the images most like one", "photos.index cat.jpg -k 5")
@@ -206,6 +250,10 @@ def _index(arguments):
 
     if arguments.bundle and arguments.bits:
         raise ArgumentError("A bundle has its own code length.", "--bundle and --bits")
+    if arguments.from_parquet:
+        return _index_parquet(arguments)
+    if not arguments.images:
+        raise ArgumentError("An index is made of images.", "none", "Give IMAGES or --from-parquet.")
     if os.path.lexists(arguments.index) and not _is_empty_folder(arguments.index):
         index, known_features = Index.open(arguments.index), {}
         _refuse_another_network(index, arguments)
@@ -225,6 +273,65 @@ def _index(arguments):
         f"{report.added} added, {report.changed} changed, {report.unchanged} unchanged, "
         f"{len(report.removed)} removed, {len(report.problems)} skipped"
     )
+    return SKIPPED_SOME if report.problems else DONE
+
+
+def _index_parquet(arguments):
+    from hashnet import bundle
+    from hashnet.errors import FingerprintError
+    from retrieval.index import Index
+    from retrieval.parquet import Extraction
+
+    taken = ("images", "bits", "label_from", "prune", "workers")
+    given = [name for name in taken if getattr(arguments, name)]
+    if given:
+        raise ArgumentError(
+            "Parquet files hold images, bits and labels already.",
+            f"--from-parquet and {', '.join(given)}",
+        )
+    # Seen before there is an index, which would have to stay empty.
+    extraction = Extraction.open(arguments.from_parquet)
+    total = extraction.num_images
+    if arguments.bundle:
+        fingerprint = bundle.load(arguments.bundle).fingerprint
+        if fingerprint != extraction.bundle.fingerprint:
+            raise FingerprintError(
+                "Codes are searched with the network that made them.",
+                f"{arguments.bundle} ({fingerprint[:12]}) for {extraction.bundle.fingerprint[:12]}",
+                "Leave --bundle out: the Parquet files carry theirs.",
+            )
+    if os.path.lexists(arguments.index) and not _is_empty_folder(arguments.index):
+        index = Index.open(arguments.index, runtime="onnxruntime")
+    else:
+        index = Index.create(
+            arguments.index,
+            extraction.bundle.folder,
+            feature_dtype=extraction.feature_dtype,
+            runtime="onnxruntime",
+        )
+    with _Progress("loading") as progress:
+        progress(0, total)
+        report = index.add_parquet(arguments.from_parquet, progress=progress)
+    print(f"{report.added} added, {report.changed} changed, {report.unchanged} unchanged")
+    return DONE
+
+
+def _extract(arguments):
+    from retrieval.extract import extract
+
+    with _Progress("encoding") as progress:
+        report = extract(
+            arguments.images,
+            arguments.out,
+            arguments.bundle,
+            label_from_folder=arguments.label_from == "folder",
+            part=arguments.shard,
+            workers=arguments.workers,
+            ray=arguments.ray,
+            progress=progress,
+        )
+    _name_problems(report.problems)
+    print(f"{report.extracted} extracted, {report.kept} kept, {len(report.problems)} skipped")
     return SKIPPED_SOME if report.problems else DONE
 
 
@@ -796,6 +903,16 @@ def _positive(text):
 
 
 _positive.__name__ = "positive number"
+
+
+def _part(text):
+    part, parts = (int(number) for number in text.split("/"))
+    if not 1 <= part <= parts:
+        raise argparse.ArgumentTypeError(f"{text} is not 1/N to N/N")
+    return part, parts
+
+
+_part.__name__ = "part of a whole, as 1/4"
 
 
 def _region(text):

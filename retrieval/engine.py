@@ -196,6 +196,28 @@ class Engine:
         features = self.index.extractor.extract(image)
         return self._verify(features, [candidate])[0]
 
+    def histogram(
+        self,
+        code: np.ndarray,
+        *,
+        label: str | Collection[str] | None = None,
+        ids: Collection[str] | None = None,
+    ) -> np.ndarray:
+        """Count the images at each number of bits from a code, uint8 `(code_bytes,)`.
+
+        Args:
+            label, ids: as for `search`.
+
+        Returns:
+            int64 `(8 * code_bytes + 1,)`; element d counts the images d bits apart.
+        """
+        return self._codes.histogram(code, allowed=self._allowed(label, ids))
+
+    @property
+    def labels(self) -> list:
+        """The labels that images of the snapshot have, a list of str."""
+        return list(self._labels[1])
+
     def path(self, id: str) -> str | None:
         """Where the file of an image of the index lies, if that is known.
 
@@ -281,7 +303,7 @@ class Engine:
 
     def _search(self, name, code, feature, encode, k, threshold, pool, allowed, without=None):
         if threshold is None and pool is None:
-            pool = max(POOL, POOL_PER_HIT * k, int(POOL_SHARE * self.snapshot.num_items))
+            pool = default_pool(k, self.snapshot.num_items)
         start = time.perf_counter()
         rows, bits, threshold = self._codes.pool(
             code, threshold=threshold, at_least=pool, allowed=allowed
@@ -345,6 +367,16 @@ class Engine:
 
 def _read(query):
     return query if isinstance(query, np.ndarray) else images.read(query)
+
+
+def default_pool(k: int, num_items: int) -> int:
+    """The smallest pool where neither threshold nor pool is asked for.
+
+    Example:
+        >>> default_pool(10, 50), default_pool(500, 50), default_pool(10, 1_000_000)
+        (1000, 5000, 10000)
+    """
+    return max(POOL, POOL_PER_HIT * k, int(POOL_SHARE * num_items))
 
 
 def _hits(items, bits, distances):

@@ -13,6 +13,7 @@ from hashnet import bundle as bundles
 from hashnet import codes, images, local_features
 from hashnet.encoder import Encoder
 from hashnet.errors import ArgumentError, FingerprintError, ImageError, StoreError
+from retrieval import parquet
 from retrieval.store import Item, Store
 
 # What a kill can lose: the work since the last commit.
@@ -269,6 +270,87 @@ class Index:
             removed=sorted(removed),
             problems=[*problems, *unreadable],
         )
+
+    def add_parquet(
+        self, folder, *, progress: Callable[[int, int], None] | None = None
+    ) -> UpdateReport:
+        """Add what `hashnet extract` has made; nothing is read or encoded again.
+
+        An image that is there already, from a file of the same size and time, stays as it is,
+        but takes the label that the extraction may give it. One shard is a commit: a later run
+        finishes what an interrupted one began.
+
+        Args:
+            folder: str or path-like. A finished extraction.
+            progress: called with rows done and rows in all.
+
+        Returns:
+            An `UpdateReport`; images that could not be read are in none of its counts.
+
+        Raises:
+            FingerprintError: another network made the codes.
+            ArgumentError: the index keeps features as float32, the extraction as float16.
+            StoreError: the extraction is unfinished or damaged. What came before is kept.
+            LockedError: another process is writing.
+
+        Example:
+            >>> from retrieval.extract import extract
+            >>> _ = extract(["cat.png", "dog.png"], "pets", bundle_folder)
+            >>> Index.create("photos.index", "pets").add_parquet("pets").added
+            2
+        """
+        extraction = parquet.Extraction.open(folder)
+        if extraction.bundle.fingerprint != self.store.fingerprint:
+            raise FingerprintError(
+                "An index takes codes of its own encoder.",
+                f"{folder} of {extraction.bundle.fingerprint[:12]} for "
+                f"{self.store.fingerprint[:12]}",
+                "Make another index of it, or extract again with this index as bundle.",
+            )
+        if (self.store.feature_dtype, extraction.feature_dtype) == ("float32", "float16"):
+            raise ArgumentError(
+                "An index of float32 features takes no shorter ones.",
+                f"{folder} of float16",
+                "Make another index of it, or extract again as float32.",
+            )
+        added = changed = unchanged = 0
+        total = extraction.num_images  # also sees whether every shard is there
+        with self.store.writer() as writer, self.store.snapshot() as snapshot:
+            for batch in extraction.batches():
+                rows = snapshot.rows([item.id for item in batch.items])
+                same, held = self._held_already(snapshot, batch, rows)
+                new = np.flatnonzero(~same)
+                items = [batch.items[place] for place in new]
+                self._store_rows(writer, items, batch.codes[new], batch.features[new])
+                writer.update(
+                    item
+                    for item, old in zip(batch.items, held, strict=True)
+                    if old is not None and item.label not in (None, old.label)
+                )
+                added += int((rows[new] < 0).sum())
+                changed += int((rows[new] >= 0).sum())
+                unchanged += int(same.sum())
+                if progress:
+                    progress(added + changed + unchanged, total)
+        return UpdateReport(added=added, changed=changed, unchanged=unchanged)
+
+    def _held_already(self, snapshot, batch, rows):
+        """bool `(n,)`, whether each item is there as it is; and the items there, None if not."""
+        same, held = np.zeros(len(batch), bool), [None] * len(batch)
+        known = np.flatnonzero(rows >= 0)
+        features = snapshot.features(rows[known])
+        for place, old, feature in zip(known, snapshot.items(rows[known]), features, strict=True):
+            item = batch.items[place]
+            if (item.size, item.mtime_ns) != (old.size, old.mtime_ns):
+                continue
+            if item.size is None or item.mtime_ns is None:
+                # Nothing tells the file's versions apart but what the network made of them.
+                wanted = batch.features[place].astype(self.store.feature_dtype, copy=False)
+                code = snapshot.codes[rows[place]]
+                if not (code == batch.codes[place]).all() or not (feature == wanted).all():
+                    continue
+            same[place], held[place] = True, old
+        return same, held
 
     def remove(self, ids: Iterable[str]) -> list:
         """Remove images by id; returns the list of those that were there."""
