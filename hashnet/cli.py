@@ -184,7 +184,7 @@ def _index(arguments):
 
     if arguments.bundle and arguments.bits:
         raise ArgumentError("A bundle has its own code length.", "--bundle and --bits")
-    if os.path.lexists(arguments.index) and not _is_empty_folder(arguments.index):
+    if Index.is_there(arguments.index):
         index, known_features = Index.open(arguments.index), {}
         _refuse_another_network(index, arguments)
     else:
@@ -204,10 +204,6 @@ def _index(arguments):
         f"{len(report.removed)} removed, {len(report.problems)} skipped"
     )
     return SKIPPED_SOME if report.problems else DONE
-
-
-def _is_empty_folder(path):
-    return os.path.isdir(path) and not os.listdir(path)
 
 
 def _new_index(arguments):
@@ -633,7 +629,9 @@ def _write_photos(folder, pixels, labels):
 
 
 def _index_argument(sub):
-    sub.add_argument("index", metavar="INDEX", help="folder of the index")
+    sub.add_argument(
+        "index", metavar="INDEX", help="folder of the index, or clickhouse://HOST:PORT/DB/TABLE"
+    )
 
 
 def _train_fields():

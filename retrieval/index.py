@@ -53,15 +53,18 @@ class Index:
 
     @classmethod
     def create(
-        cls, folder, bundle_folder, *, feature_dtype="float16", runtime="auto", num_threads=None
+        cls, folder, bundle_folder, *, feature_dtype=None, runtime="auto", num_threads=None
     ) -> "Index":
         """Make an empty index that carries a copy of a bundle.
 
         Args:
-            folder: str or path-like, where nothing is yet.
+            folder: str or path-like, where nothing is yet; or the URL of a table, as for
+                `retrieval.clickhouse.Store`.
             bundle_folder: str or path-like, or an index whose encoder is taken.
-            feature_dtype: "float16" or "float32". How features are stored. Half the bytes change
-                neither mAP nor the ten nearest on clothing10 (tests/bench/feature_dtype.py).
+            feature_dtype: "float16" or "float32", or None. How features are stored; None means
+                float16 in a folder, where half the bytes change neither mAP nor the ten nearest
+                on clothing10 (tests/bench/feature_dtype.py), and float32, the only choice, in
+                ClickHouse.
             runtime, num_threads: as for `hashnet.encoder.Encoder`.
 
         Raises:
@@ -71,11 +74,12 @@ class Index:
         bundle = bundles.load(bundle_folder)
         # An encoder that does not open must not leave an index behind.
         Encoder(bundle, runtime=runtime, num_threads=num_threads)
-        store = Store.create(
+        stores = _stores(folder)
+        store = stores.create(
             folder,
             num_bits=bundle.config.num_bits,
             feature_dim=bundle.config.feature_dim,
-            feature_dtype=feature_dtype,
+            feature_dtype=feature_dtype or stores.FEATURE_DTYPE,
             fingerprint=bundle.fingerprint,
             encoder_files=bundle.files(),
         )
@@ -86,14 +90,23 @@ class Index:
         """Open an index.
 
         Args:
-            folder: str or path-like.
+            folder: str or path-like, or the URL of a table.
             runtime, num_threads: as for `hashnet.encoder.Encoder`.
 
         Raises:
             StoreError: there is none, it is damaged, or a newer version made it.
             FingerprintError: its codes were made by another encoder than it carries.
         """
-        return cls(Store.open(folder), runtime=runtime, num_threads=num_threads)
+        return cls(_stores(folder).open(folder), runtime=runtime, num_threads=num_threads)
+
+    @staticmethod
+    def is_there(folder) -> bool:
+        """Whether something is at a place already, so that no new index can be made there.
+
+        Raises:
+            BackendError: the place is in a database that does not answer.
+        """
+        return _stores(folder).is_there(folder)
 
     @property
     def num_items(self) -> int:
@@ -273,9 +286,8 @@ class Index:
     def info(self) -> dict:
         """What the index holds, as `hashnet info --json` prints it."""
         with self.store.snapshot() as snapshot:
-            places, names = snapshot.labels()
+            labels = snapshot.label_counts()
             num_items, num_rows = snapshot.num_items, snapshot.num_rows
-        counts = np.bincount(places[places >= 0], minlength=len(names))
         config = self.encoder.config
         return {
             "folder": str(self.store.folder),
@@ -287,13 +299,22 @@ class Index:
             "backbone": config.backbone,
             "image_size": config.image_size,
             "classes": len(config.classes),
-            "labels": {name: int(count) for name, count in zip(names, counts, strict=True)},
-            "bytes": _bytes_under(self.store.folder),
+            "labels": labels,
+            "bytes": self.store.num_bytes(),
             "created": self.store.created,
             "format_version": self.store.format_version,
             "fingerprint": self.store.fingerprint,
             "origin": self.encoder.bundle.origin,
         }
+
+
+def _stores(place):
+    """The class of stores that a place belongs to."""
+    if isinstance(place, str) and "://" in place:
+        from retrieval import clickhouse
+
+        return clickhouse.Store
+    return Store
 
 
 def _version(item):
@@ -316,10 +337,9 @@ def _carried_bundle(store):
 
 def _relabelled(snapshot, items: Sequence[Item]) -> list:
     """Those of `items` whose label in the snapshot is another."""
-    places, names = snapshot.labels()
     rows = snapshot.rows([item.id for item in items]) if items else []
-    labels = [names[places[row]] if places[row] >= 0 else None for row in rows]
-    return [item for item, label in zip(items, labels, strict=True) if item.label != label]
+    held = snapshot.items(rows)
+    return [item for item, old in zip(items, held, strict=True) if item.label != old.label]
 
 
 def _vanished(stats: Mapping, paths: Sequence[str], items: Mapping) -> list:
@@ -332,11 +352,3 @@ def _vanished(stats: Mapping, paths: Sequence[str], items: Mapping) -> list:
     prefixes = tuple(os.path.join(root, "") for root in roots)
     candidates = [id for id in stats if id not in items and id.startswith(prefixes)]
     return [id for id in candidates if not os.path.lexists(id)]
-
-
-def _bytes_under(folder) -> int:
-    return sum(
-        os.path.getsize(os.path.join(where, name))
-        for where, _, names in os.walk(folder)
-        for name in names
-    )
