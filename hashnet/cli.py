@@ -164,6 +164,18 @@ def parser():
         help="compare on these images and folders, not on the bundled sample; int8 needs them",
     )
 
+    sub = command(
+        "clickhouse",
+        _clickhouse,
+        "print or run the statements that make an index's tables",
+        "init clickhouse://db:8123/photos/all --bits 48 --cluster main",
+    )
+    sub.add_argument("action", choices=["init"], help="what to do")
+    sub.add_argument("url", metavar="URL", help="clickhouse://HOST:PORT/DB/TABLE")
+    sub.add_argument("--bits", type=_positive, required=True, metavar="N", help="code length")
+    sub.add_argument("--cluster", metavar="NAME", help="spread over this cluster, replicated")
+    sub.add_argument("--execute", action="store_true", help="run them, not only print them")
+
     sub = command("duplicates", _duplicates, "list pairs of near-identical images", "photos.index")
     _index_argument(sub)
     sub.add_argument(
@@ -387,6 +399,8 @@ def _info(arguments):
 def _check(arguments):
     from retrieval import store
 
+    _refuse_url(arguments.index, "ClickHouse verifies its own blocks: CHECK TABLE does it.")
+
     problems = store.check(arguments.index)
     if arguments.json:
         print(json.dumps({"index": arguments.index, "problems": problems}))
@@ -395,11 +409,26 @@ def _check(arguments):
     return FAILED if problems else DONE
 
 
+def _refuse_url(index, way_out):
+    if "://" in index:
+        raise ArgumentError("This command reads the files of an index folder.", index, way_out)
+
+
 def _compact(arguments):
     with _opened(arguments.index).store.writer() as writer:
         report = writer.compact()
     gone = report.rows_before - report.rows_after
     print(f"{gone} removed rows gone, {report.bytes_freed} bytes given back")
+    return DONE
+
+
+def _clickhouse(arguments):
+    from retrieval import clickhouse
+
+    statements = clickhouse.ddl(arguments.url, num_bits=arguments.bits, cluster=arguments.cluster)
+    if arguments.execute:
+        clickhouse.execute(arguments.url, statements)
+    print("".join(f"{statement};\n" for statement in statements), end="")
     return DONE
 
 
@@ -433,6 +462,7 @@ def _evaluate(arguments):
     from retrieval.index import Index
     from train import label_free
 
+    _refuse_url(arguments.index, "Evaluate an index folder of the same images.")
     if arguments.report:
         report.require_plots()
         report.check_place(arguments.report)

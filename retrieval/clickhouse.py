@@ -166,7 +166,7 @@ class _Connection:
             answer = self._client.query(
                 statement,
                 parameters=parameters,
-                settings=self._settings(),
+                settings=SETTINGS,
                 query_formats={"String": "bytes", "FixedString": "bytes"},
                 column_oriented=True,
             )
@@ -177,13 +177,13 @@ class _Connection:
         """Run a statement that answers nothing."""
         with self._named():
             self._client.command(
-                self._named_tables(statement), parameters=parameters, settings=self._settings()
+                self._named_tables(statement), parameters=parameters, settings=SETTINGS
             )
 
     def insert(self, table, names, types, columns, token):
         """Insert one batch; tried again with the same token, it comes in once."""
         settings = {
-            **self._settings(),
+            **SETTINGS,
             "insert_deduplication_token": token,
             "insert_deduplicate": 1,
             "async_insert": 0,
@@ -223,9 +223,6 @@ class _Connection:
         statement = statement.replace("{live}", LIVE)
         statement = statement.replace("{encoder_table}", self.encoder_table)
         return statement.replace("{table}", self.table)
-
-    def _settings(self):
-        return SETTINGS
 
     @contextlib.contextmanager
     def _named(self):
@@ -313,6 +310,17 @@ def ddl(url, *, num_bits: int, cluster: str | None = None) -> list:
     ]
 
 
+def execute(url, statements):
+    """Run the statements of `ddl`.
+
+    Raises:
+        BackendError: the server does not answer, or refuses.
+    """
+    connection = _Connection(url)
+    for statement in statements:
+        connection.tell(statement)
+
+
 class Store:
     """An index in ClickHouse, with the face of `retrieval.store.Store`.
 
@@ -356,8 +364,7 @@ class Store:
                 connection.place.shown,
                 "Open the index to add to it, or name another table.",
             )
-        for statement in ddl(url, num_bits=num_bits):
-            connection.tell(statement)
+        execute(url, ddl(url, num_bits=num_bits))
         facts = {
             "format_version": FORMAT_VERSION,
             "num_bits": num_bits,
@@ -555,7 +562,7 @@ class Snapshot:
 
     def stats(self):
         """`(size, mtime_ns)` of every id."""
-        ids, sizes, times = self.ask("SELECT id, size, mtime_ns FROM {table} WHERE {live}", width=2)
+        ids, sizes, times = self.ask("SELECT id, size, mtime_ns FROM {table} WHERE {live}", width=3)
         return {
             _text(id): (_int(size), _int(time_ns))
             for id, size, time_ns in zip(ids, sizes, times, strict=True)

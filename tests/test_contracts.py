@@ -3,7 +3,6 @@
 The codes are short and the features small whole numbers, so that both stages are full of ties.
 """
 
-import importlib.util
 import itertools
 
 import numpy as np
@@ -20,30 +19,9 @@ DISTANCE_TOLERANCE = 1e-6  # relative; both add float64, in another order
 KINDS = ["folder", "chdb"]
 
 
-@pytest.fixture(scope="session")
-def chdb_folder(tmp_path_factory):
-    """chdb opens one folder in the life of a process; every test has its own tables in it."""
-    return tmp_path_factory.mktemp("chdb")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory):
-    patch = pytest.MonkeyPatch()
-    patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    yield
-    patch.undo()
-
-
-def need_chdb():
-    for package in ("clickhouse_connect", "chdb"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f'{package} is not installed: pip install "hashnet[clickhouse]"')
-
-
 def a_place(kind, request, tmp_path_factory):
     if kind == "folder":
         return str(tmp_path_factory.mktemp("contract") / "index")
-    need_chdb()
     return f"chdb://{request.getfixturevalue('chdb_folder')}/contracts/t{next(TABLES)}"
 
 
