@@ -230,6 +230,18 @@ def parser():
         help="compare on these images and folders, not on the bundled sample; int8 needs them",
     )
 
+    sub = command(
+        "clickhouse",
+        _clickhouse,
+        "print or run the statements that make an index's tables",
+        "init clickhouse://db:8123/photos/all --bits 48 --cluster main",
+    )
+    sub.add_argument("action", choices=["init"], help="what to do")
+    sub.add_argument("url", metavar="URL", help="clickhouse://HOST:PORT/DB/TABLE")
+    sub.add_argument("--bits", type=_positive, required=True, metavar="N", help="code length")
+    sub.add_argument("--cluster", metavar="NAME", help="spread over this cluster, replicated")
+    sub.add_argument("--execute", action="store_true", help="run them, not only print them")
+
     sub = command("duplicates", _duplicates, "list pairs of near-identical images", "photos.index")
     _index_argument(sub)
     sub.add_argument(
@@ -254,7 +266,7 @@ def _index(arguments):
         return _index_parquet(arguments)
     if not arguments.images:
         raise ArgumentError("An index is made of images.", "none", "Give IMAGES or --from-parquet.")
-    if os.path.lexists(arguments.index) and not _is_empty_folder(arguments.index):
+    if Index.is_there(arguments.index):
         index, known_features = Index.open(arguments.index), {}
         _refuse_another_network(index, arguments)
     else:
@@ -300,14 +312,15 @@ def _index_parquet(arguments):
                 f"{arguments.bundle} ({fingerprint[:12]}) for {extraction.bundle.fingerprint[:12]}",
                 "Leave --bundle out: the Parquet files carry theirs.",
             )
-    if os.path.lexists(arguments.index) and not _is_empty_folder(arguments.index):
-        index = Index.open(arguments.index, runtime="onnxruntime")
+    if Index.is_there(arguments.index):
+        index = _opened(arguments.index)
     else:
         index = Index.create(
             arguments.index,
             extraction.bundle.folder,
-            feature_dtype=extraction.feature_dtype,
-            runtime="onnxruntime",
+            # Else what such an index stores by itself, which holds float16 exactly.
+            feature_dtype="float32" if extraction.feature_dtype == "float32" else None,
+            runtime="soonest",
         )
     with _Progress("loading") as progress:
         progress(0, total)
@@ -333,10 +346,6 @@ def _extract(arguments):
     _name_problems(report.problems)
     print(f"{report.extracted} extracted, {report.kept} kept, {len(report.problems)} skipped")
     return SKIPPED_SOME if report.problems else DONE
-
-
-def _is_empty_folder(path):
-    return os.path.isdir(path) and not os.listdir(path)
 
 
 def _new_index(arguments):
@@ -564,6 +573,8 @@ def _info(arguments):
 def _check(arguments):
     from retrieval import store
 
+    _refuse_url(arguments.index, "ClickHouse verifies its own blocks: CHECK TABLE does it.")
+
     problems = store.check(arguments.index)
     if arguments.json:
         print(json.dumps({"index": arguments.index, "problems": problems}))
@@ -572,11 +583,26 @@ def _check(arguments):
     return FAILED if problems else DONE
 
 
+def _refuse_url(index, way_out):
+    if "://" in index:
+        raise ArgumentError("This command reads the files of an index folder.", index, way_out)
+
+
 def _compact(arguments):
     with _opened(arguments.index).store.writer() as writer:
         report = writer.compact()
     gone = report.rows_before - report.rows_after
     print(f"{gone} removed rows gone, {report.bytes_freed} bytes given back")
+    return DONE
+
+
+def _clickhouse(arguments):
+    from retrieval import clickhouse
+
+    statements = clickhouse.ddl(arguments.url, num_bits=arguments.bits, cluster=arguments.cluster)
+    if arguments.execute:
+        clickhouse.execute(arguments.url, statements)
+    print("".join(f"{statement};\n" for statement in statements), end="")
     return DONE
 
 
@@ -610,6 +636,7 @@ def _evaluate(arguments):
     from retrieval.index import Index
     from train import label_free
 
+    _refuse_url(arguments.index, "Evaluate an index folder of the same images.")
     if arguments.report:
         report.require_plots()
         report.check_place(arguments.report)
@@ -816,7 +843,9 @@ def _write_photos(folder, pixels, labels):
 
 
 def _index_argument(sub):
-    sub.add_argument("index", metavar="INDEX", help="folder of the index")
+    sub.add_argument(
+        "index", metavar="INDEX", help="folder of the index, or clickhouse://HOST:PORT/DB/TABLE"
+    )
 
 
 def _train_fields():

@@ -58,6 +58,10 @@ class LockedError(StoreError):
     """Another process is writing to this index."""
 
 
+class BackendError(StoreError):
+    """The database that holds an index is down, too slow, or refuses; nothing was answered."""
+
+
 class UnknownIdError(HashnetError):
     """An index holds no image of this id."""
 

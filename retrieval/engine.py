@@ -4,7 +4,6 @@ Only this file knows it; everything that searches goes through here.
 """
 
 import dataclasses
-import functools
 import os
 import time
 from collections.abc import Collection
@@ -12,16 +11,9 @@ from collections.abc import Collection
 import numpy as np
 
 from hashnet import images
-from hashnet.errors import (
-    ArgumentError,
-    ImageError,
-    UnknownIdError,
-    UnknownNameError,
-)
+from hashnet.errors import ArgumentError, ImageError, UnknownIdError, UnknownNameError
 from retrieval import verify as verification
-from retrieval.hamming import CodeIndex
 from retrieval.hits import Hit, SearchResult
-from retrieval.rerank import nearest_features
 
 # The smallest pool that is asked for by default, per hit wanted, and as a part of the index.
 POOL = 1000
@@ -52,9 +44,7 @@ class Engine:
         self.index = index
         self.num_threads = num_threads
         self.snapshot = index.store.snapshot()
-        self._codes = CodeIndex(
-            self.snapshot.codes, live=self.snapshot.live, num_threads=num_threads
-        )
+        self._finder = self.snapshot.finder(num_threads=num_threads)
 
     def search(
         self,
@@ -211,12 +201,12 @@ class Engine:
         Returns:
             int64 `(8 * code_bytes + 1,)`; element d counts the images d bits apart.
         """
-        return self._codes.histogram(code, allowed=self._allowed(label, ids))
+        return self._finder.histogram(code, allowed=self._allowed(label, ids))
 
     @property
     def labels(self) -> list:
         """The labels that images of the snapshot have, a list of str."""
-        return list(self._labels[1])
+        return list(self._finder.labels)
 
     def path(self, id: str) -> str | None:
         """Where the file of an image of the index lies, if that is known.
@@ -236,7 +226,7 @@ class Engine:
             (Hit, Hit) pairs; the first has `bits_apart` and `distance` 0, the second those
             between the two.
         """
-        for first, second, bits in self._codes.pairs_within(threshold):
+        for first, second, bits in self._finder.pairs_within(threshold):
             for start in range(0, len(first), PAIRS_AT_ONCE):
                 part = slice(start, start + PAIRS_AT_ONCE)
                 near, near_items = self._verified(first[part])
@@ -272,29 +262,15 @@ class Engine:
         return self._allowed(label, ids)
 
     def _allowed(self, label, ids):
-        """bool `(num_rows,)`, the rows that pass the filters; None where there are none."""
-        allowed = None
-        if label is not None:
-            wanted = [label] if isinstance(label, str) else list(label)
-            codes, names = self._labels
-            for name in wanted:
-                if name not in names:
-                    raise UnknownNameError("label", name, names)
-            passes = np.zeros(len(names) + 1, bool)  # the last one is for -1, no label
-            passes[[names.index(name) for name in wanted]] = True
-            allowed = passes[codes]
-        if ids is not None:
-            if isinstance(ids, str):
-                raise ArgumentError("ids are a collection of str.", repr(ids), "Give [id].")
-            rows = self.snapshot.rows(list(ids))
-            among = np.zeros(self.snapshot.num_rows, bool)
-            among[rows[rows >= 0]] = True
-            allowed = among if allowed is None else allowed & among
-        return allowed
-
-    @functools.cached_property
-    def _labels(self):
-        return self.snapshot.labels()
+        """What passes the filters, as the finder takes it."""
+        labels = [label] if isinstance(label, str) else None if label is None else list(label)
+        known = self._finder.labels if labels else []
+        for name in labels or ():
+            if name not in known:
+                raise UnknownNameError("label", name, known)
+        if isinstance(ids, str):
+            raise ArgumentError("ids are a collection of str.", repr(ids), "Give [id].")
+        return self._finder.allowed(labels, None if ids is None else list(ids))
 
     def _verified(self, rows):
         """Features of some rows, float32, compared with their checksums, and their items."""
@@ -304,28 +280,24 @@ class Engine:
     def _search(self, name, code, feature, encode, k, threshold, pool, allowed, without=None):
         if threshold is None and pool is None:
             pool = default_pool(k, self.snapshot.num_items)
-        start = time.perf_counter()
-        rows, bits, threshold = self._codes.pool(
-            code, threshold=threshold, at_least=pool, allowed=allowed
+        found = self._finder.find(
+            code,
+            feature,
+            k if without is None else k + 1,
+            threshold=threshold,
+            at_least=pool,
+            allowed=allowed,
         )
-        middle = time.perf_counter()
-        wanted = k if without is None else k + 1
-        best, distances = nearest_features(
-            feature, rows, self.snapshot.feature_blocks, wanted, num_threads=self.num_threads
-        )
+        hits = _hits(found.items, found.bits, found.distances)
         if without is not None:
-            others = best != without
-            best, distances = best[others][:k], distances[others][:k]
-        items = self.snapshot.verify_features(best)
-        hits = _hits(items, bits[np.searchsorted(rows, best)], distances)
-        end = time.perf_counter()
+            hits = [hit for hit, row in zip(hits, found.rows, strict=True) if row != without][:k]
         milliseconds = {
             "encode": None if encode is None else round(encode * 1000, 3),
-            "coarse": round((middle - start) * 1000, 3),
-            "fine": round((end - middle) * 1000, 3),
+            "coarse": round(found.coarse_seconds * 1000, 3),
+            "fine": round(found.fine_seconds * 1000, 3),
             "verify": None,
         }
-        return SearchResult(name, int(threshold), len(rows), milliseconds, tuple(hits))
+        return SearchResult(name, found.threshold, found.pool, milliseconds, tuple(hits))
 
     def _verified_first(self, result, local, k, top):
         """`result` with what local features confirm first, and its `k` best hits.

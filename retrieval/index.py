@@ -61,7 +61,7 @@ class Index:
         folder,
         bundle_folder,
         *,
-        feature_dtype="float16",
+        feature_dtype=None,
         local: str | None = None,
         runtime="auto",
         num_threads=None,
@@ -69,13 +69,16 @@ class Index:
         """Make an empty index that carries a copy of a bundle.
 
         Args:
-            folder: str or path-like, where nothing is yet.
+            folder: str or path-like, where nothing is yet; or the URL of a table, as for
+                `retrieval.clickhouse.Store`.
             bundle_folder: str or path-like, or an index whose encoder is taken. Images and
                 queries are encoded in this bundle's precision (`hashnet.precision.convert`).
-            feature_dtype: "float16" or "float32". How features are stored. Half the bytes change
-                neither mAP nor the ten nearest on clothing10 (tests/bench/feature_dtype.py).
+            feature_dtype: "float16" or "float32", or None. How features are stored; None means
+                float16 in a folder, where half the bytes change neither mAP nor the ten nearest
+                on clothing10 (tests/bench/feature_dtype.py), and float32, the only choice, in
+                ClickHouse.
             local: "sift", "delf" or None. Also keep local features of every image, for
-                verification.
+                verification; in a folder only.
             runtime, num_threads: as for `hashnet.encoder.Encoder`.
 
         Raises:
@@ -85,15 +88,16 @@ class Index:
         bundle = bundles.load(bundle_folder)
         # An encoder that does not open must not leave an index behind.
         encoder = Encoder(bundle, runtime=runtime, num_threads=num_threads)
+        stores = _stores(folder)
         with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
             extractor, extractor_files = None, {}
             if local is not None:
                 extractor, extractor_files = _new_extractor(local, bundle, scratch)
-            store = Store.create(
+            store = stores.create(
                 folder,
                 num_bits=bundle.config.num_bits,
                 feature_dim=bundle.config.feature_dim,
-                feature_dtype=feature_dtype,
+                feature_dtype=feature_dtype or stores.FEATURE_DTYPE,
                 fingerprint=bundle.fingerprint,
                 encoder_files=bundle.files() | extractor_files,
                 extractor=local,
@@ -108,16 +112,25 @@ class Index:
         """Open an index.
 
         Args:
-            folder: str or path-like.
+            folder: str or path-like, or the URL of a table.
             runtime, num_threads: as for `hashnet.encoder.Encoder`.
 
         Raises:
             StoreError: there is none, it is damaged, or a newer version made it.
             FingerprintError: its codes were made by another encoder than it carries.
         """
-        store = Store.open(folder)
+        store = _stores(folder).open(folder)
         encoder = Encoder(_carried_bundle(store), runtime=runtime, num_threads=num_threads)
         return cls(store, encoder)
+
+    @staticmethod
+    def is_there(folder) -> bool:
+        """Whether something is at a place already, so that no new index can be made there.
+
+        Raises:
+            BackendError: the place is in a database that does not answer.
+        """
+        return _stores(folder).is_there(folder)
 
     @functools.cached_property
     def extractor(self):
@@ -289,7 +302,8 @@ class Index:
 
         Raises:
             FingerprintError: another network made the codes.
-            ArgumentError: the index keeps features as float32, the extraction as float16.
+            ArgumentError: the index keeps local features; or its features are float32 because
+                that was asked for, and the extraction's are float16.
             StoreError: the extraction is unfinished or damaged. What came before is kept.
             LockedError: another process is writing.
 
@@ -307,7 +321,14 @@ class Index:
                 f"{self.store.fingerprint[:12]}",
                 "Make another index of it, or extract again with this index as bundle.",
             )
-        if (self.store.feature_dtype, extraction.feature_dtype) == ("float32", "float16"):
+        if self.store.extractor is not None:
+            raise ArgumentError(
+                "An index with local features needs them of every image.",
+                f"{folder}, which has none",
+                "Make another index of it, or index the images themselves.",
+            )
+        asked_for_float32 = self.store.feature_dtype == "float32" != self.store.FEATURE_DTYPE
+        if asked_for_float32 and extraction.feature_dtype == "float16":
             raise ArgumentError(
                 "An index of float32 features takes no shorter ones.",
                 f"{folder} of float16",
@@ -393,7 +414,7 @@ class Index:
                 problems.append(images.Problem(name, str(error)))
         return found, problems
 
-    def _store_rows(self, writer, items, codes, features, local):
+    def _store_rows(self, writer, items, codes, features, local=None):
         """Commit items, but for those whose local features could not be had."""
         if local is not None:
             kept = [row for row, features_of in enumerate(local) if features_of is not None]
@@ -442,9 +463,8 @@ class Index:
     def info(self) -> dict:
         """What the index holds, as `hashnet info --json` prints it."""
         with self.store.snapshot() as snapshot:
-            places, names = snapshot.labels()
+            labels = snapshot.label_counts()
             num_items, num_rows = snapshot.num_items, snapshot.num_rows
-        counts = np.bincount(places[places >= 0], minlength=len(names))
         config = self.encoder.config
         return {
             "folder": str(self.store.folder),
@@ -457,8 +477,8 @@ class Index:
             "backbone": config.backbone,
             "image_size": config.image_size,
             "classes": len(config.classes),
-            "labels": {name: int(count) for name, count in zip(names, counts, strict=True)},
-            "bytes": _bytes_under(self.store.folder),
+            "labels": labels,
+            "bytes": self.store.num_bytes(),
             "created": self.store.created,
             "format_version": self.store.format_version,
             "precision": self.encoder.precision,
@@ -476,6 +496,15 @@ def _new_extractor(name, bundle, scratch):
         files[delf.FILE] = os.path.join(scratch, delf.FILE)
         delf.export(files[delf.FILE], backbone=bundle.config.backbone)
     return local_features.open(name, scratch), files
+
+
+def _stores(place):
+    """The class of stores that a place belongs to."""
+    if isinstance(place, str) and "://" in place:
+        from retrieval import clickhouse
+
+        return clickhouse.Store
+    return Store
 
 
 def _version(item):
@@ -498,10 +527,9 @@ def _carried_bundle(store):
 
 def _relabelled(snapshot, items: Sequence[Item]) -> list:
     """Those of `items` whose label in the snapshot is another."""
-    places, names = snapshot.labels()
     rows = snapshot.rows([item.id for item in items]) if items else []
-    labels = [names[places[row]] if places[row] >= 0 else None for row in rows]
-    return [item for item, label in zip(items, labels, strict=True) if item.label != label]
+    held = snapshot.items(rows)
+    return [item for item, old in zip(items, held, strict=True) if item.label != old.label]
 
 
 def _vanished(stats: Mapping, paths: Sequence[str], items: Mapping) -> list:
@@ -514,11 +542,3 @@ def _vanished(stats: Mapping, paths: Sequence[str], items: Mapping) -> list:
     prefixes = tuple(os.path.join(root, "") for root in roots)
     candidates = [id for id in stats if id not in items and id.startswith(prefixes)]
     return [id for id in candidates if not os.path.lexists(id)]
-
-
-def _bytes_under(folder) -> int:
-    return sum(
-        os.path.getsize(os.path.join(where, name))
-        for where, _, names in os.walk(folder)
-        for name in names
-    )

@@ -966,6 +966,18 @@ class Snapshot:
         """
         return self._opened().labels()
 
+    def label_counts(self) -> dict[str, int]:
+        """How many images have each label, in the order in which labels first occur."""
+        places, names = self.labels()
+        counts = np.bincount(places[places >= 0], minlength=len(names))
+        return {name: int(count) for name, count in zip(names, counts, strict=True)}
+
+    def finder(self, *, num_threads: int = 1):
+        """What the engine searches this snapshot with, a `retrieval.finder.LocalFinder`."""
+        from retrieval.finder import LocalFinder
+
+        return LocalFinder(self, num_threads)
+
     def close(self) -> None:
         """Let go of the files. Arrays that were handed out stay valid."""
         self._view = None
@@ -1009,6 +1021,8 @@ class Store:
         ...     snapshot.items([0])[0].id, snapshot.codes.tolist()
         ('cat.jpg', [[7]])
     """
+
+    FEATURE_DTYPE = "float16"
 
     def __init__(self, folder: pathlib.Path, catalogue: _Catalogue):
         self.folder = folder
@@ -1139,6 +1153,11 @@ class Store:
 
         return _on_newest(folder, verify)
 
+    @staticmethod
+    def is_there(folder: str | os.PathLike) -> bool:
+        """Whether a place is taken: something is there, and no empty folder."""
+        return os.path.lexists(folder) and not (os.path.isdir(folder) and not os.listdir(folder))
+
     def snapshot(self) -> Snapshot:
         """The index as it is now.
 
@@ -1162,6 +1181,14 @@ class Store:
     def check(self) -> list[str]:
         """See `check`."""
         return check(self.folder)
+
+    def num_bytes(self) -> int:
+        """Bytes of all files in the folder, the encoder's included."""
+        return sum(
+            os.path.getsize(os.path.join(where, name))
+            for where, _, names in os.walk(self.folder)
+            for name in names
+        )
 
 
 # ---------------------------------------------------------------- creating

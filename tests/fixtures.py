@@ -67,6 +67,16 @@ def photos(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def chdb_folder(tmp_path_factory):
+    """Where chdb works: it opens one folder in the life of a process, so tests share it."""
+    for package in ("clickhouse_connect", "chdb"):
+        pytest.importorskip(package, reason='pip install "hashnet[clickhouse]"')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield tmp_path_factory.mktemp("chdb")
+
+
 @pytest.fixture(autouse=True)
 def _doctest_world(request, doctest_namespace):
     """Names that examples in docstrings may use: `np`, `bundle_folder`, `index_folder`."""

@@ -39,7 +39,12 @@ def test_a_room_imports_only_what_it_may_see(path):
 
 
 @pytest.mark.parametrize(
-    ("package", "keeper"), [("PIL", "hashnet/images.py"), ("sqlite3", "retrieval/store.py")]
+    ("package", "keeper"),
+    [
+        ("PIL", "hashnet/images.py"),
+        ("clickhouse_connect", "retrieval/clickhouse.py"),
+        ("sqlite3", "retrieval/store.py"),
+    ],
 )
 def test_a_secret_has_one_keeper(package, keeper):
     users = {

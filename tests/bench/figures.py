@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 FOLDER = pathlib.Path(__file__).parent / "results"
-PACKAGES = ("numpy", "keras", "tensorflow", "onnxruntime", "openvino", "numba", "faiss-cpu")
+PACKAGES = ("numpy", "keras", "tensorflow", "onnxruntime", "openvino", "numba", "faiss-cpu", "chdb")
 
 
 def write(name, report):

@@ -1,0 +1,924 @@
+"""An index in a ClickHouse table; no other file knows SQL for it.
+
+    clickhouse://[USER[:PASSWORD]@]HOST:PORT/DB/TABLE    a server (clickhouses:// with TLS)
+    chdb:///FOLDER/DB/TABLE                              the engine in this process (chdb)
+
+    TABLE           one entry per image, and one per image that was taken out
+    TABLE_encoder   the facts of the index, and the bundle that made its codes
+
+An entry is never changed. `row` numbers entries in the order in which they came; an entry with
+`kills` above 0 is no image but says that the row of that number is out. One insert holds the new
+rows of a batch and the entries that take out what they replace, and becomes one part of the
+table, which is there wholly or not at all: killed at any moment, an image is there as before or
+as after. A snapshot is the highest row at its time, so it goes on seeing what it saw, until a
+compaction takes the dead rows away.
+
+Entries are sorted by code, so that the pool of a query lies together where codes repeat, as
+learned ones do. The statement of a search reads the codes of all entries, and of the granules
+that hold a pool the rest. Every value in a statement is a bound parameter; names of databases
+and tables are checked to be plain words.
+
+There is to be one writer at a time, as for a folder; no lock makes sure of it. Two that write
+the same id at the same time may leave it twice, until it is written or removed again.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+import time
+import urllib.parse
+
+import numpy as np
+
+from hashnet import bundle as bundles
+from hashnet.errors import ArgumentError, BackendError, ShapeError, StoreError
+from retrieval.finder import Found
+from retrieval.hamming import CodeIndex
+from retrieval.store import CompactReport, Item
+
+FORMAT_VERSION = 1
+SCHEMES = ("clickhouse", "clickhouses", "chdb")
+DEFAULT_PORTS = {"clickhouse": 8123, "clickhouses": 8443}
+CONNECT_SECONDS = 10
+QUERY_SECONDS = 60
+INSERT_TRIES = 4
+RETRY_SECONDS = 0.2
+# What an insert must not reach, or the server cuts it into several parts.
+BATCH_BYTES = 64 << 20
+BATCH_ROWS = 1 << 16
+GRANULE_ROWS = 1024
+# Codes of errors that pass: timeouts, a lost network or Keeper, too many parts at the moment.
+PASSING = {159, 203, 209, 210, 242, 252, 319, 999}
+# Every limit throws: a partial answer looks like a whole one.
+SETTINGS = {
+    "max_execution_time": QUERY_SECONDS,
+    "timeout_overflow_mode": "throw",
+    "read_overflow_mode": "throw",
+    "result_overflow_mode": "throw",
+    "set_overflow_mode": "throw",
+    "sort_overflow_mode": "throw",
+    "skip_unavailable_shards": 0,
+    "distributed_foreground_insert": 1,
+    "distributed_product_mode": "local",  # dead rows lie on the shard of their images
+    "mutations_sync": 2,
+}
+COLUMNS = ("row", "kills", "id", "path", "label", "size", "mtime_ns", "code", "feature")
+ITEM = "id, path, label, size, mtime_ns"
+LIVE = (
+    "kills = 0 AND row <= {last:UInt64} AND row NOT IN "
+    "(SELECT kills FROM {table} WHERE kills > 0 AND row <= {last:UInt64})"
+)
+_PLAIN_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+
+
+class Place:
+    """Where a table is, out of its URL.
+
+    Attributes:
+        scheme, database, table: str.
+        shown: str. The URL without its password.
+
+    Raises:
+        ArgumentError: the URL has another form.
+
+    Example:
+        >>> Place("clickhouse://me:secret@db.example:8123/photos/holidays").shown
+        'clickhouse://me@db.example:8123/photos/holidays'
+    """
+
+    def __init__(self, url):
+        try:
+            parts = urllib.parse.urlsplit(url)
+            self.host, port = parts.hostname, parts.port
+        except ValueError:
+            parts = None
+        names = parts.path.split("/")[-2:] if parts else []
+        if (
+            parts is None
+            or parts.scheme not in SCHEMES
+            or len(names) != 2
+            or not all(map(_PLAIN_WORD.fullmatch, names))
+            or parts.query
+            or parts.fragment
+            or (parts.scheme == "chdb") == bool(parts.netloc)
+            or (parts.scheme != "chdb" and parts.path.count("/") != 2)
+        ):
+            raise ArgumentError(
+                "An index in ClickHouse is clickhouse://HOST:PORT/DB/TABLE or "
+                "chdb:///FOLDER/DB/TABLE, with plain words for DB and TABLE.",
+                repr(re.sub(r"//[^@/]*@", "//...@", str(url))),
+            )
+        self.scheme = parts.scheme
+        self.database, self.table = names
+        self.folder = urllib.parse.unquote(parts.path.rsplit("/", 2)[0])
+        self.port = port or DEFAULT_PORTS.get(parts.scheme)
+        self.user = urllib.parse.unquote(parts.username or "") or "default"
+        self._password = urllib.parse.unquote(parts.password or "")
+        user = f"{parts.username}@" if parts.username else ""
+        netloc = f"{user}{self.host}:{self.port}" if self.host else ""
+        self.shown = f"{self.scheme}://{netloc}{parts.path}"
+
+    def client(self):
+        """A `clickhouse_connect` client; the password may also be in CLICKHOUSE_PASSWORD."""
+        try:
+            import clickhouse_connect
+        except ImportError as error:
+            raise BackendError(
+                "An index in ClickHouse needs its client.",
+                str(error),
+                'Install the extra: pip install "hashnet[clickhouse]"',
+            ) from error
+        if self.scheme == "chdb":
+            os.makedirs(self.folder, exist_ok=True)
+            return clickhouse_connect.get_client(interface="chdb", path=self.folder)
+        return clickhouse_connect.get_client(
+            host=self.host,
+            port=self.port,
+            username=self.user,
+            password=self._password or os.environ.get("CLICKHOUSE_PASSWORD", ""),
+            secure=self.scheme == "clickhouses",
+            connect_timeout=CONNECT_SECONDS,
+            send_receive_timeout=QUERY_SECONDS + CONNECT_SECONDS,
+            form_encode_query_params=True,
+        )
+
+
+class _Connection:
+    """Sends statements about one table; whatever goes wrong is a `BackendError`."""
+
+    def __init__(self, url):
+        self.place = Place(url)
+        self.table = f"`{self.place.database}`.`{self.place.table}`"
+        self.encoder_table = f"`{self.place.database}`.`{self.place.table}_encoder`"
+        with self._named():
+            self._client = self.place.client()
+
+    def ask(self, statement, *, width=1, **parameters):
+        """The columns of an answer, `width` sequences, empty ones too; text as bytes."""
+        statement = self._named_tables(statement)
+        with self._named():
+            answer = self._client.query(
+                statement,
+                parameters=parameters,
+                settings=SETTINGS,
+                query_formats={"String": "bytes", "FixedString": "bytes"},
+                column_oriented=True,
+            )
+            columns = answer.result_columns
+        return columns or [[]] * width
+
+    def tell(self, statement, **parameters):
+        """Run a statement that answers nothing."""
+        with self._named():
+            self._client.command(
+                self._named_tables(statement), parameters=parameters, settings=SETTINGS
+            )
+
+    def insert(self, table, names, types, columns, token):
+        """Insert one batch; tried again with the same token, it comes in once."""
+        settings = {
+            **SETTINGS,
+            "insert_deduplication_token": token,
+            "insert_deduplicate": 1,
+            "async_insert": 0,
+        }
+        for left in reversed(range(INSERT_TRIES)):
+            try:
+                with self._named():
+                    self._client.insert(
+                        table,
+                        columns,
+                        column_names=names,
+                        column_type_names=types,
+                        column_oriented=True,
+                        settings=settings,
+                    )
+                return
+            except BackendError as error:
+                code = getattr(error.__cause__, "code", None)
+                if not left or (code is not None and code not in PASSING):
+                    raise
+                time.sleep(RETRY_SECONDS * 2 ** (INSERT_TRIES - 1 - left))
+
+    def has_index(self):
+        """Whether the facts of an index are there; they are written last."""
+        [[found]] = self.ask(
+            "SELECT count() FROM system.tables WHERE database = {database:String} "
+            "AND name = {name:String}",
+            database=self.place.database,
+            name=f"{self.place.table}_encoder",
+        )
+        if not found:
+            return False
+        [[facts]] = self.ask("SELECT count() FROM {encoder_table} WHERE name = 'facts'")
+        return facts > 0
+
+    def _named_tables(self, statement):
+        statement = statement.replace("{live}", LIVE)
+        statement = statement.replace("{encoder_table}", self.encoder_table)
+        return statement.replace("{table}", self.table)
+
+    @contextlib.contextmanager
+    def _named(self):
+        try:
+            yield
+        except (StoreError, ArgumentError):
+            raise
+        except Exception as error:  # the client's own, urllib3's, the system's
+            if not _is_of_the_backend(error):
+                raise
+            reason = " ".join(str(error).split())[:400]
+            raise BackendError(
+                "An index in ClickHouse is used while its server answers.",
+                f"{self.place.shown}: {reason}",
+                "Nothing was answered in part. See that the server runs and is not overloaded, "
+                "then do it again: what was committed stays.",
+            ) from error
+
+
+def _is_of_the_backend(error):
+    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in (
+        "chdb",
+        "clickhouse_connect",
+        "urllib3",
+    )
+
+
+def ddl(url, *, num_bits: int, cluster: str | None = None) -> list:
+    """The statements that make the tables of an index.
+
+    Args:
+        url: str, as in the head of this file.
+        num_bits: int. Of the codes.
+        cluster: str or None. Name of a cluster: entries are then spread over its shards by id,
+            and every shard is replicated.
+
+    Returns:
+        list of str.
+
+    Raises:
+        ArgumentError: the URL or the cluster's name has another form.
+
+    Example:
+        >>> for statement in ddl("clickhouse://db/photos/all", num_bits=48, cluster="main"):
+        ...     print(statement.split("(")[0].strip())
+        CREATE DATABASE IF NOT EXISTS `photos` ON CLUSTER `main`
+        CREATE TABLE IF NOT EXISTS `photos`.`all_local` ON CLUSTER `main`
+        CREATE TABLE IF NOT EXISTS `photos`.`all` ON CLUSTER `main` AS `photos`.`all_local`
+            ENGINE = Distributed
+        CREATE TABLE IF NOT EXISTS `photos`.`all_encoder` ON CLUSTER `main`
+    """
+    place = Place(url)
+    if cluster is not None and not _PLAIN_WORD.fullmatch(cluster):
+        raise ArgumentError("A cluster's name is a plain word.", repr(cluster))
+    on = f" ON CLUSTER `{cluster}`" if cluster else ""
+    database, table = place.database, place.table
+    columns = (
+        "row UInt64 CODEC(NONE), kills UInt64, id String, key UInt64 MATERIALIZED cityHash64(id), "
+        "path Nullable(String), label LowCardinality(Nullable(String)), size Nullable(Int64), "
+        f"mtime_ns Nullable(Int64), code FixedString({-(-num_bits // 8)}), "
+        "feature Array(Float32) CODEC(NONE)"
+    )
+    order = f"ORDER BY (kills, code) SETTINGS index_granularity = {GRANULE_ROWS}"
+    encoder = "(name String, content String) "
+    statements = [f"CREATE DATABASE IF NOT EXISTS `{database}`{on}"]
+    if cluster is None:
+        window = "non_replicated_deduplication_window = 1000"
+        return [
+            *statements,
+            f"CREATE TABLE IF NOT EXISTS `{database}`.`{table}` ({columns}) ENGINE = MergeTree "
+            f"{order}, {window}",
+            f"CREATE TABLE IF NOT EXISTS `{database}`.`{table}_encoder` {encoder}"
+            f"ENGINE = MergeTree ORDER BY name SETTINGS {window}",
+        ]
+    path = f"/clickhouse/tables/{{shard}}/{database}"
+    return [
+        *statements,
+        f"CREATE TABLE IF NOT EXISTS `{database}`.`{table}_local`{on} ({columns}) "
+        f"ENGINE = ReplicatedMergeTree('{path}/{table}', '{{replica}}') {order}",
+        f"CREATE TABLE IF NOT EXISTS `{database}`.`{table}`{on} AS `{database}`.`{table}_local` "
+        f"ENGINE = Distributed('{cluster}', '{database}', '{table}_local', cityHash64(id))",
+        f"CREATE TABLE IF NOT EXISTS `{database}`.`{table}_encoder`{on} {encoder}"
+        f"ENGINE = ReplicatedMergeTree('/clickhouse/tables/all/{database}/{table}_encoder', "
+        "'{shard}-{replica}') ORDER BY name",
+    ]
+
+
+def execute(url, statements):
+    """Run the statements of `ddl`.
+
+    Raises:
+        BackendError: the server does not answer, or refuses.
+    """
+    connection = _Connection(url)
+    for statement in statements:
+        connection.tell(statement)
+
+
+class Store:
+    """An index in ClickHouse, with the face of `retrieval.store.Store`.
+
+    Attributes:
+        folder: str. The URL, without its password.
+        num_bits, feature_dim, feature_dtype: what a row holds.
+        extractor: None. No local features are kept.
+        fingerprint: str. Of the encoder that made the codes.
+        format_version: int. Of the tables.
+        created: str. When, in UTC, as ISO 8601.
+    """
+
+    FEATURE_DTYPE = "float32"
+
+    def __init__(self, connection, facts):
+        self._connection = connection
+        self.folder = connection.place.shown
+        self.num_bits = facts["num_bits"]
+        self.feature_dim = facts["feature_dim"]
+        self.feature_dtype = self.FEATURE_DTYPE
+        self.extractor = None
+        self.fingerprint = facts["fingerprint"]
+        self.format_version = facts["format_version"]
+        self.created = facts["created"]
+
+    @classmethod
+    def create(
+        cls,
+        url,
+        *,
+        num_bits,
+        feature_dim,
+        feature_dtype,
+        fingerprint,
+        encoder_files,
+        extractor=None,
+        descriptor_dim=None,
+    ):
+        """Make an empty index, in tables that are made, or were by `hashnet clickhouse init`.
+
+        Raises:
+            ArgumentError: the URL has another form, features are to be no float32, or local
+                features are to be kept.
+            StoreError: an index is there already.
+            BackendError: the server does not answer.
+        """
+        if feature_dtype != cls.FEATURE_DTYPE:
+            raise ArgumentError(
+                "ClickHouse stores features as float32.", f"feature_dtype={feature_dtype!r}"
+            )
+        if extractor is not None:
+            raise ArgumentError(
+                "ClickHouse keeps no local features.",
+                f"local={extractor!r} (descriptors of {descriptor_dim})",
+                "Leave them out, or index into a folder.",
+            )
+        connection = _Connection(url)
+        if connection.has_index():
+            raise StoreError(
+                "A new index needs a table where nothing is.",
+                connection.place.shown,
+                "Open the index to add to it, or name another table.",
+            )
+        execute(url, ddl(url, num_bits=num_bits))
+        facts = {
+            "format_version": FORMAT_VERSION,
+            "num_bits": num_bits,
+            "feature_dim": feature_dim,
+            "fingerprint": fingerprint,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        contents = {name: pathlib.Path(path).read_bytes() for name, path in encoder_files.items()}
+        # The facts come last: what a killed creation leaves behind is no index. A file that it
+        # left is the same or, of another encoder, told apart by the fingerprint in its name.
+        for name, content in [
+            *((f"{fingerprint}/{name}", content) for name, content in contents.items()),
+            ("facts", json.dumps(facts).encode()),
+        ]:
+            connection.insert(
+                connection.encoder_table,
+                ["name", "content"],
+                ["String", "String"],
+                [[name.encode()], [content]],
+                hashlib.sha256(name.encode() + b"\0" + content).hexdigest(),
+            )
+        return cls.open(url)
+
+    @classmethod
+    def open(cls, url):
+        """Open an index.
+
+        Raises:
+            ArgumentError: the URL has another form.
+            StoreError: there is none, or a newer version of HashNet made it.
+            BackendError: the server does not answer.
+        """
+        connection = _Connection(url)
+        if not connection.has_index():
+            raise StoreError(
+                "An index in ClickHouse is a table that HashNet made.",
+                f"none in {connection.place.shown}",
+                "Make one with `hashnet index`, or check the URL.",
+            )
+        [[content]] = connection.ask(
+            "SELECT content FROM {encoder_table} WHERE name = 'facts' LIMIT 1"
+        )
+        facts = json.loads(content)
+        if facts["format_version"] > FORMAT_VERSION:
+            raise StoreError(
+                f"This HashNet reads tables up to format {FORMAT_VERSION}.",
+                f"format {facts['format_version']} in {connection.place.shown}",
+                "Upgrade: pip install -U hashnet",
+            )
+        return cls(connection, facts)
+
+    @staticmethod
+    def is_there(url) -> bool:
+        """Whether an index is there."""
+        return _Connection(url).has_index()
+
+    @functools.cached_property
+    def encoder_folder(self):
+        """pathlib.Path: the bundle, copied from the table to a cache of this machine if need be."""
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        folder = cache / "hashnet" / "encoders" / _plain_fingerprint(self.fingerprint)
+        if _holds(folder, self.fingerprint):
+            return folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetching-") as scratch:
+            fresh = pathlib.Path(scratch) / "bundle"
+            fresh.mkdir()
+            for name in (bundles.DESCRIPTION, bundles.MODEL, bundles.ENCODER):
+                [contents] = self._connection.ask(
+                    "SELECT content FROM {encoder_table} WHERE name = {name:String} LIMIT 1",
+                    name=f"{self.fingerprint}/{name}",
+                )
+                if not contents:
+                    raise StoreError("An index carries its encoder.", f"no {name} in {self.folder}")
+                (fresh / name).write_bytes(contents[0])
+            if folder.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another process may have been quicker
+                os.rename(fresh, folder)
+        return folder
+
+    def snapshot(self):
+        """The index as it is now, a `Snapshot`."""
+        return Snapshot(self._connection, self)
+
+    def writer(self):
+        """A `Writer`; there is to be one at a time."""
+        return Writer(self._connection, self)
+
+    def num_bytes(self) -> int:
+        """Bytes on the disk of the server asked; of a cluster, its own share only."""
+        [[size]] = self._connection.ask(
+            "SELECT sum(bytes_on_disk) FROM system.parts WHERE active "
+            "AND database = {database:String} AND table IN {names:Array(String)}",
+            database=self._connection.place.database,
+            names=[self._connection.place.table + end for end in ("", "_local", "_encoder")],
+        )
+        return int(size)
+
+
+def _plain_fingerprint(fingerprint):
+    if not re.fullmatch(r"[0-9a-f]{8,64}", fingerprint):
+        raise StoreError("A fingerprint is hexadecimal.", repr(fingerprint))
+    return fingerprint
+
+
+def _holds(folder, fingerprint):
+    try:
+        return bundles.load(folder).fingerprint == fingerprint
+    except ValueError:
+        return False
+
+
+class _Codes:
+    """Codes by row, each read when it is asked for: what `Snapshot.codes` is to a folder."""
+
+    def __init__(self, snapshot):
+        self._snapshot = snapshot
+
+    def __getitem__(self, rows):
+        wanted = np.atleast_1d(np.asarray(rows, np.int64))
+        codes, _ = self._snapshot.encoded(wanted)
+        return codes[0] if np.ndim(rows) == 0 else codes
+
+
+class Snapshot:
+    """One view of a table: all entries up to a row, whatever is written later.
+
+    It has the face of `retrieval.store.Snapshot`, but for whole arrays: `codes` is read row by
+    row, and there are no feature blocks. Rows are not dense.
+    """
+
+    def __init__(self, connection, store):
+        self._connection = connection
+        self._store = store
+        [[last]] = connection.ask("SELECT max(row) FROM {table}")
+        self.last = int(last)
+        [[entries], [alive]] = self.ask(
+            "SELECT count(), countIf({live}) FROM {table} WHERE row <= {last:UInt64}"
+        )
+        self.num_rows, self.num_items = int(entries), int(alive)
+        self.codes = _Codes(self)
+
+    def ask(self, statement, *, width=1, **parameters):
+        """Ask about this snapshot."""
+        return self._connection.ask(statement, width=width, last=self.last, **parameters)
+
+    def encoded(self, rows):
+        """Codes uint8 `(n, code_bytes)` and features float32 `(n, feature_dim)` of some rows."""
+        found, codes, features = self.ask(
+            "SELECT row, code, feature FROM {table} WHERE kills = 0 "
+            "AND row IN {rows:Array(UInt64)}",
+            width=3,
+            rows=[int(row) for row in rows],
+        )
+        place = {int(row): at for at, row in enumerate(found)}
+        order = self._order(place, rows)
+        codes = [np.frombuffer(codes[at], np.uint8) for at in order]
+        features = [np.asarray(features[at], np.float32) for at in order]
+        return (
+            np.array(codes, np.uint8).reshape(len(order), -1),
+            np.array(features, np.float32).reshape(len(order), self._store.feature_dim),
+        )
+
+    def features(self, rows):
+        """float32 `(n, feature_dim)`, features of some rows."""
+        return self.encoded(rows)[1]
+
+    def verify_features(self, rows):
+        """Items of some rows; checksums are ClickHouse's, of every block it reads."""
+        return self.items(rows)
+
+    def items(self, rows):
+        """list of `Item`, of some rows."""
+        found, *columns = self.ask(
+            f"SELECT row, {ITEM} FROM {{table}} WHERE kills = 0 AND row IN {{rows:Array(UInt64)}}",
+            width=6,
+            rows=[int(row) for row in rows],
+        )
+        items = _items(columns)
+        place = {int(row): at for at, row in enumerate(found)}
+        return [items[at] for at in self._order(place, rows)]
+
+    def rows(self, ids):
+        """int64 `(len(ids),)`: the row of each id, -1 where it is unknown."""
+        found, rows = self.ask(
+            "SELECT id, max(row) FROM {table} PREWHERE key IN (SELECT cityHash64(unhex("
+            "arrayJoin({ids:Array(String)})))) WHERE {live} AND id IN "
+            "(SELECT unhex(arrayJoin({ids:Array(String)}))) GROUP BY id",
+            width=2,
+            ids=_hex(ids),
+        )
+        known = dict(zip(found, rows, strict=True))
+        return np.array([int(known.get(_bytes(id), -1)) for id in ids], np.int64)
+
+    def stats(self):
+        """`(size, mtime_ns)` of every id."""
+        ids, sizes, times = self.ask("SELECT id, size, mtime_ns FROM {table} WHERE {live}", width=3)
+        return {
+            _text(id): (_int(size), _int(time_ns))
+            for id, size, time_ns in zip(ids, sizes, times, strict=True)
+        }
+
+    def label_counts(self):
+        """How many images have each label, in the order in which labels first occur."""
+        labels, counts = self.ask(
+            "SELECT label, count() FROM {table} WHERE {live} AND label IS NOT NULL "
+            "GROUP BY label ORDER BY min(row)",
+            width=2,
+        )
+        return {_text(label): int(count) for label, count in zip(labels, counts, strict=True)}
+
+    def finder(self, *, num_threads: int = 1):
+        """What the engine searches this snapshot with; the server has threads of its own."""
+        return Finder(self, self._store)
+
+    def close(self):
+        """Nothing is held."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _order(self, place, rows):
+        try:
+            return [place[int(row)] for row in rows]
+        except KeyError as error:
+            raise StoreError(
+                "A snapshot is read while its rows are there.",
+                f"row {error} of {self._store.folder}",
+                "The table was compacted since: take a new snapshot.",
+            ) from error
+
+
+class Finder:
+    """A finder (see `retrieval.finder`) that asks ClickHouse."""
+
+    def __init__(self, snapshot, store):
+        self._snapshot = snapshot
+        self._store = store
+
+    @functools.cached_property
+    def labels(self):
+        """list of str, the labels that images have."""
+        return list(self._snapshot.label_counts())
+
+    def allowed(self, labels, ids):
+        """As for `retrieval.finder.LocalFinder.allowed`: a condition and its parameters."""
+        condition, parameters = "", {}
+        if labels is not None:
+            condition += " AND label IN (SELECT unhex(arrayJoin({labels:Array(String)})))"
+            parameters["labels"] = _hex(labels)
+        if ids is not None:
+            condition += " AND id IN (SELECT unhex(arrayJoin({ids:Array(String)})))"
+            parameters["ids"] = _hex(ids)
+        return condition, parameters
+
+    def histogram(self, code, *, allowed=None):
+        """int64 `(8 * code_bytes + 1,)`: how many images lie at each number of bits."""
+        condition, parameters = allowed or ("", {})
+        bits, counts = self._snapshot.ask(
+            f"SELECT {self._apart()} AS apart, count() FROM {{table}} WHERE {{live}}{condition} "
+            "GROUP BY apart",
+            width=2,
+            code=self._code(code),
+            **parameters,
+        )
+        histogram = np.zeros(8 * self._code_bytes + 1, np.int64)
+        histogram[np.asarray(bits, np.int64)] = counts
+        return histogram
+
+    def find(self, code, feature, k, *, threshold=None, at_least=None, allowed=None):
+        """As for `retrieval.finder.LocalFinder.find`."""
+        for name, value, least in (("threshold", threshold, 0), ("at_least", at_least, 1)):
+            if value is not None and (
+                not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least
+            ):
+                raise ArgumentError(f"{name} is an integer, {least} or more.", f"{value!r}")
+        feature = self._feature(feature)
+        condition, parameters = allowed or ("", {})
+        start = time.perf_counter()
+        counts = np.cumsum(self.histogram(code, allowed=allowed))
+        if threshold is None:
+            wanted = min(int(at_least), int(counts[-1]))
+            threshold = int(np.searchsorted(counts, wanted)) + 1 if wanted else 0
+        threshold = int(threshold)
+        pool = int(counts[min(threshold, len(counts)) - 1]) if threshold else 0
+        middle = time.perf_counter()
+        rows, bits, distances, *columns = self._snapshot.ask(
+            f"SELECT row, {self._apart()} AS apart, "
+            f"L2Distance(feature, {{feature:Array(Float64)}}) AS distance, {ITEM} FROM {{table}} "
+            f"PREWHERE {self._apart()} < {{threshold:UInt32}} WHERE {{live}}{condition} "
+            "ORDER BY distance, row LIMIT {k:UInt64}",
+            width=8,
+            code=self._code(code),
+            feature=feature,
+            threshold=min(threshold, len(counts)),
+            k=int(k),
+            **parameters,
+        )
+        end = time.perf_counter()
+        return Found(
+            np.array(rows, np.int64),
+            _items(columns),
+            np.array(bits, np.int64),
+            np.array(distances, np.float64),
+            threshold,
+            pool,
+            middle - start,
+            end - middle,
+        )
+
+    def pairs_within(self, threshold):
+        """As for `retrieval.hamming.CodeIndex.pairs_within`; all codes are read here for it."""
+        rows, codes = self._snapshot.ask(
+            "SELECT row, code FROM {table} WHERE {live} ORDER BY row", width=2
+        )
+        rows = np.array(rows, np.int64)
+        codes = np.frombuffer(b"".join(codes), np.uint8).reshape(len(rows), self._code_bytes)
+        for first, second, bits in CodeIndex(codes).pairs_within(threshold):
+            yield rows[first], rows[second], bits
+
+    @property
+    def _code_bytes(self):
+        return -(-self._store.num_bits // 8)
+
+    def _apart(self):
+        return (
+            f"bitHammingDistance(code, toFixedString(unhex({{code:String}}), {self._code_bytes}))"
+        )
+
+    def _code(self, code):
+        code = np.asarray(code)
+        if code.dtype != np.uint8 or code.shape != (self._code_bytes,):
+            raise ShapeError(
+                f"A query's code is uint8 of shape ({self._code_bytes},).",
+                f"{code.dtype} of shape {code.shape}",
+            )
+        return code.tobytes().hex()
+
+    def _feature(self, feature):
+        feature = np.asarray(feature, np.float64)
+        if feature.shape != (self._store.feature_dim,):
+            raise ShapeError(
+                f"A query's feature has shape ({self._store.feature_dim},).", f"{feature.shape}"
+            )
+        if not np.isfinite(feature).all():
+            raise ArgumentError("A query's feature is finite.", "NaN or infinity")
+        return feature.tolist()
+
+
+class Writer:
+    """Writes to a table, with the face of `retrieval.store.Writer`.
+
+    Each method commits in batches, of which every one is there wholly or not at all.
+    """
+
+    def __init__(self, connection, store):
+        self._connection = connection
+        self._store = store
+        self._last = 0
+
+    def add(self, items, codes, features, local=None) -> int:
+        """As for `retrieval.store.Writer.add`; beyond 64 MB in several commits."""
+        if local is not None:
+            raise ArgumentError("ClickHouse keeps no local features.", "local features")
+        items, codes, features = list(items), np.asarray(codes), np.asarray(features)
+        self._refuse(items, codes, features)
+        step = max(1, min(BATCH_ROWS, BATCH_BYTES // (4 * self._store.feature_dim)))
+        for start in range(0, len(items), step):
+            part = slice(start, start + step)
+            held = self._held([item.id for item in items[part]])
+            self._insert(items[part], codes[part], features[part], held)
+        return len(items)
+
+    def update(self, items) -> int:
+        """As for `retrieval.store.Writer.update`; large ones in several commits."""
+        items = list(items)
+        step = max(1, BATCH_BYTES // (8 * self._store.feature_dim))
+        for start in range(0, len(items), step):
+            part = items[start : start + step]
+            snapshot = self._store.snapshot()
+            rows = snapshot.rows([item.id for item in part])
+            if rows.min() < 0:
+                unknown = part[int(np.argmin(rows))].id
+                raise ArgumentError("An image to update is in the index.", repr(unknown), "Add it.")
+            self.add(part, *snapshot.encoded(rows))
+        return len(items)
+
+    def remove(self, ids) -> list:
+        """As for `retrieval.store.Writer.remove`."""
+        ids = list(dict.fromkeys(ids))
+        found = []
+        for start in range(0, len(ids), BATCH_ROWS):
+            held = self._held(ids[start : start + BATCH_ROWS])
+            if held:
+                self._insert([], None, None, held)
+            there = {id for id, _ in held}
+            found += [id for id in ids[start : start + BATCH_ROWS] if id in there]
+        return found
+
+    def compact(self) -> CompactReport:
+        """Take dead rows away for good; open snapshots of them see errors, or fewer images."""
+        bytes_before = self._store.num_bytes()
+        before, parts_before = self._size()
+        dead = "SELECT kills FROM {table} WHERE kills > 0"
+        # First the dead, then what says that they are: between the two nothing comes back.
+        local, where = self._local_table()
+        self._connection.tell(
+            f"ALTER TABLE {local}{where} DELETE WHERE kills = 0 AND row IN ({dead})".replace(
+                "{table}", local
+            )
+        )
+        self._connection.tell(f"ALTER TABLE {local}{where} DELETE WHERE kills > 0")
+        self._connection.tell(f"OPTIMIZE TABLE {local}{where} FINAL")
+        after, parts_after = self._size()
+        return CompactReport(
+            before, after, parts_before, parts_after, bytes_before - self._store.num_bytes()
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        """Every method has committed."""
+
+    def _local_table(self):
+        """The table that holds the entries, and where else it is to be changed."""
+        place = self._connection.place
+        [engines] = self._connection.ask(
+            "SELECT engine_full FROM system.tables WHERE database = {database:String} "
+            "AND name = {name:String}",
+            database=place.database,
+            name=place.table,
+        )
+        found = re.match(rb"Distributed\('(\w+)'", engines[0])
+        if not found:
+            return self._connection.table, ""
+        return f"`{place.database}`.`{place.table}_local`", f" ON CLUSTER `{found[1].decode()}`"
+
+    def _size(self):
+        [[rows], [parts]] = self._connection.ask(
+            "SELECT sum(rows), count() FROM system.parts WHERE active "
+            "AND database = {database:String} AND table IN {names:Array(String)}",
+            database=self._connection.place.database,
+            names=[self._connection.place.table, f"{self._connection.place.table}_local"],
+        )
+        return int(rows), int(parts)
+
+    def _held(self, ids):
+        """(id, row) of all live rows of these ids, those that a second writer left included."""
+        snapshot = self._store.snapshot()
+        self._last = max(self._last, snapshot.last)
+        found, rows = snapshot.ask(
+            "SELECT id, row FROM {table} PREWHERE key IN (SELECT cityHash64(unhex("
+            "arrayJoin({ids:Array(String)})))) WHERE {live} AND id IN "
+            "(SELECT unhex(arrayJoin({ids:Array(String)})))",
+            width=2,
+            ids=_hex(ids),
+        )
+        return [(_text(id), int(row)) for id, row in zip(found, rows, strict=True)]
+
+    def _insert(self, items, codes, features, held):
+        """Commit new images and the end of the rows that they replace, in one part."""
+        num_new, num_all = len(items), len(items) + len(held)
+        # Out of the clock, so that two writers never give the same number.
+        first = max(self._last + 1, time.time_ns())
+        self._last = first + num_all - 1
+        zeros = bytes(-(-self._store.num_bits // 8))
+        gone = [Item(id) for id, _ in held]
+        everything = [*items, *gone]
+        columns = [
+            list(range(first, first + num_all)),
+            [0] * num_new + [row for _, row in held],
+            [_bytes(item.id) for item in everything],
+            [None if item.path is None else _bytes(item.path) for item in everything],
+            [None if item.label is None else _bytes(item.label) for item in everything],
+            [item.size for item in everything],
+            [item.mtime_ns for item in everything],
+            ([code.tobytes() for code in codes] if num_new else []) + [zeros] * len(held),
+            (features.tolist() if num_new else []) + [[]] * len(held),
+        ]
+        types = ["UInt64", "UInt64", "String", "Nullable(String)"]
+        types += ["LowCardinality(Nullable(String))", "Nullable(Int64)", "Nullable(Int64)"]
+        types += [f"FixedString({len(zeros)})", "Array(Float32)"]
+        self._connection.insert(
+            self._connection.table, COLUMNS, types, columns, f"{first}-{num_all}"
+        )
+
+    def _refuse(self, items, codes, features):
+        if len({item.id for item in items}) != len(items):
+            raise ArgumentError("An id occurs once in a call.", "an id that comes twice")
+        for name, array, wanted in (
+            ("codes", codes, (np.uint8, (len(items), -(-self._store.num_bits // 8)))),
+            ("features", features, (np.float32, (len(items), self._store.feature_dim))),
+        ):
+            if items and (array.dtype, array.shape) != wanted:
+                raise ShapeError(
+                    f"The {name} of {len(items)} items are {np.dtype(wanted[0])} of shape "
+                    f"{wanted[1]}.",
+                    f"{array.dtype} of shape {array.shape}",
+                    "Was the index built with another model?",
+                )
+        if not np.isfinite(features).all():
+            raise ArgumentError("A feature holds finite numbers.", "NaN or infinity")
+
+
+def _bytes(text):
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _text(content):
+    return content.decode("utf-8", "surrogatepass")
+
+
+def _hex(texts):
+    """Texts as bound parameters take them, whatever bytes they hold."""
+    return [_bytes(text).hex() for text in texts]
+
+
+def _int(value):
+    return None if value is None else int(value)
+
+
+def _items(columns):
+    return [
+        Item(
+            _text(id),
+            None if path is None else _text(path),
+            None if label is None else _text(label),
+            _int(size),
+            _int(mtime_ns),
+        )
+        for id, path, label, size, mtime_ns in zip(*columns, strict=True)
+    ]

@@ -1,0 +1,119 @@
+"""The seam between the engine and what holds an index: a *finder* finds in one snapshot.
+
+The engine knows the order of the stages and what an answer looks like; a finder knows how codes
+are compared and features ranked where they lie. `LocalFinder` searches arrays and memory maps;
+`retrieval.clickhouse` asks a database. Every finder has these attributes and methods, and all
+give the same answers (tests/test_contracts.py).
+"""
+
+import functools
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from retrieval.hamming import CodeIndex
+from retrieval.rerank import nearest_features
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a finder answers.
+
+    Attributes:
+        rows: int64 `(m,)`, ordered by (distance, row).
+        items: list of m `retrieval.store.Item`.
+        bits: int `(m,)`, bits apart.
+        distances: float64 `(m,)`.
+        threshold: int. Of the pool.
+        pool: int. Images in the pool.
+        coarse_seconds, fine_seconds: float.
+    """
+
+    rows: np.ndarray
+    items: list
+    bits: np.ndarray
+    distances: np.ndarray
+    threshold: int
+    pool: int
+    coarse_seconds: float
+    fine_seconds: float
+
+
+class LocalFinder:
+    """Finds in a snapshot of an index folder.
+
+    Args:
+        snapshot: a `retrieval.store.Snapshot`.
+        num_threads: int. Threads of the coarse and fine stages; answers do not depend on it.
+    """
+
+    def __init__(self, snapshot, num_threads):
+        self._snapshot = snapshot
+        self._num_threads = num_threads
+        self._codes = CodeIndex(snapshot.codes, live=snapshot.live, num_threads=num_threads)
+
+    @property
+    def labels(self):
+        """list of str, the labels that images have."""
+        return self._labels[1]
+
+    def allowed(self, labels, ids):
+        """What passes the filters, for the methods below; None where there are none.
+
+        Args:
+            labels: list of known labels, or None.
+            ids: list of str, or None; an unknown one stands for no image.
+        """
+        allowed = None
+        if labels is not None:
+            codes, names = self._labels
+            passes = np.zeros(len(names) + 1, bool)  # the last one is for -1, no label
+            passes[[names.index(name) for name in labels]] = True
+            allowed = passes[codes]
+        if ids is not None:
+            rows = self._snapshot.rows(ids)
+            among = np.zeros(self._snapshot.num_rows, bool)
+            among[rows[rows >= 0]] = True
+            allowed = among if allowed is None else allowed & among
+        return allowed
+
+    def histogram(self, code, *, allowed=None):
+        """int64 `(8 * code_bytes + 1,)`: how many images lie at each number of bits."""
+        return self._codes.histogram(code, allowed=allowed)
+
+    def find(self, code, feature, k, *, threshold=None, at_least=None, allowed=None):
+        """The `k` images of the pool whose features lie nearest.
+
+        Args:
+            code: uint8 `(code_bytes,)`.
+            feature: float32 `(feature_dim,)`.
+            k: int, 1 or more.
+            threshold, at_least: as for `retrieval.hamming.CodeIndex.pool`.
+            allowed: from `allowed`.
+
+        Returns:
+            A `Found`.
+        """
+        start = time.perf_counter()
+        rows, bits, threshold = self._codes.pool(
+            code, threshold=threshold, at_least=at_least, allowed=allowed
+        )
+        middle = time.perf_counter()
+        best, distances = nearest_features(
+            feature, rows, self._snapshot.feature_blocks, k, num_threads=self._num_threads
+        )
+        items = self._snapshot.verify_features(best)
+        end = time.perf_counter()
+        bits = bits[np.searchsorted(rows, best)]
+        return Found(
+            best, items, bits, distances, int(threshold), len(rows), middle - start, end - middle
+        )
+
+    def pairs_within(self, threshold):
+        """See `retrieval.hamming.CodeIndex.pairs_within`."""
+        return self._codes.pairs_within(threshold)
+
+    @functools.cached_property
+    def _labels(self):
+        return self._snapshot.labels()

@@ -1,0 +1,174 @@
+"""What only an index in ClickHouse has: URLs, statements, a server that fails, kills."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from hashnet import cli
+from hashnet.errors import ArgumentError, BackendError
+from retrieval import clickhouse
+from retrieval.store import Item
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "clickhouse://host/db",
+        "clickhouse:///db/table",
+        "clickhouse://host:1/a/b/c",
+        "clickhouse://host:99999/db/table",
+        "clickhouse://me:secret@host:1/db/ta`ble",
+        "clickhouse://host:1/db/table;drop",
+        "clickhouse://host:1/db/table?x=1",
+        "chdb://host/db/table",
+        "http://host/db/table",
+    ],
+)
+def test_other_urls_are_refused(url):
+    with pytest.raises(ArgumentError) as caught:
+        clickhouse.Place(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_is_down_is_named_without_its_password():
+    pytest.importorskip("clickhouse_connect", reason='pip install "hashnet[clickhouse]"')
+    with pytest.raises(BackendError, match="me@127.0.0.1:1/db/table") as caught:
+        clickhouse.Store.open("clickhouse://me:secret@127.0.0.1:1/db/table")
+    assert "secret" not in str(caught.value)
+
+
+def made(url):
+    return clickhouse.Store.create(
+        url,
+        num_bits=16,
+        feature_dim=2,
+        feature_dtype="float32",
+        fingerprint="0123456789",
+        encoder_files={},
+    )
+
+
+def batch(start, num):
+    items = [Item(f"i{n}") for n in range(start, start + num)]
+    return items, np.zeros((num, 2), np.uint8), np.ones((num, 2), np.float32)
+
+
+def test_every_statement_for_a_cluster_is_one_that_clickhouse_reads(chdb_folder):
+    client = clickhouse.Place(f"chdb://{chdb_folder}/a/b").client()
+    statements = clickhouse.ddl("clickhouse://h/photos/all", num_bits=48, cluster="main")
+    for statement in statements:
+        assert "CreateQuery" in client.query(f"EXPLAIN AST {statement}").result_rows[0][0]
+    text = "".join(statements)
+    assert "ReplicatedMergeTree" in text and "Distributed" in text and "cityHash64(id)" in text
+
+
+def test_the_command_prints_and_runs_them(chdb_folder, capsys):
+    url = f"chdb://{chdb_folder}/init/photos"
+    assert cli.main(["clickhouse", "init", url, "--bits", "16", "--execute"]) == 0
+    assert capsys.readouterr().out.count("CREATE ") == 3
+    store = made(url)  # in the tables that are there
+    assert store.snapshot().num_items == 0
+    assert cli.main(["clickhouse", "init", url, "--bits", "16", "--cluster", "a b"]) == 2
+
+
+def test_a_search_beyond_a_limit_raises_and_answers_nothing_in_part(chdb_folder, monkeypatch):
+    store = made(f"chdb://{chdb_folder}/faults/limits")
+    with store.writer() as writer:
+        writer.add(*batch(0, 50))
+    finder = store.snapshot().finder()
+    query = np.zeros(2, np.uint8), np.ones(2, np.float32), 5
+    assert finder.find(*query, threshold=1).pool == 50
+    monkeypatch.setitem(clickhouse.SETTINGS, "max_rows_to_read", 10)
+    with pytest.raises(BackendError, match="in part"):
+        finder.find(*query, threshold=1)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_insert_whose_answer_is_lost_comes_in_once(chdb_folder, monkeypatch, when):
+    store = made(f"chdb://{chdb_folder}/faults/retry_{when}")
+    client, calls = store._connection._client, []
+    insert = client.insert
+
+    def flaky(*arguments, **options):
+        calls.append(when)
+        if len(calls) > 1 or when == "after":
+            insert(*arguments, **options)
+        if len(calls) == 1:
+            raise ConnectionResetError("gone")
+
+    monkeypatch.setattr(client, "insert", flaky)
+    monkeypatch.setattr(clickhouse, "RETRY_SECONDS", 0.01)
+    with store.writer() as writer:
+        writer.add(*batch(0, 10))
+    snapshot = store.snapshot()
+    assert len(calls) == 2 and (snapshot.num_items, snapshot.num_rows) == (10, 10)
+
+
+def test_a_server_that_stays_away_ends_the_insert(chdb_folder, monkeypatch):
+    store = made(f"chdb://{chdb_folder}/faults/away")
+
+    def away(*_, **__):
+        raise ConnectionRefusedError("nobody")
+
+    monkeypatch.setattr(store._connection._client, "insert", away)
+    monkeypatch.setattr(clickhouse, "RETRY_SECONDS", 0.01)
+    with pytest.raises(BackendError, match="nobody"), store.writer() as writer:
+        writer.add(*batch(0, 10))
+    assert store.snapshot().num_items == 0
+
+
+LOADER = """
+import json, sys
+import numpy as np
+from retrieval import clickhouse
+from tests.test_clickhouse import batch, made
+url, total, step = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+store = clickhouse.Store.open(url) if clickhouse.Store.is_there(url) else made(url)
+with store.writer() as writer:
+    for round in range(2):  # the second replaces what the first has added
+        for start in range(0, total, step):
+            writer.add(*batch(start, step))
+            print("committed", flush=True)
+snapshot = store.snapshot()
+query = np.zeros(2, np.uint8), np.ones(2, np.float32), 10 * total
+found = snapshot.finder().find(*query, threshold=99)
+ids = [item.id for item in found.items]
+print(json.dumps([snapshot.num_items, found.pool, len(ids), len(set(ids))]))
+"""
+
+
+@pytest.mark.parametrize("commits", [1, 9])
+def test_killed_while_it_inserts_and_run_again_nothing_is_missing_or_twice(
+    tmp_path, commits, chdb_folder
+):
+    total, step = 1500, 250
+    url = f"chdb://{tmp_path}/kill/photos"
+    command = [sys.executable, "-c", LOADER, url, str(total), str(step)]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    for _ in range(commits):
+        assert first.stdout.readline() == "committed\n"
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert first.returncode == -signal.SIGKILL
+    second = subprocess.run(command, capture_output=True, text=True)
+    assert second.returncode == 0, second.stderr
+    assert json.loads(second.stdout.splitlines()[-1]) == [total] * 4
+
+
+def test_the_commands_take_a_url(chdb_folder, bundle_folder, photos, capsys, tmp_path):
+    url, query = f"chdb://{chdb_folder}/commands/photos", str(photos / "disc/0.png")
+    assert cli.main(["index", url, str(photos), "--bundle", str(bundle_folder)]) == 0
+    assert "24 added" in capsys.readouterr().out
+    assert cli.main(["search", url, query, "-k", "3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["hits"][0]["id"] == query
+    assert cli.main(["remove", url, query]) == 0
+    assert cli.main(["compact", url]) == 0
+    capsys.readouterr()
+    assert cli.main(["info", url, "--json"]) == 0
+    info = json.loads(capsys.readouterr().out)
+    assert (info["images"], info["rows"], info["folder"]) == (23, 23, url)
+    assert cli.main(["check", url]) == cli.main(["evaluate", url, str(photos)]) == 2
