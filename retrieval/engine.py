@@ -11,7 +11,8 @@ from collections.abc import Collection
 import numpy as np
 
 from hashnet import images
-from hashnet.errors import ArgumentError, ImageError, UnknownIdError, UnknownNameError
+from hashnet.errors import ArgumentError, RegionError, UnknownIdError, UnknownNameError
+from retrieval import feedback
 from retrieval.hamming import CodeIndex
 from retrieval.hits import Hit, SearchResult
 from retrieval.rerank import nearest_features
@@ -56,6 +57,9 @@ class Engine:
         pool: int | None = None,
         label: str | Collection[str] | None = None,
         ids: Collection[str] | None = None,
+        right: Collection[str] = (),
+        wrong: Collection[str] = (),
+        histogram: bool = False,
         region: tuple[int, int, int, int] | None = None,
     ) -> SearchResult:
         """Find the images most like one image.
@@ -71,6 +75,9 @@ class Engine:
             label: str, several, or None. Search only images with this label, or one of these.
             ids: collection of str, or None. Search only images of these ids; one that the index
                 does not know stands for no image.
+            right, wrong: collections of str. Ids of images that a person has marked; the query
+                moves towards the first and away from the others (see `retrieval.feedback`).
+            histogram: bool. Also count the images at each number of bits apart.
             region: (top, left, bottom, right) in pixels of the upright query, or None. Search
                 by this part of it.
 
@@ -81,15 +88,19 @@ class Engine:
             ImageError: the query cannot be read.
             ArgumentError: an argument is out of range, or both threshold and pool are given.
             UnknownNameError: no image has the label; the message lists those there are.
+            UnknownIdError: an image marked right or wrong is not in the index.
         """
         allowed = self._check(k, threshold, pool, label, ids)
+        marked = self._marked(right), self._marked(wrong)
         start = time.perf_counter()
         name = os.fsdecode(query) if isinstance(query, str | os.PathLike) else "image"
         if region is not None:
             query = _crop(query, region)
         code, feature = self.index.encoder.encode_one(query)
         encode = time.perf_counter() - start
-        return self._search(name, code, feature, encode, k, threshold, pool, allowed)
+        return self._search(
+            name, code, feature, encode, k, threshold, pool, allowed, marked, histogram
+        )
 
     def search_encoded(
         self,
@@ -102,13 +113,19 @@ class Engine:
         pool: int | None = None,
         label: str | Collection[str] | None = None,
         ids: Collection[str] | None = None,
+        right: Collection[str] = (),
+        wrong: Collection[str] = (),
+        histogram: bool = False,
     ) -> SearchResult:
         """Find by a code, uint8 `(code_bytes,)`, and a feature, float32 `(feature_dim,)`.
 
         For the other arguments, the answer and the errors, see `search`.
         """
         allowed = self._check(k, threshold, pool, label, ids)
-        return self._search(name, code, feature, None, k, threshold, pool, allowed)
+        marked = self._marked(right), self._marked(wrong)
+        return self._search(
+            name, code, feature, None, k, threshold, pool, allowed, marked, histogram
+        )
 
     def search_id(
         self,
@@ -119,6 +136,9 @@ class Engine:
         pool: int | None = None,
         label: str | Collection[str] | None = None,
         ids: Collection[str] | None = None,
+        right: Collection[str] = (),
+        wrong: Collection[str] = (),
+        histogram: bool = False,
     ) -> SearchResult:
         """Find the images most like one that the index holds; nothing is read or encoded again.
 
@@ -141,7 +161,10 @@ class Engine:
         allowed = self._check(k, threshold, pool, label, ids)
         row = self._row(id)
         code, feature = self.snapshot.codes[row], self._verified([row])[0][0]
-        return self._search(id, code, feature, None, k, threshold, pool, allowed, without=row)
+        marked = self._marked(right), self._marked(wrong)
+        return self._search(
+            id, code, feature, None, k, threshold, pool, allowed, marked, histogram, without=row
+        )
 
     def path(self, id: str) -> str | None:
         """Where the file of an image of the index lies, if that is known.
@@ -224,10 +247,37 @@ class Engine:
         items = self.snapshot.verify_features(rows)
         return self.snapshot.features(rows).astype(np.float32), items
 
-    def _search(self, name, code, feature, encode, k, threshold, pool, allowed, without=None):
+    def _marked(self, ids):
+        """Codes and features of the images that a person has marked."""
+        if isinstance(ids, str):
+            raise ArgumentError("ids are a collection of str.", repr(ids), "Give [id].")
+        rows = np.array([self._row(id) for id in ids], np.int64)
+        return self.snapshot.codes[rows], self._verified(rows)[0]
+
+    def _search(
+        self,
+        name,
+        code,
+        feature,
+        encode,
+        k,
+        threshold,
+        pool,
+        allowed,
+        marked,
+        histogram,
+        without=None,
+    ):
         if threshold is None and pool is None:
             pool = max(POOL, POOL_PER_HIT * k, int(POOL_SHARE * self.snapshot.num_items))
         start = time.perf_counter()
+        if any(len(codes) for codes, _ in marked):
+            num_bits = self.index.encoder.config.num_bits
+            code, feature = feedback.move(code, feature, *marked, num_bits=num_bits)
+        counts = None
+        if histogram:
+            counts = self._codes.histogram(code, allowed=allowed)
+            counts = tuple(counts[: self.index.encoder.config.num_bits + 1].tolist())
         rows, bits, threshold = self._codes.pool(
             code, threshold=threshold, at_least=pool, allowed=allowed
         )
@@ -248,7 +298,7 @@ class Engine:
             "fine": round((end - middle) * 1000, 3),
             "verify": None,
         }
-        return SearchResult(name, int(threshold), len(rows), milliseconds, tuple(hits))
+        return SearchResult(name, int(threshold), len(rows), milliseconds, tuple(hits), counts)
 
 
 def _hits(items, bits, distances):
@@ -262,7 +312,7 @@ def _crop(query, region):
     image = query if isinstance(query, np.ndarray) else images.read(query)
     top, left, bottom, right = region
     if not (0 <= top < bottom <= image.shape[0] and 0 <= left < right <= image.shape[1]):
-        raise ImageError(
+        raise RegionError(
             "A region lies inside the query and has an area.",
             f"(top, left, bottom, right) = {region} in {image.shape[0]} x {image.shape[1]} pixels",
         )
