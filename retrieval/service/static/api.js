@@ -42,6 +42,15 @@ const escaped = (id) => id.split("/").map(encodeURIComponent).join("/");
 export const thumbnail = (id) => `api/images/${escaped(id)}/thumbnail?size=256`;
 export const picture = (id) => `api/images/${escaped(id)}/picture`;
 
+/**
+ * [height, width] of an image's upright original, which its picture may be a reduction of; null
+ * where the service does not say.
+ */
+export async function originalSize(id) {
+  const { height, width } = await ask(`api/images/${escaped(id)}`).catch(() => ({}));
+  return height && width ? [height, width] : null;
+}
+
 export const info = () => ask("api/info");
 
 export const matches = (query, hit, signal) =>

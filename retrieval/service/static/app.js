@@ -27,7 +27,8 @@ const NOTHING = {
 
 let state = NOTHING;
 let info = { items: 0, bits: 0, labels: [], classes: [], local: null };
-let shown = null; // the query in the panel
+let shown = null; // the query in the panel, as JSON
+let answered = null; // the query whose hits are shown, as JSON
 let running = null; // the AbortController of the search under way
 let waiting = null; // the timer of one that is to be sent again
 const photos = new Map(); // Blobs of this visit, so that Back finds them; nothing is stored
@@ -156,9 +157,15 @@ function showWelcome(gone = false) {
   busy(false);
   $("welcome").hidden = false;
   $("gone").hidden = !gone;
-  $("empty").hidden = $("timings").hidden = true;
   $("results-title").textContent = "Search by photo";
   $("status").textContent = "";
+  clearHits();
+}
+
+function clearHits() {
+  answered = null;
+  $("empty").hidden = $("timings").hidden = true;
+  threshold.clear();
   hits.show([], state);
   showFeedback();
 }
@@ -197,7 +204,8 @@ async function showQuery() {
   }
   const source = query.kind === "photo" ? photos.get(query.name) : api.picture(query.name);
   const name = query.kind === "photo" ? source?.name ?? "" : query.name;
-  const readable = source ? await photo.show(source) : true;
+  const original = query.kind === "id" ? api.originalSize(query.name) : null;
+  const readable = source ? await photo.show(source, original) : true;
   if (shown !== JSON.stringify(query)) return;
   photo.box = state.region;
   $("query-name").textContent = readable ? name : `${name} (no preview)`;
@@ -210,6 +218,7 @@ async function showQuery() {
 
 function showAnswer(answer, asked) {
   const found = answer.hits.length;
+  answered = JSON.stringify(asked.query);
   threshold.answer(answer, asked.threshold);
   $("results-title").textContent = found ? `${count(found)} ${found === 1 ? "hit" : "hits"}` : "No hits";
   const parts = [`pool of ${images(answer.pool)}, fewer than ${bits(answer.threshold)} apart`];
@@ -265,6 +274,10 @@ function showError(error, tries) {
   $("retry").textContent = again ? "Try now" : "Try again";
   $("alert").hidden = false;
   $("status").textContent = "";
+  if (answered !== JSON.stringify(state.query)) {
+    $("results-title").textContent = "No answer";
+    clearHits(); // those of another query
+  }
   if (again) waiting = setTimeout(() => send({ tries: tries + 1 }), error.retryAfter * 1000);
 }
 
@@ -426,7 +439,7 @@ function choices(names) {
     return option;
   });
   $("classes").replaceChildren(...list);
-  $("class-name").placeholder = `such as ${names[Math.floor(names.length / 2)]}`;
+  $("class-name").placeholder = `${names[0]} …`;
   $("class-form").hidden = false;
   if (names.length > 2 * CLASSES_SHOWN) return;
   const chips = names.slice(0, CLASSES_SHOWN).map((name) => {
@@ -456,7 +469,8 @@ async function start() {
   }
   $("about").textContent = `${images(info.items)}, codes of ${bits(info.bits)}`;
   threshold.bits = info.bits;
-  if (info.classes.length) choices(info.classes);
+  const names = [...info.labels.map(({ name }) => name), ...info.classes];
+  if (names.length) choices([...new Set(names)]);
   $("labels").hidden = info.labels.length === 0;
   $("verify-row").hidden = info.local === null;
   const { scroll = 0, ...kept } = history.state ?? fromAddress();

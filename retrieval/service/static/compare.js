@@ -1,6 +1,6 @@
 // Query and hit side by side in a dialog, with the matched points drawn between the two.
 
-import { matches, picture } from "./api.js";
+import { matches, originalSize, picture } from "./api.js";
 import { scores } from "./hits.js";
 
 const GAP = 12; // pixels between the two photos
@@ -36,11 +36,12 @@ export class Compare {
     this.photos = query.image ? [query] : [];
     this.points = null;
     document.getElementById("lines-row").hidden = true;
-    document.getElementById("compare-title").textContent = hit.label ?? hit.id;
+    document.getElementById("compare-title").textContent = `Query and hit: ${hit.label ?? hit.id}`;
     document.getElementById("compare-numbers").textContent = [hit.id, ...scores(hit)].join(" · ");
     this.status.textContent = "Loading…";
     this.dialog.showModal();
     this.#draw();
+    const original = originalSize(hit.id);
     const image = new Image();
     image.src = picture(hit.id);
     try {
@@ -49,11 +50,12 @@ export class Compare {
       if (turn === this.turn) this.status.textContent = "The picture of this hit cannot be shown.";
       return;
     }
+    const size = (await original) ?? [image.naturalHeight, image.naturalWidth];
     if (turn !== this.turn) return;
-    this.photos.push({ image, size: [image.naturalHeight, image.naturalWidth] });
+    this.photos.push({ image, size });
     this.#draw();
     if (!local) {
-      this.status.textContent = "Matched points need an index made with --local.";
+      this.status.textContent = "Matched points need an index with local features.";
     } else if (query.id === null) {
       this.status.textContent =
         "Matched points are drawn where the query is an image of the index: search by a hit first.";
@@ -106,22 +108,32 @@ export class Compare {
     });
     ends[0].forEach(([x, y], number) => {
       const [u, v] = ends[1][number];
-      pen.strokeStyle = pen.fillStyle = `hsl(${(number * 137.5) % 360} 85% 60%)`;
+      // Dark under light, so that a line shows on any photo.
+      const colour = `hsl(${(number * 137.5) % 360} 90% 62%)`;
       if (this.lines.checked) {
-        pen.globalAlpha = 0.65;
-        pen.beginPath();
-        pen.moveTo(x, y);
-        pen.lineTo(u, v);
-        pen.stroke();
-        pen.globalAlpha = 1;
+        for (const [style, thick] of [
+          ["rgb(0 0 0 / 0.45)", 3.2],
+          [colour, 1.4],
+        ]) {
+          pen.strokeStyle = style;
+          pen.lineWidth = thick;
+          pen.beginPath();
+          pen.moveTo(x, y);
+          pen.lineTo(u, v);
+          pen.stroke();
+        }
       }
+      pen.fillStyle = colour;
       for (const [column, row] of [
         [x, y],
         [u, v],
       ]) {
         pen.beginPath();
-        pen.arc(column, row, 3, 0, 2 * Math.PI);
+        pen.arc(column, row, 3.5, 0, 2 * Math.PI);
         pen.fill();
+        pen.strokeStyle = "#000";
+        pen.lineWidth = 1;
+        pen.stroke();
       }
     });
   }

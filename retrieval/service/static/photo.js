@@ -26,8 +26,11 @@ export class Photo {
     this.box = null;
   }
 
-  /** Show a Blob, or the picture at an address; false where the browser cannot read it. */
-  async show(source) {
+  /**
+   * Show a Blob, or the picture at an address; false where the browser cannot read it.
+   * `original` is a promise of [height, width], or of null where what is shown has that size.
+   */
+  async show(source, original = null) {
     this.clear();
     const turn = this.turn;
     let image;
@@ -42,6 +45,7 @@ export class Photo {
         await image.decode();
         size = [image.naturalHeight, image.naturalWidth];
       }
+      size = (await original) ?? size;
     } catch {
       return turn !== this.turn; // one that was replaced meanwhile has not failed
     }

@@ -59,6 +59,13 @@ export class Threshold {
     this.#show();
   }
 
+  clear() {
+    this.histogram = [];
+    for (const bar of this.bars ?? []) bar.setAttribute("height", 0);
+    this.chart.setAttribute("aria-label", "No histogram yet");
+    this.#show();
+  }
+
   pool(threshold) {
     return this.histogram.slice(0, threshold).reduce((sum, number) => sum + number, 0);
   }
@@ -73,7 +80,7 @@ export class Threshold {
     const threshold = Number(this.slider.value);
     this.bars?.forEach((bar, place) => bar.classList.toggle("in", place < threshold));
     if (this.histogram.length === 0) {
-      this.text.textContent = "The histogram of bits apart comes with the first search.";
+      this.text.textContent = "The histogram of bits apart comes with an answer.";
       this.slider.setAttribute("aria-valuetext", `fewer than ${bits(threshold)} apart`);
       return;
     }
