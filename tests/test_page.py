@@ -406,6 +406,24 @@ def test_a_box_is_drawn_by_mouse_on_the_upright_photo(visit, shots):
 
 
 @slow
+def test_a_box_is_drawn_by_touch_and_does_not_scroll_the_page(visit):
+    page = visit("?id=disc/0.png", viewport={"width": 360, "height": 740}, has_touch=True)
+    page.locator("#stage").wait_for()
+    settled(page)
+    frame = page.locator("#overlay").bounding_box()
+    touch = page.context.new_cdp_session(page)
+    for kind, part in (("Start", 0.8), ("Move", 0.5), ("Move", 0.2), ("End", None)):
+        at = part and [
+            {"x": frame["x"] + part * frame["width"], "y": frame["y"] + part * frame["height"]}
+        ]
+        touch.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": at or []})
+    until(page, "location.search.includes('region')")
+    settled(page)
+    assert edges(page) == pytest.approx([16, 20, 64, 80], abs=2)
+    assert page.evaluate("scrollY") == 0
+
+
+@slow
 def test_a_box_is_given_by_keyboard_and_refused_when_it_is_none(visit):
     page = visit("?id=disc/0.png")
     page.locator("#stage").wait_for()

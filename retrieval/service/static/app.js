@@ -10,7 +10,7 @@ const $ = (id) => document.getElementById(id);
 
 const HITS = 60; // wanted by default
 const TRIES = 5; // a busy service is asked again this often before the reader is
-const CLASSES_SHOWN = 16; // on the welcome screen, where there are no more than twice as many
+const WORDS_SHOWN = 32; // on the welcome screen; a longer list is for typing into
 const LABELS_SHOWN = 300; // in the filter at one time; typing narrows them down
 
 // `query`: null, or {kind: "id" | "class" | "photo", name}; a photo's name is its key in `photos`.
@@ -432,7 +432,10 @@ addEventListener("scroll", () => {
   resting = setTimeout(() => history.replaceState({ ...state, scroll: scrollY }, ""), 200);
 });
 
-function choices(names) {
+/** Offer words to search by: the labels of the index, then the other classes of its network. */
+function offer(labels, classes) {
+  const names = [...new Set([...labels, ...classes])];
+  if (names.length === 0) return;
   const list = names.map((name) => {
     const option = document.createElement("option");
     option.value = name;
@@ -441,8 +444,9 @@ function choices(names) {
   $("classes").replaceChildren(...list);
   $("class-name").placeholder = `${names[0]} …`;
   $("class-form").hidden = false;
-  if (names.length > 2 * CLASSES_SHOWN) return;
-  const chips = names.slice(0, CLASSES_SHOWN).map((name) => {
+  const few = [names, labels, classes].find(({ length }) => length > 0 && length <= WORDS_SHOWN);
+  if (!few) return;
+  const chips = few.map((name) => {
     const item = document.createElement("li");
     const link = document.createElement("a");
     link.href = `?${new URLSearchParams({ class: name })}`;
@@ -469,8 +473,7 @@ async function start() {
   }
   $("about").textContent = `${images(info.items)}, codes of ${bits(info.bits)}`;
   threshold.bits = info.bits;
-  const names = [...info.labels.map(({ name }) => name), ...info.classes];
-  if (names.length) choices([...new Set(names)]);
+  offer(info.labels.map(({ name }) => name), info.classes);
   $("labels").hidden = info.labels.length === 0;
   $("verify-row").hidden = info.local === null;
   const { scroll = 0, ...kept } = history.state ?? fromAddress();
