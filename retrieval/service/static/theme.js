@@ -9,12 +9,11 @@
     // Storage may be switched off; the choice then lasts as long as the page.
   }
 
-  function current() {
-    return chosen === "light" || chosen === "dark" ? chosen : dark.matches ? "dark" : "light";
-  }
+  const chose = () => chosen === "light" || chosen === "dark";
+  const current = () => (chose() ? chosen : dark.matches ? "dark" : "light");
 
   function show() {
-    root.dataset.theme = current();
+    if (chose()) root.dataset.theme = chosen; // without one the style sheet follows the system
     const button = document.getElementById("theme");
     if (!button) return;
     const other = current() === "dark" ? "light" : "dark";
