@@ -13,8 +13,9 @@ import numpy as np
 
 from hashnet import codes
 
-# What the query itself, the right images and the wrong ones weigh.
-QUERY, RIGHT, WRONG = 1.0, 0.75, 0.25
+# What the query itself, the right images and the wrong ones weigh: of the weights that
+# tests/bench/feedback.py compares, those whose rounds raise mAP the most, by feature and by code.
+QUERY, RIGHT, WRONG = 1.0, 3.0, 1.0
 
 
 def move(
@@ -43,8 +44,8 @@ def move(
         >>> right = np.array([[0b11000000]] * 2, "uint8"), np.array([[0, 1]] * 2, "float32")
         >>> none = np.empty((0, 1), "uint8"), np.empty((0, 2), "float32")
         >>> moved = move(code, feature, right, none, num_bits=2)
-        >>> codes.unpack(moved[0], 2).tolist(), moved[1].round(1).tolist()
-        ([True, False], [0.8, 0.6])
+        >>> codes.unpack(moved[0], 2).tolist(), moved[1].round(1)
+        ([True, True], array([0.3, 0.9], dtype=float32))
     """
     moved = QUERY * feature
     bits = codes.unpack(code, num_bits)

@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
 from hashnet import __version__
@@ -45,6 +46,18 @@ MAX_LABELS = 100
 MAX_TEXT = 4096  # characters of an id or label
 THUMBNAIL, PICTURE = 256, 1600
 MAX_SIDE = 2048
+
+
+class _Any(StringConvertor):
+    """Any text in a path, newlines and slashes included: ids may hold them."""
+
+    regex = "(?s:.*)"
+
+    def to_string(self, value):
+        return value
+
+
+register_url_convertor("any", _Any())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,7 +320,7 @@ def create_app(folder, settings: Settings | None = None):
     def engine_options(view, options):
         options = {**options, "histogram": True}
         for name in ("right", "wrong"):
-            options[name] = [view.names.id(one) for one in options[name]]
+            options[name] = _ids(view, options[name])
         if not options.pop("verify"):
             return options
         _need_local(view)
@@ -358,7 +371,7 @@ def create_app(folder, settings: Settings | None = None):
         return Json({"total": total, "images": [_described(view, one, settings) for one in items]})
 
     @api.get(
-        "/api/images/{id:path}/thumbnail",
+        "/api/images/{id:any}/thumbnail",
         summary="A small picture of an image",
         response_class=Response,
         responses={**_SOME, 200: {"content": {"image/jpeg": {}}}},
@@ -369,7 +382,7 @@ def create_app(folder, settings: Settings | None = None):
         return await picture_of(id, size, remember=True)
 
     @api.get(
-        "/api/images/{id:path}/picture",
+        "/api/images/{id:any}/picture",
         summary="A picture of an image",
         response_class=Response,
         responses={**_SOME, 200: {"content": {"image/jpeg": {}}}},
@@ -424,14 +437,14 @@ def create_app(folder, settings: Settings | None = None):
         return Json(_described(view, _item(view, view.names.shown(id)), settings))
 
     @api.delete(
-        "/api/images/{id:path}", summary="Remove an image", responses=_CHANGE, dependencies=writer
+        "/api/images/{id:any}", summary="Remove an image", responses=_CHANGE, dependencies=writer
     )
     async def remove_image(id: _Id) -> dict:
         if not await desks["changes"].do(live.remove, live.view.names.id(id)):
             raise UnknownIdError("Only what is in the index can be removed.", repr(id))
         return {"removed": id}
 
-    @api.get("/api/images/{id:path}", summary="What is known of an image", responses=_SOME)
+    @api.get("/api/images/{id:any}", summary="What is known of an image", responses=_SOME)
     async def image_info(id: _Id) -> dict:
         view = live.view
         return Json(_described(view, _item(view, id), settings))
@@ -484,12 +497,18 @@ def _listed(view, offset, limit, label):
     return len(rows), view.engine.snapshot.items(rows[offset : offset + limit])
 
 
+def _ids(view, names):
+    """The ids that are shown so; what is unknown is named as it was given, without a folder."""
+    ids = [view.names.id(name) for name in names]
+    for name, row in zip(names, view.engine.snapshot.rows(ids) if ids else (), strict=True):
+        if row < 0:
+            raise UnknownIdError("The index holds no image of this id.", repr(name))
+    return ids
+
+
 def _item(view, name):
-    id = view.names.id(name)
-    [row] = view.engine.snapshot.rows([id])
-    if row < 0:
-        raise UnknownIdError("The index holds no image of this id.", repr(name))
-    return view.engine.snapshot.items([row])[0]
+    snapshot = view.engine.snapshot
+    return snapshot.items(snapshot.rows(_ids(view, [name])))[0]
 
 
 def _described(view, item, settings):

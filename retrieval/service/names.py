@@ -41,14 +41,16 @@ class Names:
         name = id.removeprefix(self._root)
         if name != id and (name in self._others or not name):
             name = id  # it must stay apart from another image of that very name
-        if _NO_TEXT.search(name):
-            return _ESCAPED + urllib.parse.quote(name.encode("utf-8", "surrogatepass"))
+        if _NO_TEXT.search(name) or name.startswith(_ESCAPED):
+            quoted = urllib.parse.quote(name.encode("utf-8", "surrogatepass"))
+            return _ESCAPED + quoted.replace("%", "=")  # a URL would have its own %
         return name
 
     def id(self, name: str) -> str:
         """The id that is shown so; any text gives one, which the index may not know."""
         if name.startswith(_ESCAPED):
-            content = urllib.parse.unquote_to_bytes(name.removeprefix(_ESCAPED))
+            quoted = name.removeprefix(_ESCAPED).replace("=", "%")
+            content = urllib.parse.unquote_to_bytes(quoted)
             with contextlib.suppress(UnicodeDecodeError):  # then nothing is shown so
                 name = content.decode("utf-8", "surrogatepass")
         if name in self._others or name.startswith(self._root) or not self._root:

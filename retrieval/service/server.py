@@ -8,7 +8,7 @@ import socket
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from hashnet.errors import HashnetError
+from hashnet.errors import ArgumentError, HashnetError
 from retrieval.service.app import Settings, create_app
 
 HEADER_BYTES = 32 * 2**10
@@ -69,8 +69,11 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that listens.
 
     Raises:
+        ArgumentError: there is no such port.
         HashnetError: the port is taken or not allowed, or there is no such host.
     """
+    if port > 65535:  # some systems would take the rest of it
+        raise ArgumentError("A port is a number from 0 to 65535.", f"port={port}")
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
