@@ -795,6 +795,19 @@ def test_a_taken_port_and_a_missing_index_fail_with_a_way_out(running, index, tm
     assert "hashnet index" in capsys.readouterr().err
 
 
+def test_answers_do_not_wait_for_an_acknowledgement(running):
+    """Two small packets an answer, the second held back for 40 ms, unless TCP_NODELAY is set."""
+    _, url = running
+    with httpx.Client(base_url=url) as client:
+        client.get("/healthz")
+        times = []
+        for _ in range(20):
+            start = time.perf_counter()
+            client.get("/healthz")
+            times.append(time.perf_counter() - start)
+    assert min(times) < 0.03
+
+
 def test_tokens(tmp_path, monkeypatch):
     monkeypatch.delenv("HASHNET_TOKEN", raising=False)
     assert server.token_from(None) is None
