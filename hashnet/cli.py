@@ -168,6 +168,14 @@ def parser():
         action="store_true",
         help="put first what local features show to be the same thing (index --local)",
     )
+    for name in ("right", "wrong"):
+        sub.add_argument(
+            f"--{name}",
+            action="append",
+            default=[],
+            metavar="ID",
+            help=f"a hit that was {name}; the query moves by it",
+        )
     _json_argument(sub)
     sub.add_argument(
         "--picture", metavar="PNG", help="also write a contact sheet, or the matches of --verify"
@@ -241,6 +249,25 @@ def parser():
     sub.add_argument("--bits", type=_positive, required=True, metavar="N", help="code length")
     sub.add_argument("--cluster", metavar="NAME", help="spread over this cluster, replicated")
     sub.add_argument("--execute", action="store_true", help="run them, not only print them")
+
+    sub = command("serve", _serve, "search in the browser, and over HTTP", "photos.index")
+    _index_argument(sub)
+    sub.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    sub.add_argument("--port", type=_whole, default=8000, help="0 for a free one (%(default)s)")
+    sub.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="answer to this host name too; localhost and numeric addresses are known",
+    )
+    sub.add_argument(
+        "--token-file",
+        metavar="F",
+        help="file with the token for changes; without it, $HASHNET_TOKEN, or none are allowed",
+    )
+    sub.add_argument("--show-paths", action="store_true", help="say in answers where files lie")
+    sub.add_argument("--workers", type=_positive, metavar="N", help="threads that search")
 
     sub = command("duplicates", _duplicates, "list pairs of near-identical images", "photos.index")
     _index_argument(sub)
@@ -464,6 +491,8 @@ def _search(arguments):
         "label": arguments.label,
         "ids": _listed_ids(arguments.ids),
         "verify": arguments.verify,
+        "right": arguments.right,
+        "wrong": arguments.wrong,
     }
     results, problems = [], []
     for query in arguments.queries:
@@ -603,6 +632,37 @@ def _clickhouse(arguments):
     if arguments.execute:
         clickhouse.execute(arguments.url, statements)
     print("".join(f"{statement};\n" for statement in statements), end="")
+    return DONE
+
+
+def _serve(arguments):
+    try:
+        from retrieval.service import server
+    except ImportError as error:
+        raise HashnetError(
+            "Serving needs packages that searching does not.",
+            f"no {error.name}",
+            "Install them with `pip install hashnet[serve]`.",
+        ) from error
+
+    workers = arguments.workers or len(os.sched_getaffinity(0))
+    settings = server.Settings(
+        token=server.token_from(arguments.token_file),
+        show_paths=arguments.show_paths,
+        hosts=(arguments.host, *arguments.allow_host),
+        workers=workers,
+    )
+
+    def ready(url):
+        print(f"serving {_printable(arguments.index)} at {url} (Ctrl-C stops)", flush=True)
+
+    server.serve(
+        arguments.index,
+        host=arguments.host,
+        port=arguments.port,
+        settings=settings,
+        ready=ready,
+    )
     return DONE
 
 

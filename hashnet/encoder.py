@@ -16,7 +16,7 @@ import numpy as np
 
 from hashnet import bundle as bundles
 from hashnet import codes, images, runtimes
-from hashnet.errors import ArgumentError, ImageError, ShapeError
+from hashnet.errors import ArgumentError, BundleError, ImageError, ShapeError
 
 # Larger batches leave the processor's caches, smaller ones pay for each call.
 BATCH = 8
@@ -227,6 +227,40 @@ class Encoder:
         )
         answers = [head.run([output], {"feature": block})[0] for block in blocks]
         return np.concatenate([np.empty((0, *head.outputs[output].shape), np.float32), *answers])
+
+    @functools.cached_property
+    def class_weights(self) -> np.ndarray:
+        """The weights of F8, float32: a column for each class.
+
+        The rows are the bits of the latent where `scores_from` is `"latent"`, and the numbers of
+        the feature where it is `"feature"`.
+
+        Raises:
+            BundleError: the network ends in something else.
+
+        Example:
+            >>> Encoder.open(bundle_folder).class_weights.shape
+            (32, 3)
+        """
+        import onnx
+        from onnx import numpy_helper
+
+        network = onnx.load_model_from_string(self.bundle.encoder_file.read_bytes())
+        matrices = {tensor.name: tensor for tensor in network.graph.initializer}
+        makers = {name: node for node in network.graph.node for name in node.output}
+        config = self.config
+        rows = config.num_bits if config.scores_from == "latent" else config.feature_dim
+        node = makers.get("scores")
+        while node is not None:  # softmax, then the bias, then the weights
+            for name in node.input:
+                if name in matrices:
+                    matrix = numpy_helper.to_array(matrices[name])
+                    if matrix.shape == (rows, len(config.classes)):
+                        return matrix.astype(np.float32)
+            node = next((makers[name] for name in node.input if name in makers), None)
+        raise BundleError(
+            "A network's scores come from a matrix of its classes.", str(self.bundle.encoder_file)
+        )
 
     def _encode_group(self, start, group):
         positions, pixels, problems = [], [], []

@@ -38,6 +38,10 @@ class ImageError(HashnetError):
     """A file is not an image that can be read whole and safely."""
 
 
+class RegionError(ImageError):
+    """A region does not lie inside its image."""
+
+
 class WeightsError(HashnetError):
     """Weights are missing, damaged, unsafe, or of another architecture."""
 

@@ -3,15 +3,16 @@
 Only this file knows it; everything that searches goes through here.
 """
 
-import dataclasses
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hashnet import images
-from hashnet.errors import ArgumentError, ImageError, UnknownIdError, UnknownNameError
+from hashnet.errors import ArgumentError, RegionError, UnknownIdError, UnknownNameError
+from retrieval import feedback
 from retrieval import verify as verification
 from retrieval.hits import Hit, SearchResult
 
@@ -23,6 +24,21 @@ POOL_SHARE = 0.01
 PAIRS_AT_ONCE = 4096
 # Hits that local features are asked about, from the nearest on.
 VERIFY_TOP = 100
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What a search is to give, checked; `local` gives the query's local features, if wanted."""
+
+    k: int
+    threshold: int | None
+    pool: int | None
+    allowed: object
+    marked: tuple
+    histogram: bool
+    verify_top: int
+    local: Callable | None = None
+    without: int | None = None
 
 
 class Engine:
@@ -55,6 +71,9 @@ class Engine:
         pool: int | None = None,
         label: str | Collection[str] | None = None,
         ids: Collection[str] | None = None,
+        right: Collection[str] = (),
+        wrong: Collection[str] = (),
+        histogram: bool = False,
         region: tuple[int, int, int, int] | None = None,
         verify: bool = False,
         verify_top: int = VERIFY_TOP,
@@ -72,6 +91,9 @@ class Engine:
             label: str, several, or None. Search only images with this label, or one of these.
             ids: collection of str, or None. Search only images of these ids; one that the index
                 does not know stands for no image.
+            right, wrong: collections of str. Ids of images that a person has marked; the query
+                moves towards the first and away from the others (see `retrieval.feedback`).
+            histogram: bool. Also count the images at each number of bits apart.
             region: (top, left, bottom, right) in pixels of the upright query, or None. Search
                 by this part of it.
             verify: bool. Compare local features of the query with those of the nearest
@@ -88,8 +110,11 @@ class Engine:
             StoreError: local features are asked for, and the index has none.
             ArgumentError: an argument is out of range, or both threshold and pool are given.
             UnknownNameError: no image has the label; the message lists those there are.
+            UnknownIdError: an image marked right or wrong is not in the index.
         """
-        allowed = self._check(k, threshold, pool, label, ids, verify_top)
+        wanted = self._wanted(
+            k, threshold, pool, label, ids, right, wrong, histogram, verify_top=verify_top
+        )
         extractor = self.index.extractor if verify else None
         start = time.perf_counter()
         name = os.fsdecode(query) if isinstance(query, str | os.PathLike) else "image"
@@ -99,10 +124,9 @@ class Engine:
             query = bytes(query.read())  # it is read twice
         code, feature = self.index.encoder.encode_one(query)
         encode = time.perf_counter() - start
-        local = (lambda: extractor.extract(_read(query))) if verify else None
-        wanted = max(k, verify_top) if verify else k
-        result = self._search(name, code, feature, encode, wanted, threshold, pool, allowed)
-        return self._verified_first(result, local, k, verify_top)
+        if verify:
+            wanted = replace(wanted, local=lambda: extractor.extract(_read(query)))
+        return self._search(name, code, feature, wanted, encode)
 
     def search_encoded(
         self,
@@ -115,13 +139,16 @@ class Engine:
         pool: int | None = None,
         label: str | Collection[str] | None = None,
         ids: Collection[str] | None = None,
+        right: Collection[str] = (),
+        wrong: Collection[str] = (),
+        histogram: bool = False,
     ) -> SearchResult:
         """Find by a code, uint8 `(code_bytes,)`, and a feature, float32 `(feature_dim,)`.
 
         For the other arguments, the answer and the errors, see `search`.
         """
-        allowed = self._check(k, threshold, pool, label, ids)
-        return self._search(name, code, feature, None, k, threshold, pool, allowed)
+        wanted = self._wanted(k, threshold, pool, label, ids, right, wrong, histogram)
+        return self._search(name, code, feature, wanted)
 
     def search_id(
         self,
@@ -132,6 +159,9 @@ class Engine:
         pool: int | None = None,
         label: str | Collection[str] | None = None,
         ids: Collection[str] | None = None,
+        right: Collection[str] = (),
+        wrong: Collection[str] = (),
+        histogram: bool = False,
         verify: bool = False,
         verify_top: int = VERIFY_TOP,
     ) -> SearchResult:
@@ -153,15 +183,15 @@ class Engine:
             >>> [hit.id for hit in Engine(Index.open(index_folder)).search_id("cat").hits]
             ['dog']
         """
-        allowed = self._check(k, threshold, pool, label, ids, verify_top)
-        row = self._row(id)
-        local = (lambda: self.snapshot.local_features([row])[0]) if verify else None
-        code, feature = self.snapshot.codes[row], self._verified([row])[0][0]
-        wanted = max(k, verify_top) if verify else k
-        result = self._search(
-            id, code, feature, None, wanted, threshold, pool, allowed, without=row
+        wanted = self._wanted(
+            k, threshold, pool, label, ids, right, wrong, histogram, verify_top=verify_top
         )
-        return self._verified_first(result, local, k, verify_top)
+        row = self._row(id)
+        wanted = replace(wanted, without=row)
+        if verify:
+            wanted = replace(wanted, local=lambda: self.snapshot.local_features([row])[0])
+        code, feature = self.snapshot.codes[row], self._verified([row])[0][0]
+        return self._search(id, code, feature, wanted)
 
     def match(
         self, query, id: str, *, region: tuple[int, int, int, int] | None = None
@@ -249,8 +279,10 @@ class Engine:
             )
         return row
 
-    def _check(self, k, threshold, pool, label, ids, verify_top=VERIFY_TOP):
-        """Refuse what no search can take; return the mask of allowed rows."""
+    def _wanted(
+        self, k, threshold, pool, label, ids, right, wrong, histogram, *, verify_top=VERIFY_TOP
+    ):
+        """Refuse what no search can take."""
         if not isinstance(verify_top, int | np.integer) or verify_top < 1:
             raise ArgumentError("verify_top is a whole number, 1 or more.", f"{verify_top=}")
         if not isinstance(k, int | np.integer) or k < 1:
@@ -259,7 +291,9 @@ class Engine:
             raise ArgumentError(
                 "A pool is set by a threshold or by its size.", f"{threshold=}, {pool=}"
             )
-        return self._allowed(label, ids)
+        allowed = self._allowed(label, ids)
+        marked = self._marked(right), self._marked(wrong)
+        return _Wanted(k, threshold, pool, allowed, marked, histogram, verify_top)
 
     def _allowed(self, label, ids):
         """What passes the filters, as the finder takes it."""
@@ -277,52 +311,65 @@ class Engine:
         items = self.snapshot.verify_features(rows)
         return self.snapshot.features(rows).astype(np.float32), items
 
-    def _search(self, name, code, feature, encode, k, threshold, pool, allowed, without=None):
-        if threshold is None and pool is None:
+    def _marked(self, ids):
+        """Codes and features of the images that a person has marked."""
+        if isinstance(ids, str):
+            raise ArgumentError("ids are a collection of str.", repr(ids), "Give [id].")
+        rows = np.array([self._row(id) for id in ids], np.int64)
+        return self.snapshot.codes[rows], self._verified(rows)[0]
+
+    def _search(self, name, code, feature, wanted, encode=None):
+        """Coarse, fine and, where the query's local features can be had, verification."""
+        k, pool = wanted.k, wanted.pool
+        if wanted.local:
+            k = max(k, wanted.verify_top)
+        if wanted.threshold is None and pool is None:
             pool = default_pool(k, self.snapshot.num_items)
+        num_bits = self.index.encoder.config.num_bits
+        if any(len(codes) for codes, _ in wanted.marked):
+            code, feature = feedback.move(code, feature, *wanted.marked, num_bits=num_bits)
+        counts = None
+        if wanted.histogram:
+            counts = self._finder.histogram(code, allowed=wanted.allowed)
+            counts = tuple(counts[: num_bits + 1].tolist())
         found = self._finder.find(
             code,
             feature,
-            k if without is None else k + 1,
-            threshold=threshold,
+            k if wanted.without is None else k + 1,
+            threshold=wanted.threshold,
             at_least=pool,
-            allowed=allowed,
+            allowed=wanted.allowed,
         )
         hits = _hits(found.items, found.bits, found.distances)
-        if without is not None:
-            hits = [hit for hit, row in zip(hits, found.rows, strict=True) if row != without][:k]
+        if wanted.without is not None:
+            both = zip(hits, found.rows, strict=True)
+            hits = [hit for hit, row in both if row != wanted.without][:k]
         milliseconds = {
             "encode": None if encode is None else round(encode * 1000, 3),
             "coarse": round(found.coarse_seconds * 1000, 3),
             "fine": round(found.fine_seconds * 1000, 3),
             "verify": None,
         }
-        return SearchResult(name, found.threshold, found.pool, milliseconds, tuple(hits))
+        if wanted.local:
+            start = time.perf_counter()
+            hits = self._verified_first(hits, wanted.local(), wanted.verify_top)[: wanted.k]
+            milliseconds["verify"] = round((time.perf_counter() - start) * 1000, 3)
+        return SearchResult(name, found.threshold, found.pool, milliseconds, tuple(hits), counts)
 
-    def _verified_first(self, result, local, k, top):
-        """`result` with what local features confirm first, and its `k` best hits.
-
-        `local` gives the query's local features, or is None where nothing is to be verified.
-        """
-        hits = result.hits
-        if local is None:
-            return result
-        start = time.perf_counter()
+    def _verified_first(self, hits, local, top):
+        """`hits`, of which those that the query's local features confirm come first."""
         rows = self.snapshot.rows([hit.id for hit in hits[:top]])
-        found = self._verify(local(), self.snapshot.local_features(rows))
+        found = self._verify(local, self.snapshot.local_features(rows))
         hits = [
             *(
-                dataclasses.replace(hit, inliers=one.inliers)
+                replace(hit, inliers=one.inliers)
                 for hit, one in zip(hits[:top], found, strict=True)
             ),
             *hits[top:],
         ]
         least = self._matching.min_inliers
         # Sorting is stable: hits are in the order of their distances.
-        hits.sort(key=lambda hit: -hit.inliers if (hit.inliers or 0) >= least else 0)
-        taken = round((time.perf_counter() - start) * 1000, 3)
-        milliseconds = {**result.milliseconds, "verify": taken}
-        return dataclasses.replace(result, milliseconds=milliseconds, hits=tuple(hits[:k]))
+        return sorted(hits, key=lambda hit: -hit.inliers if (hit.inliers or 0) >= least else 0)
 
     def _verify(self, features, candidates):
         return verification.verify_all(
@@ -362,7 +409,7 @@ def _crop(query, region):
     image = _read(query)
     top, left, bottom, right = region
     if not (0 <= top < bottom <= image.shape[0] and 0 <= left < right <= image.shape[1]):
-        raise ImageError(
+        raise RegionError(
             "A region lies inside the query and has an area.",
             f"(top, left, bottom, right) = {region} in {image.shape[0]} x {image.shape[1]} pixels",
         )

@@ -36,6 +36,8 @@ class SearchResult:
         milliseconds: dict of stage (`encode`, `coarse`, `fine`, `verify`) to float, None for a
             stage that did not run.
         hits: tuple of `Hit`, best first.
+        histogram: tuple of int or None. Where it was asked for: how many of the images that may
+            be found are 0, 1, ... `num_bits` bits apart from the query.
     """
 
     query: str
@@ -43,7 +45,11 @@ class SearchResult:
     pool: int
     milliseconds: dict
     hits: tuple
+    histogram: tuple | None = None
 
     def as_json(self):
         """dict that JSON can hold, as `hashnet search --json` prints it."""
-        return asdict(self)
+        fields = asdict(self)
+        if self.histogram is None:
+            del fields["histogram"]
+        return fields

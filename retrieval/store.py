@@ -1166,6 +1166,15 @@ class Store:
         """
         return _on_newest(self.folder, lambda catalogue: Snapshot(_View(self.folder, catalogue)))
 
+    def version(self) -> tuple:
+        """What changes with every commit, and with a new index in this one's place.
+
+        Raises:
+            StoreError: if the index is gone or damaged.
+        """
+        catalogue = _consult(self.folder, _load_catalogue)
+        return catalogue.created, catalogue.fingerprint, catalogue.generation, catalogue.commits
+
     def writer(self, *, wait_seconds: float = 0.0) -> "Writer":
         """The one writer of this index; a context manager.
 

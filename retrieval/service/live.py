@@ -1,0 +1,93 @@
+"""The engine of the newest version of the index, exchanged while others still search the last."""
+
+import logging
+import os
+import threading
+
+from hashnet.errors import HashnetError, ImageError
+from retrieval.engine import Engine
+from retrieval.index import Index
+from retrieval.service.names import Names
+from retrieval.store import Store
+from retrieval.words import Words
+
+_log = logging.getLogger(__name__)
+
+
+class View:
+    """One version of the index, and all that answers questions about it.
+
+    Attributes:
+        engine: `retrieval.engine.Engine`.
+        words: `retrieval.words.Words`.
+        names: `retrieval.service.names.Names`.
+        version: tuple, as `Store.version` gave it.
+    """
+
+    def __init__(self, index: Index, version: tuple, show_paths: bool):
+        self.version = version
+        self.engine = Engine(index)
+        self.words = Words(self.engine.snapshot, index.encoder)
+        self.names = Names(self.engine.snapshot.stats(), show_paths=show_paths)
+
+
+class Live:
+    """An index that is being served.
+
+    Args:
+        folder: str or path-like.
+        show_paths: bool. As for `Names`.
+
+    Attributes:
+        view: the `View` of the newest version. Take it once for each request.
+
+    Raises:
+        StoreError, FingerprintError: as `Index.open` does.
+    """
+
+    def __init__(self, folder, *, show_paths: bool):
+        self._folder, self._show_paths = os.path.abspath(folder), show_paths
+        self._reloading = threading.Lock()
+        index = Index.open(self._folder)
+        # Asked before the view is made: what is committed meanwhile is looked at once more.
+        self.view = View(index, index.store.version(), show_paths)
+
+    def refresh(self) -> bool:
+        """Take over what was committed since; returns whether there was something.
+
+        If it cannot be read, the last version goes on being served.
+        """
+        with self._reloading:
+            old = self.view
+            try:
+                version = old.engine.index.store.version()
+                if version == old.version:
+                    return False
+                store = Store.open(self._folder)
+                same = store.fingerprint == old.engine.index.store.fingerprint
+                # An encoder takes seconds to open, and is only another if its fingerprint is.
+                index = old.engine.index if same else Index.open(self._folder)
+                self.view = View(index, version, self._show_paths)
+            except (HashnetError, OSError) as error:
+                _log.warning("the index has changed and cannot be read: %s", error)
+                return False
+            return True
+
+    def add(self, id: str, content: bytes, label: str | None) -> None:
+        """Encode one picture and add it, or replace the one of this id.
+
+        Raises:
+            ImageError: it is no picture.
+            LockedError, StoreError: another process is writing, or the disk refuses.
+        """
+        index = self.view.engine.index
+        problems = index.add([id], [content], labels=[label]).problems
+        if problems:
+            raise ImageError(problems[0].reason)
+        self.refresh()
+
+    def remove(self, id: str) -> bool:
+        """Remove one image; returns whether it was there."""
+        removed = self.view.engine.index.remove([id])
+        self.refresh()
+        return bool(removed)

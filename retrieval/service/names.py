@@ -1,0 +1,58 @@
+"""Ids as the outside sees them.
+
+`hashnet index` takes a file's absolute path for its id. Where files lie is nobody's business, so
+the folder that all such ids share is left out of answers, and put back into questions. The other
+ids are shown as they are, but for those that no URL or JavaScript string can carry.
+"""
+
+import contextlib
+import os
+import re
+import urllib.parse
+
+_ESCAPED = "bytes:"
+_NO_TEXT = re.compile("[\ud800-\udfff]")
+
+
+class Names:
+    """The two-way map between ids and what is shown of them.
+
+    Args:
+        ids: iterable of str, all ids of the index.
+        show_paths: bool. Show ids as they are.
+
+    Example:
+        >>> names = Names(["/home/me/a.jpg", "/home/me/b/c.jpg", "x"], show_paths=False)
+        >>> names.shown("/home/me/b/c.jpg"), names.shown("x"), names.id("a.jpg")
+        ('b/c.jpg', 'x', '/home/me/a.jpg')
+    """
+
+    def __init__(self, ids, *, show_paths: bool):
+        self._root, self._others = "", frozenset()
+        if not show_paths:
+            ids = list(ids)
+            folders = {os.path.dirname(id) for id in ids if id.startswith("/") and "\0" not in id}
+            if folders:
+                self._root = os.path.join(os.path.commonpath(folders), "")
+            self._others = frozenset(id for id in ids if not id.startswith(self._root))
+
+    def shown(self, id: str) -> str:
+        """What is shown of an id."""
+        name = id.removeprefix(self._root)
+        if name != id and (name in self._others or not name):
+            name = id  # it must stay apart from another image of that very name
+        if _NO_TEXT.search(name) or name.startswith(_ESCAPED):
+            quoted = urllib.parse.quote(name.encode("utf-8", "surrogatepass"))
+            return _ESCAPED + quoted.replace("%", "=")  # a URL would have its own %
+        return name
+
+    def id(self, name: str) -> str:
+        """The id that is shown so; any text gives one, which the index may not know."""
+        if name.startswith(_ESCAPED):
+            quoted = name.removeprefix(_ESCAPED).replace("=", "%")
+            content = urllib.parse.unquote_to_bytes(quoted)
+            with contextlib.suppress(UnicodeDecodeError):  # then nothing is shown so
+                name = content.decode("utf-8", "surrogatepass")
+        if name in self._others or name.startswith(self._root) or not self._root:
+            return name
+        return self._root + name

@@ -1,0 +1,76 @@
+// What the page asks of the service. Addresses are relative, so it may live under any path.
+
+/** What went wrong, in words for the reader; `retryAfter` in seconds where the service names one. */
+export class ServiceError extends Error {
+  constructor(message, status = 0, retryAfter = null) {
+    super(message);
+    this.status = status;
+    this.retryAfter = retryAfter;
+  }
+}
+
+const MEANING = {
+  413: "The photo is larger than this service takes.",
+  429: "Too many searches at once.",
+  503: "The service is busy.",
+  504: "The search took too long.",
+};
+
+async function ask(address, options = {}) {
+  let response;
+  try {
+    response = await fetch(address, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ServiceError("The service does not answer. Is it still running?");
+  }
+  const answer = await response.json().catch(() => null);
+  if (response.ok && answer !== null) return answer;
+  const said = typeof answer?.error === "string" ? answer.error : "";
+  const means = MEANING[response.status] ?? (said ? "" : `The service answered ${response.status}.`);
+  const seconds = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
+  throw new ServiceError(
+    [means, said].filter(Boolean).join(" "),
+    response.status,
+    response.status === 503 || response.status === 429 ? (Number.isFinite(seconds) ? seconds : 2) : null,
+  );
+}
+
+// Ids are paths as often as not: each part is escaped, the slashes between them stay.
+const escaped = (id) => id.split("/").map(encodeURIComponent).join("/");
+
+export const thumbnail = (id) => `api/images/${escaped(id)}/thumbnail?size=256`;
+export const picture = (id) => `api/images/${escaped(id)}/picture`;
+
+/**
+ * [height, width] of an image's upright original, which its picture may be a reduction of; null
+ * where the service does not say.
+ */
+export async function originalSize(id) {
+  const { height, width } = await ask(`api/images/${escaped(id)}`).catch(() => ({}));
+  return height && width ? [height, width] : null;
+}
+
+export const info = () => ask("api/info");
+
+export const matches = (query, hit, signal) =>
+  ask(`api/matches?${new URLSearchParams({ query, hit })}`, { signal });
+
+/** Search by an id, by a class, or by a photo (a Blob); `state` holds the other settings. */
+export function search(state, photo, signal) {
+  const fields = [["k", state.k]];
+  if (state.threshold !== null) fields.push(["threshold", state.threshold]);
+  if (state.region) fields.push(["region", state.region.join(",")]);
+  if (state.verify) fields.push(["verify", "true"]);
+  for (const name of ["label", "right", "wrong"]) {
+    for (const value of state[name]) fields.push([name, value]);
+  }
+  if (state.query.kind !== "photo") {
+    const { kind, name } = state.query;
+    return ask(`api/search?${new URLSearchParams([[kind, name], ...fields])}`, { signal });
+  }
+  const form = new FormData();
+  for (const [name, value] of fields) form.append(name, value);
+  form.append("image", photo, "photo");
+  return ask("api/search", { method: "POST", body: form, signal });
+}

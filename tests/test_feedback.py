@@ -1,0 +1,95 @@
+"""Relevance feedback: the moved query, the slow way, and that it finds more of what is right."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hashnet import cli, codes
+from hashnet.errors import ArgumentError, UnknownIdError
+from retrieval import feedback
+from retrieval.engine import Engine
+from retrieval.index import Index
+
+
+@pytest.fixture(scope="module")
+def index(photos, bundle_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("feedback") / "photos.index"
+    index = Index.create(folder, bundle_folder)
+    index.update([photos], label_from_folder=True)
+    return folder
+
+
+def world(seed, num_right, num_wrong, num_bits=13, dim=5):
+    rng = np.random.default_rng(seed)
+
+    def some(n):
+        return codes.pack(rng.random((n, num_bits)) < 0.5), rng.normal(size=(n, dim)).astype("f4")
+
+    (code, feature), right, wrong = some(1), some(num_right), some(num_wrong)
+    return code[0], feature[0], right, wrong
+
+
+@pytest.mark.parametrize(("num_right", "num_wrong"), [(0, 0), (1, 0), (0, 1), (3, 4), (7, 1)])
+def test_it_moves_as_defined_one_number_at_a_time(num_right, num_wrong):
+    code, feature, right, wrong = world(num_right, num_right, num_wrong)
+    new_code, new_feature = feedback.move(code, feature, right, wrong, num_bits=13)
+    parts = [(right, feedback.RIGHT), (wrong, -feedback.WRONG)]
+    sums = [
+        feedback.QUERY * number
+        + sum(w * sum(f[at] for f in fs) / len(fs) for (_, fs), w in parts if len(fs))
+        for at, number in enumerate(feature)
+    ]
+    scale = np.linalg.norm(feature) / np.linalg.norm(sums)
+    np.testing.assert_allclose(new_feature, np.array(sums) * scale, rtol=1e-5)
+    assert new_feature.dtype == np.float32
+    for at in range(13):
+        bit = codes.unpack(code, 13)[at]
+        vote = feedback.QUERY * (1 if bit else -1)
+        for (cs, _), weight in parts:
+            if len(cs):
+                ones = [1 if one[at] else -1 for one in codes.unpack(cs, 13)]
+                vote += weight * sum(ones) / len(ones)
+        if abs(vote) > 1e-6:
+            assert codes.unpack(new_code, 13)[at] == (vote > 0)
+
+
+def test_what_cancels_out_leaves_the_query():
+    code, feature = np.array([0b10000000], "uint8"), np.array([1, 0], "f4")
+    against = np.array([[0b10000000]], "uint8"), np.array([[1, 0]], "f4")
+    none = np.empty((0, 1), "uint8"), np.empty((0, 2), "f4")
+    moved = feedback.move(code, feature, none, against, num_bits=1)
+    assert moved[0].tolist() == [0b10000000] and moved[1].tolist() == [1, 0]
+
+
+def test_marks_bring_more_of_what_is_right(index, photos):
+    engine = Engine(Index.open(index))
+
+    def found(**marks):
+        hits = engine.search(photos / "disc/0.png", k=6, **marks).hits
+        return sum(hit.label == "checks" for hit in hits)
+
+    right = [str(photos / f"checks/{number}.png") for number in range(3)]
+    wrong = [str(photos / f"disc/{number}.png") for number in range(3)]
+    assert found() == 0
+    assert found(right=right, wrong=wrong) == 6
+
+
+def test_unknown_and_odd_marks_are_refused(index, photos):
+    engine = Engine(Index.open(index))
+    query = str(photos / "disc/0.png")
+    with pytest.raises(UnknownIdError, match="nothing"):
+        engine.search(query, right=["nothing"])
+    with pytest.raises(ArgumentError, match="collection"):
+        engine.search(query, wrong=query)
+
+
+def test_the_command_line_takes_marks(index, photos, capsys):
+    query = str(photos / "disc/0.png")
+    marks = ["--right", str(photos / "checks/1.png"), "--wrong", str(photos / "disc/1.png")]
+    assert cli.main(["search", str(index), query, "--json", "-k", "3", *marks]) == cli.DONE
+    answer = json.loads(capsys.readouterr().out)
+    engine = Engine(Index.open(index, runtime="onnxruntime"))
+    wanted = engine.search(query, k=3, right=marks[1:2], wrong=marks[3:])
+    assert [hit["id"] for hit in answer["hits"]] == [hit.id for hit in wanted.hits]
+    assert "histogram" not in answer

@@ -1,0 +1,859 @@
+"""The service: what it answers, what it refuses, and that it keeps serving the others."""
+
+import concurrent.futures
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from hashnet import cli, images
+from hashnet.errors import HashnetError
+from retrieval.engine import Engine
+from retrieval.index import Index
+from tests import make_images
+
+pytest.importorskip("fastapi", reason="the service needs hashnet[serve]")
+
+from starlette.testclient import TestClient
+
+from retrieval.service import app as service
+from retrieval.service import limits, server
+from retrieval.service.desk import BusyError, Desk
+from retrieval.service.names import Names
+from retrieval.service.pictures import Pictures
+
+TOKEN = "0123456789abcdef0123456789abcdef"
+ODD = 'ü <img src=x onerror="boom()"> #1 100%?\n.png'
+
+
+@pytest.fixture(scope="module")
+def folder(photos, tmp_path_factory):
+    """The photos, one of an odd name, and one that says where it was taken."""
+    folder = shutil.copytree(photos, tmp_path_factory.mktemp("service") / "photos")
+    odd = folder / "odd"
+    odd.mkdir()
+    shutil.copy(photos / "disc/0.png", odd / ODD)
+    shutil.copy(photos / "ramp/0.png", os.fsencode(odd) + b"/\xff.png")
+    (odd / "gps.jpg").write_bytes(with_gps(make_images.photo(300, 400)))
+    return folder
+
+
+def with_gps(image):
+    data = Image.Exif()
+    data[0x010F] = "SECRETMAKER"
+    data.get_ifd(0x8825)[1] = "N"
+    data.get_ifd(0x8825)[29] = "2001:02:03"
+    return make_images.encoded(image, "JPEG", exif=data.tobytes(), quality=90)
+
+
+@pytest.fixture(scope="module")
+def index(folder, bundle_folder):
+    index = folder.parent / "photos.index"
+    arguments = ["index", index, folder, "--bundle", bundle_folder, "--label-from", "folder"]
+    assert cli.main([str(argument) for argument in arguments]) == cli.DONE
+    return index
+
+
+def client_of(index, **settings):
+    app = service.create_app(index, service.Settings(**settings))
+    return TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def client(index):
+    with client_of(index) as client:
+        yield client
+
+
+@pytest.fixture
+def writable(index, tmp_path):
+    copy = shutil.copytree(index, tmp_path / "copy.index")
+    with client_of(copy, token=TOKEN, refresh_seconds=0.05) as client:
+        client.folder = copy
+        yield client
+
+
+def bearer(token=TOKEN):
+    return {"authorization": f"Bearer {token}"}
+
+
+def upload(path_or_bytes, name="query.png"):
+    content = path_or_bytes if isinstance(path_or_bytes, bytes) else path_or_bytes.read_bytes()
+    return {"image": (name, content)}
+
+
+def refused(answer, status):
+    """The answer is a refusal of this status, in JSON, with no traces of the inside."""
+    assert answer.status_code == status, answer.text
+    message = answer.json()["error"]
+    assert set(answer.json()) == {"error"} and isinstance(message, str) and message
+    assert "Traceback" not in message and "/tmp" not in message
+    return message
+
+
+# --- What it answers --------------------------------------------------------------------------
+
+
+def test_an_upload_is_searched_as_the_engine_does(client, index, folder):
+    query = folder / "disc/1.png"
+    answer = client.post("/api/search", files=upload(query), data={"k": 7, "pool": 10}).json()
+    wanted = Engine(Index.open(index)).search(query, k=7, pool=10).as_json()
+    root = f"{folder}/"
+    for hit in wanted["hits"]:
+        hit["id"] = hit["id"].removeprefix(root)
+        del hit["path"]
+        hit["distance"] = pytest.approx(hit["distance"], abs=1e-5)
+    assert answer["hits"] == list(wanted["hits"])
+    assert (answer["threshold"], answer["pool"]) == (wanted["threshold"], wanted["pool"])
+    assert set(answer) == set(wanted) | {"histogram"}
+    assert set(answer["milliseconds"]) == set(wanted["milliseconds"])
+    assert answer["hits"][0]["id"] == "disc/1.png" and answer["hits"][0]["bits_apart"] == 0
+
+
+def test_the_histogram_counts_every_image_that_may_be_found(client, index, folder):
+    answer = client.get("/api/search", params={"id": "disc/0.png", "k": 100}).json()
+    assert len(answer["histogram"]) == 33 and sum(answer["histogram"]) == 27
+    apart = np.bincount([hit["bits_apart"] for hit in answer["hits"]], minlength=33)
+    apart[0] += 1  # the image itself
+    assert answer["histogram"] == apart.tolist()
+    some = client.get("/api/search", params={"id": "disc/0.png", "label": ["ramp", "disc"]})
+    assert sum(some.json()["histogram"]) == 12
+    small = client.get("/api/search", params={"id": "disc/0.png", "threshold": 3}).json()
+    assert small["pool"] == sum(small["histogram"][:3])
+
+
+def test_ids_regions_labels_and_words(client, folder):
+    by_id = client.get("/api/search", params={"id": "ramp/2.png", "k": 5}).json()
+    assert by_id["query"] == "ramp/2.png" and len(by_id["hits"]) == 5
+    assert "ramp/2.png" not in [hit["id"] for hit in by_id["hits"]]
+    region = {"id": "ramp/2.png", "region": "0,0,30,40"}
+    cut = client.get("/api/search", params=region).json()
+    posted = client.post(
+        "/api/search", files=upload(folder / "ramp/2.png"), data={"region": "0,0,30,40"}
+    )
+    assert cut["query"] == "ramp/2.png" and cut["hits"] == posted.json()["hits"]
+    labels = {"id": "ramp/2.png", "label": ["disc", "checks"]}
+    hits = client.get("/api/search", params=labels).json()["hits"]
+    assert {hit["label"] for hit in hits} == {"disc", "checks"}
+    for word in ("disc", "DISC"):
+        hits = client.get("/api/search", params={"class": word, "k": 6}).json()["hits"]
+        # One of the odd ones is a copy of a disc.
+        assert {hit["label"] for hit in hits} <= {"disc", "odd"} and len(hits) == 6
+    # "two" is a class that only the network knows.
+    assert client.get("/api/search", params={"class": "two"}).json()["hits"]
+
+
+def test_feedback_reaches_the_engine(client, index, folder):
+    marked = {"right": ["checks/1.png", "checks/2.png"], "wrong": ["disc/1.png"]}
+    answer = client.get("/api/search", params={"id": "disc/0.png", "k": 9, **marked}).json()
+    root = f"{folder}/"
+    paths = {name: [root + id for id in ids] for name, ids in marked.items()}
+    wanted = Engine(Index.open(index)).search_id(root + "disc/0.png", k=9, **paths)
+    assert [root + hit["id"] for hit in answer["hits"]] == [hit.id for hit in wanted.hits]
+    plain = client.get("/api/search", params={"id": "disc/0.png"}).json()
+    assert plain["hits"] != answer["hits"]
+    posted = client.post("/api/search", files=upload(folder / "disc/0.png"), data=marked).json()
+    assert posted["histogram"] == answer["histogram"]
+
+
+def test_info_health_list_and_metrics(client):
+    info = client.get("/api/info").json()
+    assert (info["items"], info["bits"], info["local"], info["writable"]) == (27, 32, None, False)
+    assert {"name": "disc", "count": 6} in info["labels"]
+    assert info["classes"] == ["one", "two", "three"]
+    assert client.get("/healthz").json() == {"status": "ok", "items": 27}
+    first = client.get("/api/images", params={"limit": 20}).json()
+    rest = client.get("/api/images", params={"limit": 20, "offset": 20}).json()
+    ids = [image["id"] for image in first["images"] + rest["images"]]
+    assert first["total"] == 27 and len(set(ids)) == 27
+    discs = client.get("/api/images", params={"label": "disc"}).json()
+    assert discs["total"] == 6 and {image["label"] for image in discs["images"]} == {"disc"}
+    text = client.get("/metrics").text
+    assert "hashnet_images 27.0" in text
+    assert 'hashnet_requests_total{endpoint="health",status="200"}' in text
+    assert "disc" not in text
+
+
+@pytest.mark.parametrize("name", [ODD, "gps.jpg", "bytes"])
+def test_any_id_round_trips(client, folder, name):
+    shown = [image["id"] for image in client.get("/api/images?label=odd").json()["images"]]
+    name = (
+        next(one for one in shown if one.startswith("bytes:")) if name == "bytes" else f"odd/{name}"
+    )
+    assert name in shown
+    quoted = urllib.parse.quote(name, safe="")
+    assert client.get(f"/api/images/{quoted}").json()["id"] == name
+    thumbnail = client.get(f"/api/images/{quoted}/thumbnail")
+    assert thumbnail.headers["content-type"] == "image/jpeg"
+    assert images.read(thumbnail.content).ndim == 3
+    answer = client.get("/api/search", params={"id": name, "right": name}).json()
+    assert answer["query"] == name
+    hits = client.post("/api/search", files=upload(folder / "disc/0.png"), data={"right": name})
+    assert hits.status_code == 200
+
+
+def test_paths_are_shown_only_if_asked_for(client, index, folder):
+    everything = [
+        client.get(path).text
+        for path in ("/api/info", "/api/images", "/api/search?class=disc", "/openapi.json")
+    ]
+    everything.append(client.get("/api/search?id=nothing").text)
+    everything.append(client.post("/api/search", files=upload(b"bad")).text)
+    assert not any(str(folder.parent) in text or "/tmp" in text for text in everything)
+    with client_of(index, show_paths=True) as open_client:
+        hit = open_client.get("/api/search?class=disc&k=1").json()["hits"][0]
+        assert hit["path"] == hit["id"] and hit["path"].startswith(str(folder))
+
+
+def test_names_are_a_two_way_map():
+    ids = ["/a/b/1.jpg", "/a/c/2.jpg", "b/1.jpg", "x", "/a/\udcff", "bytes:%zz", "/a/bytes:x", ""]
+    for show_paths in (True, False):
+        names = Names(ids, show_paths=show_paths)
+        shown = [names.shown(id) for id in ids]
+        assert len(set(shown)) == len(ids)
+        assert [names.id(name) for name in shown] == ids
+        assert all(name.encode() or True for name in shown)  # nothing that UTF-8 has no place for
+    assert "/a/" not in "".join(shown[1:2] + shown[2:])
+
+
+def test_answers_carry_what_keeps_a_browser_safe(client):
+    for path in ("/", "/api/info", "/nothing", "/static/nothing.js", "/api/search"):
+        headers = client.get(path).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert "access-control-allow-origin" not in headers
+
+
+def test_matches_need_local_features(client):
+    parameters = {"query": "disc/0.png", "hit": "disc/1.png"}
+    assert "local" in refused(client.get("/api/matches", params=parameters), 409)
+    assert "local" in refused(client.get("/api/search?id=disc/0.png&verify=true"), 409)
+
+
+# --- What it refuses --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parameters", "status"),
+    [
+        ({}, 422),
+        ({"id": "disc/0.png", "class": "disc"}, 422),
+        ({"id": "nothing"}, 404),
+        ({"class": "nothing"}, 404),
+        ({"id": "disc/0.png", "label": "nothing"}, 404),
+        ({"id": "disc/0.png", "right": "nothing"}, 404),
+        ({"id": "disc/0.png", "k": 0}, 422),
+        ({"id": "disc/0.png", "k": 10**9}, 422),
+        ({"id": "disc/0.png", "threshold": -1}, 422),
+        ({"id": "disc/0.png", "threshold": 1.5}, 422),
+        ({"id": "disc/0.png", "threshold": 3, "pool": 3}, 422),
+        ({"id": "disc/0.png", "region": "0,0,0,0"}, 422),
+        ({"id": "disc/0.png", "region": "0,0,999,9"}, 422),
+        ({"id": "disc/0.png", "region": "a"}, 422),
+        ({"class": "disc", "region": "0,0,9,9"}, 422),
+        ({"id": "disc/0.png", "right": ["x"] * 201}, 422),
+        ({"id": "x" * 5000}, 422),
+    ],
+)
+def test_parameters_out_of_range(client, parameters, status):
+    refused(client.get("/api/search", params=parameters), status)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no picture", make_images.jpeg_header(), make_images.png_bomb()],
+    ids=["empty", "text", "huge header", "bomb"],
+)
+def test_what_is_no_picture(client, content):
+    refused(client.post("/api/search", files=upload(content)), 415)
+
+
+def test_malformed_forms(client):
+    refused(client.post("/api/search", data={"k": 3}), 400)
+    refused(client.post("/api/search", data={"image": "a field without a file name"}), 400)
+    head = {"content-type": "multipart/form-data; boundary=x"}
+    refused(client.post("/api/search", content=b"--x\r\nnonsense", headers=head), 400)
+    refused(client.post("/api/search", content=b"{}", headers={"content-type": "text/json"}), 400)
+    fields = "".join(
+        f'--x\r\ncontent-disposition: form-data; name="f{n}"\r\n\r\nv\r\n' for n in range(10_000)
+    )
+    refused(client.post("/api/search", content=f"{fields}--x--".encode(), headers=head), 400)
+    two = [("image", ("a", b"a")), ("image", ("b", b"b"))]
+    refused(client.post("/api/search", files=two), 400)
+
+
+def test_other_hosts_and_pages_of_other_sites(index, client):
+    for host in ("evil.example", "127.0.0.1.evil.example", "", "localhost.evil:80", "[::1]evil"):
+        refused(client.get("/api/info", headers={"host": host}), 400)
+    for host in ("127.0.0.1:8000", "[::1]:8000", "localhost", "LOCALHOST:1"):
+        assert client.get("/api/info", headers={"host": host}).status_code == 200
+    origin = {"origin": "http://evil.example"}
+    refused(client.post("/api/search", files=upload(b""), headers=origin), 403)
+    refused(client.get("/api/info", headers={"origin": "null"}), 403)
+    assert client.get("/api/info", headers={"origin": "http://localhost"}).status_code == 200
+    with client_of(index, hosts=("photos.example",)) as named:
+        assert named.get("/api/info", headers={"host": "photos.example"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/images/..%2F..%2F..%2Fetc%2Fpasswd",
+        "/api/images/%2Fetc%2Fpasswd/thumbnail",
+        "/api/images/%2Fetc%2Fpasswd/picture",
+        "/api/images/%252e%252e%252fetc%252fpasswd",
+        "/api/images/disc%2F0.png%00",
+        "/api/images/%00/thumbnail",
+        "/api/images/" + "x" * 9000,
+        "/static/..%2Fapp.py",
+        "/static/%2e%2e/app.py",
+        "/static/%2Fetc%2Fpasswd",
+        "/static/..%5c..%5capp.py",
+        "/../../etc/passwd",
+        "/api/search?id=%2Fetc%2Fpasswd",
+        "/api/search?id=%00",
+    ],
+)
+def test_no_path_leads_out(client, path):
+    """Fault 34."""
+    answer = client.get(path)
+    assert answer.status_code in (400, 404, 422) and "root:" not in answer.text
+    assert "import" not in answer.text
+
+
+def test_ranges_cost_nothing(client):
+    """Fault 34: no more than one range, and that one is answered in whole."""
+    many = {"range": "bytes=" + ",".join(f"{n}-" for n in range(10_000))}
+    start = time.perf_counter()
+    refused(client.get("/", headers=many), 416)
+    refused(client.get("/static/app.js", headers=many), 416)
+    assert time.perf_counter() - start < 1
+    assert client.get("/", headers={"range": "bytes=0-1"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1/x.png", "http://169.254.169.254/", "http://[::1]/", "file:///etc/passwd"],
+)
+def test_nothing_is_fetched(client, url, monkeypatch):
+    """Fault 35: a URL is no query; as an id it is only an id."""
+    monkeypatch.setattr(socket, "create_connection", lambda *_: pytest.fail("it was fetched"))
+    refused(client.get("/api/search", params={"id": url}), 404)
+    refused(client.post("/api/search", data={"image": url}), 400)
+    refused(client.post("/api/search", data={"url": url}), 400)
+    quoted = urllib.parse.quote(url, safe="")
+    refused(client.get(f"/api/images/{quoted}/thumbnail"), 404)
+
+
+def test_uploads_leave_nothing_and_pictures_say_nothing(client, folder):
+    """Fault 36."""
+    before = {path for path in folder.parent.rglob("*")}
+    content = (folder / "odd/gps.jpg").read_bytes()
+    assert b"SECRETMAKER" in content
+    answer = client.post("/api/search", files=upload(content, "<img onerror=x>.jpg"))
+    assert answer.json()["query"] == "image" and "onerror=x" not in answer.text
+    assert {path for path in folder.parent.rglob("*")} == before
+    for kind in ("thumbnail", "picture"):
+        picture = client.get(f"/api/images/odd%2Fgps.jpg/{kind}")
+        assert picture.status_code == 200
+        assert b"SECRETMAKER" not in picture.content and b"Exif" not in picture.content
+        assert not Image.open(io.BytesIO(picture.content)).getexif()
+
+
+def test_sizes_of_pictures(client):
+    def size(path):
+        return Image.open(io.BytesIO(client.get(path).content)).size
+
+    assert size("/api/images/odd%2Fgps.jpg/thumbnail?size=100") == (100, 75)
+    assert size("/api/images/odd%2Fgps.jpg/picture") == (400, 300)
+    refused(client.get("/api/images/odd%2Fgps.jpg/thumbnail?size=99999"), 422)
+    refused(client.get("/api/images/nothing/thumbnail"), 404)
+
+
+def test_pictures_are_remembered_within_bounds(folder):
+    pictures = Pictures(20_000)
+    paths = [str(path) for path in sorted(folder.glob("checks/*.png"))]
+    first = pictures.jpeg(paths[0], 64, remember=True)
+    for path in paths * 3:
+        pictures.jpeg(path, 64, remember=True)
+        assert pictures._held == sum(map(len, pictures._known.values())) <= 20_000
+    assert pictures.jpeg(paths[0], 64, remember=True) == first
+
+
+# --- Changes ----------------------------------------------------------------------------------
+
+
+def test_changes_need_the_token(client, writable, folder):
+    one = {"files": upload(folder / "disc/0.png"), "data": {"id": "new"}}
+    refused(client.post("/api/images", **one), 403)
+    refused(client.delete("/api/images/disc%2F0.png"), 403)
+    for headers in ({}, bearer("wrong"), bearer(""), {"authorization": TOKEN}, bearer(TOKEN[:-1])):
+        refused(writable.post("/api/images", headers=headers, **one), 401)
+        refused(writable.delete("/api/images/disc%2F0.png", headers=headers), 401)
+    assert writable.get("/healthz").json()["items"] == 27
+
+
+def test_add_and_remove(writable, folder):
+    data = {"id": "new/ü 1", "label": "fresh"}
+    added = writable.post(
+        "/api/images", files=upload(folder / "disc/0.png"), data=data, headers=bearer()
+    )
+    assert added.json() == {"id": "new/ü 1", "label": "fresh", "bytes": None}
+    assert writable.get("/healthz").json()["items"] == 28
+    assert {"name": "fresh", "count": 1} in writable.get("/api/info").json()["labels"]
+    hits = writable.get("/api/search", params={"id": "disc/0.png", "k": 2}).json()["hits"]
+    assert "new/ü 1" in [hit["id"] for hit in hits]
+    # Its bytes were not kept.
+    refused(writable.get("/api/images/new%2F%C3%BC%201/thumbnail"), 404)
+    gone = writable.delete("/api/images/new%2F%C3%BC%201", headers=bearer())
+    assert gone.json() == {"removed": "new/ü 1"}
+    refused(writable.delete("/api/images/new%2F%C3%BC%201", headers=bearer()), 404)
+    bad = writable.post("/api/images", files=upload(b"bad"), data=data, headers=bearer())
+    refused(bad, 415)
+    assert writable.get("/healthz").json()["items"] == 27
+    assert writable.get("/api/images/disc%2F0.png/thumbnail").status_code == 200
+
+
+def test_a_writer_elsewhere_is_waited_for_by_the_client(writable, folder):
+    """Faults 27 and 28: who writes gets 503, who searches is served; a stale lock is none."""
+    one = {"files": upload(folder / "disc/0.png"), "data": {"id": "new"}, "headers": bearer()}
+    with Index.open(writable.folder).store.writer():
+        answer = writable.post("/api/images", **one)
+        refused(answer, 503)
+        assert answer.headers["retry-after"] == "1"
+        assert writable.get("/api/search?id=disc/0.png").status_code == 200
+    (writable.folder / "lock").write_text("process 999999 on elsewhere")
+    assert writable.post("/api/images", **one).status_code == 200
+
+
+def wait_for(condition, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def test_what_others_commit_is_served_without_downtime(writable, folder):
+    """Fault 30: an index that is being built is searched meanwhile."""
+    answers = []
+    stop = threading.Event()
+
+    def ask():
+        while not stop.is_set():
+            answers.append(writable.get("/api/search?id=disc/0.png").status_code)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    index = Index.open(writable.folder)
+    try:
+        for number in range(5):
+            index.add([f"more {number}"], [folder / "ramp/0.png"], labels=["more"])
+        wait_for(lambda: writable.get("/healthz").json()["items"] == 32)
+    finally:
+        stop.set()
+        asking.join()
+    assert set(answers) == {200}
+    index.store.writer().__enter__().compact()
+    assert writable.get("/api/search?id=disc/0.png").status_code == 200
+
+
+def test_an_index_that_cannot_be_read_any_more_leaves_the_last_version(writable, caplog):
+    """Faults 29 and 31: of a newer format, or with another model inside; the old one serves on."""
+    catalogue = writable.folder / "catalogue.sqlite"
+    whole = catalogue.read_bytes()
+    catalogue.write_bytes(whole[:100] + bytes(len(whole) - 100))
+    wait_for(lambda: "cannot be read" in caplog.text)
+    assert writable.get("/api/search?id=disc/0.png").status_code == 200
+    assert writable.get("/healthz").json()["items"] == 27
+    catalogue.write_bytes(whole)
+    with contextlib.closing(sqlite3.connect(catalogue)) as connection, connection:
+        connection.execute("PRAGMA user_version = 99")
+    caplog.clear()
+    wait_for(lambda: "Upgrade" in caplog.text)
+    assert writable.get("/api/search?id=disc/0.png").status_code == 200
+
+
+def test_a_damaged_feature_is_an_error_and_not_another_answer(index, tmp_path):
+    copy = shutil.copytree(index, tmp_path / "copy.index")
+    [features] = (copy / "segments").glob("*.features")
+    data = bytearray(features.read_bytes())
+    data[100] ^= 1
+    features.write_bytes(data)
+    with client_of(copy) as client:
+        answers = [
+            client.get("/api/search", params={"class": word, "k": 27}) for word in ("disc", "ramp")
+        ]
+        assert {answer.status_code for answer in answers} == {503}
+        assert all(str(tmp_path) not in answer.text for answer in answers)
+        assert client.get("/healthz").status_code == 200
+
+
+def test_an_index_of_a_newer_format_or_with_a_broken_model_is_not_served(index, tmp_path):
+    """Faults 29 and 31."""
+    copy = shutil.copytree(index, tmp_path / "newer.index")
+    with contextlib.closing(sqlite3.connect(copy / "catalogue.sqlite")) as connection, connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(HashnetError, match="Upgrade"):
+        service.create_app(copy)
+    copy = shutil.copytree(index, tmp_path / "broken.index")
+    model = copy / "encoder/encoder.onnx"
+    model.write_bytes(model.read_bytes()[:-1] + b"x")
+    with pytest.raises(HashnetError):
+        service.create_app(copy)
+
+
+# --- Under pressure ---------------------------------------------------------------------------
+
+
+def test_a_full_desk_sends_away_and_an_abandoned_task_keeps_its_place():
+    import asyncio
+
+    release = threading.Event()
+
+    async def main():
+        desk = Desk("test", workers=1, places=2, seconds=0.2)
+        tasks = [asyncio.create_task(desk.do(release.wait)) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        with pytest.raises(BusyError, match="busy"):
+            await desk.do(int)
+        for task in tasks:
+            with pytest.raises(BusyError, match="within"):
+                await task
+        assert desk.taken == 1  # the one that runs still does; the one that waited is gone
+        release.set()
+        while desk.taken:
+            await asyncio.sleep(0.01)
+        assert await desk.do(int, "7") == 7
+        desk.close()
+        with pytest.raises(BusyError, match="stopping"):
+            await desk.do(int)
+
+    asyncio.run(main())
+
+
+def test_a_busy_service_says_when_to_come_back(index, folder, monkeypatch):
+    release = threading.Event()
+    search = Engine.search
+
+    def slow(self, *args, **options):
+        release.wait(20)
+        return search(self, *args, **options)
+
+    monkeypatch.setattr(Engine, "search", slow)
+    with client_of(index, workers=1, places=3) as client:
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            asked = [
+                pool.submit(client.post, "/api/search", files=upload(folder / "disc/0.png"))
+                for _ in range(8)
+            ]
+            concurrent.futures.wait(asked, timeout=1)
+            sent_away = [one.result() for one in asked if one.done()]
+            assert len(sent_away) == 5
+            for answer in sent_away:
+                refused(answer, 503)
+                assert answer.headers["retry-after"] == "1"
+            assert client.get("/healthz").status_code == 200
+            assert client.get("/api/images/disc%2F0.png/thumbnail").status_code == 200
+            release.set()
+            assert sorted(one.result().status_code for one in asked) == [200] * 3 + [503] * 5
+
+
+def test_bodies_together_are_bounded(index, folder):
+    with client_of(index, body_bytes=10_000, bodies_bytes=5_000) as client:
+        refused(client.post("/api/search", files=upload(bytes(8_000))), 503)
+        refused(client.post("/api/search", files=upload(bytes(20_000))), 413)
+        answer = client.post("/api/search", files=upload(b"small"))
+        refused(answer, 415)  # what the others held was given back
+
+
+def test_every_answer_agrees_with_the_openapi_document(index):
+    """Requests made up from the service's own description: no crash, no answer out of it."""
+    schemathesis = pytest.importorskip("schemathesis")
+    import hypothesis
+
+    app = service.create_app(index, service.Settings(token=TOKEN))
+    with TestClient(app, base_url="http://localhost") as client:
+        document = client.get("/openapi.json").json()
+        schema = schemathesis.openapi.from_dict(document)
+        for result in schema.get_all_operations():
+            operation = result.ok()
+
+            @hypothesis.given(case=operation.as_strategy())
+            @hypothesis.settings(
+                max_examples=15,
+                deadline=None,
+                derandomize=True,
+                database=None,
+                suppress_health_check=list(hypothesis.HealthCheck),
+            )
+            def ask(case):
+                sent = case.as_transport_kwargs(base_url="http://localhost")
+                sent.pop("cookies", None)
+                headers = {
+                    name: value
+                    for name, value in (sent.pop("headers", None) or {}).items()
+                    if name.lower() not in ("host", "origin")
+                }
+                answer = client.request(**sent, headers=headers)
+                assert answer.status_code < 500, answer.text
+                documented = case.operation.definition.raw["responses"]
+                assert str(answer.status_code) in documented, (answer.status_code, answer.text)
+                if answer.status_code >= 400:
+                    assert set(answer.json()) == {"error"}
+
+            ask()
+
+
+# --- The process ------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def process(index, *arguments, **environment):
+    """`hashnet serve` as a process: gives it and its URL."""
+    code = "import sys; from hashnet import cli; sys.exit(cli.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "serve", str(index), "--port", "0", *arguments]
+    child = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    try:
+        line = child.stdout.readline()
+        assert " at http" in line, child.stderr.read()
+        yield child, re.search(r"http://\S+?(?=/ )", line)[0]
+    finally:
+        child.kill()
+        child.wait()
+
+
+@pytest.fixture(scope="module")
+def running(index):
+    with process(index) as (child, url):
+        yield child, url
+
+
+def memory(child):
+    """Peak resident memory of a process, bytes."""
+    with open(f"/proc/{child.pid}/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024
+
+
+def test_bodies_over_the_limit(running, folder):
+    """Fault 33: with and without Content-Length; others are served, memory stays."""
+    child, url = running
+    limit = service.Settings().body_bytes
+    before = memory(child)
+
+    def endless():
+        yield b'--x\r\ncontent-disposition: form-data; name="image"; filename="a"\r\n\r\n'
+        for _ in range(limit // 2**20 + 8):
+            yield bytes(2**20)
+
+    head = {"content-type": "multipart/form-data; boundary=x"}
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(
+            httpx.post, url + "/api/search", content=endless(), headers=head, timeout=30
+        )
+        assert httpx.get(url + "/healthz").elapsed.total_seconds() < 2
+        refused(slow.result(), 413)
+    refused(httpx.post(url + "/api/search", content=bytes(limit + 1), headers=head), 413)
+    address = urllib.parse.urlsplit(url)
+    with socket.create_connection((address.hostname, address.port), 5) as connection:
+        connection.sendall(
+            b"POST /api/search HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99999999999\r\n"
+            b"expect: 100-continue\r\n\r\n"
+        )
+        assert connection.recv(100).startswith(b"HTTP/1.1 413")
+    assert memory(child) - before < 4 * limit
+
+
+def test_a_hundred_slow_clients_keep_nobody_waiting(running, folder):
+    """Fault 33: a byte a second, in the head or in the body."""
+    _, url = running
+    address = urllib.parse.urlsplit(url)
+    head = b"POST /api/search HTTP/1.1\r\nhost: localhost\r\ncontent-type: multipart/form-data; "
+    body = head + b"boundary=x\r\ncontent-length: 1000\r\n\r\n-"
+    with contextlib.ExitStack() as stack:
+        slow = [
+            stack.enter_context(socket.create_connection((address.hostname, address.port), 15))
+            for _ in range(100)
+        ]
+        for number, connection in enumerate(slow):
+            connection.sendall(body if number % 2 else head)
+        start = time.monotonic()
+        for _ in range(5):
+            answer = httpx.post(
+                url + "/api/search", files=upload(folder / "disc/0.png"), timeout=10
+            )
+            assert answer.status_code == 200
+        assert time.monotonic() - start < 8
+        while time.monotonic() - start < server.HEADER_SECONDS + 1:
+            for connection in slow[::2]:
+                with contextlib.suppress(OSError):
+                    connection.sendall(b"x")
+            time.sleep(0.5)
+        assert slow[0].recv(100).startswith(b"HTTP/1.1 408")
+
+
+def test_a_head_that_is_too_long_is_refused(running):
+    """Fault 34."""
+    _, url = running
+    many = "bytes=" + ",".join(f"{n}-{n}" for n in range(10_000))
+    start = time.perf_counter()
+    assert httpx.get(url, headers={"range": many}).status_code in (400, 416)
+    assert time.perf_counter() - start < 1
+    assert httpx.get(url + "/healthz").status_code == 200
+
+
+def test_a_body_that_comes_too_slowly(index):
+    with client_of(index, body_seconds=0.3) as client:
+        head = {"content-type": "multipart/form-data; boundary=x"}
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "path": "/api/search",
+            "raw_path": b"/api/search",
+            "query_string": b"",
+            "root_path": "",
+            "scheme": "http",
+            "headers": [
+                (b"host", b"localhost"),
+                *((k.encode(), v.encode()) for k, v in head.items()),
+            ],
+        }
+        import asyncio
+
+        sent = []
+
+        async def receive():
+            await asyncio.sleep(0.1)
+            return {"type": "http.request", "body": b"-", "more_body": True}
+
+        async def send(message):
+            sent.append(message)
+
+        client.portal.call(client.app, scope, receive, send)
+        assert sent[0]["status"] == 408 and b"0.3 s" in sent[1]["body"]
+
+
+def test_a_stop_finishes_what_is_being_answered(index, folder):
+    with process(index) as (child, url):
+        httpx.post(url + "/api/search", files=upload(folder / "disc/0.png"), timeout=30)
+        address = urllib.parse.urlsplit(url)
+        content = (folder / "disc/0.png").read_bytes()
+        body = (
+            b'--x\r\ncontent-disposition: form-data; name="image"; filename="a"\r\n\r\n'
+            + content
+            + b"\r\n--x--\r\n"
+        )
+        with socket.create_connection((address.hostname, address.port), 20) as connection:
+            connection.sendall(
+                b"POST /api/search HTTP/1.1\r\nhost: localhost\r\n"
+                b"content-type: multipart/form-data; boundary=x\r\n"
+                b"content-length: %d\r\n\r\n" % len(body) + body[:100]
+            )
+            time.sleep(0.3)
+            child.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            connection.sendall(body[100:])
+            answer = b""
+            while chunk := connection.recv(2**16):
+                answer += chunk
+        assert answer.startswith(b"HTTP/1.1 200") and b'"hits"' in answer
+        assert child.wait(15) in (0, -signal.SIGTERM)
+        assert "Traceback" not in child.stderr.read()
+
+
+def test_a_taken_port_and_a_missing_index_fail_with_a_way_out(running, index, tmp_path, capsys):
+    _, url = running
+    port = str(urllib.parse.urlsplit(url).port)
+    assert cli.main(["serve", str(index), "--port", port]) == cli.FAILED
+    assert "--port" in capsys.readouterr().err
+    assert cli.main(["serve", str(index), "--port", "99999"]) == cli.WRONG_ARGUMENTS
+    assert cli.main(["serve", str(tmp_path / "none"), "--port", "0"]) == cli.FAILED
+    assert "hashnet index" in capsys.readouterr().err
+
+
+def test_answers_do_not_wait_for_an_acknowledgement(running):
+    """Two small packets an answer, the second held back for 40 ms, unless TCP_NODELAY is set."""
+    _, url = running
+    with httpx.Client(base_url=url) as client:
+        client.get("/healthz")
+        times = []
+        for _ in range(20):
+            start = time.perf_counter()
+            client.get("/healthz")
+            times.append(time.perf_counter() - start)
+    assert min(times) < 0.03
+
+
+def test_tokens(tmp_path, monkeypatch):
+    monkeypatch.delenv("HASHNET_TOKEN", raising=False)
+    assert server.token_from(None) is None
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    assert server.token_from(str(tmp_path / "token")) == TOKEN
+    monkeypatch.setenv("HASHNET_TOKEN", TOKEN[::-1])
+    assert server.token_from(None) == TOKEN[::-1]
+    monkeypatch.setenv("HASHNET_TOKEN", "short")
+    with pytest.raises(HashnetError, match="16"):
+        server.token_from(None)
+    with pytest.raises(HashnetError, match="first line"):
+        server.token_from(str(tmp_path / "nothing"))
+
+
+def test_only_this_machine_is_listened_to_by_default():
+    arguments = cli.parser().parse_args(["serve", "photos.index"])
+    assert arguments.host == "127.0.0.1"
+
+
+def test_searching_never_loads_a_training_library(index):
+    code = (
+        "import sys; from retrieval.service.app import create_app; create_app(sys.argv[1]);"
+        "assert not {'tensorflow', 'keras', 'jax'} & set(sys.modules), 'imported'"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(index)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_the_limits_apply_before_anything_is_parsed():
+    """A length that is over the limit is refused before one byte is read."""
+    import asyncio
+
+    async def never(*_):
+        pytest.fail("the application was asked")
+
+    inside = limits.Limits(never, body_bytes=10, bodies_bytes=10, body_seconds=1)
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        pytest.fail("the body was read")
+
+    headers = [(b"host", b"localhost"), (b"content-length", b"11"), (b"expect", b"100-continue")]
+    scope = {"type": "http", "path": "/", "raw_path": b"/", "headers": headers}
+    asyncio.run(inside(scope, receive, send))
+    assert sent[0]["status"] == 413
+    assert json.loads(sent[1]["body"])["error"]
