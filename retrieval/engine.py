@@ -216,6 +216,22 @@ class Engine:
         features = self.index.extractor.extract(image)
         return self._verify(features, [candidate])[0]
 
+    def match_id(self, query_id: str, id: str) -> verification.Verification:
+        """Compare the local features of two images that the index holds; no file is read.
+
+        Args:
+            query_id, id: str.
+
+        Returns:
+            As for `match`.
+
+        Raises:
+            UnknownIdError: the index holds no image of one of these ids.
+            StoreError: the index has no local features.
+        """
+        features = self.snapshot.local_features([self._row(query_id), self._row(id)])
+        return self._verify(features[0], features[1:])[0]
+
     def histogram(
         self,
         code: np.ndarray,

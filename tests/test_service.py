@@ -247,6 +247,43 @@ def test_matches_need_local_features(client):
     assert "local" in refused(client.get("/api/search?id=disc/0.png&verify=true"), 409)
 
 
+@pytest.fixture(scope="module")
+def things(tmp_path_factory, bundle_folder):
+    """A client of an index with local features: two views of one thing, and another thing."""
+    pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
+    folder = tmp_path_factory.mktemp("things")
+    coarse = np.random.default_rng(0).integers(0, 256, (2, 20, 26, 3), dtype=np.uint8)
+    one, other = (images.resize(picture, (200, 260)) for picture in coarse)
+    images.write(folder / "one.png", one)
+    images.write(folder / "part.png", images.resize(one[20:190, 30:250], (204, 264)))
+    images.write(folder / "other.png", other)
+    index = Index.create(folder / "index", bundle_folder, local="sift")
+    assert index.update([folder]).added == 3
+    with client_of(folder / "index") as client:
+        yield client
+
+
+def test_matches_join_the_same_places_of_two_images(things):
+    assert things.get("/api/info").json()["local"] == "sift"
+    found = things.get("/api/matches", params={"query": "one.png", "hit": "part.png"}).json()
+    one, part = (np.array(found[side]["yx"]) for side in ("query", "hit"))
+    assert found["inliers"] == len(one) == len(part) > 20
+    assert np.abs((one - (20, 30)) * (204 / 170, 264 / 220) - part).max() < 6
+    assert things.get("/api/images/part.png").json()["height"] == 204
+    none = things.get("/api/matches", params={"query": "one.png", "hit": "other.png"}).json()
+    assert none["inliers"] < 8
+    refused(things.get("/api/matches", params={"query": "one.png", "hit": "nothing"}), 404)
+
+
+def test_verification_puts_the_same_thing_first(things):
+    by_id = things.get("/api/search?id=one.png&verify=true").json()
+    content = images.to_png(images.read(things.get("/api/images/part.png/picture").content))
+    uploaded = things.post("/api/search", files=upload(content), data={"verify": "true"}).json()
+    assert by_id["hits"][0]["id"] == "part.png" and by_id["hits"][0]["inliers"] > 20
+    assert {hit["id"] for hit in uploaded["hits"][:2]} == {"one.png", "part.png"}
+    assert uploaded["milliseconds"]["verify"] > 0
+
+
 # --- What it refuses --------------------------------------------------------------------------
 
 

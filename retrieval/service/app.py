@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
-from hashnet import __version__
+from hashnet import __version__, images
 from hashnet.errors import (
     ArgumentError,
     HashnetError,
@@ -303,7 +303,7 @@ def create_app(folder, settings: Settings | None = None):
             "bits": view.engine.index.encoder.config.num_bits,
             "labels": [{"name": name, "count": n} for name, n in sorted(view.words.labels.items())],
             "classes": list(view.words.classes),
-            "local": _local(view),
+            "local": view.engine.index.store.extractor,
             "writable": settings.token is not None,
         }
 
@@ -321,10 +321,9 @@ def create_app(folder, settings: Settings | None = None):
         options = {**options, "histogram": True}
         for name in ("right", "wrong"):
             options[name] = _ids(view, options[name])
-        if not options.pop("verify"):
-            return options
-        _need_local(view)
-        return {**options, "verify": True}
+        if options["verify"]:
+            _need_local(view)
+        return options
 
     @api.post("/api/search", summary="Search by a picture", responses=_UPLOAD)
     async def search_by_image(image: _Image, options: _Posted) -> dict:
@@ -409,7 +408,12 @@ def create_app(folder, settings: Settings | None = None):
         view = live.view
         query, hit = (_item(view, name).id for name in (query, hit))
         _need_local(view)
-        return Json(await desks["search"].do(view.engine.match, query, hit))
+        found = await desks["search"].do(view.engine.match_id, query, hit)
+        return {
+            "inliers": found.inliers,
+            "query": {"yx": found.query_yx.tolist()},
+            "hit": {"yx": found.yx.tolist()},
+        }
 
     def may_change(request: Request):
         if settings.token is None:
@@ -447,7 +451,11 @@ def create_app(folder, settings: Settings | None = None):
     @api.get("/api/images/{id:any}", summary="What is known of an image", responses=_SOME)
     async def image_info(id: _Id) -> dict:
         view = live.view
-        return Json(_described(view, _item(view, id), settings))
+        item = _item(view, id)
+        fields = _described(view, item, settings)
+        # A picture may be smaller than the photo, in whose pixels matches are.
+        height, width = await desks["pictures"].do(_size, item.path)
+        return Json({**fields, "height": height, "width": width})
 
     inner = _Counted(api, metrics)
     return Limits(
@@ -506,6 +514,14 @@ def _ids(view, names):
     return ids
 
 
+def _size(path):
+    """(height, width) of the upright picture in a file; (None, None) if there is none."""
+    try:
+        return images.read(path).shape[:2] if path else (None, None)
+    except ImageError:
+        return None, None
+
+
 def _item(view, name):
     snapshot = view.engine.snapshot
     return snapshot.items(snapshot.rows(_ids(view, [name])))[0]
@@ -516,17 +532,13 @@ def _described(view, item, settings):
     return {**fields, "path": item.path} if settings.show_paths else fields
 
 
-def _local(view):
-    return getattr(view.engine.index, "local", None)
-
-
 def _need_local(view):
-    if _local(view) is None:
+    if view.engine.index.store.extractor is None:
         raise HTTPException(409, "This index has no local features; see `hashnet index --local`.")
 
 
 def _no_verify(options):
-    if options.pop("verify", False):
+    if options.pop("verify"):
         raise ArgumentError("Matches are counted between pictures.", "a class and verify")
 
 
