@@ -341,7 +341,7 @@ class Engine:
             k = max(k, wanted.verify_top)
         if wanted.threshold is None and pool is None:
             pool = default_pool(k, self.snapshot.num_items)
-        num_bits = self.index.encoder.config.num_bits
+        num_bits = self.index.store.num_bits
         if any(len(codes) for codes, _ in wanted.marked):
             code, feature = feedback.move(code, feature, *wanted.marked, num_bits=num_bits)
         counts = None
