@@ -33,6 +33,9 @@ IMAGES = 1024
 # widest of the usual ones, hold 21 and 200 times their input.
 LARGEST, ALL = 64, 1024
 LARGEST_INPUT = 3 * 4096 * 4096
+# Networks for local features take images of any size: sizes are worked out for the largest that
+# they are given (hashnet.delf.MAX_PIXELS).
+OPEN_SIDE = 2048
 # No kernel, stride or margin is wider than this.
 WINDOW = 1024
 _WINDOWS = {"kernel_shape", "pads", "strides", "dilations", "output_padding", "output_shape"}
@@ -189,8 +192,15 @@ def _check_sizes(model):
 
 
 def _size(end, images):
-    """How many numbers an array holds, or None; an open first side is set to `images`."""
+    """How many numbers an array holds, or None; an open first side is set to `images`.
+
+    So are the open sides of images of any size, `(n, height, width, 3)`, to `OPEN_SIDE`.
+    """
     sides = end.type.tensor_type.shape.dim
+    if images and len(sides) == 4 and sides[3].dim_value == 3:
+        for side in sides[1:3]:
+            if not side.HasField("dim_value"):
+                side.dim_value = OPEN_SIDE
     if images and sides and not sides[0].HasField("dim_value"):
         sides[0].dim_value = images
     if not end.type.tensor_type.HasField("shape"):

@@ -170,6 +170,19 @@ def test_an_input_of_no_known_size_is_refused(shape):
     assert "input must be images of one known size" in refusal(blown_up(shape=shape))
 
 
+def test_images_of_any_size_may_come_but_not_grow_with_the_square_of_their_pixels():
+    images = (None, None, None, 3)
+    pool = helper.make_node("GlobalMaxPool", ["x"], ["small"])
+    model = blown_up(pool, shape=images)
+    model.graph.initializer[0].CopyFrom(helper.make_tensor("w", FLOATS, [3], [0.0] * 3))
+    onnx_check.check(model.SerializeToString(), "x.onnx")
+    turn = helper.make_node("Transpose", ["x"], ["turned"], perm=[0, 1, 3, 2])
+    square = helper.make_node("MatMul", ["x", "turned"], ["square"])
+    model = blown_up(turn, square, shape=images)
+    model.graph.initializer[0].CopyFrom(helper.make_tensor("w", FLOATS, [3], [0.0] * 3))
+    assert "'square'" in refusal(model)
+
+
 def test_what_a_file_says_of_its_own_arrays_counts_for_nothing():
     pad = helper.make_node("Pad", ["x", "margins"], ["huge"])
     model = blown_up(pad, weights=[int64("margins", [0, 0, 0, 2**33])])
