@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -189,7 +190,7 @@ class Engine:
         row = self._row(id)
         wanted = replace(wanted, without=row)
         if verify:
-            wanted = replace(wanted, local=lambda: self.snapshot.local_features([row])[0])
+            wanted = replace(wanted, local=partial(self._local_features, row))
         code, feature = self.snapshot.codes[row], self._verified([row])[0][0]
         return self._search(id, code, feature, wanted)
 
@@ -247,7 +248,9 @@ class Engine:
         Raises:
             StoreError: the index has no local features, or they are damaged.
         """
-        found = self._verify(features, self.snapshot.local_features(rows))
+        # Read where they are compared, so that threads share that work too.
+        candidates = [partial(self._local_features, row) for row in np.asarray(rows).tolist()]
+        found = self._verify(features, candidates)
         inliers = np.array([one.inliers for one in found], np.int64)
         counted = np.where(inliers >= self.min_inliers, inliers, 0)
         return np.argsort(-counted, kind="stable"), inliers
@@ -406,6 +409,10 @@ class Engine:
         order, inliers = self.confirm(local, self.snapshot.rows([hit.id for hit in hits[:top]]))
         first = [replace(hits[place], inliers=int(inliers[place])) for place in order]
         return first + hits[top:]
+
+    def _local_features(self, row):
+        [features] = self.snapshot.local_features([row])
+        return features
 
     def _verify(self, features, candidates):
         return verification.verify_all(
