@@ -21,6 +21,11 @@ import tempfile
 from hashnet import __version__
 from hashnet.errors import ArgumentError, HashnetError
 
+STAGES = {
+    "coarse only": "coarse",
+    "coarse then fine": "coarse_to_fine",
+    "coarse, fine, verified": "verified",
+}
 PICTURED_MATCHES = 5  # hits of a query whose matches are drawn
 DONE, FAILED, WRONG_ARGUMENTS, SKIPPED_SOME = 0, 1, 2, 3
 
@@ -207,6 +212,11 @@ def parser():
         "--encode-database",
         action="store_true",
         help="encode the index's images again where class scores cannot be had otherwise",
+    )
+    sub.add_argument(
+        "--verify",
+        action="store_true",
+        help="also measure what local features add to the two stages before (index --local)",
     )
     sub.add_argument("--report", metavar="DIR", help="write a report with plots and pictures")
     _json_argument(sub)
@@ -714,6 +724,7 @@ def _evaluate(arguments):
             },
             baseline_bits=(12, 24, 64, 128) if arguments.report else (),
             encode_database=arguments.encode_database,
+            verify=arguments.verify,
             progress=progress,
         )
     _name_problems(evaluation.problems)
@@ -738,6 +749,16 @@ def _print_evaluation(figures):
             print(f"{name:22} {row['map_all']:8.4f} {row['map_at_1000']:9.4f}")
         else:
             print(f"{name:22} {row['not_measured']}")
+    if "stages" in figures:
+        print(
+            f"\n{figures['stages']['queries']} queries   {'R@1':>8} {'R@5':>8} {'mAP':>8} {'ms':>9}"
+        )
+        for title, name in STAGES.items():
+            row = figures["stages"][name]
+            print(
+                f"{title:22} {row['found_at_1']:8.4f} {row['found_at_5']:8.4f} "
+                f"{row['map_all']:8.4f} {row['milliseconds']:9.2f}"
+            )
     print(f"\n{figures['protocol']}")
 
 

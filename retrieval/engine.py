@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -189,7 +190,7 @@ class Engine:
         row = self._row(id)
         wanted = replace(wanted, without=row)
         if verify:
-            wanted = replace(wanted, local=lambda: self.snapshot.local_features([row])[0])
+            wanted = replace(wanted, local=partial(self._local_features, row))
         code, feature = self.snapshot.codes[row], self._verified([row])[0][0]
         return self._search(id, code, feature, wanted)
 
@@ -232,6 +233,28 @@ class Engine:
         features = self.snapshot.local_features([self._row(query_id), self._row(id)])
         return self._verify(features[0], features[1:])[0]
 
+    def confirm(self, features, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The last stage by itself: verify rows that the fine stage has ranked.
+
+        Args:
+            features: the query's local features, as `retrieval.verify.verify` takes them.
+            rows: int64 `(n,)`, nearest first.
+
+        Returns:
+            order: int64 `(n,)`, places in `rows`: those that show the same thing first, by (most
+                inliers, place), then the others as they were.
+            inliers: int64 `(n,)`, of each row, in the order of `rows`.
+
+        Raises:
+            StoreError: the index has no local features, or they are damaged.
+        """
+        # Read where they are compared, so that threads share that work too.
+        candidates = [partial(self._local_features, row) for row in np.asarray(rows).tolist()]
+        found = self._verify(features, candidates)
+        inliers = np.array([one.inliers for one in found], np.int64)
+        counted = np.where(inliers >= self.min_inliers, inliers, 0)
+        return np.argsort(-counted, kind="stable"), inliers
+
     def histogram(
         self,
         code: np.ndarray,
@@ -248,6 +271,15 @@ class Engine:
             int64 `(8 * code_bytes + 1,)`; element d counts the images d bits apart.
         """
         return self._finder.histogram(code, allowed=self._allowed(label, ids))
+
+    @property
+    def min_inliers(self) -> int:
+        """int. From so many inliers on, two images show the same thing.
+
+        Raises:
+            UnknownNameError: the index has no local features of a known extractor.
+        """
+        return self._matching.min_inliers
 
     @property
     def labels(self) -> list:
@@ -374,18 +406,13 @@ class Engine:
 
     def _verified_first(self, hits, local, top):
         """`hits`, of which those that the query's local features confirm come first."""
-        rows = self.snapshot.rows([hit.id for hit in hits[:top]])
-        found = self._verify(local, self.snapshot.local_features(rows))
-        hits = [
-            *(
-                replace(hit, inliers=one.inliers)
-                for hit, one in zip(hits[:top], found, strict=True)
-            ),
-            *hits[top:],
-        ]
-        least = self._matching.min_inliers
-        # Sorting is stable: hits are in the order of their distances.
-        return sorted(hits, key=lambda hit: -hit.inliers if (hit.inliers or 0) >= least else 0)
+        order, inliers = self.confirm(local, self.snapshot.rows([hit.id for hit in hits[:top]]))
+        first = [replace(hits[place], inliers=int(inliers[place])) for place in order]
+        return first + hits[top:]
+
+    def _local_features(self, row):
+        [features] = self.snapshot.local_features([row])
+        return features
 
     def _verify(self, features, candidates):
         return verification.verify_all(

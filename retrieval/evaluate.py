@@ -14,21 +14,23 @@ from functools import partial
 
 import numpy as np
 
-from hashnet import codes, metrics
+from hashnet import codes, images, metrics
 from hashnet.errors import ArgumentError, HashnetError
-from retrieval.engine import POOL, POOL_SHARE, Engine
+from retrieval.engine import POOL, POOL_SHARE, VERIFY_TOP, Engine
 from retrieval.ground_truth import Database, answerable, asked_of, encoded
 from retrieval.hamming import CodeIndex
 from retrieval.hits import Hit
 from retrieval.rerank import nearest_features
 
-COARSE, FINE = "coarse", "coarse_to_fine"
+COARSE, FINE, VERIFIED = "coarse", "coarse_to_fine", "verified"
 FLOAT, CLASS_ID, PROBABILITIES = "float_f7", "class_id", "class_probabilities"
 
 EXAMPLES = 8
 HITS_PER_EXAMPLE = 8
 # Exact searches without hashing that are timed; each reads every feature.
 TIMED_SEARCHES = 10
+# Queries whose hits are verified: with 100 pairs of images each, minutes.
+VERIFY_QUERIES = 200
 # Queries scored at once: bounds the memory of what is known for each pair of query and image.
 LABELLED_BLOCK, LISTED_BLOCK = 1024, 256
 # Leaving each query out by itself copies the database once a query. From one query for so many
@@ -77,6 +79,42 @@ class Row:
         if self.pool:
             figures["pool"] = self.pool
         return figures
+
+
+@dataclass(frozen=True, eq=False)
+class Stages:
+    """What each further stage of a search adds, for the same queries.
+
+    Attributes:
+        queries: int. Some of those that have something to find, or all.
+        verify_top: int. Nearest images of each query that were verified.
+        figures: dict of `coarse`, `coarse_to_fine` and `verified` to a dict of `found_at_1` and
+            `found_at_5`, the share of the queries with a relevant image among the first one or
+            five, `map_all`, and `milliseconds`, the median for one query up to this stage.
+        relevant_verified: float or None. Share of the relevant among the verified images that
+            geometry confirmed; None where there were none.
+        non_relevant_verified: float or None. Share of the others that it confirmed.
+        milliseconds: dict of `extract` and `verify` to float, medians; to extract the local
+            features of a query is no part of the stage, as its encoding is none.
+    """
+
+    queries: int
+    verify_top: int
+    figures: dict
+    relevant_verified: float | None
+    non_relevant_verified: float | None
+    milliseconds: dict
+
+    def as_json(self) -> dict:
+        """Give the figures as a JSON object."""
+        return {
+            "queries": self.queries,
+            "verify_top": self.verify_top,
+            **self.figures,
+            "relevant_verified": self.relevant_verified,
+            "non_relevant_verified": self.non_relevant_verified,
+            "milliseconds": self.milliseconds,
+        }
 
 
 @dataclass(frozen=True)
@@ -138,6 +176,7 @@ class EvaluationReport:
             never changes.
         best, worst: list of `Example`.
         protocol: str. What was measured, in words.
+        stages: `Stages`, or None where nothing was verified.
     """
 
     rows: dict
@@ -154,6 +193,7 @@ class EvaluationReport:
     best: list
     worst: list
     protocol: str
+    stages: Stages | None = None
 
     @property
     def coarse(self) -> Row:
@@ -178,6 +218,7 @@ class EvaluationReport:
             "protocol": self.protocol,
             COARSE: coarse,
             FINE: rows[FINE],
+            **({} if self.stages is None else {"stages": self.stages.as_json()}),
             "queries_without_relevant": evaluation.queries_without_relevant,
             "queries_in_the_index": self.queries_in_the_index,
             "skipped_queries": self.skipped_queries,
@@ -210,6 +251,9 @@ def evaluate(
     pool: int | None = None,
     threshold: int | None = None,
     encode_database: bool = False,
+    verify: bool = False,
+    verify_top: int = VERIFY_TOP,
+    verify_queries: int = VERIFY_QUERIES,
     num_threads: int = 1,
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
@@ -242,9 +286,14 @@ def evaluate(
         encode_database: bool. Read and encode the images of the index again where their class
             scores do not follow from what it holds (networks with `scores_from="feature"`);
             without it, such a network has no class baselines.
+        verify: bool. Also verify the nearest images of coarse to fine by their local features,
+            and report the three stages side by side.
+        verify_top: int. How many images of each query.
+        verify_queries: int. Of so many queries, by chance, where there are more; the stages
+            before are scored for the same ones.
         num_threads: int. Threads of the search; figures do not depend on it.
-        seed: int. Of the order in which ties are listed, of the baselines, and of which examples
-            are shown among equally good ones.
+        seed: int. Of the order in which ties are listed, of the baselines, of which queries are
+            verified, and of which examples are shown among equally good ones.
         progress: called with what is being done, how much is done, and how much there is.
 
     Returns:
@@ -253,6 +302,7 @@ def evaluate(
     Raises:
         ArgumentError: an argument is out of range, the ground truth is no such file, the index
             has no labels where they are needed, or no query has any relevant image.
+        StoreError: images are to be verified, and the index has no local features.
 
     Example:
         >>> import os, shutil
@@ -263,7 +313,8 @@ def evaluate(
         >>> report.queries, report.coarse.evaluation.map_all.expected
         (1, 1.0)
     """
-    _check(pool, threshold, at, ks)
+    _check(pool, threshold, at, ks, verify_top, verify_queries)
+    extractor = index.extractor if verify else None
     tell = progress or (lambda stage, done, total: None)
     engine = Engine(index, num_threads=num_threads)
     with engine.snapshot as snapshot:
@@ -279,7 +330,8 @@ def evaluate(
         num_bits = index.store.num_bits
 
         rows = {COARSE: judge.codes(COARSE, asked.codes, database.codes(judge.rows), num_bits)}
-        rows[FINE] = judge.coarse_to_fine(num_bits, pool, threshold, num_threads)
+        rank = judge.ranker(pool, threshold, num_threads)
+        rows[FINE] = judge.coarse_to_fine(num_bits, rank)
         # Both rows begin with the codes, and the time of that was taken once.
         spent = {"coarse": rows[FINE].milliseconds["coarse"]}
         rows[COARSE] = replace(rows[COARSE], milliseconds=spent)
@@ -295,6 +347,9 @@ def evaluate(
                 if row.evaluation
             }
         bit_share, bit_correlation = _bit_statistics(database.codes(database.rows), num_bits)
+        stages = None
+        if verify:
+            stages = judge.stages(rows, rank, engine, extractor, verify_top, verify_queries, seed)
         best, worst = _examples(
             engine, asked, database, rows[FINE].evaluation, pool, threshold, seed
         )
@@ -312,20 +367,23 @@ def evaluate(
         bit_correlation=bit_correlation,
         best=best,
         worst=worst,
-        protocol=_protocol(asked, rows, pool, threshold, at, seed, bool(ground_truth)),
+        protocol=_protocol(asked, rows, pool, threshold, at, seed, bool(ground_truth), stages),
+        stages=stages,
     )
 
 
-def _check(pool, threshold, at, ks):
+def _check(pool, threshold, at, ks, verify_top, verify_queries):
     if pool is not None and threshold is not None:
         raise ArgumentError(
             "A pool is set by a threshold or by its size.", f"{threshold=}, {pool=}"
         )
     if not len(ks):
         raise ArgumentError("Precision and recall are taken somewhere.", f"{ks=}", "Give one k.")
-    for name, value in [("at", at), *(("k", k) for k in ks)]:
+    numbers = [("at", at), *(("k", k) for k in ks)]
+    numbers += [("verify_top", verify_top), ("verify_queries", verify_queries)]
+    for name, value in numbers:
         if not isinstance(value, int | np.integer) or value < 1:
-            raise ArgumentError("Ranks are whole numbers from 1.", f"{name}={value!r}")
+            raise ArgumentError("Ranks and counts are whole numbers from 1.", f"{name}={value!r}")
 
 
 def _curve_ks(num_items):
@@ -386,15 +444,14 @@ class _Judge:
         evaluation = self._scored(name, score, query_features, database_features, rows, symmetric)
         return Row(name, evaluation)
 
-    def coarse_to_fine(self, num_bits, pool, threshold, num_threads):
-        """Score the pools, ranked by feature; what is outside a pool is never found."""
+    def ranker(self, pool, threshold, num_threads):
+        """A function of a query to its pool, nearest first, and seconds of the two stages."""
         asked, database = self.asked, self.database
         index = CodeIndex(
             database.snapshot.codes, live=database.snapshot.live, num_threads=num_threads
         )
         index.prepare(threshold)
         blocks = database.snapshot.feature_blocks
-        parts, sizes, found, spent = [], [], [], []
 
         def rank(query):
             own = asked.own[query]
@@ -412,6 +469,12 @@ class _Judge:
             )
             return ranked, (middle - start, time.perf_counter() - middle)
 
+        return rank
+
+    def coarse_to_fine(self, num_bits, rank):
+        """Score the pools, ranked by feature; what is outside a pool is never found."""
+        asked, database = self.asked, self.database
+        parts, sizes, found, spent = [], [], [], []
         answerable = asked.answerable
         rank(answerable[0])  # the first search pays for loading what is compiled
         for queries in _blocks(answerable, LISTED_BLOCK):
@@ -444,6 +507,77 @@ class _Judge:
                 "recall": float(np.mean(found)),
             },
         )
+
+    def stages(self, rows, rank, engine, extractor, top, most, seed):
+        """Score the first `top` of coarse to fine after verification, beside the stages before."""
+        asked, database = self.asked, self.database
+        queries = asked.answerable
+        if len(queries) > most:
+            queries = np.sort(np.random.default_rng(seed).choice(queries, most, replace=False))
+        found = {name: [] for name in (COARSE, FINE, VERIFIED)}
+        aps, spent, extracting = [], [], []
+        # Of the pairs that were verified: [not relevant, relevant], all and confirmed.
+        pairs, confirmed = np.zeros(2, np.int64), np.zeros(2, np.int64)
+        for done, query in enumerate(queries, 1):
+            relevant = asked.relevant(query, database)
+            ranked, (coarse, fine) = rank(query)
+            start = time.perf_counter()
+            features = self._local_features(query, extractor)
+            middle = time.perf_counter()
+            order, inliers = engine.confirm(features, ranked[:top])
+            verified = np.concatenate([ranked[:top][order], ranked[top:]])
+            spent.append((coarse, fine, time.perf_counter() - middle))
+            extracting.append(middle - start)
+            passed = inliers >= engine.min_inliers
+            for kind in (0, 1):
+                of_kind = relevant[ranked[:top]] == bool(kind)
+                pairs[kind] += np.count_nonzero(of_kind)
+                confirmed[kind] += np.count_nonzero(of_kind & passed)
+            for name, ranking in (
+                (COARSE, self._by_code(query)), (FINE, ranked), (VERIFIED, verified)
+            ):  # fmt: skip
+                found[name].append([relevant[ranking[:k]].any() for k in (1, 5)])
+            aps.append(
+                metrics.average_precision(
+                    relevant[verified], num_relevant=int(asked.num_relevant[query])
+                )
+            )
+            self.tell(VERIFIED, done, len(queries))
+        means = {name: rows[name].evaluation.ap_of_query[queries] for name in (COARSE, FINE)}
+        means[VERIFIED] = aps
+        milliseconds = np.median(np.cumsum(spent, axis=1), axis=0) * 1000
+        figures = {}
+        for name, until in zip(found, milliseconds, strict=True):
+            first, five = np.mean(found[name], axis=0).tolist()
+            figures[name] = {
+                "found_at_1": first,
+                "found_at_5": five,
+                "map_all": float(np.mean(means[name])),
+                "milliseconds": round(float(until), 4),
+            }
+        wrong, right = (
+            float(part / whole) if whole else None
+            for part, whole in zip(confirmed, pairs, strict=True)
+        )
+        taken = {
+            "extract": round(float(np.median(extracting)) * 1000, 4),
+            "verify": round(float(np.median(spent, axis=0)[2]) * 1000, 4),
+        }
+        return Stages(len(queries), top, figures, right, wrong, taken)
+
+    def _local_features(self, query, extractor):
+        """Of a query that the index holds, those stored there."""
+        own = self.asked.own[query]
+        if own >= 0:
+            return self.database.snapshot.local_features([own])[0]
+        return extractor.extract(images.read(self.asked.paths[query]))
+
+    def _by_code(self, query):
+        """All rows by bits apart, ties in the order of `rows`."""
+        rows = self.rows[self.rows != self.asked.own[query]]
+        differing = self.database.codes(rows) ^ self.asked.codes[query]
+        apart = np.bitwise_count(differing).sum(axis=1, dtype=np.uint16)
+        return rows[np.argsort(apart, kind="stable")]
 
     def without_hashing(self, num_threads):
         """Score the features, each query against every image."""
@@ -727,7 +861,7 @@ def _examples(engine, asked, database, evaluation, pool, threshold, seed):
     return best, worst
 
 
-def _protocol(asked, rows, pool, threshold, at, seed, by_list):
+def _protocol(asked, rows, pool, threshold, at, seed, by_list, stages):
     """What was measured, in words."""
     evaluation = rows[COARSE].evaluation
     bits, database = rows[COARSE].bits, evaluation.database
@@ -772,8 +906,23 @@ def _protocol(asked, rows, pool, threshold, at, seed, by_list):
         f"database (seed {seed}), not in the order of the index, which may be sorted by class; "
         "ties of features by row.",
         "milliseconds: median of one query at a time, its encoding not counted.",
+        *_stages_in_words(stages, seed),
     ]
     return " ".join(filter(None, sentences))
+
+
+def _stages_in_words(stages, seed):
+    """How the stages were set side by side."""
+    if stages is not None:
+        yield (
+            f"stages: the three stages of a search for the same {stages.queries} queries, drawn by "
+            f"chance (seed {seed}) where there were more that have something to find. verified: "
+            f"the first {stages.verify_top} images of coarse_to_fine compared by local features, "
+            "those that one geometry confirms first, by inliers; all others keep their order. "
+            "found_at_k: share of the queries with a relevant image among the first k. "
+            "milliseconds of a stage: median with those before it; to extract the local features "
+            "of a query counts as little as its encoding."
+        )
 
 
 def _baselines_in_words(rows):

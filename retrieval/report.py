@@ -258,6 +258,8 @@ def _page(report: EvaluationReport, plots: Sequence[tuple[str, str]], thumbnails
     yield f"<h2>Protocol</h2>\n<p>{_escaped(report.protocol)}</p>\n"
     yield "<h2>Figures</h2>\n"
     yield from _figures_table(report)
+    if report.stages:
+        yield from _stages_table(report.stages)
     for file, caption in plots:
         yield (
             f'<figure><img src="{_escaped(file)}" alt="{_escaped(caption)}">'
@@ -297,6 +299,19 @@ def _figures_table(report):
         cells.append("" if spent is None else f"{spent:.2f}")
         rows.append(cells)
     yield from _table(names, rows)
+
+
+def _stages_table(stages):
+    yield f"<h2>Stages, {stages.queries} queries</h2>\n"
+    rows = [
+        [
+            name,
+            *(f"{figures[key]:.4f}" for key in ("found_at_1", "found_at_5", "map_all")),
+            f"{figures['milliseconds']:.2f}",
+        ]
+        for name, figures in stages.figures.items()
+    ]
+    yield from _table(["", "R@1", "R@5", "mAP", "ms a query"], rows)
 
 
 def _table(names, rows):

@@ -7,11 +7,14 @@ MAGSAC++, Barath et al. 2020, by OpenCV.)
 """
 
 import concurrent.futures
+import functools
+import math
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+import threadpoolctl
 
 from hashnet.errors import ArgumentError, ShapeError
 from hashnet.local_features import opencv
@@ -106,22 +109,48 @@ def match(
         >>> match(east_north, east_north[::-1]).tolist()
         [[0, 1], [1, 0]]
     """
-    query, descriptors = np.asarray(query, np.float32), np.asarray(descriptors, np.float32)
+    query = np.asarray(query, np.float32)
+    descriptors = _checked(query, np.asarray(descriptors, np.float32))
+    return _matches(query, descriptors, ratio, max_distance, _Scratch())
+
+
+def _checked(query, descriptors):
     if query.ndim != 2 or descriptors.ndim != 2 or query.shape[1] != descriptors.shape[1]:
         raise ShapeError(
             "Descriptors that are matched have the shapes (m, d) and (n, d).",
             f"{query.shape} and {descriptors.shape}",
             "Were both extracted by the same extractor?",
         )
+    return descriptors
+
+
+class _Scratch(threading.local):
+    """An array of each thread's own for one product after another.
+
+    A new one for each would cost as much as the product: the system gives it page by page.
+    """
+
+    array = np.zeros(0, np.float32)
+
+    def of_shape(self, rows, columns):
+        if self.array.size < rows * columns:
+            self.array = np.empty(rows * columns, np.float32)
+        return self.array[: rows * columns].reshape(rows, columns)
+
+
+def _matches(query, descriptors, ratio, max_distance, scratch):
     if not len(query) or not len(descriptors):
         return np.zeros((0, 2), np.int64)
-    with np.errstate(invalid="ignore"):
-        similarity = query @ descriptors.T
-    if not np.isfinite(similarity).all():
-        similarity = np.where(np.isfinite(similarity), similarity, -np.inf)
+    similarity = scratch.of_shape(len(query), len(descriptors))
+    with np.errstate(invalid="ignore", over="ignore"):
+        np.matmul(query, descriptors.T, out=similarity)
     rows = np.arange(len(query))
     nearest = similarity.argmax(axis=1)
     best = similarity[rows, nearest]
+    if not np.isfinite(best).all():  # NaN counts as the largest number, so none is overlooked
+        similarity[~np.isfinite(similarity)] = -np.inf
+        nearest = similarity.argmax(axis=1)
+        best = similarity[rows, nearest]
     keep = np.isfinite(best)
     # Between unit vectors: distance ** 2 == 2 - 2 * similarity.
     if max_distance is not None:
@@ -132,7 +161,10 @@ def match(
         similarity[rows, nearest] = best
         keep &= 1 - best < ratio**2 * (1 - second)
     rows, nearest = rows[keep], nearest[keep]
-    # A place of the other image that is nearest to several goes to the one nearest to it.
+    # A place of the other image that is nearest to several goes to the one nearest to it, the
+    # first of equals. Most drop out by the largest of each column, which is read in order.
+    near = best[keep] >= similarity.max(axis=0)[nearest]
+    rows, nearest = rows[near], nearest[near]
     mutual = similarity[:, nearest].argmax(axis=0) == rows
     return np.stack([rows[mutual], nearest[mutual]], axis=1)
 
@@ -196,6 +228,8 @@ def estimate(
 def verify(query, candidate, matching: Matching, *, model: str = "homography", seed: int = SEED):
     """Compare the local features of two images.
 
+    Fewer matches than `matching.min_inliers` are not looked at: they have 0 inliers.
+
     Args:
         query, candidate: objects with `yx`, `(m, 2)`, and `descriptors`, `(m, d)`, such as
             `hashnet.local_features.LocalFeatures`.
@@ -215,23 +249,7 @@ def verify(query, candidate, matching: Matching, *, model: str = "homography", s
         >>> verify(features, features, MATCHING["sift"]).inliers
         64
     """
-    matches = match(
-        query.descriptors,
-        candidate.descriptors,
-        ratio=matching.ratio,
-        max_distance=matching.max_distance,
-    )
-    if len(matches) < SAMPLE[model] + BEYOND_SAMPLE:
-        return _NOTHING
-    finite = candidate.yx[np.isfinite(candidate.yx).all(axis=1)]
-    extent = float(np.ptp(finite, axis=0).max()) if len(finite) else 0.0
-    return estimate(
-        query.yx[matches[:, 0]],
-        candidate.yx[matches[:, 1]],
-        error=max(3.0, matching.error * extent),
-        model=model,
-        seed=seed,
-    )
+    return verify_all(query, [candidate], matching, model=model, seed=seed)[0]
 
 
 def verify_all(
@@ -246,19 +264,39 @@ def verify_all(
     """Compare the local features of a query with those of several images, in their order.
 
     The answer does not depend on `num_threads`. For the other arguments see `verify`; candidates
-    may also be functions that return one, called when its turn comes.
+    may also be functions that return one, called when its turn comes, by the thread that compares.
     """
+    descriptors = np.ascontiguousarray(query.descriptors, np.float32)
+    scratch = _Scratch()
 
     def one(candidate):
         candidate = candidate() if callable(candidate) else candidate
-        return verify(query, candidate, matching, model=model, seed=seed)
+        others = _checked(descriptors, np.asarray(candidate.descriptors, np.float32))
+        matches = _matches(descriptors, others, matching.ratio, matching.max_distance, scratch)
+        if len(matches) < max(matching.min_inliers, SAMPLE[model] + BEYOND_SAMPLE):
+            return _NOTHING
+        finite = candidate.yx[np.isfinite(candidate.yx).all(axis=1)]
+        extent = float(np.ptp(finite, axis=0).max()) if len(finite) else 0.0
+        return estimate(
+            query.yx[matches[:, 0]],
+            candidate.yx[matches[:, 1]],
+            error=max(3.0, matching.error * extent),
+            model=model,
+            seed=seed,
+        )
 
     # Sums of another order are other numbers, so each product stays on its own thread.
-    with threadpool_limits(1, user_api="blas"):
+    with _libraries().limit(limits=1, user_api="blas"):
         if num_threads == 1:
             return [one(candidate) for candidate in candidates]
         with concurrent.futures.ThreadPoolExecutor(num_threads, "verify") as pool:
             return list(pool.map(one, candidates))
+
+
+@functools.cache
+def _libraries():
+    """What computes products here; to look for it takes as long as to compare an image."""
+    return threadpoolctl.ThreadpoolController()
 
 
 def _distinct(query_yx, yx):
@@ -276,8 +314,13 @@ def _distinct(query_yx, yx):
 
 def _spread(yx):
     """Whether places fill an area, and not a point or a line."""
-    deviations = np.linalg.svd(yx - yx.mean(axis=0), compute_uv=False) / np.sqrt(len(yx))
-    return deviations[1] > max(1.0, LEAST_SPREAD * deviations[0])
+    offsets = yx.astype(np.float64)
+    offsets -= offsets.mean(axis=0)
+    (yy, both), (_, xx) = (offsets.T @ offsets / len(offsets)).tolist()
+    # Variances along and across, the eigenvalues of that matrix, written out: it is asked often.
+    along = (yy + xx) / 2 + math.hypot((yy - xx) / 2, both)
+    across = (yy + xx) - along
+    return across > max(1.0, LEAST_SPREAD**2 * along)
 
 
 def _robust(query_yx, yx, error, model, seed):
@@ -315,7 +358,9 @@ def _explained(matrix, query_yx, yx, error):
     ahead = depth > 1e-9 * np.abs(depth).max()
     depth = np.where(ahead, depth, 1.0)
     mapped = mapped[:, :2] / depth[:, None]
-    near = np.linalg.norm(mapped - yx, axis=1) <= error
+    near = ahead & (np.square(mapped - yx).sum(axis=1) <= error**2)
+    if np.count_nonzero(near) < SAMPLE["affine"] + BEYOND_SAMPLE:
+        return np.zeros(len(near), bool)  # too few, whatever they look like
     # The derivative of the model at each match: how it enlarges, turns and squashes there.
     derivatives = matrix[:2, :2] - mapped[:, :, None] * matrix[2, :2]
     derivatives = derivatives / depth[:, None, None]
@@ -326,4 +371,4 @@ def _explained(matrix, query_yx, yx, error):
         & (small >= 1 / MAX_SCALE)
         & (large <= MAX_STRETCH * small)
     )
-    return ahead & near & plausible
+    return near & plausible

@@ -7,7 +7,9 @@ import pytest
 
 from hashnet import cli, images
 from hashnet.errors import ArgumentError, FingerprintError, StoreError, UnknownIdError
+from retrieval import verify
 from retrieval.engine import Engine
+from retrieval.evaluate import evaluate
 from retrieval.index import Index
 
 pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
@@ -188,6 +190,113 @@ def test_an_index_without_local_features_says_so(folder, bundle_folder, tmp_path
             ask()
 
 
+# Evaluation
+
+
+@pytest.fixture(scope="module")
+def truth(folder):
+    """Ground truth: each view shows its thing. The folder of queries holds nothing else."""
+    path = folder / "truth.json"
+    queries = folder / "queries"
+    queries.mkdir()
+    for number in range(NUM_THINGS):
+        images.write(queries / f"seen {number}.png", view(number))
+    path.write_text(json.dumps({f"seen {n}.png": [f"db/{n}.png"] for n in range(NUM_THINGS)}))
+    return queries, path
+
+
+def slow_stage(rankings):
+    """Found at 1, at 5, and mAP where each query has one right answer; by the definition."""
+    ranks = [names.index(number) + 1 for number, names in rankings.items()]
+    return {
+        "found_at_1": sum(rank <= 1 for rank in ranks) / len(ranks),
+        "found_at_5": sum(rank <= 5 for rank in ranks) / len(ranks),
+        "map_all": sum(1 / rank for rank in ranks) / len(ranks),
+    }
+
+
+def test_an_evaluation_sets_the_stages_side_by_side(index, engine, truth):
+    queries, path = truth
+    stages = evaluate(index, [queries], ground_truth=path, verify=True).stages
+    assert stages.queries == NUM_THINGS
+    for name_of_stage, verified in (("coarse_to_fine", False), ("verified", True)):
+        rankings = {
+            str(number): [
+                name(hit)
+                for hit in engine.search(queries / f"seen {number}.png", verify=verified).hits
+            ]
+            for number in range(NUM_THINGS)
+        }
+        got = dict(stages.figures[name_of_stage])
+        assert got.pop("milliseconds") > 0
+        assert got == pytest.approx(slow_stage(rankings))
+    assert stages.figures["verified"]["found_at_1"] == 1
+    assert (stages.relevant_verified, stages.non_relevant_verified) == (1, 0)
+    spent = [stages.figures[one]["milliseconds"] for one in ("coarse", "coarse_to_fine")]
+    assert spent == sorted(spent) and stages.milliseconds["extract"] > 0
+    assert evaluate(index, [queries], ground_truth=path).stages is None
+
+
+def test_an_evaluation_verifies_no_more_than_it_is_told(index, truth, monkeypatch):
+    queries, path = truth
+    compared = []
+    real = verify.verify_all
+
+    def counted(query, candidates, *arguments, **options):
+        compared.append(len(candidates))
+        return real(query, candidates, *arguments, **options)
+
+    monkeypatch.setattr(verify, "verify_all", counted)
+    stages = evaluate(
+        index, [queries], ground_truth=path, verify=True, verify_top=3, verify_queries=2
+    ).stages
+    assert compared == [3, 3] and stages.queries == 2
+    with pytest.raises(ArgumentError, match="verify_queries=0"):
+        evaluate(index, [queries], ground_truth=path, verify=True, verify_queries=0)
+
+
+def test_stages_of_class_folders_leave_out_the_query_and_repeat(bundle_folder, tmp_path):
+    """Two views of each thing, of one label each; queries are the images of the index."""
+    for number in range(4):
+        (tmp_path / "db" / str(number)).mkdir(parents=True)
+        images.write(tmp_path / "db" / str(number) / "front.png", thing(number))
+        images.write(tmp_path / "db" / str(number) / "side.png", view(number))
+    index = Index.create(tmp_path / "index", bundle_folder, local="sift")
+    index.update([tmp_path / "db"], label_from_folder=True)
+
+    def figures(**options):
+        content = evaluate(index, [tmp_path / "db"], verify=True, **options).stages.as_json()
+        assert content.pop("milliseconds")
+        for stage in ("coarse", "coarse_to_fine", "verified"):
+            assert content[stage].pop("milliseconds") >= 0
+        return content
+
+    first = figures()
+    assert first["queries"] == 8 and first["verified"]["found_at_1"] == 1
+    assert first["verified"]["map_all"] == 1 > first["coarse_to_fine"]["map_all"]
+    assert figures() == figures(num_threads=2) == first
+
+
+@pytest.mark.slow
+def test_verification_does_not_harm_where_classes_are_searched(
+    bundle_folder, shared_data, tmp_path
+):
+    """Clothes of one class are not the same thing; what geometry finds among them is chance."""
+    groups = sorted((shared_data / "clothing10" / "train").iterdir())
+    for part, first, last in (("db", 0, 60), ("queries", 60, 66)):
+        for group in groups:
+            (tmp_path / part / group.name).mkdir(parents=True)
+            for photo in sorted(group.iterdir())[first:last]:
+                (tmp_path / part / group.name / photo.name).symlink_to(photo)
+    index = Index.create(tmp_path / "index", bundle_folder, local="sift")
+    index.update([tmp_path / "db"], label_from_folder=True)
+    stages = evaluate(index, [tmp_path / "queries"], verify=True, num_threads=2).stages
+    print(json.dumps(stages.as_json()))
+    assert stages.queries >= 50
+    before, after = (stages.figures[name]["map_all"] for name in ("coarse_to_fine", "verified"))
+    assert after >= 0.995 * before
+
+
 # The command line
 
 
@@ -205,6 +314,30 @@ def test_the_command_line_indexes_and_verifies(folder, bundle_folder, tmp_path, 
     assert cli.main(["search", place, query, "--verify"]) == 0
     assert "inliers" in capsys.readouterr().out
     assert cli.main(["check", place]) == 0
+
+
+def test_the_command_line_evaluates_the_stages(index, truth, tmp_path, capsys):
+    queries, path = map(str, truth)
+    ask = ["evaluate", str(index.store.folder), queries, "--ground-truth", path, "--verify"]
+    assert cli.main([*ask, "--json", "--report", str(tmp_path / "report")]) == 0
+    stages = json.loads(capsys.readouterr().out)["stages"]
+    assert stages["verified"]["found_at_1"] == 1
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "<td>verified</td><td>1.0000</td>" in page
+    assert cli.main(ask) == 0
+    shown = capsys.readouterr().out
+    assert [line[:22].strip() for line in shown.splitlines() if line.startswith("coarse")] == [
+        "coarse only", "coarse then fine", "coarse, fine, verified"
+    ]  # fmt: skip
+
+
+def test_an_index_without_local_features_is_not_evaluated_by_them(
+    folder, truth, bundle_folder, tmp_path
+):
+    index = Index.create(tmp_path / "index", bundle_folder)
+    index.update([folder / "db"])
+    with pytest.raises(StoreError, match="--local"):
+        evaluate(index, [truth[0]], ground_truth=truth[1], verify=True)
 
 
 def test_an_index_keeps_its_local_features(index, folder, bundle_folder, tmp_path):

@@ -1,5 +1,7 @@
 """Geometric verification: worlds whose geometry is known, and sets that have none."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -71,6 +73,22 @@ def test_matching_follows_the_definition(sizes, ratio, max_distance):
     got = verify.match(query, descriptors, ratio=ratio, max_distance=max_distance)
     assert got.dtype == np.int64
     assert got.tolist() == slow_matches(query, descriptors, ratio, max_distance)
+
+
+def test_among_equals_the_first_matches():
+    rng = np.random.default_rng(0)
+    query, descriptors = unit(rng, 12, 4), unit(rng, 15, 4)
+    query[[3, 7, 8]], descriptors[[2, 9, 14]] = query[0], query[0]
+    query[10], descriptors[5] = query[5], query[5]
+    got = verify.match(query, descriptors, max_distance=0.9).tolist()
+    assert got == slow_matches(query, descriptors, None, 0.9)
+    assert [0, 2] in got and [5, 5] in got
+
+
+def test_products_beyond_any_number_are_no_matches():
+    rng = np.random.default_rng(0)
+    immense = np.abs(unit(rng, 20)) * np.float32(3e38)
+    assert len(verify.match(immense, immense, max_distance=0.3)) == 0
 
 
 def test_descriptors_that_are_not_finite_match_nothing():
@@ -241,6 +259,22 @@ def test_the_answer_does_not_depend_on_threads_or_company(query_and_candidates):
         for a, b in zip(one, others, strict=True):
             assert a.inliers == b.inliers and np.array_equal(a.yx, b.yx)
             assert np.array_equal(a.model, b.model)
+
+
+def test_images_of_any_sizes_in_a_row_do_not_disturb_each_other(query_and_candidates):
+    query, [stranger, part, *_] = query_and_candidates
+    few = features(part.yx[:60], part.descriptors[:60])
+    row = [part, few, stranger, lambda: few, features(part.yx[:1], part.descriptors[:1]), part]
+    found = [one.inliers for one in verify.verify_all(query, row, PLAIN)]
+    alone = [verify.verify(query, one, PLAIN).inliers for one in (part, few, stranger)]
+    assert found == [*alone, alone[1], 0, alone[0]] and alone[1] >= 45
+
+
+def test_fewer_matches_than_inliers_are_wanted_are_not_looked_at(query_and_candidates, monkeypatch):
+    query, [_, part, *_] = query_and_candidates
+    assert verify.verify(query, part, dataclasses.replace(PLAIN, min_inliers=50)).inliers >= 50
+    monkeypatch.setattr(verify, "estimate", None)
+    assert verify.verify(query, part, dataclasses.replace(PLAIN, min_inliers=60)).inliers == 0
 
 
 def test_every_extractor_has_its_matching():

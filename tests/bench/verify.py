@@ -1,0 +1,116 @@
+"""How long does it take to verify the first 100 hits of a query?
+
+    python -m tests.bench.verify DATA [--candidates 100] [--queries 20] [--threads 1 2]
+
+DATA holds beer_labels/. Its photos' RootSIFT features lie in an index, as float16; each query is
+compared with the candidates in turn by `Engine.confirm`, reading included, and, in the same turn,
+by the plain way: every candidate read, its product made and the matches that are each other's
+nearest given to the same geometry, one after another on one thread. Both must find the same.
+"""
+
+import argparse
+import json
+import pathlib
+import tempfile
+import time
+import types
+
+import numpy as np
+
+from hashnet import images, local_features
+from retrieval import verify
+from retrieval.engine import Engine
+from retrieval.store import Item, Store
+from tests.bench import figures
+
+MATCHING = verify.MATCHING["sift"]
+
+
+def plain(query, snapshot, rows):
+    """Inliers of each row, without any care for time."""
+    found = []
+    for candidate in snapshot.local_features(rows):
+        similarity = query.descriptors @ candidate.descriptors.astype(np.float32).T
+        order = np.argsort(-similarity, axis=1)
+        every = np.arange(len(similarity))
+        best, second = (similarity[every, order[:, place]] for place in (0, 1))
+        keep = 1 - best < MATCHING.ratio**2 * (1 - second)
+        keep &= similarity.argmax(axis=0)[order[:, 0]] == every
+        extent = float(np.ptp(candidate.yx, axis=0).max())
+        one = verify.estimate(
+            query.yx[keep],
+            candidate.yx[order[keep, 0]],
+            error=max(3.0, MATCHING.error * extent),
+        )
+        found.append(one.inliers if keep.sum() >= MATCHING.min_inliers else 0)
+    return found
+
+
+def stored(folder, photos, candidates):
+    """An index of the photos' local features, whose codes and features say nothing."""
+    extractor = local_features.open("sift")
+    store = Store.create(
+        folder,
+        num_bits=8,
+        feature_dim=1,
+        fingerprint="bench",
+        extractor="sift",
+        descriptor_dim=extractor.descriptor_dim,
+    )
+    found = [extractor.extract(images.read(photo)) for photo in photos]
+    found = [one for one in found if len(one) > 1][:candidates]
+    ones = np.ones((len(found), 1))
+    with store.writer() as writer:
+        items = [Item(str(row)) for row in range(len(found))]
+        writer.add(items, ones.astype("u1"), ones.astype("f4"), found)
+    return store, found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=pathlib.Path)
+    parser.add_argument("--candidates", type=int, default=100)
+    parser.add_argument("--queries", type=int, default=20)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    arguments = parser.parse_args()
+    folder = arguments.data / "beer_labels"
+    truth = json.loads((folder / "ground_truth.json").read_text())
+    photos = [folder / query for query in truth]
+    seconds = {name: [] for name in ("plain", *arguments.threads)}
+    with tempfile.TemporaryDirectory() as scratch:
+        store, features = stored(f"{scratch}/index", photos, arguments.candidates)
+        index = types.SimpleNamespace(store=store)
+        engines = {threads: Engine(index, num_threads=threads) for threads in arguments.threads}
+        rows = np.arange(len(features))
+        for query in features[: arguments.queries + 1]:
+            start = time.perf_counter()
+            expected = plain(query, store.snapshot(), rows)
+            seconds["plain"].append(time.perf_counter() - start)
+            for threads, engine in engines.items():
+                start = time.perf_counter()
+                _, inliers = engine.confirm(query, rows)
+                seconds[threads].append(time.perf_counter() - start)
+                # Ties aside, which the plain way may break otherwise.
+                assert np.mean(inliers == expected) > 0.98, (inliers, expected)
+    ratios = {t: np.array(seconds[t][1:]) / seconds["plain"][1:] for t in arguments.threads}
+    report = {
+        "seed": verify.SEED,
+        "candidates": len(features),
+        "queries": arguments.queries,
+        "features_a_candidate": round(float(np.mean([len(one) for one in features])), 1),
+        "milliseconds": {
+            str(name): _spread([1000 * one for one in taken[1:]])  # the first one warms up
+            for name, taken in seconds.items()
+        },
+        "part_of_plain": {str(t): round(float(np.median(one)), 3) for t, one in ratios.items()},
+    }
+    figures.write("verify_top", report)
+
+
+def _spread(values):
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    return {"median": round(middle, 1), "quartiles": [round(low, 1), round(high, 1)]}
+
+
+if __name__ == "__main__":
+    main()
