@@ -101,6 +101,9 @@ class Encoder:
             folder: str or path-like.
             runtime, num_threads: as for the class.
 
+        Returns:
+            The opened `Encoder`.
+
         Raises:
             BundleError: it is missing, damaged, or of a newer format.
         """

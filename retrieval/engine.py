@@ -143,9 +143,14 @@ class Engine:
         wrong: Collection[str] = (),
         histogram: bool = False,
     ) -> SearchResult:
-        """Find by a code, uint8 `(code_bytes,)`, and a feature, float32 `(feature_dim,)`.
+        """Find by a code and a feature.
 
         For the other arguments, the answer and the errors, see `search`.
+
+        Args:
+            code: uint8 `(code_bytes,)`.
+            feature: float32 `(feature_dim,)`.
+            name: str. What the answer calls the query.
         """
         wanted = self._wanted(k, threshold, pool, label, ids, right, wrong, histogram)
         return self._search(name, code, feature, wanted)
@@ -239,9 +244,10 @@ class Engine:
         label: str | Collection[str] | None = None,
         ids: Collection[str] | None = None,
     ) -> np.ndarray:
-        """Count the images at each number of bits from a code, uint8 `(code_bytes,)`.
+        """Count the images at each number of bits from a code.
 
         Args:
+            code: uint8 `(code_bytes,)`.
             label, ids: as for `search`.
 
         Returns:
@@ -256,6 +262,12 @@ class Engine:
 
     def path(self, id: str) -> str | None:
         """Where the file of an image of the index lies, if that is known.
+
+        Args:
+            id: str.
+
+        Returns:
+            str, or None where it is not known.
 
         Raises:
             UnknownIdError: the index holds no image of this id.
@@ -406,6 +418,13 @@ def _read(query):
 
 def default_pool(k: int, num_items: int) -> int:
     """The smallest pool where neither threshold nor pool is asked for.
+
+    Args:
+        k: int, hits that are wanted.
+        num_items: int, images of the index.
+
+    Returns:
+        int, images.
 
     Example:
         >>> default_pool(10, 50), default_pool(500, 50), default_pool(10, 1_000_000)

@@ -139,8 +139,15 @@ class CodeIndex:
     def histogram(self, query, *, allowed=None):
         """Count the rows at each number of bits from the query.
 
+        Args:
+            query: uint8 `(code_bytes,)`.
+            allowed: bool `(n,)` or None. Rows that may be found, besides being live.
+
         Returns:
             int64 `(8 * code_bytes + 1,)`; element d counts the rows d bits apart.
+
+        Raises:
+            ShapeError: the query or `allowed` has another dtype or shape.
         """
         query = self._checked_query(query)
         groups = self._groups_for(1, allowed)
@@ -173,8 +180,15 @@ class CodeIndex:
     def nearest_batch(self, queries, k, *, allowed=None):
         """Return what `nearest` returns for each query; codes are read once for 64 of them.
 
+        Args:
+            queries: uint8 `(num_queries, code_bytes)`.
+            k, allowed: as for `nearest`.
+
         Returns:
             rows int64 and bits apart int32, each `(num_queries, m)`.
+
+        Raises:
+            ArgumentError, ShapeError: as `nearest`.
         """
         return self._nearest(self._checked_queries(queries), k, allowed)
 
@@ -361,6 +375,17 @@ def to_words(codes):
     """Return codes as uint64 `(n, num_words)`, zero-padded; without a copy where they fit.
 
     The order of bits within a word is the machine's and never matters: distances only count.
+
+    Args:
+        codes: uint8 `(n, code_bytes)`.
+
+    Returns:
+        uint64 `(n, num_words)`, C-contiguous and aligned; a view where that is possible.
+
+    Example:
+        >>> import numpy as np
+        >>> to_words(np.zeros((3, 9), np.uint8)).shape
+        (3, 2)
     """
     num_rows, code_bytes = codes.shape
     if code_bytes % 8 == 0 and codes.flags.c_contiguous:
@@ -373,7 +398,23 @@ def to_words(codes):
 
 
 def checked_integer(value, least, name):
-    """Return `value` as an int, or raise ArgumentError where it is none or below `least`."""
+    """See that an argument is a whole number and large enough.
+
+    Args:
+        value: what the caller was given.
+        least: int. The smallest that is right.
+        name: str. What the caller calls it.
+
+    Returns:
+        int.
+
+    Raises:
+        ArgumentError: it is no integer (True is none either), or below `least`.
+
+    Example:
+        >>> checked_integer(3, 1, "k")
+        3
+    """
     try:
         number = operator.index(value)
     except TypeError:

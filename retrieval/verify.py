@@ -247,6 +247,11 @@ def verify_all(
 
     The answer does not depend on `num_threads`. For the other arguments see `verify`; candidates
     may also be functions that return one, called when its turn comes.
+
+    Args:
+        candidates: iterable of local features, or of functions that return some, called when their
+            turn comes.
+        num_threads: int. How many are compared at one time.
     """
 
     def one(candidate):

@@ -50,12 +50,26 @@ class LabelledImages:
         return np.array(self.classes)[self.targets.argmax(axis=1)]
 
     def rows(self, rows: np.ndarray) -> LabelledImages:
-        """Some of the images, in the order of `rows`, an int array."""
+        """Some of the images, in the order asked for.
+
+        Args:
+            rows: int array of shape `(n,)`.
+
+        Returns:
+            `LabelledImages`.
+        """
         some = self.sources[rows] if _is_array(self.sources) else [self.sources[r] for r in rows]
         return LabelledImages(some, self.targets[rows], self.classes, self.problems)
 
     def without(self, held_out: Sequence[str]) -> LabelledImages:
         """The images of all classes but some, without those classes.
+
+        Args:
+            held_out: sequence of str, names of classes.
+
+        Returns:
+            `LabelledImages`; an image of a class that is held out is not among them, whatever else
+            it shows.
 
         Raises:
             ArgumentError: there is no such class, or fewer than two are left.
@@ -200,6 +214,9 @@ def from_arrays(
         pixels: uint8 array `(n, height, width, 3)`, RGB, or `(n, height, width)`, grey.
         labels: n names; or n ints that index `classes`; or a bool array `(n, num_classes)`.
         classes: names; needed with ints and bools. Names that no image has are dropped.
+
+    Returns:
+        `LabelledImages`.
 
     Raises:
         ShapeError: the arrays do not fit each other.
