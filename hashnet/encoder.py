@@ -160,6 +160,11 @@ class Encoder:
 
         Raises:
             ImageError: it cannot be read.
+
+        Example:
+            >>> code, feature = Encoder.open(bundle_folder).encode_one("cat.png")
+            >>> code.shape, feature.shape
+            ((4,), (1280,))
         """
         pixels = self._pixels(source)[None]
         latents, features = self._network.run(["latent", "feature"], {"image": pixels})

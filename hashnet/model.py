@@ -83,6 +83,11 @@ class HashNetConfig:
 
         Raises:
             BundleError: it has other fields, or a value that is not valid.
+
+        Example:
+            >>> config = HashNetConfig(num_bits=12, classes=("cat", "dog"))
+            >>> HashNetConfig.from_json(config.as_json()) == config
+            True
         """
         known = {field.name for field in fields(cls)}
         if not isinstance(values, dict) or set(values) != known:

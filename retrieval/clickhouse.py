@@ -340,7 +340,9 @@ class Store:
 
     Attributes:
         folder: str. The URL, without its password.
-        num_bits, feature_dim, feature_dtype: what a row holds.
+        num_bits: int. Length of a code.
+        feature_dim: int. Length of a feature.
+        feature_dtype: "float32". How features are stored.
         extractor: None. No local features are kept.
         fingerprint: str. Of the encoder that made the codes.
         format_version: int. Of the tables.

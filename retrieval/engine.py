@@ -252,6 +252,12 @@ class Engine:
 
         Returns:
             int64 `(8 * code_bytes + 1,)`; element d counts the images d bits apart.
+
+        Example:
+            >>> from retrieval.index import Index
+            >>> engine = Engine(Index.open(index_folder))
+            >>> int(engine.histogram(engine.snapshot.codes[0]).sum())
+            2
         """
         return self._finder.histogram(code, allowed=self._allowed(label, ids))
 
@@ -283,6 +289,12 @@ class Engine:
         Yields:
             (Hit, Hit) pairs; the first has `bits_apart` and `distance` 0, the second those
             between the two.
+
+        Example:
+            >>> from retrieval.index import Index
+            >>> pairs = Engine(Index.open(index_folder)).duplicates(threshold=33)
+            >>> [(first.id, second.id) for first, second in pairs]
+            [('cat', 'dog')]
         """
         for first, second, bits in self._finder.pairs_within(threshold):
             for start in range(0, len(first), PAIRS_AT_ONCE):

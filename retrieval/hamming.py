@@ -127,6 +127,13 @@ class CodeIndex:
 
         Returns:
             list of (rows, bits apart), one a query.
+
+        Example:
+            >>> import numpy as np
+            >>> index = CodeIndex(np.array([[0], [1], [255]], np.uint8))
+            >>> found = index.within_batch(np.array([[0], [254]], np.uint8), threshold=2)
+            >>> [rows.tolist() for rows, bits_apart in found]
+            [[0, 1], [2]]
         """
         queries = self._checked_queries(queries)
         threshold = checked_integer(threshold, 0, "threshold")
@@ -148,6 +155,12 @@ class CodeIndex:
 
         Raises:
             ShapeError: the query or `allowed` has another dtype or shape.
+
+        Example:
+            >>> import numpy as np
+            >>> index = CodeIndex(np.array([[0], [1], [255]], np.uint8))
+            >>> index.histogram(np.array([0], np.uint8)).tolist()
+            [1, 1, 0, 0, 0, 0, 0, 0, 1]
         """
         query = self._checked_query(query)
         groups = self._groups_for(1, allowed)
@@ -173,6 +186,13 @@ class CodeIndex:
         Raises:
             ArgumentError: `k` is not an integer, or below 1.
             ShapeError: the query or `allowed` has another dtype or shape.
+
+        Example:
+            >>> import numpy as np
+            >>> index = CodeIndex(np.array([[3], [1], [2]], np.uint8))
+            >>> rows, bits_apart = index.nearest(np.array([0], np.uint8), 2)
+            >>> rows.tolist(), bits_apart.tolist()
+            ([1, 2], [1, 1])
         """
         rows, bits = self._nearest(self._checked_query(query), k, allowed)
         return rows[0], bits[0]
@@ -208,6 +228,13 @@ class CodeIndex:
         Raises:
             ArgumentError: not exactly one of `threshold` and `at_least` is given, or it is not
                 an integer in its range.
+
+        Example:
+            >>> import numpy as np
+            >>> index = CodeIndex(np.array([[3], [1], [2]], np.uint8))
+            >>> rows, bits_apart, threshold = index.pool(np.array([0], np.uint8), at_least=1)
+            >>> rows.tolist(), threshold
+            ([1, 2], 2)
         """
         if (threshold is None) == (at_least is None):
             raise ArgumentError(

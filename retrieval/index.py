@@ -251,6 +251,13 @@ class Index:
 
         Raises:
             LockedError: another process is writing.
+
+        Example:
+            >>> index = Index.create("photos.index", bundle_folder)
+            >>> index.update(["cat.png", "dog.png"]).added
+            2
+            >>> index.update(["cat.png", "dog.png"]).unchanged
+            2
         """
         paths = [os.fsdecode(path) for path in paths]
         found, problems = images.find(paths)
@@ -399,6 +406,10 @@ class Index:
         Raises:
             LockedError: another process or thread is writing.
             StoreError: the disk refuses; the index is as it was.
+
+        Example:
+            >>> Index.open(index_folder).remove(["cat", "cow"])
+            ['cat']
         """
         with self.store.writer() as writer:
             return writer.remove(list(ids))

@@ -1043,7 +1043,9 @@ class Store:
 
     Attributes:
         folder: pathlib.Path. The index.
-        num_bits, feature_dim, feature_dtype: what a row holds.
+        num_bits: int. Length of a code.
+        feature_dim: int. Length of a feature.
+        feature_dtype: "float32" or "float16". How features are stored.
         fingerprint: str. Of the encoder that made the codes.
         format_version: int. Of the folder.
         created: str. When, in UTC, as ISO 8601.
@@ -1109,6 +1111,16 @@ class Store:
         Raises:
             ArgumentError: if an argument is outside what is listed above.
             StoreError: if something is there already, or the disk refuses.
+
+        Example:
+            >>> import tempfile
+            >>> folder = tempfile.mkdtemp()
+            >>> store = Store.create(folder, num_bits=8, feature_dim=1, fingerprint="f")
+            >>> with store.writer() as writer:
+            ...     writer.add([Item("a")], np.ones((1, 1), "uint8"), np.ones((1, 1), "float32"))
+            1
+            >>> Store.open(folder).snapshot().rows(["a", "b"]).tolist()
+            [0, -1]
         """
         if not (isinstance(num_bits, int) and 1 <= num_bits <= _MAX_BITS):
             raise ArgumentError(f"A code has 1 to {_MAX_BITS} bits.", f"num_bits={num_bits!r}")

@@ -252,6 +252,12 @@ def verify_all(
         candidates: iterable of local features, or of functions that return some, called when their
             turn comes.
         num_threads: int. How many are compared at one time.
+
+    Example:
+        >>> from hashnet.local_features import LocalFeatures
+        >>> none = LocalFeatures(*(np.empty(shape, "f4") for shape in ((0, 2), (0, 128), 0)))
+        >>> [one.inliers for one in verify_all(none, [none, none], MATCHING["sift"])]
+        [0, 0]
     """
 
     def one(candidate):

@@ -54,6 +54,16 @@ class Words:
     Attributes:
         labels: dict of label to the number of images.
         classes: tuple of str, the names that the network knows.
+
+    Example:
+        >>> from retrieval.index import Index
+        >>> index = Index.open(index_folder)
+        >>> words = Words(index.store.snapshot(), index.encoder)
+        >>> words.labels, words.rows("dog").tolist()
+        ({'cat': 1, 'dog': 1}, [1])
+        >>> code, feature = words.query("Dog")
+        >>> bool((code == index.encoder.encode_one("dog.png")[0]).all())
+        True
     """
 
     def __init__(self, snapshot: Snapshot, encoder):

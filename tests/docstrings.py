@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 
 SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises", "Example", "Reference")
 DTYPE = r"bool|u?int\d*|float\d*|any dtype|any real dtype"
+# Names of the field that stand for arrays wherever they stand (the words of the README).
+ARRAYS = {"code", "codes", "feature", "features", "latent", "latents", "image", "yx", "descriptors"}
+ARRAYS |= {"allowed", "live", "query_codes", "database_codes"}
 SEE = r"(?:\b[Ss]ee|\b[Aa]s(?: for| in)?) `([\w.]+)`"
 
 
@@ -146,6 +149,8 @@ def _of_class(one):
 
 def _of_entries(one, defaults):
     for name, said in one.entries().items():
+        if name in ARRAYS and not re.search(rf"\b(?:{DTYPE})\b|`[A-Za-z_][\w.]*`", said):
+            yield f"{name} has no dtype"
         if re.search(r"\barray\b", said):
             if not re.search(rf"\b(?:{DTYPE})\b", said):
                 yield f"{name} is an array of no dtype"

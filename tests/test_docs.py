@@ -1,6 +1,7 @@
 """What README and notebooks show runs as shown."""
 
 import configparser
+import inspect
 import pathlib
 import re
 import runpy
@@ -8,9 +9,16 @@ import shlex
 
 import pytest
 
-from hashnet import cli, images
+from hashnet import backbones, cli, export, images
+from hashnet.model import HashNetConfig
+from retrieval.engine import Engine
+from retrieval.evaluate import evaluate
+from retrieval.extract import extract
+from retrieval.index import Index
 from tests import make_cli
 from tests.bench import tables
+from train import unlabelled
+from train.config import TrainConfig
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 READMES = {
@@ -185,6 +193,44 @@ def test_the_figures_of_the_chinese_readme_are_those_of_the_english_one():
     assert len(rows) > 4
     for row in rows:
         assert row in english.splitlines(), f"README.md has another row today: {row}"
+
+
+def defaults(command):
+    """dict of a command's arguments to their defaults."""
+    sub = make_cli.commands(cli.parser())[command]
+    return {action.dest: action.default for action in sub._actions}
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_the_defaults_and_limits_that_the_readme_states_are_those_of_the_code(name):
+    text, config = READMES[name], TrainConfig()
+    assert f"http://{defaults('serve')['host']}:{defaults('serve')['port']}" in text
+    assert f"bits            {unlabelled.NUM_BITS}\n" in text
+    assert f"feature_dim     {backbones.known(config.backbone).feature_dim}\n" in text
+    assert f"{export.NEAR_HALF:.4f}" in text
+    assert config.backbone == HashNetConfig.backbone == "efficientnet_lite0" and "Lite0" in text
+    assert len(images.ALLOWED_FORMATS) == 6 and ("six formats" in text or "六种格式" in text)
+    for status in (cli.DONE, cli.FAILED, cli.WRONG_ARGUMENTS, cli.SKIPPED_SOME):
+        [line] = re.findall(r"^(?:Exit status: |退出状态：)(.*)$", text, re.MULTILINE)
+        assert str(status) in line
+
+
+def test_a_command_and_the_function_it_calls_have_the_same_defaults():
+    for command, option, function, argument in (
+        ("search", "k", Engine.search, "k"),
+        ("search", "threshold", Engine.search, "threshold"),
+        ("search", "pool", Engine.search, "pool"),
+        ("search", "verify", Engine.search, "verify"),
+        ("extract", "shard", extract, "part"),
+        ("extract", "workers", extract, "workers"),
+        ("index", "workers", Index.update, "workers"),
+        ("index", "prune", Index.update, "prune"),
+        ("index", "local", Index.create, "local"),
+        ("export", "precision", export.export, "precision"),
+        ("evaluate", "encode_database", evaluate, "encode_database"),
+    ):
+        stated = inspect.signature(function).parameters[argument].default
+        assert defaults(command)[option] == stated, f"{command} {option}"
 
 
 def test_the_tables_in_the_readme_are_those_that_the_results_give():

@@ -71,6 +71,11 @@ def test_docstrings_that_say_all_have_no_faults():
         ('"""A module."""', "", "m.py:1: no docstring"),
         ("image: uint8 array of shape `(height, width, 3)`.", "", "says nothing of image"),
         ("image: uint8 array", "image: an array", "an array of no dtype"),
+        (
+            "image: uint8 array of shape `(height, width, 3)`",
+            "image: a photo",
+            "image has no dtype",
+        ),
         ("of shape `(height, width, 3)`", "", "an array of no shape"),
         ("(default 2)", "(default 3)", "has the default 2, not 3"),
         ("Returns:", "It gives:", "no Returns:"),

@@ -57,6 +57,11 @@ class LabelledImages:
 
         Returns:
             `LabelledImages`.
+
+        Example:
+            >>> three = from_arrays(np.zeros((3, 4, 4, 3), "uint8"), ["cat", "dog", "cat"])
+            >>> three.rows(np.array([2, 1])).labels.tolist()
+            ['cat', 'dog']
         """
         some = self.sources[rows] if _is_array(self.sources) else [self.sources[r] for r in rows]
         return LabelledImages(some, self.targets[rows], self.classes, self.problems)
@@ -129,6 +134,11 @@ class LabelledImages:
 
         Raises:
             ArgumentError: fewer than two classes have an image that can be read.
+
+        Example:
+            >>> two = from_arrays(np.zeros((2, 9, 5, 3), "uint8"), ["cat", "dog"])
+            >>> two.decoded(4).sources.shape
+            (2, 4, 4, 3)
         """
         if _is_array(self.sources) and self.sources.shape[1:3] == (size, size):
             return self
