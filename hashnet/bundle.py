@@ -175,6 +175,10 @@ def load(folder):
 
     Raises:
         BundleError: it is missing, damaged, or of a newer format.
+
+    Example:
+        >>> load(bundle_folder).config.num_bits
+        32
     """
     folder = pathlib.Path(folder)
     if not (folder / DESCRIPTION).is_file() and (folder / INSIDE_AN_INDEX).is_dir():

@@ -31,7 +31,14 @@ DONE, FAILED, WRONG_ARGUMENTS, SKIPPED_SOME = 0, 1, 2, 3
 
 
 def main(argv=None):
-    """Run one command; returns the exit status."""
+    """Run one command; returns the exit status.
+
+    Args:
+        argv: list of str, the command and its arguments; None for those of this process.
+
+    Returns:
+        int: 0 done, 1 failed, 2 wrong arguments, 3 done, but some inputs were skipped and named.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # TensorFlow leaves its faster CPU kernels off on some processors that they run on.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

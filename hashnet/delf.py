@@ -338,7 +338,15 @@ def _head_network(head):
 
 
 def map_of(model, image):
-    """Apply a backbone up to its map to a float32 Keras tensor of any size; weights are shared."""
+    """Apply a backbone up to its map to a float32 Keras tensor of any size; weights are shared.
+
+    Args:
+        model: a `keras.Model` with an output named `map`.
+        image: Keras tensor `(n, height, width, 3)`, float32, RGB in 0..255.
+
+    Returns:
+        Keras tensor `(n, rows, columns, channels)`, the map.
+    """
     from keras import tree
 
     def call(operation, node, values):
@@ -521,6 +529,9 @@ class Delf:
             path: str or path-like, an ONNX file of `export`.
             runtime, num_threads: as for `hashnet.runtimes.open_file`.
             **options: as for the class.
+
+        Returns:
+            The opened `Delf`.
 
         Raises:
             BundleError: the file is missing, damaged or of another kind.

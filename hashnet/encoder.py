@@ -101,6 +101,9 @@ class Encoder:
             folder: str or path-like.
             runtime, num_threads: as for the class.
 
+        Returns:
+            The opened `Encoder`.
+
         Raises:
             BundleError: it is missing, damaged, or of a newer format.
         """
@@ -157,6 +160,11 @@ class Encoder:
 
         Raises:
             ImageError: it cannot be read.
+
+        Example:
+            >>> code, feature = Encoder.open(bundle_folder).encode_one("cat.png")
+            >>> code.shape, feature.shape
+            ((4,), (1280,))
         """
         pixels = self._pixels(source)[None]
         latents, features = self._network.run(["latent", "feature"], {"image": pixels})

@@ -75,7 +75,13 @@ class FingerprintError(HashnetError):
 
 
 class UnknownNameError(HashnetError):
-    """A name is not among the known ones, which the message lists."""
+    """A name is not among the known ones, which the message lists.
+
+    Args:
+        kind: str. What the name is of, in words: "backbone".
+        name: str. What was given.
+        known: iterable of str. All names that would do.
+    """
 
     def __init__(self, kind, name, known):
         super().__init__(

@@ -93,7 +93,12 @@ class Found:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Problem:
-    """A path that `find` could not take, and why."""
+    """A path that `find` could not take, and why.
+
+    Attributes:
+        path: str, as it was given or found.
+        reason: str, for a person.
+    """
 
     path: str
     reason: str
@@ -132,6 +137,7 @@ def read(source, *, min_side: int | None = None, max_pixels: int = MAX_PIXELS) -
 
     Raises:
         ImageError: if the file cannot be opened, or is not such a picture.
+        ArgumentError: if `min_side` is below 1.
 
     Example:
         >>> white = np.full((2, 3, 3), 255, dtype="uint8")
@@ -614,7 +620,17 @@ class _Walk:
 
 
 def to_png(image: np.ndarray) -> bytes:
-    """Encode an image, uint8 `(height, width, 3)`, as PNG, without loss and without metadata.
+    """Encode an image as PNG, without loss and without metadata.
+
+    Args:
+        image: uint8 array of shape `(height, width, 3)`.
+
+    Returns:
+        bytes, the whole file.
+
+    Raises:
+        ShapeError: if the image has another dtype or shape, or no pixels.
+        ImageError: if it cannot be written as PNG.
 
     Example:
         >>> to_png(np.zeros((1, 1, 3), dtype="uint8"))[:4]
@@ -624,11 +640,19 @@ def to_png(image: np.ndarray) -> bytes:
 
 
 def to_jpeg(image: np.ndarray, quality: int = 90) -> bytes:
-    """Encode an image, uint8 `(height, width, 3)`, as JPEG without metadata.
+    """Encode an image as JPEG without metadata.
 
     Args:
         image: uint8 array of shape `(height, width, 3)`, each side 65,500 pixels at most.
         quality: int, 1 to 100.
+
+    Returns:
+        bytes, the whole file.
+
+    Raises:
+        ArgumentError: if the quality is out of range.
+        ShapeError: if the image has another dtype or shape, or no pixels.
+        ImageError: if a side is too long for JPEG.
 
     Example:
         >>> to_jpeg(np.zeros((1, 1, 3), dtype="uint8"))[:2]
@@ -717,6 +741,9 @@ def text(line: str, height: int = 14) -> np.ndarray:
     Returns:
         uint8 array of shape `(height, width)`: 0 the ground, 255 the letters. The width is as the
         text needs it, 1 or more.
+
+    Raises:
+        ArgumentError: if the height is below 1.
 
     Example:
         >>> text("cat", height=14).shape[0]

@@ -36,7 +36,13 @@ DENOMINATORS = ("relevant", "found")
 
 
 class TieAwareAP(NamedTuple):
-    """Average precision over all orders of tied items: the mean, the best and the worst order."""
+    """Average precision over all orders of tied items: the mean, the best and the worst order.
+
+    Attributes:
+        expected: float64 scalar, or array of shape `(q,)`: the mean over all orders.
+        best: float64 scalar, or array of shape `(q,)`: relevant items first in every tie.
+        worst: float64 scalar, or array of shape `(q,)`: relevant items last in every tie.
+    """
 
     expected: float | np.ndarray
     best: float | np.ndarray
@@ -174,7 +180,7 @@ def tie_aware_average_precision(
     """Average precision of one query over all orders of the items at equal distance.
 
     Args:
-        distances: number array of shape `(n,)`, smaller is nearer, in any order.
+        distances: float or int array of shape `(n,)`, smaller is nearer, in any order.
         relevant: bool array of shape `(n,)`, in the same order.
         at: int or None. How many ranks count; None for all. The denominator is
             min(`at`, relevant items).
@@ -404,7 +410,8 @@ def evaluate_codes(
         query_labels: int or str array of shape `(q,)`, an item is relevant if its label is the
             same; or bool array of shape `(q, num_classes)`, if it shares at least one class.
         database_codes: uint8 array of shape `(n, code_bytes)`.
-        database_labels: array of shape `(n,)` or `(n, num_classes)`, of the same kind.
+        database_labels: int or str array of shape `(n,)`, or bool array of shape
+            `(n, num_classes)`, as the labels of the queries.
         num_bits: int. Length of the codes.
         at: int. The R of mAP@R.
         ks: ints. Where to take precision and recall.

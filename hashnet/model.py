@@ -73,7 +73,22 @@ class HashNetConfig:
 
     @classmethod
     def from_json(cls, values):
-        """The configuration that `as_json` described; a foreign one raises `BundleError`."""
+        """The configuration that `as_json` described.
+
+        Args:
+            values: dict, as JSON gives it back.
+
+        Returns:
+            A `HashNetConfig`.
+
+        Raises:
+            BundleError: it has other fields, or a value that is not valid.
+
+        Example:
+            >>> config = HashNetConfig(num_bits=12, classes=("cat", "dog"))
+            >>> HashNetConfig.from_json(config.as_json()) == config
+            True
+        """
         known = {field.name for field in fields(cls)}
         if not isinstance(values, dict) or set(values) != known:
             raise BundleError(

@@ -80,6 +80,10 @@ _PLAIN_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 class Place:
     """Where a table is, out of its URL.
 
+    Args:
+        url: str, `clickhouse://[USER[:PASSWORD]@]HOST[:PORT]/DB/TABLE`, the same with
+            `clickhouses://` for TLS, or `chdb:///FOLDER/DB/TABLE`.
+
     Attributes:
         scheme, database, table: str.
         shown: str. The URL without its password.
@@ -125,7 +129,11 @@ class Place:
         self.shown = f"{self.scheme}://{netloc}{parts.path}"
 
     def client(self):
-        """A `clickhouse_connect` client; the password may also be in CLICKHOUSE_PASSWORD."""
+        """A `clickhouse_connect` client; the password may also be in CLICKHOUSE_PASSWORD.
+
+        Raises:
+            BackendError: `clickhouse_connect` is not installed.
+        """
         try:
             import clickhouse_connect
         except ImportError as error:
@@ -313,6 +321,10 @@ def ddl(url, *, num_bits: int, cluster: str | None = None) -> list:
 def execute(url, statements):
     """Run the statements of `ddl`.
 
+    Args:
+        url: str; see `Place`.
+        statements: list of str, from `ddl`.
+
     Raises:
         BackendError: the server does not answer, or refuses.
     """
@@ -324,9 +336,13 @@ def execute(url, statements):
 class Store:
     """An index in ClickHouse, with the face of `retrieval.store.Store`.
 
+    Made by `create` or `open`.
+
     Attributes:
         folder: str. The URL, without its password.
-        num_bits, feature_dim, feature_dtype: what a row holds.
+        num_bits: int. Length of a code.
+        feature_dim: int. Length of a feature.
+        feature_dtype: "float32". How features are stored.
         extractor: None. No local features are kept.
         fingerprint: str. Of the encoder that made the codes.
         format_version: int. Of the tables.
@@ -360,6 +376,16 @@ class Store:
         descriptor_dim=None,
     ):
         """Make an empty index, in tables that are made, or were by `hashnet clickhouse init`.
+
+        Args:
+            url: str; see `Place`.
+            num_bits, feature_dim: as for `retrieval.store.Store.create`.
+            feature_dtype: "float32".
+            fingerprint, encoder_files: as for `retrieval.store.Store.create`.
+            extractor, descriptor_dim: None.
+
+        Returns:
+            The opened `Store`.
 
         Raises:
             ArgumentError: the URL has another form, features are to be no float32, or local
@@ -412,6 +438,12 @@ class Store:
     def open(cls, url):
         """Open an index.
 
+        Args:
+            url: str; see `Place`.
+
+        Returns:
+            The opened `Store`.
+
         Raises:
             ArgumentError: the URL has another form.
             StoreError: there is none, or a newer version of HashNet made it.
@@ -438,12 +470,28 @@ class Store:
 
     @staticmethod
     def is_there(url) -> bool:
-        """Whether an index is there."""
+        """Whether an index is there.
+
+        Args:
+            url: str; see `Place`.
+
+        Returns:
+            bool.
+
+        Raises:
+            ArgumentError: the URL has another form.
+            BackendError: the server does not answer.
+        """
         return _Connection(url).has_index()
 
     @functools.cached_property
     def encoder_folder(self):
-        """pathlib.Path: the bundle, copied from the table to a cache of this machine if need be."""
+        """pathlib.Path: the bundle, copied from the table to a cache of this machine if need be.
+
+        Raises:
+            StoreError: a file of the bundle is not in the table.
+            BackendError: the server does not answer.
+        """
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         folder = cache / "hashnet" / "encoders" / _plain_fingerprint(self.fingerprint)
         if _holds(folder, self.fingerprint):
@@ -514,7 +562,7 @@ class Snapshot:
     """One view of a table: all entries up to a row, whatever is written later.
 
     It has the face of `retrieval.store.Snapshot`, but for whole arrays: `codes` is read row by
-    row, and there are no feature blocks. Rows are not dense.
+    row, and there are no feature blocks. Rows are not dense. Made by `Store.snapshot`.
     """
 
     def __init__(self, connection, store):
@@ -529,11 +577,32 @@ class Snapshot:
         self.codes = _Codes(self)
 
     def ask(self, statement, *, width=1, **parameters):
-        """Ask about this snapshot."""
+        """Ask about this snapshot.
+
+        Args:
+            statement: str, SQL, with `{table}`, `{live}` and typed parameters, such as
+                `{rows:Array(UInt64)}`.
+            width: int. Columns of the answer.
+            **parameters: their values.
+
+        Returns:
+            list of `width` columns, each a sequence of as many values.
+
+        Raises:
+            BackendError: the server does not answer, or refuses.
+        """
         return self._connection.ask(statement, width=width, last=self.last, **parameters)
 
     def encoded(self, rows):
-        """Codes uint8 `(n, code_bytes)` and features float32 `(n, feature_dim)` of some rows."""
+        """Codes and features of some rows.
+
+        Args:
+            rows: int64 `(n,)`.
+
+        Returns:
+            codes: uint8 `(n, code_bytes)`.
+            features: float32 `(n, feature_dim)`.
+        """
         found, codes, features = self.ask(
             "SELECT row, code, feature FROM {table} WHERE kills = 0 "
             "AND row IN {rows:Array(UInt64)}",
@@ -550,15 +619,15 @@ class Snapshot:
         )
 
     def features(self, rows):
-        """float32 `(n, feature_dim)`, features of some rows."""
+        """Features of some rows; see `encoded`."""
         return self.encoded(rows)[1]
 
     def verify_features(self, rows):
-        """Items of some rows; checksums are ClickHouse's, of every block it reads."""
+        """Items of some rows, as `items`; checksums are ClickHouse's, of every block it reads."""
         return self.items(rows)
 
     def items(self, rows):
-        """list of `Item`, of some rows."""
+        """As for `retrieval.store.Snapshot.items`."""
         found, *columns = self.ask(
             f"SELECT row, {ITEM} FROM {{table}} WHERE kills = 0 AND row IN {{rows:Array(UInt64)}}",
             width=6,
@@ -569,7 +638,7 @@ class Snapshot:
         return [items[at] for at in self._order(place, rows)]
 
     def rows(self, ids):
-        """int64 `(len(ids),)`: the row of each id, -1 where it is unknown."""
+        """As for `retrieval.store.Snapshot.rows`."""
         found, rows = self.ask(
             "SELECT id, max(row) FROM {table} PREWHERE key IN (SELECT cityHash64(unhex("
             "arrayJoin({ids:Array(String)})))) WHERE {live} AND id IN "
@@ -598,7 +667,14 @@ class Snapshot:
         return {_text(label): int(count) for label, count in zip(labels, counts, strict=True)}
 
     def finder(self, *, num_threads: int = 1):
-        """What the engine searches this snapshot with; the server has threads of its own."""
+        """What the engine searches this snapshot with; the server has threads of its own.
+
+        Args:
+            num_threads: int, as for `retrieval.store.Snapshot.finder`; nothing depends on it here.
+
+        Returns:
+            A `Finder`.
+        """
         return Finder(self, self._store)
 
     def close(self):
@@ -622,7 +698,7 @@ class Snapshot:
 
 
 class Finder:
-    """A finder (see `retrieval.finder`) that asks ClickHouse."""
+    """A finder (see `retrieval.finder`) that asks ClickHouse, made by `Snapshot.finder`."""
 
     def __init__(self, snapshot, store):
         self._snapshot = snapshot
@@ -645,7 +721,7 @@ class Finder:
         return condition, parameters
 
     def histogram(self, code, *, allowed=None):
-        """int64 `(8 * code_bytes + 1,)`: how many images lie at each number of bits."""
+        """As for `retrieval.finder.LocalFinder.histogram`."""
         condition, parameters = allowed or ("", {})
         bits, counts = self._snapshot.ask(
             f"SELECT {self._apart()} AS apart, count() FROM {{table}} WHERE {{live}}{condition} "
@@ -741,7 +817,8 @@ class Finder:
 class Writer:
     """Writes to a table, with the face of `retrieval.store.Writer`.
 
-    Each method commits in batches, of which every one is there wholly or not at all.
+    Each method commits in batches, of which every one is there wholly or not at all. Made by
+    `Store.writer`.
     """
 
     def __init__(self, connection, store):
@@ -750,7 +827,11 @@ class Writer:
         self._last = 0
 
     def add(self, items, codes, features, local=None) -> int:
-        """As for `retrieval.store.Writer.add`; beyond 64 MB in several commits."""
+        """As for `retrieval.store.Writer.add`; beyond 64 MB in several commits.
+
+        Args:
+            local: None. No local features are kept.
+        """
         if local is not None:
             raise ArgumentError("ClickHouse keeps no local features.", "local features")
         items, codes, features = list(items), np.asarray(codes), np.asarray(features)

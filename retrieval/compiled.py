@@ -20,6 +20,9 @@ def kernels(num_bytes):
 
     Args:
         num_bytes: int. How many bytes of codes or features the task at hand reads.
+
+    Returns:
+        The module `retrieval.kernels`, or None.
     """
     global _numpy_bytes
     _numpy_bytes += num_bytes

@@ -32,15 +32,15 @@ class DistinctCodes:
         self._rows = read_only(rows)
 
     def within(self, queries, threshold, allowed=None):
-        """Return rows int64, bits int32, and int64 `(num_queries + 1,)` borders by query."""
+        """As for `retrieval.scan.Scan.within`."""
         return self._all_rows(*self._scan.within(queries, threshold), allowed)
 
     def pool(self, query, at_least):
-        """Return rows ascending and bits: the nearest `at_least` rows and all that tie."""
+        """As for `retrieval.scan.Scan.pool`."""
         return self._all_rows(*self._nearest_codes(query, at_least), None)[:2]
 
     def nearest(self, queries, k):
-        """Return rows int64 and bits int32, each `(num_queries, min(k, rows that pass))`."""
+        """As for `retrieval.scan.Scan.nearest`."""
         k = min(k, len(self._rows))
         codes, bits, ends = self._nearest_codes(queries, k)
         kernels = compiled.load()
@@ -55,7 +55,7 @@ class DistinctCodes:
         return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
     def histogram(self, query):
-        """Return int64 `(num_words * 64 + 1,)`: how many rows lie at each number of bits."""
+        """As for `retrieval.scan.Scan.histogram`."""
         max_bits = self._scan.words.shape[1] * 64
         codes, bits, _ = self._scan.within(query, max_bits + 1)
         counts = np.zeros(max_bits + 1, np.int64)
@@ -117,6 +117,9 @@ def grouped(words, live, num_threads, *, least_repeats=LEAST_REPEATS):
         live: bool `(n,)` or None. Rows that may be found.
         num_threads: int. The most threads at one time.
         least_repeats: int. How many rows a distinct code must stand for, on average.
+
+    Returns:
+        `DistinctCodes`, or None.
     """
     kernels = compiled.load()
     num_live = len(words) if live is None else int(np.count_nonzero(live))

@@ -144,9 +144,14 @@ class Engine:
         wrong: Collection[str] = (),
         histogram: bool = False,
     ) -> SearchResult:
-        """Find by a code, uint8 `(code_bytes,)`, and a feature, float32 `(feature_dim,)`.
+        """Find by a code and a feature.
 
         For the other arguments, the answer and the errors, see `search`.
+
+        Args:
+            code: uint8 `(code_bytes,)`.
+            feature: float32 `(feature_dim,)`.
+            name: str. What the answer calls the query.
         """
         wanted = self._wanted(k, threshold, pool, label, ids, right, wrong, histogram)
         return self._search(name, code, feature, wanted)
@@ -262,13 +267,20 @@ class Engine:
         label: str | Collection[str] | None = None,
         ids: Collection[str] | None = None,
     ) -> np.ndarray:
-        """Count the images at each number of bits from a code, uint8 `(code_bytes,)`.
+        """Count the images at each number of bits from a code.
 
         Args:
+            code: uint8 `(code_bytes,)`.
             label, ids: as for `search`.
 
         Returns:
             int64 `(8 * code_bytes + 1,)`; element d counts the images d bits apart.
+
+        Example:
+            >>> from retrieval.index import Index
+            >>> engine = Engine(Index.open(index_folder))
+            >>> int(engine.histogram(engine.snapshot.codes[0]).sum())
+            2
         """
         return self._finder.histogram(code, allowed=self._allowed(label, ids))
 
@@ -289,6 +301,12 @@ class Engine:
     def path(self, id: str) -> str | None:
         """Where the file of an image of the index lies, if that is known.
 
+        Args:
+            id: str.
+
+        Returns:
+            str, or None where it is not known.
+
         Raises:
             UnknownIdError: the index holds no image of this id.
         """
@@ -303,6 +321,12 @@ class Engine:
         Yields:
             (Hit, Hit) pairs; the first has `bits_apart` and `distance` 0, the second those
             between the two.
+
+        Example:
+            >>> from retrieval.index import Index
+            >>> pairs = Engine(Index.open(index_folder)).duplicates(threshold=33)
+            >>> [(first.id, second.id) for first, second in pairs]
+            [('cat', 'dog')]
         """
         for first, second, bits in self._finder.pairs_within(threshold):
             for start in range(0, len(first), PAIRS_AT_ONCE):
@@ -433,6 +457,13 @@ def _read(query):
 
 def default_pool(k: int, num_items: int) -> int:
     """The smallest pool where neither threshold nor pool is asked for.
+
+    Args:
+        k: int, hits that are wanted.
+        num_items: int, images of the index.
+
+    Returns:
+        int, images.
 
     Example:
         >>> default_pool(10, 50), default_pool(500, 50), default_pool(10, 1_000_000)

@@ -65,7 +65,14 @@ class Row:
     not_measured: str | None = None
 
     def as_json(self, ks: Sequence[int]) -> dict:
-        """Give the figures as a JSON object, with precision and recall at `ks` only."""
+        """Give the figures as a JSON object, with precision and recall at `ks` only.
+
+        Args:
+            ks: ints, of those that the evaluation was made with.
+
+        Returns:
+            dict that JSON can hold.
+        """
         if self.evaluation is None:
             return {"not_measured": self.not_measured}
         figures = self.evaluation.as_json()

@@ -64,6 +64,9 @@ class LocalFinder:
         Args:
             labels: list of known labels, or None.
             ids: list of str, or None; an unknown one stands for no image.
+
+        Returns:
+            bool `(num_rows,)`, or None.
         """
         allowed = None
         if labels is not None:
@@ -79,7 +82,15 @@ class LocalFinder:
         return allowed
 
     def histogram(self, code, *, allowed=None):
-        """int64 `(8 * code_bytes + 1,)`: how many images lie at each number of bits."""
+        """Count the images at each number of bits from a code.
+
+        Args:
+            code: uint8 `(code_bytes,)`.
+            allowed: from `allowed`.
+
+        Returns:
+            int64 `(8 * code_bytes + 1,)`; element d counts the images d bits apart.
+        """
         return self._codes.histogram(code, allowed=allowed)
 
     def find(self, code, feature, k, *, threshold=None, at_least=None, allowed=None):

@@ -43,7 +43,14 @@ class Database:
         self.labels, self.names = snapshot.labels()
 
     def codes(self, rows):
-        """uint8 `(len(rows), code_bytes)`."""
+        """Codes of some rows.
+
+        Args:
+            rows: int64 `(n,)`.
+
+        Returns:
+            uint8 `(n, code_bytes)`.
+        """
         return self.snapshot.codes[rows]
 
     @functools.cached_property
@@ -95,7 +102,14 @@ class Asked:
         return np.flatnonzero(self.num_relevant > 0)
 
     def kept(self, places):
-        """Only the queries at these places."""
+        """Only the queries at these places.
+
+        Args:
+            places: int64 `(n,)`, places among these queries.
+
+        Returns:
+            `Asked`, of n queries in this order.
+        """
         return replace(
             self,
             paths=[self.paths[place] for place in places],
@@ -105,7 +119,15 @@ class Asked:
         )
 
     def relevant(self, query, database):
-        """bool `(num_rows,)`: which rows are right answers to one query."""
+        """Which rows are right answers to one query.
+
+        Args:
+            query: int, its place among these queries.
+            database: the `Database`.
+
+        Returns:
+            bool `(num_rows,)`; false for the query's own row.
+        """
         if self.labels is not None:
             relevant = database.labels == self.labels[query]
         else:
@@ -117,7 +139,18 @@ class Asked:
 
 
 def asked_of(queries, ground_truth, database):
-    """Find the queries and what is relevant to each; see `retrieval.evaluate.evaluate`."""
+    """Find the queries and what is relevant to each; see `retrieval.evaluate.evaluate`.
+
+    Args:
+        database: the `Database`.
+
+    Returns:
+        `Asked`, without codes, features and scores.
+
+    Raises:
+        ArgumentError: neither labels nor ground truth say what is relevant, or the file of the
+            ground truth cannot be read.
+    """
     found, problems = images.find(queries)
     if ground_truth is not None:
         return _asked_by_list(found, problems, _read_ground_truth(ground_truth), database)
@@ -252,7 +285,19 @@ def _own_rows(paths, database):
 
 
 def encoded(asked, encoder, tell):
-    """The queries that could be read, with codes, features and class scores."""
+    """The queries that could be read, with codes, features and class scores.
+
+    Args:
+        asked: `Asked`.
+        encoder: `hashnet.encoder.Encoder` of the index.
+        tell: function of stage, done and total, for a progress bar.
+
+    Returns:
+        `Asked`, the broken ones left out and named in `problems` and `skipped`.
+
+    Raises:
+        ArgumentError: none could be read.
+    """
     parts, done, broken = [], 0, []
     for part in encoder.stream(asked.paths):
         parts.append(part)
@@ -278,7 +323,18 @@ def encoded(asked, encoder, tell):
 
 
 def answerable(asked, database):
-    """Count what is relevant, and name what has nothing to find."""
+    """Count what is relevant, and name what has nothing to find.
+
+    Args:
+        asked: `Asked`.
+        database: the `Database`.
+
+    Returns:
+        `Asked`, with `num_relevant`; all queries are still there.
+
+    Raises:
+        ArgumentError: no query has a relevant image.
+    """
     own = asked.own
     if asked.listed is not None:
         listed = zip(asked.listed, own, strict=True)

@@ -127,6 +127,13 @@ class CodeIndex:
 
         Returns:
             list of (rows, bits apart), one a query.
+
+        Example:
+            >>> import numpy as np
+            >>> index = CodeIndex(np.array([[0], [1], [255]], np.uint8))
+            >>> found = index.within_batch(np.array([[0], [254]], np.uint8), threshold=2)
+            >>> [rows.tolist() for rows, bits_apart in found]
+            [[0, 1], [2]]
         """
         queries = self._checked_queries(queries)
         threshold = checked_integer(threshold, 0, "threshold")
@@ -139,8 +146,21 @@ class CodeIndex:
     def histogram(self, query, *, allowed=None):
         """Count the rows at each number of bits from the query.
 
+        Args:
+            query: uint8 `(code_bytes,)`.
+            allowed: bool `(n,)` or None. Rows that may be found, besides being live.
+
         Returns:
             int64 `(8 * code_bytes + 1,)`; element d counts the rows d bits apart.
+
+        Raises:
+            ShapeError: the query or `allowed` has another dtype or shape.
+
+        Example:
+            >>> import numpy as np
+            >>> index = CodeIndex(np.array([[0], [1], [255]], np.uint8))
+            >>> index.histogram(np.array([0], np.uint8)).tolist()
+            [1, 1, 0, 0, 0, 0, 0, 0, 1]
         """
         query = self._checked_query(query)
         groups = self._groups_for(1, allowed)
@@ -166,6 +186,13 @@ class CodeIndex:
         Raises:
             ArgumentError: `k` is not an integer, or below 1.
             ShapeError: the query or `allowed` has another dtype or shape.
+
+        Example:
+            >>> import numpy as np
+            >>> index = CodeIndex(np.array([[3], [1], [2]], np.uint8))
+            >>> rows, bits_apart = index.nearest(np.array([0], np.uint8), 2)
+            >>> rows.tolist(), bits_apart.tolist()
+            ([1, 2], [1, 1])
         """
         rows, bits = self._nearest(self._checked_query(query), k, allowed)
         return rows[0], bits[0]
@@ -173,8 +200,15 @@ class CodeIndex:
     def nearest_batch(self, queries, k, *, allowed=None):
         """Return what `nearest` returns for each query; codes are read once for 64 of them.
 
+        Args:
+            queries: uint8 `(num_queries, code_bytes)`.
+            k, allowed: as for `nearest`.
+
         Returns:
             rows int64 and bits apart int32, each `(num_queries, m)`.
+
+        Raises:
+            ArgumentError, ShapeError: as `nearest`.
         """
         return self._nearest(self._checked_queries(queries), k, allowed)
 
@@ -194,6 +228,13 @@ class CodeIndex:
         Raises:
             ArgumentError: not exactly one of `threshold` and `at_least` is given, or it is not
                 an integer in its range.
+
+        Example:
+            >>> import numpy as np
+            >>> index = CodeIndex(np.array([[3], [1], [2]], np.uint8))
+            >>> rows, bits_apart, threshold = index.pool(np.array([0], np.uint8), at_least=1)
+            >>> rows.tolist(), threshold
+            ([1, 2], 2)
         """
         if (threshold is None) == (at_least is None):
             raise ArgumentError(
@@ -361,6 +402,17 @@ def to_words(codes):
     """Return codes as uint64 `(n, num_words)`, zero-padded; without a copy where they fit.
 
     The order of bits within a word is the machine's and never matters: distances only count.
+
+    Args:
+        codes: uint8 `(n, code_bytes)`.
+
+    Returns:
+        uint64 `(n, num_words)`, C-contiguous and aligned; a view where that is possible.
+
+    Example:
+        >>> import numpy as np
+        >>> to_words(np.zeros((3, 9), np.uint8)).shape
+        (3, 2)
     """
     num_rows, code_bytes = codes.shape
     if code_bytes % 8 == 0 and codes.flags.c_contiguous:
@@ -373,7 +425,23 @@ def to_words(codes):
 
 
 def checked_integer(value, least, name):
-    """Return `value` as an int, or raise ArgumentError where it is none or below `least`."""
+    """See that an argument is a whole number and large enough.
+
+    Args:
+        value: what the caller was given.
+        least: int. The smallest that is right.
+        name: str. What the caller calls it.
+
+    Returns:
+        int.
+
+    Raises:
+        ArgumentError: it is no integer (True is none either), or below `least`.
+
+    Example:
+        >>> checked_integer(3, 1, "k")
+        3
+    """
     try:
         number = operator.index(value)
     except TypeError:

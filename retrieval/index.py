@@ -43,6 +43,8 @@ class UpdateReport:
 class Index:
     """A searchable folder of codes and features that carries its encoder.
 
+    Made by `create` or `open`.
+
     Example:
         >>> index = Index.create("photos.index", bundle_folder)
         >>> index.add(["a", "b"], ["cat.png", "dog.png"], labels=["cat", "dog"]).added
@@ -81,6 +83,9 @@ class Index:
                 verification; in a folder only.
             runtime, num_threads: as for `hashnet.encoder.Encoder`.
 
+        Returns:
+            The opened `Index`.
+
         Raises:
             StoreError: something is there already, or the disk refuses.
             BundleError: the bundle is missing or damaged.
@@ -115,6 +120,9 @@ class Index:
             folder: str or path-like, or the URL of a table.
             runtime, num_threads: as for `hashnet.encoder.Encoder`.
 
+        Returns:
+            The opened `Index`.
+
         Raises:
             StoreError: there is none, it is damaged, or a newer version made it.
             FingerprintError: its codes were made by another encoder than it carries.
@@ -126,6 +134,12 @@ class Index:
     @staticmethod
     def is_there(folder) -> bool:
         """Whether something is at a place already, so that no new index can be made there.
+
+        Args:
+            folder: str or path-like, or the URL of a table.
+
+        Returns:
+            bool.
 
         Raises:
             BackendError: the place is in a database that does not answer.
@@ -237,6 +251,13 @@ class Index:
 
         Raises:
             LockedError: another process is writing.
+
+        Example:
+            >>> index = Index.create("photos.index", bundle_folder)
+            >>> index.update(["cat.png", "dog.png"]).added
+            2
+            >>> index.update(["cat.png", "dog.png"]).unchanged
+            2
         """
         paths = [os.fsdecode(path) for path in paths]
         found, problems = images.find(paths)
@@ -374,7 +395,22 @@ class Index:
         return same, held
 
     def remove(self, ids: Iterable[str]) -> list:
-        """Remove images by id; returns the list of those that were there."""
+        """Remove images.
+
+        Args:
+            ids: iterable of str.
+
+        Returns:
+            list of str: the ids that were there, in the order given.
+
+        Raises:
+            LockedError: another process or thread is writing.
+            StoreError: the disk refuses; the index is as it was.
+
+        Example:
+            >>> Index.open(index_folder).remove(["cat", "cow"])
+            ['cat']
+        """
         with self.store.writer() as writer:
             return writer.remove(list(ids))
 

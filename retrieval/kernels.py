@@ -58,7 +58,15 @@ def _lowest_bit(_context, word):
 
 
 def query_like(queries):
-    """Return what tells the kernels, by its type, how many words a query has."""
+    """Return what tells the kernels, by its type, how many words a query has.
+
+    Args:
+        queries: uint64 `(num_queries, num_words)`.
+
+    Returns:
+        tuple of `num_words` uint64, or uint64 `(num_words,)` beyond `MAX_TUPLE_WORDS`; only the
+        type counts.
+    """
     num_words = queries.shape[1]
     return (_U(0),) * num_words if num_words <= MAX_TUPLE_WORDS else queries[0]
 
@@ -140,6 +148,14 @@ def within(words, queries, like, threshold, live, allowed, first, last):
     A block of codes is compared with every query while it is in the cache. A vectorised count
     says whether the block, then a strip of it, holds anything; only such strips are written out.
 
+    Args:
+        words: uint64 `(n * num_words,)`.
+        queries: uint64 `(num_queries, num_words)`.
+        like: from `query_like`.
+        threshold: int, bits.
+        live, allowed: bool `(n,)`, or of length 0.
+        first, last: int. The range of rows, `last` not included.
+
     Returns:
         rows int64 and bits int32, in runs; run_query and run_start int64, where each run belongs.
         A query's runs come in the order of rows.
@@ -173,7 +189,15 @@ def within(words, queries, like, threshold, live, allowed, first, last):
 
 @_compiled
 def group_runs(rows, bits, run_query, run_start, num_queries):
-    """Bring the runs of `within` together by query; return rows, bits and the queries' borders."""
+    """Bring the runs of `within` together by query.
+
+    Args:
+        rows, bits, run_query, run_start: as `within` returns them.
+        num_queries: int.
+
+    Returns:
+        rows int64 and bits int32, query after query; and int64 `(num_queries + 1,)` borders.
+    """
     borders = np.zeros(num_queries + 1, np.int64)
     for run in range(len(run_query)):
         end = run_start[run + 1] if run + 1 < len(run_query) else len(rows)
@@ -193,7 +217,14 @@ def group_runs(rows, bits, run_query, run_start, num_queries):
 
 @_compiled
 def histogram(words, queries, like, live, allowed, first, last):
-    """Count the rows at each number of bits from the first query."""
+    """Count the rows at each number of bits from the first query.
+
+    Args:
+        words, queries, like, live, allowed, first, last: see `within`.
+
+    Returns:
+        int64 `(num_words * 64 + 1,)`; element d counts the rows d bits apart.
+    """
     query = _query_at(queries, 0, like)
     # Four counters a bin in turn: neighbours in one bin need not wait for each other's store.
     counts = np.zeros((4, queries.shape[1] * 64 + 1), np.int64)
@@ -223,6 +254,10 @@ def nearest(words, queries, like, k, live, allowed, first, last):
     One pass. `limits` holds each query's k-th smallest distance so far; rows come in ascending
     order, so a row that only equals it has lost to an earlier one, and a block with nothing
     below it is passed over by the vectorised count alone.
+
+    Args:
+        words, queries, like, live, allowed, first, last: see `within`.
+        k: int, 1 or more.
 
     Returns:
         rows int64 `(num_queries, m)`, bits int32 `(num_queries, m)`, m the most found, and
@@ -290,6 +325,10 @@ def pool(words, queries, like, k, live, allowed, first, last):
     """Find the first query's `k` nearest rows of a range and all that tie with the last.
 
     One pass, as `nearest` makes it, but a row that equals the k-th smallest distance stays.
+
+    Args:
+        words, queries, like, live, allowed, first, last: see `within`.
+        k: int, 1 or more.
 
     Returns:
         rows int64, ascending; bits int32; and counts int64, the rows at each number of bits up
@@ -373,6 +412,9 @@ def square_distances(features, query, rows, squared, first, last):
     """Fill `squared[first:last]` with each row's squared distance from the query.
 
     Args:
+        rows: int64 `(p,)`.
+        squared: float64 `(p,)`, written to.
+        first, last: int. The range of places in `rows`.
         features: float32, or float16 seen as uint16, `(n, dim)`.
         query: float64 `(dim,)`. Square i goes to running sum i mod 64, as retrieval.rerank says.
     """
@@ -409,6 +451,12 @@ def number_codes(words, num_words, live, most):
     """Number the distinct codes of the live rows in the order of their first rows.
 
     Open addressing in a table at most half full; given up once there are more than `most`.
+
+    Args:
+        words: uint64 `(n * num_words,)`.
+        num_words: int.
+        live: bool `(n,)`, or of length 0.
+        most: int. How many distinct codes are wanted at most.
 
     Returns:
         first_rows int64, one a distinct code, and numbers uint32 `(n,)`, each row's code (of
@@ -451,7 +499,17 @@ def number_codes(words, num_words, live, most):
 
 @_compiled
 def post_rows(numbers, live, num_codes):
-    """Return borders int64 `(num_codes + 1,)` and rows uint32: each code's rows, ascending."""
+    """List the rows of each code.
+
+    Args:
+        numbers: uint32 `(n,)`, from `number_codes`.
+        live: bool `(n,)`, or of length 0.
+        num_codes: int, distinct codes.
+
+    Returns:
+        borders: int64 `(num_codes + 1,)`, where each code's rows lie in `rows`.
+        rows: uint32 `(live rows,)`, ascending within a code.
+    """
     borders = np.zeros(num_codes + 1, np.int64)
     for row in range(numbers.size):
         if live.size == 0 or live[row]:
@@ -472,6 +530,9 @@ def nearest_codes(words, queries, like, k, borders, first, last):
     """Find the codes that hold each query's `k` nearest rows and all that tie with the last.
 
     Args:
+        words: uint64 `(num_codes * num_words,)`, of the distinct codes.
+        queries, like: see `within`.
+        k: int, 1 or more.
         borders: int64 `(num_codes + 1,)`. Code c has `borders[c + 1] - borders[c]` rows.
         first, last: int. The range of queries.
 
@@ -512,6 +573,8 @@ def rows_of_codes(codes, bits, ends, borders, rows, num_rows, allowed):
     """Return all rows of each query's codes, ascending, and their bits.
 
     Args:
+        num_rows: int, n.
+        allowed: bool `(n,)`, or of length 0.
         codes, bits, ends: as `nearest_codes` returns them.
         borders, rows: as `post_rows` returns them.
 
@@ -584,6 +647,7 @@ def first_rows_of_codes(codes, bits, ends, k, borders, rows):
     """Return each query's first `k` rows by bits and then by row.
 
     Args:
+        k: int, 1 or more.
         codes, bits, ends: as `nearest_codes` returns them for this `k`, which is at most the
             number of all rows.
         borders, rows: as `post_rows` returns them.
@@ -650,6 +714,12 @@ def _substring(words, at, start, width):
 def fill_table(words, num_words, live, start, width):
     """Sort the live rows by one substring of their codes.
 
+    Args:
+        words: uint64 `(n * num_words,)`.
+        num_words: int.
+        live: bool `(n,)`, or of length 0.
+        start, width: int. The substring's first bit, and its length in bits.
+
     Returns:
         borders uint32 `(2 ** width + 1,)` and rows uint32, ascending within a bucket.
     """
@@ -682,6 +752,7 @@ def look_up(
     one of the others. It is reported by the first substring that shows it, so only once.
 
     Args:
+        words, queries, like, threshold: see `within`.
         starts, widths: uint64 `(m,)`. The substrings' first bits and lengths.
         borders, rows: uint32. The tables of `fill_table`, one after another.
         border_at, row_at: uint64 and int64 `(m,)`. Where each table's part begins in them.

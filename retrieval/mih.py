@@ -69,12 +69,20 @@ class MultiIndex:
         )
 
     def pays(self, threshold, num_queries):
-        """Say whether the tables are expected to beat the scan at this threshold."""
+        """Say whether the tables are expected to beat the scan.
+
+        Args:
+            threshold: int, 1 or more.
+            num_queries: int, asked at once.
+
+        Returns:
+            bool.
+        """
         cost = expected_cost(len(self._scan.words), self._widths, threshold, self._like_buckets)
         return cost < scan_cost(self._scan.words.size, num_queries)
 
     def within(self, queries, threshold, allowed=None):
-        """Return rows int64, bits int32, and int64 `(num_queries + 1,)` borders by query."""
+        """As for `retrieval.scan.Scan.within`."""
         kernels = compiled.load()
         if threshold == 0 or threshold > 64 * queries.shape[1]:
             return self._scan.within(queries, threshold, allowed)
@@ -114,14 +122,38 @@ class MultiIndex:
 
 @functools.lru_cache
 def substring_widths(num_rows, num_bits):
-    """Cut a code into nearly equal substrings of about log2(n) bits, as the paper advises."""
+    """Cut a code into nearly equal substrings of about log2(n) bits, as the paper advises.
+
+    Args:
+        num_rows: int.
+        num_bits: int, of a code.
+
+    Returns:
+        tuple of int, bits of each substring; they add up to `num_bits`.
+
+    Example:
+        >>> substring_widths(1_000_000, 48)
+        (16, 16, 16)
+
+    Reference:
+        Norouzi, Punjani, Fleet, "Fast Exact Search in Hamming Space with Multi-Index Hashing",
+        TPAMI 2014.
+    """
     wanted = min(MOST_TABLE_BITS, max(1.0, math.log2(max(2, num_rows))))
     num_tables = math.ceil(num_bits / wanted)
     return tuple((num_bits + part) // num_tables for part in range(num_tables))
 
 
 def scan_cost(num_words, num_queries):
-    """Return the cost of scanning for one query of so many at once, in words of a lone scan."""
+    """Return the cost of scanning for one query of so many at once.
+
+    Args:
+        num_words: int, of all codes together.
+        num_queries: int, asked at once.
+
+    Returns:
+        float, in words read by the scan of a lone query.
+    """
     return num_words / (BATCH_GAIN if num_queries >= BATCH_QUERIES else 1)
 
 
@@ -135,6 +167,9 @@ def expected_cost(num_rows, widths, threshold, like_buckets=None):
         threshold: int, 1 or more.
         like_buckets: tuple of float or None. How full the bucket of a stored code is on average,
             table by table; even spread if None.
+
+    Returns:
+        float.
     """
     deepest, extra = divmod(threshold - 1, len(widths))
     cost = float(CALL_COST)

@@ -112,10 +112,14 @@ class Extraction:
             feature_dtype: "float16" or "float32".
             shard_rows: int, 1 to `MAX_SHARD_ROWS`.
 
+        Returns:
+            The opened `Extraction`.
+
         Raises:
             FingerprintError: another network, dtype or size of shards began it.
             StoreError: something else is there, or the disk refuses.
             BundleError: the bundle is missing or damaged.
+            ArgumentError: `feature_dtype` or `shard_rows` is out of its range.
         """
         _pyarrow()
         if feature_dtype not in FEATURE_DTYPES:
@@ -183,7 +187,14 @@ class Extraction:
                     os.unlink(entry.path)
 
     def is_done(self, number: int) -> bool:
-        """Whether shard `number` is there, made from the list as it is now, and undamaged."""
+        """Whether shard `number` is there, made from the list as it is now, and undamaged.
+
+        Args:
+            number: int, from 0 on.
+
+        Returns:
+            bool.
+        """
         try:
             self._content(number)
         except StoreError:
@@ -287,6 +298,12 @@ class Extraction:
     def open(cls, folder) -> "Extraction":
         """Open an extraction, finished or not.
 
+        Args:
+            folder: str or path-like.
+
+        Returns:
+            The opened `Extraction`.
+
         Raises:
             StoreError: there is none, it is damaged, or a newer version made it.
             BundleError: the bundle that it carries is missing or damaged.
@@ -319,11 +336,31 @@ class Extraction:
         return sum(self._record(number)["rows"] for number in range(len(self.listings)))
 
     def num_rows(self, number: int) -> int:
-        """int, rows of one shard, for which `StoreError` is raised as for `num_images`."""
+        """Rows of one shard.
+
+        Args:
+            number: int, from 0 on.
+
+        Returns:
+            int.
+
+        Raises:
+            StoreError: it is missing, or made from another list of images.
+        """
         return self._record(number)["rows"]
 
     def problems(self, number: int) -> list[images.Problem]:
-        """The images of a finished shard that could not be read."""
+        """The images of a finished shard that could not be read.
+
+        Args:
+            number: int, from 0 on.
+
+        Returns:
+            list of `hashnet.images.Problem`.
+
+        Raises:
+            StoreError: the shard is missing, or made from another list of images.
+        """
         return [images.Problem(*pair) for pair in self._record(number)["problems"]]
 
     def batches(self) -> Iterator[Batch]:
@@ -405,7 +442,14 @@ class Extraction:
             table = file.read()
             table.validate(full=True)
             return self._batch(number, table, rows)
-        except (pa.ArrowException, OSError, ValueError, TypeError, LookupError, OverflowError) as error:
+        except (
+            pa.ArrowException,
+            OSError,
+            ValueError,
+            TypeError,
+            LookupError,
+            OverflowError,
+        ) as error:
             if isinstance(error, HashnetError):
                 raise
             what = " ".join(str(error).split())[:200]

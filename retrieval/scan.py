@@ -27,7 +27,17 @@ class Scan:
         self.num_threads = num_threads
 
     def within(self, queries, threshold, allowed=None):
-        """Return rows int64, bits int32, and int64 `(num_queries + 1,)` borders by query."""
+        """Find the rows fewer than `threshold` bits from each query.
+
+        Args:
+            queries: uint64 `(num_queries, num_words)`.
+            threshold: int, bits.
+            allowed: bool `(n,)` or None. Rows that may be found, besides being live.
+
+        Returns:
+            rows int64 and bits int32, query after query, a query's by row; and int64
+            `(num_queries + 1,)` borders of the queries in them.
+        """
         passes = [
             self._within_pass(queries[first : first + QUERIES_A_PASS], threshold, allowed)
             for first in range(0, len(queries), QUERIES_A_PASS)
@@ -54,7 +64,16 @@ class Scan:
         return kernels.group_runs(rows, bits, run_query, run_start, len(queries))
 
     def nearest(self, queries, k, allowed=None):
-        """Return rows int64 and bits int32, each `(num_queries, min(k, rows that pass))`."""
+        """Find each query's `k` nearest rows, by bits and then by row.
+
+        Args:
+            queries: uint64 `(num_queries, num_words)`.
+            k: int, 1 or more.
+            allowed: bool `(n,)` or None. Rows that may be found, besides being live.
+
+        Returns:
+            rows int64 and bits int32, each `(num_queries, min(k, rows that pass))`.
+        """
         k = min(k, self._num_passing(allowed))
         rows = np.empty((len(queries), k), np.int64)
         bits = np.empty((len(queries), k), np.int32)
@@ -83,7 +102,16 @@ class Scan:
         return [rows for rows, _ in answers], [bits for _, bits in answers]
 
     def pool(self, query, at_least, allowed=None):
-        """Return rows ascending and bits: the nearest `at_least` rows and all that tie."""
+        """Find the nearest `at_least` rows and all that tie with the last.
+
+        Args:
+            query: uint64 `(1, num_words)`.
+            at_least: int, 1 or more.
+            allowed: bool `(n,)` or None. Rows that may be found, besides being live.
+
+        Returns:
+            rows int64, ascending, and bits int32.
+        """
         kernels = self._kernels(1)
         if kernels is None:
             max_bits = self.words.shape[1] * 64
@@ -103,7 +131,15 @@ class Scan:
         return rows[kept], bits[kept]
 
     def histogram(self, query, allowed=None):
-        """Return int64 `(num_words * 64 + 1,)`: how many rows lie at each number of bits."""
+        """Count the rows at each number of bits from a query.
+
+        Args:
+            query: uint64 `(1, num_words)`.
+            allowed: bool `(n,)` or None. Rows that may be found, besides being live.
+
+        Returns:
+            int64 `(num_words * 64 + 1,)`; element d counts the rows d bits apart.
+        """
         kernels = self._kernels(1)
         if kernels is None:
             max_bits = self.words.shape[1] * 64
@@ -152,14 +188,35 @@ class Scan:
 
 
 def first_by_bits(rows, bits, k):
-    """Return the first k of ascending rows by bits, ties by row."""
+    """Return the first of some rows by bits, ties by row.
+
+    Args:
+        rows: int64 `(m,)`, ascending.
+        bits: int32 `(m,)`.
+        k: int. How many.
+
+    Returns:
+        rows int64 and bits int32, each `(min(k, m),)`.
+
+    Example:
+        >>> rows, bits = first_by_bits(np.array([2, 5, 9]), np.array([3, 1, 1], np.int32), 2)
+        >>> rows.tolist(), bits.tolist()
+        ([5, 9], [1, 1])
+    """
     keys = (bits.astype(np.int64) << ROW_BITS) | rows
     keys.sort()
     return keys[:k] & ((1 << ROW_BITS) - 1), (keys[:k] >> ROW_BITS).astype(np.int32)
 
 
 def joined(passes):
-    """Join (rows, bits, borders) of consecutive queries into one."""
+    """Join what was found for consecutive queries into one.
+
+    Args:
+        passes: list of rows, bits and borders, as `Scan.within` returns them.
+
+    Returns:
+        One such triple.
+    """
     if len(passes) == 1:
         return passes[0]
     rows = np.concatenate([np.empty(0, np.int64), *(rows for rows, _, _ in passes)])
@@ -169,14 +226,28 @@ def joined(passes):
 
 
 def read_only(array):
-    """Return a plain read-only view, so that every array is one type to the compiler."""
+    """Return a plain read-only view, so that every array is one type to the compiler.
+
+    Args:
+        array: array of any dtype and any shape.
+
+    Returns:
+        The view; its memory is the array's.
+    """
     view = np.asarray(array).view()
     view.flags.writeable = False
     return view
 
 
 def mask(rows):
-    """Return a mask as the kernels take it; None lets every row pass."""
+    """Return a mask as the kernels take it; None lets every row pass.
+
+    Args:
+        rows: bool `(n,)` or None.
+
+    Returns:
+        bool `(n,)`, or of length 0 where every row passes.
+    """
     return _EVERY_ROW if rows is None else read_only(np.ascontiguousarray(rows))
 
 

@@ -52,12 +52,30 @@ def listed(sources, *, label_from_folder: bool = False) -> tuple[list, list]:
 
 
 def is_uri(name: str) -> bool:
-    """Whether a name is that of an object in a store."""
+    """Whether a name is that of an object in a store.
+
+    Args:
+        name: str.
+
+    Returns:
+        bool.
+
+    Example:
+        >>> is_uri("s3://bucket/cat.jpg"), is_uri("/home/me/cat.jpg")
+        (True, False)
+    """
     return _URI.fullmatch(name) is not None
 
 
 def opened(item: Item):
-    """An item's source as `hashnet.images.read` takes it: a path, or a binary file."""
+    """An item's source as `hashnet.images.read` takes it: a path, or a binary file.
+
+    Args:
+        item: a `retrieval.store.Item`.
+
+    Returns:
+        str, or a binary file object that reads on demand.
+    """
     return _Object(item.path) if is_uri(item.path) else item.path
 
 

@@ -170,7 +170,15 @@ class Item:
 
 @dataclasses.dataclass(frozen=True)
 class CompactReport:
-    """What a compaction did: rows and segments before and after, and bytes given back."""
+    """What a compaction did: rows and segments before and after, and bytes given back.
+
+    Attributes:
+        rows_before: int.
+        rows_after: int.
+        segments_before: int.
+        segments_after: int.
+        bytes_freed: int. Below 0 where the new files are larger.
+    """
 
     rows_before: int
     rows_after: int
@@ -928,6 +936,9 @@ class Snapshot:
     def verify_features(self, rows: np.ndarray) -> list[Item]:
         """Compare the features of some rows with their checksums, which lie in their items.
 
+        Args:
+            rows: int64 `(n,)`.
+
         Returns:
             What `items` does: they have been read by then.
 
@@ -939,17 +950,40 @@ class Snapshot:
     def local_features(self, rows: np.ndarray) -> list[StoredFeatures]:
         """Local features of some rows, each verified.
 
+        Args:
+            rows: int64 `(n,)`.
+
+        Returns:
+            list of n `StoredFeatures`.
+
         Raises:
             StoreError: the index has none, or these are damaged.
         """
         return self._opened().local_features(rows)
 
     def items(self, rows: np.ndarray) -> list[Item]:
-        """Items of some rows, each verified; rows that are deleted still have theirs."""
+        """Items of some rows, each verified; rows that are deleted still have theirs.
+
+        Args:
+            rows: int64 `(n,)`.
+
+        Returns:
+            list of n `Item`.
+
+        Raises:
+            StoreError: one is damaged.
+        """
         return self._opened().items(rows)
 
     def rows(self, ids: Sequence[str]) -> np.ndarray:
-        """int64 array of shape `(len(ids),)`: the row of each id, -1 where it is unknown."""
+        """The row of each id.
+
+        Args:
+            ids: sequence of str.
+
+        Returns:
+            int64 array of shape `(len(ids),)`; -1 where an id is unknown.
+        """
         return self._opened().find(ids)
 
     def stats(self) -> dict[str, tuple[int | None, int | None]]:
@@ -973,7 +1007,14 @@ class Snapshot:
         return {name: int(count) for name, count in zip(names, counts, strict=True)}
 
     def finder(self, *, num_threads: int = 1):
-        """What the engine searches this snapshot with, a `retrieval.finder.LocalFinder`."""
+        """What the engine searches this snapshot with, a `retrieval.finder.LocalFinder`.
+
+        Args:
+            num_threads: int. Threads of one search; answers do not depend on it.
+
+        Returns:
+            A `retrieval.finder.LocalFinder`.
+        """
         from retrieval.finder import LocalFinder
 
         return LocalFinder(self, num_threads)
@@ -1002,7 +1043,9 @@ class Store:
 
     Attributes:
         folder: pathlib.Path. The index.
-        num_bits, feature_dim, feature_dtype: what a row holds.
+        num_bits: int. Length of a code.
+        feature_dim: int. Length of a feature.
+        feature_dtype: "float32" or "float16". How features are stored.
         fingerprint: str. Of the encoder that made the codes.
         format_version: int. Of the folder.
         created: str. When, in UTC, as ISO 8601.
@@ -1062,9 +1105,22 @@ class Store:
             extractor: str or None. Of local features, where each image has such.
             descriptor_dim: int, 1 to 65536, with an extractor.
 
+        Returns:
+            The opened `Store`.
+
         Raises:
             ArgumentError: if an argument is outside what is listed above.
             StoreError: if something is there already, or the disk refuses.
+
+        Example:
+            >>> import tempfile
+            >>> folder = tempfile.mkdtemp()
+            >>> store = Store.create(folder, num_bits=8, feature_dim=1, fingerprint="f")
+            >>> with store.writer() as writer:
+            ...     writer.add([Item("a")], np.ones((1, 1), "uint8"), np.ones((1, 1), "float32"))
+            1
+            >>> Store.open(folder).snapshot().rows(["a", "b"]).tolist()
+            [0, -1]
         """
         if not (isinstance(num_bits, int) and 1 <= num_bits <= _MAX_BITS):
             raise ArgumentError(f"A code has 1 to {_MAX_BITS} bits.", f"num_bits={num_bits!r}")
@@ -1131,6 +1187,12 @@ class Store:
     def open(cls, folder: str | os.PathLike) -> "Store":
         """Open an index; also one that may only be read.
 
+        Args:
+            folder: str or path-like.
+
+        Returns:
+            The opened `Store`.
+
         Raises:
             StoreError: if there is none, if it is damaged (the message names the file), or if
                 a newer version of HashNet made it.
@@ -1155,7 +1217,14 @@ class Store:
 
     @staticmethod
     def is_there(folder: str | os.PathLike) -> bool:
-        """Whether a place is taken: something is there, and no empty folder."""
+        """Whether a place is taken: something is there, and no empty folder.
+
+        Args:
+            folder: str or path-like.
+
+        Returns:
+            bool.
+        """
         return os.path.lexists(folder) and not (os.path.isdir(folder) and not os.listdir(folder))
 
     def snapshot(self) -> Snapshot:
@@ -1180,6 +1249,9 @@ class Store:
 
         Args:
             wait_seconds: float. How long to wait for another writer to finish.
+
+        Returns:
+            The `Writer`.
 
         Raises:
             LockedError: if another process or thread is writing; the message names it.
@@ -1338,7 +1410,8 @@ class Writer:
         Args:
             items: of length n; ids may not repeat.
             codes: uint8 array of shape `(n, code_bytes)`.
-            features: array of the index's feature dtype, of shape `(n, feature_dim)`, finite.
+            features: float32 or float16 array, as the index stores them, of shape
+                `(n, feature_dim)`, finite.
             local_features: where the index has such, n objects with `yx`, `(m, 2)`, and
                 `descriptors`, `(m, descriptor_dim)`, both finite; m may differ and be 0.
 
@@ -1369,6 +1442,9 @@ class Writer:
         Their codes and features, local ones included, are copied to new rows, in one commit and
         in pieces, so that memory stays bounded.
 
+        Args:
+            items: iterable of `Item`; their ids are in the index.
+
         Returns:
             int. How many were changed.
 
@@ -1390,6 +1466,9 @@ class Writer:
     @_change
     def remove(self, ids: Iterable[str]) -> list[str]:
         """Remove images, in one commit.
+
+        Args:
+            ids: iterable of str; unknown ones are passed over.
 
         Returns:
             list of str: the ids that were there and are no more, in the order given.

@@ -264,7 +264,19 @@ def verify_all(
     """Compare the local features of a query with those of several images, in their order.
 
     The answer does not depend on `num_threads`. For the other arguments see `verify`; candidates
-    may also be functions that return one, called when its turn comes, by the thread that compares.
+    may also be functions that return one, called when its turn comes,
+    by the thread that compares.
+
+    Args:
+        candidates: iterable of local features, or of functions that return some, called when their
+            turn comes.
+        num_threads: int. How many are compared at one time.
+
+    Example:
+        >>> from hashnet.local_features import LocalFeatures
+        >>> none = LocalFeatures(*(np.empty(shape, "f4") for shape in ((0, 2), (0, 128), 0)))
+        >>> [one.inliers for one in verify_all(none, [none, none], MATCHING["sift"])]
+        [0, 0]
     """
     descriptors = np.ascontiguousarray(query.descriptors, np.float32)
     scratch = _Scratch()

@@ -21,6 +21,13 @@ NAMES_SHOWN = 5
 def find_name(name: str, known) -> str:
     """The known name that is meant, whatever the case of its letters.
 
+    Args:
+        name: str.
+        known: collection of str.
+
+    Returns:
+        str, one of `known`.
+
     Raises:
         UnknownNameError: there is none; the message lists the most similar ones.
 
@@ -47,6 +54,16 @@ class Words:
     Attributes:
         labels: dict of label to the number of images.
         classes: tuple of str, the names that the network knows.
+
+    Example:
+        >>> from retrieval.index import Index
+        >>> index = Index.open(index_folder)
+        >>> words = Words(index.store.snapshot(), index.encoder)
+        >>> words.labels, words.rows("dog").tolist()
+        ({'cat': 1, 'dog': 1}, [1])
+        >>> code, feature = words.query("Dog")
+        >>> bool((code == index.encoder.encode_one("dog.png")[0]).all())
+        True
     """
 
     def __init__(self, snapshot: Snapshot, encoder):
@@ -85,7 +102,13 @@ class Words:
         return codes.pack(ones >= 0.5), feature / max(np.linalg.norm(feature), 1e-12)
 
     def rows(self, label: str | None = None) -> np.ndarray:
-        """int64 `(n,)`, ascending: the rows of one label, or of all images.
+        """The rows of one label, or of all images.
+
+        Args:
+            label: str or None.
+
+        Returns:
+            int64 `(n,)`, ascending.
 
         Raises:
             UnknownNameError: no image has this label.

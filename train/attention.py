@@ -96,6 +96,9 @@ def from_recipe(recipe: str, **changes) -> AttentionConfig:
             fields of `AttentionConfig`.
         **changes: fields that overrule the file.
 
+    Returns:
+        `AttentionConfig`.
+
     Raises:
         ArgumentError: the file cannot be read, or a value is out of its range.
         UnknownNameError: a key is no field.

@@ -27,6 +27,12 @@ class AfterEpoch(keras.callbacks.Callback):
         self.logs, self.say = logs, say
 
     def on_epoch_end(self, epoch, logs=None):
+        """What Keras calls after each epoch.
+
+        Args:
+            epoch: int, from 0 on.
+            logs: dict with `loss`, a float.
+        """
         state = self.state
         row = {"phase": state.phase, "epoch": epoch + 1, "loss": float(logs["loss"])}
         if self.validation is not None:

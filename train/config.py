@@ -183,6 +183,9 @@ def from_recipe(recipe: str, **changes) -> TrainConfig:
             fields of `TrainConfig`.
         **changes: fields of `TrainConfig` that overrule the file.
 
+    Returns:
+        `TrainConfig`.
+
     Raises:
         UnknownNameError: there is no such recipe, or a key is no field.
         ArgumentError: the file cannot be read, or a value is out of its range.

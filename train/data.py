@@ -50,12 +50,31 @@ class LabelledImages:
         return np.array(self.classes)[self.targets.argmax(axis=1)]
 
     def rows(self, rows: np.ndarray) -> LabelledImages:
-        """Some of the images, in the order of `rows`, an int array."""
+        """Some of the images, in the order asked for.
+
+        Args:
+            rows: int array of shape `(n,)`.
+
+        Returns:
+            `LabelledImages`.
+
+        Example:
+            >>> three = from_arrays(np.zeros((3, 4, 4, 3), "uint8"), ["cat", "dog", "cat"])
+            >>> three.rows(np.array([2, 1])).labels.tolist()
+            ['cat', 'dog']
+        """
         some = self.sources[rows] if _is_array(self.sources) else [self.sources[r] for r in rows]
         return LabelledImages(some, self.targets[rows], self.classes, self.problems)
 
     def without(self, held_out: Sequence[str]) -> LabelledImages:
         """The images of all classes but some, without those classes.
+
+        Args:
+            held_out: sequence of str, names of classes.
+
+        Returns:
+            `LabelledImages`; an image of a class that is held out is not among them, whatever else
+            it shows.
 
         Raises:
             ArgumentError: there is no such class, or fewer than two are left.
@@ -115,6 +134,11 @@ class LabelledImages:
 
         Raises:
             ArgumentError: fewer than two classes have an image that can be read.
+
+        Example:
+            >>> two = from_arrays(np.zeros((2, 9, 5, 3), "uint8"), ["cat", "dog"])
+            >>> two.decoded(4).sources.shape
+            (2, 4, 4, 3)
         """
         if _is_array(self.sources) and self.sources.shape[1:3] == (size, size):
             return self
@@ -200,6 +224,9 @@ def from_arrays(
         pixels: uint8 array `(n, height, width, 3)`, RGB, or `(n, height, width)`, grey.
         labels: n names; or n ints that index `classes`; or a bool array `(n, num_classes)`.
         classes: names; needed with ints and bools. Names that no image has are dropped.
+
+    Returns:
+        `LabelledImages`.
 
     Raises:
         ShapeError: the arrays do not fit each other.

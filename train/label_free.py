@@ -174,6 +174,11 @@ def itq(features: np.ndarray, num_bits: int, *, seed: int = 0) -> HashWeights:
     Raises:
         ShapeError, ArgumentError: as `fit`.
 
+    Example:
+        >>> features = np.random.default_rng(0).normal(size=(50, 8)).astype("float32")
+        >>> itq(features, 4).kernel.shape
+        (8, 4)
+
     Reference:
         Gong and Lazebnik, CVPR 2011, sections 2.1 and 2.2.
     """
@@ -192,6 +197,11 @@ def pca_sign(features: np.ndarray, num_bits: int, *, seed: int = 0) -> HashWeigh
     Bits beyond the dimensions of the collection are cuts by random hyperplanes through the mean.
 
     Args, returns, raises: as `itq`.
+
+    Example:
+        >>> features = np.random.default_rng(0).normal(size=(50, 8)).astype("float32")
+        >>> pca_sign(features, 4).kernel.shape
+        (8, 4)
     """
     rng = np.random.default_rng(seed)
     codes.code_bytes(num_bits)
@@ -206,6 +216,11 @@ def lsh(features: np.ndarray, num_bits: int, *, seed: int = 0) -> HashWeights:
     """Cut by random hyperplanes through the mean, which keep angles in the long run.
 
     Args, returns, raises: as `itq`.
+
+    Example:
+        >>> features = np.random.default_rng(0).normal(size=(50, 8)).astype("float32")
+        >>> lsh(features, 4).kernel.shape
+        (8, 4)
 
     Reference:
         Charikar, STOC 2002, section 3.

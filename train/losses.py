@@ -61,6 +61,9 @@ def create(name: str, num_bits: int, num_classes: int, seed: int = 0) -> HashLos
         num_classes: int, C.
         seed: int. Of the codewords of `csq` and `orthohash`.
 
+    Returns:
+        `HashLoss`.
+
     Raises:
         UnknownNameError: there is no such loss.
 
@@ -74,7 +77,22 @@ def create(name: str, num_bits: int, num_classes: int, seed: int = 0) -> HashLos
 
 
 def class_cross_entropy(logits, targets):
-    """-(1/B) sum_b sum_c targets_bc log softmax(logits_b)_c."""
+    """-(1/B) sum_b sum_c targets_bc log softmax(logits_b)_c.
+
+    Args:
+        logits: float32 tensor `(B, C)`.
+        targets: float32 tensor `(B, C)`.
+
+    Returns:
+        float32 scalar, nats.
+
+    Example:
+        Two classes that look alike: the loss is ln 2.
+
+        >>> loss = class_cross_entropy(np.zeros((1, 2), "float32"), np.array([[1, 0]], "float32"))
+        >>> round(float(loss), 4)
+        0.6931
+    """
     return -ops.mean(ops.sum(targets * ops.log_softmax(logits), axis=-1))
 
 
@@ -97,6 +115,21 @@ def ssdh_terms(u, targets):
 
     K1 = -1/(2BK) sum_bk (a_bk - .5)^2      pushes latents to 0 and 1
     K2 = +1/(2B) sum_b (mean_k a_bk - .5)^2   half of an image's bits are one
+
+    Args:
+        u: float32 tensor `(B, K)`.
+        targets: float32 tensor `(B, C)`; not needed here.
+
+    Returns:
+        float32 scalar.
+
+    Example:
+        >>> sure_and_even = np.array([[-90, 90]], "float32")
+        >>> round(float(ssdh_terms(sure_and_even, None)), 4)
+        -0.125
+
+    Reference:
+        Yang, Lin, Chen, "Supervised Learning of Semantics-Preserving Hash", TPAMI 2018.
     """
     a = ops.sigmoid(u)
     push = -ops.mean(ops.square(a - 0.5)) / 2
@@ -113,7 +146,22 @@ def _greedyhash(_num_bits, _num_classes, _seed):
 
 
 def greedyhash_term(u, targets):
-    """alpha/(BK) sum_bk | |u_bk| - 1 |^3, beside F8's cross-entropy on sign(u)."""
+    """alpha/(BK) sum_bk | |u_bk| - 1 |^3, beside F8's cross-entropy on sign(u).
+
+    Args:
+        u: float32 tensor `(B, K)`.
+        targets: float32 tensor `(B, C)`; not needed here.
+
+    Returns:
+        float32 scalar.
+
+    Example:
+        >>> float(greedyhash_term(np.array([[-1, 1]], "float32"), None))
+        0.0
+
+    Reference:
+        Su et al., "Greedy Hash", NeurIPS 2018.
+    """
     return GREEDYHASH_ALPHA * ops.mean(ops.abs(ops.abs(u) - 1) ** 3)
 
 
@@ -137,7 +185,22 @@ def csq_loss(u, targets, centres):
     sum of their codewords.
 
     Args:
+        u: float32 tensor `(B, K)`.
+        targets: float32 tensor `(B, C)`.
         centres: float32 `(C, K)`, +1 and -1.
+
+    Returns:
+        float32 scalar.
+
+    Example:
+        >>> words = np.array([[1, 1], [-1, -1]], "float32")
+        >>> first = np.array([[1, 0]], "float32")
+        >>> near, far = (csq_loss(np.full((1, 2), u, "float32"), first, words) for u in (9, -9))
+        >>> bool(near < 1e-3 < 17 < far)
+        True
+
+    Reference:
+        Yuan et al., "Central Similarity Quantization", CVPR 2020.
     """
     total = ops.matmul(targets, centres)  # (B, K)
     ones = ops.cast(total >= 0, "float32")
@@ -169,7 +232,22 @@ def orthohash_loss(u, targets, words):
     best or nearly so for every C. It does not depend on K, as cosines do not.
 
     Args:
+        u: float32 tensor `(B, K)`.
+        targets: float32 tensor `(B, C)`.
         words: float32 `(C, K)`, +1 and -1.
+
+    Returns:
+        float32 scalar, nats.
+
+    Example:
+        >>> words = np.array([[1, 1], [1, -1]], "float32")
+        >>> first = np.array([[1, 0]], "float32")
+        >>> near, far = (orthohash_loss(np.array([u], "float32"), first, words) for u in words)
+        >>> bool(near < far)
+        True
+
+    Reference:
+        Hoe et al., "One Loss for All: Deep Hashing", NeurIPS 2021.
     """
     num_classes, num_bits = words.shape
     scale = max(4.0, float(np.sqrt(2) * np.log(max(num_classes - 1, 1))))
@@ -250,7 +328,12 @@ def _is_prime(number):
 
 @keras.saving.register_keras_serializable("hashnet")
 class SeenByF8(keras.layers.Layer):
-    """Turns u into what F8 learns from; see `HashLoss.f8_sees`."""
+    """Turns u into what F8 learns from.
+
+    Args:
+        f8_sees: str; see `HashLoss`.
+        steepness: float, of the sigmoid.
+    """
 
     def __init__(self, f8_sees, steepness, **options):
         super().__init__(**options)
@@ -258,6 +341,14 @@ class SeenByF8(keras.layers.Layer):
         self.steepness = steepness
 
     def call(self, u):
+        """Apply the layer.
+
+        Args:
+            u: float32 tensor `(B, K)`.
+
+        Returns:
+            float32 tensor `(B, K)`, 0..1.
+        """
         latent = ops.sigmoid(self.steepness * u)
         if self.f8_sees == "stopped":
             return ops.stop_gradient(latent)

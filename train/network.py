@@ -17,6 +17,16 @@ class HashTraining(keras.Model):
     """A functional model to `{"u", "logits"}` that learns by a `HashLoss`."""
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """What Keras asks for the loss of a batch.
+
+        Args:
+            x, sample_weight, training: as Keras passes them; not needed here.
+            y: float32 tensor `(n, num_classes)`, each row adds up to 1.
+            y_pred: dict of `u`, float32 `(n, num_bits)`, and `logits`, float32 `(n, num_classes)`.
+
+        Returns:
+            float32 scalar.
+        """
         return self.hash_loss(y_pred["u"], y_pred["logits"], y)
 
 
@@ -25,6 +35,15 @@ def make_head(feature_dim, num_bits, num_classes, loss):
 
     Features have length 1; H's initial weights are made for inputs whose squares are 1 on
     average. So features are multiplied by sqrt(feature_dim) first.
+
+    Args:
+        feature_dim: int.
+        num_bits: int.
+        num_classes: int.
+        loss: a `train.losses.HashLoss`.
+
+    Returns:
+        `HashTraining`.
     """
     feature = keras.Input((feature_dim,), name="feature")
     x = layers.Rescaling(float(np.sqrt(feature_dim)), dtype="float32", name="gain")(feature)
@@ -41,7 +60,16 @@ def make_head(feature_dim, num_bits, num_classes, loss):
 
 
 def make_whole(network, head, config):
-    """The network from images to `{"u", "logits"}`, with augmentation; layers are shared."""
+    """The network from images to `{"u", "logits"}`, with augmentation; layers are shared.
+
+    Args:
+        network: `keras.Model` of `hashnet.model.build`.
+        head: `HashTraining` of `make_head`.
+        config: `train.config.TrainConfig`.
+
+    Returns:
+        `HashTraining`, from uint8 images `(n, image_size, image_size, 3)`, RGB.
+    """
     size = network.input.shape[1]
     image = keras.Input((size, size, 3), dtype="uint8", name="pixels")
     x = layers.Rescaling(1.0, dtype="float32", name="to_float")(image)
@@ -54,7 +82,15 @@ def make_whole(network, head, config):
 
 
 def augmentation(config):
-    """list of Keras layers that change images while training, and only then."""
+    """list of Keras layers that change images while training, and only then.
+
+    Args:
+        config: `train.config.TrainConfig`, for `flip`, `zoom`, `shift` and `seed`.
+
+    Returns:
+        list of `keras.layers.Layer`, perhaps empty, from and to float32 images
+        `(n, height, width, 3)`, RGB in 0..255.
+    """
     seeds = iter(np.random.SeedSequence((config.seed, 0xA06)).generate_state(3).tolist())
     chosen = []
     if config.flip:
@@ -73,7 +109,14 @@ def augmentation(config):
 
 
 def feature_part(network):
-    """The network from images to features, float32 of length 1."""
+    """The network from images to features, float32 of length 1.
+
+    Args:
+        network: `keras.Model` of `hashnet.model.build`.
+
+    Returns:
+        `keras.Model`; layers are shared.
+    """
     return keras.Model(network.input, network.output["feature"], name="features")
 
 
@@ -82,6 +125,9 @@ def freeze_batch_norm(model):
 
     The statistics it was pretrained with then hold throughout. With those of each batch, the
     features that phase 1 learned from change at once, and a short training does not recover.
+
+    Args:
+        model: `keras.Model`, changed in place, models inside it included.
     """
     for layer in model.layers:
         if isinstance(layer, keras.Model):
@@ -95,6 +141,10 @@ def fold(head, network):
 
     latent = sigmoid(steepness * u) is plain Dense and sigmoid again: gain, batch normalisation
     and steepness are all linear and go into H's kernel and bias.
+
+    Args:
+        head: `HashTraining` of `make_head`.
+        network: `keras.Model` of `hashnet.model.build`, changed in place.
     """
     gain = np.sqrt(network.output["feature"].shape[-1])
     hash_layer = head.get_layer("hash")
@@ -117,7 +167,12 @@ def fold(head, network):
 
 
 def copy_backbone(source, target):
-    """Copy all weights but H's and F8's from one hash network to another of the same backbone."""
+    """Copy all weights but H's and F8's from one hash network to another of the same backbone.
+
+    Args:
+        source: `keras.Model` of `hashnet.model.build`.
+        target: `keras.Model` of the same backbone, changed in place.
+    """
     for layer in target.layers:
         if layer.name not in ("latent", "scores") and layer.weights:
             layer.set_weights(source.get_layer(layer.name).get_weights())

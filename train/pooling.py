@@ -11,18 +11,38 @@ class AttentionPooling(layers.Layer):
     """
 
     def call(self, columns, attention):
+        """Apply the layer.
+
+        Args:
+            columns: float32 tensor `(n, places, channels)`.
+            attention: float32 tensor `(n, places, 1)`, 0 or more.
+
+        Returns:
+            float32 tensor `(n, channels)`, of length 1.
+        """
         total = ops.sum(attention * columns, axis=1)  # (n, channels)
         return ops.normalize(total, axis=-1)
 
 
 class CosineClasses(layers.Layer):
-    """Logits that are the cosines between a vector and one learned direction for each class."""
+    """Logits that are the cosines between a vector and one learned direction for each class.
+
+    Args:
+        num_classes: int.
+        sharpness: float, factor of the cosines.
+        seed: int, of the initial directions.
+    """
 
     def __init__(self, num_classes, sharpness, seed, **options):
         super().__init__(**options)
         self.num_classes, self.sharpness, self.seed = num_classes, sharpness, seed
 
     def build(self, shape):
+        """Make the directions, before the first call.
+
+        Args:
+            shape: tuple of int or None, of the vectors: `(n, channels)`.
+        """
         self.directions = self.add_weight(
             shape=(shape[-1], self.num_classes),
             initializer=initializers.GlorotUniform(self.seed),
@@ -30,6 +50,14 @@ class CosineClasses(layers.Layer):
         )
 
     def call(self, vectors):
+        """Apply the layer.
+
+        Args:
+            vectors: float32 tensor `(n, channels)`, of length 1.
+
+        Returns:
+            float32 tensor `(n, num_classes)`, logits.
+        """
         return self.sharpness * vectors @ ops.normalize(self.directions, axis=0)
 
 

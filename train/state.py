@@ -46,7 +46,11 @@ class RunState:
             self._read()
 
     def begin(self, phase):
-        """Enter a phase at its first epoch."""
+        """Enter a phase at its first epoch.
+
+        Args:
+            phase: int, 1 or 2.
+        """
         self.phase, self.epoch, self.ended = phase, 0, False
         self.best, self.waited = -1.0, 0
         self._arrays = {}
@@ -58,6 +62,9 @@ class RunState:
 
     def save(self, model):
         """Write all that counts: weights, optimizer, random states, epoch and history.
+
+        Args:
+            model: `keras.Model`, compiled, so that it has an optimizer.
 
         Raises:
             BundleError: the disk is full, or the like; the state of the epoch before stays.
@@ -90,15 +97,27 @@ class RunState:
             ) from error
 
     def keep_best(self, model):
-        """Remember the model's weights as the best ones."""
+        """Remember the model's weights as the best ones.
+
+        Args:
+            model: `keras.Model`.
+        """
         self._arrays |= _numbered("best", [ops.convert_to_numpy(v) for v in model.variables])
 
     def restore(self, model):
-        """Put the model, its optimizer and all random states back to where they were saved."""
+        """Put the model, its optimizer and all random states back to where they were saved.
+
+        Args:
+            model: `keras.Model`, compiled, of the layers that it had then.
+        """
         _assign(_variables(model, convert=False), self._arrays, "now")
 
     def restore_best(self, model):
-        """Put the model back to its best epoch."""
+        """Put the model back to its best epoch.
+
+        Args:
+            model: `keras.Model`, of the layers that it had then.
+        """
         _assign(model.variables, self._arrays, "best")
 
     def remove(self):

@@ -18,6 +18,14 @@ CLASSES = (
 
 
 def read_idx(path):
+    """Read one file of the IDX format.
+
+    Args:
+        path: path-like, a gzipped file of bytes.
+
+    Returns:
+        uint8 array, read-only, of the shape that the file states.
+    """
     with gzip.open(path) as file:
         data = file.read()
     shape = [int.from_bytes(data[4 * i : 4 * i + 4], "big") for i in range(1, data[3] + 1)]
@@ -25,6 +33,17 @@ def read_idx(path):
 
 
 def first_of_each(folder, part, count):
+    """Take the first images of each class, in the order of the data set.
+
+    Args:
+        folder: pathlib.Path of the four files of Fashion-MNIST.
+        part: `"train"` or `"t10k"`.
+        count: int, images of each class.
+
+    Returns:
+        images: uint8 array of shape `(10 * count, 28, 28)`.
+        labels: uint8 array of shape `(10 * count,)`, 0 to 9.
+    """
     images = read_idx(folder / f"{part}-images-idx3-ubyte.gz")
     labels = read_idx(folder / f"{part}-labels-idx1-ubyte.gz")
     rows = np.concatenate([np.flatnonzero(labels == label)[:count] for label in range(10)])

@@ -90,7 +90,11 @@ class Settings:
 
 
 class Problem(BaseModel):
-    """What every refusal answers."""
+    """What every refusal answers.
+
+    Attributes:
+        error: str, the message.
+    """
 
     error: str
 
@@ -101,6 +105,14 @@ class Json(Response):
     media_type = "application/json"
 
     def render(self, content) -> bytes:
+        """Write an answer; NaN, which is no JSON, raises ValueError.
+
+        Args:
+            content: what JSON can hold.
+
+        Returns:
+            bytes, ASCII.
+        """
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 

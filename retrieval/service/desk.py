@@ -31,7 +31,15 @@ class Desk:
         return self._taken
 
     async def do(self, function, *args, **options):
-        """What the function returns or raises.
+        """Run a function on one of the threads.
+
+        Args:
+            function: callable.
+            *args: its arguments.
+            **options: its arguments by name.
+
+        Returns:
+            What the function returns; what it raises is raised.
 
         Raises:
             BusyError: the desk is full, or the answer takes too long. Work that has begun goes

@@ -107,6 +107,7 @@ class Limits:
 
     @property
     def too_large(self):
+        """str, what is answered to a request that is too large."""
         return f"A request has {self._body_bytes} bytes at most."
 
 

@@ -17,6 +17,10 @@ _log = logging.getLogger(__name__)
 class View:
     """One version of the index, and all that answers questions about it.
 
+    Args:
+        index: `retrieval.index.Index`.
+        show_paths: bool. As for `Names`.
+
     Attributes:
         engine: `retrieval.engine.Engine`.
         words: `retrieval.words.Words`.
@@ -76,6 +80,11 @@ class Live:
     def add(self, id: str, content: bytes, label: str | None) -> None:
         """Encode one picture and add it, or replace the one of this id.
 
+        Args:
+            id: str.
+            content: bytes, the file of a picture.
+            label: str or None.
+
         Raises:
             ImageError: it is no picture.
             LockedError, StoreError: another process is writing, or the disk refuses.
@@ -87,7 +96,17 @@ class Live:
         self.refresh()
 
     def remove(self, id: str) -> bool:
-        """Remove one image; returns whether it was there."""
+        """Remove one image.
+
+        Args:
+            id: str.
+
+        Returns:
+            bool. Whether it was there.
+
+        Raises:
+            LockedError, StoreError: another process is writing, or the disk refuses.
+        """
         removed = self.view.engine.index.remove([id])
         self.refresh()
         return bool(removed)

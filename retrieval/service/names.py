@@ -37,7 +37,14 @@ class Names:
             self._others = frozenset(id for id in ids if not id.startswith(self._root))
 
     def shown(self, id: str) -> str:
-        """What is shown of an id."""
+        """What is shown of an id.
+
+        Args:
+            id: str.
+
+        Returns:
+            str of text that can stand in JSON and, quoted, in a URL.
+        """
         name = id.removeprefix(self._root)
         if name != id and (name in self._others or not name):
             name = id  # it must stay apart from another image of that very name
@@ -47,7 +54,14 @@ class Names:
         return name
 
     def id(self, name: str) -> str:
-        """The id that is shown so; any text gives one, which the index may not know."""
+        """The id that is shown so; any text gives one, which the index may not know.
+
+        Args:
+            name: str, from `shown` or from anybody.
+
+        Returns:
+            str.
+        """
         if name.startswith(_ESCAPED):
             quoted = name.removeprefix(_ESCAPED).replace("=", "%")
             content = urllib.parse.unquote_to_bytes(quoted)

@@ -29,6 +29,9 @@ class Pictures:
             side: int, pixels.
             remember: bool. Keep it for the next one who asks.
 
+        Returns:
+            bytes, the whole JPEG file.
+
         Raises:
             ImageError: the file has gone or is no picture; the message does not say where it is.
         """

@@ -68,6 +68,13 @@ class _Connection(H11Protocol):
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens.
 
+    Args:
+        host: str, a name or an address in numbers.
+        port: int, 0 for a free one.
+
+    Returns:
+        socket.socket.
+
     Raises:
         ArgumentError: there is no such port.
         HashnetError: the port is taken or not allowed, or there is no such host.
@@ -135,6 +142,12 @@ def serve(folder, *, host: str, port: int, settings: Settings, ready=None) -> No
 
 def token_from(path: str | None) -> str | None:
     """The token of a file's first line, or of HASHNET_TOKEN, or None.
+
+    Args:
+        path: str, a file; or None.
+
+    Returns:
+        str; None where neither is given.
 
     Raises:
         HashnetError: the file cannot be read, or the token is short enough to guess.
