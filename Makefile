@@ -20,16 +20,16 @@ lint: .venv/ready
 types: .venv/ready
 	$(BIN)/mypy
 
-# Each test file in a process of its own, since coverage beside TensorFlow takes memory.
+# Each test file in a process of its own, since all together take 4 GB. Status 5: all tests are slow.
 coverage: .venv/ready
 	$(BIN)/coverage erase
-	for file in tests/test_*.py; do $(BIN)/coverage run -m pytest -q $$file || exit 1; done
+	for file in tests/test_*.py; do $(BIN)/coverage run -m pytest -q $$file || test $$? = 5 || exit 1; done
 	$(BIN)/coverage run -m pytest -q hashnet train retrieval
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 dist: .venv/ready
-	rm -rf dist
+	rm -rf build dist
 	$(BIN)/python -m build
 
 .venv/ready: setup.cfg pyproject.toml
