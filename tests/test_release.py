@@ -98,21 +98,9 @@ def clean(wheel, tmp_path_factory):
     venv.create(folder, with_pip=False, symlinks=os.name == "posix")
     paths = sysconfig.get_paths(vars={"base": str(folder), "platbase": str(folder)})
     python = pathlib.Path(paths["scripts"]) / pathlib.Path(sys.executable).name
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "--python",
-            python,
-            "install",
-            "--no-deps",
-            "--no-index",
-            wheel,
-        ],
-        check=True,
-        capture_output=True,
-    )
+    install = ("-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel)
+    run = away(sys.executable, folder, *install)
+    assert run.returncode == 0, run.stderr
     # A path in a .pth file is searched last, and .pth files there, such as that of an editable
     # install, are not read: only libraries come from it.
     libraries = pathlib.Path(paths["purelib"]) / "libraries.pth"
