@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test slow lint clean
+.PHONY: demo test slow lint types coverage dist clean
 
 demo: .venv/ready
 	$(BIN)/hashnet demo
@@ -16,6 +16,21 @@ slow: .venv/ready
 lint: .venv/ready
 	$(BIN)/ruff check hashnet train retrieval tests
 	$(BIN)/ruff format --check hashnet train retrieval tests
+
+types: .venv/ready
+	$(BIN)/mypy
+
+# Each test file in a process of its own, since all together take 4 GB. Status 5: all tests are slow.
+coverage: .venv/ready
+	$(BIN)/coverage erase
+	for file in tests/test_*.py; do $(BIN)/coverage run -m pytest -q $$file || test $$? = 5 || exit 1; done
+	$(BIN)/coverage run -m pytest -q hashnet train retrieval
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+dist: .venv/ready
+	rm -rf build dist
+	$(BIN)/python -m build
 
 .venv/ready: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv

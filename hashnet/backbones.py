@@ -14,12 +14,16 @@ import os
 import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hashnet import keras_check
 from hashnet import weights as weight_files
 from hashnet.errors import ArgumentError, UnknownNameError, WeightsError
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,11 @@ class Backbone:
     any_size: bool
     feature_dim: int
     map_channels: int
-    build: Callable
+    build: "Callable[[int, str | None], keras.Model]"
     source: str
 
 
-def known(name):
+def known(name: str) -> Backbone:
     """Look up a backbone.
 
     Args:
@@ -67,7 +71,9 @@ def known(name):
     return BACKBONES[name]
 
 
-def create(name, *, weights="imagenet", image_size=None):
+def create(
+    name: str, *, weights: str | None = "imagenet", image_size: int | None = None
+) -> "keras.Model":
     """Build a backbone and fill it with weights.
 
     Args:

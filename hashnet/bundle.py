@@ -15,10 +15,17 @@ import pathlib
 import shutil
 import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from hashnet.errors import BundleError
 from hashnet.model import HashNetConfig
+
+if TYPE_CHECKING:
+    import keras
+
+Path = str | os.PathLike[str]
 
 # Bundles of float32 are written as version 1. Who knows no other precision must not open others.
 FORMAT_VERSION = 2
@@ -43,20 +50,20 @@ class Bundle:
 
     folder: pathlib.Path
     config: HashNetConfig
-    origin: dict
+    origin: dict[str, Any]
     fingerprint: str
     precision: str = "float32"
 
     @property
-    def encoder_file(self):
+    def encoder_file(self) -> pathlib.Path:
         """Path of the ONNX file, its checksum verified when the bundle was opened."""
         return self.folder / ENCODER
 
-    def files(self):
+    def files(self) -> dict[str, pathlib.Path]:
         """dict of name to path: all that an index must copy to carry this bundle."""
         return {name: self.folder / name for name in (DESCRIPTION, MODEL, ENCODER)}
 
-    def load_model(self):
+    def load_model(self) -> "keras.Model":
         """Build the network and fill it with the stored weights; no stored code is run.
 
         Returns:
@@ -84,7 +91,9 @@ class Bundle:
         return model
 
 
-def save(folder, model, config, *, origin):
+def save(
+    folder: Path, model: "keras.Model", config: HashNetConfig, *, origin: dict[str, Any]
+) -> Bundle:
     """Write a network as a bundle, replacing the bundle that may be there.
 
     Args:
@@ -101,7 +110,7 @@ def save(folder, model, config, *, origin):
     """
     from hashnet import export
 
-    def fill(beside):
+    def fill(beside: pathlib.Path) -> dict[str, Any]:
         model.save(beside / MODEL)
         export.to_onnx(model, beside / ENCODER)
         return {"format_version": 1, "network": config.as_json(), "origin": origin}
@@ -109,7 +118,9 @@ def save(folder, model, config, *, origin):
     return _write(folder, fill)
 
 
-def save_precision(folder, source, encoder, precision, *, origin):
+def save_precision(
+    folder: Path, source: Bundle, encoder: bytes, precision: str, *, origin: dict[str, Any]
+) -> Bundle:
     """Write a bundle of the same network that encodes in another precision.
 
     Args:
@@ -126,7 +137,7 @@ def save_precision(folder, source, encoder, precision, *, origin):
         BundleError: `folder` holds something else.
     """
 
-    def fill(beside):
+    def fill(beside: pathlib.Path) -> dict[str, Any]:
         shutil.copyfile(source.folder / MODEL, beside / MODEL)
         (beside / ENCODER).write_bytes(encoder)
         return {
@@ -139,7 +150,7 @@ def save_precision(folder, source, encoder, precision, *, origin):
     return _write(folder, fill)
 
 
-def _write(folder, fill):
+def _write(folder: Path, fill: Callable[[pathlib.Path], dict[str, Any]]) -> Bundle:
     """Let `fill` put the files into a folder beside `folder` and describe them; then rename."""
     folder = pathlib.Path(folder)
     if folder.exists() and not _may_replace(folder):
@@ -164,7 +175,7 @@ def _write(folder, fill):
     return load(folder)
 
 
-def load(folder):
+def load(folder: Path) -> Bundle:
     """Open a bundle, or the bundle that an index carries, and check it.
 
     Args:
@@ -195,7 +206,7 @@ def load(folder):
     return Bundle(folder, config, description["origin"], fingerprint, precision)
 
 
-def _read_description(folder):
+def _read_description(folder: pathlib.Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     try:
         with open(path, "rb") as file:
@@ -225,11 +236,11 @@ def _read_description(folder):
     return description
 
 
-def _may_replace(folder):
+def _may_replace(folder: pathlib.Path) -> bool:
     return folder.is_dir() and ((folder / DESCRIPTION).is_file() or not any(folder.iterdir()))
 
 
-def _verify(path, expected):
+def _verify(path: pathlib.Path, expected: str) -> None:
     if not path.is_file():
         raise BundleError("A bundle must hold all its files.", f"no {path}")
     if _sha256(path) != expected:
@@ -240,12 +251,12 @@ def _verify(path, expected):
         )
 
 
-def _sha256(path):
+def _sha256(path: pathlib.Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fsync(path):
+def _fsync(path: pathlib.Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -22,6 +22,7 @@ import os
 import pathlib
 import zipfile
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from scipy import ndimage
@@ -522,7 +523,14 @@ class Delf:
         self.geometry = Geometry(int(size), int(stride), offset)
 
     @classmethod
-    def open(cls, path, runtime="auto", *, num_threads=None, **options):
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        runtime: str = "auto",
+        *,
+        num_threads: int | None = None,
+        **options: Any,
+    ) -> Self:
         """Open an exported network.
 
         Args:

@@ -9,14 +9,16 @@ import concurrent.futures
 import functools
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from hashnet import bundle as bundles
 from hashnet import codes, images, runtimes
 from hashnet.errors import ArgumentError, BundleError, ImageError, ShapeError
+from hashnet.model import HashNetConfig
 
 # Larger batches leave the processor's caches, smaller ones pay for each call.
 BATCH = 8
@@ -41,9 +43,9 @@ class Encoded:
     features: np.ndarray
     latents: np.ndarray
     scores: np.ndarray
-    problems: list
+    problems: list[images.Problem]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.positions)
 
 
@@ -77,7 +79,9 @@ class Encoder:
         ((2, 4), (2, 1280))
     """
 
-    def __init__(self, bundle, *, runtime="auto", num_threads=None):
+    def __init__(
+        self, bundle: bundles.Bundle, *, runtime: str = "auto", num_threads: int | None = None
+    ) -> None:
         if num_threads is not None and num_threads < 1:
             raise ArgumentError("An encoder needs a thread.", f"num_threads={num_threads}")
         self.bundle = bundle
@@ -94,7 +98,13 @@ class Encoder:
         _check_ends(self._network, self.config, bundle.encoder_file)
 
     @classmethod
-    def open(cls, folder, *, runtime="auto", num_threads=None):
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        runtime: str = "auto",
+        num_threads: int | None = None,
+    ) -> Self:
         """Open the encoder of a bundle, or the one that an index carries.
 
         Args:
@@ -110,11 +120,11 @@ class Encoder:
         return cls(bundles.load(folder), runtime=runtime, num_threads=num_threads)
 
     @functools.cached_property
-    def _networks(self):
+    def _networks(self) -> runtimes.Network:
         """Many images: every thread decodes and runs a batch of its own, and none waits."""
         return self._open(concurrent=True)
 
-    def _open(self, concurrent):
+    def _open(self, concurrent: bool) -> runtimes.Network:
         if self.runtime == "keras":
             from hashnet import export
 
@@ -129,7 +139,7 @@ class Encoder:
             precision=self.precision,
         )
 
-    def encode(self, sources: Iterable) -> Encoded:
+    def encode(self, sources: Iterable[images.Source | np.ndarray]) -> Encoded:
         """Encode images; unreadable ones are named in `problems` and leave no row.
 
         Args:
@@ -141,14 +151,15 @@ class Encoder:
         """
         parts = list(self.stream(sources)) or [self._encode_group(0, [])]
         return Encoded(
-            *(
-                np.concatenate([getattr(part, name) for part in parts])
-                for name in ("positions", "codes", "features", "latents", "scores")
-            ),
-            problems=[problem for part in parts for problem in part.problems],
+            np.concatenate([part.positions for part in parts]),
+            np.concatenate([part.codes for part in parts]),
+            np.concatenate([part.features for part in parts]),
+            np.concatenate([part.latents for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            [problem for part in parts for problem in part.problems],
         )
 
-    def encode_one(self, source) -> tuple[np.ndarray, np.ndarray]:
+    def encode_one(self, source: images.Source | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Encode one image, such as a query.
 
         Args:
@@ -170,7 +181,13 @@ class Encoder:
         latents, features = self._network.run(["latent", "feature"], {"image": pixels})
         return codes.from_latent(latents[0]), features[0]
 
-    def stream(self, sources: Iterable, *, workers=None, batch=BATCH) -> Iterator[Encoded]:
+    def stream(
+        self,
+        sources: Iterable[images.Source | np.ndarray],
+        *,
+        workers: int | None = None,
+        batch: int = BATCH,
+    ) -> Iterator[Encoded]:
         """Encode any number of images in order, with bounded memory.
 
         Each worker decodes a batch and runs it through the network on its own core, so that no
@@ -186,7 +203,7 @@ class Encoder:
             An `Encoded` for every `batch` images; positions count from the first source.
         """
         workers = workers or self.num_threads
-        queue = collections.deque()
+        queue: collections.deque[concurrent.futures.Future[Encoded]] = collections.deque()
         with concurrent.futures.ThreadPoolExecutor(workers, "encode") as pool:
             try:
                 for start, group in _batches(sources, batch):
@@ -219,11 +236,11 @@ class Encoder:
         import onnx.utils
 
         network = onnx.load_model_from_string(self.bundle.encoder_file.read_bytes())
-        head = onnx.utils.Extractor(network).extract_model(["feature"], [output])
+        rest = onnx.utils.Extractor(network).extract_model(["feature"], [output])
         # Keras would have to build the network for this; the numbers are the same.
         runtime = "onnxruntime" if self.runtime == "keras" else self.runtime
         head = runtimes.open_bytes(
-            head.SerializeToString(),
+            rest.SerializeToString(),
             self.bundle.encoder_file,
             runtime,
             num_threads=self.num_threads,
@@ -234,7 +251,8 @@ class Encoder:
             for start in range(0, len(features), ROWS_AT_ONCE)
         )
         answers = [head.run([output], {"feature": block})[0] for block in blocks]
-        return np.concatenate([np.empty((0, *head.outputs[output].shape), np.float32), *answers])
+        width = self.config.num_bits if output == "latent" else len(self.config.classes)
+        return np.concatenate([np.empty((0, width), np.float32), *answers])
 
     @functools.cached_property
     def class_weights(self) -> np.ndarray:
@@ -270,7 +288,7 @@ class Encoder:
             "A network's scores come from a matrix of its classes.", str(self.bundle.encoder_file)
         )
 
-    def _encode_group(self, start, group):
+    def _encode_group(self, start: int, group: Sequence[images.Source | np.ndarray]) -> Encoded:
         positions, pixels, problems = [], [], []
         for position, source in enumerate(group, start):
             try:
@@ -282,9 +300,9 @@ class Encoder:
         if pixels:
             latents, features, scores = self._networks.run(names, {"image": np.stack(pixels)})
         else:
-            latents, features, scores = (
-                np.empty((0, *self._network.outputs[name].shape), np.float32) for name in names
-            )
+            config = self.config
+            widths = (config.num_bits, config.feature_dim, len(config.classes))
+            latents, features, scores = (np.empty((0, width), np.float32) for width in widths)
         return Encoded(
             np.array(positions, dtype=np.int64),
             codes.from_latent(latents),
@@ -294,25 +312,27 @@ class Encoder:
             problems,
         )
 
-    def _pixels(self, source):
+    def _pixels(self, source: images.Source | np.ndarray) -> np.ndarray:
         size = (self.config.image_size, self.config.image_size)
         if isinstance(source, np.ndarray):
             return images.resize(source, size)
         return images.read_resized(source, size)
 
 
-def _batches(sources, size):
+def _batches(
+    sources: Iterable[images.Source | np.ndarray], size: int
+) -> Iterator[tuple[int, list[images.Source | np.ndarray]]]:
     sources, start = iter(sources), 0
     while group := list(itertools.islice(sources, size)):
         yield start, group
         start += len(group)
 
 
-def _name(source, position):
+def _name(source: images.Source | np.ndarray, position: int) -> str:
     return os.fsdecode(source) if isinstance(source, str | os.PathLike) else f"image {position}"
 
 
-def _check_ends(network, config, path):
+def _check_ends(network: runtimes.Network, config: HashNetConfig, path: os.PathLike[str]) -> None:
     size = config.image_size
     expected = {
         "image": runtimes.End("uint8", (size, size, 3)),

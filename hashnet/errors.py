@@ -3,6 +3,8 @@
 A message has three breaths: the rule, what was received, the way out.
 """
 
+from collections.abc import Iterable
+
 
 class HashnetError(ValueError):
     """The base of the family: catch this one to catch them all.
@@ -17,7 +19,7 @@ class HashnetError(ValueError):
         A code has bits. Received: num_bits=0. Ask for 1 to 1024 bits.
     """
 
-    def __init__(self, rule, received=None, way_out=None):
+    def __init__(self, rule: str, received: str | None = None, way_out: str | None = None) -> None:
         breaths = [rule]
         if received is not None:
             breaths.append(f"Received: {received}.")
@@ -83,7 +85,7 @@ class UnknownNameError(HashnetError):
         known: iterable of str. All names that would do.
     """
 
-    def __init__(self, kind, name, known):
+    def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
         super().__init__(
             f"There is no {kind} of this name.",
             repr(name),

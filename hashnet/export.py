@@ -13,12 +13,21 @@ import pathlib
 import shutil
 import tempfile
 import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hashnet import codes, images, runtimes
 from hashnet.errors import ArgumentError, ExportError, HashnetError, UnknownNameError
+
+if TYPE_CHECKING:
+    import keras
+
+    from hashnet.bundle import Bundle
+
+Path = str | os.PathLike[str]
 
 # How the names of the files end; a SavedModel is a folder.
 SUFFIXES = {
@@ -90,16 +99,16 @@ class Comparison:
     fingerprint: str
     images: int
     images_from: str
-    largest_difference: dict
+    largest_difference: dict[str, float]
     bits: int
     bits_that_differ: int
     bits_that_differ_share: float
-    bits_near_half: dict
-    differing: list
+    bits_near_half: dict[str, int]
+    differing: list[dict[str, int | float]]
     differing_far_from_half: int
     codes_are_packed_latents: bool
 
-    def faults(self):
+    def faults(self) -> list[str]:
         """List of str: what makes this a bad export; empty for a good one."""
         limits = LIMITS[self.precision]
         found = []
@@ -116,7 +125,14 @@ class Comparison:
         return found
 
 
-def export(bundle, out, format, *, precision="float32", images_from=None):
+def export(
+    bundle: "Bundle",
+    out: Path,
+    format: str,
+    *,
+    precision: str = "float32",
+    images_from: Sequence[Path] | None = None,
+) -> Comparison:
     """Write a bundle's network in another format, compared with the Keras model and found good.
 
     The graph takes `image`, uint8 `(n, image_size, image_size, 3)`, RGB and upright, for any n,
@@ -191,7 +207,7 @@ def export(bundle, out, format, *, precision="float32", images_from=None):
     return comparison
 
 
-def to_onnx(model, path):
+def to_onnx(model: "keras.Model", path: Path) -> None:
     """Write the network as ONNX for a bundle: uint8 images in; latent, feature and scores out.
 
     Args:
@@ -202,7 +218,7 @@ def to_onnx(model, path):
         _write_onnx(graph(model, ("latent", "feature", "scores")), path)
 
 
-def graph(model, outputs):
+def graph(model: "keras.Model", outputs: Sequence[str]) -> "keras.Model":
     """A network that does all between pixels and code.
 
     Args:
@@ -232,7 +248,7 @@ def graph(model, outputs):
     return encoder
 
 
-def _packed(latent):
+def _packed(latent: "keras.KerasTensor") -> "keras.KerasTensor":
     """What `hashnet.codes.from_latent` does, as part of a network."""
     from keras import ops
 
@@ -246,7 +262,9 @@ def _packed(latent):
     return ops.cast(ops.sum(bits * values, axis=-1), "uint8")  # (n, code_bytes)
 
 
-def _check_arguments(out, format, precision, images_from):
+def _check_arguments(
+    out: pathlib.Path, format: str, precision: str, images_from: Sequence[Path] | None
+) -> None:
     if format not in SUFFIXES:
         raise UnknownNameError("format", format, SUFFIXES)
     if precision not in PRECISIONS:
@@ -274,11 +292,11 @@ def _check_arguments(out, format, precision, images_from):
         runtimes.require(needs)
 
 
-def _is_saved_model(folder):
+def _is_saved_model(folder: pathlib.Path) -> bool:
     return (folder / "saved_model.pb").is_file() or not any(folder.iterdir())
 
 
-def _pixels(images_from, size):
+def _pixels(images_from: Sequence[Path] | None, size: int) -> tuple[np.ndarray, str]:
     """(uint8 `(n, size, size, 3)`, text that says where from)."""
     if not images_from:
         from hashnet.samples import fashion_mnist
@@ -307,19 +325,30 @@ def _pixels(images_from, size):
 # --- Formats ----------------------------------------------------------------------------------
 
 
-def _write_keras(encoder, path, _precision, _pixels):
+def _write_keras(
+    encoder: "keras.Model", path: pathlib.Path, _precision: str, _pixels: np.ndarray
+) -> None:
     encoder.save(path)
 
 
-def _write_saved_model(encoder, path, _precision, _pixels):
+def _write_saved_model(
+    encoder: "keras.Model", path: pathlib.Path, _precision: str, _pixels: np.ndarray
+) -> None:
     encoder.export(path, format="tf_saved_model", verbose=False)
 
 
-def _write_onnx(encoder, path, _precision=None, _pixels=None):
+def _write_onnx(
+    encoder: "keras.Model",
+    path: Path,
+    _precision: str = "float32",
+    _pixels: np.ndarray | None = None,
+) -> None:
     encoder.export(os.fspath(path), format="onnx", verbose=False)
 
 
-def _write_openvino(encoder, path, _precision, _pixels):
+def _write_openvino(
+    encoder: "keras.Model", path: pathlib.Path, _precision: str, _pixels: np.ndarray
+) -> None:
     import openvino
 
     # By way of ONNX, as Keras's own way loses the names of the outputs.
@@ -329,12 +358,14 @@ def _write_openvino(encoder, path, _precision, _pixels):
         openvino.save_model(openvino.convert_model(step), path, compress_to_fp16=False)
 
 
-def _write_litert(encoder, path, precision, pixels):
+def _write_litert(
+    encoder: "keras.Model", path: pathlib.Path, precision: str, pixels: np.ndarray
+) -> None:
     import tensorflow as tf
 
     # Without the operators of TensorFlow that only its own builds of LiteRT have.
     operators = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    options = {}
+    options: dict[str, Any] = {}
     if precision != "float32":
         options["optimizations"] = [tf.lite.Optimize.DEFAULT]
     if precision == "float16":
@@ -355,7 +386,7 @@ _WRITERS = {
 }
 
 
-def _open(path, format):
+def _open(path: pathlib.Path, format: str) -> runtimes.Runs:
     """The export in its own runtime."""
     if format == "keras":
         import keras
@@ -375,12 +406,12 @@ class _SavedModel:
 
     name = "tensorflow"
 
-    def __init__(self, path):
+    def __init__(self, path: pathlib.Path) -> None:
         import tensorflow as tf
 
         self._loaded = tf.saved_model.load(os.fspath(path))
 
-    def run(self, outputs, inputs):
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         import tensorflow as tf
 
         serve = self._loaded.signatures["serving_default"]
@@ -388,7 +419,7 @@ class _SavedModel:
         return [results[name].numpy() for name in outputs]
 
 
-def _put(beside, report, out):
+def _put(beside: pathlib.Path, report: pathlib.Path, out: pathlib.Path) -> None:
     """Move the export and its report into place; the file that is asked for comes last."""
     weights = beside.with_suffix(".bin")
     if weights.is_file():  # OpenVINO's
@@ -402,7 +433,7 @@ def _put(beside, report, out):
 # --- Comparing --------------------------------------------------------------------------------
 
 
-def _run(network, pixels):
+def _run(network: runtimes.Runs, pixels: np.ndarray) -> dict[str, np.ndarray]:
     """dict of `OUTPUTS` to arrays, in batches that end with a smaller one, as they do in life."""
     starts = [*range(0, len(pixels), _BATCH)]
     parts = [
@@ -413,7 +444,9 @@ def _run(network, pixels):
     }
 
 
-def _compared(expected, found, num_bits):
+def _compared(
+    expected: dict[str, np.ndarray], found: dict[str, np.ndarray], num_bits: int
+) -> dict[str, Any]:
     latent = expected["latent"]
     differs = (latent >= 0.5) != (found["latent"] >= 0.5)
     near_half = np.abs(latent - 0.5) <= NEAR_HALF
@@ -445,7 +478,7 @@ def _compared(expected, found, num_bits):
 
 
 @contextlib.contextmanager
-def quiet():
+def quiet() -> Iterator[None]:
     """Keep the converters' chatter away from a user who asked for an index."""
     logger = logging.getLogger("tf2onnx")
     level = logger.level

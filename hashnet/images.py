@@ -22,7 +22,8 @@ import struct
 import threading
 import unicodedata
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import (
@@ -30,6 +31,7 @@ from PIL import (
     GifImagePlugin,
     Image,
     ImageDraw,
+    ImageFile,
     ImageFont,
     JpegImagePlugin,
     PngImagePlugin,
@@ -45,6 +47,17 @@ MAX_BYTES = 256 * 2**20
 MAX_SCANS = 200
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """A binary file object: bytes, `size` of them at most, and none at its end."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | Readable
+Box = tuple[float, float, float, float]
 
 # A side is first reduced, by the JPEG decoder or by box averages, to no less than this many times
 # the side asked for; the filter does the rest. At 2 the difference cannot be seen.
@@ -107,7 +120,9 @@ class Problem:
 # Reading
 
 
-def read(source, *, min_side: int | None = None, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read(
+    source: Source, *, min_side: int | None = None, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
     """Read a picture as RGB, upright, from its first frame or page.
 
     Each mode has one meaning:
@@ -152,7 +167,9 @@ def read(source, *, min_side: int | None = None, max_pixels: int = MAX_PIXELS) -
         return np.array(image)
 
 
-def read_resized(source, size: tuple[int, int], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_resized(
+    source: Source, size: tuple[int, int], *, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
     """Read a picture and squash the whole of it to `size`: the fast way to a network's input.
 
     Equal to `resize(read(source), size)`, except that a JPEG picture whose sides are at least four
@@ -203,14 +220,14 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.array(_resized(_to_pillow(image), height, width))
 
 
-def _resized(image, height, width, box=None):
+def _resized(image: Image.Image, height: int, width: int, box: Box | None = None) -> Image.Image:
     """The part of a Pillow image within the box, or all of it, at another size."""
     if image.size == (width, height) and box is None:
         return image
     return image.resize((width, height), Image.Resampling.BICUBIC, box, REDUCING_GAP)
 
 
-def _checked_size(size):
+def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
     try:
         height, width = (int(side) for side in size)
     except (TypeError, ValueError):
@@ -231,28 +248,29 @@ class _Silence(threading.local):
 
     decoding = False
 
-    def match(self, _module):
+    def match(self, _module: str) -> bool:
         return self.decoding
 
-    def filter(self, _record):
+    def filter(self, _record: logging.LogRecord) -> bool:
         return not self.decoding
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         if not warnings.filters or warnings.filters[0] is not _SILENT:
-            warnings.filters.insert(0, _SILENT)
+            filters: Any = warnings.filters  # a list, which its stub keeps to itself
+            filters.insert(0, _SILENT)
         logging.getLogger(TiffImagePlugin.__name__).addFilter(self)  # the one that logs errors
         self.decoding = True
 
-    def __exit__(self, *_exception):
+    def __exit__(self, *_exception: object) -> None:
         self.decoding = False
 
 
 _silence = _Silence()
-_SILENT = ("ignore", None, Warning, _silence, 0)
+_SILENT: tuple[Any, ...] = ("ignore", None, Warning, _silence, 0)
 
 
 @contextlib.contextmanager
-def _refusals(source) -> Iterator[None]:
+def _refusals(source: Source) -> Iterator[None]:
     """Turn whatever goes wrong inside into an `ImageError` that names the source."""
     try:
         with _silence:
@@ -266,7 +284,7 @@ def _refusals(source) -> Iterator[None]:
         raise _refusal(_name(source), reason[:200] or type(error).__name__) from error
 
 
-def _refusal(name, reason):
+def _refusal(name: str, reason: str) -> ImageError:
     return ImageError(
         "An image must be a whole, regular file of a known format.",
         f"{name}: {reason}",
@@ -274,7 +292,7 @@ def _refusal(name, reason):
     )
 
 
-def _name(source):
+def _name(source: Source) -> str:
     """The source as messages call it; `repr` keeps odd names printable."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return f"{len(source)} bytes"
@@ -283,14 +301,16 @@ def _name(source):
     return repr(getattr(source, "name", type(source).__name__))
 
 
-def _decode(source, max_pixels, draft):
+def _decode(
+    source: Source, max_pixels: int, draft: tuple[int, int] | None
+) -> tuple[Image.Image, Box | None]:
     """The source as an upright Pillow image of mode RGB, its sides no shorter than `draft`.
 
     Also the box that the picture fills, (left, top, right, bottom), or `None` for all of it: at
     1/8 of its size a picture of 60 pixels fills 7.5 of 8.
     """
     data = _content(source)
-    image = _open(data, max_pixels)
+    image: Image.Image = _open(data, max_pixels)
     box = None
     if image.format == "JPEG":
         orientation = _orientation(image)
@@ -310,7 +330,7 @@ def _decode(source, max_pixels, draft):
     return image, box if box != (0, 0, *image.size) else None
 
 
-def _turned(box, size, orientation):
+def _turned(box: Box, size: tuple[int, int], orientation: int) -> Box:
     """A box of the stored picture as a box of the upright one."""
     (left, top, right, bottom), (width, height) = box, size
     if orientation in (5, 6, 7, 8):
@@ -322,13 +342,13 @@ def _turned(box, size, orientation):
     return left, top, right, bottom
 
 
-def _content(source):
+def _content(source: Source) -> bytes:
     """All bytes of the source. They are read first and once, so that a file that changes
     meanwhile can end too early, which is noticed, but cannot pull mapped memory away."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         _check_bytes(len(source))
         return bytes(source)
-    if hasattr(source, "read"):
+    if isinstance(source, Readable):
         return _drained(source)
     # Opening must not wait for a writer to a pipe; and what was opened is what gets checked.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -345,7 +365,7 @@ def _content(source):
         os.close(descriptor)
 
 
-def _drained(file):
+def _drained(file: Readable) -> bytes:
     content = bytearray()
     while chunk := file.read(2**20):
         if not isinstance(chunk, bytes):
@@ -355,12 +375,12 @@ def _drained(file):
     return bytes(content)
 
 
-def _check_bytes(count):
+def _check_bytes(count: int) -> None:
     if count > MAX_BYTES:
         raise OSError(f"{count} bytes are more than {MAX_BYTES}")
 
 
-def _kind(mode):
+def _kind(mode: int) -> str:
     kinds = {
         stat.S_IFDIR: "folder",
         stat.S_IFIFO: "pipe",
@@ -371,7 +391,7 @@ def _kind(mode):
     return kinds.get(stat.S_IFMT(mode), "special file")
 
 
-def _decoder(data):
+def _decoder(data: bytes) -> tuple[str, Callable[[BinaryIO], ImageFile.ImageFile]]:
     """The format and decoder that the first bytes call for."""
     for signature, name, decoder in _DECODERS:
         if signature.match(data):
@@ -379,7 +399,7 @@ def _decoder(data):
     raise OSError("the content is of none of the known formats" if data else "the file is empty")
 
 
-def _open(data, max_pixels):
+def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     """The image with its header read and its size found acceptable; no pixel is decoded yet."""
     name, decoder = _decoder(data)
     if name == "WEBP":
@@ -390,31 +410,33 @@ def _open(data, max_pixels):
         _check_scans(data)
     if name == "PNG" and image.mode in ("L", "RGB") and "transparency" in image.info:
         _scale_transparency(image, bits=data[24])
-    if name == "TIFF":
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
         tile = [image.tag_v2.get(TiffImagePlugin.TILEWIDTH, 1)]
         tile += [image.tag_v2.get(TiffImagePlugin.TILELENGTH, 1)]
         _check_size(tile, max(max_pixels, 2**20))  # a small picture in one tile of gigabytes
     return image
 
 
-def _check_size(size, max_pixels):
+def _check_size(size: Sequence[int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
         raise OSError(f"{width} x {height} pixels are more than {max_pixels}")
 
 
-def _webp_size(data):
+def _webp_size(data: bytes) -> tuple[int, int]:
     """(width, height) of the canvas, from the header of any of the three kinds of WebP."""
     kind, start = data[12:16], data[20:30].ljust(10, b"\0")
     if kind == b"VP8X":
-        return tuple(int.from_bytes(start[at : at + 3], "little") + 1 for at in (4, 7))
+        width, height = (int.from_bytes(start[at : at + 3], "little") + 1 for at in (4, 7))
+        return width, height
     if kind == b"VP8L":
         bits = int.from_bytes(start[1:5], "little")
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    return tuple(side & 0x3FFF for side in struct.unpack("<HH", start[6:10]))
+    width, height = struct.unpack("<HH", start[6:10])
+    return width & 0x3FFF, height & 0x3FFF
 
 
-def _check_scans(data):
+def _check_scans(data: bytes) -> None:
     """Refuse a progressive JPEG that asks to be decoded over and over."""
     scans = 0
     # The segments come one after another, each with its length; after the start of a scan come
@@ -429,7 +451,7 @@ def _check_scans(data):
         raise OSError(f"it has more than {MAX_SCANS} scans")
 
 
-def _scale_transparency(image, bits):
+def _scale_transparency(image: Image.Image, bits: int) -> None:
     """Bring a PNG's transparent colour from the file's bits to the eight that Pillow gives."""
     key = image.info["transparency"]
     if isinstance(key, tuple):
@@ -438,7 +460,7 @@ def _scale_transparency(image, bits):
         image.info["transparency"] = key * 255 // (2**bits - 1)
 
 
-def _orientation(image):
+def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1, upright, where there is none or it cannot be read."""
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
@@ -447,7 +469,7 @@ def _orientation(image):
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
-def _to_rgb(image):
+def _to_rgb(image: Image.Image) -> Image.Image:
     """Any mode as RGB; see `read` for the rules."""
     key = image.info.get("transparency")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or (image.mode == "P" and key is not None):
@@ -466,13 +488,13 @@ def _to_rgb(image):
     return Image.fromarray(grey).convert("RGB")
 
 
-def _on_white(image):
+def _on_white(image: Image.Image) -> Image.Image:
     white = Image.new("RGB", image.size, "white")
     white.paste(image, mask=image)
     return white
 
 
-def _to_grey(values):
+def _to_grey(values: np.ndarray) -> np.ndarray:
     """Grey values of 16 or 32 bits as uint8, by the rules of `read`."""
     grey = np.empty(values.shape, dtype=np.uint8)
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
@@ -503,7 +525,7 @@ def _to_grey(values):
 
 
 def find(
-    paths: Iterable[str | os.PathLike], *, follow_links: bool = False
+    paths: Iterable[str | os.PathLike[str]], *, follow_links: bool = False
 ) -> tuple[list[Found], list[Problem]]:
     """List the pictures in files and folders, in an order that is always the same.
 
@@ -537,14 +559,14 @@ def find(
 class _Walk:
     """What one call of `find` has seen so far."""
 
-    def __init__(self, follow_links):
+    def __init__(self, follow_links: bool) -> None:
         self.follow_links = follow_links
-        self.found = []
-        self.problems = []
-        self.files_seen = set()
-        self.folders_seen = set()
+        self.found: list[Found] = []
+        self.problems: list[Problem] = []
+        self.files_seen: set[str] = set()
+        self.folders_seen: set[str] = set()
 
-    def add(self, path):
+    def add(self, path: str) -> None:
         """Take a path that was named."""
         try:
             status = os.stat(path)
@@ -555,17 +577,17 @@ class _Walk:
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
             self._add_problem(path, error)
 
-    def _add_tree(self, root):
+    def _add_tree(self, root: str) -> None:
         # A list and no recursion: folders may lie deeper than Python's stack.
-        todo = [(root, os.path.realpath(root), None)]
+        todo: list[tuple[str, str, str | None]] = [(root, os.path.realpath(root), None)]
         while todo:
             path, home, label = todo.pop()
             if home in self.folders_seen:
                 continue
             self.folders_seen.add(home)
             try:
-                with os.scandir(path) as entries:
-                    entries = sorted(entries, key=lambda entry: entry.name)
+                with os.scandir(path) as scan:
+                    entries = sorted(scan, key=lambda entry: entry.name)
             except OSError as error:
                 self._add_problem(path, error)
                 continue
@@ -577,7 +599,7 @@ class _Walk:
                     below.append((entry.path, real, label or entry.name))
             todo += reversed(below)
 
-    def _is_folder(self, entry, home, label):
+    def _is_folder(self, entry: os.DirEntry[str], home: str, label: str | None) -> bool:
         """Say whether the entry is a folder to enter; if it is a file, take it."""
         if entry.name.startswith("."):
             return False
@@ -600,7 +622,7 @@ class _Walk:
             self._add_file(entry.path, home, status, label)
         return False
 
-    def _add_file(self, path, home, status, label):
+    def _add_file(self, path: str, home: str, status: os.stat_result, label: str | None) -> None:
         place = os.path.join(home, os.path.basename(path))
         if place in self.files_seen:
             return
@@ -610,7 +632,7 @@ class _Walk:
         else:
             self._add_problem(path, f"it is a {_kind(status.st_mode)}")
 
-    def _add_problem(self, path, reason):
+    def _add_problem(self, path: str, reason: str | Exception) -> None:
         if isinstance(reason, Exception):
             reason = getattr(reason, "strerror", None) or str(reason)
         self.problems.append(Problem(path, reason))
@@ -663,7 +685,7 @@ def to_jpeg(image: np.ndarray, quality: int = 90) -> bytes:
     return _encode(image, "JPEG", quality=quality)
 
 
-def write(path: str | os.PathLike, image: np.ndarray) -> None:
+def write(path: str | os.PathLike[str], image: np.ndarray) -> None:
     """Write an image as PNG or JPEG, whichever the path's suffix says.
 
     It is written beside and then renamed, so that nobody sees half a picture.
@@ -705,7 +727,7 @@ def write(path: str | os.PathLike, image: np.ndarray) -> None:
         raise ImageError("The picture could not be written.", f"{path!r}: {reason}") from error
 
 
-def _encode(image, name, **options):
+def _encode(image: np.ndarray, name: str, **options: int) -> bytes:
     picture = _to_pillow(image)
     file = io.BytesIO()
     try:
@@ -718,7 +740,7 @@ def _encode(image, name, **options):
     return file.getvalue()
 
 
-def _to_pillow(image):
+def _to_pillow(image: np.ndarray) -> Image.Image:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ShapeError(
             "An image is a uint8 array of shape (height, width, 3), each side 1 or more.",
@@ -760,10 +782,10 @@ def text(line: str, height: int = 14) -> np.ndarray:
     return np.array(mask)
 
 
-def _is_accent(char):
+def _is_accent(char: str) -> bool:
     return unicodedata.combining(char) > 0
 
 
 @functools.lru_cache(maxsize=8)
-def _font(height):
+def _font(height: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=max(1, 0.8 * height))  # the rest is room for descenders

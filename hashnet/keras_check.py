@@ -10,8 +10,14 @@ import io
 import math
 import os
 import zipfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from hashnet.errors import WeightsError
+
+if TYPE_CHECKING:
+    import h5py
+    import keras
 
 # Names inside a `.keras` file.
 _WEIGHTS = "model.weights.h5"
@@ -22,7 +28,7 @@ _COPIES, _OVERHEAD = 4, 64 * 2**20
 _MAX_OBJECTS = 100_000
 
 
-def check(path, model):
+def check(path: str | os.PathLike[str], model: "keras.Model") -> None:
     """Refuse a weights file that refers to other files or is larger than its network needs.
 
     Args:
@@ -61,7 +67,7 @@ class _Refused(Exception):
 
 
 @contextlib.contextmanager
-def _hdf5(path, most_bytes):
+def _hdf5(path: str | os.PathLike[str], most_bytes: int) -> "Iterator[h5py.File]":
     """The HDF5 file at `path`, or the one in the archive there."""
     import h5py
 
@@ -82,7 +88,7 @@ def _hdf5(path, most_bytes):
         yield file
 
 
-def _check_hdf5(file, most_bytes):
+def _check_hdf5(file: "h5py.File", most_bytes: int) -> None:
     import h5py
 
     if "model_config" in file.attrs:

@@ -6,6 +6,8 @@ same thing. Two extractors give them, with one contract: `sift` and `delf`.
 
 import dataclasses
 import os
+from types import ModuleType
+from typing import Protocol
 
 import numpy as np
 
@@ -38,7 +40,7 @@ class LocalFeatures:
     descriptors: np.ndarray
     scores: np.ndarray
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         arrays = (self.yx, self.descriptors, self.scores)
         kinds = [getattr(array, "dtype", None) == np.float32 for array in arrays]
         shapes = [np.shape(array) for array in arrays]
@@ -53,7 +55,22 @@ class LocalFeatures:
         return len(self.yx)
 
 
-def open(name: str, folder: str | os.PathLike | None = None):
+class Extractor(Protocol):
+    """What finds the local features of images.
+
+    Attributes:
+        name: str, one of `NAMES`.
+        descriptor_dim: int.
+    """
+
+    name: str
+    descriptor_dim: int
+
+    def extract(self, image: np.ndarray) -> LocalFeatures:
+        """The features of an image, uint8 `(height, width, 3)`; `MAX_FEATURES` at most."""
+
+
+def open(name: str, folder: str | os.PathLike[str] | None = None) -> Extractor:
     """Open an extractor of local features by name.
 
     Args:
@@ -61,8 +78,7 @@ def open(name: str, folder: str | os.PathLike | None = None):
         folder: str, path-like or None. Where `delf.onnx` lies, for the one that has a network.
 
     Returns:
-        An object with `name`, `descriptor_dim` and `extract(image)`, which takes an image,
-        uint8 `(height, width, 3)`, and returns its `LocalFeatures`, at most 1000.
+        An `Extractor`.
 
     Raises:
         UnknownNameError: there is no such extractor.
@@ -85,7 +101,7 @@ def open(name: str, folder: str | os.PathLike | None = None):
     raise UnknownNameError("extractor of local features", name, NAMES)
 
 
-def opencv():
+def opencv() -> ModuleType:
     """The module `cv2`.
 
     Raises:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -324,7 +324,7 @@ class Evaluation:
     recall_at: dict[int, float]
     ap_of_query: np.ndarray
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, Any]:
         """Give the figures as a JSON object, R written into the names: `map_at_1000`."""
         return {
             "queries": self.queries,
@@ -380,7 +380,7 @@ class CodeEvaluation(Evaluation):
         precision = np.where(items > 0, _divide(relevant, items), np.nan)
         return precision, relevant / relevant[-1]
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, Any]:
         """Give the figures as a JSON object."""
         return super().as_json() | {
             "bits": self.bits,
@@ -471,16 +471,16 @@ def evaluate_codes(
         within.append(_score_within(items, relevant_items, radius))
 
     means = _means(_joined(scores), num_ranked, at, ks)
-    within = _joined(within)
+    inside = _joined(within)
     return CodeEvaluation(
         **means,
         bits=num_bits,
         radius=radius,
-        precision_within=float(within["precision"].mean()),
-        recall_within=float(within["recall"].mean()),
-        queries_with_nothing_within=int(np.count_nonzero(within["nothing"])),
-        items_at_distance=within["items"].sum(axis=0),
-        relevant_at_distance=within["relevant"].sum(axis=0),
+        precision_within=float(inside["precision"].mean()),
+        recall_within=float(inside["recall"].mean()),
+        queries_with_nothing_within=int(np.count_nonzero(inside["nothing"])),
+        items_at_distance=inside["items"].sum(axis=0),
+        relevant_at_distance=inside["relevant"].sum(axis=0),
     )
 
 
@@ -731,8 +731,8 @@ def _score(
         "num_relevant": num_relevant,
         "ap_all": np.stack(ap_all, axis=1),
         "ap_at": np.stack(ap_at, axis=1),
-        "found": average_precision(head, at=at, denominator="found"),
-        "of_relevant": average_precision(head, at=at, num_relevant=num_relevant),
+        "found": np.asarray(average_precision(head, at=at, denominator="found")),
+        "of_relevant": np.asarray(average_precision(head, at=at, num_relevant=num_relevant)),
         "precision": np.stack([precision_at(head, k) for k in ks], axis=1),
         "recall": np.stack([recall_at(head, k, num_relevant=num_relevant) for k in ks], axis=1),
     }
@@ -759,7 +759,9 @@ def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _means(scores: dict[str, np.ndarray], database: int, at: int, ks: Sequence[int]) -> dict:
+def _means(
+    scores: dict[str, np.ndarray], database: int, at: int, ks: Sequence[int]
+) -> dict[str, Any]:
     """Average over the queries that have relevant items: the fields of an `Evaluation`."""
     answerable = scores["num_relevant"] > 0
     if not answerable.any():

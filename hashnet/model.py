@@ -6,10 +6,14 @@ image -> backbone -> F7 -> feature -> H -> latent
 """
 
 from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Self
 
 from hashnet import backbones
 from hashnet.codes import MAX_BITS
 from hashnet.errors import ArgumentError, BundleError, ShapeError
+
+if TYPE_CHECKING:
+    import keras
 
 SCORES_FROM = ("latent", "feature")
 
@@ -42,10 +46,10 @@ class HashNetConfig:
     backbone: str = "efficientnet_lite0"
     image_size: int = 0
     num_bits: int = 64
-    classes: tuple = ()
+    classes: tuple[str, ...] = ()
     scores_from: str = "latent"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         backbone = backbones.known(self.backbone)
         if not _is_count(self.num_bits) or not 1 <= self.num_bits <= MAX_BITS:
             raise ArgumentError(f"A code has 1 to {MAX_BITS} bits.", f"num_bits={self.num_bits!r}")
@@ -63,16 +67,16 @@ class HashNetConfig:
         object.__setattr__(self, "image_size", self.image_size or backbone.image_size)
 
     @property
-    def feature_dim(self):
+    def feature_dim(self) -> int:
         """int, length of a feature."""
         return backbones.known(self.backbone).feature_dim
 
-    def as_json(self):
+    def as_json(self) -> dict[str, Any]:
         """dict that `from_json` takes back."""
         return {**asdict(self), "classes": list(self.classes)}
 
     @classmethod
-    def from_json(cls, values):
+    def from_json(cls, values: object) -> Self:
         """The configuration that `as_json` described.
 
         Args:
@@ -101,11 +105,11 @@ class HashNetConfig:
             raise BundleError("A network's description must be valid.", str(error)) from error
 
 
-def _is_count(value):
+def _is_count(value: object) -> bool:
     return type(value) is int and value >= 0
 
 
-def build(config, *, weights="imagenet"):
+def build(config: HashNetConfig, *, weights: str | None = "imagenet") -> "keras.Model":
     """Build the hash network; H and a new F8 start at random, the backbone from `weights`.
 
     The feature is F7 scaled to length 1: on every set of photos measured so far, Euclidean

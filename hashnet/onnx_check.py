@@ -8,8 +8,14 @@ before the first is made.
 """
 
 import math
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from hashnet.errors import BundleError
+
+if TYPE_CHECKING:
+    import onnx
 
 # Opsets whose operators mean what the converters meant: from ONNX 1.2 to what runtimes know now.
 OPSETS = range(7, 25)
@@ -53,7 +59,7 @@ _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
 _STANDARD_DOMAINS = (b"", b"ai.onnx")
 
 
-def check(model, name):
+def check(model: bytes, name: str | os.PathLike[str]) -> None:
     """Refuse an ONNX network that could read files, or that holds what no encoder holds.
 
     Args:
@@ -85,7 +91,7 @@ class _Refused(Exception):
     """A rule and what was found instead."""
 
 
-def _check_model(model):
+def _check_model(model: memoryview) -> None:
     has_graph, versions = False, []
     for number, value in _fields(model):
         if number == _GRAPH:
@@ -93,7 +99,8 @@ def _check_model(model):
             _check_graph(_message(value))
         elif number == _OPSET:
             opset = dict(_fields(_message(value)))
-            if bytes(opset.get(_OPSET_DOMAIN, b"")) in _STANDARD_DOMAINS:
+            domain = opset.get(_OPSET_DOMAIN, memoryview(b""))
+            if bytes(_message(domain)) in _STANDARD_DOMAINS:
                 versions.append(opset.get(_OPSET_VERSION, 0))
         elif number in (_FUNCTIONS, _TRAINING):
             raise _Refused("An encoder must be one plain graph.", "it holds functions")
@@ -106,7 +113,7 @@ def _check_model(model):
         )
 
 
-def _check_graph(graph):
+def _check_graph(graph: memoryview) -> None:
     for number, value in _fields(graph):
         if number == _NODE:
             _check_node(_message(value))
@@ -116,7 +123,7 @@ def _check_graph(graph):
             raise _Refused("An encoder's weights must be dense.", "sparse weights")
 
 
-def _check_node(node):
+def _check_node(node: memoryview) -> None:
     for number, value in _fields(node):
         if number == _OPERATOR:
             operator = bytes(_message(value)).decode(errors="replace")
@@ -128,7 +135,7 @@ def _check_node(node):
             _check_attribute(_message(value))
 
 
-def _check_attribute(attribute):
+def _check_attribute(attribute: memoryview) -> None:
     for number, value in _fields(attribute):
         if number in (_TENSOR, _TENSORS):
             _check_tensor(_message(value))
@@ -138,13 +145,13 @@ def _check_attribute(attribute):
             raise _Refused("An encoder's weights must be dense.", "sparse weights")
 
 
-def _check_tensor(tensor):
+def _check_tensor(tensor: memoryview) -> None:
     for number, value in _fields(tensor):
         if number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0):
             raise _Refused("An encoder must hold all its weights itself.", "weights in other files")
 
 
-def _check_sizes(model):
+def _check_sizes(model: bytes) -> None:
     """Refuse what would make a runtime take far more memory than such a file has a use for."""
     import onnx.shape_inference
 
@@ -167,7 +174,8 @@ def _check_sizes(model):
         if tensor.ByteSize() > _SHAPE_BYTES:
             tensor.ClearField("raw_data")
     sizes = [_size(end, IMAGES) for end in graph.input if end.name not in weights]
-    if None in sizes or not 0 < sum(sizes) <= IMAGES * LARGEST_INPUT:
+    given = sum(size or 0 for size in sizes)
+    if None in sizes or not 0 < given <= IMAGES * LARGEST_INPUT:
         raise _Refused("An encoder's input must be images of one known size.", f"{sizes} numbers")
     # What a file says of its arrays counts for nothing.
     del graph.value_info[:]
@@ -182,16 +190,17 @@ def _check_sizes(model):
     known = {
         end.name: _size(end, None) for end in [*network.graph.value_info, *network.graph.output]
     }
-    total, largest = 0, LARGEST * sum(sizes) + len(model)
+    total, largest = 0, LARGEST * given + len(model)
     for name in (name for node in network.graph.node for name in node.output if name):
-        if known.get(name) is None:
+        size = known.get(name)
+        if size is None:
             raise _Refused("An encoder's arrays must be of known sizes.", f"{name!r}")
-        total += known[name]
-        if known[name] > largest or total > ALL * sum(sizes) + len(graph.node) * len(model):
-            raise _Refused(rule, f"{known[name]} numbers in {name!r} for {IMAGES} images")
+        total += size
+        if size > largest or total > ALL * given + len(graph.node) * len(model):
+            raise _Refused(rule, f"{size} numbers in {name!r} for {IMAGES} images")
 
 
-def _size(end, images):
+def _size(end: "onnx.ValueInfoProto", images: int | None) -> int | None:
     """How many numbers an array holds, or None; an open first side is set to `images`.
 
     So are the open sides of images of any size, `(n, height, width, 3)`, to `OPEN_SIDE`.
@@ -210,18 +219,19 @@ def _size(end, images):
     return math.prod(side.dim_value for side in sides)
 
 
-def _message(value):
+def _message(value: int | memoryview) -> memoryview:
     if isinstance(value, int):
         raise _Refused("An encoder must be a whole ONNX file.", "a number in place of a message")
     return value
 
 
-def _fields(message):
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Yield (number, value) of each field; value is int, or a view of the bytes that it holds."""
     position = 0
     while position < len(message):
         key, position = _varint(message, position)
         number, kind = key >> 3, key & 7
+        value: int | memoryview
         if kind == 0:
             value, position = _varint(message, position)
         else:
@@ -238,7 +248,7 @@ def _fields(message):
         yield number, value
 
 
-def _varint(message, position):
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(message):

@@ -1,5 +1,8 @@
 """Pictures for people: queries and what was found for them, and which places match."""
 
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
 import numpy as np
 
 from hashnet import images
@@ -15,7 +18,26 @@ _PAPER, _INK, _FAINT, _FRAME = 255, 20, 110, (30, 110, 220)
 _LINE = (40, 200, 60)
 
 
-def contact_sheet(results, *, columns=COLUMNS):
+class Hit(Protocol):
+    """What is shown of a hit: fields of `retrieval.hits.Hit`."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def path(self) -> str | None: ...
+    @property
+    def label(self) -> str | None: ...
+    @property
+    def bits_apart(self) -> int: ...
+    @property
+    def distance(self) -> float: ...
+    @property
+    def inliers(self) -> int | None: ...
+
+
+def contact_sheet(
+    results: Iterable[tuple[images.Source | np.ndarray, Iterable[Hit]]], *, columns: int = COLUMNS
+) -> np.ndarray:
     """Draw the queries, each followed by its hits with label, bits apart and distance.
 
     Args:
@@ -47,7 +69,9 @@ def contact_sheet(results, *, columns=COLUMNS):
     return np.pad(sheet, ((GAP, GAP), (GAP, GAP), (0, 0)), constant_values=_PAPER)
 
 
-def match_sheet(matched):
+def match_sheet(
+    matched: Iterable[tuple[images.Source | np.ndarray, Hit, np.ndarray, np.ndarray]],
+) -> np.ndarray:
     """Draw pairs of images side by side, and a line between places that match.
 
     Args:
@@ -82,11 +106,11 @@ def match_sheet(matched):
     return np.pad(sheet, ((GAP, GAP), (GAP, GAP), (0, 0)), constant_values=_PAPER)
 
 
-def _picture(source, side):
+def _picture(source: images.Source | np.ndarray | None, side: int) -> tuple[np.ndarray, np.ndarray]:
     """An image in `side` pixels, and by what its (rows, columns) were scaled; white if it is
     none."""
     try:
-        image = source if isinstance(source, np.ndarray) else images.read(source)
+        image = source if isinstance(source, np.ndarray) else images.read(source or "")
     except (ImageError, TypeError):
         image = np.full((1, 1, 3), _PAPER, np.uint8)
     scale = side / max(image.shape[:2])
@@ -94,7 +118,7 @@ def _picture(source, side):
     return images.resize(image, size), np.divide(size, image.shape[:2])
 
 
-def _draw_line(canvas, start, end):
+def _draw_line(canvas: np.ndarray, start: np.ndarray, end: np.ndarray) -> None:
     steps = int(np.abs(end - start).max()) + 2
     places = np.rint(np.linspace(start, end, steps)).astype(int)
     inside = ((places >= 0) & (places < canvas.shape[:2])).all(axis=1)
@@ -102,16 +126,19 @@ def _draw_line(canvas, start, end):
     canvas[rows, columns] = _LINE
 
 
-def _base(hit):
+def _base(hit: Hit) -> str:
     return hit.id.rsplit("/", 1)[-1]
 
 
-def _tile(source, lines, framed=False):
+def _tile(
+    source: images.Source | np.ndarray | None, lines: list[str], framed: bool = False
+) -> np.ndarray:
     """One picture with its caption, `(TILE + two lines + gaps, TILE + gap, 3)`."""
     tile = np.full((TILE + 2 * LINE + 2 * GAP, TILE + GAP, 3), _PAPER, dtype=np.uint8)
     try:
-        image = source if isinstance(source, np.ndarray) else images.read(source, min_side=TILE)
-        picture = images.resize(image, _fitted(image.shape[:2]))
+        if not isinstance(source, np.ndarray):
+            source = images.read(source or "", min_side=TILE)
+        picture = images.resize(source, _fitted(source.shape[:2]))
         top, left = (TILE - picture.shape[0]) // 2, (TILE - picture.shape[1]) // 2
         if framed:
             tile[:TILE, :TILE] = _FRAME
@@ -124,15 +151,16 @@ def _tile(source, lines, framed=False):
     return tile
 
 
-def _write(canvas, line, ink):
+def _write(canvas: np.ndarray, line: str, ink: int) -> None:
     """Write one line of text at the top left of a canvas."""
     mask = images.text(line, LINE)[:, : canvas.shape[1], None] / 255
     patch = canvas[:LINE, : mask.shape[1]]
     patch[:] = np.round(patch * (1 - mask) + ink * mask)
 
 
-def _fitted(shape, margin=3):
+def _fitted(shape: Sequence[int], margin: int = 3) -> tuple[int, int]:
     """`shape` scaled so that the longer side fills a tile but for its frame."""
     side = TILE - 2 * margin
     scale = side / max(shape)
-    return tuple(max(1, round(length * scale)) for length in shape)
+    height, width = (max(1, round(length * scale)) for length in shape)
+    return height, width

@@ -8,8 +8,11 @@ is made with it encodes its images and its queries alike.
 
 import contextlib
 import logging
+import os
 import pathlib
 import tempfile
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,11 +22,20 @@ from hashnet.encoder import Encoder
 from hashnet.errors import ArgumentError, ExportError, ImageError, UnknownNameError
 from hashnet.export import LIMITS, NUM_IMAGES
 
+if TYPE_CHECKING:
+    import onnx
+
 # What takes the time. Softmax, sigmoid and lengths are few numbers, and stay float32.
 _QUANTISED = ["Conv", "MatMul", "Gemm", "Add"]
 
 
-def convert(bundle, out, precision, *, images_from):
+def convert(
+    bundle: bundles.Bundle,
+    out: str | os.PathLike[str],
+    precision: str,
+    *,
+    images_from: Sequence[str | os.PathLike[str]],
+) -> bundles.Bundle:
     """Write a bundle that encodes in another precision, and measure how many bits that flips.
 
     `hashnet.export.NUM_IMAGES` of the images give int8 the ranges of its numbers
@@ -96,7 +108,7 @@ def convert(bundle, out, precision, *, images_from):
     return bundles.save_precision(out, bundle, encoder, precision, origin=origin)
 
 
-def _pixels(images_from, size):
+def _pixels(images_from: Sequence[str | os.PathLike[str]], size: int) -> np.ndarray:
     """uint8 `(n, size, size, 3)`, evenly from all the images that can be read."""
     found, _ = images.find(images_from or [])
     places = np.linspace(0, len(found) - 1, min(len(found), NUM_IMAGES)).astype(int)
@@ -114,15 +126,15 @@ def _pixels(images_from, size):
     return np.stack(pixels)
 
 
-def _quantised(path, pixels):
+def _quantised(path: pathlib.Path, pixels: np.ndarray) -> bytes:
     """bytes of the ONNX file in int8, its ranges taken from `pixels`."""
     import onnx
     from onnxruntime import quantization
 
-    class Reader(quantization.CalibrationDataReader):
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # it has no types
         rows = iter(pixels)
 
-        def get_next(self):
+        def get_next(self) -> dict[str, np.ndarray] | None:
             row = next(self.rows, None)
             return None if row is None else {"image": row[None]}
 
@@ -146,7 +158,7 @@ def _quantised(path, pixels):
 
 
 @contextlib.contextmanager
-def _quiet():
+def _quiet() -> Iterator[None]:
     """Without the advice to do what has been done, which goes to the root logger."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -156,7 +168,7 @@ def _quiet():
         logging.disable(before)
 
 
-def _after_feature(network):
+def _after_feature(network: "onnx.ModelProto") -> list[str]:
     """Names of the nodes that the feature does not depend on: the hash layer and the classes."""
     needed, before = {"feature"}, set()
     for node in reversed(network.graph.node):

@@ -9,12 +9,17 @@ import importlib.util
 import os
 import pathlib
 import threading
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from hashnet import onnx_check
 from hashnet.errors import ArgumentError, BundleError, HashnetError, UnknownNameError
+
+if TYPE_CHECKING:
+    import keras
 
 # Of EfficientNet-Lite0 at 224 pixels on two cores, OpenVINO encodes an eighth to a fifth more
 # images a second than ONNX Runtime, which is always installed.
@@ -45,10 +50,34 @@ class End:
     """
 
     dtype: str
-    shape: tuple
+    shape: tuple[int | None, ...]
 
 
-def choose(runtime, takes=FASTEST):
+class Runs(Protocol):
+    """What can be run: named outputs, as a list of arrays, from named inputs.
+
+    Attributes:
+        name: str. What runs it.
+    """
+
+    name: str
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Run these outputs; may be called from many threads."""
+
+
+class Network(Runs, Protocol):
+    """An opened network.
+
+    Attributes:
+        inputs, outputs: dict of name to `End`.
+    """
+
+    inputs: dict[str, End]
+    outputs: dict[str, End]
+
+
+def choose(runtime: str, takes: tuple[str, ...] = FASTEST) -> str:
     """The runtime that a name stands for.
 
     Args:
@@ -83,7 +112,13 @@ def choose(runtime, takes=FASTEST):
     return runtime
 
 
-def open_file(path, runtime="auto", *, num_threads=None, concurrent=False):
+def open_file(
+    path: str | os.PathLike[str],
+    runtime: str = "auto",
+    *,
+    num_threads: int | None = None,
+    concurrent: bool = False,
+) -> Network:
     """Open an exported network.
 
     Args:
@@ -97,9 +132,7 @@ def open_file(path, runtime="auto", *, num_threads=None, concurrent=False):
             the most images a second.
 
     Returns:
-        A runtime with `name`; `inputs` and `outputs`, dicts of name to `End`; and `run`, a
-        function of a list of output names and a dict of input name to array, which returns the
-        outputs as a list of arrays and may be called from many threads.
+        A `Network`.
 
     Raises:
         BundleError: the file is missing, damaged, or not a network that this runtime takes.
@@ -130,8 +163,14 @@ def open_file(path, runtime="auto", *, num_threads=None, concurrent=False):
 
 
 def open_bytes(
-    model, name, runtime="auto", *, num_threads=None, concurrent=False, precision="float32"
-):
+    model: bytes,
+    name: str | os.PathLike[str],
+    runtime: str = "auto",
+    *,
+    num_threads: int | None = None,
+    concurrent: bool = False,
+    precision: str = "float32",
+) -> Network:
     """Open a network from the content of its `.onnx` file, or of its `.tflite` file for LiteRT.
 
     From bytes, and looked through, a model cannot name further files to be read.
@@ -160,7 +199,7 @@ def open_bytes(
     return _opened(_OpenVINO, name, [model], num_threads, concurrent, precision=precision)
 
 
-def from_keras(model):
+def from_keras(model: "keras.Model") -> Network:
     """A `keras.Model` in the words of a runtime; it takes what its own input takes.
 
     Args:
@@ -172,7 +211,7 @@ def from_keras(model):
     return _Keras(model)
 
 
-def require(runtime):
+def require(runtime: str) -> None:
     """Refuse before work what would be missing after it.
 
     Args:
@@ -192,18 +231,25 @@ def require(runtime):
         )
 
 
-def _is_installed(runtime):
+def _is_installed(runtime: str) -> bool:
     return importlib.util.find_spec(_MODULES[runtime]) is not None
 
 
-def _content(path):
+def _content(path: pathlib.Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         raise BundleError("A network file must exist.", f"{path} ({error.strerror})") from error
 
 
-def _opened(kind, path, files, num_threads, concurrent, **options):
+def _opened(
+    kind: "type[_OnnxRuntime] | type[_OpenVINO] | type[_LiteRT]",
+    path: str | os.PathLike[str],
+    files: list[bytes],
+    num_threads: int | None,
+    concurrent: bool,
+    **options: str,
+) -> Network:
     require(kind.name)
     num_threads = num_threads or len(os.sched_getaffinity(0))
     try:
@@ -220,7 +266,7 @@ def _opened(kind, path, files, num_threads, concurrent, **options):
 class _OnnxRuntime:
     name, title = "onnxruntime", "ONNX Runtime"
 
-    def __init__(self, files, num_threads, concurrent):
+    def __init__(self, files: list[bytes], num_threads: int, concurrent: bool) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -234,7 +280,7 @@ class _OnnxRuntime:
         self.outputs = self._ends(self._session.get_outputs())
 
     @staticmethod
-    def _ends(ends):
+    def _ends(ends: Iterable[Any]) -> dict[str, End]:
         dtypes = {"tensor(float)": "float32"}
         return {
             end.name: End(
@@ -243,14 +289,16 @@ class _OnnxRuntime:
             for end in ends
         }
 
-    def run(self, outputs, inputs):
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         return self._session.run(outputs, inputs)
 
 
 class _OpenVINO:
     name, title = "openvino", "OpenVINO"
 
-    def __init__(self, files, num_threads, concurrent, precision="float32"):
+    def __init__(
+        self, files: list[bytes], num_threads: int, concurrent: bool, precision: str = "float32"
+    ) -> None:
         import openvino
 
         core = openvino.Core()
@@ -277,7 +325,7 @@ class _OpenVINO:
         self._own = threading.local()
 
     @staticmethod
-    def _ends(ends):
+    def _ends(ends: Iterable[Any]) -> dict[str, End]:
         return {
             end.get_any_name(): End(
                 np.dtype(end.get_element_type().to_dtype()).name,
@@ -288,7 +336,7 @@ class _OpenVINO:
             for end in ends
         }
 
-    def run(self, outputs, inputs):
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         # A request holds the arrays of one call, so every thread has its own.
         if not hasattr(self._own, "request"):
             self._own.request = self._compiled.create_infer_request()
@@ -299,7 +347,7 @@ class _OpenVINO:
 class _LiteRT:
     name, title = "litert", "LiteRT"
 
-    def __init__(self, files, num_threads, concurrent):
+    def __init__(self, files: list[bytes], num_threads: int, concurrent: bool) -> None:
         self._model = files[0]
         self._num_threads = 1 if concurrent else num_threads
         self._own = threading.local()
@@ -308,13 +356,13 @@ class _LiteRT:
         self.outputs = self._ends(runner.get_output_details())
 
     @staticmethod
-    def _ends(details):
+    def _ends(details: Mapping[str, Any]) -> dict[str, End]:
         return {
             name: End(np.dtype(end["dtype"]).name, tuple(end["shape_signature"].tolist())[1:])
             for name, end in details.items()
         }
 
-    def _runner(self):
+    def _runner(self) -> Any:
         # An interpreter holds the arrays of one call, so every thread has its own.
         if not hasattr(self._own, "runner"):
             from ai_edge_litert.interpreter import Interpreter
@@ -325,7 +373,7 @@ class _LiteRT:
             self._own.runner = self._own.interpreter.get_signature_runner()
         return self._own.runner
 
-    def run(self, outputs, inputs):
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         results = self._runner()(**inputs)
         return [results[name] for name in outputs]
 
@@ -333,15 +381,15 @@ class _LiteRT:
 class _Keras:
     name, title = "keras", "Keras"
 
-    def __init__(self, model):
+    def __init__(self, model: "keras.Model") -> None:
         self._model = model
         self.inputs = {"image": self._end(model.input)}
         self.outputs = {name: self._end(end) for name, end in model.output.items()}
 
     @staticmethod
-    def _end(tensor):
+    def _end(tensor: "keras.KerasTensor") -> End:
         return End(tensor.dtype, tuple(tensor.shape[1:]))
 
-    def run(self, outputs, inputs):
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         results = self._model(inputs["image"], training=False)
         return [np.asarray(results[name]) for name in outputs]

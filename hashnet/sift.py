@@ -31,7 +31,7 @@ class Sift:
     name = "sift"
     descriptor_dim = 128
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._cv2 = opencv()
 
     def extract(self, image: np.ndarray) -> LocalFeatures:
@@ -53,7 +53,8 @@ class Sift:
             )
         shrink = min(1.0, MAX_SIDE / max(image.shape[:2]))
         if shrink < 1:
-            image = images.resize(image, [max(1, round(s * shrink)) for s in image.shape[:2]])
+            height, width = (max(1, round(side * shrink)) for side in image.shape[:2])
+            image = images.resize(image, (height, width))
         grey = self._cv2.cvtColor(np.ascontiguousarray(image), self._cv2.COLOR_RGB2GRAY)
         # A detector holds state while it runs, and a service runs several at once.
         keypoints, found = self._cv2.SIFT_create(nfeatures=MAX_FEATURES).detectAndCompute(

@@ -8,6 +8,11 @@ the work done that way has cost about as much as loading them. Answers are the s
 import concurrent.futures
 import functools
 import os
+from collections.abc import Callable
+from types import ModuleType
+from typing import TypeVar
+
+T = TypeVar("T")
 
 # NumPy moves about this many bytes in the time it takes to load the kernels (0.35 s).
 LOADING_BYTES = 1 << 29
@@ -15,7 +20,7 @@ LOADING_BYTES = 1 << 29
 _numpy_bytes = 0
 
 
-def kernels(num_bytes):
+def kernels(num_bytes: int) -> ModuleType | None:
     """Return the module of compiled kernels, or None while NumPy is the quicker way.
 
     Args:
@@ -30,7 +35,7 @@ def kernels(num_bytes):
 
 
 @functools.cache
-def load():
+def load() -> ModuleType:
     """Load the compiled kernels now, as a server does before its first query."""
     global _numpy_bytes
     _numpy_bytes = LOADING_BYTES
@@ -39,7 +44,7 @@ def load():
     return retrieval.kernels
 
 
-def in_parts(function, size, num_threads, least):
+def in_parts(function: Callable[[int, int], T], size: int, num_threads: int, least: int) -> list[T]:
     """Call `function(first, last)` over consecutive parts of `range(size)`; answers in order.
 
     Args:
@@ -63,7 +68,7 @@ def in_parts(function, size, num_threads, least):
 
 
 @functools.cache
-def _threads():
+def _threads() -> concurrent.futures.ThreadPoolExecutor:
     return concurrent.futures.ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="retrieval")
 
 

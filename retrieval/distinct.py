@@ -5,10 +5,13 @@ and its rows beside it in compressed-sparse-row form, so that a search costs wha
 codes cost, and its answer.
 """
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
 
 from retrieval import compiled
-from retrieval.scan import Scan, joined, mask, read_only
+from retrieval.scan import Answers, Scan, joined, mask, read_only
 
 # Below this many rows to a code, looking rows up costs more than scanning fewer codes saves.
 LEAST_REPEATS = 4
@@ -17,6 +20,8 @@ MOST_WORDS_IN_CACHE = 1 << 16
 # Fewer queries than this are not worth a thread of their own.
 LEAST_QUERIES_A_THREAD = 8
 
+T = TypeVar("T")
+
 
 class DistinctCodes:
     """Exact Hamming search over distinct codes; the answers of `Scan`.
@@ -24,22 +29,31 @@ class DistinctCodes:
     Made by `grouped`, which says whether the codes repeat enough.
     """
 
-    def __init__(self, words, num_rows, borders, rows, num_threads):
+    def __init__(
+        self,
+        words: np.ndarray,
+        num_rows: int,
+        borders: np.ndarray,
+        rows: np.ndarray,
+        num_threads: int,
+    ) -> None:
         self._scan = Scan(words, None, num_threads)
         self._num_rows = num_rows
         self._num_threads = num_threads
         self._borders = read_only(borders)
         self._rows = read_only(rows)
 
-    def within(self, queries, threshold, allowed=None):
+    def within(
+        self, queries: np.ndarray, threshold: int, allowed: np.ndarray | None = None
+    ) -> Answers:
         """As for `retrieval.scan.Scan.within`."""
         return self._all_rows(*self._scan.within(queries, threshold), allowed)
 
-    def pool(self, query, at_least):
+    def pool(self, query: np.ndarray, at_least: int) -> tuple[np.ndarray, np.ndarray]:
         """As for `retrieval.scan.Scan.pool`."""
         return self._all_rows(*self._nearest_codes(query, at_least), None)[:2]
 
-    def nearest(self, queries, k):
+    def nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """As for `retrieval.scan.Scan.nearest`."""
         k = min(k, len(self._rows))
         codes, bits, ends = self._nearest_codes(queries, k)
@@ -52,9 +66,10 @@ class DistinctCodes:
         )
         if len(parts) == 1:
             return parts[0]
-        return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        rows, bits = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return rows, bits
 
-    def histogram(self, query):
+    def histogram(self, query: np.ndarray) -> np.ndarray:
         """As for `retrieval.scan.Scan.histogram`."""
         max_bits = self._scan.words.shape[1] * 64
         codes, bits, _ = self._scan.within(query, max_bits + 1)
@@ -62,12 +77,12 @@ class DistinctCodes:
         np.add.at(counts, bits, np.diff(self._borders)[codes])
         return counts
 
-    def _nearest_codes(self, queries, at_least):
+    def _nearest_codes(self, queries: np.ndarray, at_least: int) -> Answers:
         """Return the codes, their bits, and borders by query, that hold the nearest rows."""
         words = self._scan.words
         if words.size > MOST_WORDS_IN_CACHE:
-            queries = [queries[number : number + 1] for number in range(len(queries))]
-            return joined([self._nearest_of_many(query, at_least) for query in queries])
+            single = (queries[number : number + 1] for number in range(len(queries)))
+            return joined([self._nearest_of_many(query, at_least) for query in single])
         kernels, queries = compiled.load(), read_only(queries)
         like, words = kernels.query_like(queries), words.reshape(-1)
         parts = compiled.in_parts(
@@ -80,7 +95,7 @@ class DistinctCodes:
         )
         return joined(parts)
 
-    def _nearest_of_many(self, query, at_least):
+    def _nearest_of_many(self, query: np.ndarray, at_least: int) -> Answers:
         # Every distinct code has a row, so the nearest `at_least` codes are always enough.
         codes, bits = self._scan.pool(query, at_least)
         sizes = self._borders[codes + 1] - self._borders[codes]
@@ -88,7 +103,9 @@ class DistinctCodes:
         kept = bits <= np.searchsorted(counts, min(at_least, counts[-1] if counts.size else 0))
         return codes[kept], bits[kept], np.array([0, np.count_nonzero(kept)])
 
-    def _all_rows(self, codes, bits, ends, allowed):
+    def _all_rows(
+        self, codes: np.ndarray, bits: np.ndarray, ends: np.ndarray, allowed: np.ndarray | None
+    ) -> Answers:
         kernels, allowed = compiled.load(), mask(allowed)
         return joined(
             self._by_query(
@@ -99,7 +116,7 @@ class DistinctCodes:
             )
         )
 
-    def _by_query(self, function, ends):
+    def _by_query(self, function: Callable[[np.ndarray], T], ends: np.ndarray) -> list[T]:
         """Call `function` with the borders of parts of the queries, on several threads."""
         return compiled.in_parts(
             lambda first, last: function(ends[first : last + 1]),
@@ -109,7 +126,13 @@ class DistinctCodes:
         )
 
 
-def grouped(words, live, num_threads, *, least_repeats=LEAST_REPEATS):
+def grouped(
+    words: np.ndarray,
+    live: np.ndarray | None,
+    num_threads: int,
+    *,
+    least_repeats: int = LEAST_REPEATS,
+) -> DistinctCodes | None:
     """Group equal codes; return DistinctCodes, or None where too few repeat.
 
     Args:

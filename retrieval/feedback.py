@@ -60,5 +60,5 @@ def move(
     return codes.pack(np.where(votes == 0, bits, votes > 0)), moved.astype(np.float32)
 
 
-def _signs(bits):
+def _signs(bits: np.ndarray) -> np.ndarray:
     return np.where(bits, np.float32(1), np.float32(-1))

@@ -8,12 +8,14 @@ give the same answers (tests/test_contracts.py).
 
 import functools
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from retrieval.hamming import CodeIndex
 from retrieval.rerank import nearest_features
+from retrieval.store import Item, Snapshot
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Found:
     """
 
     rows: np.ndarray
-    items: list
+    items: list[Item]
     bits: np.ndarray
     distances: np.ndarray
     threshold: int
@@ -48,17 +50,17 @@ class LocalFinder:
         num_threads: int. Threads of the coarse and fine stages; answers do not depend on it.
     """
 
-    def __init__(self, snapshot, num_threads):
+    def __init__(self, snapshot: Snapshot, num_threads: int) -> None:
         self._snapshot = snapshot
         self._num_threads = num_threads
         self._codes = CodeIndex(snapshot.codes, live=snapshot.live, num_threads=num_threads)
 
     @property
-    def labels(self):
+    def labels(self) -> list[str]:
         """list of str, the labels that images have."""
         return self._labels[1]
 
-    def allowed(self, labels, ids):
+    def allowed(self, labels: Sequence[str] | None, ids: Sequence[str] | None) -> np.ndarray | None:
         """What passes the filters, for the methods below; None where there are none.
 
         Args:
@@ -81,7 +83,7 @@ class LocalFinder:
             allowed = among if allowed is None else allowed & among
         return allowed
 
-    def histogram(self, code, *, allowed=None):
+    def histogram(self, code: np.ndarray, *, allowed: np.ndarray | None = None) -> np.ndarray:
         """Count the images at each number of bits from a code.
 
         Args:
@@ -93,7 +95,16 @@ class LocalFinder:
         """
         return self._codes.histogram(code, allowed=allowed)
 
-    def find(self, code, feature, k, *, threshold=None, at_least=None, allowed=None):
+    def find(
+        self,
+        code: np.ndarray,
+        feature: np.ndarray,
+        k: int,
+        *,
+        threshold: int | None = None,
+        at_least: int | None = None,
+        allowed: np.ndarray | None = None,
+    ) -> Found:
         """The `k` images of the pool whose features lie nearest.
 
         Args:
@@ -121,10 +132,10 @@ class LocalFinder:
             best, items, bits, distances, int(threshold), len(rows), middle - start, end - middle
         )
 
-    def pairs_within(self, threshold):
+    def pairs_within(self, threshold: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """See `retrieval.hamming.CodeIndex.pairs_within`."""
         return self._codes.pairs_within(threshold)
 
     @functools.cached_property
-    def _labels(self):
+    def _labels(self) -> tuple[np.ndarray, list[str]]:
         return self._snapshot.labels()

@@ -7,13 +7,16 @@ import collections
 import functools
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from hashnet import images
+from hashnet.encoder import Encoder
 from hashnet.errors import ArgumentError
+from retrieval.store import Snapshot
 
 # --- The database ---------------------------------------------------------------------------------
 
@@ -31,7 +34,7 @@ class Database:
         names: list of str. Of the labels.
     """
 
-    def __init__(self, snapshot):
+    def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         live = snapshot.live
         self.rows = np.arange(snapshot.num_rows) if live is None else np.flatnonzero(live)
@@ -42,7 +45,7 @@ class Database:
         self.items = snapshot.items(self.rows)
         self.labels, self.names = snapshot.labels()
 
-    def codes(self, rows):
+    def codes(self, rows: np.ndarray) -> np.ndarray:
         """Codes of some rows.
 
         Args:
@@ -54,7 +57,7 @@ class Database:
         return self.snapshot.codes[rows]
 
     @functools.cached_property
-    def features(self):
+    def features(self) -> np.ndarray:
         """Float array `(n, feature_dim)` in the order of rows; a memory map where possible."""
         self.snapshot.verify_features(self.rows)
         blocks = self.snapshot.feature_blocks
@@ -64,6 +67,10 @@ class Database:
 
 
 # --- Who is asked, and what is right --------------------------------------------------------------
+
+
+# Until `encoded` and `answerable` have filled in what takes long.
+_UNKNOWN = np.empty(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,27 +88,27 @@ class Asked:
         codes, features, scores: as of `hashnet.encoder.Encoded`.
     """
 
-    paths: list
+    paths: list[str]
     own: np.ndarray
     labels: np.ndarray | None
-    names: list
-    listed: list | None
-    problems: list
-    skipped: list
-    num_relevant: np.ndarray | None = None
-    codes: np.ndarray | None = None
-    features: np.ndarray | None = None
-    scores: np.ndarray | None = None
+    names: list[str]
+    listed: list[np.ndarray] | None
+    problems: list[images.Problem]
+    skipped: list[str]
+    num_relevant: np.ndarray = _UNKNOWN
+    codes: np.ndarray = _UNKNOWN
+    features: np.ndarray = _UNKNOWN
+    scores: np.ndarray = _UNKNOWN
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.paths)
 
     @property
-    def answerable(self):
+    def answerable(self) -> np.ndarray:
         """int64: the queries that have something to find."""
         return np.flatnonzero(self.num_relevant > 0)
 
-    def kept(self, places):
+    def kept(self, places: np.ndarray) -> "Asked":
         """Only the queries at these places.
 
         Args:
@@ -118,7 +125,7 @@ class Asked:
             listed=None if self.listed is None else [self.listed[place] for place in places],
         )
 
-    def relevant(self, query, database):
+    def relevant(self, query: int, database: Database) -> np.ndarray:
         """Which rows are right answers to one query.
 
         Args:
@@ -132,13 +139,18 @@ class Asked:
             relevant = database.labels == self.labels[query]
         else:
             relevant = np.zeros(len(database.labels), bool)
-            relevant[self.listed[query]] = True
+            if self.listed is not None:
+                relevant[self.listed[query]] = True
         if self.own[query] >= 0:
             relevant[self.own[query]] = False
         return relevant
 
 
-def asked_of(queries, ground_truth, database):
+def asked_of(
+    queries: Iterable[str | os.PathLike[str]],
+    ground_truth: str | os.PathLike[str] | None,
+    database: Database,
+) -> Asked:
     """Find the queries and what is relevant to each; see `retrieval.evaluate.evaluate`.
 
     Args:
@@ -160,20 +172,21 @@ def asked_of(queries, ground_truth, database):
             "an index without any label",
             "Index with --label-from folder, or give --ground-truth.",
         )
-    labelled = [file for file in found if file.folder is not None]
+    labelled = [(file.path, file.folder) for file in found if file.folder is not None]
     skipped = [file.path for file in found if file.folder is None]
     reason = "the first folder below the one given is the label, and there is none"
     problems = problems + [images.Problem(path, reason) for path in skipped]
     names = list(database.names)
     place_of = {name: place for place, name in enumerate(names)}
-    for file in labelled:
-        if file.folder not in place_of:
-            place_of[file.folder] = len(names)
-            names.append(file.folder)
+    for _, label in labelled:
+        if label not in place_of:
+            place_of[label] = len(names)
+            names.append(label)
+    paths = [path for path, _ in labelled]
     return Asked(
-        paths=[file.path for file in labelled],
-        own=_own_rows([file.path for file in labelled], database),
-        labels=np.array([place_of[file.folder] for file in labelled], np.int32),
+        paths=paths,
+        own=_own_rows(paths, database),
+        labels=np.array([place_of[label] for _, label in labelled], np.int32),
         names=names,
         listed=None,
         problems=problems,
@@ -181,38 +194,44 @@ def asked_of(queries, ground_truth, database):
     )
 
 
-def _asked_by_list(found, problems, truth, database):
+def _asked_by_list(
+    found: list[images.Found],
+    problems: list[images.Problem],
+    truth: dict[str, list[str]],
+    database: Database,
+) -> Asked:
+    def id_of(row: int) -> str:
+        return database.snapshot.items(np.array([row]))[0].id
+
     files = _Names((place, [file.path]) for place, file in enumerate(found))
     items = _Names(
-        (row, {item.id, item.path} - {None})
+        (row, [name for name in (item.id, item.path) if name is not None])
         for row, item in zip(database.rows.tolist(), database.items, strict=True)
     )
     paths, listed, skipped, problems = [], [], [], list(problems)
     for query, relevant in truth.items():
-        path, problem = _only(files.find(query), lambda place: found[place].path, "query")
-        if problem:
-            problems.append(images.Problem(query, problem))
+        file = _only(files.find(query), lambda place: found[place].path, "query")
+        if isinstance(file, str):
+            problems.append(images.Problem(query, file))
             skipped.append(query)
             continue
         rows = set()
         for name in relevant:
-            row, problem = _only(
-                items.find(name), lambda row: database.snapshot.items([row])[0].id, "image"
-            )
-            if problem:
-                problems.append(images.Problem(name, f"named for {query}: {problem}"))
+            row = _only(items.find(name), id_of, "image")
+            if isinstance(row, str):
+                problems.append(images.Problem(name, f"named for {query}: {row}"))
             else:
                 rows.add(row)
-        paths.append(found[path].path)
+        paths.append(found[file].path)
         listed.append(np.array(sorted(rows), np.int64))
     own = _own_rows(paths, database)
     return Asked(paths, own, None, [], listed, problems, skipped)
 
 
-def _read_ground_truth(path):
+def _read_ground_truth(path: str | os.PathLike[str]) -> dict[str, list[str]]:
     """dict of query to list of relevant, all names."""
 
-    def once(pairs):
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = [
             name for name, count in collections.Counter(n for n, _ in pairs).items() if count > 1
         ]
@@ -238,7 +257,7 @@ def _read_ground_truth(path):
 class _Names:
     """Finds places by a name: their spelling, or the end of it by whole folder names."""
 
-    def __init__(self, spelled: Iterable[tuple[int, Iterable[str]]]):
+    def __init__(self, spelled: Iterable[tuple[int, Iterable[str]]]) -> None:
         self._exact = collections.defaultdict(set)
         self._by_last = collections.defaultdict(list)
         for place, spellings in spelled:
@@ -247,7 +266,7 @@ class _Names:
                 if parts := _parts(spelling):
                     self._by_last[parts[-1]].append((parts, place))
 
-    def find(self, name: str) -> list:
+    def find(self, name: str) -> list[int]:
         """Places, ascending."""
         if name in self._exact:
             return sorted(self._exact[name])
@@ -258,23 +277,23 @@ class _Names:
         return sorted({place for _, place in ending})
 
 
-def _parts(path):
+def _parts(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")]
 
 
-def _only(places, spell, kind):
-    """The one place, or None and what is wrong."""
+def _only(places: list[int], spell: Callable[[int], str], kind: str) -> int | str:
+    """The one place, or what is wrong."""
     if len(places) == 1:
-        return places[0], None
+        return places[0]
     if not places:
-        return None, f"no {kind} has this name"
+        return f"no {kind} has this name"
     some = ", ".join(spell(place) for place in places[:3])
-    return None, f"{len(places)} of this name, such as {some}; name more of the path"
+    return f"{len(places)} of this name, such as {some}; name more of the path"
 
 
-def _own_rows(paths, database):
+def _own_rows(paths: list[str], database: Database) -> np.ndarray:
     """int64 `(q,)`: the row that is the same file, -1 for none."""
-    row_of = {}
+    row_of: dict[str, int] = {}
     for row, item in zip(database.rows.tolist(), database.items, strict=True):
         for name in (item.path, item.id):
             if name is not None and os.path.isabs(name):
@@ -284,7 +303,7 @@ def _own_rows(paths, database):
     return np.array(own, np.int64)
 
 
-def encoded(asked, encoder, tell):
+def encoded(asked: Asked, encoder: Encoder, tell: Callable[[str, int, int], object]) -> Asked:
     """The queries that could be read, with codes, features and class scores.
 
     Args:
@@ -322,7 +341,7 @@ def encoded(asked, encoder, tell):
     )
 
 
-def answerable(asked, database):
+def answerable(asked: Asked, database: Database) -> Asked:
     """Count what is relevant, and name what has nothing to find.
 
     Args:
@@ -336,8 +355,8 @@ def answerable(asked, database):
         ArgumentError: no query has a relevant image.
     """
     own = asked.own
-    if asked.listed is not None:
-        listed = zip(asked.listed, own, strict=True)
+    if asked.labels is None:
+        listed = zip(asked.listed or [], own, strict=True)
         num_relevant = np.array([np.count_nonzero(rows != row) for rows, row in listed], np.int64)
         without = [asked.paths[query] for query in np.flatnonzero(num_relevant == 0)]
         reason = "the index holds no image that the ground truth names for it"
@@ -348,14 +367,14 @@ def answerable(asked, database):
         # Row -1 stands for no row; what is read there does not count.
         is_own = (own >= 0) & (database.labels[own] == asked.labels)
         num_relevant = counts[asked.labels] - is_own
-        without = np.bincount(asked.labels[num_relevant == 0], minlength=len(asked.names))
+        in_vain = np.bincount(asked.labels[num_relevant == 0], minlength=len(asked.names))
         problems = [
             images.Problem(
                 asked.names[place],
                 f"no image of the index has this label but the query itself, if any; {count} "
                 "queries have nothing to find and are left out of the means",
             )
-            for place, count in enumerate(without)
+            for place, count in enumerate(in_vain)
             if count
         ]
     if not (num_relevant > 0).any():

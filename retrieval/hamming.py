@@ -6,12 +6,14 @@ codes (retrieval.distinct) or tables of substrings (retrieval.mih). All give the
 
 import operator
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from hashnet.errors import ArgumentError, ShapeError, UnknownNameError
 from retrieval import compiled, distinct, mih
-from retrieval.scan import Scan
+from retrieval.scan import Answers, Scan
 
 MAX_CODE_BYTES = 128
 METHODS = ("auto", "scan", "distinct", "mih")
@@ -60,7 +62,14 @@ class CodeIndex:
         ([0, 1], [0, 1])
     """
 
-    def __init__(self, codes, *, live=None, num_threads=1, method="auto"):
+    def __init__(
+        self,
+        codes: np.ndarray,
+        *,
+        live: np.ndarray | None = None,
+        num_threads: int = 1,
+        method: str = "auto",
+    ) -> None:
         if method not in METHODS:
             raise UnknownNameError("search method", method, METHODS)
         codes = _checked_codes(codes)
@@ -69,8 +78,8 @@ class CodeIndex:
         self.method = method
         self._live = _checked_mask(live, self.num_rows, "live")
         self._scan = Scan(to_words(codes), self._live, self.num_threads)
-        self._groups = None
-        self._tables = None
+        self._groups: distinct.DistinctCodes | None = None
+        self._tables: mih.MultiIndex | None = None
         self._searches = {"distinct": 0, "mih": 0}
         self._preparing = threading.Lock()
         if method == "distinct":
@@ -78,7 +87,7 @@ class CodeIndex:
         if method == "mih":
             self._tables = self._tabulated()
 
-    def prepare(self, threshold=None):
+    def prepare(self, threshold: int | None = None) -> None:
         """Do now what searches would otherwise do once they have been many.
 
         Loads the compiled kernels and, with `method="auto"`, groups equal codes if they repeat,
@@ -96,7 +105,9 @@ class CodeIndex:
             if self._groups is None and self._tables_may_pay(threshold, 1):
                 self._count_searches("mih", SEARCHES_BEFORE_TABLES)
 
-    def within(self, query, threshold, *, allowed=None):
+    def within(
+        self, query: np.ndarray, threshold: int, *, allowed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows that differ from the query in fewer than `threshold` bits.
 
         Args:
@@ -117,7 +128,9 @@ class CodeIndex:
         rows, bits, _ = self._within(queries, threshold, allowed)
         return rows, bits
 
-    def within_batch(self, queries, threshold, *, allowed=None):
+    def within_batch(
+        self, queries: np.ndarray, threshold: int, *, allowed: np.ndarray | None = None
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return what `within` returns for each query; codes are read once for 64 of them.
 
         Args:
@@ -143,7 +156,7 @@ class CodeIndex:
             for first, last in zip(borders[:-1], borders[1:], strict=True)
         ]
 
-    def histogram(self, query, *, allowed=None):
+    def histogram(self, query: np.ndarray, *, allowed: np.ndarray | None = None) -> np.ndarray:
         """Count the rows at each number of bits from the query.
 
         Args:
@@ -171,7 +184,9 @@ class CodeIndex:
             counts = scan.histogram(query, allowed)
         return counts[: 8 * self.code_bytes + 1]
 
-    def nearest(self, query, k, *, allowed=None):
+    def nearest(
+        self, query: np.ndarray, k: int, *, allowed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the `k` nearest rows, by bits apart and then by row; all if there are fewer.
 
         Args:
@@ -197,7 +212,9 @@ class CodeIndex:
         rows, bits = self._nearest(self._checked_query(query), k, allowed)
         return rows[0], bits[0]
 
-    def nearest_batch(self, queries, k, *, allowed=None):
+    def nearest_batch(
+        self, queries: np.ndarray, k: int, *, allowed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return what `nearest` returns for each query; codes are read once for 64 of them.
 
         Args:
@@ -212,7 +229,14 @@ class CodeIndex:
         """
         return self._nearest(self._checked_queries(queries), k, allowed)
 
-    def pool(self, query, *, threshold=None, at_least=None, allowed=None):
+    def pool(
+        self,
+        query: np.ndarray,
+        *,
+        threshold: int | None = None,
+        at_least: int | None = None,
+        allowed: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray, int]:
         """Return the pool of a threshold, or the smallest pool of at least so many rows.
 
         Args:
@@ -255,7 +279,7 @@ class CodeIndex:
             rows = rows if names is None else names[rows]
         return rows, bits, int(bits.max()) + 1 if len(bits) else 0
 
-    def pairs_within(self, threshold):
+    def pairs_within(self, threshold: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yield all pairs of rows fewer than `threshold` bits apart, some thousand at a time.
 
         Rows are compared with all others in blocks of 16 to 1024, the fewer the more rows there
@@ -277,7 +301,7 @@ class CodeIndex:
         threshold = checked_integer(threshold, 0, "threshold")
         return self._pairs(threshold)
 
-    def _pairs(self, threshold):
+    def _pairs(self, threshold: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         rows = np.arange(self.num_rows) if self._live is None else np.flatnonzero(self._live)
         block_rows = min(1024, max(16, PAIRS_A_BLOCK // max(1, len(rows))))
         for first in range(0, len(rows), block_rows):
@@ -289,7 +313,9 @@ class CodeIndex:
             if later.any():
                 yield row_a[later], found[later], bits[later]
 
-    def _within(self, queries, threshold, allowed, first_row=0):
+    def _within(
+        self, queries: np.ndarray, threshold: int, allowed: np.ndarray | None, first_row: int = 0
+    ) -> Answers:
         scan, mask, names = self._narrowed(allowed)
         if names is not None:
             rows, bits, borders = scan.within(queries, threshold, mask)
@@ -306,7 +332,9 @@ class CodeIndex:
         rows, bits, borders = scan.within(queries, threshold, mask)
         return (rows + first_row if first_row else rows), bits, borders
 
-    def _nearest(self, queries, k, allowed):
+    def _nearest(
+        self, queries: np.ndarray, k: int, allowed: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         k = checked_integer(k, 1, "k")
         groups = self._groups_for(len(queries), allowed)
         if groups is not None:
@@ -315,7 +343,9 @@ class CodeIndex:
         rows, bits = scan.nearest(queries, k, allowed)
         return rows if names is None else names[rows], bits
 
-    def _narrowed(self, allowed):
+    def _narrowed(
+        self, allowed: np.ndarray | None
+    ) -> tuple[Scan, np.ndarray | None, np.ndarray | None]:
         """Return a scan, its mask, and the rows' names where few are allowed."""
         allowed = _checked_mask(allowed, self.num_rows, "allowed")
         if allowed is None or np.count_nonzero(allowed) * RARE > self.num_rows:
@@ -323,7 +353,9 @@ class CodeIndex:
         rows = np.flatnonzero(allowed if self._live is None else allowed & self._live)
         return Scan(self._scan.words[rows], None, self.num_threads), None, rows
 
-    def _groups_for(self, num_queries, allowed=None):
+    def _groups_for(
+        self, num_queries: int, allowed: np.ndarray | None = None
+    ) -> distinct.DistinctCodes | None:
         """Return the groups of equal codes if they are to be used now."""
         if allowed is not None:
             return None
@@ -331,7 +363,7 @@ class CodeIndex:
             self._count_searches("distinct", num_queries)
         return self._groups
 
-    def _tables_for(self, threshold, num_queries):
+    def _tables_for(self, threshold: int, num_queries: int) -> mih.MultiIndex | None:
         """Return the tables of substrings if they are to be used now."""
         if self.method == "auto":
             if not self._tables_may_pay(threshold, num_queries):
@@ -341,14 +373,14 @@ class CodeIndex:
                 return None
         return self._tables
 
-    def _tables_may_pay(self, threshold, num_queries):
+    def _tables_may_pay(self, threshold: int, num_queries: int) -> bool:
         cost_of_scan = mih.scan_cost(self._scan.words.size, num_queries)
         if threshold == 0 or cost_of_scan <= mih.CALL_COST:
             return False
         widths = mih.substring_widths(self.num_rows, 8 * self.code_bytes)
         return mih.expected_cost(self.num_rows, widths, threshold) < cost_of_scan
 
-    def _count_searches(self, method, num_queries):
+    def _count_searches(self, method: str, num_queries: int) -> None:
         """Group or tabulate the codes when searches have paid for it; once, by one thread."""
         enough = SEARCHES_BEFORE_GROUPING if method == "distinct" else SEARCHES_BEFORE_TABLES
         if self._searches[method] >= enough:
@@ -362,13 +394,13 @@ class CodeIndex:
                 else:
                     self._tables = self._tabulated()
 
-    def _grouped(self, **options):
+    def _grouped(self, **options: int) -> distinct.DistinctCodes | None:
         return distinct.grouped(self._scan.words, self._live, self.num_threads, **options)
 
-    def _tabulated(self):
+    def _tabulated(self) -> mih.MultiIndex:
         return mih.MultiIndex(self._scan.words, 8 * self.code_bytes, self._live, self.num_threads)
 
-    def _checked_query(self, query):
+    def _checked_query(self, query: np.ndarray) -> np.ndarray:
         if (
             not isinstance(query, np.ndarray)
             or query.dtype != np.uint8
@@ -382,7 +414,7 @@ class CodeIndex:
             )
         return to_words(query[None])
 
-    def _checked_queries(self, queries):
+    def _checked_queries(self, queries: np.ndarray) -> np.ndarray:
         if (
             not isinstance(queries, np.ndarray)
             or queries.dtype != np.uint8
@@ -398,7 +430,7 @@ class CodeIndex:
         return to_words(queries)
 
 
-def to_words(codes):
+def to_words(codes: np.ndarray) -> np.ndarray:
     """Return codes as uint64 `(n, num_words)`, zero-padded; without a copy where they fit.
 
     The order of bits within a word is the machine's and never matters: distances only count.
@@ -424,7 +456,7 @@ def to_words(codes):
     return padded.view(np.uint64)
 
 
-def checked_integer(value, least, name):
+def checked_integer(value: Any, least: int, name: str) -> int:
     """See that an argument is a whole number and large enough.
 
     Args:
@@ -455,7 +487,7 @@ def checked_integer(value, least, name):
     return number
 
 
-def _checked_codes(codes):
+def _checked_codes(codes: np.ndarray) -> np.ndarray:
     if (
         not isinstance(codes, np.ndarray)
         or codes.dtype != np.uint8
@@ -470,7 +502,7 @@ def _checked_codes(codes):
     return codes
 
 
-def _checked_mask(mask, num_rows, name):
+def _checked_mask(mask: np.ndarray | None, num_rows: int, name: str) -> np.ndarray | None:
     if mask is None:
         return None
     if not isinstance(mask, np.ndarray) or mask.dtype != bool or mask.shape != (num_rows,):
@@ -482,7 +514,7 @@ def _checked_mask(mask, num_rows, name):
     return mask
 
 
-def _described(value):
+def _described(value: object) -> str:
     if isinstance(value, np.ndarray):
         return f"{value.dtype} array of shape {value.shape}"
     return f"{type(value).__name__} {value!r}"

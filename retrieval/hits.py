@@ -1,6 +1,7 @@
 """What a search answers. Python, command line and HTTP show these same fields."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,11 @@ class SearchResult:
     query: str
     threshold: int
     pool: int
-    milliseconds: dict
-    hits: tuple
-    histogram: tuple | None = None
+    milliseconds: dict[str, float | None]
+    hits: tuple[Hit, ...]
+    histogram: tuple[int, ...] | None = None
 
-    def as_json(self):
+    def as_json(self) -> dict[str, Any]:
         """dict that JSON can hold, as `hashnet search --json` prints it."""
         fields = asdict(self)
         if self.histogram is None:

@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from retrieval import compiled
-from retrieval.scan import Scan, joined, read_only
+from retrieval.scan import Answers, Scan, joined, read_only
 
 MOST_TABLE_BITS = 24
 # Costs measured against one word read by the scan of one query: a call, a bucket looked up, a
@@ -37,7 +37,9 @@ class MultiIndex:
         num_threads: int. The most threads at one time.
     """
 
-    def __init__(self, words, num_bits, live, num_threads):
+    def __init__(
+        self, words: np.ndarray, num_bits: int, live: np.ndarray | None, num_threads: int
+    ) -> None:
         kernels = compiled.load()
         self._scan = Scan(words, live, num_threads)
         self._num_threads = num_threads
@@ -68,7 +70,7 @@ class MultiIndex:
             )
         )
 
-    def pays(self, threshold, num_queries):
+    def pays(self, threshold: int, num_queries: int) -> bool:
         """Say whether the tables are expected to beat the scan.
 
         Args:
@@ -81,7 +83,9 @@ class MultiIndex:
         cost = expected_cost(len(self._scan.words), self._widths, threshold, self._like_buckets)
         return cost < scan_cost(self._scan.words.size, num_queries)
 
-    def within(self, queries, threshold, allowed=None):
+    def within(
+        self, queries: np.ndarray, threshold: int, allowed: np.ndarray | None = None
+    ) -> Answers:
         """As for `retrieval.scan.Scan.within`."""
         kernels = compiled.load()
         if threshold == 0 or threshold > 64 * queries.shape[1]:
@@ -108,7 +112,15 @@ class MultiIndex:
         counts = np.concatenate([[0], np.cumsum(kept)])
         return rows[kept], bits[kept], counts[borders]
 
-    def _scan_for(self, queries, threshold, crowded, rows, bits, borders):
+    def _scan_for(
+        self,
+        queries: np.ndarray,
+        threshold: int,
+        crowded: np.ndarray,
+        rows: np.ndarray,
+        bits: np.ndarray,
+        borders: np.ndarray,
+    ) -> Answers:
         """Put the answers of the crowded queries, found by the scan, in their empty places."""
         if not crowded.any():
             return rows, bits, borders
@@ -121,7 +133,7 @@ class MultiIndex:
 
 
 @functools.lru_cache
-def substring_widths(num_rows, num_bits):
+def substring_widths(num_rows: int, num_bits: int) -> tuple[int, ...]:
     """Cut a code into nearly equal substrings of about log2(n) bits, as the paper advises.
 
     Args:
@@ -144,7 +156,7 @@ def substring_widths(num_rows, num_bits):
     return tuple((num_bits + part) // num_tables for part in range(num_tables))
 
 
-def scan_cost(num_words, num_queries):
+def scan_cost(num_words: int, num_queries: int) -> float:
     """Return the cost of scanning for one query of so many at once.
 
     Args:
@@ -158,7 +170,12 @@ def scan_cost(num_words, num_queries):
 
 
 @functools.lru_cache
-def expected_cost(num_rows, widths, threshold, like_buckets=None):
+def expected_cost(
+    num_rows: int,
+    widths: tuple[int, ...],
+    threshold: int,
+    like_buckets: tuple[float, ...] | None = None,
+) -> float:
     """Estimate a look-up's cost, in words read by a scan.
 
     Args:

@@ -29,6 +29,8 @@ import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,6 +39,10 @@ from hashnet import codes as hashcodes
 from hashnet import images
 from hashnet.errors import ArgumentError, FingerprintError, HashnetError, ShapeError, StoreError
 from retrieval.store import Item
+
+if TYPE_CHECKING:
+    import pyarrow
+    import pyarrow.parquet
 
 FORMAT_VERSION = 1
 SHARD_ROWS = 4096
@@ -61,11 +67,11 @@ class Batch:
         features: float16 or float32 `(n, feature_dim)`, finite.
     """
 
-    items: list
+    items: list[Item]
     codes: np.ndarray
     features: np.ndarray
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.items)
 
 
@@ -82,7 +88,14 @@ class Extraction:
         listings: tuple of str. For each shard, the digest of its list of images.
     """
 
-    def __init__(self, folder, bundle, feature_dtype, shard_rows, listings):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        bundle: bundles.Bundle,
+        feature_dtype: str,
+        shard_rows: int,
+        listings: tuple[str, ...],
+    ) -> None:
         self.folder = folder
         self.bundle = bundle
         self.feature_dtype = feature_dtype
@@ -94,8 +107,8 @@ class Extraction:
     @classmethod
     def begin(
         cls,
-        folder,
-        bundle_folder,
+        folder: str | os.PathLike[str],
+        bundle_folder: str | os.PathLike[str],
         items: Sequence[Item],
         *,
         feature_dtype: str = "float16",
@@ -147,7 +160,7 @@ class Extraction:
                 self._settle()
         return cls.open(folder)
 
-    def _settle(self):
+    def _settle(self) -> None:
         """Write what is not there yet but the shards; one process at a time."""
         begun = None
         if os.path.lexists(self.folder / _MANIFEST):
@@ -159,7 +172,7 @@ class Extraction:
         _copy_bundle(self.bundle, self.folder)
         self._remove_surplus()
 
-    def _manifest(self):
+    def _manifest(self) -> dict[str, Any]:
         return {
             "format_version": FORMAT_VERSION,
             "fingerprint": self.bundle.fingerprint,
@@ -168,7 +181,7 @@ class Extraction:
             "listings": list(self.listings),
         }
 
-    def _refuse_another(self, begun):
+    def _refuse_another(self, begun: dict[str, Any]) -> None:
         ours = self._manifest()
         for name in ("fingerprint", "feature_dtype", "shard_rows"):
             if begun[name] != ours[name]:
@@ -178,7 +191,7 @@ class Extraction:
                     "Finish it as it was begun, or extract to another folder.",
                 )
 
-    def _remove_surplus(self):
+    def _remove_surplus(self) -> None:
         """Remove shards beyond the last one: they were made from a longer list."""
         for entry in os.scandir(self.folder / _SHARDS):
             number = re.fullmatch(r"(\d{6,})\.(json|parquet)", entry.name)
@@ -236,7 +249,9 @@ class Extraction:
             _write_whole(self._path(number, "parquet"), content)
             _write_whole(self._path(number, "json"), json.dumps(record).encode())
 
-    def _to_parquet(self, number, items, codes, features):
+    def _to_parquet(
+        self, number: int, items: Sequence[Item], codes: np.ndarray, features: np.ndarray
+    ) -> bytes:
         pa = _pyarrow()
         config = self.bundle.config
         hashcodes.validate(codes, config.num_bits)
@@ -275,7 +290,7 @@ class Extraction:
         )
         return sink.getvalue().to_pybytes()
 
-    def _schema(self):
+    def _schema(self) -> "pyarrow.Schema":
         pa = _pyarrow()
         config = self.bundle.config
         number = pa.from_numpy_dtype(np.dtype(self.feature_dtype))
@@ -295,7 +310,7 @@ class Extraction:
     # Reading
 
     @classmethod
-    def open(cls, folder) -> "Extraction":
+    def open(cls, folder: str | os.PathLike[str]) -> "Extraction":
         """Open an extraction, finished or not.
 
         Args:
@@ -385,17 +400,17 @@ class Extraction:
             last_id = ids[-1]
             yield batch
 
-    def _path(self, number, suffix):
+    def _path(self, number: int, suffix: str) -> pathlib.Path:
         return self.folder / _SHARDS / f"{number:06d}.{suffix}"
 
-    def _damaged(self, number, what):
+    def _damaged(self, number: int, what: str) -> StoreError:
         return StoreError(
             "A shard must be whole and of its extraction.",
             f"{self._path(number, 'parquet')}: {what}",
             "Run the same `hashnet extract` again: it makes what is missing.",
         )
 
-    def _record(self, number):
+    def _record(self, number: int) -> dict[str, Any]:
         try:
             record = _read_json(self._path(number, "json"))
             whole = (
@@ -416,21 +431,21 @@ class Extraction:
             raise self._damaged(number, "made from another list of images")
         return record
 
-    def _content(self, number):
+    def _content(self, number: int) -> bytes:
         """The bytes of a finished shard, which are those that were written."""
         record = self._record(number)
         try:
             with open(self._path(number, "parquet"), "rb") as file:
                 content = file.read(record["bytes"] + 1)
         except OSError as error:
-            raise self._damaged(number, error.strerror) from error
+            raise self._damaged(number, error.strerror or str(error)) from error
         if len(content) != record["bytes"]:
             raise self._damaged(number, f"not the {record['bytes']} bytes that were written")
         if hashlib.sha256(content).hexdigest() != record["sha256"]:
             raise self._damaged(number, "differs from its checksum")
         return content
 
-    def _read(self, number):
+    def _read(self, number: int) -> Batch:
         """A checksum proves no maker: what the file says is checked before memory is given."""
         pa = _pyarrow()
         content, rows = self._content(number), self._record(number)["rows"]
@@ -455,7 +470,7 @@ class Extraction:
             what = " ".join(str(error).split())[:200]
             raise self._damaged(number, f"not readable: {what}") from error
 
-    def _refuse_schema(self, number, file, rows):
+    def _refuse_schema(self, number: int, file: "pyarrow.parquet.ParquetFile", rows: int) -> None:
         facts = json.loads((file.schema_arrow.metadata or {}).get(b"hashnet", b"{}"))
         fingerprint = facts.get("fingerprint") if isinstance(facts, dict) else None
         if fingerprint != self.bundle.fingerprint:
@@ -487,7 +502,7 @@ class Extraction:
         ):
             raise self._damaged(number, "it is compressed")
 
-    def _batch(self, number, table, rows):
+    def _batch(self, number: int, table: "pyarrow.Table", rows: int) -> Batch:
         config = self.bundle.config
         if table.num_rows != rows:
             raise self._damaged(number, f"{table.num_rows} rows instead of {rows}")
@@ -495,10 +510,11 @@ class Extraction:
             raise self._damaged(number, "a row has no id, code or feature")
         words = [self._words(number, table[name]) for name in _WORDS]
         numbers = [table[name].to_pylist() for name in ("size", "mtime_ns")]
-        codes = b"".join(table["code"].to_pylist())
-        codes = np.frombuffer(codes, np.uint8).reshape(rows, hashcodes.code_bytes(config.num_bits))
-        features = [chunk.flatten().to_numpy() for chunk in table["feature"].chunks]
-        features = np.concatenate([np.empty(0, self.feature_dtype), *features])
+        content = b"".join(table["code"].to_pylist())
+        width = hashcodes.code_bytes(config.num_bits)
+        codes = np.frombuffer(content, np.uint8).reshape(rows, width)
+        chunks = [chunk.flatten().to_numpy() for chunk in table["feature"].chunks]
+        features = np.concatenate([np.empty(0, self.feature_dtype), *chunks])
         if len(features) != rows * config.feature_dim or not np.isfinite(features).all():
             raise self._damaged(number, "a feature is short, or holds NaN or infinity")
         try:
@@ -508,7 +524,7 @@ class Extraction:
         items = [Item(*fields) for fields in zip(*words, *numbers, strict=True)]
         return Batch(items, codes, features.reshape(rows, config.feature_dim))
 
-    def _words(self, number, column):
+    def _words(self, number: int, column: "pyarrow.ChunkedArray") -> list[str | None]:
         """A column of text as a list, once no word is found to be long."""
         words = []
         for chunk in column.chunks:
@@ -523,7 +539,7 @@ class Extraction:
 # --- Files ------------------------------------------------------------------------------------
 
 
-def _pyarrow():
+def _pyarrow() -> ModuleType:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -536,24 +552,24 @@ def _pyarrow():
     return pyarrow
 
 
-def _digest(items):
+def _digest(items: Sequence[Item]) -> str:
     """What changes with anything that a shard of these images shows of them."""
     fields = [[item.id, item.path, item.label, item.size, item.mtime_ns] for item in items]
     return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
 
 
-def _is_count(value):
+def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _is_free(folder):
+def _is_free(folder: pathlib.Path) -> bool:
     if not folder.is_dir():
         return False
     names = os.listdir(folder)
     return all(name == _LOCK or name.startswith(_SCRATCH) for name in names)
 
 
-def _read_json(path):
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         content = file.read(_MAX_JSON_BYTES + 1)
     if len(content) > _MAX_JSON_BYTES:
@@ -564,7 +580,7 @@ def _read_json(path):
     return value
 
 
-def _read_manifest(folder):
+def _read_manifest(folder: pathlib.Path) -> dict[str, Any]:
     path = folder / _MANIFEST
     try:
         manifest = _read_json(path)
@@ -597,7 +613,7 @@ def _read_manifest(folder):
     return manifest
 
 
-def _write_whole(path, content):
+def _write_whole(path: pathlib.Path, content: bytes) -> None:
     """Put a file in its place at once; what a killed writer left of the same file goes."""
     for old in path.parent.glob(f"{_SCRATCH}{path.name}-*"):
         old.unlink(missing_ok=True)
@@ -610,7 +626,7 @@ def _write_whole(path, content):
     _sync(path.parent)
 
 
-def _copy_bundle(bundle, folder):
+def _copy_bundle(bundle: bundles.Bundle, folder: pathlib.Path) -> None:
     """Copy a bundle into the extraction, unless one is there."""
     for old in folder.glob(f"{_SCRATCH}{_ENCODER}-*"):
         shutil.rmtree(old)
@@ -626,14 +642,14 @@ def _copy_bundle(bundle, folder):
 
 
 @contextlib.contextmanager
-def _locked(path):
+def _locked(path: pathlib.Path) -> Iterator[None]:
     """Wait until no other process has the lock; the system gives it back when its owner dies."""
     with open(path, "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _sync(path):
+def _sync(path: pathlib.Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -642,7 +658,7 @@ def _sync(path):
 
 
 @contextlib.contextmanager
-def _disk(folder):
+def _disk(folder: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

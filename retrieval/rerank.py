@@ -5,6 +5,8 @@ running sum i mod 64 in the order of i, and the 64 sums halved pairwise. NumPy a
 kernel both compute just that, so path, thread count and pool never change an answer.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from hashnet.errors import ArgumentError, ShapeError
@@ -18,7 +20,14 @@ CHUNK_VALUES = 1 << 18
 LEAST_VALUES_A_THREAD = 1 << 18
 
 
-def nearest_features(query, rows, blocks, k, *, num_threads=1):
+def nearest_features(
+    query: np.ndarray,
+    rows: np.ndarray,
+    blocks: Iterable[tuple[int, np.ndarray]],
+    k: int,
+    *,
+    num_threads: int = 1,
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the `k` rows whose features lie nearest to the query's, the nearest first.
 
     The pool's features are read where they lie, in the order of rows, and never gathered into
@@ -75,7 +84,9 @@ def nearest_features(query, rows, blocks, k, *, num_threads=1):
     return rows[order], np.sqrt(squared[order])
 
 
-def _square_distances(query, features, rows, squared, num_threads):
+def _square_distances(
+    query: np.ndarray, features: np.ndarray, rows: np.ndarray, squared: np.ndarray, num_threads: int
+) -> None:
     """Fill `squared` with the squared distance of each of the block's rows."""
     dim = len(query)
     kernels = compiled.kernels(len(rows) * dim * NUMPY_COST * 4)
@@ -96,7 +107,7 @@ def _square_distances(query, features, rows, squared, num_threads):
     )
 
 
-def _squared_in_numpy(chunk, query):
+def _squared_in_numpy(chunk: np.ndarray, query: np.ndarray) -> np.ndarray:
     squares = np.square(chunk - query)
     sums = np.zeros((len(chunk), NUM_SUMS))
     for first in range(0, len(query), NUM_SUMS):
@@ -108,7 +119,7 @@ def _squared_in_numpy(chunk, query):
     return sums[:, 0]
 
 
-def _checked_query(query):
+def _checked_query(query: np.ndarray) -> np.ndarray:
     if (
         not isinstance(query, np.ndarray)
         or query.dtype not in (np.float32, np.float64)
@@ -129,7 +140,7 @@ def _checked_query(query):
     return query.astype(np.float64)
 
 
-def _checked_rows(rows):
+def _checked_rows(rows: np.ndarray) -> np.ndarray:
     if not isinstance(rows, np.ndarray) or rows.dtype != np.int64 or rows.ndim != 1:
         raise ShapeError(
             "A pool is an int64 array of rows, of shape (p,).",
@@ -143,7 +154,7 @@ def _checked_rows(rows):
     return rows
 
 
-def _checked_features(features, dim):
+def _checked_features(features: np.ndarray, dim: int) -> np.ndarray:
     if (
         not isinstance(features, np.ndarray)
         or features.dtype not in (np.float32, np.float16)
@@ -160,7 +171,7 @@ def _checked_features(features, dim):
     return np.asarray(features)
 
 
-def _described(value):
+def _described(value: object) -> str:
     if isinstance(value, np.ndarray):
         return f"{value.dtype} array of shape {value.shape}"
     return type(value).__name__

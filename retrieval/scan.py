@@ -1,8 +1,15 @@
 """The plain scan: compare a query's code with every code, in NumPy or compiled."""
 
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
 import numpy as np
 
 from retrieval import compiled
+
+# Rows int64 and bits int32 of all queries, and int64 `(num_queries + 1,)` borders by query.
+Answers = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 QUERIES_A_PASS = 64
 CHUNK_WORDS = 1 << 15
@@ -20,13 +27,15 @@ class Scan:
         num_threads: int. The most threads at one time; the answers do not depend on it.
     """
 
-    def __init__(self, words, live, num_threads):
+    def __init__(self, words: np.ndarray, live: np.ndarray | None, num_threads: int) -> None:
         self.words = read_only(words)
         self.live = live
         self._flat, self._live_mask = self.words.reshape(-1), mask(live)
         self.num_threads = num_threads
 
-    def within(self, queries, threshold, allowed=None):
+    def within(
+        self, queries: np.ndarray, threshold: int, allowed: np.ndarray | None = None
+    ) -> Answers:
         """Find the rows fewer than `threshold` bits from each query.
 
         Args:
@@ -44,7 +53,9 @@ class Scan:
         ]
         return joined(passes)
 
-    def _within_pass(self, queries, threshold, allowed):
+    def _within_pass(
+        self, queries: np.ndarray, threshold: int, allowed: np.ndarray | None
+    ) -> Answers:
         threshold = min(threshold, self.words.shape[1] * 64 + 1)
         kernels = self._kernels(len(queries))
         if kernels is None:
@@ -63,7 +74,9 @@ class Scan:
         run_start = np.concatenate([part[3] + at for part, at in zip(parts, starts, strict=False)])
         return kernels.group_runs(rows, bits, run_query, run_start, len(queries))
 
-    def nearest(self, queries, k, allowed=None):
+    def nearest(
+        self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Find each query's `k` nearest rows, by bits and then by row.
 
         Args:
@@ -84,7 +97,9 @@ class Scan:
             rows[chosen], bits[chosen] = self._nearest_pass(queries[chosen], k, allowed)
         return rows, bits
 
-    def _nearest_pass(self, queries, k, allowed):
+    def _nearest_pass(
+        self, queries: np.ndarray, k: int, allowed: np.ndarray | None
+    ) -> tuple[Sequence[np.ndarray] | np.ndarray, Sequence[np.ndarray] | np.ndarray]:
         kernels = self._kernels(len(queries))
         if kernels is None:
             pools = (self.pool(query[None], k, allowed) for query in queries)
@@ -101,7 +116,9 @@ class Scan:
             answers.append(first_by_bits(np.concatenate(rows), np.concatenate(bits), k))
         return [rows for rows, _ in answers], [bits for _, bits in answers]
 
-    def pool(self, query, at_least, allowed=None):
+    def pool(
+        self, query: np.ndarray, at_least: int, allowed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Find the nearest `at_least` rows and all that tie with the last.
 
         Args:
@@ -130,7 +147,7 @@ class Scan:
         kept = bits <= np.searchsorted(counts, at_least)
         return rows[kept], bits[kept]
 
-    def histogram(self, query, allowed=None):
+    def histogram(self, query: np.ndarray, allowed: np.ndarray | None = None) -> np.ndarray:
         """Count the rows at each number of bits from a query.
 
         Args:
@@ -147,12 +164,19 @@ class Scan:
             return np.bincount(bits, minlength=max_bits + 1)
         return sum(self._in_parts(kernels, kernels.histogram, query, None, allowed))
 
-    def _kernels(self, num_queries):
+    def _kernels(self, num_queries: int) -> ModuleType | None:
         return compiled.kernels(self.words.nbytes * num_queries)
 
-    def _in_parts(self, kernels, kernel, queries, argument, allowed):
+    def _in_parts(
+        self,
+        kernels: ModuleType,
+        kernel: Callable[..., Any],
+        queries: np.ndarray,
+        argument: int | None,
+        allowed: np.ndarray | None,
+    ) -> list[Any]:
         queries = read_only(queries)
-        arguments = (self._flat, queries, kernels.query_like(queries))
+        arguments: tuple[Any, ...] = (self._flat, queries, kernels.query_like(queries))
         if argument is not None:
             arguments += (argument,)
         masks = (self._live_mask, mask(allowed))
@@ -164,7 +188,9 @@ class Scan:
             least,
         )
 
-    def _numpy_within(self, query, threshold, allowed):
+    def _numpy_within(
+        self, query: np.ndarray, threshold: int, allowed: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         rows, bits = [np.empty(0, np.int64)], [np.empty(0, np.int32)]
         step = max(1, CHUNK_WORDS // self.words.shape[1])
         for first in range(0, len(self.words), step):
@@ -179,15 +205,14 @@ class Scan:
             bits.append(apart[found].astype(np.int32))
         return np.concatenate(rows), np.concatenate(bits)
 
-    def _num_passing(self, allowed):
-        if self.live is None and allowed is None:
-            return len(self.words)
-        if self.live is None or allowed is None:
-            return int(np.count_nonzero(self.live if allowed is None else allowed))
-        return int(np.count_nonzero(self.live & allowed))
+    def _num_passing(self, allowed: np.ndarray | None) -> int:
+        passing = self.live
+        if allowed is not None:
+            passing = allowed if passing is None else passing & allowed
+        return len(self.words) if passing is None else int(np.count_nonzero(passing))
 
 
-def first_by_bits(rows, bits, k):
+def first_by_bits(rows: np.ndarray, bits: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the first of some rows by bits, ties by row.
 
     Args:
@@ -208,7 +233,7 @@ def first_by_bits(rows, bits, k):
     return keys[:k] & ((1 << ROW_BITS) - 1), (keys[:k] >> ROW_BITS).astype(np.int32)
 
 
-def joined(passes):
+def joined(passes: Sequence[Answers]) -> Answers:
     """Join what was found for consecutive queries into one.
 
     Args:
@@ -225,7 +250,7 @@ def joined(passes):
     return rows, bits, np.cumsum(np.concatenate([[0], *sizes]))
 
 
-def read_only(array):
+def read_only(array: np.ndarray) -> np.ndarray:
     """Return a plain read-only view, so that every array is one type to the compiler.
 
     Args:
@@ -239,7 +264,7 @@ def read_only(array):
     return view
 
 
-def mask(rows):
+def mask(rows: np.ndarray | None) -> np.ndarray:
     """Return a mask as the kernels take it; None lets every row pass.
 
     Args:

@@ -16,9 +16,11 @@ import heapq
 import itertools
 import time
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 
+from hashnet import images
 from hashnet.errors import ArgumentError, FingerprintError, UnknownNameError
 from retrieval.engine import Engine, default_pool
 from retrieval.hits import SearchResult
@@ -63,7 +65,7 @@ class ShardedEngine:
         [('dog', 0), ('cow', 0)]
     """
 
-    def __init__(self, engines: Sequence[Engine]):
+    def __init__(self, engines: Sequence[Engine]) -> None:
         self.engines = list(engines)
         if not self.engines:
             raise ArgumentError("A search needs a shard.", "no engine")
@@ -75,7 +77,9 @@ class ShardedEngine:
                 "Build the others again with the first one's encoder.",
             )
 
-    def search(self, query, *, k: int = 10, **options) -> SearchResult:
+    def search(
+        self, query: images.Source | np.ndarray, *, k: int = 10, **options: Any
+    ) -> SearchResult:
         """Find the images most like one image; encoded once.
 
         Args:
@@ -121,7 +125,7 @@ class ShardedEngine:
             if not isinstance(pool, int | np.integer) or pool < 1:
                 raise ArgumentError("A pool has at least one image.", f"{pool=}")
             histograms = [engine.histogram(code, **options) for engine, options in filters]
-            threshold = threshold_of(sum(histograms), pool)
+            threshold = threshold_of(np.sum(histograms, axis=0), pool)
             counting = (time.perf_counter() - start) * 1000
         results = [
             engine.search_encoded(code, feature, name=name, k=k, threshold=threshold, **options)
@@ -129,8 +133,8 @@ class ShardedEngine:
         ]
         # Stable: of equal distances the hit of the earlier shard, and in it the earlier row, wins.
         merged = heapq.merge(*(result.hits for result in results), key=lambda hit: hit.distance)
-        milliseconds = {
-            stage: round(sum(result.milliseconds[stage] for result in results), 3)
+        milliseconds: dict[str, float] = {
+            stage: round(sum(result.milliseconds[stage] or 0.0 for result in results), 3)
             for stage in ("coarse", "fine")
         }
         milliseconds["coarse"] = round(milliseconds["coarse"] + counting, 3)
@@ -142,7 +146,9 @@ class ShardedEngine:
             tuple(itertools.islice(merged, k)),
         )
 
-    def _filters(self, label, ids):
+    def _filters(
+        self, label: str | Collection[str] | None, ids: Collection[str] | None
+    ) -> list[tuple[Engine, dict[str, Any]]]:
         """Shards that may hold a hit, each with its filters: (engine, options) pairs."""
         if label is None:
             return [(engine, {"ids": ids}) for engine in self.engines]

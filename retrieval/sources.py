@@ -3,16 +3,23 @@
 import functools
 import os
 import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from hashnet import images
 from hashnet.errors import HashnetError
 from retrieval.store import Item
 
+if TYPE_CHECKING:
+    from pyarrow import fs
+
 _URI = re.compile(r"([a-z][a-z0-9+.-]+://[^/]*)(.*)", re.DOTALL)
 _LIST_SUFFIX = ".txt"
 
 
-def listed(sources, *, label_from_folder: bool = False) -> tuple[list, list]:
+def listed(
+    sources: Iterable[str | os.PathLike[str]], *, label_from_folder: bool = False
+) -> tuple[list[Item], list[images.Problem]]:
     """List images by id, which for a file is its absolute path, and for an object its URI.
 
     Args:
@@ -40,7 +47,7 @@ def listed(sources, *, label_from_folder: bool = False) -> tuple[list, list]:
         objects, unreadable = _objects(name)
         found += objects
         problems += unreadable
-    items = {}
+    items: dict[str, Item] = {}
     for file in found:
         path = file.path if is_uri(file.path) else os.path.abspath(file.path)
         label = file.folder if label_from_folder else None
@@ -67,7 +74,7 @@ def is_uri(name: str) -> bool:
     return _URI.fullmatch(name) is not None
 
 
-def opened(item: Item):
+def opened(item: Item) -> "str | _Object":
     """An item's source as `hashnet.images.read` takes it: a path, or a binary file.
 
     Args:
@@ -76,17 +83,17 @@ def opened(item: Item):
     Returns:
         str, or a binary file object that reads on demand.
     """
-    return _Object(item.path) if is_uri(item.path) else item.path
+    return _Object(item.id) if is_uri(item.id) else item.id
 
 
 class _Object:
     """An object of a store as a binary file, opened when it is first read."""
 
-    def __init__(self, uri):
+    def __init__(self, uri: str) -> None:
         self.name = uri
-        self._stream = None
+        self._stream: Any = None
 
-    def read(self, size):
+    def read(self, size: int) -> bytes:
         """Up to `size` bytes more; none at the end."""
         if self._stream is None:
             filesystem, path = _placed(self.name)
@@ -97,7 +104,7 @@ class _Object:
         return content
 
 
-def _expanded(sources):
+def _expanded(sources: list[str]) -> tuple[list[str], list[images.Problem]]:
     """The names given, with those that text files list in place of the files."""
     names, problems = [], []
     for source in sources:
@@ -109,11 +116,11 @@ def _expanded(sources):
                 lines = (line.rstrip(b"\r\n") for line in file)
                 names += [os.fsdecode(line) for line in lines if line]
         except OSError as error:
-            problems.append(images.Problem(source, error.strerror))
+            problems.append(images.Problem(source, error.strerror or str(error)))
     return names, problems
 
 
-def _objects(uri):
+def _objects(uri: str) -> tuple[list[images.Found], list[images.Problem]]:
     """The pictures under a URI, as `images.find` lists those of a folder."""
     from pyarrow import fs
 
@@ -145,15 +152,17 @@ def _objects(uri):
     return found, []
 
 
-def _placed(uri):
+def _placed(uri: str) -> tuple["fs.FileSystem", str]:
     """The file system of a URI, and the path in it."""
-    place, path = _URI.fullmatch(uri).groups()
+    parts = _URI.fullmatch(uri)
+    assert parts, uri  # `is_uri` is asked before
+    place, path = parts.groups()
     filesystem, base = _filesystem(place)
     return filesystem, base.rstrip("/") + path if path else base
 
 
 @functools.lru_cache(maxsize=64)
-def _filesystem(place):
+def _filesystem(place: str) -> tuple["fs.FileSystem", str]:
     try:
         from pyarrow import fs
     except ImportError as error:
@@ -171,7 +180,7 @@ def _filesystem(place):
         ) from error
 
 
-def _is_utf8(text):
+def _is_utf8(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:

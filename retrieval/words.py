@@ -6,10 +6,12 @@ the majority of their codes, so it lies where images lie, whatever the network's
 """
 
 import difflib
+from collections.abc import Collection
 
 import numpy as np
 
 from hashnet import codes
+from hashnet.encoder import Encoder
 from hashnet.errors import HashnetError, UnknownNameError
 from retrieval.store import Snapshot
 
@@ -18,7 +20,7 @@ LABELLED, BY_NETWORK = 256, 16
 NAMES_SHOWN = 5
 
 
-def find_name(name: str, known) -> str:
+def find_name(name: str, known: Collection[str]) -> str:
     """The known name that is meant, whatever the case of its letters.
 
     Args:
@@ -66,7 +68,7 @@ class Words:
         True
     """
 
-    def __init__(self, snapshot: Snapshot, encoder):
+    def __init__(self, snapshot: Snapshot, encoder: Encoder) -> None:
         self._snapshot, self._encoder = snapshot, encoder
         self._label_codes, names = snapshot.labels()
         counts = np.bincount(self._label_codes[self._label_codes >= 0], minlength=len(names))
@@ -120,7 +122,7 @@ class Words:
         live = self._snapshot.live
         return np.arange(self._snapshot.num_rows) if live is None else np.flatnonzero(live)
 
-    def _most_like(self, place):
+    def _most_like(self, place: int) -> np.ndarray:
         """The rows that F8 gives the most for one class, best first.
 
         Its input is the latent, of which the code keeps the signs, or the feature but for its
@@ -143,5 +145,5 @@ class Words:
         return np.sort(live[order])
 
 
-def _parts(first, last, step=8192):
+def _parts(first: int, last: int, step: int = 8192) -> list[slice]:
     return [slice(start, min(start + step, last)) for start in range(first, last, step)]

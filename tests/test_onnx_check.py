@@ -81,6 +81,12 @@ def test_an_opset_that_is_not_known_is_refused(opset):
     assert f"opset {opset}" in refusal(network(opset=opset))
 
 
+def test_a_number_in_place_of_a_domain_asks_for_no_memory():
+    domain = b"\x08" + b"\xff" * 8 + b"\x3f"  # field 1 as the number 2**62 - 1
+    content = network().SerializeToString() + bytes([0x42, len(domain)]) + domain
+    assert "a number in place of a message" in refusal(content)
+
+
 def test_a_file_without_opset_or_graph_is_refused():
     model = network()
     del model.opset_import[:]

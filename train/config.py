@@ -3,8 +3,12 @@
 import pathlib
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 from hashnet.errors import ArgumentError, UnknownNameError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 LOSSES = ("paper", "ssdh", "csq", "orthohash", "greedyhash")
 OPTIMIZERS = ("adamw", "sgd")
@@ -83,13 +87,13 @@ class TrainConfig:
     balanced: bool = False
     validation: float = 0.0
     patience: int = 0
-    held_out: tuple = ()
+    held_out: tuple[str, ...] = ()
     precision: str = "float32"
     seed: int = 0
     logs: str = ""
     tensorboard: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         held_out = self.held_out
         if isinstance(held_out, str) or not all(isinstance(name, str) for name in held_out):
             raise ArgumentError("held_out is a tuple of class names.", repr(held_out))
@@ -140,12 +144,12 @@ class TrainConfig:
                 "TensorBoard's files need a folder.", "tensorboard=True, logs=''", "Give logs."
             )
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, Any]:
         """dict that JSON can hold, for a bundle's origin."""
         return {**asdict(self), "held_out": list(self.held_out)}
 
 
-def check_types(settings):
+def check_types(settings: "DataclassInstance") -> None:
     """Refuse a field of another type than its default; an int where a float is due becomes one.
 
     Args:
@@ -175,7 +179,7 @@ def recipe_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in RECIPES.glob("*.toml")))
 
 
-def from_recipe(recipe: str, **changes) -> TrainConfig:
+def from_recipe(recipe: str, **changes: Any) -> TrainConfig:
     """Read a recipe, and change some of it.
 
     Args:

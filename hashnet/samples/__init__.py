@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 
 
-def fashion_mnist():
+def fashion_mnist() -> dict[str, np.ndarray]:
     """A sample of Fashion-MNIST (Xiao et al. 2017): 4,000 training and 500 test images.
 
     Returns:
