@@ -1,8 +1,7 @@
-"""What README and notebooks show runs as shown."""
+"""What the README shows runs as shown."""
 
 import pathlib
 import re
-import runpy
 
 import pytest
 
@@ -53,10 +52,3 @@ def test_the_tables_in_the_readme_are_those_that_the_results_give():
     from tests.bench import tables
 
     assert tables.renewed(README) == README
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda p: p.stem)
-def test_notebooks_run_from_top_to_bottom(path, capsys):
-    runpy.run_path(str(path))
-    assert capsys.readouterr().out
