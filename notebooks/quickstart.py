@@ -52,7 +52,8 @@ print(report.added, "added,", len(report.problems), "could not be read")
 # ## Search
 #
 # Queries are pictures that the index does not hold. The *pool* is what has few differing bits;
-# the hits are the pool's best by the distance of features. A hit says both: bits apart, which is
+# the hits are the pool's best by the distance of features. So few photos would all be in the pool
+# by default; `pool=30` keeps it small. A hit says both: bits apart, which is
 # coarse, and distance, which is fine.
 
 # %%
@@ -70,8 +71,8 @@ for result, truth in zip(results, sample["test_labels"], strict=False):
     )
 
 # %%
-sheet = pictures.contact_sheet((query, result.hits) for query, result in zip(queries, results))
-display(Image(images.to_png(sheet)))
+shown = [(query, result.hits) for query, result in zip(queries, results, strict=True)]
+display(Image(images.to_png(pictures.contact_sheet(shown))))
 
 # %% [markdown]
 # ## What next
