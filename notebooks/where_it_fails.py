@@ -134,10 +134,15 @@ print(
     f"Against codes without labels, labels change mAP by {taught_gain:+.3f} where they were "
     f"taught and by {other_gain:+.3f} where they were not."
 )
+for place, name in enumerate(("taught", "not taught")):
+    print(
+        f"best for classes {name}: {max((scores[place], way) for way, scores in maps.items())[1]}"
+    )
 
 # %% [markdown]
-# So where new classes will come, codes without labels are the safer choice, or a network that is
-# trained again.
+# Labels tell a code which differences to forget, and what makes a new class may be among them.
+# Where new classes will come, compare with codes without labels before you choose, or train again
+# when they have come.
 #
 # ## A search always answers
 #
@@ -152,7 +157,7 @@ nearer = nearest[~is_unknown][:, None] < nearest[is_unknown][None]
 plt.figure(figsize=(6, 2.6), layout="constrained")
 for name, chosen in (("class is there", ~is_unknown), ("class is not there", is_unknown)):
     plt.hist(nearest[chosen], bins=25, density=True, alpha=0.6, label=name)
-plt.gca().set(xlabel="distance of the first hit", ylabel="queries")
+plt.gca().set(xlabel="distance of the first hit", ylabel="density of queries")
 plt.legend()
 plt.show()
 limit = np.quantile(nearest[~is_unknown], 0.9)
@@ -180,7 +185,7 @@ display(Image(images.to_png(pictures.contact_sheet(shown))))
 # in a large photo.
 
 # %%
-sizes = (28, 20, 14, 10, 7, 5, 3)
+sizes = (28, 20, 14, 7, 3)
 pixels = [images.read(path) for path in query_paths]
 right_at = {}
 for size in sizes:
@@ -194,7 +199,9 @@ for size in sizes:
     )
 plt.figure(figsize=(6, 2.6), layout="constrained")
 plt.plot(list(right_at), list(right_at.values()), "o-")
-plt.axhline(np.mean(truth[:, None] == database_labels[None]), color="black", linewidth=0.8)
+chance = np.mean(truth[:, None] == database_labels[None])
+plt.axhline(chance, color="black", linewidth=0.8, label="by chance")
+plt.legend()
 plt.gca().set(xlabel="pixels a side", ylabel="right among ten hits", ylim=(0, 1))
 plt.show()
 for size, right in right_at.items():
@@ -281,8 +288,10 @@ for name, views in changed.items():
 figure, axes = plt.subplots(figsize=(7, 2.8), layout="constrained")
 for place, (name, shares) in enumerate((("the photo itself", itself), ("its class", its_class))):
     axes.bar(np.arange(len(shares)) + 0.4 * place, list(shares.values()), 0.4, label=name)
-axes.set(xticks=np.arange(len(itself)) + 0.2, xticklabels=list(itself), ylabel="first hit")
-axes.legend()
+axes.set(
+    xticks=np.arange(len(itself)) + 0.2, xticklabels=list(itself), ylabel="first hit", ylim=(0, 1.3)
+)
+axes.legend(ncols=2, loc="upper right")
 plt.show()
 lost = sorted(itself, key=lambda name: its_class[name] - itself[name])[-1]
 print(
@@ -294,7 +303,7 @@ print(
 worst = min(itself, key=itself.get)
 shown = [
     (changed[worst][row], engine.search(changed[worst][row], k=5, pool=pool).hits)
-    for row in range(3)
+    for row in (0, 40, 80)
 ]
 print("queries:", worst)
 display(Image(images.to_png(pictures.contact_sheet(shown))))
