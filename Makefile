@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test slow lint types coverage dist clean
+.PHONY: demo test slow notebooks lint types coverage dist clean
 
 demo: .venv/ready
 	$(BIN)/hashnet demo
@@ -13,9 +13,12 @@ test: .venv/ready
 slow: .venv/ready
 	$(BIN)/python -m pytest -q -m slow
 
+notebooks: .venv/ready
+	$(BIN)/python -m tests.notebooks build/notebooks
+
 lint: .venv/ready
-	$(BIN)/ruff check hashnet train retrieval tests
-	$(BIN)/ruff format --check hashnet train retrieval tests
+	$(BIN)/ruff check hashnet train retrieval tests notebooks
+	$(BIN)/ruff format --check hashnet train retrieval tests notebooks
 
 types: .venv/ready
 	$(BIN)/mypy

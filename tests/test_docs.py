@@ -1,10 +1,9 @@
-"""What README and notebooks show runs as shown."""
+"""What the README shows runs as shown."""
 
 import configparser
 import inspect
 import pathlib
 import re
-import runpy
 import shlex
 
 import pytest
@@ -235,10 +234,3 @@ def test_a_command_and_the_function_it_calls_have_the_same_defaults():
 
 def test_the_tables_in_the_readme_are_those_that_the_results_give():
     assert tables.renewed(README) == README
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda p: p.stem)
-def test_notebooks_run_from_top_to_bottom(path, capsys):
-    runpy.run_path(str(path))
-    assert capsys.readouterr().out
