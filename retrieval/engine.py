@@ -14,6 +14,7 @@ from hashnet import images
 from hashnet.errors import ArgumentError, RegionError, UnknownIdError, UnknownNameError
 from retrieval import feedback
 from retrieval import verify as verification
+from retrieval.finder import threshold_of
 from retrieval.hits import Hit, SearchResult
 
 # The smallest pool that is asked for by default, per hit wanted, and as a part of the index.
@@ -250,6 +251,11 @@ class Engine:
         return self._finder.histogram(code, allowed=self._allowed(label, ids))
 
     @property
+    def finder(self):
+        """What finds in the snapshot: see `retrieval.finder`."""
+        return self._finder
+
+    @property
     def labels(self) -> list:
         """The labels that images of the snapshot have, a list of str."""
         return list(self._finder.labels)
@@ -344,15 +350,17 @@ class Engine:
         num_bits = self.index.encoder.config.num_bits
         if any(len(codes) for codes, _ in wanted.marked):
             code, feature = feedback.move(code, feature, *wanted.marked, num_bits=num_bits)
-        counts = None
+        counts, threshold = None, wanted.threshold
         if wanted.histogram:
             counts = self._finder.histogram(code, allowed=wanted.allowed)
+            if threshold is None:  # it need not be counted a second time
+                threshold, pool = threshold_of(counts, pool), None
             counts = tuple(counts[: num_bits + 1].tolist())
         found = self._finder.find(
             code,
             feature,
             k if wanted.without is None else k + 1,
-            threshold=wanted.threshold,
+            threshold=threshold,
             at_least=pool,
             allowed=wanted.allowed,
         )
