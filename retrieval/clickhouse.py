@@ -71,8 +71,9 @@ SETTINGS = {
 }
 COLUMNS = ("row", "kills", "id", "path", "label", "size", "mtime_ns", "code", "feature")
 ITEM = "id, path, label, size, mtime_ns"
+NONE_DEAD = "kills = 0 AND row <= {last:UInt64}"
 LIVE = (
-    "kills = 0 AND row <= {last:UInt64} AND row NOT IN "
+    f"{NONE_DEAD} AND row NOT IN "
     "(SELECT kills FROM {table} WHERE kills > 0 AND row <= {last:UInt64})"
 )
 _PLAIN_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -223,7 +224,6 @@ class _Connection:
         return facts > 0
 
     def _named_tables(self, statement):
-        statement = statement.replace("{live}", LIVE)
         statement = statement.replace("{encoder_table}", self.encoder_table)
         return statement.replace("{table}", self.table)
 
@@ -543,14 +543,18 @@ class Snapshot:
         self._store = store
         [[last]] = connection.ask("SELECT max(row) FROM {table}")
         self.last = int(last)
+        self._live = LIVE
         [[entries], [alive]] = self.ask(
             "SELECT count(), countIf({live}) FROM {table} WHERE row <= {last:UInt64}"
         )
         self.num_rows, self.num_items = int(entries), int(alive)
+        if self.num_rows == self.num_items:
+            self._live = NONE_DEAD
         self.codes = _Codes(self)
 
     def ask(self, statement, *, width=1, **parameters):
-        """Ask about this snapshot."""
+        """Ask about this snapshot, in whose rows `{live}` stands for those that are images."""
+        statement = statement.replace("{live}", self._live)
         return self._connection.ask(statement, width=width, last=self.last, **parameters)
 
     def encoded(self, rows):

@@ -231,21 +231,22 @@ class _Counted:
             self._metrics.count(endpoint, status, time.perf_counter() - start)
 
 
-def create_app(folder, settings: Settings | None = None):
+def create_app(place, settings: Settings | None = None):
     """The service of one index, as an ASGI application.
 
     Args:
-        folder: str or path-like, of the index.
+        place: str or path-like, the folder of the index, or the URL of its table.
         settings: a `Settings`, or None for the defaults.
 
     Returns:
         An ASGI application.
 
     Raises:
-        StoreError, FingerprintError, BundleError: the index cannot be served.
+        StoreError, FingerprintError, BundleError: the index cannot be served; a `BackendError`
+            where its database does not answer.
     """
     settings = settings or Settings()
-    live = Live(folder, show_paths=settings.show_paths)
+    live = Live(place, show_paths=settings.show_paths)
     pictures = Pictures(settings.thumbnail_bytes)
     limits = {"workers": settings.workers, "places": settings.places, "seconds": settings.seconds}
     desks = {
