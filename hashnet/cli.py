@@ -631,7 +631,8 @@ def _check(arguments):
 
 def _refuse_url(index, way_out):
     if "://" in index:
-        raise ArgumentError("This command reads the files of an index folder.", index, way_out)
+        rule = "This command reads the files of an index folder."
+        raise ArgumentError(rule, _shown(index), way_out)
 
 
 def _compact(arguments):
@@ -671,7 +672,7 @@ def _serve(arguments):
     )
 
     def ready(url):
-        print(f"serving {_printable(arguments.index)} at {url} (Ctrl-C stops)", flush=True)
+        print(f"serving {_shown(arguments.index)} at {url} (Ctrl-C stops)", flush=True)
 
     server.serve(
         arguments.index,
@@ -1043,6 +1044,11 @@ _region.__name__ = "region"
 def _printable(text):
     """`text` on one line: a file's name may hold anything, escape sequences included."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def _shown(index):
+    """Where an index is, on one line and without the password that a URL may hold."""
+    return _printable(re.sub(r"(://[^/@:]*):[^/@]*@", r"\1@", index))
 
 
 def _name_problems(problems):

@@ -38,8 +38,8 @@ import numpy as np
 
 from hashnet import bundle as bundles
 from hashnet.errors import ArgumentError, BackendError, ShapeError, StoreError
-from retrieval.finder import Found
-from retrieval.hamming import CodeIndex
+from retrieval.finder import Found, threshold_of
+from retrieval.hamming import CodeIndex, checked_integer
 from retrieval.store import CompactReport, Item
 
 FORMAT_VERSION = 1
@@ -52,7 +52,8 @@ RETRY_SECONDS = 0.2
 # What an insert must not reach, or the server cuts it into several parts.
 BATCH_BYTES = 64 << 20
 BATCH_ROWS = 1 << 16
-GRANULE_ROWS = 1024
+# The features of a granule are read whole for one row of the pool.
+GRANULE_ROWS = 256
 # Codes of errors that pass: timeouts, a lost network or Keeper, too many parts at the moment.
 PASSING = {159, 203, 209, 210, 242, 252, 319, 999}
 # Every limit throws: a partial answer looks like a whole one.
@@ -70,8 +71,9 @@ SETTINGS = {
 }
 COLUMNS = ("row", "kills", "id", "path", "label", "size", "mtime_ns", "code", "feature")
 ITEM = "id, path, label, size, mtime_ns"
+NONE_DEAD = "kills = 0 AND row <= {last:UInt64}"
 LIVE = (
-    "kills = 0 AND row <= {last:UInt64} AND row NOT IN "
+    f"{NONE_DEAD} AND row NOT IN "
     "(SELECT kills FROM {table} WHERE kills > 0 AND row <= {last:UInt64})"
 )
 _PLAIN_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -154,6 +156,8 @@ class Place:
             connect_timeout=CONNECT_SECONDS,
             send_receive_timeout=QUERY_SECONDS + CONNECT_SECONDS,
             form_encode_query_params=True,
+            # A session takes one statement at a time; a service asks several at once.
+            autogenerate_session_id=False,
         )
 
 
@@ -228,7 +232,6 @@ class _Connection:
         return facts > 0
 
     def _named_tables(self, statement):
-        statement = statement.replace("{live}", LIVE)
         statement = statement.replace("{encoder_table}", self.encoder_table)
         return statement.replace("{table}", self.table)
 
@@ -290,7 +293,7 @@ def ddl(url, *, num_bits: int, cluster: str | None = None) -> list:
     columns = (
         "row UInt64 CODEC(NONE), kills UInt64, id String, key UInt64 MATERIALIZED cityHash64(id), "
         "path Nullable(String), label LowCardinality(Nullable(String)), size Nullable(Int64), "
-        f"mtime_ns Nullable(Int64), code FixedString({-(-num_bits // 8)}), "
+        f"mtime_ns Nullable(Int64), code FixedString({-(-num_bits // 8)}) CODEC(NONE), "
         "feature Array(Float32) CODEC(NONE)"
     )
     order = f"ORDER BY (kills, code) SETTINGS index_granularity = {GRANULE_ROWS}"
@@ -449,7 +452,10 @@ class Store:
             StoreError: there is none, or a newer version of HashNet made it.
             BackendError: the server does not answer.
         """
-        connection = _Connection(url)
+        return cls._on(_Connection(url))
+
+    @classmethod
+    def _on(cls, connection):
         if not connection.has_index():
             raise StoreError(
                 "An index in ClickHouse is a table that HashNet made.",
@@ -514,6 +520,21 @@ class Store:
                 os.rename(fresh, folder)
         return folder
 
+    def reopened(self):
+        """What is in this index's place now. For the errors, see `open`."""
+        return self._on(self._connection)
+
+    def version(self) -> tuple:
+        """What changes with every commit, and with a new index in this one's place.
+
+        Raises:
+            StoreError: the index is gone.
+            BackendError: the server does not answer.
+        """
+        facts = self.reopened()
+        [[last], [entries]] = self._connection.ask("SELECT max(row), count() FROM {table}", width=2)
+        return facts.created, facts.fingerprint, int(last), int(entries)
+
     def snapshot(self):
         """The index as it is now, a `Snapshot`."""
         return Snapshot(self._connection, self)
@@ -570,27 +591,18 @@ class Snapshot:
         self._store = store
         [[last]] = connection.ask("SELECT max(row) FROM {table}")
         self.last = int(last)
+        self._live = LIVE
         [[entries], [alive]] = self.ask(
             "SELECT count(), countIf({live}) FROM {table} WHERE row <= {last:UInt64}"
         )
         self.num_rows, self.num_items = int(entries), int(alive)
+        if self.num_rows == self.num_items:
+            self._live = NONE_DEAD
         self.codes = _Codes(self)
 
     def ask(self, statement, *, width=1, **parameters):
-        """Ask about this snapshot.
-
-        Args:
-            statement: str, SQL, with `{table}`, `{live}` and typed parameters, such as
-                `{rows:Array(UInt64)}`.
-            width: int. Columns of the answer.
-            **parameters: their values.
-
-        Returns:
-            list of `width` columns, each a sequence of as many values.
-
-        Raises:
-            BackendError: the server does not answer, or refuses.
-        """
+        """Ask about this snapshot, in whose rows `{live}` stands for those that are images."""
+        statement = statement.replace("{live}", self._live)
         return self._connection.ask(statement, width=width, last=self.last, **parameters)
 
     def encoded(self, rows):
@@ -603,6 +615,10 @@ class Snapshot:
             codes: uint8 `(n, code_bytes)`.
             features: float32 `(n, feature_dim)`.
         """
+        code_bytes = -(-self._store.num_bits // 8)
+        if not len(rows):
+            dim = self._store.feature_dim
+            return np.empty((0, code_bytes), np.uint8), np.empty((0, dim), np.float32)
         found, codes, features = self.ask(
             "SELECT row, code, feature FROM {table} WHERE kills = 0 "
             "AND row IN {rows:Array(UInt64)}",
@@ -614,7 +630,7 @@ class Snapshot:
         codes = [np.frombuffer(codes[at], np.uint8) for at in order]
         features = [np.asarray(features[at], np.float32) for at in order]
         return (
-            np.array(codes, np.uint8).reshape(len(order), -1),
+            np.array(codes, np.uint8).reshape(len(order), code_bytes),
             np.array(features, np.float32).reshape(len(order), self._store.feature_dim),
         )
 
@@ -628,6 +644,8 @@ class Snapshot:
 
     def items(self, rows):
         """As for `retrieval.store.Snapshot.items`."""
+        if not len(rows):
+            return []
         found, *columns = self.ask(
             f"SELECT row, {ITEM} FROM {{table}} WHERE kills = 0 AND row IN {{rows:Array(UInt64)}}",
             width=6,
@@ -656,6 +674,24 @@ class Snapshot:
             _text(id): (_int(size), _int(time_ns))
             for id, size, time_ns in zip(ids, sizes, times, strict=True)
         }
+
+    def id_ends(self, start):
+        """As for `retrieval.store.Snapshot.id_ends`; the order is that of bytes."""
+        [[first], [last], [found]] = self.ask(
+            "SELECT min(id), max(id), count() FROM {table} "
+            "WHERE {live} AND startsWith(id, unhex({start:String}))",
+            width=3,
+            start=_bytes(start).hex(),
+        )
+        return (_text(first), _text(last)) if found else ()
+
+    def ids_outside(self, start):
+        """As for `retrieval.store.Snapshot.ids_outside`."""
+        [ids] = self.ask(
+            "SELECT id FROM {table} WHERE {live} AND NOT startsWith(id, unhex({start:String}))",
+            start=_bytes(start).hex(),
+        )
+        return [_text(id) for id in ids]
 
     def label_counts(self):
         """How many images have each label, in the order in which labels first occur."""
@@ -735,34 +771,28 @@ class Finder:
         return histogram
 
     def find(self, code, feature, k, *, threshold=None, at_least=None, allowed=None):
-        """As for `retrieval.finder.LocalFinder.find`."""
-        for name, value, least in (("threshold", threshold, 0), ("at_least", at_least, 1)):
-            if value is not None and (
-                not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least
-            ):
-                raise ArgumentError(f"{name} is an integer, {least} or more.", f"{value!r}")
+        """As for `retrieval.finder.LocalFinder.find`; one statement finds, counts and ranks."""
         feature = self._feature(feature)
         condition, parameters = allowed or ("", {})
         start = time.perf_counter()
-        counts = np.cumsum(self.histogram(code, allowed=allowed))
         if threshold is None:
-            wanted = min(int(at_least), int(counts[-1]))
-            threshold = int(np.searchsorted(counts, wanted)) + 1 if wanted else 0
-        threshold = int(threshold)
-        pool = int(counts[min(threshold, len(counts)) - 1]) if threshold else 0
+            threshold = threshold_of(self.histogram(code, allowed=allowed), at_least)
+        threshold = checked_integer(threshold, 0, "threshold")
         middle = time.perf_counter()
-        rows, bits, distances, *columns = self._snapshot.ask(
-            f"SELECT row, {self._apart()} AS apart, "
-            f"L2Distance(feature, {{feature:Array(Float64)}}) AS distance, {ITEM} FROM {{table}} "
-            f"PREWHERE {self._apart()} < {{threshold:UInt32}} WHERE {{live}}{condition} "
-            "ORDER BY distance, row LIMIT {k:UInt64}",
-            width=8,
+        # However large the pool is, the server holds the k best of it.
+        [[pool], [best]] = self._snapshot.ask(
+            "SELECT count(), groupArraySorted({k:UInt64})("
+            f"(L2Distance(feature, {{feature:Array(Float64)}}), row, {self._apart()}, {ITEM})) "
+            f"FROM {{table}} PREWHERE {self._apart()} < {{threshold:UInt32}} "
+            f"WHERE {{live}}{condition}",
+            width=2,
             code=self._code(code),
             feature=feature,
-            threshold=min(threshold, len(counts)),
+            threshold=min(threshold, 8 * self._code_bytes + 1),
             k=int(k),
             **parameters,
         )
+        distances, rows, bits, *columns = zip(*best, strict=True) if best else [()] * 8
         end = time.perf_counter()
         return Found(
             np.array(rows, np.int64),
@@ -770,10 +800,53 @@ class Finder:
             np.array(bits, np.int64),
             np.array(distances, np.float64),
             threshold,
-            pool,
+            int(pool),
             middle - start,
             end - middle,
         )
+
+    def rows(self, label=None, *, offset=0, limit=None):
+        """As for `retrieval.finder.LocalFinder.rows`."""
+        condition, parameters = self._labelled(label)
+        page = "" if limit is None else "LIMIT {limit:UInt64} "
+        [rows] = self._snapshot.ask(
+            f"SELECT row FROM {{table}} WHERE {{live}}{condition} "
+            f"ORDER BY row {page}OFFSET {{offset:UInt64}}",
+            offset=int(offset),
+            limit=limit,
+            **parameters,
+        )
+        return np.array(rows, np.int64)
+
+    def spread(self, label, most):
+        """As for `retrieval.finder.LocalFinder.spread`."""
+        condition, parameters = self._labelled(label)
+        [rows] = self._snapshot.ask(
+            "SELECT row FROM (SELECT row, row_number() OVER (ORDER BY row) AS place, "
+            f"count() OVER () AS num FROM {{table}} WHERE {{live}}{condition}) "
+            "WHERE (place - 1) % intDiv(num + {most:UInt64} - 1, {most:UInt64}) = 0 ORDER BY row",
+            most=int(most),
+            **parameters,
+        )
+        return np.array(rows, np.int64)
+
+    def most_like(self, weights, most, *, by):
+        """As for `retrieval.finder.LocalFinder.most_like`."""
+        numbers = "feature"
+        if by == "code":
+            # Its bits as text are bytes 48 and 49: that much more for all changes no order.
+            numbers = "reinterpret(bin(code), 'Array(UInt8)')"
+            weights = np.append(weights, np.zeros(8 * self._code_bytes - len(weights)))
+        [rows] = self._snapshot.ask(
+            f"SELECT row FROM {{table}} WHERE {{live}} ORDER BY "
+            f"dotProduct({numbers}, {{weights:Array(Float64)}}) DESC, row LIMIT {{most:UInt64}}",
+            weights=np.asarray(weights, np.float64).tolist(),
+            most=int(most),
+        )
+        return np.array(rows, np.int64)
+
+    def _labelled(self, label):
+        return ("", {}) if label is None else self.allowed([label], None)
 
     def pairs_within(self, threshold):
         """As for `retrieval.hamming.CodeIndex.pairs_within`; all codes are read here for it."""

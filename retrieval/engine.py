@@ -15,6 +15,7 @@ from hashnet import images
 from hashnet.errors import ArgumentError, RegionError, UnknownIdError, UnknownNameError
 from retrieval import feedback
 from retrieval import verify as verification
+from retrieval.finder import threshold_of
 from retrieval.hits import Hit, SearchResult
 
 # The smallest pool that is asked for by default, per hit wanted, and as a part of the index.
@@ -294,6 +295,11 @@ class Engine:
         return self._matching.min_inliers
 
     @property
+    def finder(self):
+        """What finds in the snapshot: see `retrieval.finder`."""
+        return self._finder
+
+    @property
     def labels(self) -> list:
         """The labels that images of the snapshot have, a list of str."""
         return list(self._finder.labels)
@@ -400,15 +406,17 @@ class Engine:
         num_bits = self.index.store.num_bits
         if any(len(codes) for codes, _ in wanted.marked):
             code, feature = feedback.move(code, feature, *wanted.marked, num_bits=num_bits)
-        counts = None
+        counts, threshold = None, wanted.threshold
         if wanted.histogram:
             counts = self._finder.histogram(code, allowed=wanted.allowed)
+            if threshold is None:  # it need not be counted a second time
+                threshold, pool = threshold_of(counts, pool), None
             counts = tuple(counts[: num_bits + 1].tolist())
         found = self._finder.find(
             code,
             feature,
             k if wanted.without is None else k + 1,
-            threshold=wanted.threshold,
+            threshold=threshold,
             at_least=pool,
             allowed=wanted.allowed,
         )

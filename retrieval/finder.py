@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retrieval.hamming import CodeIndex
+from hashnet import codes
+from retrieval.hamming import CodeIndex, checked_integer
 from retrieval.rerank import nearest_features
 from retrieval.store import Item, Snapshot
 
@@ -29,7 +30,7 @@ class Found:
         distances: float64 `(m,)`.
         threshold: int. Of the pool.
         pool: int. Images in the pool.
-        coarse_seconds, fine_seconds: float.
+        coarse_seconds, fine_seconds: float; what one statement does is counted as fine.
     """
 
     rows: np.ndarray
@@ -40,6 +41,28 @@ class Found:
     pool: int
     coarse_seconds: float
     fine_seconds: float
+
+
+def threshold_of(histogram: np.ndarray, at_least: int) -> int:
+    """The smallest threshold whose pool has so many images, or has them all.
+
+    Args:
+        histogram: int64 `(num_bits + 1,)`; element d counts the images d bits apart.
+        at_least: int, 1 or more.
+
+    Returns:
+        int. 0 where there is no image.
+
+    Raises:
+        ArgumentError: `at_least` is no such number.
+
+    Example:
+        >>> threshold_of(np.array([0, 2, 0, 5]), 2), threshold_of(np.array([0, 2, 0, 5]), 3)
+        (2, 4)
+    """
+    counts = np.cumsum(histogram)
+    wanted = min(checked_integer(at_least, 1, "at_least"), int(counts[-1]))
+    return int(np.searchsorted(counts, wanted)) + 1 if wanted else 0
 
 
 class LocalFinder:
@@ -72,10 +95,10 @@ class LocalFinder:
         """
         allowed = None
         if labels is not None:
-            codes, names = self._labels
+            places, names = self._labels
             passes = np.zeros(len(names) + 1, bool)  # the last one is for -1, no label
             passes[[names.index(name) for name in labels]] = True
-            allowed = passes[codes]
+            allowed = passes[places]
         if ids is not None:
             rows = self._snapshot.rows(ids)
             among = np.zeros(self._snapshot.num_rows, bool)
@@ -132,6 +155,54 @@ class LocalFinder:
             best, items, bits, distances, int(threshold), len(rows), middle - start, end - middle
         )
 
+    def rows(
+        self, label: str | None = None, *, offset: int = 0, limit: int | None = None
+    ) -> np.ndarray:
+        """int64, ascending: rows of one label, or of all images, `limit` of them from `offset` on.
+
+        Args:
+            label: a known label, or None.
+            offset: int.
+            limit: int, or None for all that follow.
+        """
+        if label is not None:
+            places, names = self._labels
+            rows = np.flatnonzero(places == names.index(label))
+        elif self._snapshot.live is not None:
+            rows = np.flatnonzero(self._snapshot.live)
+        else:
+            rows = np.arange(self._snapshot.num_rows)
+        return rows[offset:][:limit]
+
+    def spread(self, label: str, most: int) -> np.ndarray:
+        """int64 `(m,)`, ascending: at most `most` rows of a label, every so many-th of them."""
+        rows = self.rows(label)
+        return rows[:: max(1, -(-len(rows) // most))]
+
+    def most_like(self, weights: np.ndarray, most: int, *, by: str) -> np.ndarray:
+        """The rows whose weighted sum is the largest, best first, equal sums by row.
+
+        Args:
+            weights: float32, one for each bit of a code or number of a feature.
+            most: int.
+            by: "code", whose ones are summed, or "feature".
+
+        Returns:
+            int64 `(min(most, num_items),)`.
+        """
+        scores = np.empty(self._snapshot.num_rows, np.float32)
+        if by == "code":
+            for rows in _parts(0, len(scores)):
+                bits = codes.unpack(self._snapshot.codes[rows], len(weights))
+                scores[rows] = bits.astype(np.float32) @ weights
+        else:
+            for first, features in self._snapshot.feature_blocks:
+                for rows in _parts(first, first + len(features)):
+                    block = features[rows.start - first : rows.stop - first]
+                    scores[rows] = block.astype(np.float32) @ weights
+        live = self.rows()
+        return live[np.argsort(-scores[live], kind="stable")[:most]]
+
     def pairs_within(self, threshold: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """See `retrieval.hamming.CodeIndex.pairs_within`."""
         return self._codes.pairs_within(threshold)
@@ -139,3 +210,7 @@ class LocalFinder:
     @functools.cached_property
     def _labels(self) -> tuple[np.ndarray, list[str]]:
         return self._snapshot.labels()
+
+
+def _parts(first: int, last: int, step: int = 8192) -> list[slice]:
+    return [slice(start, min(start + step, last)) for start in range(first, last, step)]

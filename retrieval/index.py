@@ -131,6 +131,17 @@ class Index:
         encoder = Encoder(_carried_bundle(store), runtime=runtime, num_threads=num_threads)
         return cls(store, encoder)
 
+    def reopened(self) -> "Index":
+        """What is in this index's place now; its encoder opens again only if it is another.
+
+        Raises:
+            StoreError, FingerprintError: as for `open`.
+        """
+        store = self.store.reopened()
+        if store.fingerprint == self.store.fingerprint and store.extractor == self.store.extractor:
+            return self
+        return Index(store, Encoder(_carried_bundle(store)))
+
     @staticmethod
     def is_there(folder) -> bool:
         """Whether something is at a place already, so that no new index can be made there.

@@ -23,26 +23,8 @@ import numpy as np
 from hashnet import images
 from hashnet.errors import ArgumentError, FingerprintError, UnknownNameError
 from retrieval.engine import Engine, default_pool
+from retrieval.finder import threshold_of
 from retrieval.hits import SearchResult
-
-
-def threshold_of(histogram: np.ndarray, at_least: int) -> int:
-    """The smallest threshold whose pool has so many images, or has them all.
-
-    Args:
-        histogram: int64 `(num_bits + 1,)`; element d counts the images d bits apart.
-        at_least: int, 1 or more.
-
-    Returns:
-        int. 0 where there is no image.
-
-    Example:
-        >>> threshold_of(np.array([0, 2, 0, 5]), 2), threshold_of(np.array([0, 2, 0, 5]), 3)
-        (2, 4)
-    """
-    counts = np.cumsum(histogram)
-    wanted = min(at_least, int(counts[-1]))
-    return int(np.searchsorted(counts, wanted)) + 1 if wanted else 0
 
 
 class ShardedEngine:

@@ -990,6 +990,18 @@ class Snapshot:
         """`(size, mtime_ns)` of every id, to see which files have changed."""
         return self._opened().stats()
 
+    def id_ends(self, start: str) -> tuple[str, ...]:
+        """Of the ids that begin so, the first and the last in some order; () where none does.
+
+        The order goes by what ids begin with, so what these two begin with, all between do.
+        """
+        ids = [id for id in self.stats() if id.startswith(start)]
+        return (min(ids), max(ids)) if ids else ()
+
+    def ids_outside(self, start: str) -> list[str]:
+        """The ids that do not begin so."""
+        return [id for id in self.stats() if not id.startswith(start)]
+
     def labels(self) -> tuple[np.ndarray, list[str]]:
         """Labels of all rows.
 
@@ -1234,6 +1246,10 @@ class Store:
             StoreError: if it is damaged: see the top of this file for what is verified.
         """
         return _on_newest(self.folder, lambda catalogue: Snapshot(_View(self.folder, catalogue)))
+
+    def reopened(self) -> "Store":
+        """What is in this index's place now. For the errors, see `open`."""
+        return Store.open(self.folder)
 
     def version(self) -> tuple:
         """What changes with every commit, and with a new index in this one's place.

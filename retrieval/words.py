@@ -11,9 +11,9 @@ from collections.abc import Collection
 import numpy as np
 
 from hashnet import codes
-from hashnet.encoder import Encoder
 from hashnet.errors import HashnetError, UnknownNameError
-from retrieval.store import Snapshot
+from retrieval.engine import Engine
+from retrieval.store import Item
 
 # Images that stand for a label, spread over all of its; and for a class of the network.
 LABELLED, BY_NETWORK = 256, 16
@@ -50,8 +50,7 @@ class Words:
     """The words that one index can be searched by.
 
     Args:
-        snapshot: a `retrieval.store.Snapshot`.
-        encoder: the `hashnet.encoder.Encoder` of the index.
+        engine: a `retrieval.engine.Engine`.
 
     Attributes:
         labels: dict of label to the number of images.
@@ -59,21 +58,21 @@ class Words:
 
     Example:
         >>> from retrieval.index import Index
-        >>> index = Index.open(index_folder)
-        >>> words = Words(index.store.snapshot(), index.encoder)
-        >>> words.labels, words.rows("dog").tolist()
-        ({'cat': 1, 'dog': 1}, [1])
+        >>> engine = Engine(Index.open(index_folder))
+        >>> words = Words(engine)
+        >>> total, [item] = words.listed("dog", 0, 10)
+        >>> words.labels, total, item.id
+        ({'cat': 1, 'dog': 1}, 1, 'dog')
         >>> code, feature = words.query("Dog")
-        >>> bool((code == index.encoder.encode_one("dog.png")[0]).all())
+        >>> bool((code == engine.index.encoder.encode_one("dog.png")[0]).all())
         True
     """
 
-    def __init__(self, snapshot: Snapshot, encoder: Encoder) -> None:
-        self._snapshot, self._encoder = snapshot, encoder
-        self._label_codes, names = snapshot.labels()
-        counts = np.bincount(self._label_codes[self._label_codes >= 0], minlength=len(names))
-        self.labels = {name: int(count) for name, count in zip(names, counts, strict=True)}
-        self.classes = encoder.config.classes
+    def __init__(self, engine: Engine) -> None:
+        self._snapshot, self._finder = engine.snapshot, engine.finder
+        self._encoder = engine.index.encoder
+        self.labels = self._snapshot.label_counts()
+        self.classes = self._encoder.config.classes
 
     def query(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """The prototype of a label or class.
@@ -91,10 +90,9 @@ class Words:
         """
         name = find_name(name, list(dict.fromkeys([*self.labels, *self.classes])))
         if name in self.labels:
-            rows = self.rows(name)
-            rows = rows[np.linspace(0, len(rows) - 1, min(LABELLED, len(rows))).astype(int)]
+            rows = self._finder.spread(name, LABELLED)
         else:
-            rows = self._most_like(self.classes.index(name))
+            rows = np.sort(self._most_like(self.classes.index(name)))
         if not len(rows):
             raise HashnetError("A word is looked up among the images of an index.", "none there")
         self._snapshot.verify_features(rows)
@@ -103,24 +101,25 @@ class Words:
         ones = codes.unpack(self._snapshot.codes[rows], num_bits).mean(axis=0)
         return codes.pack(ones >= 0.5), feature / max(np.linalg.norm(feature), 1e-12)
 
-    def rows(self, label: str | None = None) -> np.ndarray:
-        """The rows of one label, or of all images.
+    def listed(self, label: str | None, offset: int, limit: int) -> tuple[int, list[Item]]:
+        """How many images have a label, or are there, and the items of some of them.
 
         Args:
-            label: str or None.
+            label: str, or None for all images.
+            offset, limit: int. Which of them, in the order of their rows.
 
         Returns:
-            int64 `(n,)`, ascending.
+            total: int.
+            items: list of `retrieval.store.Item`.
 
         Raises:
             UnknownNameError: no image has this label.
         """
-        if label is not None:
-            if label not in self.labels:
-                raise UnknownNameError("label", label, self.labels)
-            return np.flatnonzero(self._label_codes == list(self.labels).index(label))
-        live = self._snapshot.live
-        return np.arange(self._snapshot.num_rows) if live is None else np.flatnonzero(live)
+        if label is not None and label not in self.labels:
+            raise UnknownNameError("label", label, self.labels)
+        total = self._snapshot.num_items if label is None else self.labels[label]
+        rows = self._finder.rows(label, offset=offset, limit=limit)
+        return total, self._snapshot.items(rows)
 
     def _most_like(self, place: int) -> np.ndarray:
         """The rows that F8 gives the most for one class, best first.
@@ -128,22 +127,5 @@ class Words:
         Its input is the latent, of which the code keeps the signs, or the feature but for its
         length; either gives the order of the scores nearly, and without a picture.
         """
-        weights = self._encoder.class_weights[:, place]
-        snapshot = self._snapshot
-        scores = np.empty(snapshot.num_rows, np.float32)
-        if self._encoder.config.scores_from == "latent":
-            for rows in _parts(0, snapshot.num_rows):
-                bits = codes.unpack(snapshot.codes[rows], len(weights))
-                scores[rows] = bits.astype(np.float32) @ weights
-        else:
-            for first, features in snapshot.feature_blocks:
-                for rows in _parts(first, first + len(features)):
-                    block = features[rows.start - first : rows.stop - first]
-                    scores[rows] = block.astype(np.float32) @ weights
-        live = self.rows()
-        order = np.argsort(-scores[live], kind="stable")[:BY_NETWORK]
-        return np.sort(live[order])
-
-
-def _parts(first: int, last: int, step: int = 8192) -> list[slice]:
-    return [slice(start, min(start + step, last)) for start in range(first, last, step)]
+        by = "code" if self._encoder.config.scores_from == "latent" else "feature"
+        return self._finder.most_like(self._encoder.class_weights[:, place], BY_NETWORK, by=by)

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -127,36 +128,79 @@ import numpy as np
 from retrieval import clickhouse
 from tests.test_clickhouse import batch, made
 url, total, step = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+def state():
+    snapshot = store.snapshot()
+    query = np.zeros(2, np.uint8), np.ones(2, np.float32), 10 * total
+    found = snapshot.finder().find(*query, threshold=99)
+    ids = [item.id for item in found.items]
+    print(json.dumps([snapshot.num_items, found.pool, len(ids), len(set(ids))]), flush=True)
 store = clickhouse.Store.open(url) if clickhouse.Store.is_there(url) else made(url)
+state()
 with store.writer() as writer:
     for round in range(2):  # the second replaces what the first has added
         for start in range(0, total, step):
             writer.add(*batch(start, step))
             print("committed", flush=True)
-snapshot = store.snapshot()
-query = np.zeros(2, np.uint8), np.ones(2, np.float32), 10 * total
-found = snapshot.finder().find(*query, threshold=99)
-ids = [item.id for item in found.items]
-print(json.dumps([snapshot.num_items, found.pool, len(ids), len(set(ids))]))
+state()
 """
 
 
-@pytest.mark.parametrize("commits", [1, 9])
-def test_killed_while_it_inserts_and_run_again_nothing_is_missing_or_twice(
-    tmp_path, commits, chdb_folder
-):
-    total, step = 1500, 250
-    url = f"chdb://{tmp_path}/kill/photos"
+def killed_and_run_again(url, commits, seconds, total=1500, step=250):
+    """Kill a loading so long after its n-th commit, and see what is there and what comes of it."""
     command = [sys.executable, "-c", LOADER, url, str(total), str(step)]
     first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    first.stdout.readline()
     for _ in range(commits):
         assert first.stdout.readline() == "committed\n"
+    time.sleep(seconds)
     first.send_signal(signal.SIGKILL)
-    first.communicate()
-    assert first.returncode == -signal.SIGKILL
+    said = first.communicate()[0].splitlines()
+    assert first.returncode == -signal.SIGKILL or len(said) == 2 * total // step - commits + 1
     second = subprocess.run(command, capture_output=True, text=True)
     assert second.returncode == 0, second.stderr
-    assert json.loads(second.stdout.splitlines()[-1]) == [total] * 4
+    [found], after = {*json.loads(second.stdout.splitlines()[0])}, second.stdout.splitlines()[-1]
+    # A batch is there wholly or not at all, and at least those that were said to be.
+    assert found % step == 0 and found >= min(total, (commits + said.count("committed")) * step)
+    assert json.loads(after) == [total] * 4
+
+
+@pytest.mark.parametrize(("commits", "seconds"), [(1, 0.005), (9, 0.02)])
+def test_killed_while_it_inserts_and_run_again_nothing_is_missing_or_twice(
+    tmp_path, commits, seconds, chdb_folder
+):
+    killed_and_run_again(f"chdb://{tmp_path}/kill/photos", commits, seconds)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_and_run_again_nothing_is_missing_or_twice(tmp_path, chdb_folder):
+    rng = np.random.default_rng(0)
+    for turn in range(15):
+        url = f"chdb://{tmp_path}/kill{turn}/photos"
+        killed_and_run_again(url, int(rng.integers(0, 12)), rng.uniform(0, 0.1))
+
+
+def test_what_was_extracted_is_found_as_in_a_folder(
+    chdb_folder, bundle_folder, photos, capsys, tmp_path
+):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    out, places = str(tmp_path / "out"), [str(tmp_path / "index"), f"chdb://{chdb_folder}/load/all"]
+    command = ["extract", str(photos), out, "--bundle", str(bundle_folder), "--label-from=folder"]
+    assert cli.main(command) == 0
+    queries = [str(photos / name) for name in ("disc/0.png", "ramp/3.png", "checks/5.png")]
+    found = []
+    for place in places:
+        for report in ("24 added", "24 unchanged"):
+            capsys.readouterr()
+            assert cli.main(["index", place, "--from-parquet", out]) == 0
+            assert report in capsys.readouterr().out
+        assert cli.main(["search", place, *queries, "-k", "24", "--threshold", "9", "--json"]) == 0
+        found.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+    for one, other in zip(*found, strict=True):
+        assert (one["threshold"], one["pool"]) == (other["threshold"], other["pool"])
+        both = [sorted(result["hits"], key=lambda hit: hit["id"]) for result in (one, other)]
+        for here, there in zip(*both, strict=True):  # float16 in one, float32 in the other
+            assert here.pop("distance") == pytest.approx(there.pop("distance"), abs=5e-3)
+            assert here == there
 
 
 def test_the_commands_take_a_url(chdb_folder, bundle_folder, photos, capsys, tmp_path):
@@ -171,4 +215,19 @@ def test_the_commands_take_a_url(chdb_folder, bundle_folder, photos, capsys, tmp
     assert cli.main(["info", url, "--json"]) == 0
     info = json.loads(capsys.readouterr().out)
     assert (info["images"], info["rows"], info["folder"]) == (23, 23, url)
-    assert cli.main(["check", url]) == cli.main(["evaluate", url, str(photos)]) == 2
+    assert cli.main(["duplicates", url, "--threshold", "3", "--json"]) == 0
+    pairs = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert all(pair["bits_apart"] < 3 and query not in pair["ids"] for pair in pairs) and pairs
+    # What reads the files of a folder says so, and so does what keeps local features.
+    refusals = [
+        ["check", url],
+        ["evaluate", url, str(photos)],
+        ["index", url, str(photos), "--local", "sift"],
+        ["search", url, query, "--verify"],
+        ["export", url, str(tmp_path / "out.onnx"), "--format", "onnx"],
+        ["search", f"chdb://{chdb_folder}/commands/none", query],
+        ["remove", f"chdb://{chdb_folder}/nowhere/none", query],
+    ]
+    for arguments in refusals:
+        assert cli.main(arguments) in (cli.FAILED, cli.WRONG_ARGUMENTS), arguments
+        assert capsys.readouterr().err.startswith("hashnet: "), arguments

@@ -4,6 +4,7 @@ The codes are short and the features small whole numbers, so that both stages ar
 """
 
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -122,6 +123,59 @@ def test_duplicates_are_identical(two):
     assert len(pairs[0]) > 100 and pairs[0] == pairs[1]
 
 
+def ids_of(engine, rows):
+    return [item.id for item in engine.snapshot.items(rows)]
+
+
+@pytest.mark.parametrize("label", [None, "cat", "o'x\n"])
+def test_lists_of_rows_are_identical(two, label):
+    whole = [ids_of(engine, engine.finder.rows(label)) for engine in two]
+    assert whole[0] == whole[1] and len(whole[0]) > 40
+    if label is None:
+        assert sorted(whole[0]) == sorted(all_ids(two[0].index))
+    for offset, limit in ((0, 10), (7, 20), (len(whole[0]) - 3, 9), (10**6, 5), (3, None)):
+        wanted = whole[0][offset:][:limit]
+        for engine in two:
+            assert ids_of(engine, engine.finder.rows(label, offset=offset, limit=limit)) == wanted
+    for most in (1, 5, 40, 10**6):
+        spread = [ids_of(engine, engine.finder.spread(label, most)) for engine in two]
+        assert spread[0] == spread[1] and spread[0][0] == whole[0][0]
+        assert min(most, len(whole[0])) / 2 <= len(spread[0]) <= most
+
+
+@pytest.mark.parametrize("by", ["code", "feature"])
+def test_the_most_like_are_identical_and_the_largest(two, by):
+    index = two[0].index
+    num = index.encoder.config.num_bits if by == "code" else index.encoder.config.feature_dim
+    weights = np.random.default_rng(0).integers(-2, 3, num).astype(np.float32)
+    found = [engine.finder.most_like(weights, 30, by=by) for engine in two]
+    assert ids_of(two[0], found[0]) == ids_of(two[1], found[1])
+    rows = two[0].finder.rows()
+    snapshot = two[0].snapshot
+    if by == "code":
+        scores = [
+            sum(weight for weight, bit in zip(weights, np.unpackbits(code), strict=True) if bit)
+            for code in snapshot.codes[rows]
+        ]
+    else:
+        scores = snapshot.features(rows) @ weights
+    best = sorted(zip(scores, rows.tolist(), strict=True), key=lambda one: (-one[0], one[1]))
+    assert [row for _, row in best[:30]] == found[0].tolist()
+
+
+@pytest.mark.parametrize("start", ["", "i", "i1", "nothing", "'%\udcff"])
+def test_ids_that_begin_so_and_the_others(two, start):
+    everything = all_ids(two[0].index)
+    inside = [id for id in everything if id.startswith(start)]
+    for engine in two:
+        ends = engine.snapshot.id_ends(start)
+        assert len(ends) == (2 if inside else 0) and set(ends) <= set(inside)
+        if inside:
+            assert os.path.commonprefix(ends) == os.path.commonprefix(inside)
+        outside = engine.snapshot.ids_outside(start)
+        assert sorted(outside) == sorted(set(everything) - set(inside))
+
+
 def test_infos_agree(two):
     infos = [engine.index.info() for engine in two]
     for name in ("images", "bits", "feature_dim", "labels", "fingerprint", "origin"):
@@ -196,6 +250,25 @@ def test_an_engine_keeps_its_view_while_others_write(place, bundle_folder):
     after = engine.search_encoded(codes[0], features[0], k=99, threshold=99)
     assert after.hits == before.hits and after.pool == before.pool == 20
     assert len(all_ids(index)) == 28
+
+
+def test_a_version_changes_with_every_commit_and_only_then(place, bundle_folder):
+    index = Index.create(place, bundle_folder, feature_dtype="float32")
+    items, codes, features = made(4)
+    versions = [index.store.version()]
+    with index.store.writer() as writer:
+        for change in (
+            lambda: writer.add(items, codes, features),
+            lambda: writer.add(items[:1], codes[:1], features[:1]),
+            lambda: writer.update([Item("i1", "/moved")]),
+            lambda: writer.remove(["i2"]),
+            writer.compact,
+        ):
+            change()
+            versions.append(index.store.version())
+            assert index.store.version() == Index.open(place).store.version() == versions[-1]
+    assert len(set(versions)) == len(versions)
+    assert index.reopened() is index
 
 
 def test_compaction_changes_no_answer(place, bundle_folder):

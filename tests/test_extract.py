@@ -3,6 +3,7 @@ made of them answers as one made of the images."""
 
 import hashlib
 import importlib.util
+import itertools
 import json
 import os
 import shutil
@@ -36,6 +37,7 @@ pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
 
 NUM_BITS = 12
+TABLES = itertools.count()
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +80,11 @@ def files(folder):
 def contents(index):
     """Every live item with its code and feature."""
     with index.store.snapshot() as snapshot:
-        live = np.ones(snapshot.num_rows, bool) if snapshot.live is None else snapshot.live
-        rows = np.flatnonzero(live)
-        features = snapshot.features(rows)
+        rows = snapshot.finder().rows()
+        codes, features = snapshot.codes[rows], snapshot.features(rows)
         return {
-            item.id: (item, snapshot.codes[row].tobytes(), feature.tobytes())
-            for row, item, feature in zip(rows, snapshot.items(rows), features, strict=True)
+            item.id: (item, code.tobytes(), feature.tobytes())
+            for item, code, feature in zip(snapshot.items(rows), codes, features, strict=True)
         }
 
 
@@ -203,6 +204,35 @@ def test_a_killed_run_is_finished_by_the_next_and_ends_the_same(
     after = files(out)
     assert after == files(tmp_path / "whole")
     assert all(after[name] == content for name, content in before.items() if name in after)
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_at_any_moment_it_ends_the_same(tiny, photos, out, tmp_path):
+    code = (
+        "import sys, time; from hashnet import backbones; from tests.tiny_backbone import TINY\n"
+        "backbones.BACKBONES['tiny'] = TINY\n"
+        "from hashnet.encoder import Encoder; pixels = Encoder._pixels\n"
+        "Encoder._pixels = lambda *a: time.sleep(0.02) or pixels(*a)\n"
+        "from retrieval.extract import extract; print('begins', flush=True)\n"
+        "extract([sys.argv[1]], *sys.argv[2:], shard_rows=2)\n"
+    )
+    rng, kills = np.random.default_rng(0), 0
+    while True:
+        command = [sys.executable, "-c", code, photos, out, tiny]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE)
+        child.stdout.readline()
+        try:
+            child.wait(rng.uniform(0, 1.5))
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+            kills += 1
+            assert kills < 100
+        else:
+            assert child.returncode == 0
+            break
+    extract([photos], tmp_path / "whole", tiny, shard_rows=2)
+    assert kills and files(out) == files(tmp_path / "whole")
 
 
 class Killed(BaseException):
@@ -355,7 +385,16 @@ def index(tiny, tmp_path):
     return Index.create(tmp_path / "photos.index", tiny)
 
 
-def test_an_index_of_parquet_answers_as_one_of_images(tiny, photos, out, index, tmp_path):
+@pytest.fixture(params=["folder", "chdb"])
+def any_index(request, tiny):
+    if request.param == "folder":
+        return request.getfixturevalue("index")
+    folder = request.getfixturevalue("chdb_folder")
+    return Index.create(f"chdb://{folder}/extract/t{next(TABLES)}", tiny)
+
+
+def test_an_index_of_parquet_answers_as_one_of_images(tiny, photos, out, any_index, tmp_path):
+    index = any_index
     extract([photos], out, tiny, label_from_folder=True, shard_rows=7)
     assert index.add_parquet(out).added == 24
     direct = Index.create(tmp_path / "direct.index", tiny)
@@ -377,8 +416,9 @@ def test_an_index_of_parquet_answers_as_one_of_images(tiny, photos, out, index, 
 
 
 def test_loading_twice_and_indexing_the_images_later_changes_nothing(
-    tiny, photos, out, index, monkeypatch
+    tiny, photos, out, any_index, monkeypatch
 ):
+    index = any_index
     extract([photos], out, tiny, label_from_folder=True, shard_rows=7)
     index.add_parquet(out)
     before, rows = contents(index), index.info()["rows"]
@@ -389,7 +429,8 @@ def test_loading_twice_and_indexing_the_images_later_changes_nothing(
     assert contents(index) == before and index.info()["rows"] == rows
 
 
-def test_changed_files_and_labels_are_followed(tiny, photos, out, index, tmp_path):
+def test_changed_files_and_labels_are_followed(tiny, photos, out, any_index, tmp_path):
+    index = any_index
     folder = shutil.copytree(photos, tmp_path / "photos")
     extract([folder], out, tiny)
     index.add_parquet(out)
@@ -408,7 +449,9 @@ def test_changed_files_and_labels_are_followed(tiny, photos, out, index, tmp_pat
     assert contents(index) == held
 
 
-def test_images_without_a_time_are_compared_by_what_they_became(tiny, out, index):
+def test_images_without_a_time_are_compared_by_what_they_became(tiny, out, any_index):
+    index = any_index
+
     def write(features):
         shutil.rmtree(out, ignore_errors=True)
         items = [Item("a", "s3://b/a"), Item("b", "s3://b/b")]
@@ -423,7 +466,8 @@ def test_images_without_a_time_are_compared_by_what_they_became(tiny, out, index
     assert index.add_parquet(out).changed == 2
 
 
-def test_a_killed_loading_is_finished_by_the_next(tiny, photos, out, index, monkeypatch):
+def test_a_killed_loading_is_finished_by_the_next(tiny, photos, out, any_index, monkeypatch):
+    index = any_index
     extract([photos], out, tiny, shard_rows=5)
     store_rows, calls = Index._store_rows, iter(range(2))
 

@@ -30,28 +30,47 @@ def world(seed, num_right, num_wrong, num_bits=13, dim=5):
     return code[0], feature[0], right, wrong
 
 
+def least_squares(query, rows, wanted):
+    """The definition: the least sum of squares, of what scores miss and of the move."""
+    query, rows = query / np.linalg.norm(query), rows / np.linalg.norm(rows, axis=1)[:, None]
+    stiffness = np.sqrt(feedback.STIFFNESS)
+    return np.linalg.lstsq(
+        np.concatenate([rows, stiffness * np.eye(len(query))]),
+        np.concatenate([wanted, stiffness * query]),
+        rcond=None,
+    )[0]
+
+
 @pytest.mark.parametrize(("num_right", "num_wrong"), [(0, 0), (1, 0), (0, 1), (3, 4), (7, 1)])
-def test_it_moves_as_defined_one_number_at_a_time(num_right, num_wrong):
+def test_it_moves_as_defined(num_right, num_wrong):
     code, feature, right, wrong = world(num_right, num_right, num_wrong)
     new_code, new_feature = feedback.move(code, feature, right, wrong, num_bits=13)
-    parts = [(right, feedback.RIGHT), (wrong, -feedback.WRONG)]
-    sums = [
-        feedback.QUERY * number
-        + sum(w * sum(f[at] for f in fs) / len(fs) for (_, fs), w in parts if len(fs))
-        for at, number in enumerate(feature)
-    ]
-    scale = np.linalg.norm(feature) / np.linalg.norm(sums)
-    np.testing.assert_allclose(new_feature, np.array(sums) * scale, rtol=1e-5)
+    wanted = [1] + [1] * num_right + [feedback.WRONG] * num_wrong
+    moved = least_squares(feature, np.concatenate([feature[None], right[1], wrong[1]]), wanted)
+    scale = np.linalg.norm(feature) / np.linalg.norm(moved)
+    np.testing.assert_allclose(new_feature, moved * scale, rtol=1e-4, atol=1e-6)
     assert new_feature.dtype == np.float32
-    for at in range(13):
-        bit = codes.unpack(code, 13)[at]
-        vote = feedback.QUERY * (1 if bit else -1)
-        for (cs, _), weight in parts:
-            if len(cs):
-                ones = [1 if one[at] else -1 for one in codes.unpack(cs, 13)]
-                vote += weight * sum(ones) / len(ones)
-        if abs(vote) > 1e-6:
-            assert codes.unpack(new_code, 13)[at] == (vote > 0)
+    signs = codes.unpack(np.concatenate([code[None], right[0], wrong[0]]), 13) * 2.0 - 1
+    votes = least_squares(signs[0], signs, wanted)
+    sure = np.abs(votes) > 1e-6
+    assert (codes.unpack(new_code, 13)[sure] == (votes > 0)[sure]).all() and sure.sum() > 10
+    if not num_right + num_wrong:
+        assert (new_code == code).all()
+
+
+def test_right_images_come_nearer_and_wrong_ones_go_away():
+    _, feature, right, wrong = world(3, 4, 5, dim=40)
+    moved = feedback.move(np.zeros(2, "uint8"), feature, right, wrong, num_bits=13)[1]
+    for (_, features), sign in ((right, 1), (wrong, -1)):
+        features = features / np.linalg.norm(features, axis=1)[:, None]
+        assert (sign * (features @ moved).mean() > sign * (features @ feature).mean()).all()
+
+
+def test_a_query_without_length_stays_without():
+    code, right = np.zeros(2, "uint8"), (np.zeros((1, 2), "uint8"), np.ones((1, 3), "f4"))
+    none = np.empty((0, 2), "uint8"), np.empty((0, 3), "f4")
+    moved = feedback.move(code, np.zeros(3, "f4"), right, none, num_bits=13)
+    assert moved[1].tolist() == [0, 0, 0] and moved[0].tolist() == [0, 0]
 
 
 def test_what_cancels_out_leaves_the_query():

@@ -2,7 +2,9 @@
 
 import concurrent.futures
 import contextlib
+import ctypes
 import io
+import itertools
 import json
 import os
 import re
@@ -22,7 +24,7 @@ import pytest
 from PIL import Image
 
 from hashnet import cli, images
-from hashnet.errors import HashnetError
+from hashnet.errors import BackendError, HashnetError
 from retrieval.engine import Engine
 from retrieval.index import Index
 from tests import make_images
@@ -37,6 +39,7 @@ from retrieval.service.desk import BusyError, Desk
 from retrieval.service.names import Names
 from retrieval.service.pictures import Pictures
 
+TABLES = itertools.count()
 TOKEN = "0123456789abcdef0123456789abcdef"
 ODD = 'ü <img src=x onerror="boom()"> #1 100%?\n.png'
 
@@ -69,23 +72,55 @@ def index(folder, bundle_folder):
     return index
 
 
+KINDS = ["folder", "chdb"]
+
+
+def in_chdb(request, table):
+    """The photos in a table, indexed as those in the folder are."""
+    url = f"chdb://{request.getfixturevalue('chdb_folder')}/service/{table}"
+    folder, bundle_folder = map(request.getfixturevalue, ("folder", "bundle_folder"))
+    arguments = ["index", url, folder, "--bundle", bundle_folder, "--label-from", "folder"]
+    assert cli.main([str(argument) for argument in arguments]) == cli.DONE
+    return url
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def place(request, index):
+    """The same photos in each kind of index."""
+    return index if request.param == "folder" else in_chdb(request, "photos")
+
+
 def client_of(index, **settings):
     app = service.create_app(index, service.Settings(**settings))
     return TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
 
 
 @pytest.fixture(scope="module")
-def client(index):
-    with client_of(index) as client:
+def client(place):
+    with client_of(place) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def writable_client(place):
+    with client_of(place, token=TOKEN, refresh_seconds=0.05) as client:
+        client.place = place
         yield client
 
 
 @pytest.fixture
 def writable(index, tmp_path):
-    copy = shutil.copytree(index, tmp_path / "copy.index")
-    with client_of(copy, token=TOKEN, refresh_seconds=0.05) as client:
-        client.folder = copy
+    with writable_client(shutil.copytree(index, tmp_path / "copy.index")) as client:
         yield client
+
+
+@pytest.fixture(params=KINDS)
+def any_writable(request):
+    if request.param == "folder":
+        yield request.getfixturevalue("writable")
+    else:
+        with writable_client(in_chdb(request, f"t{next(TABLES)}")) as client:
+            yield client
 
 
 def bearer(token=TOKEN):
@@ -109,10 +144,10 @@ def refused(answer, status):
 # --- What it answers --------------------------------------------------------------------------
 
 
-def test_an_upload_is_searched_as_the_engine_does(client, index, folder):
+def test_an_upload_is_searched_as_the_engine_does(client, place, folder):
     query = folder / "disc/1.png"
     answer = client.post("/api/search", files=upload(query), data={"k": 7, "pool": 10}).json()
-    wanted = Engine(Index.open(index)).search(query, k=7, pool=10).as_json()
+    wanted = Engine(Index.open(place)).search(query, k=7, pool=10).as_json()
     root = f"{folder}/"
     for hit in wanted["hits"]:
         hit["id"] = hit["id"].removeprefix(root)
@@ -158,12 +193,12 @@ def test_ids_regions_labels_and_words(client, folder):
     assert client.get("/api/search", params={"class": "two"}).json()["hits"]
 
 
-def test_feedback_reaches_the_engine(client, index, folder):
+def test_feedback_reaches_the_engine(client, place, folder):
     marked = {"right": ["checks/1.png", "checks/2.png"], "wrong": ["disc/1.png"]}
     answer = client.get("/api/search", params={"id": "disc/0.png", "k": 9, **marked}).json()
     root = f"{folder}/"
     paths = {name: [root + id for id in ids] for name, ids in marked.items()}
-    wanted = Engine(Index.open(index)).search_id(root + "disc/0.png", k=9, **paths)
+    wanted = Engine(Index.open(place)).search_id(root + "disc/0.png", k=9, **paths)
     assert [root + hit["id"] for hit in answer["hits"]] == [hit.id for hit in wanted.hits]
     plain = client.get("/api/search", params={"id": "disc/0.png"}).json()
     assert plain["hits"] != answer["hits"]
@@ -220,10 +255,21 @@ def test_paths_are_shown_only_if_asked_for(client, index, folder):
         assert hit["path"] == hit["id"] and hit["path"].startswith(str(folder))
 
 
+class Ids(list):
+    """What `Names` asks of a snapshot."""
+
+    def id_ends(self, start):
+        ids = [id for id in self if id.startswith(start)]
+        return ids and (min(ids), max(ids))
+
+    def ids_outside(self, start):
+        return [id for id in self if not id.startswith(start)]
+
+
 def test_names_are_a_two_way_map():
     ids = ["/a/b/1.jpg", "/a/c/2.jpg", "b/1.jpg", "x", "/a/\udcff", "bytes:%zz", "/a/bytes:x", ""]
     for show_paths in (True, False):
-        names = Names(ids, show_paths=show_paths)
+        names = Names() if show_paths else Names.of(Ids(ids))
         shown = [names.shown(id) for id in ids]
         assert len(set(shown)) == len(ids)
         assert [names.id(name) for name in shown] == ids
@@ -437,7 +483,8 @@ def test_pictures_are_remembered_within_bounds(folder):
 # --- Changes ----------------------------------------------------------------------------------
 
 
-def test_changes_need_the_token(client, writable, folder):
+def test_changes_need_the_token(client, any_writable, folder):
+    writable = any_writable
     one = {"files": upload(folder / "disc/0.png"), "data": {"id": "new"}}
     refused(client.post("/api/images", **one), 403)
     refused(client.delete("/api/images/disc%2F0.png"), 403)
@@ -447,7 +494,8 @@ def test_changes_need_the_token(client, writable, folder):
     assert writable.get("/healthz").json()["items"] == 27
 
 
-def test_add_and_remove(writable, folder):
+def test_add_and_remove(any_writable, folder):
+    writable = any_writable
     data = {"id": "new/ü 1", "label": "fresh"}
     added = writable.post(
         "/api/images", files=upload(folder / "disc/0.png"), data=data, headers=bearer()
@@ -471,12 +519,12 @@ def test_add_and_remove(writable, folder):
 def test_a_writer_elsewhere_is_waited_for_by_the_client(writable, folder):
     """Faults 27 and 28: who writes gets 503, who searches is served; a stale lock is none."""
     one = {"files": upload(folder / "disc/0.png"), "data": {"id": "new"}, "headers": bearer()}
-    with Index.open(writable.folder).store.writer():
+    with Index.open(writable.place).store.writer():
         answer = writable.post("/api/images", **one)
         refused(answer, 503)
         assert answer.headers["retry-after"] == "1"
         assert writable.get("/api/search?id=disc/0.png").status_code == 200
-    (writable.folder / "lock").write_text("process 999999 on elsewhere")
+    (writable.place / "lock").write_text("process 999999 on elsewhere")
     assert writable.post("/api/images", **one).status_code == 200
 
 
@@ -487,8 +535,9 @@ def wait_for(condition, seconds=10):
         time.sleep(0.02)
 
 
-def test_what_others_commit_is_served_without_downtime(writable, folder):
+def test_what_others_commit_is_served_without_downtime(any_writable, folder):
     """Fault 30: an index that is being built is searched meanwhile."""
+    writable = any_writable
     answers = []
     stop = threading.Event()
 
@@ -498,7 +547,7 @@ def test_what_others_commit_is_served_without_downtime(writable, folder):
 
     asking = threading.Thread(target=ask)
     asking.start()
-    index = Index.open(writable.folder)
+    index = Index.open(writable.place)
     try:
         for number in range(5):
             index.add([f"more {number}"], [folder / "ramp/0.png"], labels=["more"])
@@ -513,7 +562,7 @@ def test_what_others_commit_is_served_without_downtime(writable, folder):
 
 def test_an_index_that_cannot_be_read_any_more_leaves_the_last_version(writable, caplog):
     """Faults 29 and 31: of a newer format, or with another model inside; the old one serves on."""
-    catalogue = writable.folder / "catalogue.sqlite"
+    catalogue = writable.place / "catalogue.sqlite"
     whole = catalogue.read_bytes()
     catalogue.write_bytes(whole[:100] + bytes(len(whole) - 100))
     wait_for(lambda: "cannot be read" in caplog.text)
@@ -658,12 +707,113 @@ def test_every_answer_agrees_with_the_openapi_document(index):
             ask()
 
 
+SECONDS = 3  # enough for a search on a busy machine
+
+
+@pytest.fixture
+def database(request):
+    """A client of an index in a database, its statements in the hands of the test."""
+    clickhouse = pytest.importorskip("retrieval.clickhouse")
+    url = in_chdb(request, f"t{next(TABLES)}")
+    settings = {"workers": 1, "seconds": SECONDS, "token": TOKEN, "refresh_seconds": 0.05}
+    ask, before = clickhouse._Connection.ask, []
+
+    def asked(self, *args, **options):
+        for hook in before:
+            hook()
+        return ask(self, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch, client_of(url, **settings) as client:
+        patch.setattr(clickhouse._Connection, "ask", asked)
+        client.before = before
+        yield client
+        before.clear()
+
+
+SEARCHES = [
+    "/api/search?id=disc%2F0.png",
+    "/api/search?class=disc",
+    "/api/images",
+    "/api/images/disc%2F0.png",
+    "/api/images/disc%2F0.png/thumbnail",
+]
+
+
+def test_a_slow_database_is_a_503_in_time_and_keeps_nobody_waiting(database, folder):
+    """Fault 36: an answer late is none, and what needs no database is served meanwhile."""
+    release = threading.Event()
+    database.before.append(lambda: release.wait(20))
+    with concurrent.futures.ThreadPoolExecutor(len(SEARCHES) + 2) as pool:
+        start = time.monotonic()
+        asked = [pool.submit(database.get, path) for path in SEARCHES]
+        content = upload(folder / "disc/0.png")
+        asked.append(pool.submit(database.post, "/api/search", files=content))
+        more = {"files": content, "data": {"id": "new"}, "headers": bearer()}
+        asked.append(pool.submit(database.post, "/api/images", **more))
+        times = []
+        while not all(one.done() for one in asked):
+            before = time.monotonic()
+            for path in ("/healthz", "/api/info", "/"):
+                assert database.get(path).status_code == 200
+            times.append(time.monotonic() - before)
+        assert time.monotonic() - start < 2 * SECONDS and max(times) < SECONDS / 2
+    for one in asked:
+        refused(one.result(), 503)
+        assert one.result().headers["retry-after"] == "1"
+    release.set()
+    database.before.clear()
+    wait_for(lambda: database.get(SEARCHES[0]).status_code == 200, 30)
+
+
+def test_a_database_that_is_down_is_a_503_until_it_is_back(database, caplog):
+    """Fault 36: no answer in part; the last version is served on once the database is there."""
+
+    def down():
+        raise BackendError("The database is used while it answers.", "db.example refused", "Wait.")
+
+    database.before.append(down)
+    for path in SEARCHES:
+        answer = database.get(path)
+        assert "database" in refused(answer, 503) and "db.example" not in answer.text
+        assert answer.headers["retry-after"] == "1"
+    gone = database.delete("/api/images/disc%2F0.png", headers=bearer())
+    assert "database" in refused(gone, 503)
+    assert "db.example" in caplog.text  # for who runs the service
+    assert database.get("/healthz").json()["items"] == 27
+    database.before.clear()
+    for path in SEARCHES:
+        wait_for(lambda path=path: database.get(path).status_code == 200, 30)
+
+
+def test_a_database_that_fails_halfway_gives_no_answer_in_part(database):
+    """Fault 36: whichever of a search's statements it is that fails."""
+    statements = itertools.count()
+    database.before.append(lambda: next(statements))
+    whole = database.get(SEARCHES[0]).json()
+    database.before.clear()
+
+    def fail(left):
+        def hook():
+            if not next(left):
+                raise BackendError("The database is used while it answers.", "timeout", "Wait.")
+
+        return hook
+
+    for number in range(next(statements)):
+        database.before[:] = [fail(iter(range(number, -(10**6), -1)))]
+        answer = database.get(SEARCHES[0])
+        if answer.status_code == 503:
+            assert set(answer.json()) == {"error"}
+        else:  # a refresh of the view asked in between
+            assert answer.json()["hits"] == whole["hits"]
+
+
 # --- The process ------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def process(index, *arguments, **environment):
-    """`hashnet serve` as a process: gives it and its URL."""
+def process(index, *arguments, before=None, **environment):
+    """`hashnet serve` as a process: gives it and its URL; `before` runs in it at first."""
     code = "import sys; from hashnet import cli; sys.exit(cli.main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "serve", str(index), "--port", "0", *arguments]
     child = subprocess.Popen(
@@ -672,6 +822,7 @@ def process(index, *arguments, **environment):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment},
+        preexec_fn=before,
     )
     try:
         line = child.stdout.readline()
@@ -830,6 +981,41 @@ def test_a_taken_port_and_a_missing_index_fail_with_a_way_out(running, index, tm
     assert cli.main(["serve", str(index), "--port", "99999"]) == cli.WRONG_ARGUMENTS
     assert cli.main(["serve", str(tmp_path / "none"), "--port", "0"]) == cli.FAILED
     assert "hashnet index" in capsys.readouterr().err
+
+
+def test_an_index_in_a_database_is_served(tmp_path, folder, bundle_folder, chdb_folder):
+    url = f"chdb://{tmp_path}/engine/db/photos"
+    code = "import sys; from hashnet import cli; sys.exit(cli.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "index", url, folder / "disc", "--bundle", bundle_folder]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    with process(url) as (child, address):
+        found = httpx.get(address + "/api/search?id=0.png&k=3", timeout=60).json()
+        assert len(found["hits"]) == 3
+        posted = httpx.post(
+            address + "/api/search", files=upload(folder / "disc/0.png"), timeout=60
+        )
+        assert posted.json()["hits"][0]["id"] == "0.png"
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(30) in (0, -signal.SIGTERM)
+
+
+def test_an_index_that_may_only_be_read_is_served(index, tmp_path):
+    """Fault 28: searched as ever; who adds hears that it cannot be written, and why in the log."""
+    copy = shutil.copytree(index, tmp_path / "photos.index")
+    for path in [copy, *copy.rglob("*")]:
+        os.chmod(path, 0o555 if path.is_dir() else 0o444)
+    libc = ctypes.CDLL(None)  # a root without CAP_DAC_OVERRIDE, for whom modes count
+
+    def without_overriding():
+        libc.prctl(24, 1, 0, 0, 0)
+
+    with process(copy, before=without_overriding, HASHNET_TOKEN=TOKEN) as (_, url):
+        before = httpx.get(url + "/api/search?id=disc%2F0.png", timeout=30)
+        assert before.status_code == 200 and len(before.json()["hits"]) == 26
+        gone = httpx.delete(url + "/api/images/disc%2F0.png", headers=bearer())
+        assert "log" in refused(gone, 503) and gone.headers["retry-after"] == "1"
+        after = httpx.get(url + "/api/search?id=disc%2F0.png", timeout=30)
+        assert after.json()["hits"] == before.json()["hits"]
 
 
 def test_answers_do_not_wait_for_an_acknowledgement(running):

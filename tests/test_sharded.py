@@ -7,7 +7,8 @@ import pytest
 
 from hashnet.errors import ArgumentError, FingerprintError, UnknownNameError
 from retrieval.engine import Engine
-from retrieval.sharded import ShardedEngine, threshold_of
+from retrieval.finder import threshold_of
+from retrieval.sharded import ShardedEngine
 from retrieval.store import Item, Store
 from tests.bench import shards as simulation
 

@@ -23,6 +23,7 @@ from starlette.exceptions import HTTPException
 from hashnet import __version__, images
 from hashnet.errors import (
     ArgumentError,
+    BackendError,
     HashnetError,
     ImageError,
     LockedError,
@@ -242,21 +243,22 @@ class _Counted:
             self._metrics.count(endpoint, status, time.perf_counter() - start)
 
 
-def create_app(folder, settings: Settings | None = None):
+def create_app(place, settings: Settings | None = None):
     """The service of one index, as an ASGI application.
 
     Args:
-        folder: str or path-like, of the index.
+        place: str or path-like, the folder of the index, or the URL of its table.
         settings: a `Settings`, or None for the defaults.
 
     Returns:
         An ASGI application.
 
     Raises:
-        StoreError, FingerprintError, BundleError: the index cannot be served.
+        StoreError, FingerprintError, BundleError: the index cannot be served; a `BackendError`
+            where its database does not answer.
     """
     settings = settings or Settings()
-    live = Live(folder, show_paths=settings.show_paths)
+    live = Live(place, show_paths=settings.show_paths)
     pictures = Pictures(settings.thumbnail_bytes)
     limits = {"workers": settings.workers, "places": settings.places, "seconds": settings.seconds}
     desks = {
@@ -319,8 +321,16 @@ def create_app(folder, settings: Settings | None = None):
             "writable": settings.token is not None,
         }
 
-    async def answer(view, search):
-        result = await desks["search"].do(search)
+    async def answer(view, search, options):
+        """Ids are looked up at the desk too: the index may be a database that is slow."""
+        if options["verify"]:
+            _need_local(view)
+
+        def work():
+            marked = {name: _ids(view, options[name]) for name in ("right", "wrong")}
+            return search({**options, **marked, "histogram": True})
+
+        result = await desks["search"].do(work)
         metrics.count_stages(result.milliseconds)
         fields = result.as_json()
         for hit in fields["hits"]:
@@ -329,19 +339,10 @@ def create_app(folder, settings: Settings | None = None):
                 del hit["path"]
         return Json(fields)
 
-    def engine_options(view, options):
-        options = {**options, "histogram": True}
-        for name in ("right", "wrong"):
-            options[name] = _ids(view, options[name])
-        if options["verify"]:
-            _need_local(view)
-        return options
-
     @api.post("/api/search", summary="Search by a picture", responses=_UPLOAD)
     async def search_by_image(image: _Image, options: _Posted) -> dict:
         view, content = live.view, await image.read()
-        options = engine_options(view, options)
-        return await answer(view, lambda: view.engine.search(content, **options))
+        return await answer(view, lambda asked: view.engine.search(content, **asked), options)
 
     @api.get(
         "/api/search", summary="Search by an image of the index, or by a word", responses=_SOME
@@ -361,15 +362,14 @@ def create_app(folder, settings: Settings | None = None):
         if (id is None) == (class_ is None):
             raise ArgumentError("A search is by an id or by a class.", "both or neither")
         view = live.view
-        options = engine_options(view, options)
-        region = options.pop("region")
         if class_ is not None:
-            if region:
+            if options["region"]:
                 raise ArgumentError("A region is cut out of a picture.", "a class and a region")
-            _no_verify(options)
-            return await answer(view, lambda: _search_word(view, class_, options))
-        search = _search_region if region else _search_id
-        return await answer(view, lambda: search(view, id, region, options))
+            if options["verify"]:
+                raise ArgumentError("Matches are counted between pictures.", "a class and verify")
+            return await answer(view, lambda asked: _search_word(view, class_, asked), options)
+        search = _search_region if options["region"] else _search_id
+        return await answer(view, lambda asked: search(view, id, asked), options)
 
     @api.get("/api/images", summary="List the images of the index", responses=_SOME)
     async def list_images(
@@ -378,7 +378,7 @@ def create_app(folder, settings: Settings | None = None):
         label: Annotated[str | None, Query(max_length=MAX_TEXT)] = None,
     ) -> dict:
         view = live.view
-        total, items = await desks["pictures"].do(_listed, view, offset, limit, label)
+        total, items = await desks["pictures"].do(view.words.listed, label, offset, limit)
         return Json({"total": total, "images": [_described(view, one, settings) for one in items]})
 
     @api.get(
@@ -404,7 +404,7 @@ def create_app(folder, settings: Settings | None = None):
         return await picture_of(id, size, remember=False)
 
     async def picture_of(id, size, remember):
-        path = _item(live.view, id).path
+        path = (await desks["pictures"].do(_item, live.view, id)).path
         if path is None:
             raise HTTPException(404, "Of this image no file is known.")
         try:
@@ -418,9 +418,8 @@ def create_app(folder, settings: Settings | None = None):
     @api.get("/api/matches", summary="Which places of two images match", responses=_SOME)
     async def matches(query: _Text, hit: _Text) -> dict:
         view = live.view
-        query, hit = (_item(view, name).id for name in (query, hit))
         _need_local(view)
-        found = await desks["search"].do(view.engine.match_id, query, hit)
+        found = await desks["search"].do(_matches, view, query, hit)
         return {
             "inliers": found.inliers,
             "query": {"yx": found.query_yx.tolist()},
@@ -450,7 +449,8 @@ def create_app(folder, settings: Settings | None = None):
         id, content = live.view.names.id(id), await image.read()
         await desks["changes"].do(live.add, id, content, label or None)
         view = live.view
-        return Json(_described(view, _item(view, view.names.shown(id)), settings))
+        item = await desks["pictures"].do(_item, view, view.names.shown(id))
+        return Json(_described(view, item, settings))
 
     @api.delete(
         "/api/images/{id:any}", summary="Remove an image", responses=_CHANGE, dependencies=writer
@@ -463,11 +463,8 @@ def create_app(folder, settings: Settings | None = None):
     @api.get("/api/images/{id:any}", summary="What is known of an image", responses=_SOME)
     async def image_info(id: _Id) -> dict:
         view = live.view
-        item = _item(view, id)
-        fields = _described(view, item, settings)
-        # A picture may be smaller than the photo, in whose pixels matches are.
-        height, width = await desks["pictures"].do(_size, item.path)
-        return Json({**fields, "height": height, "width": width})
+        item, (height, width) = await desks["pictures"].do(_measured, view, id)
+        return Json({**_described(view, item, settings), "height": height, "width": width})
 
     inner = _Counted(api, metrics)
     return Limits(
@@ -489,17 +486,18 @@ async def _refresh(live, seconds):
 # --- Questions to the engine, in a thread -----------------------------------------------------
 
 
-def _search_id(view, name, _region, options):
+def _search_id(view, name, options):
+    del options["region"]
     result = view.engine.search_id(_item(view, name).id, **options)
     return dataclasses.replace(result, query=name)
 
 
-def _search_region(view, name, region, options):
+def _search_region(view, name, options):
     path = _item(view, name).path
     if path is None or not os.path.isfile(path):
         raise HTTPException(404, "Of this image no file is known, to cut a region from.")
     try:
-        result = view.engine.search(path, region=region, **options)
+        result = view.engine.search(path, **options)
     except RegionError:
         raise
     except ImageError as error:
@@ -508,13 +506,9 @@ def _search_region(view, name, region, options):
 
 
 def _search_word(view, name, options):
+    del options["region"], options["verify"]
     code, feature = view.words.query(name)
     return view.engine.search_encoded(code, feature, name=name, **options)
-
-
-def _listed(view, offset, limit, label):
-    rows = view.words.rows(label)
-    return len(rows), view.engine.snapshot.items(rows[offset : offset + limit])
 
 
 def _ids(view, names):
@@ -526,12 +520,20 @@ def _ids(view, names):
     return ids
 
 
-def _size(path):
-    """(height, width) of the upright picture in a file; (None, None) if there is none."""
+def _measured(view, name):
+    """An item, and (height, width) of the upright picture in its file; Nones if there is none.
+
+    A picture that is shown may be smaller than the photo, in whose pixels matches are.
+    """
+    item = _item(view, name)
     try:
-        return images.read(path).shape[:2] if path else (None, None)
+        return item, images.read(item.path).shape[:2] if item.path else (None, None)
     except ImageError:
-        return None, None
+        return item, (None, None)
+
+
+def _matches(view, query, hit):
+    return view.engine.match_id(*(_item(view, name).id for name in (query, hit)))
 
 
 def _item(view, name):
@@ -549,11 +551,6 @@ def _need_local(view):
         raise HTTPException(409, "This index has no local features; see `hashnet index --local`.")
 
 
-def _no_verify(options):
-    if options.pop("verify"):
-        raise ArgumentError("Matches are counted between pictures.", "a class and verify")
-
-
 # --- Refusals ---------------------------------------------------------------------------------
 
 # The first that fits.
@@ -567,6 +564,12 @@ _STATUS = (
     (StoreError, 503),
     (HashnetError, 400),
 )
+# What is said of an index that cannot be used now; the first that fits.
+_UNREADABLE = (
+    (LockedError, "The index is being written; try again."),
+    (BackendError, "The database of the index does not answer; try again."),
+    (StoreError, "The index cannot be read or written now; the log says why."),
+)
 
 
 def _answer_errors(api):
@@ -576,11 +579,7 @@ def _answer_errors(api):
         message = str(error)
         if isinstance(error, StoreError):  # its message says where the index lies
             _log.error("%s", error)
-            message = (
-                "The index is being written; try again."
-                if isinstance(error, LockedError)
-                else "The index cannot be read or written now; the log says why."
-            )
+            message = next(text for kind, text in _UNREADABLE if isinstance(error, kind))
         return _problem(status, message)
 
     @api.exception_handler(BusyError)

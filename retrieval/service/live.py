@@ -1,14 +1,12 @@
 """The engine of the newest version of the index, exchanged while others still search the last."""
 
 import logging
-import os
 import threading
 
 from hashnet.errors import HashnetError, ImageError
 from retrieval.engine import Engine
 from retrieval.index import Index
 from retrieval.service.names import Names
-from retrieval.store import Store
 from retrieval.words import Words
 
 _log = logging.getLogger(__name__)
@@ -31,15 +29,15 @@ class View:
     def __init__(self, index: Index, version: tuple, show_paths: bool):
         self.version = version
         self.engine = Engine(index)
-        self.words = Words(self.engine.snapshot, index.encoder)
-        self.names = Names(self.engine.snapshot.stats(), show_paths=show_paths)
+        self.words = Words(self.engine)
+        self.names = Names() if show_paths else Names.of(self.engine.snapshot)
 
 
 class Live:
     """An index that is being served.
 
     Args:
-        folder: str or path-like.
+        place: str or path-like, a folder or the URL of a table.
         show_paths: bool. As for `Names`.
 
     Attributes:
@@ -49,10 +47,10 @@ class Live:
         StoreError, FingerprintError: as `Index.open` does.
     """
 
-    def __init__(self, folder, *, show_paths: bool):
-        self._folder, self._show_paths = os.path.abspath(folder), show_paths
+    def __init__(self, place, *, show_paths: bool):
+        self._show_paths = show_paths
         self._reloading = threading.Lock()
-        index = Index.open(self._folder)
+        index = Index.open(place)
         # Asked before the view is made: what is committed meanwhile is looked at once more.
         self.view = View(index, index.store.version(), show_paths)
 
@@ -67,11 +65,7 @@ class Live:
                 version = old.engine.index.store.version()
                 if version == old.version:
                     return False
-                store = Store.open(self._folder)
-                same = store.fingerprint == old.engine.index.store.fingerprint
-                # An encoder takes seconds to open, and is only another if its fingerprint is.
-                index = old.engine.index if same else Index.open(self._folder)
-                self.view = View(index, version, self._show_paths)
+                self.view = View(old.engine.index.reopened(), version, self._show_paths)
             except (HashnetError, OSError) as error:
                 _log.warning("the index has changed and cannot be read: %s", error)
                 return False

@@ -18,23 +18,27 @@ class Names:
     """The two-way map between ids and what is shown of them.
 
     Args:
-        ids: iterable of str, all ids of the index.
-        show_paths: bool. Show ids as they are.
+        root: str. What is left out where an id begins with it: a folder and its slash, or "".
+        others: iterable of str. The ids that do not begin so; none where the root is "".
 
     Example:
-        >>> names = Names(["/home/me/a.jpg", "/home/me/b/c.jpg", "x"], show_paths=False)
+        >>> names = Names("/home/me/", ["x"])
         >>> names.shown("/home/me/b/c.jpg"), names.shown("x"), names.id("a.jpg")
         ('b/c.jpg', 'x', '/home/me/a.jpg')
     """
 
-    def __init__(self, ids, *, show_paths: bool):
-        self._root, self._others = "", frozenset()
-        if not show_paths:
-            ids = list(ids)
-            folders = {os.path.dirname(id) for id in ids if id.startswith("/") and "\0" not in id}
-            if folders:
-                self._root = os.path.join(os.path.commonpath(folders), "")
-            self._others = frozenset(id for id in ids if not id.startswith(self._root))
+    def __init__(self, root: str = "", others=()):
+        self._root, self._others = root, frozenset(others)
+
+    @classmethod
+    def of(cls, snapshot) -> "Names":
+        """The map for a snapshot of an index; not all of its ids are read for it."""
+        ends = snapshot.id_ends("/")
+        if not ends:
+            return cls()
+        shared = os.path.commonprefix(ends)
+        root = shared[: shared.rindex("/") + 1]
+        return cls(root, snapshot.ids_outside(root))
 
     def shown(self, id: str) -> str:
         """What is shown of an id.

@@ -104,11 +104,11 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def serve(folder, *, host: str, port: int, settings: Settings, ready=None) -> None:
+def serve(place, *, host: str, port: int, settings: Settings, ready=None) -> None:
     """Serve an index until SIGTERM or SIGINT; what is being answered then is finished.
 
     Args:
-        folder: str or path-like, of the index.
+        place: str or path-like, the folder of the index, or the URL of its table.
         host: str. Where to listen; only this machine can reach 127.0.0.1.
         port: int; 0 takes a free one.
         settings: a `Settings`.
@@ -118,7 +118,7 @@ def serve(folder, *, host: str, port: int, settings: Settings, ready=None) -> No
         HashnetError: the address is taken, or the index cannot be served.
     """
     with listen(host, port) as listening:
-        app = create_app(folder, settings)
+        app = create_app(place, settings)
         config = uvicorn.Config(
             app,
             http=_Connection,
