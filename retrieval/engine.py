@@ -38,7 +38,7 @@ class _Wanted:
     histogram: bool
     verify_top: int
     local: Callable | None = None
-    without: int | None = None
+    without: str | None = None
 
 
 class Engine:
@@ -104,6 +104,7 @@ class Engine:
 
         Returns:
             A `SearchResult`; its hits are ordered by (distance, row) where nothing is verified.
+            In an index with regions, each image is found once, by its nearest row in the pool.
 
         Raises:
             ImageError: the query cannot be read.
@@ -187,7 +188,7 @@ class Engine:
             k, threshold, pool, label, ids, right, wrong, histogram, verify_top=verify_top
         )
         row = self._row(id)
-        wanted = replace(wanted, without=row)
+        wanted = replace(wanted, without=id)
         if verify:
             wanted = replace(wanted, local=lambda: self.snapshot.local_features([row])[0])
         code, feature = self.snapshot.codes[row], self._verified([row])[0][0]
@@ -356,10 +357,9 @@ class Engine:
             at_least=pool,
             allowed=wanted.allowed,
         )
-        hits = _hits(found.items, found.bits, found.distances)
+        hits = _hits(found.items, found.bits, found.distances, found.regions)
         if wanted.without is not None:
-            both = zip(hits, found.rows, strict=True)
-            hits = [hit for hit, row in both if row != wanted.without][:k]
+            hits = [hit for hit in hits if hit.id != wanted.without][:k]
         milliseconds = {
             "encode": None if encode is None else round(encode * 1000, 3),
             "coarse": round(found.coarse_seconds * 1000, 3),
@@ -414,10 +414,12 @@ def default_pool(k: int, num_items: int) -> int:
     return max(POOL, POOL_PER_HIT * k, int(POOL_SHARE * num_items))
 
 
-def _hits(items, bits, distances):
+def _hits(items, bits, distances, regions=None):
     return [
-        Hit(item.id, item.path, item.label, int(apart), float(distance))
-        for item, apart, distance in zip(items, bits, distances, strict=True)
+        Hit(item.id, item.path, item.label, int(apart), float(distance), region=region)
+        for item, apart, distance, region in zip(
+            items, bits, distances, regions or [None] * len(items), strict=True
+        )
     ]
 
 

@@ -405,7 +405,14 @@ class Extraction:
             table = file.read()
             table.validate(full=True)
             return self._batch(number, table, rows)
-        except (pa.ArrowException, OSError, ValueError, TypeError, LookupError, OverflowError) as error:
+        except (
+            pa.ArrowException,
+            OSError,
+            ValueError,
+            TypeError,
+            LookupError,
+            OverflowError,
+        ) as error:
             if isinstance(error, HashnetError):
                 raise
             what = " ".join(str(error).split())[:200]

@@ -182,13 +182,17 @@ class Item:
 
 @dataclasses.dataclass(frozen=True)
 class CompactReport:
-    """What a compaction did: rows and segments before and after, and bytes given back."""
+    """What a compaction did: rows and segments before and after, and bytes given back.
+
+    Rows are of images and regions; `regions_gone` says how many of those gone were regions'.
+    """
 
     rows_before: int
     rows_after: int
     segments_before: int
     segments_after: int
     bytes_freed: int
+    regions_gone: int = 0
 
 
 # ---------------------------------------------------------------- the catalogue
@@ -780,6 +784,11 @@ class _View:
 
     def kept_rows(self) -> np.ndarray:
         return np.arange(self.num_rows) if self.kept is None else np.flatnonzero(self.kept)
+
+    def num_regions_gone(self) -> int:
+        if self.owners is None or self.kept is None:
+            return 0
+        return int(np.count_nonzero(~self.kept & (self.owners != np.arange(self.num_rows))))
 
     def rows_of(self, row) -> range:
         """All rows of the image whose whole is at a row."""
@@ -1524,7 +1533,7 @@ class Writer:
         """
         old = self._catalogue
         self._refresh()
-        rows = self._view.kept_rows()
+        rows, regions_gone = self._view.kept_rows(), self._view.num_regions_gone()
         step = self._rows_at_once()
         bytes_before = self._count_bytes()
         if old.num_deleted or len(old.segments) > -(-len(rows) // step):
@@ -1546,6 +1555,7 @@ class Writer:
             segments_before=len(old.segments),
             segments_after=len(self._catalogue.segments),
             bytes_freed=bytes_before - self._count_bytes(),
+            regions_gone=regions_gone,
         )
 
     def close(self) -> None:
