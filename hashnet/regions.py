@@ -19,7 +19,7 @@ from hashnet.errors import ArgumentError, BundleError, ShapeError
 
 FILE = "regions.onnx"
 SIDE = 512  # pixels, of the image that is scored
-# Sides of windows, as parts of the longer side of the image.
+# Sides of windows, as parts of the longer side of the image; the shorter one bounds them.
 WINDOWS = (1 / 8, 1 / 5, 1 / 3)
 MIN_SIDE = 32  # pixels of the original; smaller crops carry little
 RING = 0.25  # the width of the ring, as a part of the window's side
@@ -144,13 +144,13 @@ def best_windows(scores: np.ndarray, shape: tuple[int, int], most: int) -> np.nd
         raise ShapeError("Scores are a map, (rows, columns).", f"shape {np.shape(scores)}")
     if most < 1:
         raise ArgumentError("An image has 1 region or more.", f"most={most}")
-    scores = np.nan_to_num(np.asarray(scores, np.float64))
+    scores = np.where(np.isfinite(scores), scores, 0).astype(np.float64)
     # Sums over windows are differences of sums from the top left on.
     sums = np.pad(scores, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
     contrasts, windows = [np.empty(0)], [np.empty((0, 4), np.int64)]
     for part in WINDOWS:
-        side = part * max(shape)
-        if side < MIN_SIDE or side > min(shape):
+        side = min(part * max(shape), *shape)
+        if side < MIN_SIDE:
             continue
         size = [
             max(1, round(side / length * count))
