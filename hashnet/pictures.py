@@ -18,6 +18,8 @@ _LINE = (40, 200, 60)
 def contact_sheet(results, *, columns=COLUMNS):
     """Draw the queries, each followed by its hits with label, bits apart and distance.
 
+    Where a hit is a region of its image, the region is outlined.
+
     Args:
         results: sequence of `(query, hits)`: `query` as for `hashnet.images.read` or an image,
             and objects with the fields of `retrieval.hits.Hit`.
@@ -38,7 +40,8 @@ def contact_sheet(results, *, columns=COLUMNS):
             score = f"{hit.bits_apart} bits, {hit.distance:.3f}"
             if hit.inliers is not None:
                 score += f", {hit.inliers} inliers"
-            tiles.append(_tile(hit.path, [f"{rank}. {hit.label or _base(hit)}", score]))
+            name = f"{rank}. {hit.label or _base(hit)}"
+            tiles.append(_tile(hit.path, [name, score], region=hit.region))
         for start in range(0, len(tiles), columns):
             group = tiles[start : start + columns]
             blank = np.full_like(group[0], _PAPER)
@@ -102,16 +105,28 @@ def _draw_line(canvas, start, end):
     canvas[rows, columns] = _LINE
 
 
+def _draw_box(canvas, box):
+    top, left, bottom, right = np.floor(box)
+    corners = np.array([(top, left), (top, right - 1), (bottom - 1, right - 1), (bottom - 1, left)])
+    for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        _draw_line(canvas, start, end)
+
+
 def _base(hit):
     return hit.id.rsplit("/", 1)[-1]
 
 
-def _tile(source, lines, framed=False):
+def _tile(source, lines, framed=False, region=None):
     """One picture with its caption, `(TILE + two lines + gaps, TILE + gap, 3)`."""
     tile = np.full((TILE + 2 * LINE + 2 * GAP, TILE + GAP, 3), _PAPER, dtype=np.uint8)
     try:
-        image = source if isinstance(source, np.ndarray) else images.read(source, min_side=TILE)
+        # A region is in pixels of the original, which a quick look at a file does not give.
+        least = TILE if region is None else None
+        image = source if isinstance(source, np.ndarray) else images.read(source, min_side=least)
         picture = images.resize(image, _fitted(image.shape[:2]))
+        if region is not None:
+            scale = np.divide(picture.shape[:2], image.shape[:2])
+            _draw_box(picture, np.multiply(region, [*scale, *scale]))
         top, left = (TILE - picture.shape[0]) // 2, (TILE - picture.shape[1]) // 2
         if framed:
             tile[:TILE, :TILE] = _FRAME

@@ -43,8 +43,11 @@ def export(path, backbone="efficientnet_lite0", head=None):
     """
     import keras
 
+    from hashnet import backbones
     from hashnet.export import quiet
 
+    if isinstance(backbone, str) and not backbones.known(backbone).any_size:
+        raise ArgumentError("Regions need a backbone for images of any size.", backbone)
     model = delf.load_backbone(backbone) if isinstance(backbone, str) else backbone
     head = head or delf.Head.untrained(model.output["map"].shape[-1])
     places = delf.build(model, head)

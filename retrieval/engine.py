@@ -92,7 +92,8 @@ class Engine:
             ids: collection of str, or None. Search only images of these ids; one that the index
                 does not know stands for no image.
             right, wrong: collections of str. Ids of images that a person has marked; the query
-                moves towards the first and away from the others (see `retrieval.feedback`).
+                moves towards the first and away from the others (see `retrieval.feedback`), as
+                whole images, whatever region of them was found.
             histogram: bool. Also count the images at each number of bits apart.
             region: (top, left, bottom, right) in pixels of the upright query, or None. Search
                 by this part of it.

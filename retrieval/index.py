@@ -15,7 +15,7 @@ from hashnet import regions as proposals
 from hashnet.encoder import Encoder
 from hashnet.errors import ArgumentError, FingerprintError, ImageError, StoreError
 from retrieval import parquet
-from retrieval.store import Item, Store
+from retrieval.store import Item, Store, check_regions_per_image
 
 # What a kill can lose: the work since the last commit.
 COMMIT_ITEMS = 1024
@@ -111,6 +111,7 @@ class Index:
             BundleError: the bundle is missing or damaged.
             ArgumentError: the backbone, or the kind of index, has no regions.
         """
+        check_regions_per_image(regions)  # making their network takes a while
         bundle = bundles.load(bundle_folder)
         # An encoder that does not open must not leave an index behind.
         encoder = Encoder(bundle, runtime=runtime, num_threads=num_threads)

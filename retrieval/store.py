@@ -101,7 +101,7 @@ _DATA_FILE = re.compile(rf"\d{{6,}}\.({'|'.join(_ARRAY_NAMES + _LOCAL_NAMES + _R
 _CREATING = ".creating-index-"
 _MAX_BITS = 1024
 _MAX_DESCRIPTOR_DIM = 1 << 16
-MAX_REGIONS = 64  # of an image
+_MAX_REGIONS = 64  # of an image
 _BUSY_SECONDS = 60.0  # other connections hold the catalogue for milliseconds only
 _CHUNK_BYTES = 1 << 24  # how much of a file is held in memory at once
 _COMPACT_ROWS = 1 << 16  # rows of a compacted segment, at most
@@ -354,7 +354,13 @@ def _is_local_sound(extractor, descriptor_dim) -> bool:
 
 
 def _is_count_of_regions(number, least) -> bool:
-    return isinstance(number, int) and least <= number <= MAX_REGIONS
+    return isinstance(number, int) and least <= number <= _MAX_REGIONS
+
+
+def check_regions_per_image(number) -> None:
+    """Refuse a number of regions that no index has, with ArgumentError."""
+    if not _is_count_of_regions(number, least=0):
+        raise ArgumentError(f"An image has 0 to {_MAX_REGIONS} regions.", f"regions={number!r}")
 
 
 def _load_catalogue(connection, path) -> _Catalogue:
@@ -1182,10 +1188,7 @@ class Store:
                 "Local features have an extractor's name and the size of a descriptor.",
                 f"{extractor=}, {descriptor_dim=}",
             )
-        if not _is_count_of_regions(regions_per_image, least=0):
-            raise ArgumentError(
-                f"An image has 0 to {MAX_REGIONS} regions.", f"{regions_per_image=}"
-            )
+        check_regions_per_image(regions_per_image)
         for name in encoder_files or {}:
             try:
                 _inner_name(name)

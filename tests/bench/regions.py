@@ -42,6 +42,25 @@ class Grid:
         return np.array([(t, left, t + side, left + side) for t in tops for left in lefts])
 
 
+ABOUT = {
+    "question": "Is a small object in a large scene found, and what do regions cost?",
+    "protocol": "clothing, beer: into each photo of landmarks (longer side up to 1024 "
+    "pixels) one photo of a garment, or one beer label, is pasted, its longer side 10 to "
+    "25 % of the scene's. Queries: the garment's photo cropped, turned and lit otherwise; "
+    "another photo of the bottle or can. recall_at: the share of queries whose scene is "
+    "among the first k images. landmarks: the photos as they are, each a query by id; "
+    "recall_at: the share of queries with a photo of the same scene among the first k: "
+    "what regions cost where the whole image is meant. recall_in_pool: the same with a "
+    f"pool of a share of {POOL_SHARE} of the images, chosen by codes. Codes were fitted "
+    "to the scenes, without labels. grid: even squares; activation_norm: windows of "
+    "hashnet.regions by the length of the map's column; attention: by DELF's attention, "
+    "which was trained on some of these backgrounds and, in part, on photos of the "
+    "garments' set. true_box: the object itself, cut out exactly: what no proposal "
+    "surpasses. Fewer regions are the first of more. The sizes of windows were chosen "
+    "with scenes like these in view, by how well windows cover the objects.",
+}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=pathlib.Path)
@@ -54,36 +73,19 @@ def main():
         proposers = make_proposers(scratch)
         for name, make in (("clothing", clothing), ("beer", beer), ("landmarks", landmarks)):
             world = make(options, scratch / name)
-            unlabelled.fit_bundle(scratch / f"{name}.bundle", world.paths)
+            bundle = scratch / f"{name}.bundle"
+            unlabelled.fit_bundle(bundle, world.paths)
             kinds = dict(list(proposers.items())[:: 2 if name == "landmarks" else 1])
-            for row, cost in world.play(scratch / f"{name}.bundle", kinds):
+            for row, cost in world.play(bundle, kinds):
                 rows.append({"set": name, **row})
                 costs += [{"set": name, **cost}] if cost else []
                 print(rows[-1], flush=True)
-    figures.write(
-        "regions",
-        {
-            "question": "Is a small object in a large scene found, and what do regions cost?",
-            "protocol": "clothing, beer: into each photo of landmarks (longer side up to 1024 "
-            "pixels) one photo of a garment, or one beer label, is pasted, its longer side 10 to "
-            "25 % of the scene's. Queries: the garment's photo cropped, turned and lit otherwise; "
-            "another photo of the bottle or can. recall_at: the share of queries whose scene is "
-            "among the first k images. landmarks: the photos as they are, each a query by id; "
-            "recall_at: the share of queries with a photo of the same scene among the first k: "
-            "what regions cost where the whole image is meant. recall_in_pool: the same with a "
-            f"pool of a share of {POOL_SHARE} of the images, chosen by codes. Codes were fitted "
-            "to the scenes, without labels. grid: even squares; activation_norm: windows of "
-            "hashnet.regions by the length of the map's column; attention: by DELF's attention, "
-            "which was trained on some of these backgrounds and, in part, on photos of the "
-            "garments' set. true_box: the object itself, cut out exactly: what no proposal "
-            "surpasses. Fewer regions are the first of more. The sizes of windows were chosen "
-            "with scenes like these in view, by how well windows cover the objects.",
-            "seed": options.seed,
-            "scenes": options.scenes,
-            "rows": rows,
-            "costs": costs,
-        },
-    )
+            # After each set: the sets take long.
+            figures.write(
+                "regions",
+                {**ABOUT, "seed": options.seed, "scenes": options.scenes, "rows": rows}
+                | {"costs": costs},
+            )
 
 
 def make_proposers(scratch):
