@@ -118,6 +118,12 @@ def parser():
         choices=local_features.NAMES,
         help="also keep local features in a new index, for search --verify",
     )
+    sub.add_argument(
+        "--regions",
+        type=_positive,
+        metavar="N",
+        help="also keep up to N parts of each image in a new index, to find small objects in it",
+    )
 
     sub = command(
         "extract",
@@ -338,11 +344,11 @@ def _index_parquet(arguments):
     from retrieval.index import Index
     from retrieval.parquet import Extraction
 
-    taken = ("images", "bits", "label_from", "prune", "workers")
+    taken = ("images", "bits", "label_from", "prune", "workers", "local", "regions")
     given = [name for name in taken if getattr(arguments, name)]
     if given:
         raise ArgumentError(
-            "Parquet files hold images, bits and labels already.",
+            "Parquet files hold codes, features and labels, and nothing else.",
             f"--from-parquet and {', '.join(given)}",
         )
     # Seen before there is an index, which would have to stay empty.
@@ -431,13 +437,14 @@ def _created(arguments, bundle_folder):
     from retrieval.index import Index
 
     source = bundle.load(bundle_folder)
+    kept = {"local": arguments.local, "regions": arguments.regions or 0}
     if arguments.precision in (None, source.precision):
-        return Index.create(arguments.index, bundle_folder, local=arguments.local)
+        return Index.create(arguments.index, bundle_folder, **kept)
     with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
         converted = precision.convert(
             source, scratch, arguments.precision, images_from=arguments.images
         )
-        return Index.create(arguments.index, converted.folder, local=arguments.local)
+        return Index.create(arguments.index, converted.folder, **kept)
 
 
 def _import_keras():
@@ -475,6 +482,12 @@ def _refuse_another_network(index, arguments):
         raise FingerprintError(
             "An index keeps its local features.",
             f"--local {arguments.local} for {index.store.extractor or 'an index without any'}",
+            way_out,
+        )
+    if arguments.regions not in (None, index.store.regions_per_image):
+        raise FingerprintError(
+            "An index keeps its number of regions.",
+            f"--regions {arguments.regions} for {index.store.regions_per_image or 'none'}",
             way_out,
         )
     if arguments.precision not in (None, index.encoder.precision):
@@ -587,9 +600,10 @@ def _print_result(result):
     for rank, hit in enumerate(result.hits, 1):
         label = f"  [{_printable(hit.label)}]" if hit.label is not None else ""
         inliers = "" if hit.inliers is None else f"  {hit.inliers:4} inliers"
+        region = "" if hit.region is None else f"  at {','.join(map(str, hit.region))}"
         print(
             f"{rank:4}  {hit.bits_apart:3} bits  {hit.distance:7.4f}{inliers}{label}  "
-            f"{_printable(hit.path or hit.id)}"
+            f"{_printable(hit.path or hit.id)}{region}"
         )
 
 
@@ -638,8 +652,9 @@ def _refuse_url(index, way_out):
 def _compact(arguments):
     with _opened(arguments.index).store.writer() as writer:
         report = writer.compact()
-    gone = report.rows_before - report.rows_after
-    print(f"{gone} removed rows gone, {report.bytes_freed} bytes given back")
+    gone = report.rows_before - report.rows_after - report.regions_gone
+    regions = f" and {report.regions_gone} of their regions" if report.regions_gone else ""
+    print(f"{gone} removed rows{regions} gone, {report.bytes_freed} bytes given back")
     return DONE
 
 

@@ -33,12 +33,16 @@ class Hit(Protocol):
     def distance(self) -> float: ...
     @property
     def inliers(self) -> int | None: ...
+    @property
+    def region(self) -> tuple[int, int, int, int] | None: ...
 
 
 def contact_sheet(
     results: Iterable[tuple[images.Source | np.ndarray, Iterable[Hit]]], *, columns: int = COLUMNS
 ) -> np.ndarray:
     """Draw the queries, each followed by its hits with label, bits apart and distance.
+
+    Where a hit is a region of its image, the region is outlined.
 
     Args:
         results: sequence of `(query, hits)`: `query` as for `hashnet.images.read` or an image,
@@ -60,7 +64,8 @@ def contact_sheet(
             score = f"{hit.bits_apart} bits, {hit.distance:.3f}"
             if hit.inliers is not None:
                 score += f", {hit.inliers} inliers"
-            tiles.append(_tile(hit.path, [f"{rank}. {hit.label or _base(hit)}", score]))
+            name = f"{rank}. {hit.label or _base(hit)}"
+            tiles.append(_tile(hit.path, [name, score], region=hit.region))
         for start in range(0, len(tiles), columns):
             group = tiles[start : start + columns]
             blank = np.full_like(group[0], _PAPER)
@@ -126,19 +131,36 @@ def _draw_line(canvas: np.ndarray, start: np.ndarray, end: np.ndarray) -> None:
     canvas[rows, columns] = _LINE
 
 
+def _draw_box(canvas: np.ndarray, box: np.ndarray) -> None:
+    top, left, bottom, right = np.floor(box)
+    corners = np.array([(top, left), (top, right - 1), (bottom - 1, right - 1), (bottom - 1, left)])
+    for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        _draw_line(canvas, start, end)
+
+
 def _base(hit: Hit) -> str:
     return hit.id.rsplit("/", 1)[-1]
 
 
 def _tile(
-    source: images.Source | np.ndarray | None, lines: list[str], framed: bool = False
+    source: images.Source | np.ndarray | None,
+    lines: list[str],
+    framed: bool = False,
+    region: tuple[int, int, int, int] | None = None,
 ) -> np.ndarray:
     """One picture with its caption, `(TILE + two lines + gaps, TILE + gap, 3)`."""
     tile = np.full((TILE + 2 * LINE + 2 * GAP, TILE + GAP, 3), _PAPER, dtype=np.uint8)
     try:
-        if not isinstance(source, np.ndarray):
-            source = images.read(source or "", min_side=TILE)
-        picture = images.resize(source, _fitted(source.shape[:2]))
+        # A region is in pixels of the original, which a quick look at a file does not give.
+        least = TILE if region is None else None
+        if isinstance(source, np.ndarray):
+            image = source
+        else:
+            image = images.read(source or "", min_side=least)
+        picture = images.resize(image, _fitted(image.shape[:2]))
+        if region is not None:
+            scale = np.divide(picture.shape[:2], image.shape[:2])
+            _draw_box(picture, np.multiply(region, [*scale, *scale]))
         top, left = (TILE - picture.shape[0]) // 2, (TILE - picture.shape[1]) // 2
         if framed:
             tile[:TILE, :TILE] = _FRAME

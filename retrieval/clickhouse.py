@@ -347,6 +347,7 @@ class Store:
         feature_dim: int. Length of a feature.
         feature_dtype: "float32". How features are stored.
         extractor: None. No local features are kept.
+        regions_per_image: 0. No regions are kept.
         fingerprint: str. Of the encoder that made the codes.
         format_version: int. Of the tables.
         created: str. When, in UTC, as ISO 8601.
@@ -360,7 +361,7 @@ class Store:
         self.num_bits = facts["num_bits"]
         self.feature_dim = facts["feature_dim"]
         self.feature_dtype = self.FEATURE_DTYPE
-        self.extractor = None
+        self.extractor, self.regions_per_image = None, 0
         self.fingerprint = facts["fingerprint"]
         self.format_version = facts["format_version"]
         self.created = facts["created"]
@@ -377,6 +378,7 @@ class Store:
         encoder_files,
         extractor=None,
         descriptor_dim=None,
+        regions_per_image=0,
     ):
         """Make an empty index, in tables that are made, or were by `hashnet clickhouse init`.
 
@@ -392,7 +394,7 @@ class Store:
 
         Raises:
             ArgumentError: the URL has another form, features are to be no float32, or local
-                features are to be kept.
+                features or regions are to be kept.
             StoreError: an index is there already.
             BackendError: the server does not answer.
         """
@@ -404,6 +406,12 @@ class Store:
             raise ArgumentError(
                 "ClickHouse keeps no local features.",
                 f"local={extractor!r} (descriptors of {descriptor_dim})",
+                "Leave them out, or index into a folder.",
+            )
+        if regions_per_image:
+            raise ArgumentError(
+                "ClickHouse keeps no regions.",
+                f"regions={regions_per_image}",
                 "Leave them out, or index into a folder.",
             )
         connection = _Connection(url)
@@ -596,6 +604,7 @@ class Snapshot:
             "SELECT count(), countIf({live}) FROM {table} WHERE row <= {last:UInt64}"
         )
         self.num_rows, self.num_items = int(entries), int(alive)
+        self.num_regions = 0
         if self.num_rows == self.num_items:
             self._live = NONE_DEAD
         self.codes = _Codes(self)
@@ -899,7 +908,7 @@ class Writer:
         self._store = store
         self._last = 0
 
-    def add(self, items, codes, features, local=None) -> int:
+    def add(self, items, codes, features, local=None, regions=None) -> int:
         """As for `retrieval.store.Writer.add`; beyond 64 MB in several commits.
 
         Args:
@@ -907,6 +916,8 @@ class Writer:
         """
         if local is not None:
             raise ArgumentError("ClickHouse keeps no local features.", "local features")
+        if regions is not None:
+            raise ArgumentError("ClickHouse keeps no regions.", "regions")
         items, codes, features = list(items), np.asarray(codes), np.asarray(features)
         self._refuse(items, codes, features)
         step = max(1, min(BATCH_ROWS, BATCH_BYTES // (4 * self._store.feature_dim)))

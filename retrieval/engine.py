@@ -40,7 +40,7 @@ class _Wanted:
     histogram: bool
     verify_top: int
     local: Callable | None = None
-    without: int | None = None
+    without: str | None = None
 
 
 class Engine:
@@ -94,7 +94,8 @@ class Engine:
             ids: collection of str, or None. Search only images of these ids; one that the index
                 does not know stands for no image.
             right, wrong: collections of str. Ids of images that a person has marked; the query
-                moves towards the first and away from the others (see `retrieval.feedback`).
+                moves towards the first and away from the others (see `retrieval.feedback`), as
+                whole images, whatever region of them was found.
             histogram: bool. Also count the images at each number of bits apart.
             region: (top, left, bottom, right) in pixels of the upright query, or None. Search
                 by this part of it.
@@ -106,6 +107,7 @@ class Engine:
 
         Returns:
             A `SearchResult`; its hits are ordered by (distance, row) where nothing is verified.
+            In an index with regions, each image is found once, by its nearest row in the pool.
 
         Raises:
             ImageError: the query cannot be read.
@@ -194,7 +196,7 @@ class Engine:
             k, threshold, pool, label, ids, right, wrong, histogram, verify_top=verify_top
         )
         row = self._row(id)
-        wanted = replace(wanted, without=row)
+        wanted = replace(wanted, without=id)
         if verify:
             wanted = replace(wanted, local=partial(self._local_features, row))
         code, feature = self.snapshot.codes[row], self._verified([row])[0][0]
@@ -420,10 +422,9 @@ class Engine:
             at_least=pool,
             allowed=wanted.allowed,
         )
-        hits = _hits(found.items, found.bits, found.distances)
+        hits = _hits(found.items, found.bits, found.distances, found.regions)
         if wanted.without is not None:
-            both = zip(hits, found.rows, strict=True)
-            hits = [hit for hit, row in both if row != wanted.without][:k]
+            hits = [hit for hit in hits if hit.id != wanted.without][:k]
         milliseconds = {
             "encode": None if encode is None else round(encode * 1000, 3),
             "coarse": round(found.coarse_seconds * 1000, 3),
@@ -480,10 +481,12 @@ def default_pool(k: int, num_items: int) -> int:
     return max(POOL, POOL_PER_HIT * k, int(POOL_SHARE * num_items))
 
 
-def _hits(items, bits, distances):
+def _hits(items, bits, distances, regions=None):
     return [
-        Hit(item.id, item.path, item.label, int(apart), float(distance))
-        for item, apart, distance in zip(items, bits, distances, strict=True)
+        Hit(item.id, item.path, item.label, int(apart), float(distance), region=region)
+        for item, apart, distance, region in zip(
+            items, bits, distances, regions or [None] * len(items), strict=True
+        )
     ]
 
 

@@ -24,13 +24,15 @@ class Found:
     """What a finder answers.
 
     Attributes:
-        rows: int64 `(m,)`, ordered by (distance, row).
+        rows: int64 `(m,)`, ordered by (distance, row); each of another image.
         items: list of m `retrieval.store.Item`.
         bits: int `(m,)`, bits apart.
         distances: float64 `(m,)`.
         threshold: int. Of the pool.
         pool: int. Images in the pool.
         coarse_seconds, fine_seconds: float; what one statement does is counted as fine.
+        regions: list of m (top, left, bottom, right), None for a whole image; or None, where
+            the index has no regions.
     """
 
     rows: np.ndarray
@@ -41,6 +43,7 @@ class Found:
     pool: int
     coarse_seconds: float
     fine_seconds: float
+    regions: list[tuple[int, int, int, int] | None] | None = None
 
 
 def threshold_of(histogram: np.ndarray, at_least: int) -> int:
@@ -68,6 +71,10 @@ def threshold_of(histogram: np.ndarray, at_least: int) -> int:
 class LocalFinder:
     """Finds in a snapshot of an index folder.
 
+    Where images have regions, the pool is of rows, whole images and regions alike, and an image
+    is found once, by its row in the pool that is nearest. Filters are for images and all of
+    their regions.
+
     Args:
         snapshot: a `retrieval.store.Snapshot`.
         num_threads: int. Threads of the coarse and fine stages; answers do not depend on it.
@@ -76,7 +83,11 @@ class LocalFinder:
     def __init__(self, snapshot: Snapshot, num_threads: int) -> None:
         self._snapshot = snapshot
         self._num_threads = num_threads
-        self._codes = CodeIndex(snapshot.codes, live=snapshot.live, num_threads=num_threads)
+        self._codes = CodeIndex(snapshot.codes, live=snapshot.kept, num_threads=num_threads)
+        self._owners, self._most_rows = snapshot.owners, 1
+        if self._owners is not None and len(self._owners):
+            firsts = np.flatnonzero(np.diff(self._owners, prepend=-1))
+            self._most_rows = int(np.diff(firsts, append=len(self._owners)).max())
 
     @property
     def labels(self) -> list[str]:
@@ -104,6 +115,8 @@ class LocalFinder:
             among = np.zeros(self._snapshot.num_rows, bool)
             among[rows[rows >= 0]] = True
             allowed = among if allowed is None else allowed & among
+        if allowed is not None and self._owners is not None:
+            allowed = allowed[self._owners]
         return allowed
 
     def histogram(self, code: np.ndarray, *, allowed: np.ndarray | None = None) -> np.ndarray:
@@ -116,7 +129,11 @@ class LocalFinder:
         Returns:
             int64 `(8 * code_bytes + 1,)`; element d counts the images d bits apart.
         """
-        return self._codes.histogram(code, allowed=allowed)
+        if self._owners is None:
+            return self._codes.histogram(code, allowed=allowed)
+        num_bits = 8 * self._codes.code_bytes
+        rows, bits = self._codes.within(code, num_bits + 1, allowed=allowed)
+        return np.bincount(self._least_bits(rows, bits), minlength=num_bits + 1)
 
     def find(
         self,
@@ -134,25 +151,38 @@ class LocalFinder:
             code: uint8 `(code_bytes,)`.
             feature: float32 `(feature_dim,)`.
             k: int, 1 or more.
-            threshold, at_least: as for `retrieval.hamming.CodeIndex.pool`.
+            threshold, at_least: as for `retrieval.hamming.CodeIndex.pool`, of images.
             allowed: from `allowed`.
 
         Returns:
             A `Found`.
         """
         start = time.perf_counter()
-        rows, bits, threshold = self._codes.pool(
-            code, threshold=threshold, at_least=at_least, allowed=allowed
-        )
+        rows, bits, threshold, pool = self._pool(code, threshold, at_least, allowed)
         middle = time.perf_counter()
         best, distances = nearest_features(
-            feature, rows, self._snapshot.feature_blocks, k, num_threads=self._num_threads
+            feature,
+            rows,
+            self._snapshot.feature_blocks,
+            k * self._most_rows,  # among so many rows there are k images
+            num_threads=self._num_threads,
         )
+        if self._owners is not None:
+            _, firsts = np.unique(self._owners[best], return_index=True)
+            firsts = np.sort(firsts)[:k]
+            best, distances = best[firsts], distances[firsts]
         items = self._snapshot.verify_features(best)
         end = time.perf_counter()
-        bits = bits[np.searchsorted(rows, best)]
         return Found(
-            best, items, bits, distances, int(threshold), len(rows), middle - start, end - middle
+            best,
+            items,
+            bits[np.searchsorted(rows, best)],
+            distances,
+            int(threshold),
+            pool,
+            middle - start,
+            end - middle,
+            None if self._owners is None else self._snapshot.regions(best),
         )
 
     def rows(
@@ -203,9 +233,44 @@ class LocalFinder:
         live = self.rows()
         return live[np.argsort(-scores[live], kind="stable")[:most]]
 
+    def _pool(
+        self,
+        code: np.ndarray,
+        threshold: int | None,
+        at_least: int | None,
+        allowed: np.ndarray | None,
+    ) -> tuple[np.ndarray, np.ndarray, int, int]:
+        """Rows of the pool, their bits apart, the threshold, and how many images they show."""
+        if self._owners is None or threshold is not None:
+            rows, bits, threshold = self._codes.pool(
+                code, threshold=threshold, at_least=at_least, allowed=allowed
+            )
+            return rows, bits, threshold, len(self._least_bits(rows, bits))
+        at_least = checked_integer(at_least, 1, "at_least")
+        # So many rows show enough images, or all there are; perhaps at a threshold too high.
+        rows, bits, _ = self._codes.pool(code, at_least=at_least * self._most_rows, allowed=allowed)
+        least = np.sort(self._least_bits(rows, bits))
+        threshold = int(least[:at_least][-1]) + 1 if len(least) else 0
+        near = bits < threshold
+        return rows[near], bits[near], threshold, int(np.count_nonzero(least < threshold))
+
+    def _least_bits(self, rows: np.ndarray, bits: np.ndarray) -> np.ndarray:
+        """Bits apart of the nearest row of each image that some rows, ascending, show."""
+        if not len(rows) or self._owners is None:
+            return bits
+        firsts = np.flatnonzero(np.diff(self._owners[rows], prepend=-1))
+        return np.minimum.reduceat(bits, firsts)
+
     def pairs_within(self, threshold: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """See `retrieval.hamming.CodeIndex.pairs_within`."""
-        return self._codes.pairs_within(threshold)
+        """See `retrieval.hamming.CodeIndex.pairs_within`; of whole images."""
+        return self._whole_codes.pairs_within(threshold)
+
+    @functools.cached_property
+    def _whole_codes(self) -> CodeIndex:
+        if self._owners is None:
+            return self._codes
+        snapshot = self._snapshot
+        return CodeIndex(snapshot.codes, live=snapshot.live, num_threads=self._num_threads)
 
     @functools.cached_property
     def _labels(self) -> tuple[np.ndarray, list[str]]:

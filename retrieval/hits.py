@@ -16,6 +16,8 @@ class Hit:
         distance: float. Euclidean distance of the two features (fine score).
         inliers: int or None. Matches that one geometry explains (verification score); None
             where it was not asked for.
+        region: (top, left, bottom, right) in pixels of the upright original: the part of the
+            image that was found, whose code and feature the scores are of. None for all of it.
     """
 
     id: str
@@ -24,6 +26,7 @@ class Hit:
     bits_apart: int
     distance: float
     inliers: int | None = None
+    region: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,12 @@ class SearchResult:
     Attributes:
         query: str. Path or name of the query.
         threshold: int. The pool holds codes with strictly fewer differing bits.
-        pool: int. Number of images in the pool.
+        pool: int. Number of images in the pool; one with regions is in it where any row is.
         milliseconds: dict of stage (`encode`, `coarse`, `fine`, `verify`) to float, None for a
             stage that did not run.
         hits: tuple of `Hit`, best first.
         histogram: tuple of int or None. Where it was asked for: how many of the images that may
-            be found are 0, 1, ... `num_bits` bits apart from the query.
+            be found are 0, 1, ... `num_bits` bits apart from the query, by their nearest row.
     """
 
     query: str

@@ -11,16 +11,17 @@ import numpy as np
 
 from hashnet import bundle as bundles
 from hashnet import codes, images, local_features
+from hashnet import regions as proposals
 from hashnet.encoder import Encoder
 from hashnet.errors import ArgumentError, FingerprintError, ImageError, StoreError
 from retrieval import parquet
-from retrieval.store import Item, Store
+from retrieval.store import Item, Store, check_regions_per_image
 
 # What a kill can lose: the work since the last commit.
 COMMIT_ITEMS = 1024
 COMMIT_SECONDS = 10.0
-# With local features a hundred times the bytes wait.
-COMMIT_ITEMS_LOCAL = 128
+# With local features a hundred times the bytes wait, with regions several times the work.
+COMMIT_ITEMS_DETAILED = 128
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,26 @@ class UpdateReport:
     unchanged: int = 0
     removed: list = field(default_factory=list)
     problems: list = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Details:
+    """What only the pixels of an image tell, of those of some sources that can be read again.
+
+    Attributes:
+        places: list of int, which of the sources.
+        local: list of `LocalFeatures`, as many; None where the index keeps none.
+        regions: list of int `(r, 4)`, as many; None where the index keeps none.
+        codes, features: of all regions, in their order.
+        problems: list of `images.Problem`.
+    """
+
+    places: list
+    local: list | None
+    regions: list | None
+    codes: np.ndarray | None
+    features: np.ndarray | None
+    problems: list
 
 
 class Index:
@@ -65,6 +86,7 @@ class Index:
         *,
         feature_dtype=None,
         local: str | None = None,
+        regions: int = 0,
         runtime="auto",
         num_threads=None,
     ) -> "Index":
@@ -81,6 +103,9 @@ class Index:
                 ClickHouse.
             local: "sift", "delf" or None. Also keep local features of every image, for
                 verification; in a folder only.
+            regions: int, 0 to 64. Also keep code and feature of up to so many parts of each image
+                that stand out (see `hashnet.regions`), so that a small object in it is found; in
+                a folder only.
             runtime, num_threads: as for `hashnet.encoder.Encoder`.
 
         Returns:
@@ -89,7 +114,9 @@ class Index:
         Raises:
             StoreError: something is there already, or the disk refuses.
             BundleError: the bundle is missing or damaged.
+            ArgumentError: the backbone, or the kind of index, has no regions.
         """
+        check_regions_per_image(regions)  # making their network takes a while
         bundle = bundles.load(bundle_folder)
         # An encoder that does not open must not leave an index behind.
         encoder = Encoder(bundle, runtime=runtime, num_threads=num_threads)
@@ -98,15 +125,20 @@ class Index:
             extractor, extractor_files = None, {}
             if local is not None:
                 extractor, extractor_files = _new_extractor(local, bundle, scratch)
+            region_files = {}
+            if regions and stores is Store:
+                region_files[proposals.FILE] = os.path.join(scratch, proposals.FILE)
+                proposals.export(region_files[proposals.FILE], backbone=bundle.config.backbone)
             store = stores.create(
                 folder,
                 num_bits=bundle.config.num_bits,
                 feature_dim=bundle.config.feature_dim,
                 feature_dtype=feature_dtype or stores.FEATURE_DTYPE,
                 fingerprint=bundle.fingerprint,
-                encoder_files=bundle.files() | extractor_files,
+                encoder_files=bundle.files() | extractor_files | region_files,
                 extractor=local,
                 descriptor_dim=None if extractor is None else extractor.descriptor_dim,
+                regions_per_image=regions,
             )
         # From now on it is the index's own: the bundle may go.
         encoder.bundle = _carried_bundle(store)
@@ -180,6 +212,15 @@ class Index:
                 "Restore the index's encoder folder, or build the index again.",
             )
         return extractor
+
+    @functools.cached_property
+    def proposer(self):
+        """What proposes the regions of an image that is added, a `hashnet.regions.Proposer`.
+
+        Raises:
+            BundleError: this index has none, or it is damaged.
+        """
+        return proposals.Proposer.open(os.path.join(self.store.encoder_folder, proposals.FILE))
 
     @property
     def num_items(self) -> int:
@@ -334,8 +375,8 @@ class Index:
 
         Raises:
             FingerprintError: another network made the codes.
-            ArgumentError: the index keeps local features; or its features are float32 because
-                that was asked for, and the extraction's are float16.
+            ArgumentError: the index keeps local features or regions; or its features are
+                float32 because that was asked for, and the extraction's are float16.
             StoreError: the extraction is unfinished or damaged. What came before is kept.
             LockedError: another process is writing.
 
@@ -353,9 +394,9 @@ class Index:
                 f"{self.store.fingerprint[:12]}",
                 "Make another index of it, or extract again with this index as bundle.",
             )
-        if self.store.extractor is not None:
+        if self._has_details:
             raise ArgumentError(
-                "An index with local features needs them of every image.",
+                "An index with local features or regions needs them of every image.",
                 f"{folder}, which has none",
                 "Make another index of it, or index the images themselves.",
             )
@@ -432,47 +473,68 @@ class Index:
             part = items[start : start + at_once]
             features = np.stack([known_features[_version(item)] for item in part])
             latents = self.encoder.from_features("latent", features)
-            local, unreadable = self._local_features([item.path for item in part])
-            self._store_rows(writer, part, codes.from_latent(latents), features, local)
-            problems += unreadable
+            details = self._details([item.path for item in part])
+            self._store_rows(writer, part, codes.from_latent(latents), features, details)
+            problems += details.problems if details else []
             progress(len(part))
         return problems
 
     @property
+    def _has_details(self):
+        return self.store.extractor is not None or bool(self.store.regions_per_image)
+
+    @property
     def _items_at_once(self):
-        return COMMIT_ITEMS if self.store.extractor is None else COMMIT_ITEMS_LOCAL
+        return COMMIT_ITEMS_DETAILED if self._has_details else COMMIT_ITEMS
 
-    def _local_features(self, sources):
-        """Local features of each source, None for one that cannot be read, and the problems.
+    def _details(self, sources):
+        """The `_Details` of some sources; None for an index that keeps none."""
+        if not self._has_details:
+            return None
+        store, places, problems = self.store, [], []
+        local = None if store.extractor is None else []
+        regions = [] if store.regions_per_image else None
 
-        (None, []) for an index without local features.
-        """
-        if self.store.extractor is None:
-            return None, []
-        found, problems = [], []
-        for number, source in enumerate(sources):
-            try:
-                image = source if isinstance(source, np.ndarray) else images.read(source)
-                found.append(self.extractor.extract(image))
-            except ImageError as error:  # it was one a moment ago, when it was encoded
-                found.append(None)
-                named = isinstance(source, str | os.PathLike)
-                name = os.fsdecode(source) if named else f"image {number}"
-                problems.append(images.Problem(name, str(error)))
-        return found, problems
+        def crops():
+            for place, source in enumerate(sources):
+                try:
+                    image = source if isinstance(source, np.ndarray) else images.read(source)
+                except ImageError as error:  # it was one a moment ago, when it was encoded
+                    named = isinstance(source, str | os.PathLike)
+                    name = os.fsdecode(source) if named else f"image {place}"
+                    problems.append(images.Problem(name, str(error)))
+                    continue
+                places.append(place)
+                if local is not None:
+                    local.append(self.extractor.extract(image))
+                if regions is not None:
+                    regions.append(self.proposer.propose(image, store.regions_per_image))
+                    for top, left, bottom, right in regions[-1]:
+                        yield np.ascontiguousarray(image[top:bottom, left:right])
 
-    def _store_rows(self, writer, items, codes, features, local=None):
-        """Commit items, but for those whose local features could not be had."""
-        if local is not None:
-            kept = [row for row, features_of in enumerate(local) if features_of is not None]
-            items, local = [items[row] for row in kept], [local[row] for row in kept]
-            codes, features = codes[kept], features[kept]
-        writer.add(items, codes, features.astype(self.store.feature_dtype, copy=False), local)
+        encoded = self.encoder.encode(crops())
+        return _Details(places, local, regions, encoded.codes, encoded.features, problems)
+
+    def _store_rows(self, writer, items, codes, features, details=None):
+        """Commit items, but for those whose details could not be had."""
+        local = regions = None
+        if details is not None:
+            places, local, regions = details.places, details.local, details.regions
+            items = [items[place] for place in places]
+            codes, features = codes[places], features[places]
+        if regions is not None:
+            # Each image stands before the first of its regions.
+            counts = [len(of_image) for of_image in regions]
+            firsts = np.cumsum([0, *counts])[:-1]
+            codes = np.insert(details.codes, firsts, codes, axis=0)
+            features = np.insert(details.features, firsts, features, axis=0)
+        features = features.astype(self.store.feature_dtype, copy=False)
+        writer.add(items, codes, features, local, regions)
         return len(items)
 
     def _encode_into(self, writer, items, sources, workers, progress):
         """Encode `sources` and commit them piece by piece; returns (number done, problems)."""
-        if self.store.extractor is not None:
+        if self._has_details:
             # What is read twice must be there twice.
             sources = [
                 bytes(source.read()) if hasattr(source, "read") else source for source in sources
@@ -484,14 +546,14 @@ class Index:
             nonlocal last_commit, num_done, problems
             places = [position for part in waiting for position in part.positions]
             if places:
-                local, unreadable = self._local_features([sources[place] for place in places])
-                problems += unreadable
+                details = self._details([sources[place] for place in places])
+                problems += details.problems if details else []
                 num_done += self._store_rows(
                     writer,
                     [items[place] for place in places],
                     np.concatenate([part.codes for part in waiting]),
                     np.concatenate([part.features for part in waiting]),
-                    local,
+                    details,
                 )
             waiting.clear()
             last_commit = time.monotonic()
@@ -512,15 +574,18 @@ class Index:
         with self.store.snapshot() as snapshot:
             labels = snapshot.label_counts()
             num_items, num_rows = snapshot.num_items, snapshot.num_rows
+            num_regions = snapshot.num_regions
         config = self.encoder.config
         return {
             "folder": str(self.store.folder),
             "images": num_items,
+            "regions": num_regions,
             "rows": num_rows,
             "bits": config.num_bits,
             "feature_dim": config.feature_dim,
             "feature_dtype": self.store.feature_dtype,
             "local": self.store.extractor,
+            "regions_per_image": self.store.regions_per_image,
             "backbone": config.backbone,
             "image_size": config.image_size,
             "classes": len(config.classes),

@@ -12,6 +12,8 @@
                000001.spans     of local features: one record of 16 bytes per row
                000001.yx        float32, (num_local_features, 2)
                000001.descriptors  float16, (num_local_features, descriptor_dim)
+               000001.regions   int32, (num_rows, 4): top, left, bottom, right; zeros where the
+                                row is of the whole image
       encoder/                  the bundle that made the codes
       lock                      held by the writer, and names it
 
@@ -23,16 +25,18 @@ under the next number (the *generation*), commits, and unlinks the old set, whic
 have it mapped go on reading.
 
 A row is a place in the order of commits, deleted rows included; it is stable until compaction,
-which keeps the order. An index without local features has none of the last three files, and is of
-format version 1, as before there were any. Everything a snapshot shows lies in those files, so a
-snapshot needs SQLite only while it opens, holds no database lock, and is safe to use from many
-threads.
+which keeps the order. In an index with regions an image has several: the row of the whole image,
+and right behind it, with the same item, one for each of its regions; they come and go together. An
+index without local features has none of their three files, one without regions not theirs, and is
+then of format version 1 or 2, as before there were any. Everything a snapshot shows lies in those
+files, so a snapshot needs SQLite only while it opens, holds no database lock, and is safe to use
+from many threads.
 
 What is verified when:
 
 - `Store.open`: the catalogue (every record of it carries a checksum), and the size and kind of
   every file it names, the encoder's included. Nothing is allocated or mapped before that.
-- `Store.snapshot`: also the checksum of all codes.
+- `Store.snapshot`: also the checksum of all codes and regions.
 - `Snapshot.items`: the checksum of each item read. The first call of `rows`, `stats` or `labels`
   (and a writer's first look for an id): all items, wholly.
 - `Snapshot.local_features`: the checksum of those of the row.
@@ -78,7 +82,8 @@ import numpy as np
 
 from hashnet.errors import ArgumentError, LockedError, ShapeError, StoreError
 
-FORMAT_VERSION = 2  # of indexes with local features; those without are of version 1
+# Of indexes with regions. Those without are of version 2 with local features and else of version 1.
+FORMAT_VERSION = 3
 
 _APPLICATION_ID = 0x486E6978  # "Hnix", in the header of catalogue.sqlite
 _CATALOGUE = "catalogue.sqlite"
@@ -89,12 +94,14 @@ _SEGMENTS = "segments"
 _ENCODER = "encoder"
 _ARRAY_NAMES = ("codes", "features", "items", "text")
 _LOCAL_NAMES = ("spans", "yx", "descriptors")
+_REGION_NAMES = ("regions",)
 # Arrays with as many rows of their own as the segment has; the others have any number.
-_PER_ROW = ("codes", "features", "items", "spans")
-_DATA_FILE = re.compile(rf"\d{{6,}}\.({'|'.join(_ARRAY_NAMES + _LOCAL_NAMES)})")
+_PER_ROW = ("codes", "features", "items", "spans", "regions")
+_DATA_FILE = re.compile(rf"\d{{6,}}\.({'|'.join(_ARRAY_NAMES + _LOCAL_NAMES + _REGION_NAMES)})")
 _CREATING = ".creating-index-"
 _MAX_BITS = 1024
 _MAX_DESCRIPTOR_DIM = 1 << 16
+_MAX_REGIONS = 64  # of an image
 _BUSY_SECONDS = 60.0  # other connections hold the catalogue for milliseconds only
 _CHUNK_BYTES = 1 << 24  # how much of a file is held in memory at once
 _COMPACT_ROWS = 1 << 16  # rows of a compacted segment, at most
@@ -114,6 +121,11 @@ _SCHEMAS = {  # by format version
     1: {"facts": _FACTS + "seal INTEGER)", "segments": _SEGMENTS_TABLE},
     2: {
         "facts": _FACTS + "extractor TEXT, descriptor_dim INTEGER, seal INTEGER)",
+        "segments": _SEGMENTS_TABLE,
+    },
+    3: {
+        "facts": _FACTS + "extractor TEXT, descriptor_dim INTEGER, regions_per_image INTEGER, "
+        "seal INTEGER)",
         "segments": _SEGMENTS_TABLE,
     },
 }
@@ -172,12 +184,15 @@ class Item:
 class CompactReport:
     """What a compaction did: rows and segments before and after, and bytes given back.
 
+    Rows are of images and regions; `regions_gone` says how many of those gone were regions'.
+
     Attributes:
         rows_before: int.
         rows_after: int.
         segments_before: int.
         segments_after: int.
         bytes_freed: int. Below 0 where the new files are larger.
+        regions_gone: int.
     """
 
     rows_before: int
@@ -185,6 +200,7 @@ class CompactReport:
     segments_before: int
     segments_after: int
     bytes_freed: int
+    regions_gone: int = 0
 
 
 # ---------------------------------------------------------------- the catalogue
@@ -214,14 +230,15 @@ class _Catalogue:
     segments: tuple
     extractor: str | None = None  # of local features
     descriptor_dim: int | None = None
+    regions_per_image: int = 0  # at most
 
     @property
     def format_version(self) -> int:
-        return 1 if self.extractor is None else 2
+        return 3 if self.regions_per_image else 1 if self.extractor is None else 2
 
     @property
     def array_names(self) -> tuple:
-        return _ARRAY_NAMES if self.extractor is None else _ARRAY_NAMES + _LOCAL_NAMES
+        return _names_of_arrays(self.extractor, self.regions_per_image)
 
     @functools.cached_property
     def ends(self) -> dict:
@@ -265,6 +282,7 @@ class _Catalogue:
             "spans": (_SPAN, ()),
             "yx": (np.dtype("<f4"), (2,)),
             "descriptors": (np.dtype("<f2"), (self.descriptor_dim,)),
+            "regions": (np.dtype("<i4"), (4,)),
         }[name]
 
     def row_bytes(self, name) -> int:
@@ -273,6 +291,14 @@ class _Catalogue:
 
     def file_name(self, name) -> str:
         return f"{_SEGMENTS}/{self.generation:06d}.{name}"
+
+
+def _names_of_arrays(extractor, regions_per_image) -> tuple:
+    return (
+        _ARRAY_NAMES
+        + (() if extractor is None else _LOCAL_NAMES)
+        + (_REGION_NAMES if regions_per_image else ())
+    )
 
 
 def _code_bytes(num_bits) -> int:
@@ -287,6 +313,7 @@ def _seal(*values) -> int:
 
 def _facts_record(catalogue) -> tuple:
     local = (catalogue.extractor, catalogue.descriptor_dim)
+    more = {1: (), 2: local, 3: (*local, catalogue.regions_per_image)}
     return (
         1,
         catalogue.num_bits,
@@ -299,7 +326,7 @@ def _facts_record(catalogue) -> tuple:
         catalogue.commits,
         len(catalogue.segments),
         catalogue.num_rows,
-        *(() if catalogue.format_version == 1 else local),
+        *more[catalogue.format_version],
     )
 
 
@@ -322,6 +349,26 @@ def _parse_segment(names, num_rows, arrays, deleted) -> _Segment:
             raise ValueError(f"{len(deleted)} bytes of deletions for {num_rows} rows")
         deleted = np.unpackbits(np.frombuffer(deleted, np.uint8), count=num_rows).astype(bool)
     return _Segment(num_rows, arrays, deleted)
+
+
+def _is_local_sound(extractor, descriptor_dim) -> bool:
+    if extractor is None:
+        return descriptor_dim is None
+    return (
+        isinstance(extractor, str)
+        and isinstance(descriptor_dim, int)
+        and 1 <= descriptor_dim <= _MAX_DESCRIPTOR_DIM
+    )
+
+
+def _is_count_of_regions(number, least) -> bool:
+    return isinstance(number, int) and least <= number <= _MAX_REGIONS
+
+
+def check_regions_per_image(number) -> None:
+    """Refuse a number of regions that no index has, with ArgumentError."""
+    if not _is_count_of_regions(number, least=0):
+        raise ArgumentError(f"An image has 0 to {_MAX_REGIONS} regions.", f"regions={number!r}")
 
 
 def _load_catalogue(connection, path) -> _Catalogue:
@@ -355,14 +402,13 @@ def _load_catalogue(connection, path) -> _Catalogue:
         if _seal(*fields) != seal:
             raise ValueError("a record differs from its checksum")
     _, bits, dim, dtype, fingerprint, created, encoder, generation, commits, *totals = facts[0][:-1]
-    extractor, descriptor_dim = totals[2:] if version == 2 else (None, None)
-    if version == 2 and not (
-        isinstance(extractor, str)
-        and isinstance(descriptor_dim, int)
-        and 1 <= descriptor_dim <= _MAX_DESCRIPTOR_DIM
-    ):
+    extractor, descriptor_dim = totals[2:4] if version > 1 else (None, None)
+    regions_per_image = totals[4] if version == 3 else 0
+    if not _is_local_sound(extractor, descriptor_dim) or (version == 2 and extractor is None):
         raise ValueError(f"extractor={extractor!r}, descriptor_dim={descriptor_dim!r}")
-    names = _ARRAY_NAMES if extractor is None else _ARRAY_NAMES + _LOCAL_NAMES
+    if version == 3 and not _is_count_of_regions(regions_per_image, least=1):
+        raise ValueError(f"regions_per_image={regions_per_image!r}")
+    names = _names_of_arrays(extractor, regions_per_image)
     numbers = [number for number, *_ in records]
     if len(records) != totals[0] or numbers != list(range(1, len(records) + 1)):
         raise ValueError(f"{len(records)} segments instead of {totals[0]}")
@@ -383,6 +429,7 @@ def _load_catalogue(connection, path) -> _Catalogue:
         segments=tuple(_parse_segment(names, *fields) for _, *fields, _ in records),
         extractor=extractor,
         descriptor_dim=descriptor_dim,
+        regions_per_image=regions_per_image,
     )
     if catalogue.num_rows != totals[1]:
         raise ValueError(f"{catalogue.num_rows} rows instead of {totals[1]}")
@@ -642,6 +689,7 @@ def _hash_id(id_bytes) -> int:
 def _encode_items(items, features, text_start) -> tuple[bytes, bytes]:
     """Records and text of one segment, whose text begins at `text_start` in the file."""
     records, text, label_places = bytearray(), bytearray(), {None: (0, -1)}
+    last, start = None, 0
     feature_bytes = _as_bytes(features).reshape(len(items), -1)
     for item, feature in zip(items, feature_bytes, strict=True):
         id_bytes = _to_bytes(item.id)
@@ -651,9 +699,13 @@ def _encode_items(items, features, text_start) -> tuple[bytes, bytes]:
             label_places[item.label] = text_start + len(text), len(label)
             text += label
         label_start, label_bytes = label_places[item.label]
+        if item != last:  # the rows of one image share its words
+            start = text_start + len(text)
+            text += words
+            last = item
         head = _ITEM_HEAD.pack(
             _hash_id(id_bytes),
-            text_start + len(text),
+            start,
             label_start,
             _UNKNOWN if item.size is None else item.size,
             _UNKNOWN if item.mtime_ns is None else item.mtime_ns,
@@ -662,7 +714,6 @@ def _encode_items(items, features, text_start) -> tuple[bytes, bytes]:
             label_bytes,
             zlib.crc32(feature),
         )
-        text += words
         records += head + _ITEM_TAIL.pack(zlib.crc32(head + words + label), 0)
     return bytes(records), bytes(text)
 
@@ -718,13 +769,46 @@ class _View:
         self.feature_map = maps["features"]
         # Plain arrays over the maps: indexing them is several times faster.
         self.arrays = {name: np.asarray(array) for name, array in maps.items()}
-        self.live = catalogue.live()
+        self.kept = catalogue.live()
         self.items_verified = False
         self._lock = threading.Lock()
         self._ids = None
 
+    @functools.cached_property
+    def owners(self) -> np.ndarray | None:
+        """int64 (num_rows,): the row of the whole image of each row; None without regions."""
+        if not self.catalogue.regions_per_image:
+            return None
+        # Copied, so that what is verified is what is used.
+        self.arrays["regions"] = np.array(self.arrays["regions"])
+        self.verify("regions")
+        whole = ~self.arrays["regions"].any(axis=1)
+        return np.maximum.accumulate(np.where(whole, np.arange(self.num_rows), 0))
+
+    @functools.cached_property
+    def live(self) -> np.ndarray | None:
+        """bool (num_rows,): the rows of whole images that are kept; None where that is all."""
+        if self.owners is None:
+            return self.kept
+        whole = self.owners == np.arange(self.num_rows)
+        return whole if self.kept is None else whole & self.kept
+
     def live_rows(self) -> np.ndarray:
         return np.arange(self.num_rows) if self.live is None else np.flatnonzero(self.live)
+
+    def kept_rows(self) -> np.ndarray:
+        return np.arange(self.num_rows) if self.kept is None else np.flatnonzero(self.kept)
+
+    def num_regions_gone(self) -> int:
+        if self.owners is None or self.kept is None:
+            return 0
+        return int(np.count_nonzero(~self.kept & (self.owners != np.arange(self.num_rows))))
+
+    def rows_of(self, row) -> range:
+        """All rows of the image whose whole is at a row."""
+        if self.owners is None:
+            return range(row, row + 1)
+        return range(row, int(np.searchsorted(self.owners, row, "right")))
 
     def check_rows(self, rows) -> np.ndarray:
         rows = np.asarray(rows)
@@ -899,10 +983,15 @@ class Snapshot:
     last snapshot of the old files is closed.
 
     Attributes:
-        num_rows: int. Rows, deleted ones included.
-        num_items: int. Rows that are not deleted.
+        num_rows: int. Rows, those of regions and deleted ones included.
+        num_items: int. Images that are not deleted.
+        num_regions: int. Their regions.
         codes: uint8 array of shape `(num_rows, code_bytes)`, in memory, read-only.
-        live: bool array of shape `(num_rows,)`, read-only; None when nothing is deleted.
+        live: bool array of shape `(num_rows,)`, read-only: the rows of whole images that are not
+            deleted; None when every row is such.
+        kept: bool array of shape `(num_rows,)`, read-only: as `live`, with their regions.
+        owners: int64 array of shape `(num_rows,)`, read-only, ascending: the row of the whole
+            image that each row is of; None in an index without regions.
         feature_blocks: list of `(first_row, features)`, in row order, where `features` is a
             read-only memory map of shape `(n, feature_dim)`.
     """
@@ -913,12 +1002,14 @@ class Snapshot:
         view.verify("codes")
         self._view = view
         self.num_rows = view.num_rows
-        self.num_items = view.num_rows - view.catalogue.num_deleted
         self.codes = view.arrays["codes"]
-        self.codes.flags.writeable = False
-        self.live = view.live
-        if self.live is not None:
-            self.live.flags.writeable = False
+        self.kept, self.live, self.owners = view.kept, view.live, view.owners
+        for array in (self.codes, self.kept, self.live, self.owners):
+            if array is not None:
+                array.flags.writeable = False
+        num_kept = view.num_rows - view.catalogue.num_deleted
+        self.num_items = num_kept if self.owners is None else int(np.count_nonzero(self.live))
+        self.num_regions = num_kept - self.num_items
         self.feature_blocks = [(0, view.feature_map)] if self.num_rows else []
 
     def features(self, rows: np.ndarray) -> np.ndarray:
@@ -961,8 +1052,19 @@ class Snapshot:
         """
         return self._opened().local_features(rows)
 
+    def regions(self, rows: np.ndarray) -> list[tuple[int, int, int, int] | None]:
+        """(top, left, bottom, right) of some rows, None for one of a whole image."""
+        view = self._opened()
+        rows = view.check_rows(rows)
+        if view.owners is None:
+            return [None] * len(rows)
+        regions = view.arrays["regions"][rows].tolist()
+        return [tuple(region) if any(region) else None for region in regions]
+
     def items(self, rows: np.ndarray) -> list[Item]:
         """Items of some rows, each verified; rows that are deleted still have theirs.
+
+        A region has the item of its image.
 
         Args:
             rows: int64 `(n,)`.
@@ -976,13 +1078,13 @@ class Snapshot:
         return self._opened().items(rows)
 
     def rows(self, ids: Sequence[str]) -> np.ndarray:
-        """The row of each id.
+        """The row of each image.
 
         Args:
             ids: sequence of str.
 
         Returns:
-            int64 array of shape `(len(ids),)`; -1 where an id is unknown.
+            int64 array of shape `(len(ids),)`; -1 for an unknown id.
         """
         return self._opened().find(ids)
 
@@ -1006,8 +1108,8 @@ class Snapshot:
         """Labels of all rows.
 
         Returns:
-            codes: int32 array of shape `(num_rows,)`: a place in `names`, -1 for a deleted row
-                or one without a label.
+            codes: int32 array of shape `(num_rows,)`: a place in `names`, -1 for a row that is
+                not live or has no label.
             names: list of str, each once, in the order in which they first occur.
         """
         return self._opened().labels()
@@ -1063,6 +1165,7 @@ class Store:
         created: str. When, in UTC, as ISO 8601.
         extractor: str or None. Of the local features that every image has, or None.
         descriptor_dim: int or None. Numbers in the descriptor of one.
+        regions_per_image: int. The most regions that an image has rows for; 0 for none.
         encoder_folder: pathlib.Path or None. The bundle that the index carries.
 
     Example:
@@ -1088,6 +1191,7 @@ class Store:
         self.format_version = catalogue.format_version
         self.extractor = catalogue.extractor
         self.descriptor_dim = catalogue.descriptor_dim
+        self.regions_per_image = catalogue.regions_per_image
         self.created = catalogue.created
         self.encoder_folder = folder / _ENCODER if catalogue.encoder else None
 
@@ -1103,6 +1207,7 @@ class Store:
         encoder_files: Mapping[str, str | os.PathLike] | None = None,
         extractor: str | None = None,
         descriptor_dim: int | None = None,
+        regions_per_image: int = 0,
     ) -> "Store":
         """Make an empty index; killed at any moment, there is a whole one or none.
 
@@ -1116,6 +1221,7 @@ class Store:
                 parts) to the file to copy there.
             extractor: str or None. Of local features, where each image has such.
             descriptor_dim: int, 1 to 65536, with an extractor.
+            regions_per_image: int, 0 to 64. The most regions of an image.
 
         Returns:
             The opened `Store`.
@@ -1144,18 +1250,12 @@ class Store:
             )
         if not isinstance(fingerprint, str):
             raise ArgumentError("A fingerprint is text.", f"fingerprint={fingerprint!r}")
-        local_is_sound = (
-            descriptor_dim is None
-            if extractor is None
-            else isinstance(extractor, str)
-            and isinstance(descriptor_dim, int)
-            and 1 <= descriptor_dim <= _MAX_DESCRIPTOR_DIM
-        )
-        if not local_is_sound:
+        if not _is_local_sound(extractor, descriptor_dim):
             raise ArgumentError(
                 "Local features have an extractor's name and the size of a descriptor.",
                 f"{extractor=}, {descriptor_dim=}",
             )
+        check_regions_per_image(regions_per_image)
         for name in encoder_files or {}:
             try:
                 _inner_name(name)
@@ -1182,6 +1282,7 @@ class Store:
             segments=(),
             extractor=extractor,
             descriptor_dim=descriptor_dim,
+            regions_per_image=regions_per_image,
         )
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -1420,6 +1521,7 @@ class Writer:
         codes: np.ndarray,
         features: np.ndarray,
         local_features: Sequence | None = None,
+        regions: Sequence | None = None,
     ) -> int:
         """Add images, as one segment in one commit. An id that is there already is replaced.
 
@@ -1430,6 +1532,9 @@ class Writer:
                 `(n, feature_dim)`, finite.
             local_features: where the index has such, n objects with `yx`, `(m, 2)`, and
                 `descriptors`, `(m, descriptor_dim)`, both finite; m may differ and be 0.
+            regions: where the index has such, n int arrays of shape `(r, 4)`: top, left, bottom
+                and right of each region of an image; r may differ and be 0. Codes and features
+                then have a row for each image and, right behind it, one for each of its regions.
 
         Returns:
             int. How many were added, n.
@@ -1439,24 +1544,36 @@ class Writer:
             ShapeError: if an array has another dtype or shape.
             StoreError: if the disk refuses; the index is as it was.
         """
-        return self._add(list(items), codes, features, local_features)
+        return self._add(list(items), codes, features, local_features, regions)
 
     @_change
-    def _add(self, items, codes, features, local_features):
+    def _add(self, items, codes, features, local_features, regions):
         codes, features = np.asarray(codes), np.asarray(features)
         if not items and codes.size == features.size == 0:
             return 0
-        self._refuse(items, codes, features)
+        self._refuse_items(items)
         self._refuse_local(items, local_features)
-        self._add_segments([(items, codes, features, local_features)])
+        counts, regions = self._checked_regions(items, regions)
+        rows = [item for item, count in zip(items, counts, strict=True) for _ in range(count)]
+        self._refuse(rows, codes, features)
+        if local_features is not None:
+            # Those of the image; its regions have none of their own.
+            dim = self._catalogue.descriptor_dim
+            none = StoredFeatures(np.empty((0, 2), "<f4"), np.empty((0, dim), "<f2"))
+            local_features = [
+                features_of if place == 0 else none
+                for features_of, count in zip(local_features, counts, strict=True)
+                for place in range(count)
+            ]
+        self._add_segments([(rows, codes, features, local_features, regions)])
         return len(items)
 
     @_change
     def update(self, items: Iterable[Item]) -> int:
         """Change path, label, size and time of images that are there, without encoding again.
 
-        Their codes and features, local ones included, are copied to new rows, in one commit and
-        in pieces, so that memory stays bounded.
+        Their codes and features, local ones and those of regions included, are copied to new
+        rows, in one commit and in pieces, so that memory stays bounded.
 
         Args:
             items: iterable of `Item`; their ids are in the index.
@@ -1469,19 +1586,21 @@ class Writer:
         """
         items = list(items)
         self._refuse_items(items)
-        rows = np.array(self._find([item.id for item in items]), np.int64)
-        if len(rows) and rows.min() < 0:
-            unknown = items[int(np.argmin(rows))].id
-            raise ArgumentError("An image to update is in the index.", repr(unknown), "Add it.")
+        found = self._find([item.id for item in items])
+        for item, rows in zip(items, found, strict=True):
+            if not rows:
+                raise ArgumentError("An image to update is in the index.", repr(item.id), "Add it.")
         if items:
+            rows = np.concatenate([np.array(rows, np.int64) for rows in found])
+            items_of = [item for item, rows in zip(items, found, strict=True) for _ in rows]
             self._add_segments(
-                (items[part], *arrays) for part, *arrays in self._verified_parts(rows)
+                (items_of[part], *arrays) for part, *arrays in self._verified_parts(rows)
             )
         return len(items)
 
     @_change
     def remove(self, ids: Iterable[str]) -> list[str]:
-        """Remove images, in one commit.
+        """Remove images with their regions, in one commit.
 
         Args:
             ids: iterable of str; unknown ones are passed over.
@@ -1490,10 +1609,11 @@ class Writer:
             list of str: the ids that were there and are no more, in the order given.
         """
         ids = list(dict.fromkeys(ids))
-        found = {id: row for id, row in zip(ids, self._find(ids), strict=True) if row >= 0}
+        found = {id: rows for id, rows in zip(ids, self._find(ids), strict=True) if rows}
         if found:
-            self._commit((), list(found.values()))
-            self._gone.update(found.values())
+            dead = list(itertools.chain(*found.values()))
+            self._commit((), dead)
+            self._gone.update(dead)
             for id in found:
                 self._recent.pop(id, None)
         return list(found)
@@ -1510,7 +1630,7 @@ class Writer:
         """
         old = self._catalogue
         self._refresh()
-        rows = self._view.live_rows()
+        rows, regions_gone = self._view.kept_rows(), self._view.num_regions_gone()
         step = self._rows_at_once()
         bytes_before = self._count_bytes()
         if old.num_deleted or len(old.segments) > -(-len(rows) // step):
@@ -1532,6 +1652,7 @@ class Writer:
             segments_before=len(old.segments),
             segments_after=len(self._catalogue.segments),
             bytes_freed=bytes_before - self._count_bytes(),
+            regions_gone=regions_gone,
         )
 
     def close(self) -> None:
@@ -1621,14 +1742,19 @@ class Writer:
         self._view.items_verified = self._items_verified
         self._recent, self._gone = {}, set()
 
-    def _find(self, ids) -> list[int]:
-        """The live row of each id at this moment, -1 where there is none."""
+    def _find(self, ids) -> list[range]:
+        """The rows of each image at this moment, none where there is no such image."""
         if self._view is None or len(self._recent) + len(self._gone) > _REMEMBERED_IDS:
             self._refresh()
         found = self._view.find(ids).tolist()
         self._items_verified = True
+        none = range(0)
         return [
-            self._recent.get(id, -1 if row in self._gone else row)
+            self._recent[id]
+            if id in self._recent
+            else none
+            if row < 0 or row in self._gone
+            else self._view.rows_of(row)
             for id, row in zip(ids, found, strict=True)
         ]
 
@@ -1642,7 +1768,10 @@ class Writer:
         return max(1, rows)
 
     def _verified_parts(self, rows):
-        """Slices of `rows` with codes, features and local features (or None), all verified."""
+        """Slices of `rows` with codes, features, local features and regions, all verified.
+
+        Of the last two None where the index has none.
+        """
         if self._recent or self._gone:
             self._refresh()
         view, step = self._view, self._rows_at_once()
@@ -1651,7 +1780,8 @@ class Writer:
             part = slice(start, start + step)
             view.verify_features(rows[part])
             local = None if view.catalogue.extractor is None else view.local_features(rows[part])
-            yield part, view.arrays["codes"][rows[part]], view.features(rows[part]), local
+            regions = None if view.owners is None else view.arrays["regions"][rows[part]]
+            yield part, view.arrays["codes"][rows[part]], view.features(rows[part]), local, regions
 
     def _count_bytes(self) -> int:
         return sum(os.fstat(file).st_size for file in self._files.values())
@@ -1659,7 +1789,6 @@ class Writer:
     # What is to be
 
     def _refuse(self, items, codes, features):
-        self._refuse_items(items)
         for name, array in (("codes", codes), ("features", features)):
             dtype, shape = self._catalogue.layout(name)
             wanted = (len(items), *shape)
@@ -1709,6 +1838,42 @@ class Writer:
                     "Leave this image out.",
                 )
 
+    def _checked_regions(self, items, regions):
+        """How many rows each image has, and the regions of all rows, None without any."""
+        most = self._catalogue.regions_per_image
+        if not most or regions is None:
+            if most or regions is not None:
+                raise ArgumentError(
+                    "An index has regions of all its images or of none.",
+                    f"{'none' if regions is None else 'some'} for an index "
+                    f"{'with' if most else 'without'} them",
+                    "Whether it has them is settled when an index is made.",
+                )
+            return [1] * len(items), None
+        regions = [np.asarray(of_image) for of_image in regions]
+        if len(regions) != len(items):
+            raise ShapeError(
+                "Every image has regions, if only none.", f"{len(regions)} of {len(items)}"
+            )
+        for item, of_image in zip(items, regions, strict=True):
+            if of_image.ndim != 2 or of_image.shape[1] != 4 or of_image.dtype.kind not in "iu":
+                raise ShapeError(
+                    "The regions of an image are whole numbers of shape (r, 4).",
+                    f"{of_image.dtype} of shape {of_image.shape} for {item.id!r}",
+                )
+            top, left, bottom, right = of_image.astype(np.int64).T
+            inside = (0 <= top) & (top < bottom) & (0 <= left) & (left < right)
+            small = (bottom < 2**31) & (right < 2**31)
+            if len(of_image) > most or not (inside & small).all():
+                raise ArgumentError(
+                    f"An image of this index has up to {most} regions, each (top, left, bottom, "
+                    "right) with an area.",
+                    f"{of_image.tolist()} for {item.id!r}",
+                )
+        whole = np.zeros((1, 4), "<i4")
+        rows = [part.astype("<i4") for of_image in regions for part in (whole, of_image)]
+        return [1 + len(of_image) for of_image in regions], np.concatenate([whole[:0], *rows])
+
     @staticmethod
     def _refuse_items(items):
         ids = set()
@@ -1722,22 +1887,27 @@ class Writer:
 
     def _add_segments(self, parts):
         """Append parts as segments and commit them together; old rows of their ids go."""
-        ends, segments, ids = dict(self._catalogue.ends), [], []
-        first_row = self._catalogue.num_rows
+        ends, segments, added = dict(self._catalogue.ends), [], {}
+        row = self._catalogue.num_rows
         for items, *arrays in parts:
             segments.append(self._append(ends, items, *arrays))
-            ids += [item.id for item in items]
-        dead = [row for row in self._find(ids) if row >= 0]
+            for item in items:
+                first = added[item.id].start if item.id in added else row
+                row += 1
+                added[item.id] = range(first, row)
+        dead = list(itertools.chain(*self._find(added)))
         self._commit(segments, dead)
         self._gone.update(dead)
-        self._recent.update(zip(ids, itertools.count(first_row)))
+        self._recent.update(added)
 
-    def _append(self, ends, items, codes, features, local_features) -> _Segment:
+    def _append(self, ends, items, codes, features, local_features, regions) -> _Segment:
         """Write one segment after `ends`, which is moved on; nothing is committed yet."""
         records, text = _encode_items(items, features, ends["text"])
         contents = [_as_bytes(codes), _as_bytes(features), records, text]
         if local_features is not None:
             contents += _encode_local(local_features, ends["yx"])
+        if regions is not None:
+            contents.append(_as_bytes(regions))
         arrays = {}
         for name, content in zip(self._catalogue.array_names, contents, strict=True):
             row_bytes = self._catalogue.row_bytes(name)

@@ -15,6 +15,7 @@ class Hit:
     bits_apart: int = 3
     distance: float = 0.5
     inliers: int | None = None
+    region: tuple | None = None
 
 
 def solid(colour, shape=(30, 40)):
@@ -49,6 +50,18 @@ def test_the_whole_of_long_and_flat_pictures_is_shown():
 def test_a_hit_whose_file_is_gone_or_never_was_leaves_a_blank(tmp_path):
     hits = [Hit("a", str(tmp_path / "gone.png")), Hit("b", None, label="\x1b[31m\n<img>\udcff")]
     assert pictures.contact_sheet([(solid(9), hits)]).dtype == np.uint8
+
+
+def test_a_region_is_outlined_where_it_is(tmp_path):
+    path = str(tmp_path / "a.png")
+    images.write(path, solid(100, (308, 308)))  # twice a picture in its tile
+    hits = [Hit("a", path), Hit("a", path, region=(100, 20, 200, 280))]
+    whole, part = (pictures.contact_sheet([(solid(9), [hit])], columns=2) for hit in hits)
+    changed = np.argwhere((whole != part).any(axis=2))
+    start = np.array([pictures.GAP + 3, 2 * pictures.GAP + pictures.TILE + 3])
+    expected = [start + (50, 10), start + (99, 139)]
+    np.testing.assert_allclose([changed.min(axis=0), changed.max(axis=0)], expected, atol=1)
+    assert len(changed) == 2 * 130 + 2 * 48  # its border only
 
 
 def test_inliers_are_written_where_there_are_any(tmp_path):

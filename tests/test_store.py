@@ -788,16 +788,45 @@ def test_an_index_of_format_version_2_opens_for_ever():
             assert found.descriptors.tolist() == [[0.5, -0.5, 0.5, 0.5]] * n
 
 
-@pytest.mark.parametrize("version", [1, 2])
+GOLDEN_V3 = [
+    (Item("cat/1.jpg", "/images/cat/1.jpg", "cat", 1000, 1_600_000_000_000_000_001), 1),
+    (Item("nothing to see", None, None, 7, 8), 0),
+    (Item("cat/2.jpg", "/images/cat/2.jpg", "cat", 2001, 7), 4),
+]
+
+
+def test_an_index_of_format_version_3_opens_for_ever():
+    """Regions of a golden image n: n of them, (n, 0, n + 5, 6), (n, 1, n + 5, 7)..."""
+    store = Store.open(GOLDEN / "index_v3")
+    assert (store.format_version, store.extractor, store.regions_per_image) == (3, None, 4)
+    assert store.check() == []
+    with store.snapshot() as snapshot:
+        assert (snapshot.num_items, snapshot.num_regions, snapshot.num_rows) == (3, 5, 13)
+        assert np.flatnonzero(snapshot.live).tolist() == [0, 2, 6]
+        assert np.flatnonzero(snapshot.kept).tolist() == [0, 1, 2, 6, 7, 8, 9, 10]
+        assert snapshot.owners[snapshot.kept].tolist() == [0, 0, 2, 6, 6, 6, 6, 6]
+        for (item, n), row in zip(GOLDEN_V3, (0, 2, 6), strict=True):
+            rows = range(row, row + n + 1)
+            assert snapshot.items(rows) == [item] * len(rows)
+            boxes = [(n, place, n + 5, place + 6) for place in range(n)]
+            assert snapshot.regions(rows) == [None, *boxes]
+            numbers = [n + place for place in range(n + 1)]
+            assert snapshot.codes[rows].tolist() == [[m, m << 4] for m in numbers]
+            assert snapshot.features(rows).tolist() == [[m, m / 4, -m] for m in numbers]
+            snapshot.verify_features(rows)
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_an_index_of_an_older_format_can_be_written_to(tmp_path, version):
     shutil.copytree(GOLDEN / f"index_v{version}", tmp_path / "index")
-    golden = {1: GOLDEN_V1, 2: GOLDEN_V2}[version]
+    golden = {1: GOLDEN_V1, 2: GOLDEN_V2, 3: GOLDEN_V3}[version]
     store = Store.open(tmp_path / "index")
     with store.writer() as writer:
         writer.remove([golden[-1][0].id])
         writer.compact()
     with store.snapshot() as snapshot:
-        rows = range(len(golden) - 1)
+        rows = snapshot.rows([item.id for item, _ in golden[:-1]])
+        assert sorted(rows) == list(rows) and snapshot.num_items == len(rows)
         assert snapshot.items(rows) == [item for item, _ in golden[:-1]]
         if version == 2:
             assert [len(local.yx) for local in snapshot.local_features(rows)] == [1, 0]

@@ -31,17 +31,29 @@ from retrieval.store import Item, Store, StoredFeatures, check
 
 FEATURE_DIM = 3
 DESCRIPTOR_DIM = 4
-NAMES = ("codes", "descriptors", "features", "items", "spans", "text", "yx")
+NAMES = ("codes", "descriptors", "features", "items", "regions", "spans", "text", "yx")
+REGIONS = 2
 
 
 def batch(ids, version=0):
-    """Arguments for `Writer.add`; code, feature and local features tell id and version."""
+    """Arguments for `Writer.add`; all that belongs to an image tells its id and version."""
     seeds = [zlib.crc32(f"{id} {version}".encode()) % 1000 for id in ids]
+    regions = [
+        np.array([[seed, n, seed + 9, n + 1] for n in range(seed % (REGIONS + 1))], int)
+        for seed in seeds
+    ]
+    regions = [of_image.reshape(-1, 4) for of_image in regions]
+    rows = [
+        seed + 3 * n
+        for seed, boxes in zip(seeds, regions, strict=True)
+        for n in range(len(boxes) + 1)
+    ]
     return (
         [Item(id, f"/{id}", f"label {version}", version, version) for id in ids],
-        np.array([[seed % 256, seed // 256] for seed in seeds], np.uint8).reshape(-1, 2),
-        np.array([[seed, version, 0.5] for seed in seeds], np.float32).reshape(-1, FEATURE_DIM),
+        np.array([[row % 256, row // 256] for row in rows], np.uint8).reshape(-1, 2),
+        np.array([[row, version, 0.5] for row in rows], np.float32).reshape(-1, FEATURE_DIM),
         [local_of(seed) for seed in seeds],
+        regions,
     )
 
 
@@ -63,11 +75,12 @@ def new_store(folder):
         encoder_files={"hashnet.json": source, "inner/model.onnx": source},
         extractor="sift",
         descriptor_dim=DESCRIPTOR_DIM,
+        regions_per_image=REGIONS,
     )
 
 
 def contents(folder):
-    """Every live row, in order, with all that belongs to it; plain values."""
+    """Every image, in order, with all that belongs to it; plain values."""
     with Store.open(folder).snapshot() as snapshot:
         live = np.ones(snapshot.num_rows, bool) if snapshot.live is None else snapshot.live
         rows = np.flatnonzero(live)
@@ -77,17 +90,40 @@ def contents(folder):
         assert list(snapshot.stats()) == [item.id for item in items]
         codes, names = snapshot.labels()
         assert [names[code] for code in codes[rows]] == [item.label for item in items]
-        columns = (snapshot.codes[rows], snapshot.features(rows), snapshot.local_features(rows))
-        return [plainly(*row) for row in zip(items, *columns, strict=True)]
+        kept = np.ones(snapshot.num_rows, bool) if snapshot.kept is None else snapshot.kept
+        kept = np.flatnonzero(kept)
+        snapshot.verify_features(kept)
+        of_image = [kept[snapshot.owners[kept] == row] for row in rows]
+        assert sum(map(len, of_image)) == len(kept)
+        for item, all_rows in zip(items, of_image, strict=True):
+            assert snapshot.items(all_rows) == [item] * len(all_rows)
+            assert all(len(local.yx) == 0 for local in snapshot.local_features(all_rows[1:]))
+        return plainly(
+            items,
+            snapshot.codes[kept],
+            snapshot.features(kept),
+            snapshot.local_features(rows),
+            [np.array(snapshot.regions(all_rows[1:]), int) for all_rows in of_image],
+        )
 
 
-def plainly(item, code, feature, local):
-    local = (local.yx.tolist(), local.descriptors.tolist())
-    return (item.id, item.path, item.size, code.tolist(), feature.tolist(), local)
+def plainly(items, codes, features, local, regions):
+    rows = iter(zip(codes.tolist(), features.tolist(), strict=True))
+    return [
+        (
+            item.id,
+            item.path,
+            item.size,
+            [next(rows) for _ in range(len(boxes) + 1)],
+            boxes.tolist(),
+            (one.yx.tolist(), one.descriptors.tolist()),
+        )
+        for item, one, boxes in zip(items, local, regions, strict=True)
+    ]
 
 
 def expected(ids, version=0):
-    return [plainly(*row) for row in zip(*batch(ids, version), strict=True)]
+    return plainly(*batch(ids, version))
 
 
 def files_of(folder):
@@ -467,9 +503,9 @@ class _Model:
         self.rows = {row[0]: row for row in rows}
 
     def add(self, *columns):
-        for row in zip(*columns, strict=True):
-            self.rows.pop(row[0].id, None)
-            self.rows[row[0].id] = plainly(*row)
+        for row in plainly(*columns):
+            self.rows.pop(row[0], None)
+            self.rows[row[0]] = row
 
     def remove(self, ids):
         for id in ids:
@@ -709,11 +745,12 @@ def _forge(folder, table, **change):
 
 
 def _arrays(**count):
-    wanted = dict.fromkeys(NAMES, 3) | {"text": 60} | count
+    wanted = dict.fromkeys(NAMES, ROWS) | {"text": 60} | count
     return json.dumps({name: [number, "0" * 64] for name, number in wanted.items()})
 
 
 HUGE = 2**60
+ROWS = len(batch([f"old {number}" for number in range(3)])[1])  # of the first segment
 
 
 @pytest.mark.parametrize(
@@ -724,6 +761,12 @@ HUGE = 2**60
         ("segments", {"arrays": _arrays(yx=HUGE, descriptors=HUGE)}),
         ("segments", {"arrays": _arrays(yx=2)}),
         ("segments", {"arrays": _arrays(spans=2)}),
+        ("segments", {"arrays": _arrays(regions=2)}),
+        ("segments", {"arrays": _arrays(regions=HUGE)}),
+        ("facts", {"regions_per_image": 0}),
+        ("facts", {"regions_per_image": HUGE}),
+        ("facts", {"regions_per_image": "2"}),
+        ("facts", {"regions_per_image": None}),
         ("facts", {"descriptor_dim": HUGE}),
         ("facts", {"descriptor_dim": 0}),
         ("facts", {"descriptor_dim": "4"}),
@@ -842,9 +885,9 @@ def test_other_tables_than_ours_are_refused(folder, statement):
 
 def test_a_newer_format_is_refused_with_the_way_to_read_it(folder):
     connection = sqlite3.connect(folder / "catalogue.sqlite")
-    connection.execute("PRAGMA user_version = 3")
+    connection.execute("PRAGMA user_version = 4")
     connection.close()
-    with pytest.raises(StoreError, match="format 2 or older.*format version 3.*Upgrade HashNet"):
+    with pytest.raises(StoreError, match="format 3 or older.*format version 4.*Upgrade HashNet"):
         Store.open(folder)
 
 

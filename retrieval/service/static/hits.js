@@ -8,10 +8,14 @@ const AT_ONCE = 100;
 
 export const address = (id) => `?${new URLSearchParams({ id })}`;
 
-/** The scores of a hit in words, each of its own stage; `inliers` only where it was verified. */
-export function scores({ bits_apart: apart, distance, inliers }) {
+/**
+ * The scores of a hit in words, each of its own stage; `inliers` only where it was verified, the
+ * place only where a part of the image was found.
+ */
+export function scores({ bits_apart: apart, distance, inliers, region }) {
   const said = [`${bits(apart)} apart`, `distance ${distance.toFixed(2)}`];
   if (typeof inliers === "number") said.push(`${inliers} ${inliers === 1 ? "inlier" : "inliers"}`);
+  if (region) said.push(`a part, ${region[3] - region[1]} × ${region[2] - region[0]} pixels at ${region[1]}, ${region[0]}`);
   return said;
 }
 

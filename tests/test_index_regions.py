@@ -1,0 +1,239 @@
+"""An index of photos with regions, from the files to the command line."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from hashnet import cli, images, local_features, regions
+from hashnet.errors import ArgumentError
+from retrieval import clickhouse
+from retrieval.engine import Engine
+from retrieval.index import Index
+from tests.tiny_backbone import TINY
+
+MOST = 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_proposals(tmp_path_factory):
+    """Proposals by brightness, from a network that is exported in no time, and once."""
+    model = TINY.build(32, None)
+    kernel = np.zeros((3, 3, 3, 8), np.float32)
+    kernel[1, 1, :, 0] = 1
+    model.get_layer("conv").set_weights([kernel])
+    path = tmp_path_factory.mktemp("tiny") / regions.FILE
+    regions.export(path, model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(regions, "export", lambda to, backbone: images_copy(path, to))
+        yield
+
+
+def images_copy(path, to):
+    with open(to, "wb") as file:
+        file.write(path.read_bytes())
+
+
+COLOURS = [(250, 60, 60), (60, 250, 60), (60, 60, 250), (240, 240, 60)]
+
+
+def thing(number):
+    """A bright object of its own colour and stripes."""
+    ys, xs = np.mgrid[0:64, 0:64]
+    across = (xs * np.cos(number) + ys * np.sin(number)) // (5 + 2 * number) % 2
+    return np.where(across[..., None] > 0, COLOURS[number % 4], 210).astype(np.uint8)
+
+
+def scene(number, top, left):
+    """A dim photo with a thing in it."""
+    image = np.random.default_rng(100 + number).integers(0, 40, (320, 512, 3)).astype(np.uint8)
+    image[top : top + 64, left : left + 64] = thing(number)
+    return image
+
+
+PLACES = [(16, 32), (200, 400), (128, 256), (240, 64)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
+    for number, place in enumerate(PLACES):
+        images.write(folder / f"{number}.png", scene(number, *place))
+    images.write(folder / "small.png", thing(9)[:40, :40])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def index(folder, bundle_folder, tmp_path_factory):
+    index = Index.create(tmp_path_factory.mktemp("index") / "i", bundle_folder, regions=MOST)
+    assert index.update([folder]).added == 5
+    return index
+
+
+def rows_of(index):
+    """{id: [(region, code, feature), ...]}"""
+    found = {}
+    with index.store.snapshot() as snapshot:
+        kept = np.arange(snapshot.num_rows)
+        kept = kept if snapshot.kept is None else kept[snapshot.kept]
+        columns = (snapshot.regions(kept), snapshot.codes[kept], snapshot.features(kept))
+        for item, *row in zip(snapshot.items(kept), *columns, strict=True):
+            found.setdefault(item.id, []).append(row)
+    return found
+
+
+def check_rows(index, paths):
+    """Every row is what the encoder makes of that part of the file."""
+    held = rows_of(index)
+    assert sorted(held) == sorted(map(str, paths))
+    for path in paths:
+        image = images.read(path)
+        boxes = list(map(tuple, index.proposer.propose(image, MOST).tolist()))
+        assert [region for region, _, _ in held[str(path)]] == [None, *boxes]
+        for region, code, feature in held[str(path)]:
+            top, left, bottom, right = region or (0, 0, *image.shape[:2])
+            part = np.ascontiguousarray(image[top:bottom, left:right])
+            # Rows were encoded in batches, where the last bits of sums may differ.
+            wanted_code, wanted_feature = index.encoder.encode_one(part)
+            assert np.unpackbits(code ^ wanted_code).sum() <= 1
+            np.testing.assert_allclose(feature, wanted_feature, atol=1e-3)
+
+
+def test_every_region_is_encoded_as_its_own_crop(index, folder):
+    check_rows(index, sorted(folder.iterdir()))
+    counts = {os.path.basename(id): len(rows) - 1 for id, rows in rows_of(index).items()}
+    assert counts == {f"{n}.png": MOST for n in range(4)} | {"small.png": 0}
+
+
+def test_a_small_object_is_found_where_it_is(index):
+    engine = Engine(index)
+    for number, (top, left) in enumerate(PLACES):
+        first, *others = engine.search(thing(number), k=10).hits
+        assert first.id.endswith(f"{number}.png") and len(others) == 4
+        y0, x0, y1, x1 = first.region
+        inside = np.minimum((y1, x1), (top + 64, left + 64)) - np.maximum((y0, x0), (top, left))
+        assert (inside > 32).all()
+        whole = engine.search(scene(number, top, left)).hits[0]
+        assert whole.id == first.id and whole.region is None and whole.distance < 1e-2
+
+
+def test_a_region_is_in_pixels_of_the_upright_original(index, bundle_folder, tmp_path):
+    """A photo that lies on its side is turned first."""
+    from PIL import Image
+
+    from tests import make_images
+
+    lying = np.rot90(scene(1, *PLACES[1]))  # what orientation 6 turns back
+    content = make_images.encoded(
+        Image.fromarray(np.ascontiguousarray(lying)), "PNG", exif=make_images.exif(6)
+    )
+    turned = Index.create(tmp_path / "index", bundle_folder, regions=MOST)
+    turned.add(["turned"], [content])
+    [rows] = rows_of(turned).values()
+    wanted = rows_of(index)[next(id for id in rows_of(index) if id.endswith("1.png"))]
+    assert [row[0] for row in rows] == [row[0] for row in wanted]
+
+
+def test_an_update_takes_regions_along(folder, bundle_folder, tmp_path):
+    path, other = tmp_path / "photos" / "one.png", tmp_path / "photos" / "two.png"
+    path.parent.mkdir()
+    images.write(path, scene(0, *PLACES[0]))
+    images.write(other, scene(1, *PLACES[1]))
+    index = Index.create(tmp_path / "index", bundle_folder, regions=MOST)
+    assert index.update([path.parent]).added == 2
+    before = rows_of(index)
+    assert index.update([path.parent]).unchanged == 2
+    images.write(path, scene(2, *PLACES[2]))
+    assert index.update([path.parent], label_from_folder=True).changed == 1
+    check_rows(index, [path, other])
+    assert rows_of(index)[str(path)][1][0] != before[str(path)][1][0]
+    path.write_bytes(b"no image")
+    assert index.update([path.parent]).changed == 0
+    check_rows(index, [other])
+    info = index.info()
+    assert (info["images"], info["regions"], info["regions_per_image"]) == (1, MOST, MOST)
+    assert info["rows"] > 1 + MOST and info["format_version"] == 3
+    assert index.remove([str(other)]) == [str(other)]
+    info = index.info()
+    assert (info["images"], info["regions"]) == (0, 0)
+    assert index.store.check() == []
+
+
+def test_features_that_are_known_go_with_regions_too(index, folder, bundle_folder, tmp_path):
+    paths = sorted(folder.iterdir())
+    known = {}
+    for path in paths:
+        status = path.stat()
+        key = (str(path), status.st_size, status.st_mtime_ns)
+        known[key] = index.encoder.encode_one(path)[1]
+    again = Index.create(tmp_path / "index", bundle_folder, regions=MOST)
+    assert again.update([folder], known_features=known).added == 5
+    check_rows(again, paths)
+
+
+def test_an_image_that_is_gone_between_two_readings_is_a_problem(
+    folder, bundle_folder, tmp_path, monkeypatch
+):
+    real = images.read
+    monkeypatch.setattr(images, "read", lambda s: real(b"gone" if str(s).endswith("1.png") else s))
+    index = Index.create(tmp_path / "index", bundle_folder, regions=MOST)
+    report = index.update([folder])
+    assert [os.path.basename(problem.path) for problem in report.problems] == ["1.png"]
+    assert report.added == index.num_items == 4
+    check_rows(index, [path for path in sorted(folder.iterdir()) if path.name != "1.png"])
+
+
+def test_local_features_stay_those_of_the_whole_image(folder, bundle_folder, tmp_path):
+    pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
+    index = Index.create(tmp_path / "index", bundle_folder, local="sift", regions=MOST)
+    index.update([folder])
+    check_rows(index, sorted(folder.iterdir()))
+    path = folder / "2.png"
+    wanted = local_features.open("sift").extract(images.read(path))
+    with index.store.snapshot() as snapshot:
+        [local] = snapshot.local_features(snapshot.rows([str(path)]))
+    np.testing.assert_array_equal(local.yx, wanted.yx)
+    first = Engine(index).search(path, verify=True).hits[0]
+    assert first.id == str(path) and first.inliers >= 8
+    assert index.store.check() == []
+
+
+def test_the_command_line_makes_and_keeps_regions(folder, bundle_folder, tmp_path, capsys):
+    place, query = str(tmp_path / "index"), tmp_path / "query.png"
+    images.write(query, thing(3))
+
+    def run(*arguments):
+        capsys.readouterr()
+        return cli.main([str(argument) for argument in arguments]), *capsys.readouterr()
+
+    make = ["index", place, folder, "--bundle", bundle_folder]
+    assert run(*make, "--regions", 2)[0] == cli.DONE
+    assert run(*make)[:2] == (0, "0 added, 0 changed, 5 unchanged, 0 removed, 0 skipped\n")
+    assert run(*make, "--regions", 2)[0] == cli.DONE
+    status, _, said = run(*make, "--regions", 3)
+    assert status == cli.FAILED and "keeps its number of regions" in said and "for 2" in said
+    status, out, _ = run("search", place, query, "-k", 1, "--json")
+    [hit] = json.loads(out)["hits"]
+    assert hit["id"].endswith("3.png") and len(hit["region"]) == 4
+    sheet = tmp_path / "sheet.png"
+    status, out, _ = run("search", place, query, "-k", 3, "--picture", sheet)
+    assert ",".join(map(str, hit["region"])) in out and sheet.is_file()
+    info = json.loads(run("info", place, "--json")[1])
+    assert (info["images"], info["regions"], info["rows"]) == (5, 8, 13)
+    assert run("remove", place, folder / "1.png")[0] == cli.DONE
+    status, out, _ = run("compact", place)
+    assert out.startswith("1 removed rows and 2 of their regions gone")
+    assert run("check", place)[0] == cli.DONE
+    plain = str(tmp_path / "plain")
+    assert run("index", plain, folder, "--bundle", bundle_folder)[0] == cli.DONE
+    assert run("index", plain, folder, "--regions", 2)[0] == cli.FAILED
+    assert run("index", tmp_path / "x", folder, "--bundle", bundle_folder, "--regions", 99)[0] == 2
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_database_has_no_regions(bundle_folder):
+    with pytest.raises(ArgumentError, match="no regions"):
+        Index.create("clickhouse://nowhere.invalid/a/b", bundle_folder, regions=2)
+    with pytest.raises(ArgumentError, match="no regions"):
+        clickhouse.Writer(None, None).add([], [], [], None, [])
