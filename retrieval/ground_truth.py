@@ -8,7 +8,7 @@ import functools
 import json
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -69,8 +69,9 @@ class Database:
 # --- Who is asked, and what is right --------------------------------------------------------------
 
 
-# Until `encoded` and `answerable` have filled in what takes long.
-_UNKNOWN = np.empty(0)
+def _unknown() -> np.ndarray:
+    """What stands for arrays until `encoded` and `answerable` have filled them in."""
+    return np.empty(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,10 +96,10 @@ class Asked:
     listed: list[np.ndarray] | None
     problems: list[images.Problem]
     skipped: list[str]
-    num_relevant: np.ndarray = _UNKNOWN
-    codes: np.ndarray = _UNKNOWN
-    features: np.ndarray = _UNKNOWN
-    scores: np.ndarray = _UNKNOWN
+    num_relevant: np.ndarray = field(default_factory=_unknown)
+    codes: np.ndarray = field(default_factory=_unknown)
+    features: np.ndarray = field(default_factory=_unknown)
+    scores: np.ndarray = field(default_factory=_unknown)
 
     def __len__(self) -> int:
         return len(self.paths)
