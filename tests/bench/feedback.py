@@ -159,7 +159,8 @@ class World:
 
     def ranking(self, code, feature):
         """Rows of the pool, nearest first; features have length 1."""
-        apart = (self.num_bits - self.signs @ (codes.unpack(code, self.num_bits) * 2 - 1.0)) / 2
+        bits = codes.unpack(code, self.num_bits) * np.float32(2) - 1
+        apart = (self.num_bits - self.signs @ bits) / 2
         apart = apart.round().astype(np.int64)
         pool = np.flatnonzero(apart < threshold_of(np.bincount(apart), self.pool))
         return pool[np.argsort(-(self.features[pool] @ feature), kind="stable")]
