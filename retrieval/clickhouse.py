@@ -610,7 +610,16 @@ class Snapshot:
         self.codes = _Codes(self)
 
     def ask(self, statement, *, width=1, **parameters):
-        """Ask about this snapshot, in whose rows `{live}` stands for those that are images."""
+        """Ask about this snapshot.
+
+        Args:
+            statement: str. `{live}` stands for the condition that a row is an image.
+            width: int. Columns of the answer.
+            parameters: bound to their names in the statement.
+
+        Returns:
+            list of `width` sequences, one a column.
+        """
         statement = statement.replace("{live}", self._live)
         return self._connection.ask(statement, width=width, last=self.last, **parameters)
 

@@ -194,6 +194,9 @@ class LocalFinder:
             label: a known label, or None.
             offset: int.
             limit: int, or None for all that follow.
+
+        Returns:
+            int64 `(n,)`.
         """
         if label is not None:
             places, names = self._labels
@@ -205,7 +208,15 @@ class LocalFinder:
         return rows[offset:][:limit]
 
     def spread(self, label: str, most: int) -> np.ndarray:
-        """int64 `(m,)`, ascending: at most `most` rows of a label, every so many-th of them."""
+        """Rows of a label, every so many-th of them.
+
+        Args:
+            label: a known label.
+            most: int, 1 or more. Rows at most.
+
+        Returns:
+            int64 `(m,)`, ascending.
+        """
         rows = self.rows(label)
         return rows[:: max(1, -(-len(rows) // most))]
 

@@ -366,7 +366,14 @@ def _is_count_of_regions(number, least) -> bool:
 
 
 def check_regions_per_image(number) -> None:
-    """Refuse a number of regions that no index has, with ArgumentError."""
+    """Refuse a number of regions that no index has.
+
+    Args:
+        number: int.
+
+    Raises:
+        ArgumentError: it is below 0 or too large.
+    """
     if not _is_count_of_regions(number, least=0):
         raise ArgumentError(f"An image has 0 to {_MAX_REGIONS} regions.", f"regions={number!r}")
 
@@ -1053,7 +1060,14 @@ class Snapshot:
         return self._opened().local_features(rows)
 
     def regions(self, rows: np.ndarray) -> list[tuple[int, int, int, int] | None]:
-        """(top, left, bottom, right) of some rows, None for one of a whole image."""
+        """The regions that some rows are of.
+
+        Args:
+            rows: int64 `(n,)`.
+
+        Returns:
+            list of n (top, left, bottom, right) in pixels, None for a whole image.
+        """
         view = self._opened()
         rows = view.check_rows(rows)
         if view.owners is None:
@@ -1093,15 +1107,28 @@ class Snapshot:
         return self._opened().stats()
 
     def id_ends(self, start: str) -> tuple[str, ...]:
-        """Of the ids that begin so, the first and the last in some order; () where none does.
+        """Of the ids that begin so, the first and the last in some order.
 
         The order goes by what ids begin with, so what these two begin with, all between do.
+
+        Args:
+            start: str.
+
+        Returns:
+            tuple of two str; of none where no id begins so.
         """
         ids = [id for id in self.stats() if id.startswith(start)]
         return (min(ids), max(ids)) if ids else ()
 
     def ids_outside(self, start: str) -> list[str]:
-        """The ids that do not begin so."""
+        """The ids that do not begin so.
+
+        Args:
+            start: str.
+
+        Returns:
+            list of str.
+        """
         return [id for id in self.stats() if not id.startswith(start)]
 
     def labels(self) -> tuple[np.ndarray, list[str]]:

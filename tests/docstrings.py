@@ -79,11 +79,16 @@ def described(source, path, module):
                     where = f"{path}:{node.lineno} {name.removeprefix(module + '.')}"
                     text = ast.get_docstring(node) or ""
                     found.append(Described(where, name, node, owner, text))
-                    if isinstance(node, ast.ClassDef):
+                    if isinstance(node, ast.ClassDef) and not _is_protocol(node):
                         visit(node.body, name)
 
     visit(tree.body, module)
     return found
+
+
+def _is_protocol(node):
+    """A protocol asks for what others define and describe; its own docstring says who."""
+    return any(ast.unparse(base) == "Protocol" for base in node.bases)
 
 
 def faults(everything):

@@ -32,7 +32,14 @@ class Names:
 
     @classmethod
     def of(cls, snapshot) -> "Names":
-        """The map for a snapshot of an index; not all of its ids are read for it."""
+        """The map for a snapshot of an index; not all of its ids are read for it.
+
+        Args:
+            snapshot: a `retrieval.store.Snapshot`, or that of a database.
+
+        Returns:
+            `Names`.
+        """
         ends = snapshot.id_ends("/")
         if not ends:
             return cls()
