@@ -54,10 +54,13 @@ class Matching:
 
 
 # DELF has features of neighbouring places and scales that are nearly the same, so the second
-# nearest says nothing there. SIFT's are few and sharp.
+# nearest says nothing there, and its places are 8 pixels apart at best, so its errors are large.
+# SIFT's are few and sharp. Chosen on a quarter of the queries of tests/bench/local.py (of DELF's, a
+# quarter of a third): the best mAP of the two sets together, and so many inliers that under 1 % of
+# the pairs of different prints and scenes pass.
 MATCHING = {
     "sift": Matching(ratio=0.85, max_distance=None, error=0.015, min_inliers=8),
-    "delf": Matching(ratio=None, max_distance=0.8, error=0.02, min_inliers=20),
+    "delf": Matching(ratio=None, max_distance=0.8, error=0.04, min_inliers=20),
 }
 
 
@@ -263,13 +266,11 @@ def verify_all(
 ) -> list[Verification]:
     """Compare the local features of a query with those of several images, in their order.
 
-    The answer does not depend on `num_threads`. For the other arguments see `verify`; candidates
-    may also be functions that return one, called when its turn comes,
-    by the thread that compares.
+    The answer does not depend on `num_threads`. For the other arguments see `verify`.
 
     Args:
         candidates: iterable of local features, or of functions that return some, called when their
-            turn comes.
+            turn comes, by the thread that compares them.
         num_threads: int. How many are compared at one time.
 
     Example:

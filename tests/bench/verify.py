@@ -31,15 +31,15 @@ def plain(query, snapshot, rows):
     found = []
     for candidate in snapshot.local_features(rows):
         similarity = query.descriptors @ candidate.descriptors.astype(np.float32).T
-        order = np.argsort(-similarity, axis=1)
-        every = np.arange(len(similarity))
-        best, second = (similarity[every, order[:, place]] for place in (0, 1))
-        keep = 1 - best < MATCHING.ratio**2 * (1 - second)
-        keep &= similarity.argmax(axis=0)[order[:, 0]] == every
+        every, nearest = np.arange(len(similarity)), similarity.argmax(axis=1)
+        mutual = similarity.argmax(axis=0)[nearest] == every
+        best = similarity[every, nearest]
+        similarity[every, nearest] = -1
+        keep = mutual & (1 - best < MATCHING.ratio**2 * (1 - similarity.max(axis=1)))
         extent = float(np.ptp(candidate.yx, axis=0).max())
         one = verify.estimate(
             query.yx[keep],
-            candidate.yx[order[keep, 0]],
+            candidate.yx[nearest[keep]],
             error=max(3.0, MATCHING.error * extent),
         )
         found.append(one.inliers if keep.sum() >= MATCHING.min_inliers else 0)
