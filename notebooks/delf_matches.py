@@ -198,7 +198,7 @@ for axes, (title, views_of_page) in zip(axes_of, series.items(), strict=True):
         lost = [
             value for (value, _), count in zip(views_of_page, counts, strict=True) if count < least
         ]
-        print(f"{title}, {name}: {counts}; not confirmed at {lost or 'none of these'}")
+        print(f"{title}, {name}: {counts}; not confirmed: {lost or 'none'}")
     axes.set(xlabel=title, ylabel="inliers")
     axes.legend()
 plt.show()
