@@ -198,7 +198,7 @@ for axes, (title, views_of_page) in zip(axes_of, series.items(), strict=True):
         lost = [
             value for (value, _), count in zip(views_of_page, counts, strict=True) if count < least
         ]
-        print(f"{title}, {name}: {counts}; not confirmed at {lost or 'none of these'}")
+        print(f"{title}, {name}: {counts}; not confirmed: {lost or 'none'}")
     axes.set(xlabel=title, ylabel="inliers")
     axes.legend()
 plt.show()
@@ -237,13 +237,15 @@ for name, engine in engines.items():
     ]
     print(f"{name}: confirmed {', '.join(confirmed)}")
 one = engines["sift"].match(mixture, "page1")
+shared = np.mean(one.yx[:, 0] < height / 3)
+print(f"{shared:.0%} of the places that match page1 lie in the row that is shared")
 hit = Hit("page1", str(paths[1]), None, 0, 0.0, one.inliers)
 display(Image(images.to_png(pictures.match_sheet([(mixture, hit, one.query_yx, one.yx)]))))
 
 # %% [markdown]
-# Inliers count what agrees, and nothing counts what does not: two pages with one row in common
-# are both confirmed. Who needs to know which parts differ looks at the places: here they all lie
-# in the row that is shared.
+# Inliers count what agrees, and nothing counts what does not: one row in common is enough, and
+# where further pages are confirmed, lines of text and layout were. Who needs to know which parts
+# differ looks at where the places lie.
 #
 # ## Where it has nothing to say: one small picture
 #
@@ -258,7 +260,7 @@ for name, engine in engines.items():
         f"{name}: {len(features)} local features, {found[1].inliers} inliers with its own page, "
         f"{max(one.inliers for one in found)} with the best page"
     )
-print("local features of a whole page:", {name: len(stored[name][1]) for name in stored})
+print("local features of a whole page:", {name: len(stored[name][1].yx) for name in stored})
 
 # %% [markdown]
 # ## Which one to take
