@@ -60,6 +60,11 @@ def test_it_moves_as_defined(num_right, num_wrong):
 
 def test_right_images_come_nearer_and_wrong_ones_go_away():
     _, feature, right, wrong = world(3, 4, 5, dim=40)
+    # As a network's: no number is below 0, so wrong images have something to lose.
+    feature, right, wrong = (
+        np.abs(feature),
+        *((some, np.abs(features)) for some, features in (right, wrong)),
+    )
     moved = feedback.move(np.zeros(2, "uint8"), feature, right, wrong, num_bits=13)[1]
     for (_, features), sign in ((right, 1), (wrong, -1)):
         features = features / np.linalg.norm(features, axis=1)[:, None]
