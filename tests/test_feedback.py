@@ -32,7 +32,7 @@ def world(seed, num_right, num_wrong, num_bits=13, dim=5):
 
 def least_squares(query, rows, wanted):
     """The definition: the least sum of squares, of what scores miss and of the move."""
-    query, rows = query / np.linalg.norm(query), rows / np.linalg.norm(rows, axis=1)[:, None]
+    query, rows = query / np.linalg.norm(query), _unit_rows(rows)
     stiffness = np.sqrt(feedback.STIFFNESS)
     return np.linalg.lstsq(
         np.concatenate([rows, stiffness * np.eye(len(query))]),
@@ -58,12 +58,22 @@ def test_it_moves_as_defined(num_right, num_wrong):
         assert (new_code == code).all()
 
 
-def test_right_images_come_nearer_and_wrong_ones_go_away():
-    _, feature, right, wrong = world(3, 4, 5, dim=40)
+@pytest.mark.parametrize("seed", range(5))
+def test_right_images_are_told_from_wrong_ones(seed):
+    _, feature, right, wrong = world(seed, 4, 5, dim=40)
+
+    assert not _told_apart(feature, right, wrong)
     moved = feedback.move(np.zeros(2, "uint8"), feature, right, wrong, num_bits=13)[1]
-    for (_, features), sign in ((right, 1), (wrong, -1)):
-        features = features / np.linalg.norm(features, axis=1)[:, None]
-        assert (sign * (features @ moved).mean() > sign * (features @ feature).mean()).all()
+    assert _told_apart(moved, right, wrong)
+
+
+def _told_apart(query, right, wrong):
+    """Whether each right image lies nearer than every wrong one."""
+    return (_unit_rows(right[1]) @ query).min() > (_unit_rows(wrong[1]) @ query).max()
+
+
+def _unit_rows(features):
+    return features / np.linalg.norm(features, axis=1)[:, None]
 
 
 def test_a_query_without_length_stays_without():

@@ -124,6 +124,7 @@ _SOME = {
         400: "The request is malformed.",
         404: "There is nothing of this name.",
         408: "The request came in too slowly.",
+        409: "The index keeps no local features, which this needs.",
         413: "The request is too large.",
         422: "A parameter is out of its range.",
         503: "The service is busy; see Retry-After.",
