@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from scipy import ndimage
 
 from hashnet import images, runtimes
 from hashnet.errors import ArgumentError, BundleError, ShapeError, WeightsError
@@ -591,6 +590,8 @@ class Delf:
 
     def _level(self, image, size):
         """(yx, descriptors, scores, is a peak) of all places whose centre lies in the image."""
+        from scipy import ndimage  # half a second, which searching does without
+
         pixels = image if size == image.shape[:2] else images.resize(image, size)
         stride, offset = self.geometry.stride, self.geometry.offset
         # Up to whole strides, for which the geometry holds, with what the edge looks like.

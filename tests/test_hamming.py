@@ -293,6 +293,30 @@ def test_tables_are_built_after_some_searches_at_thresholds_where_they_win(monke
     assert answers == [answers[0]] * 6 and answers[0][0] == (0, 0)
 
 
+def test_prepare_does_at_once_what_many_searches_would(monkeypatch):
+    monkeypatch.setattr(mih, "CALL_COST", 0)
+    monkeypatch.setattr(mih, "PROBE_COST", 0)
+    rng = np.random.default_rng(3)
+    few = rng.integers(0, 256, (10, 6), dtype=np.uint8)[rng.integers(0, 10, 200)]
+    many = rng.integers(0, 256, (5000, 6), dtype=np.uint8)
+    for codes, threshold, grouped, tabulated in (
+        (few, 2, True, False),
+        (many, 2, False, True),
+        (many, 0, False, False),  # finds nothing, so nothing can win
+        (many, None, False, False),
+    ):
+        index = CodeIndex(codes)
+        index.prepare(threshold)
+        assert (index._groups is not None, index._tables is not None) == (grouped, tabulated)
+        expected = slow_within(codes, codes[0], 2, np.ones(len(codes), bool))
+        assert pairs(*index.within(codes[0], 2)) == expected
+    scanning = CodeIndex(few, method="scan")
+    scanning.prepare(2)
+    assert scanning._groups is None and scanning._tables is None
+    with pytest.raises(ArgumentError, match="threshold=-1"):
+        CodeIndex(many).prepare(-1)
+
+
 def test_substrings_cover_every_bit_once():
     for num_bits in (8, 16, 48, 64, 128, 1000, 1024):
         for num_rows in (1, 1000, 10**6, 10**8):

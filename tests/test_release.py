@@ -42,6 +42,24 @@ def test_the_version_stands_in_one_place():
     assert others == [ROOT / "hashnet" / "__init__.py"]
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "SECURITY.md", "docs/models.md"])
+def test_links_and_make_targets_of_a_page_exist(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make (\w+)", text, re.MULTILINE):
+        assert f"\n{target}:" in makefile, target
+
+
+def test_every_preset_has_its_model_card():
+    presets = sorted((ROOT / "hashnet" / "presets").glob("*.npz"))
+    cards = [path.with_suffix(".md").read_text(encoding="utf-8") for path in presets]
+    assert presets
+    for card in cards:
+        assert all(f"**{word}**" in card for word in ("What", "How", "Limits", "Licence"))
+
+
 def test_importing_the_packages_imports_nothing_else():
     # A clock would say it too, but not on every machine: bare Python has all that is loaded.
     code = "import sys; before = set(sys.modules); import {}; print(*set(sys.modules) - before)"
