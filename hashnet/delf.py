@@ -161,6 +161,22 @@ class Head:
             ) from error
 
 
+def has_preset(backbone):
+    """Whether a head for this backbone comes with HashNet.
+
+    Args:
+        backbone: str, a name.
+
+    Returns:
+        bool.
+
+    Example:
+        >>> has_preset("efficientnet_lite0"), has_preset("alexnet")
+        (True, False)
+    """
+    return _preset(backbone).is_file()
+
+
 def _preset(backbone):
     return pathlib.Path(__file__).with_name("presets") / f"{backbone}_delf.npz"
 
@@ -428,7 +444,7 @@ def export(path, backbone="efficientnet_lite0", head=None):
 
     if isinstance(backbone, str):
         model = load_backbone(backbone)
-        if head is None and _preset(backbone).is_file():
+        if head is None and has_preset(backbone):
             head = Head.load(backbone)
     else:
         model = backbone

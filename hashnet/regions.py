@@ -33,8 +33,10 @@ def export(path, backbone="efficientnet_lite0", head=None):
         path: str or path-like ending in `.onnx`.
         backbone: str, one with weights of ImageNet, or a `keras.Model`, as from
             `hashnet.delf.load_backbone`.
-        head: a `hashnet.delf.Head` with attention, which then is the score. None takes the
-            length of the map's column.
+        head: a `hashnet.delf.Head`, whose attention is the score, or the length of the map's
+            column where it has none. None for the preset of the backbone, whose attention finds
+            objects as well or better (tests/bench/regions.py), or, where it has none or is a
+            network of yours, for the length.
 
     Raises:
         UnknownNameError: there is no such backbone.
@@ -49,6 +51,8 @@ def export(path, backbone="efficientnet_lite0", head=None):
     if isinstance(backbone, str) and not backbones.known(backbone).any_size:
         raise ArgumentError("Regions need a backbone for images of any size.", backbone)
     model = delf.load_backbone(backbone) if isinstance(backbone, str) else backbone
+    if head is None and isinstance(backbone, str) and delf.has_preset(backbone):
+        head = delf.Head.load(backbone)
     head = head or delf.Head.untrained(model.output["map"].shape[-1])
     places = delf.build(model, head)
     # Of one size: so the arrays of the file are of known sizes, as a runtime wants to see.

@@ -35,14 +35,20 @@ def images_copy(path, to):
         file.write(path.read_bytes())
 
 
-COLOURS = [(250, 60, 60), (60, 250, 60), (60, 60, 250), (240, 240, 60)]
+COLOURS = [(255, 100, 100), (100, 255, 100), (100, 100, 255), (255, 255, 40)]
 
 
 def thing(number):
-    """A bright object of its own colour and stripes."""
+    """A bright object of its own colour and pattern."""
     ys, xs = np.mgrid[0:64, 0:64]
-    across = (xs * np.cos(number) + ys * np.sin(number)) // (5 + 2 * number) % 2
-    return np.where(across[..., None] > 0, COLOURS[number % 4], 210).astype(np.uint8)
+    patterns = [
+        (ys // 8 + xs // 8) % 2,
+        (ys - 32) ** 2 + (xs - 32) ** 2 < 500,
+        xs // 8 % 2,
+        (ys + xs) // 24 % 2,
+    ]
+    coloured = patterns[number % 4][..., None] > 0
+    return np.where(coloured, COLOURS[number % 4], 170).astype(np.uint8)
 
 
 def scene(number, top, left):
