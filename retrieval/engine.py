@@ -36,7 +36,7 @@ class _Wanted:
     threshold: int | None
     pool: int | None
     allowed: object
-    marked: tuple
+    marked: tuple | None
     histogram: bool
     verify_top: int
     local: Callable | None = None
@@ -50,6 +50,10 @@ class Engine:
         index: a `retrieval.index.Index`.
         num_threads: int. Threads of the coarse and fine stages; answers do not depend on it.
 
+    Attributes:
+        snapshot: the `retrieval.store.Snapshot`.
+        finder: what finds in it; see `retrieval.finder`.
+
     Example:
         >>> from retrieval.index import Index
         >>> engine = Engine(Index.open(index_folder))
@@ -62,7 +66,7 @@ class Engine:
         self.index = index
         self.num_threads = num_threads
         self.snapshot = index.store.snapshot()
-        self._finder = self.snapshot.finder(num_threads=num_threads)
+        self.finder = self.snapshot.finder(num_threads=num_threads)
 
     def search(
         self,
@@ -238,7 +242,7 @@ class Engine:
             UnknownIdError: the index holds no image of one of these ids.
             StoreError: the index has no local features.
         """
-        features = self.snapshot.local_features([self._row(query_id), self._row(id)])
+        features = self.snapshot.local_features(self._rows([query_id, id]))
         return self._verify(features[0], features[1:])[0]
 
     def confirm(self, features, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -285,7 +289,7 @@ class Engine:
             >>> int(engine.histogram(engine.snapshot.codes[0]).sum())
             2
         """
-        return self._finder.histogram(code, allowed=self._allowed(label, ids))
+        return self.finder.histogram(code, allowed=self._allowed(label, ids))
 
     @property
     def min_inliers(self) -> int:
@@ -297,14 +301,9 @@ class Engine:
         return self._matching.min_inliers
 
     @property
-    def finder(self):
-        """What finds in the snapshot: see `retrieval.finder`."""
-        return self._finder
-
-    @property
     def labels(self) -> list:
         """The labels that images of the snapshot have, a list of str."""
-        return list(self._finder.labels)
+        return list(self.finder.labels)
 
     def path(self, id: str) -> str | None:
         """Where the file of an image of the index lies, if that is known.
@@ -336,7 +335,7 @@ class Engine:
             >>> [(first.id, second.id) for first, second in pairs]
             [('cat', 'dog')]
         """
-        for first, second, bits in self._finder.pairs_within(threshold):
+        for first, second, bits in self.finder.pairs_within(threshold):
             for start in range(0, len(first), PAIRS_AT_ONCE):
                 part = slice(start, start + PAIRS_AT_ONCE)
                 near, near_items = self._verified(first[part])
@@ -350,14 +349,18 @@ class Engine:
                 )
 
     def _row(self, id):
-        [row] = self.snapshot.rows([id])
-        if row < 0:
-            raise UnknownIdError(
-                "A search by id is for an image of the index.",
-                repr(id),
-                "Ids are what hits show; to search by a file, give its path.",
-            )
-        return row
+        return self._rows([id])[0]
+
+    def _rows(self, ids):
+        rows = self.snapshot.rows(ids)
+        for id, row in zip(ids, rows, strict=True):
+            if row < 0:
+                raise UnknownIdError(
+                    "A search by id is for an image of the index.",
+                    repr(id),
+                    "Ids are what hits show; to search by a file, give its path.",
+                )
+        return rows
 
     def _wanted(
         self, k, threshold, pool, label, ids, right, wrong, histogram, *, verify_top=VERIFY_TOP
@@ -372,19 +375,18 @@ class Engine:
                 "A pool is set by a threshold or by its size.", f"{threshold=}, {pool=}"
             )
         allowed = self._allowed(label, ids)
-        marked = self._marked(right), self._marked(wrong)
+        right, wrong = _listed(right), _listed(wrong)
+        marked = (self._marked(right), self._marked(wrong)) if right or wrong else None
         return _Wanted(k, threshold, pool, allowed, marked, histogram, verify_top)
 
     def _allowed(self, label, ids):
         """What passes the filters, as the finder takes it."""
         labels = [label] if isinstance(label, str) else None if label is None else list(label)
-        known = self._finder.labels if labels else []
+        known = self.finder.labels if labels else []
         for name in labels or ():
             if name not in known:
                 raise UnknownNameError("label", name, known)
-        if isinstance(ids, str):
-            raise ArgumentError("ids are a collection of str.", repr(ids), "Give [id].")
-        return self._finder.allowed(labels, None if ids is None else list(ids))
+        return self.finder.allowed(labels, None if ids is None else _listed(ids))
 
     def _verified(self, rows):
         """Features of some rows, float32, compared with their checksums, and their items."""
@@ -393,9 +395,7 @@ class Engine:
 
     def _marked(self, ids):
         """Codes and features of the images that a person has marked."""
-        if isinstance(ids, str):
-            raise ArgumentError("ids are a collection of str.", repr(ids), "Give [id].")
-        rows = np.array([self._row(id) for id in ids], np.int64)
+        rows = self._rows(ids)
         return self.snapshot.codes[rows], self._verified(rows)[0]
 
     def _search(self, name, code, feature, wanted, encode=None):
@@ -406,15 +406,15 @@ class Engine:
         if wanted.threshold is None and pool is None:
             pool = default_pool(k, self.snapshot.num_items)
         num_bits = self.index.store.num_bits
-        if any(len(codes) for codes, _ in wanted.marked):
+        if wanted.marked:
             code, feature = feedback.move(code, feature, *wanted.marked, num_bits=num_bits)
         counts, threshold = None, wanted.threshold
         if wanted.histogram:
-            counts = self._finder.histogram(code, allowed=wanted.allowed)
+            counts = self.finder.histogram(code, allowed=wanted.allowed)
             if threshold is None:  # it need not be counted a second time
                 threshold, pool = threshold_of(counts, pool), None
             counts = tuple(counts[: num_bits + 1].tolist())
-        found = self._finder.find(
+        found = self.finder.find(
             code,
             feature,
             k if wanted.without is None else k + 1,
@@ -458,6 +458,12 @@ class Engine:
         if extractor not in verification.MATCHING:
             raise UnknownNameError("extractor of local features", extractor, verification.MATCHING)
         return verification.MATCHING[extractor]
+
+
+def _listed(ids):
+    if isinstance(ids, str):
+        raise ArgumentError("ids are a collection of str.", repr(ids), "Give [id].")
+    return list(ids)
 
 
 def _read(query):
