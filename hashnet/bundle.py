@@ -166,12 +166,12 @@ def _write(folder: Path, fill: Callable[[pathlib.Path], dict[str, Any]]) -> Bund
         text = json.dumps(description, indent=1, ensure_ascii=True)
         (beside / DESCRIPTION).write_text(text + "\n", encoding="ascii")
         for path in beside.iterdir():
-            _fsync(path)
-        _fsync(beside)
+            fsync(path)
+        fsync(beside)
         if folder.exists():
             shutil.move(folder, pathlib.Path(scratch) / "replaced")
         os.rename(beside, folder)
-        _fsync(folder.parent)
+        fsync(folder.parent)
     return load(folder)
 
 
@@ -256,7 +256,12 @@ def _sha256(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fsync(path: pathlib.Path) -> None:
+def fsync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk.
+
+    Args:
+        path: str or path-like.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

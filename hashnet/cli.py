@@ -472,30 +472,23 @@ def _refuse_another_network(index, arguments):
     from hashnet.errors import FingerprintError
 
     way_out = "Leave the option out to add to this index, or make another index."
-    if arguments.bits not in (None, index.encoder.config.num_bits):
-        raise FingerprintError(
-            "An index keeps its code length.",
-            f"--bits {arguments.bits} for {index.encoder.config.num_bits} bits",
-            way_out,
-        )
-    if arguments.local not in (None, index.store.extractor):
-        raise FingerprintError(
-            "An index keeps its local features.",
-            f"--local {arguments.local} for {index.store.extractor or 'an index without any'}",
-            way_out,
-        )
-    if arguments.regions not in (None, index.store.regions_per_image):
-        raise FingerprintError(
-            "An index keeps its number of regions.",
-            f"--regions {arguments.regions} for {index.store.regions_per_image or 'none'}",
-            way_out,
-        )
-    if arguments.precision not in (None, index.encoder.precision):
-        raise FingerprintError(
-            "An index keeps its precision.",
-            f"--precision {arguments.precision} for {index.encoder.precision}",
-            way_out,
-        )
+    store, num_bits = index.store, index.encoder.config.num_bits
+    for option, kept, what, shown in (
+        ("bits", num_bits, "code length", f"{num_bits} bits"),
+        ("local", store.extractor, "local features", store.extractor or "an index without any"),
+        (
+            "regions",
+            store.regions_per_image,
+            "number of regions",
+            store.regions_per_image or "none",
+        ),
+        ("precision", index.encoder.precision, "precision", index.encoder.precision),
+    ):
+        given = getattr(arguments, option)
+        if given not in (None, kept):
+            raise FingerprintError(
+                f"An index keeps its {what}.", f"--{option} {given} for {shown}", way_out
+            )
     if arguments.bundle:
         fingerprint = bundle.load(arguments.bundle).fingerprint
         if fingerprint != index.encoder.fingerprint:

@@ -560,14 +560,9 @@ class Delf:
             BundleError: the file is missing, damaged or of another kind.
             HashnetError: the runtime is unknown or not installed.
         """
-        try:
-            content = pathlib.Path(path).read_bytes()
-        except OSError as error:
-            raise BundleError(
-                "Local features need their network.",
-                f"{path} ({error.strerror})",
-                "Write it with hashnet.delf.export.",
-            ) from error
+        content = runtimes.read(
+            path, "Local features need their network.", "Write it with hashnet.delf.export."
+        )
         network = runtimes.open_bytes(content, path, runtime, num_threads=num_threads)
         return cls(network, hashlib.sha256(content).hexdigest(), **options)
 

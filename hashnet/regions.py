@@ -10,7 +10,6 @@ it.
 """
 
 import os
-import pathlib
 
 import numpy as np
 
@@ -96,14 +95,9 @@ class Proposer:
             BundleError: the file is missing, damaged or of another kind.
             HashnetError: the runtime is unknown or not installed.
         """
-        try:
-            content = pathlib.Path(path).read_bytes()
-        except OSError as error:
-            raise BundleError(
-                "Regions need their network.",
-                f"{path} ({error.strerror})",
-                "Write it with hashnet.regions.export.",
-            ) from error
+        content = runtimes.read(
+            path, "Regions need their network.", "Write it with hashnet.regions.export."
+        )
         return cls(runtimes.open_bytes(content, path, runtime, num_threads=num_threads))
 
     def propose(self, image: np.ndarray, most: int) -> np.ndarray:

@@ -155,10 +155,8 @@ def open_file(
         )
     runtime = choose(runtime, _TAKES[path.suffix])
     if path.suffix != ".xml":
-        return open_bytes(
-            _content(path), path, runtime, num_threads=num_threads, concurrent=concurrent
-        )
-    files = [_content(path), _content(path.with_suffix(".bin"))]
+        return open_bytes(read(path), path, runtime, num_threads=num_threads, concurrent=concurrent)
+    files = [read(path), read(path.with_suffix(".bin"))]
     return _opened(_OpenVINO, path, files, num_threads, concurrent)
 
 
@@ -235,11 +233,27 @@ def _is_installed(runtime: str) -> bool:
     return importlib.util.find_spec(_MODULES[runtime]) is not None
 
 
-def _content(path: pathlib.Path) -> bytes:
+def read(
+    path: str | os.PathLike[str],
+    rule: str = "A network file must exist.",
+    way_out: str | None = None,
+) -> bytes:
+    """The content of a network file, for `open_bytes`.
+
+    Args:
+        path: str or path-like.
+        rule, way_out: str. What the error says before and after the path.
+
+    Returns:
+        bytes.
+
+    Raises:
+        BundleError: it cannot be read.
+    """
     try:
-        return path.read_bytes()
+        return pathlib.Path(path).read_bytes()
     except OSError as error:
-        raise BundleError("A network file must exist.", f"{path} ({error.strerror})") from error
+        raise BundleError(rule, f"{path} ({error.strerror})", way_out) from error
 
 
 def _opened(

@@ -623,7 +623,7 @@ def _write_whole(path: pathlib.Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(scratch, path)
-    _sync(path.parent)
+    bundles.fsync(path.parent)
 
 
 def _copy_bundle(bundle: bundles.Bundle, folder: pathlib.Path) -> None:
@@ -636,9 +636,9 @@ def _copy_bundle(bundle: bundles.Bundle, folder: pathlib.Path) -> None:
     scratch.mkdir()
     for name, source in bundle.files().items():
         shutil.copyfile(source, scratch / name)
-        _sync(scratch / name)
+        bundles.fsync(scratch / name)
     os.rename(scratch, folder / _ENCODER)
-    _sync(folder)
+    bundles.fsync(folder)
 
 
 @contextlib.contextmanager
@@ -647,14 +647,6 @@ def _locked(path: pathlib.Path) -> Iterator[None]:
     with open(path, "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _sync(path: pathlib.Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

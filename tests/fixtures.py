@@ -104,3 +104,17 @@ def doctest_folder(bundle_folder, tmp_path):
     index = Index.create(tmp_path / "pets.index", bundle_folder)
     index.add(["cat", "dog"], paths, labels=["cat", "dog"])
     return tmp_path
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command; gives its status, stdout and stderr."""
+    from hashnet import cli
+
+    def run(*arguments):
+        capsys.readouterr()
+        status = cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run

@@ -20,19 +20,6 @@ def index(photos, bundle_folder, tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def run(capsys):
-    """Run a command; gives its status, stdout and stderr."""
-
-    def run(*arguments):
-        capsys.readouterr()
-        status = cli.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
-
-
 def commands():
     [action] = [a for a in cli.parser()._actions if hasattr(a, "choices") and a.choices]
     return action.choices

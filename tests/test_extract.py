@@ -662,17 +662,6 @@ def test_an_extraction_with_anothers_encoder_is_refused(networks, photos, out, i
 # --- The command line -------------------------------------------------------------------------
 
 
-@pytest.fixture
-def run(capsys):
-    def run(*arguments):
-        capsys.readouterr()
-        status = cli.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
-
-
 def test_extract_then_index_from_parquet(run, tiny, photos, out, tmp_path):
     options = ["--bundle", tiny, "--label-from", "folder"]
     for part in ("1/2", "2/2"):
