@@ -16,7 +16,7 @@ pytest.importorskip("keras")
 
 from hashnet import backbones, bundle, codes, export, metrics
 from hashnet.encoder import Encoder
-from hashnet.errors import ArgumentError, BundleError
+from hashnet.errors import ArgumentError, BundleError, UnknownNameError
 from tests.tiny_backbone import TINY
 from train import data, hash
 from train.config import TrainConfig
@@ -262,6 +262,49 @@ def test_batch_normalisation_learns_only_where_it_is_asked_to(tmp_path, colours,
         for name in ("conv", "bn")
     }
     assert layers == {"conv": False, "bn": freeze_bn}
+
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from train.hash import keep_freed_memory
+if not keep_freed_memory():
+    sys.exit("unknown")
+for _ in range(2):
+    np.ones(100_000_000, "uint8")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    np.ones(100_000_000, "uint8")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
+def test_freed_memory_is_used_again_without_new_pages():
+    answer = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True)
+    if "unknown" in answer.stderr:
+        pytest.skip("this C library has no mallopt")
+    assert int(answer.stdout) < 1000  # Five times 24,000 pages otherwise.
+
+
+def test_layers_before_the_first_that_learns_stay(tmp_path, colours):
+    start = dataclasses.replace(SETTINGS, epochs=0, freeze_bn=False)
+    first = hash.train(colours, tmp_path / "a", start, verbose=False)
+    settings = dataclasses.replace(start, learn_from="bn", start_from=str(tmp_path / "a"), epochs=1)
+    second = hash.train(colours, tmp_path / "b", settings, verbose=False)
+    before, after = (one.bundle.load_model() for one in (first, second))
+    layers = {
+        name: same(before.get_layer(name).get_weights(), after.get_layer(name).get_weights())
+        for name in ("conv", "bn")
+    }
+    assert layers == {"conv": True, "bn": False}
+
+
+def test_an_unknown_first_layer_is_refused_before_anything_is_learned(tmp_path, colours):
+    settings = dataclasses.replace(SETTINGS, learn_from="block9")
+    with pytest.raises(UnknownNameError, match="block9"):
+        hash.train(colours, tmp_path / "a", settings, verbose=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_starting_from_a_bundle_of_another_backbone_is_refused(tmp_path, colours):

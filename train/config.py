@@ -35,6 +35,9 @@ class TrainConfig:
         rate: float. Its highest learning rate.
         freeze_bn: bool. Keep the backbone's batch normalisation as it was pretrained in phase 2:
             faster, and better unless the training is long.
+        learn_from: str. Name of the first layer of the backbone that learns in phase 2, those
+            before it stay as they are: a third faster on large images, whose first layers take
+            the most time and change the least. Empty for all.
         optimizer: `"adamw"` or `"sgd"` (Nesterov momentum .9).
         schedule: `"cosine"`, down to zero after the warm-up, or `"step"`, a tenth from the
             middle on.
@@ -76,6 +79,7 @@ class TrainConfig:
     epochs: int = 5
     rate: float = 5e-4
     freeze_bn: bool = True
+    learn_from: str = ""
     optimizer: str = "adamw"
     schedule: str = "cosine"
     warmup: float = 0.1

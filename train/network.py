@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from hashnet.errors import UnknownNameError
 from train.losses import SeenByF8
 
 
@@ -134,6 +135,23 @@ def freeze_batch_norm(model):
             freeze_batch_norm(layer)
         elif isinstance(layer, layers.BatchNormalization):
             layer.trainable = False
+
+
+def freeze_before(network, name):
+    """Let the layers before one learn nothing.
+
+    Args:
+        network: `keras.Model` of `hashnet.model.build`, changed in place.
+        name: str. The first layer that learns.
+
+    Raises:
+        UnknownNameError: the network has no such layer.
+    """
+    names = [layer.name for layer in network.layers]
+    if name not in names:
+        raise UnknownNameError("layer", name, names)
+    for layer in network.layers[: names.index(name)]:
+        layer.trainable = False
 
 
 def fold(head, network):
