@@ -59,6 +59,21 @@ def trained(runs):
         )
 
 
+def held_out(results):
+    """Classes that no training has seen, beside those it has."""
+    yield "### Classes that training never saw"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    yield "| network | classes of the queries | queries | mAP, codes | mAP, features |"
+    yield "|---|---|---|---|---|"
+    for row in results["rows"]:
+        yield (
+            f"| {row['network']} | {row['classes']} | {row['queries']} "
+            f"| {row['map_codes']:.3f} | {row['map_features']:.3f} |"
+        )
+
+
 def losses(results):
     """The five losses, everything else equal."""
     yield "### Five losses"
@@ -201,6 +216,48 @@ def feature_dtype(results):
         )
 
 
+def serving(results):
+    """Many clients at once, and what HTTP adds."""
+    yield "### Service"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    yield "| who asks | requests/s | ms, median | ms, p99 | errors |"
+    yield "|---|---|---|---|---|"
+    clients = f"{results['clients']} clients"
+    named = {"one_client": "one client", "by_id": f"{clients}, by id"}
+    for name, who in (named | {"by_upload": f"{clients}, by upload"}).items():
+        row = results[name]
+        yield (
+            f"| {who} | {row['per_second']:.0f} | {row['p50']:.1f} | {row['p99']:.1f} "
+            f"| {sum(row['errors'].values())} |"
+        )
+    yield ""
+    yield (
+        f"The engine alone takes {results['engine_alone_milliseconds']['p50']:.1f} ms for the "
+        f"same; HTTP adds {results['overhead_milliseconds_median']:.1f} ms."
+    )
+
+
+def databases(results):
+    """A folder beside ClickHouse."""
+    yield "### A folder and ClickHouse"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    searches = {"search_1": "threshold 1", "search_5": "threshold 5", "search_pool": "pool of 1000"}
+    heads = " | ".join(f"{name}, ms (pool)" for name in searches.values())
+    yield f"| index | rows | rows inserted/s | {heads} | disk | memory |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for row in results["rows"]:
+        texts = [f"{row[name]['milliseconds']:.1f} ({row[name]['pool']:.0f})" for name in searches]
+        yield (
+            f"| {row['kind']} | {row['size']:,} | {row['inserts_per_second']:,} "
+            f"| {' | '.join(texts)} | {row['bytes_on_disk'] / 1e6:,.0f} MB "
+            f"| {row['peak_bytes'] / 1e6:,.0f} MB |"
+        )
+
+
 def _origin(results):
     machine = results["machine"]
     return f"(`{results['command']}`, {machine['processor']}, {machine['cores']} cores.)"
@@ -216,6 +273,7 @@ def renewed(text):
     runs = {name: run for name, run in runs.items() if "training_minutes" in run}
     lines += [*trained(runs), "", _origin(next(iter(runs.values()))), ""]
     named = {"train_losses": losses, "label_free": label_free, "feature_dtype": feature_dtype}
+    named |= {"held_out": held_out, "serve": serving, "clickhouse": databases}
     named |= {"encode": encoding, "precision": precision, "hamming": hamming}
     named |= {path.stem: coarse_fine for path in sorted(figures.FOLDER.glob("coarse_fine_*"))}
     for name, table in named.items():
