@@ -14,7 +14,7 @@ Numba's wrap-around of negative indices would keep the loops from being vectoris
 import numba
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic, overload
 
 BLOCK_ROWS = 1024
@@ -815,3 +815,195 @@ def look_up(
             keys[borders_by_query[number] : used] = np.sort(keys[borders_by_query[number] : used])
         borders_by_query[number + 1] = used
     return keys[:used], borders_by_query, crowded
+
+
+# --- Local features ---------------------------------------------------------------------------
+# Descriptors are int16, two to a word, since processors multiply and add those in pairs (pmaddwd).
+# Per row, and per panel of columns, the best so far is kept lane by lane.
+
+_LANES = 8
+_TILE_ROWS = 4
+_PANEL = 2 * _LANES
+_PANELS_AT_ONCE = 4  # which fit the nearest cache
+_LEAST = -(2**31)
+
+
+@intrinsic
+def _compare_tile(_context, query, words, num_words, columns, row_state, column_state, row, panel):
+    """Compare `_TILE_ROWS` rows of the query from `row` on with the columns of a panel.
+
+    All arrays are flat and int32, all numbers intp. A row's state is (best, second, column), each
+    of `_LANES`; a panel's is (best, row), each of `_PANEL`. Of equals the first stays.
+    """
+    word, number = ir.IntType(32), ir.IntType(64)
+    lanes, pairs = ir.VectorType(word, _LANES), ir.VectorType(ir.IntType(16), 2 * _LANES)
+    products = ir.VectorType(word, 2 * _LANES)
+
+    def codegen(context, builder, signature, arguments):
+        query, words, num_words, columns, row_state, column_state, row, panel = arguments
+
+        def start(place, offset):
+            kind = signature.args[place]
+            return builder.gep(
+                context.make_array(kind)(context, builder, arguments[place]).data, [offset]
+            )
+
+        def load(pointer, offset):
+            pointer = builder.gep(pointer, [offset])
+            vector = builder.load(builder.bitcast(pointer, lanes.as_pointer()))
+            vector.align = 4
+            return vector
+
+        def store(vector, pointer, offset):
+            pointer = builder.gep(pointer, [offset])
+            builder.store(vector, builder.bitcast(pointer, lanes.as_pointer())).align = 4
+
+        def of(values):
+            return ir.Constant(lanes, list(values))
+
+        def everywhere(value):
+            one = builder.insert_element(ir.Constant(lanes, ir.Undefined), value, word(0))
+            return builder.shuffle_vector(one, one, of([0] * _LANES))
+
+        def sums_of_pairs(left, right):  # LLVM knows this as one instruction
+            left, right = (
+                builder.sext(builder.bitcast(one, pairs), products) for one in (left, right)
+            )
+            both = builder.mul(left, right, flags=["nsw"])
+            even, odd = (
+                builder.shuffle_vector(both, both, of(range(first, 2 * _LANES, 2)))
+                for first in (0, 1)
+            )
+            return builder.add(even, odd)
+
+        def larger(left, right):
+            return builder.icmp_signed(">", left, right)
+
+        rows, halves = range(_TILE_ROWS), (0, _LANES)
+        query_at = start(0, builder.mul(row, num_words))
+        panel_at = start(1, builder.mul(panel, builder.mul(num_words, number(_PANEL))))
+        sums = {(r, half): cgutils.alloca_once(builder, lanes) for r in rows for half in halves}
+        for total in sums.values():
+            builder.store(of([0] * _LANES), total)
+        with cgutils.for_range(builder, num_words) as loop:
+            at = builder.mul(loop.index, number(_PANEL))
+            right = {half: load(panel_at, builder.add(at, number(half))) for half in halves}
+            for r in rows:
+                at = builder.add(builder.mul(num_words, number(r)), loop.index)
+                left = everywhere(builder.load(builder.gep(query_at, [at])))
+                for half in halves:
+                    total = builder.load(sums[r, half])
+                    total = builder.add(total, sums_of_pairs(left, right[half]))
+                    builder.store(total, sums[r, half])
+        first_column = builder.mul(panel, number(_PANEL))
+        panel_state = start(5, builder.mul(panel, number(2 * _PANEL)))
+        for half in halves:
+            first = builder.trunc(builder.add(first_column, number(half)), word)
+            column = builder.add(everywhere(first), of(range(_LANES)))
+            exists = larger(everywhere(builder.trunc(columns, word)), column)
+            top = load(panel_state, number(half))
+            top_row = load(panel_state, number(_PANEL + half))
+            for r in rows:
+                this = builder.add(row, number(r))
+                value = builder.select(exists, builder.load(sums[r, half]), of([_LEAST] * _LANES))
+                more = larger(value, top)
+                top = builder.select(more, value, top)
+                top_row = builder.select(more, everywhere(builder.trunc(this, word)), top_row)
+                state = start(4, builder.mul(this, number(3 * _LANES)))
+                best, second, nearest = (load(state, number(i * _LANES)) for i in range(3))
+                more = larger(value, best)
+                lower = builder.select(more, best, value)
+                second = builder.select(larger(lower, second), lower, second)
+                for i, (old, new) in enumerate(
+                    ((best, value), (second, second), (nearest, column))
+                ):
+                    store(builder.select(more, new, old), state, number(i * _LANES))
+            store(top, panel_state, number(half))
+            store(top_row, panel_state, number(_PANEL + half))
+        return context.get_dummy_value()
+
+    arguments = (query, words, num_words, columns, row_state, column_state, row, panel)
+    return types.void(*arguments), codegen
+
+
+@_compiled
+def nearest_two(query, others):
+    """Compare all rows of two sets of descriptors, whose products are exact.
+
+    Args:
+        query: int32 `(m, num_words)`, m > 0: int16 numbers, two to a word.
+        others: int32 `(n, num_words)`, n > 0, likewise.
+
+    Returns:
+        nearest: int64 `(m,)`. The row of `others` of the largest product, the first of equals.
+        best: int32 `(m,)`. That product.
+        second: int32 `(m,)`. The largest product with another row; least where there is none.
+        back: int64 `(n,)`. The row of `query` of the largest product with each of `others`, the
+            first of equals.
+    """
+    m, num_words = query.shape
+    n = len(others)
+    tiles, panels = -(-m // _TILE_ROWS), -(-n // _PANEL)
+    rows = np.empty((tiles * _TILE_ROWS, num_words), np.int32)
+    rows[:m] = query
+    rows[m:] = query[m - 1]  # a row again is never the first of equals
+    words = np.zeros((panels, num_words, _PANEL), np.int32)
+    for column in range(n):
+        for word in range(num_words):
+            words[column // _PANEL, word, column % _PANEL] = others[column, word]
+    flat_rows, flat_words = rows.reshape(-1), words.reshape(-1)
+    row_state = np.full(tiles * _TILE_ROWS * 3 * _LANES, np.int32(_LEAST))
+    column_state = np.full(panels * 2 * _PANEL, np.int32(_LEAST))
+    for first in range(0, panels, _PANELS_AT_ONCE):
+        for row in range(0, len(rows), _TILE_ROWS):
+            for panel in range(first, min(first + _PANELS_AT_ONCE, panels)):
+                _compare_tile(
+                    flat_rows, flat_words, num_words, n, row_state, column_state, row, panel
+                )
+    nearest, best, second = np.empty(m, np.int64), np.empty(m, np.int32), np.empty(m, np.int32)
+    lanes = row_state.reshape(-1, 3, _LANES)
+    for row in range(m):
+        top, runner_up, column = lanes[row, 0, 0], lanes[row, 1, 0], lanes[row, 2, 0]
+        for lane in range(1, _LANES):
+            value, number = lanes[row, 0, lane], lanes[row, 2, lane]
+            runner_up = max(runner_up, lanes[row, 1, lane], min(top, value))
+            if value > top or (value == top and number < column):
+                top, column = value, number
+        nearest[row], best[row], second[row] = column, top, runner_up
+    back = np.empty(n, np.int64)
+    tops = column_state.reshape(-1, 2, _PANEL)
+    for column in range(n):
+        back[column] = tops[column // _PANEL, 1, column % _PANEL]
+    return nearest, best, second, back
+
+
+@_compiled
+def fixed_point(descriptors, scale, most):
+    """Round descriptors to whole numbers; see `retrieval.verify`.
+
+    Args:
+        descriptors: float32, or float16 seen as uint16, `(n, d)`.
+        scale: float32. What they are multiplied by.
+        most: int, up to 2 ** 29. Rows of a larger sum of squares, or not finite, are left out.
+
+    Returns:
+        numbers: int16 `(kept, d)`, or one column of zeros more where d is odd.
+        rows: int64 `(kept,)`. Which rows those are.
+    """
+    n, d = descriptors.shape
+    numbers = np.zeros((n, d + d % 2), np.int16)
+    rows = np.empty(n, np.int64)
+    beyond = np.float32(np.sqrt(most) + 1)
+    kept = 0
+    for row in range(n):
+        total = np.int64(0)
+        for i in range(d):
+            value = np.rint(np.float32(_value(descriptors[row, i])) * scale)
+            # What is no number is not between, and counts as too large.
+            number = np.int64(value if -beyond < value < beyond else beyond)
+            total += number * number
+            numbers[kept, i] = number
+        if total <= most:
+            rows[kept] = row
+            kept += 1
+    return numbers[:kept], rows[:kept]

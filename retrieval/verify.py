@@ -9,7 +9,6 @@ MAGSAC++, Barath et al. 2020, by OpenCV.)
 import concurrent.futures
 import functools
 import math
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,6 +17,8 @@ import threadpoolctl
 
 from hashnet.errors import ArgumentError, ShapeError
 from hashnet.local_features import opencv
+from retrieval import compiled
+from retrieval.scan import read_only
 
 MODELS = ("affine", "homography")
 SEED = 0
@@ -32,6 +33,14 @@ MAX_STRETCH = 6.0
 LEAST_SPREAD = 0.03
 ITERATIONS = 2000
 CONFIDENCE = 0.999
+# Descriptors are compared as whole numbers, in steps of 1 / SCALE. A unit vector then has a sum of
+# squares under 2 ** 24, even when rounded, so all sums of products on the way to another's are
+# whole numbers that float32 and int32 hold exactly. In whatever order they are added, by whatever
+# library and on however many threads, they are the same.
+SCALE = 4000
+LARGEST = 1 << 24
+# Products, and the passes over them, take NumPy about as long as it takes to move so many bytes.
+NUMPY_COST = 8
 
 
 @dataclass(frozen=True)
@@ -95,8 +104,8 @@ def match(
     """Match descriptors that are each other's nearest.
 
     Args:
-        query: float32 `(m, d)`, of length 1; rows that are not finite match nothing.
-        descriptors: float32 `(n, d)`, likewise.
+        query: float32 `(m, d)`, of length 1; rows that are not finite, or longer, match nothing.
+        descriptors: float32 `(n, d)`, likewise. Both are rounded to steps of 1 / 4000.
         ratio: float or None. The nearest must be nearer than `ratio` times the second nearest;
             where there is no second, it is.
         max_distance: float or None. The nearest must be at most so far.
@@ -112,9 +121,8 @@ def match(
         >>> match(east_north, east_north[::-1]).tolist()
         [[0, 1], [1, 0]]
     """
-    query = np.asarray(query, np.float32)
-    descriptors = _checked(query, np.asarray(descriptors, np.float32))
-    return _matches(query, descriptors, ratio, max_distance, _Scratch())
+    query, descriptors = np.asarray(query, np.float32), np.asarray(descriptors, np.float32)
+    return _matches(_whole(query), _checked(query, descriptors), ratio, max_distance)
 
 
 def _checked(query, descriptors):
@@ -127,49 +135,47 @@ def _checked(query, descriptors):
     return descriptors
 
 
-class _Scratch(threading.local):
-    """An array of each thread's own for one product after another.
-
-    A new one for each would cost as much as the product: the system gives it page by page.
-    """
-
-    array = np.zeros(0, np.float32)
-
-    def of_shape(self, rows, columns):
-        if self.array.size < rows * columns:
-            self.array = np.empty(rows * columns, np.float32)
-        return self.array[: rows * columns].reshape(rows, columns)
-
-
-def _matches(query, descriptors, ratio, max_distance, scratch):
-    if not len(query) or not len(descriptors):
-        return np.zeros((0, 2), np.int64)
-    similarity = scratch.of_shape(len(query), len(descriptors))
+def _whole(descriptors, kernels=None):
+    """(numbers, rows): descriptors in steps of 1 / SCALE, int16, without rows of no length."""
+    half = descriptors.dtype == np.float16
+    if kernels is not None:
+        descriptors = descriptors.view(np.uint16) if half else descriptors.astype(np.float32)
+        return kernels.fixed_point(read_only(descriptors), np.float32(SCALE), LARGEST)
     with np.errstate(invalid="ignore", over="ignore"):
-        np.matmul(query, descriptors.T, out=similarity)
-    rows = np.arange(len(query))
-    nearest = similarity.argmax(axis=1)
-    best = similarity[rows, nearest]
-    if not np.isfinite(best).all():  # NaN counts as the largest number, so none is overlooked
-        similarity[~np.isfinite(similarity)] = -np.inf
-        nearest = similarity.argmax(axis=1)
-        best = similarity[rows, nearest]
-    keep = np.isfinite(best)
-    # Between unit vectors: distance ** 2 == 2 - 2 * similarity.
+        rounded = np.rint(descriptors.astype(np.float32) * np.float32(SCALE))
+        rows = np.flatnonzero(np.square(rounded, dtype=np.float64).sum(axis=1) <= LARGEST)
+    numbers = rounded[rows].astype(np.int16)
+    return np.pad(numbers, ((0, 0), (0, numbers.shape[1] % 2))), rows
+
+
+def _matches(query, descriptors, ratio, max_distance):
+    """As `match`, of a query of whole numbers."""
+    query, query_rows = query
+    kernels = compiled.kernels(len(query) * len(descriptors) * NUMPY_COST)
+    others, other_rows = _whole(descriptors, kernels)
+    if not len(query) or not len(others):
+        return np.zeros((0, 2), np.int64)
+    if kernels is None:
+        nearest, best, second, back = _nearest_in_numpy(query, others)
+    else:
+        nearest, best, second, back = kernels.nearest_two(query.view("i4"), others.view("i4"))
+    keep = back[nearest] == np.arange(len(query))
+    # Between unit vectors: distance ** 2 == 2 - 2 * product. Rounding may lengthen them a little.
+    distance, next_distance = (1 - np.minimum(one / SCALE**2, 1) for one in (best, second))
     if max_distance is not None:
-        keep &= best >= 1 - max_distance**2 / 2
-    if ratio is not None:
-        similarity[rows, nearest] = -np.inf
-        second = similarity.max(axis=1)
-        similarity[rows, nearest] = best
-        keep &= 1 - best < ratio**2 * (1 - second)
-    rows, nearest = rows[keep], nearest[keep]
-    # A place of the other image that is nearest to several goes to the one nearest to it, the
-    # first of equals. Most drop out by the largest of each column, which is read in order.
-    near = best[keep] >= similarity.max(axis=0)[nearest]
-    rows, nearest = rows[near], nearest[near]
-    mutual = similarity[:, nearest].argmax(axis=0) == rows
-    return np.stack([rows[mutual], nearest[mutual]], axis=1)
+        keep &= distance <= max_distance**2 / 2
+    if ratio is not None and len(others) > 1:
+        keep &= distance < ratio**2 * next_distance
+    return np.stack([query_rows[keep], other_rows[nearest[keep]]], axis=1)
+
+
+def _nearest_in_numpy(query, others):
+    """As `kernels.nearest_two`, and with the same answer."""
+    products = query.astype(np.float32) @ others.astype(np.float32).T
+    rows, nearest, back = np.arange(len(query)), products.argmax(axis=1), products.argmax(axis=0)
+    best = products[rows, nearest]
+    products[rows, nearest] = -np.inf
+    return nearest, best, products.max(axis=1), back
 
 
 def estimate(
@@ -279,26 +285,23 @@ def verify_all(
         >>> [one.inliers for one in verify_all(none, [none, none], MATCHING["sift"])]
         [0, 0]
     """
-    descriptors = np.ascontiguousarray(query.descriptors, np.float32)
-    scratch = _Scratch()
+    query_numbers = _whole(query.descriptors)
 
     def one(candidate):
         candidate = candidate() if callable(candidate) else candidate
-        others = _checked(descriptors, np.asarray(candidate.descriptors, np.float32))
-        matches = _matches(descriptors, others, matching.ratio, matching.max_distance, scratch)
+        others = _checked(query.descriptors, candidate.descriptors)
+        matches = _matches(query_numbers, others, matching.ratio, matching.max_distance)
         if len(matches) < max(matching.min_inliers, SAMPLE[model] + BEYOND_SAMPLE):
             return _NOTHING
-        finite = candidate.yx[np.isfinite(candidate.yx).all(axis=1)]
-        extent = float(np.ptp(finite, axis=0).max()) if len(finite) else 0.0
         return estimate(
             query.yx[matches[:, 0]],
             candidate.yx[matches[:, 1]],
-            error=max(3.0, matching.error * extent),
+            error=max(3.0, matching.error * _extent(candidate.yx)),
             model=model,
             seed=seed,
         )
 
-    # Sums of another order are other numbers, so each product stays on its own thread.
+    # Threads take candidates; a product that took several would take them from the others.
     with _libraries().limit(limits=1, user_api="blas"):
         if num_threads == 1:
             return [one(candidate) for candidate in candidates]
@@ -312,12 +315,22 @@ def _libraries():
     return threadpoolctl.ThreadpoolController()
 
 
+def _extent(yx):
+    """float, pixels: the longer side of the area that places take up."""
+    by_axis = np.ascontiguousarray(yx.T)
+    extent = np.ptp(by_axis, axis=1).max() if len(yx) else 0.0
+    if not np.isfinite(extent):
+        finite = yx[np.isfinite(yx).all(axis=1)]
+        extent = np.ptp(finite, axis=0).max() if len(finite) else 0.0
+    return float(extent)
+
+
 def _distinct(query_yx, yx):
     """Matches whose place occurred in neither image before, to the pixel."""
     seen, other_seen, keep = set(), set(), []
-    pairs = zip(np.rint(query_yx).tolist(), np.rint(yx).tolist(), strict=True)
-    for number, (place, other) in enumerate(pairs):
-        place, other = tuple(place), tuple(other)
+    # As complex numbers, which compare as wholes.
+    places, others = (np.rint(one).view(np.complex64).ravel().tolist() for one in (query_yx, yx))
+    for number, (place, other) in enumerate(zip(places, others, strict=True)):
         if place not in seen and other not in other_seen:
             keep.append(number)
             seen.add(place)

@@ -7,7 +7,7 @@ import pytest
 
 from hashnet.errors import ArgumentError, ShapeError
 from hashnet.local_features import LocalFeatures
-from retrieval import verify
+from retrieval import compiled, verify
 from retrieval.verify import MATCHING, MODELS, Matching
 
 pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
@@ -64,10 +64,17 @@ def slow_matches(query, descriptors, ratio, max_distance):
     return found
 
 
+@pytest.fixture(params=["numpy", "compiled"])
+def way(request, monkeypatch):
+    """Both ways to compare descriptors, which must not be told apart by their answers."""
+    kernels = compiled.load() if request.param == "compiled" else None
+    monkeypatch.setattr(compiled, "kernels", lambda num_bytes: kernels)
+
+
 @pytest.mark.parametrize("max_distance", [None, 0.9, 1.1])
-@pytest.mark.parametrize("ratio", [None, 0.8, 0.95])
+@pytest.mark.parametrize("ratio", [None, 0.05, 0.8, 0.95])
 @pytest.mark.parametrize("sizes", [(40, 50), (50, 40), (1, 9), (9, 1), (2, 2)])
-def test_matching_follows_the_definition(sizes, ratio, max_distance):
+def test_matching_follows_the_definition(sizes, ratio, max_distance, way):
     rng = np.random.default_rng(sum(sizes))
     query, descriptors = unit(rng, sizes[0], 8), unit(rng, sizes[1], 8)
     got = verify.match(query, descriptors, ratio=ratio, max_distance=max_distance)
@@ -75,7 +82,43 @@ def test_matching_follows_the_definition(sizes, ratio, max_distance):
     assert got.tolist() == slow_matches(query, descriptors, ratio, max_distance)
 
 
-def test_among_equals_the_first_matches():
+@pytest.mark.parametrize("dim", [1, 2, 7, 40, 128])
+def test_compiled_comparison_is_the_same_whole_numbers(dim):
+    """Sizes about those of tiles and panels, and few values, so that many products are equal."""
+    kernels, rng = compiled.load(), np.random.default_rng(dim)
+    for sizes in ((1, 1), (3, 16), (4, 17), (5, 15), (63, 66), (130, 65)):
+        some = [rng.integers(-2, 3, (size, dim)) for size in sizes]
+        some = [(one / np.maximum(1, np.linalg.norm(one, axis=1))[:, None]) for one in some]
+        for dtype in (np.float32, np.float16):
+            query, others = (
+                verify._whole(one.astype(dtype), kernels)[0].astype(int) for one in some
+            )
+            pairs = (verify._whole(one.astype(dtype), kernels)[0].view("i4") for one in some)
+            nearest, best, second, back = kernels.nearest_two(*pairs)
+            products = query @ others.T
+            rows = np.arange(len(query))
+            assert products.max() <= verify.LARGEST
+            np.testing.assert_array_equal(nearest, products.argmax(axis=1))
+            np.testing.assert_array_equal(best, products.max(axis=1))
+            np.testing.assert_array_equal(back, products.argmax(axis=0))
+            products[rows, nearest] = -(2**31)
+            np.testing.assert_array_equal(second, products.max(axis=1))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_compiled_rounding_is_that_of_numpy(dtype):
+    descriptors = unit(np.random.default_rng(0), 50, 9).astype(dtype)
+    descriptors[3, 2], descriptors[7, 8], descriptors[11] = np.nan, -np.inf, 1
+    descriptors[13], descriptors[17] = 0, np.eye(9)[4]
+    numbers, rows = verify._whole(descriptors, compiled.load())
+    assert [row for row in range(50) if row not in rows] == [3, 7, 11]
+    wanted = [[round(float(value) * 4000) for value in row] + [0] for row in descriptors[rows]]
+    assert numbers.dtype == np.int16 and numbers.tolist() == wanted
+    for one, other in zip((numbers, rows), verify._whole(descriptors), strict=True):
+        assert one.dtype == other.dtype and np.array_equal(one, other)
+
+
+def test_among_equals_the_first_matches(way):
     rng = np.random.default_rng(0)
     query, descriptors = unit(rng, 12, 4), unit(rng, 15, 4)
     query[[3, 7, 8]], descriptors[[2, 9, 14]] = query[0], query[0]
@@ -85,13 +128,20 @@ def test_among_equals_the_first_matches():
     assert [0, 2] in got and [5, 5] in got
 
 
-def test_products_beyond_any_number_are_no_matches():
+def test_what_is_longer_than_a_descriptor_matches_nothing(way):
     rng = np.random.default_rng(0)
-    immense = np.abs(unit(rng, 20)) * np.float32(3e38)
-    assert len(verify.match(immense, immense, max_distance=0.3)) == 0
+    for length in (3e38, 1e9, 1.1):
+        long = np.abs(unit(rng, 20)) * np.float32(length)
+        assert len(verify.match(long, long, max_distance=0.3)) == 0
 
 
-def test_descriptors_that_are_not_finite_match_nothing():
+def test_two_places_that_look_the_same_are_not_told_apart_by_rounding(way):
+    rng = np.random.default_rng(0)
+    query = unit(rng, 20)
+    assert len(verify.match(query, np.vstack([query, query]), ratio=0.99)) == 0
+
+
+def test_descriptors_that_are_not_finite_match_nothing(way):
     rng = np.random.default_rng(0)
     query, descriptors = unit(rng, 20), unit(rng, 20)
     descriptors[:10] = query[:10]
@@ -101,7 +151,7 @@ def test_descriptors_that_are_not_finite_match_nothing():
     assert len(verify.match(np.full((4, 32), np.nan, "f4"), descriptors)) == 0
 
 
-def test_matching_nothing_gives_nothing_and_other_sizes_are_refused():
+def test_matching_nothing_gives_nothing_and_other_sizes_are_refused(way):
     rng = np.random.default_rng(0)
     some, none = unit(rng, 5), unit(rng, 0)
     for pair in ((some, none), (none, some), (none, none)):
