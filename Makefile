@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test slow notebooks lint types coverage dist clean
+.PHONY: demo test slow notebooks lint types coverage mutants dist clean
 
 demo: .venv/ready
 	$(BIN)/hashnet demo
@@ -31,6 +31,12 @@ coverage: .venv/ready
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+# Hours: every mutant is a run of the tests that reach it. What is done is kept in mutants/.
+mutants: .venv/ready
+	$(BIN)/python -m pip install --quiet --editable ".[mutants]"
+	$(BIN)/mutmut run
+	$(BIN)/mutmut results
+
 dist: .venv/ready
 	rm -rf build dist
 	$(BIN)/python -m build
@@ -42,4 +48,4 @@ dist: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist mutants *.egg-info

@@ -33,6 +33,8 @@ from hashnet.errors import ArgumentError, ShapeError, UnknownNameError
 
 KS = (1, 10, 100, 1000)
 DENOMINATORS = ("relevant", "found")
+# So many distances of features are held at one time: 64 MB.
+DISTANCES_A_BLOCK = 1 << 24
 
 
 class TieAwareAP(NamedTuple):
@@ -269,11 +271,8 @@ def tie_aware_ap_from_counts(
 
     # Expected: (N+ + 1 + (t-1) r) / (N + t) = r + (N+ + 1 - r (N + 1)) / (N + t).
     chance = _divide(relevant, items)
-    # A tie of one has no (t - 1): any r will do, and this one makes the second term vanish, so
-    # that a ranking without ties is computed without any rounding by logarithms.
-    slope = np.where(
-        items > 1, _divide(relevant - 1, items - 1), (relevant_before + 1) / (items_before + 1)
-    )
+    # A tie of one has no (t - 1): any r will do, 0 too.
+    slope = _divide(relevant - 1, items - 1)
     listed = np.minimum(items, room)
     offset = relevant_before + 1 - slope * (items_before + 1)
     expected = chance * (slope * listed + offset * _reciprocals(items_before, listed))
@@ -537,7 +536,7 @@ def evaluate_features(
     all_rows = np.arange(len(database_features), dtype=np.uint64)
 
     scores = []
-    for block in _blocks(len(query_features), max(1, 2**24 // len(database_features))):
+    for block in _blocks(len(query_features), max(1, DISTANCES_A_BLOCK // len(database_features))):
         part = query_features[block.start : block.stop]
         squared = part @ database_features.T
         squared *= -2
@@ -611,8 +610,10 @@ def evaluate_rankings(
             f"{len(rankings)} rankings, {_described('num_relevant', num_relevant)}",
             "Pass an integer array of shape (q,).",
         )
+    if not len(rankings):
+        raise ArgumentError("There is at least one query.", "0 rankings", "Are the folders empty?")
     rankings = [_checked_relevant(ranking) for ranking in rankings]
-    longest = max(map(len, rankings), default=0)
+    longest = max(map(len, rankings))
     if any(ranking.ndim != 1 for ranking in rankings) or longest > database:
         raise ArgumentError(
             "A ranking lists each item of the database at most once, one query at a time.",
@@ -658,7 +659,8 @@ def _bits_apart(query: np.ndarray, database: np.ndarray, dtype: np.dtype) -> np.
 
 def _reciprocals(start: np.ndarray, count: np.ndarray) -> np.ndarray:
     """Sum 1 / (start + t) for t = 1 .. count."""
-    return np.where(count > 0, _harmonic(start + count) - _harmonic(start), 0.0)
+    # One term comes without logarithms, so that they round nothing where there are no ties.
+    return np.where(count == 1, 1 / (start + 1), _harmonic(start + count) - _harmonic(start))
 
 
 _SMALL_HARMONIC = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, 64))])

@@ -1,6 +1,7 @@
 """Metrics against their definitions: loops over ranks, and every order of every tie."""
 
 import itertools
+import json
 import math
 import time
 from fractions import Fraction
@@ -12,6 +13,10 @@ from hypothesis import strategies as st
 
 from hashnet import codes, metrics
 from hashnet.errors import ArgumentError, HashnetError, ShapeError, UnknownNameError
+
+CODES = np.zeros((3, 1), "uint8")
+LABELS = np.array([1, 1, 2])
+
 
 # --- The definitions, the slow way ---------------------------------------------------------------
 
@@ -280,6 +285,17 @@ def test_one_relevant_item_in_one_tie_gives_the_harmonic_number(n):
     assert ap.expected == pytest.approx(harmonic / n, rel=4e-15, abs=0)
 
 
+def test_an_item_without_a_tie_is_not_rounded_by_logarithms():
+    ap = metrics.tie_aware_ap_from_counts(np.array([10**6, 1]), np.array([0, 1]))
+    assert ap == pytest.approx([1 / (10**6 + 1)] * 3, rel=0, abs=4e-16)
+    assert ap.expected == pytest.approx(1 / (10**6 + 1), rel=4e-16, abs=0)
+
+
+def test_counts_of_no_queries_give_no_figures():
+    none = np.zeros((0, 9), int)
+    assert [case.shape for case in metrics.tie_aware_ap_from_counts(none, none)] == [(0,)] * 3
+
+
 def test_a_billion_tied_items_take_neither_memory_nor_time():
     items = np.array([10**9, 10**9])
     ap = metrics.tie_aware_ap_from_counts(items, items // np.array([2, 10**9]))
@@ -445,23 +461,56 @@ def test_the_curve_of_precision_and_recall_counts_pairs():
             assert np.isnan(precision[radius])
 
 
+def test_the_curve_begins_with_the_first_pair_there_is():
+    database = np.array([[1], [3], [255]], "uint8")
+    result = metrics.evaluate_codes(
+        np.zeros((1, 1), "uint8"), LABELS[:1], database, LABELS, num_bits=8
+    )
+    precision, recall = result.precision_recall_curve()
+    np.testing.assert_array_equal(precision, [np.nan, 1] + [1] * 6 + [2 / 3])
+    assert recall.tolist() == [0, 0.5] + [1] * 7
+
+
 def test_the_json_has_the_names_of_the_command_line():
+    # All in one tie. By row, the two queries of label 1 see yes yes no, and that of 2 no no yes.
     database = np.zeros((3, 6), "uint8")
     labels = np.array([1, 1, 2])
     figures = metrics.evaluate_codes(database, labels, database, labels, num_bits=48).as_json()
-    assert {"queries", "database", "bits", "map_at_1000", "map_all"} <= figures.keys()
-    assert (
-        figures["precision_at"].keys() == figures["recall_at"].keys() == {"1", "10", "100", "1000"}
+    precision_at, recall_at = figures.pop("precision_at"), figures.pop("recall_at")
+    assert figures == pytest.approx(
+        {
+            "queries": 3,
+            "queries_without_relevant": 0,
+            "database": 3,
+            "bits": 48,
+            "radius": 2,
+            "map_at_1000": 7 / 9,
+            "map_at_1000_of_relevant": 7 / 9,
+            "map_at_1000_tie_aware": 20 / 27,
+            "map_at_1000_tie_aware_best": 1,
+            "map_at_1000_tie_aware_worst": 1 / 2,
+            "map_all": 20 / 27,
+            "map_all_best": 1,
+            "map_all_worst": 1 / 2,
+            "precision_within": 5 / 9,
+            "recall_within": 1,
+            "queries_with_nothing_within": 0,
+        }
     )
-    assert figures["precision_at"]["1"] == pytest.approx(2 / 3)
-    assert all(isinstance(value, float | int | dict) for value in figures.values())
+    assert precision_at == pytest.approx({"1": 2 / 3, "10": 1 / 6, "100": 1 / 60, "1000": 1 / 600})
+    assert recall_at == pytest.approx({"1": 1 / 3, "10": 1, "100": 1, "1000": 1})
+    assert json.loads(json.dumps(figures)) == figures
 
 
 # --- Features and ready rankings -----------------------------------------------------------------
 
 
+@pytest.mark.parametrize("distances_a_block", [1, 60 * 5, metrics.DISTANCES_A_BLOCK])
 @pytest.mark.parametrize("exclude_self", [False, True])
-def test_the_evaluation_of_features_is_what_the_definition_says(exclude_self):
+def test_the_evaluation_of_features_is_what_the_definition_says(
+    exclude_self, distances_a_block, monkeypatch
+):
+    monkeypatch.setattr(metrics, "DISTANCES_A_BLOCK", distances_a_block)
     rng = np.random.default_rng(7)
     database = rng.integers(-3, 4, (60, 3)).astype("float32")  # whole numbers: exact, with ties
     query = database if exclude_self else rng.integers(-3, 4, (12, 3)).astype("float32")
@@ -476,6 +525,13 @@ def test_the_evaluation_of_features_is_what_the_definition_says(exclude_self):
     assert_agrees(result, means, at, ks)
     assert result.queries_without_relevant == unanswerable
     assert result.database == 60 - exclude_self
+
+
+def test_one_rank_is_cut_at_unless_another_is_asked_for():
+    features, none = np.eye(3), np.zeros(0, bool)
+    assert metrics.evaluate_codes(CODES, LABELS, CODES, LABELS, num_bits=8).at == 1000
+    assert metrics.evaluate_features(features, LABELS, features, LABELS).at == 1000
+    assert metrics.evaluate_rankings([none], np.array([1]), database=1).at == 1000
 
 
 def test_features_far_from_any_tie_have_one_order():
@@ -505,6 +561,7 @@ def test_ready_rankings_may_list_only_a_pool():
     assert result.map_all == pytest.approx([np.mean(aps)] * 3)
     heads = [ap_slowly(r, 10, n) for r, n in zip(rankings[:4], total[:4].tolist(), strict=True)]
     assert result.map_at_of_relevant == pytest.approx(np.mean(heads))
+    assert result.map_at_tie_aware == pytest.approx([np.mean(heads)] * 3)
     found = [ap_slowly(r, 10, denominator="found") for r in rankings[:4]]
     assert result.map_at == pytest.approx(np.mean(found))
     assert result.precision_at[5] == pytest.approx(np.mean([sum(r[:5]) / 5 for r in rankings[:4]]))
@@ -515,21 +572,19 @@ def test_ready_rankings_may_list_only_a_pool():
 
 # --- What is refused -----------------------------------------------------------------------------
 
-CODES = np.zeros((3, 1), "uint8")
-LABELS = np.array([1, 1, 2])
-
 
 @pytest.mark.parametrize("at", [0, -1, 2.5, "10", True])
 def test_a_rank_that_is_no_positive_integer_is_refused(at):
-    with pytest.raises(ArgumentError, match="positive integer"):
+    with pytest.raises(ArgumentError, match="^at is a positive integer"):
         metrics.average_precision(np.ones(3, bool), at=at)
     with pytest.raises(ArgumentError, match="positive integer"):
         metrics.tie_aware_ap_from_counts(np.ones(3, int), np.ones(3, int), at=at)
-    with pytest.raises(ArgumentError, match="positive integer"):
-        metrics.precision_at(np.ones(3, bool), at)
+    for score in (metrics.precision_at, metrics.recall_at):
+        with pytest.raises(ArgumentError, match="^k is a positive integer"):
+            score(np.ones(3, bool), at)
     with pytest.raises(ArgumentError, match="positive integer"):
         metrics.evaluate_codes(CODES, LABELS, CODES, LABELS, num_bits=8, at=at)
-    with pytest.raises(ArgumentError, match="positive integer"):
+    with pytest.raises(ArgumentError, match="^Every k of ks is a positive integer"):
         metrics.evaluate_codes(CODES, LABELS, CODES, LABELS, num_bits=8, ks=[1, at])
 
 
@@ -590,7 +645,7 @@ def test_a_radius_beyond_the_code_is_refused(radius):
 def test_codes_and_sets_that_do_not_fit_are_refused():
     with pytest.raises(ShapeError, match="16 bits"):
         metrics.evaluate_codes(CODES, LABELS, CODES, LABELS, num_bits=16)
-    with pytest.raises(HashnetError, match="rows of the same length"):
+    with pytest.raises(HashnetError, match="^Query and database codes are two arrays"):
         metrics.evaluate_codes(CODES[0], LABELS, CODES, LABELS, num_bits=8)
     with pytest.raises(ArgumentError, match="exclude_self"):
         metrics.evaluate_codes(CODES[:2], LABELS[:2], CODES, LABELS, num_bits=8, exclude_self=True)
@@ -613,9 +668,11 @@ def test_features_that_are_not_finite_are_refused():
         spoilt[1, 1] = bad
         with pytest.raises(ArgumentError, match="database_features"):
             metrics.evaluate_features(features, LABELS, spoilt, LABELS)
+        with pytest.raises(ArgumentError, match="query_features"):
+            metrics.evaluate_features(spoilt, LABELS, features, LABELS)
     with pytest.raises(ShapeError, match="uint8"):
         metrics.evaluate_features(CODES, LABELS, CODES, LABELS)
-    with pytest.raises(ShapeError, match=r"\(3, 2\).*\(3, 1\)"):
+    with pytest.raises(ShapeError, match=r"^Query and database features .*\(3, 2\).*\(3, 1\)"):
         metrics.evaluate_features(features, LABELS, features[:, :1], LABELS)
 
 
@@ -624,6 +681,8 @@ def test_ready_rankings_that_do_not_fit_are_refused():
         metrics.evaluate_rankings([np.ones(1, bool)] * 2, np.array([1]), database=3)
     with pytest.raises(ArgumentError, match="database=3"):
         metrics.evaluate_rankings([np.ones(4, bool)], np.array([4]), database=3)
+    with pytest.raises(ArgumentError, match="0 rankings"):
+        metrics.evaluate_rankings([], np.zeros(0, int), database=3)
     with pytest.raises(ArgumentError, match="none with any"):
         metrics.evaluate_rankings([np.zeros(4, bool)], np.array([0]), database=4)
 

@@ -100,6 +100,42 @@ def test_an_empty_pool_gives_an_empty_answer(path):
         assert rows.dtype == np.int64
 
 
+def test_every_k_up_to_all_rows_and_beyond(path):
+    rng = np.random.default_rng(3)
+    features, query = rng.standard_normal((60, 2)).astype(np.float32), np.zeros(2, np.float32)
+    rows = np.arange(0, 60, 2)
+    ranked = slow_nearest(query, rows, features, 30)
+    for k in range(1, 33):
+        found, distances = nearest_features(query, rows, [(0, features)], k)
+        assert found.tolist() == ranked[:k] and len(distances) == min(k, 30)
+
+
+def test_a_feature_that_is_no_number_is_farthest(path):
+    features = np.array([[np.nan], [2], [np.nan], [1]], np.float32)
+    for k, expected in ((1, [3]), (2, [3, 1]), (3, [3, 1, 0]), (4, [3, 1, 0, 2])):
+        found, _ = nearest_features(np.zeros(1, np.float32), np.arange(4), [(0, features)], k)
+        assert found.tolist() == expected
+
+
+def test_compiled_code_is_asked_for_by_cost_and_used_where_it_is_loaded(monkeypatch):
+    costs = []
+
+    class Kernels:
+        @staticmethod
+        def square_distances(features, query, rows, squared, first, last):
+            squared[first:last] = 9
+
+    def kernels(num_bytes):
+        costs.append(num_bytes)
+        return Kernels
+
+    monkeypatch.setattr(compiled, "kernels", kernels)
+    features, query = np.zeros((3, 5), np.float32), np.ones(5, np.float32)
+    _, distances = nearest_features(query, np.arange(3), [(0, features)], 3)
+    assert distances.tolist() == [3, 3, 3]
+    assert costs == [rerank.NUMPY_COST * features.nbytes]
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_reranking_only_permutes_and_orders(data):
