@@ -1011,24 +1011,20 @@ def _json_argument(sub):
     sub.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
-def _whole(text):
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below 0")
+def _at_least(least, name):
+    """The type of an argument that is a number of at least so much; `name` is for refusals."""
+
+    def number(text):
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text} is below {least}")
+        return value
+
+    number.__name__ = name
     return number
 
 
-_whole.__name__ = "whole number"
-
-
-def _positive(text):
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
-    return number
-
-
-_positive.__name__ = "positive number"
+_whole, _positive = _at_least(0, "whole number"), _at_least(1, "positive number")
 
 
 def _part(text):

@@ -63,6 +63,9 @@ class Encoder:
             do not depend on it.
 
     Attributes:
+        bundle: as given.
+        config: the bundle's `hashnet.model.HashNetConfig`.
+        num_threads: int, as given, or the cores that None stands for.
         runtime: str, name of the runtime that was taken.
         precision: str, the bundle's: `"float32"`, `"bfloat16"` or `"int8"`.
         fingerprint: str, the bundle's.

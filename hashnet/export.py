@@ -192,7 +192,7 @@ def export(
             fingerprint=bundle.fingerprint,
             images=len(pixels),
             images_from=origin,
-            **_compared(expected, _run(exported, pixels), bundle.config.num_bits),
+            **_compared(expected, _run(exported, pixels)),
         )
         faults = comparison.faults()
         if faults:
@@ -444,9 +444,7 @@ def _run(network: runtimes.Runs, pixels: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _compared(
-    expected: dict[str, np.ndarray], found: dict[str, np.ndarray], num_bits: int
-) -> dict[str, Any]:
+def _compared(expected: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> dict[str, Any]:
     latent = expected["latent"]
     differs = (latent >= 0.5) != (found["latent"] >= 0.5)
     near_half = np.abs(latent - 0.5) <= NEAR_HALF

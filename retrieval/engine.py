@@ -51,6 +51,7 @@ class Engine:
         num_threads: int. Threads of the coarse and fine stages; answers do not depend on it.
 
     Attributes:
+        index, num_threads: as given.
         snapshot: the `retrieval.store.Snapshot`.
         finder: what finds in it; see `retrieval.finder`.
 
@@ -203,7 +204,7 @@ class Engine:
         wanted = replace(wanted, without=id)
         if verify:
             wanted = replace(wanted, local=partial(self._local_features, row))
-        code, feature = self.snapshot.codes[row], self._verified([row])[0][0]
+        code, feature = self.snapshot.codes[row], self._checked_features([row])[0][0]
         return self._search(id, code, feature, wanted)
 
     def match(
@@ -338,8 +339,8 @@ class Engine:
         for first, second, bits in self.finder.pairs_within(threshold):
             for start in range(0, len(first), PAIRS_AT_ONCE):
                 part = slice(start, start + PAIRS_AT_ONCE)
-                near, near_items = self._verified(first[part])
-                far, far_items = self._verified(second[part])
+                near, near_items = self._checked_features(first[part])
+                far, far_items = self._checked_features(second[part])
                 distances = np.linalg.norm(near - far, axis=1)
                 zeros = np.zeros(len(near), np.int64)
                 yield from zip(
@@ -388,7 +389,7 @@ class Engine:
                 raise UnknownNameError("label", name, known)
         return self.finder.allowed(labels, None if ids is None else _listed(ids))
 
-    def _verified(self, rows):
+    def _checked_features(self, rows):
         """Features of some rows, float32, compared with their checksums, and their items."""
         items = self.snapshot.verify_features(rows)
         return self.snapshot.features(rows).astype(np.float32), items
@@ -396,7 +397,7 @@ class Engine:
     def _marked(self, ids):
         """Codes and features of the images that a person has marked."""
         rows = self._rows(ids)
-        return self.snapshot.codes[rows], self._verified(rows)[0]
+        return self.snapshot.codes[rows], self._checked_features(rows)[0]
 
     def _search(self, name, code, feature, wanted, encode=None):
         """Coarse, fine and, where the query's local features can be had, verification."""

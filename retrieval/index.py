@@ -66,6 +66,10 @@ class Index:
 
     Made by `create` or `open`.
 
+    Attributes:
+        store: the `retrieval.store.Store`, or a database in its place.
+        encoder: the `hashnet.encoder.Encoder` that the store carries.
+
     Example:
         >>> index = Index.create("photos.index", bundle_folder)
         >>> index.add(["a", "b"], ["cat.png", "dog.png"], labels=["cat", "dog"]).added
@@ -285,8 +289,9 @@ class Index:
         """Make the index follow files and folders; only new and changed files are encoded.
 
         A file's id is its absolute path. It counts as changed when its size or its time of
-        last change differ. Work is committed every thousand images or ten seconds, so that a
-        later run finishes what an interrupted one began.
+        last change differ. Work is committed every thousand images (a hundred with local
+        features or regions) or ten seconds, so that a later run finishes what an interrupted one
+        began.
 
         Args:
             paths: files and folders, searched as `hashnet.images.find` does.

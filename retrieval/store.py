@@ -365,6 +365,16 @@ def _is_count_of_regions(number, least) -> bool:
     return isinstance(number, int) and least <= number <= _MAX_REGIONS
 
 
+def _refuse_some(what, kept, given) -> None:
+    """Refuse what an index keeps of all its images, or of none, where only some would have it."""
+    if kept != given:
+        raise ArgumentError(
+            f"An index has {what} of all its images or of none.",
+            f"{'some' if given else 'none'} for an index {'with' if kept else 'without'} them",
+            "Whether it has them is settled when an index is made.",
+        )
+
+
 def check_regions_per_image(number) -> None:
     """Refuse a number of regions that no index has.
 
@@ -1835,14 +1845,8 @@ class Writer:
 
     def _refuse_local(self, items, local_features):
         dim = self._catalogue.descriptor_dim
-        if dim is None or local_features is None:
-            if dim is not None or local_features is not None:
-                raise ArgumentError(
-                    "An index has local features of all its images or of none.",
-                    f"{'none' if local_features is None else 'some'} for an index "
-                    f"{'without' if dim is None else 'with'} them",
-                    "Whether it has them is settled when an index is made.",
-                )
+        _refuse_some("local features", dim is not None, local_features is not None)
+        if dim is None:
             return
         if len(local_features) != len(items):
             raise ShapeError(
@@ -1868,14 +1872,8 @@ class Writer:
     def _checked_regions(self, items, regions):
         """How many rows each image has, and the regions of all rows, None without any."""
         most = self._catalogue.regions_per_image
-        if not most or regions is None:
-            if most or regions is not None:
-                raise ArgumentError(
-                    "An index has regions of all its images or of none.",
-                    f"{'none' if regions is None else 'some'} for an index "
-                    f"{'with' if most else 'without'} them",
-                    "Whether it has them is settled when an index is made.",
-                )
+        _refuse_some("regions", most > 0, regions is not None)
+        if not most:
             return [1] * len(items), None
         regions = [np.asarray(of_image) for of_image in regions]
         if len(regions) != len(items):

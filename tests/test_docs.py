@@ -6,6 +6,7 @@ import pathlib
 import re
 import shlex
 
+import numpy as np
 import pytest
 
 from hashnet import backbones, cli, export, images
@@ -234,3 +235,26 @@ def test_a_command_and_the_function_it_calls_have_the_same_defaults():
 
 def test_the_tables_in_the_readme_are_those_that_the_results_give():
     assert tables.renewed(README) == README
+
+
+def test_the_pictures_of_the_readme_are_quick_to_load():
+    pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", README)
+    assert pictures
+    for name in pictures:
+        assert (ROOT / name).stat().st_size < 500_000, name
+
+
+@pytest.mark.slow
+def test_the_first_picture_shows_what_a_search_finds(tmp_path):
+    pytest.importorskip("cv2", reason='pip install "hashnet[delf]"')
+    pytest.importorskip("skimage", reason="the photos are scikit-image's")
+    from tests import make_picture
+
+    query, hits, engine = make_picture.search(tmp_path)
+    assert len(hits) == 5 and hits[0].id == make_picture.SUBJECT
+    confirmed = [hit.inliers >= engine.min_inliers for hit in hits]
+    assert confirmed == [True, False, False, False, False]
+    shown, drawn = images.read(make_picture.PICTURE), make_picture.picture(query, hits, engine)
+    assert shown.shape == drawn.shape
+    # JPEG, and the last digit of a distance.
+    assert np.abs(shown.astype(int) - drawn).mean() < 5

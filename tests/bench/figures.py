@@ -36,8 +36,13 @@ def _script():
 
 
 def _portable(arguments):
-    """The arguments with no more of a path than tells data sets apart."""
-    return [re.sub(r"/[^\s:,=]*/([^/\s:,]+/[^/\s:,]+)", r"\1", argument) for argument in arguments]
+    """The arguments with no more of an absolute path than tells data sets apart."""
+    return [re.sub(r"(?<![^\s:,=])/[^\s:,=]+", _tail, argument) for argument in arguments]
+
+
+def _tail(path):
+    parts = path[0].strip("/").split("/")
+    return "/".join(parts[1:][-2:] or parts)
 
 
 def _git(*arguments):

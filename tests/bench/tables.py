@@ -258,6 +258,46 @@ def databases(results):
         )
 
 
+def feedback(results):
+    """mAP by rounds of marks: the engine's way beside means."""
+    yield "### Marks, round by round"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    ways = {
+        "least squares (ours)": results["reported"],
+        "means (Rocchio)": results["reported_means"],
+    }
+    rounds = range(len(results["reported"]["frozen"]))
+    yield f"| query moved by | scored | {' | '.join(f'round {number}' for number in rounds)} |"
+    yield "|---|---|" + "---|" * len(rounds)
+    for scored in ("frozen", "control", "precision"):
+        for name, way in ways.items():
+            yield f"| {name} | {scored} | {' | '.join(f'{value:.3f}' for value in way[scored])} |"
+
+
+def regions(results):
+    """Small objects in large scenes: parts of photos beside whole photos."""
+    yield "### Parts of photos"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    yield (
+        "| set | proposals | regions | queries | first | first 5 | first 10 | first 10, pool "
+        "| bytes an image | seconds an image |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|---|"
+    costs = {(row["set"], row["proposals"], row["regions"]): row for row in results["costs"]}
+    for row in results["rows"]:
+        cost = costs.get((row["set"], row["proposals"], row["regions"]))
+        spent = f"{cost['bytes_per_image']:,} | {cost['seconds_per_image']:.2f}" if cost else " | "
+        found = " | ".join(f"{row['recall_at'][k]:.3f}" for k in ("1", "5", "10"))
+        yield (
+            f"| {row['set']} | {row['proposals'].replace('_', ' ')} | {row['regions']} "
+            f"| {row['queries']} | {found} | {row['recall_in_pool']['10']:.3f} | {spent} |"
+        )
+
+
 def _origin(results):
     machine = results["machine"]
     return f"(`{results['command']}`, {machine['processor']}, {machine['cores']} cores.)"
@@ -276,6 +316,7 @@ def renewed(text):
     named |= {"held_out": held_out, "serve": serving, "clickhouse": databases}
     named |= {"encode": encoding, "precision": precision, "hamming": hamming}
     named |= {path.stem: coarse_fine for path in sorted(figures.FOLDER.glob("coarse_fine_*"))}
+    named |= {"feedback": feedback, "regions": regions}
     for name, table in named.items():
         if not (figures.FOLDER / f"{name}.json").is_file():
             continue  # not measured yet

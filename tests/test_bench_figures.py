@@ -1,0 +1,25 @@
+"""What a result says about how it was measured."""
+
+import pytest
+
+from tests.bench import figures
+
+
+@pytest.mark.parametrize(
+    "argument, said",
+    [
+        ("/home/someone/sets/clothing10/test", "clothing10/test"),
+        ("/scratch/photos.index", "photos.index"),
+        ("/photos.index", "photos.index"),
+        ("clothing10=/a/b/train:/a/b/c/test", "clothing10=b/train:c/test"),
+        ("beside/it/in/folders", "beside/it/in/folders"),
+        ("--repeats", "--repeats"),
+    ],
+)
+def test_a_command_keeps_the_last_two_names_of_a_path(argument, said):
+    assert figures._portable([argument]) == [said]
+
+
+def test_no_result_names_a_folder_of_the_machine_that_measured():
+    for path in figures.FOLDER.glob("*.json"):
+        assert " /" not in figures.read(path.stem)["command"], path.name
