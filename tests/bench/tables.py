@@ -213,7 +213,7 @@ def aggregated(results):
         "signatures, words learned "
         f"of {taught['images']} other images; then verified: geometry puts first what it verifies "
         f"of the {results['verified']} most similar, whose exact features it reads. Milliseconds "
-        "of processor time a query, one thread, without its extraction."
+        "of processor time a query, of all threads together, without its extraction."
     )
     yield ""
     yield "| method | words | words a feature | bytes an image | R@1 | R@5 | mAP | ms |"
