@@ -238,6 +238,34 @@ def parser():
     _train_arguments(sub)
 
     sub = command(
+        "attention",
+        _attention,
+        "train a bundle's local features, which index --local delf then takes",
+        "photos/ --bundle my.bundle",
+    )
+    sub.add_argument(
+        "images", nargs="+", metavar="IMAGES", help="image files and folders of them, to learn from"
+    )
+    sub.add_argument(
+        "--bundle",
+        required=True,
+        metavar="B",
+        help="whose backbone sees the images, and where delf.onnx goes (required)",
+    )
+    sub.add_argument(
+        "--label-from",
+        choices=["folder"],
+        help="label each image with the first folder below the one given; without labels each "
+        "image is a class, and views of it are its images",
+    )
+    sub.add_argument(
+        "--recipe",
+        default="views",
+        metavar="R",
+        help="views, landmarks, or a TOML file; the backbone is the bundle's (%(default)s)",
+    )
+
+    sub = command(
         "export", _export, "write a network for other runtimes", "my.bundle my.onnx --format onnx"
     )
     sub.add_argument("bundle", metavar="BUNDLE", help="folder of the bundle, or an index")
@@ -800,6 +828,36 @@ def _train(arguments):
     _name_problems(trained.problems)
     print(f"{arguments.bundle}: {settings.num_bits} bits, {trained.minutes:.1f} minutes")
     return SKIPPED_SOME if trained.problems else DONE
+
+
+def _attention(arguments):
+    from hashnet import bundle, images
+    from train import attention
+
+    network = bundle.load(arguments.bundle)
+    if network.folder.name == bundle.INSIDE_AN_INDEX:
+        raise ArgumentError(
+            "An index keeps its local features.", f"{network.folder}", "Train those of a bundle."
+        )
+    settings = attention.from_recipe(
+        arguments.recipe, backbone=network.config.backbone, start_from=arguments.bundle
+    )
+    found, problems = images.find(arguments.images)
+    labels = [file.folder for file in found] if arguments.label_from == "folder" else None
+    if labels and None in labels:
+        raise ArgumentError(
+            "Labels from folders are those of images in folders.",
+            f"{found[labels.index(None)].path} lies in none",
+            "Move it into the folder of its class, or leave --label-from out.",
+        )
+    _import_keras()
+    trained = attention.train([file.path for file in found], labels, settings)
+    attention.save(trained, network)
+    problems = [*problems, *trained.problems]
+    _name_problems(problems)
+    learned = len(found) - len(trained.problems)
+    print(f"{arguments.bundle}: local features learned from {learned} images")
+    return SKIPPED_SOME if problems else DONE
 
 
 def _export(arguments):

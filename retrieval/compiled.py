@@ -10,7 +10,9 @@ import functools
 import os
 from collections.abc import Callable
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import threadpoolctl
 
 T = TypeVar("T")
 
@@ -65,6 +67,20 @@ def in_parts(function: Callable[[int, int], T], size: int, num_threads: int, lea
         for first, last in zip(borders[1:-1], borders[2:], strict=True)
     ]
     return [function(borders[0], borders[1]), *(other.result() for other in others)]
+
+
+def one_blas_thread() -> Any:
+    """Return a context in which each matrix product stays on the thread that asks for it.
+
+    Sums of another order are other numbers: so no answer depends on the number of threads.
+    """
+    return _libraries().limit(limits=1, user_api="blas")
+
+
+@functools.cache
+def _libraries() -> Any:
+    """What computes products here; to look for it takes as long as to compare an image."""
+    return threadpoolctl.ThreadpoolController()
 
 
 @functools.cache

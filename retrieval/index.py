@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -106,7 +107,8 @@ class Index:
                 on clothing10 (tests/bench/feature_dtype.py), and float32, the only choice, in
                 ClickHouse.
             local: "sift", "delf" or None. Also keep local features of every image, for
-                verification; in a folder only.
+                verification; in a folder only. "delf" is the one that the bundle has of
+                `train.attention`, or else that of its backbone's ImageNet weights.
             regions: int, 0 to 64. Also keep code and feature of up to so many parts of each image
                 that stand out (see `hashnet.regions`), so that a small object in it is found; in
                 a folder only.
@@ -610,8 +612,12 @@ def _new_extractor(name, bundle, scratch):
     if name == "delf":
         from hashnet import delf
 
+        trained = bundle.folder / delf.FILE
         files[delf.FILE] = os.path.join(scratch, delf.FILE)
-        delf.export(files[delf.FILE], backbone=bundle.config.backbone)
+        if trained.is_file():
+            shutil.copyfile(trained, files[delf.FILE])
+        else:
+            delf.export(files[delf.FILE], backbone=bundle.config.backbone)
     return local_features.open(name, scratch), files
 
 

@@ -7,13 +7,11 @@ MAGSAC++, Barath et al. 2020, by OpenCV.)
 """
 
 import concurrent.futures
-import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import threadpoolctl
 
 from hashnet.errors import ArgumentError, ShapeError
 from hashnet.local_features import opencv
@@ -301,18 +299,11 @@ def verify_all(
             seed=seed,
         )
 
-    # Threads take candidates; a product that took several would take them from the others.
-    with _libraries().limit(limits=1, user_api="blas"):
+    with compiled.one_blas_thread():
         if num_threads == 1:
             return [one(candidate) for candidate in candidates]
         with concurrent.futures.ThreadPoolExecutor(num_threads, "verify") as pool:
             return list(pool.map(one, candidates))
-
-
-@functools.cache
-def _libraries():
-    """What computes products here; to look for it takes as long as to compare an image."""
-    return threadpoolctl.ThreadpoolController()
 
 
 def _extent(yx):

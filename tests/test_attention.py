@@ -77,6 +77,60 @@ def test_broken_images_are_named(tmp_path):
     assert [problem.path for problem in trained.problems] == [str(broken)]
 
 
+@pytest.fixture
+def tiny_bundle(tmp_path):
+    from hashnet import bundle
+    from hashnet.model import HashNetConfig, build
+
+    config = HashNetConfig(backbone="tiny", image_size=32, num_bits=8, classes=("a", "b"))
+    network = build(config, weights=None)
+    return bundle.save(tmp_path / "tiny", network, config, origin={"command": "tests"})
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Settings of one short epoch."""
+    path = tmp_path / "short.toml"
+    short = "descriptor_dim = 3\nhidden = 6\nviews = 2\nview_side = 32\nplaces = 10\nepochs = 1\n"
+    path.write_text(short + "batch = 4\n")
+    return path
+
+
+def test_a_command_trains_what_new_indexes_of_a_bundle_take(
+    run, tiny_bundle, recipe, tmp_path, photos
+):
+    from hashnet import bundle, cli
+    from retrieval.index import Index
+
+    options = ["--bundle", tiny_bundle.folder, "--recipe", recipe]
+    for _ in range(2):  # a second training replaces the first
+        status, out, err = run("attention", photos, *options, "--label-from", "folder")
+        assert status == cli.DONE and "24 images" in out, err
+    names = {"hashnet.json", "model.keras", "encoder.onnx", delf.FILE}
+    assert {path.name for path in tiny_bundle.folder.iterdir()} == names
+    assert bundle.load(tiny_bundle.folder).fingerprint == tiny_bundle.fingerprint
+    index = Index.create(tmp_path / "index", tiny_bundle.folder, local="delf")
+    carried = index.store.encoder_folder / delf.FILE
+    assert carried.read_bytes() == (tiny_bundle.folder / delf.FILE).read_bytes()
+    assert index.extractor.descriptor_dim == 3
+    status, _, err = run("attention", photos, "--bundle", tmp_path / "index", "--recipe", recipe)
+    assert status == cli.FAILED and "An index keeps" in err
+
+
+def test_the_command_names_what_it_cannot_learn_from(run, tiny_bundle, recipe, tmp_path, photos):
+    from hashnet import cli
+
+    options = ["--bundle", tiny_bundle.folder, "--recipe", recipe]
+    status, _, err = run("attention", photos / "disc", *options, "--label-from", "folder")
+    assert status == cli.FAILED and "lies in none" in err
+    assert run("attention", tmp_path / "nowhere", *options)[0] == cli.FAILED
+    assert not (tiny_bundle.folder / delf.FILE).exists()
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    status, out, err = run("attention", photos / "disc", broken, *options)
+    assert status == cli.SKIPPED_SOME and "6 images" in out and "broken.png" in err
+
+
 def test_pooling_is_what_a_slow_definition_gives():
     from train.pooling import network_of
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import pathlib
 import sys
+import tempfile
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -182,6 +183,29 @@ def train(
     if config.hidden:
         attention, history = _attention(columns, targets, len(classes), mean, config, say)
     return Trained(delf.Head(mean, components, attention), history, problems, kept)
+
+
+def save(trained: Trained, bundle) -> pathlib.Path:
+    """Write backbone and head as the bundle's extractor, which its new indexes then carry.
+
+    Args:
+        trained: a `Trained`, with this bundle as `AttentionConfig.start_from`.
+        bundle: a `hashnet.bundle.Bundle`; codes and fingerprint stay as they are.
+
+    Returns:
+        pathlib.Path of the file; one that was there is replaced whole.
+
+    Raises:
+        BundleError: the bundle cannot be read.
+        ShapeError: the head is for another backbone.
+    """
+    path = bundle.folder / delf.FILE
+    model = delf.load_backbone(bundle.config.backbone, start_from=bundle.folder)
+    with tempfile.TemporaryDirectory(dir=bundle.folder, prefix=".delf-") as scratch:
+        beside = pathlib.Path(scratch, delf.FILE)
+        delf.export(beside, model, trained.head)
+        os.replace(beside, path)
+    return path
 
 
 def principal_components(columns, count, *, whiten=False):

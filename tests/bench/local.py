@@ -170,7 +170,7 @@ def main():
     parser.add_argument("--every", type=int, default=1, help="only each n-th query")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        bundle = _pretrained(scratch, "delf" in arguments.local)
+        bundle = pretrained(scratch, "delf" in arguments.local)
         sets = {
             name: measure(
                 arguments.data / name,
@@ -188,7 +188,7 @@ def main():
     figures.write("local_" + "_".join(arguments.local), {**report, "sets": sets})
 
 
-def _pretrained(folder, with_delf):
+def pretrained(folder, with_delf):
     """A bundle of the pretrained network, whose F7 is the global feature."""
     from hashnet import bundle
     from hashnet.model import HashNetConfig, build

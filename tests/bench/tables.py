@@ -298,6 +298,31 @@ def regions(results):
         )
 
 
+def aggregated(results):
+    """Aggregated local features beside exact ones."""
+    yield "### Local features in a few bits"
+    yield ""
+    taught = results["taught_by"]
+    yield (
+        f"{results['queries']} photos of bottles and cans ask for the label they show among "
+        f"{results['database']}; {results['local'].upper()}, {results['features_an_image']:.0f} "
+        "features an image. exact: all are matched and verified by geometry; aggregated: "
+        "signatures, words learned "
+        f"of {taught['images']} other images; then verified: geometry puts first what it verifies "
+        f"of the {results['verified']} most similar, whose exact features it reads. Milliseconds "
+        "of processor time a query, of all threads together, without its extraction."
+    )
+    yield ""
+    yield "| method | words | words a feature | bytes an image | R@1 | R@5 | mAP | ms |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for row in results["rows"]:
+        yield (
+            f"| {row['method']} | {row.get('words', '')} | {row.get('assignments', '')} "
+            f"| {row['bytes_an_image']:,} | {row['recall_at_1']:.3f} | {row['recall_at_5']:.3f} "
+            f"| {row['map']:.3f} | {row['milliseconds']['median']:.3g} |"
+        )
+
+
 def _origin(results):
     machine = results["machine"]
     return f"(`{results['command']}`, {machine['processor']}, {machine['cores']} cores.)"
@@ -317,6 +342,7 @@ def renewed(text):
     named |= {"encode": encoding, "precision": precision, "hamming": hamming}
     named |= {path.stem: coarse_fine for path in sorted(figures.FOLDER.glob("coarse_fine_*"))}
     named |= {"feedback": feedback, "regions": regions}
+    named |= {path.stem: aggregated for path in sorted(figures.FOLDER.glob("aggregated_*"))}
     for name, table in named.items():
         if not (figures.FOLDER / f"{name}.json").is_file():
             continue  # not measured yet
