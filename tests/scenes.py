@@ -1,4 +1,4 @@
-"""Dim photos with one bright thing in each, and a network that proposes bright places as regions."""
+"""Dim photos with one bright thing in each, and a network that proposes bright regions."""
 
 import contextlib
 import pathlib

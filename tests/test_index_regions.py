@@ -140,9 +140,7 @@ def test_features_that_are_known_go_with_regions_too(index, folder, bundle_folde
     check_rows(again, paths)
 
 
-def test_another_index_in_the_same_place_is_seen_when_it_is_reopened(
-    bundle_folder, tmp_path
-):
+def test_another_index_in_the_same_place_is_seen_when_it_is_reopened(bundle_folder, tmp_path):
     """Of the same encoder, but with regions: an image added to the old one would get none."""
     place = tmp_path / "index"
     old = Index.create(place, bundle_folder)

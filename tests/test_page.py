@@ -633,6 +633,11 @@ def test_errors_say_what_and_what_next(visit, photos, shots):
     alert.filter(has_text="larger than this service takes. At most 8 MB.").wait_for()
     page.unroute("**/api/search")
 
+    nothing = "new DragEvent('drop', {dataTransfer: new DataTransfer(), bubbles: true})"
+    page.evaluate(f"document.body.dispatchEvent({nothing}), 0")
+    alert.filter(has_text="not a file").wait_for()
+    assert not page.get_by_role("button", name="Try again").is_visible()
+
     page.route("**/api/search", lambda route: route.abort())
     upload(page, query_photo(photos))
     alert.filter(has_text="does not answer").wait_for()
@@ -737,7 +742,7 @@ def test_the_keyboard_reaches_everything(visit):
     settled(page)
     focus = "[document.activeElement.id, document.activeElement.className]"
     page.keyboard.press("Tab")
-    assert page.evaluate(focus)[1] == "skip"
+    assert page.evaluate(focus)[0] == "skip"
     assert page.locator(".skip").bounding_box()["y"] >= 0
     reached = []
     for _ in range(25):
@@ -838,6 +843,21 @@ def test_thousands_of_hits_are_there_and_few_are_built_or_fetched(visit, photos)
     until(page, "scrollY < 200")
     page.keyboard.press("End")
     until(page, "document.activeElement.closest('.hit')?.dataset.id === 'many/4999'")
+
+
+@slow
+def test_the_way_past_the_settings_leaves_the_search_as_it_is(visit, photos):
+    page = visit()
+    upload(page, query_photo(photos))
+    page.locator(".hit").first.wait_for()
+    before, address = ids(page), page.url
+    page.locator("#skip").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "results"
+    page.wait_for_timeout(300)
+    assert ids(page) == before and page.url == address
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "photo"
 
 
 @slow

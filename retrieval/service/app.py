@@ -307,7 +307,7 @@ def create_app(place, settings: Settings | None = None):
 
     @api.get("/", include_in_schema=False)
     def page():
-        return FileResponse(str(STATIC / "index.html"), headers={"cache-control": "no-cache"})
+        return FileResponse(str(STATIC / "index.html"))
 
     @api.get("/healthz", summary="Is the service up?")
     async def health() -> dict:

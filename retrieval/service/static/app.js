@@ -279,6 +279,7 @@ function showError(error, tries) {
     ? `${error.message} Trying again in ${error.retryAfter} s.`
     : error.message;
   $("retry").textContent = again ? "Try now" : "Try again";
+  $("retry").hidden = false;
   $("alert").hidden = false;
   $("status").textContent = "";
   if (answered !== JSON.stringify(state.query)) {
@@ -387,6 +388,10 @@ $("again").addEventListener("click", () => {
 $("unmark").addEventListener("click", () => {
   $("results-title").focus({ preventScroll: true });
   search({ right: [], wrong: [] });
+});
+$("skip").addEventListener("click", (event) => {
+  event.preventDefault(); // a step in the history without a state would be taken for a new visit
+  $("results").focus();
 });
 $("home").addEventListener("click", (event) => {
   if (event.ctrlKey || event.metaKey || event.shiftKey) return;

@@ -58,7 +58,8 @@ export class Hits {
   show(hits, marks) {
     this.hits = hits;
     this.current = 0; // the one tile that the Tab key reaches; arrows go on from it
-    this.tall = 0;
+    this.tall = 0; // pixels of the tallest so far
+    this.step = undefined; // pixels from row to row
     this.sizes = new Map();
     this.tiles.clear();
     this.list.replaceChildren();
@@ -77,31 +78,34 @@ export class Hits {
     const style = getComputedStyle(this.list);
     const columns = style.gridTemplateColumns.split(" ").length;
     const width = this.list.clientWidth;
+    const gap = Number.parseFloat(style.rowGap);
+    const gone = (Math.max(0, this.#above()) / this.step) * this.columns || 0; // hits
     if (columns !== this.columns || width !== this.width) {
-      [this.columns, this.width, this.tall] = [columns, width, 0];
+      [this.columns, this.width, this.tall, this.step] = [columns, width, 0];
     }
     // What comes may turn out to be taller than what was there before.
     for (let before = -1; before !== this.tall; ) {
       before = this.tall;
-      this.#space((this.tall || width / columns) + Number.parseFloat(style.rowGap));
-      const above = -this.list.getBoundingClientRect().top;
-      const first = Math.floor((above - BEYOND * innerHeight) / this.step);
-      const last = Math.ceil((above + (1 + BEYOND) * innerHeight) / this.step);
+      this.#space((this.tall || width / columns) + gap, gone);
+      const first = Math.floor((this.#above() - BEYOND * innerHeight) / this.step);
+      const last = Math.ceil((this.#above() + (1 + BEYOND) * innerHeight) / this.step);
       this.#have(Math.max(0, first * columns), Math.min(this.hits.length, last * columns));
       this.tall = Math.max(this.tall, ...[...this.tiles.values()].map((tile) => tile.offsetHeight));
     }
   }
 
-  /** Give each row so many pixels; what is on top of the screen stays there. */
-  #space(step) {
-    const rows = Math.ceil(this.hits.length / this.columns);
-    this.list.style.height = `${rows * step}px`;
+  /** Pixels of the list above the screen; fewer than none where it begins on it. */
+  #above() {
+    return -this.list.getBoundingClientRect().top;
+  }
+
+  /** Give each row so many pixels, and keep so many hits above the screen. */
+  #space(step, gone) {
+    this.list.style.height = `${Math.ceil(this.hits.length / this.columns) * step}px`;
     if (step === this.step) return;
-    const gone = Math.max(0, -this.list.getBoundingClientRect().top) / this.step || 0;
-    const more = step - this.step;
     this.step = step;
     for (const [number, tile] of this.tiles) this.#put(number, tile);
-    if (gone) scrollBy(0, gone * more);
+    if (gone) scrollBy(0, (gone / this.columns) * step - this.#above());
   }
 
   /** Have the tiles of hits `start` to `end`, and the current one, in their order. */
