@@ -170,15 +170,18 @@ class Index:
         return cls(store, encoder)
 
     def reopened(self) -> "Index":
-        """What is in this index's place now; its encoder opens again only if it is another.
+        """What is in this index's place now; networks are opened again only if they are others.
 
         Raises:
             StoreError, FingerprintError: as for `open`.
         """
         store = self.store.reopened()
-        if store.fingerprint == self.store.fingerprint and store.extractor == self.store.extractor:
+        # The time tells an index from another that was made in its place, to the second only.
+        facts = ("created", "fingerprint", "extractor", "regions_per_image")
+        if all(getattr(store, fact) == getattr(self.store, fact) for fact in facts):
             return self
-        return Index(store, Encoder(_carried_bundle(store)))
+        known = store.fingerprint == self.store.fingerprint
+        return Index(store, self.encoder if known else Encoder(_carried_bundle(store)))
 
     @staticmethod
     def is_there(folder) -> bool:

@@ -259,8 +259,26 @@ def test_all_eight_orientations_give_the_upright_pixels(name, orientation):  # 8
     else:
         expected = PHOTO
     assert np.array_equal(images.read(data), expected)
+    assert images.size(data) == PHOTO.shape[:2]
     resized = images.read_resized(data, (20, 30))
     assert np.array_equal(resized, images.resize(expected, (20, 30)))
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_a_size_is_that_of_the_image_and_bounded(name):
+    wide = make_images.photo(40, 90)
+    data = as_file(wide, name)
+    assert images.size(data) == images.read(data).shape[:2] == (40, 90)
+    with pytest.raises(ImageError, match="pixels are more than"):
+        images.size(data, max_pixels=100)
+
+
+def test_a_size_needs_the_header_only():
+    data = as_file(PHOTO, "JPEG")
+    assert images.size(data[: len(data) // 2]) == PHOTO.shape[:2]
+    for other in (b"", b"text", make_images.jpeg_header()):
+        with pytest.raises(ImageError):
+            images.size(other)
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])

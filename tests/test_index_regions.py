@@ -2,63 +2,25 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
 
-from hashnet import cli, images, local_features, regions
+from hashnet import cli, images, local_features
 from hashnet.errors import ArgumentError
 from retrieval import clickhouse
 from retrieval.engine import Engine
 from retrieval.index import Index
-from tests.tiny_backbone import TINY
+from tests.scenes import PLACES, bright_regions, scene, thing
 
 MOST = 3
 
 
 @pytest.fixture(scope="module", autouse=True)
-def tiny_proposals(tmp_path_factory):
-    """Proposals by brightness, from a network that is exported in no time, and once."""
-    model = TINY.build(32, None)
-    kernel = np.zeros((3, 3, 3, 8), np.float32)
-    kernel[1, 1, :, 0] = 1
-    model.get_layer("conv").set_weights([kernel])
-    path = tmp_path_factory.mktemp("tiny") / regions.FILE
-    regions.export(path, model)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(regions, "export", lambda to, backbone: images_copy(path, to))
+def proposals(tmp_path_factory):
+    with bright_regions(tmp_path_factory.mktemp("tiny")):
         yield
-
-
-def images_copy(path, to):
-    with open(to, "wb") as file:
-        file.write(path.read_bytes())
-
-
-COLOURS = [(255, 100, 100), (100, 255, 100), (100, 100, 255), (255, 255, 40)]
-
-
-def thing(number):
-    """A bright object of its own colour and pattern."""
-    ys, xs = np.mgrid[0:64, 0:64]
-    patterns = [
-        (ys // 8 + xs // 8) % 2,
-        (ys - 32) ** 2 + (xs - 32) ** 2 < 500,
-        xs // 8 % 2,
-        (ys + xs) // 24 % 2,
-    ]
-    coloured = patterns[number % 4][..., None] > 0
-    return np.where(coloured, COLOURS[number % 4], 170).astype(np.uint8)
-
-
-def scene(number, top, left):
-    """A dim photo with a thing in it."""
-    image = np.random.default_rng(100 + number).integers(0, 40, (320, 512, 3)).astype(np.uint8)
-    image[top : top + 64, left : left + 64] = thing(number)
-    return image
-
-
-PLACES = [(16, 32), (200, 400), (128, 256), (240, 64)]
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +138,19 @@ def test_features_that_are_known_go_with_regions_too(index, folder, bundle_folde
     again = Index.create(tmp_path / "index", bundle_folder, regions=MOST)
     assert again.update([folder], known_features=known).added == 5
     check_rows(again, paths)
+
+
+def test_another_index_in_the_same_place_is_seen_when_it_is_reopened(bundle_folder, tmp_path):
+    """Of the same encoder, but with regions: an image added to the old one would get none."""
+    place = tmp_path / "index"
+    old = Index.create(place, bundle_folder)
+    assert old.reopened() is old
+    shutil.rmtree(place)
+    Index.create(place, bundle_folder, regions=MOST)
+    new = old.reopened()
+    assert new.store.regions_per_image == MOST and new.encoder is old.encoder
+    new.add(["scene"], [scene(0, *PLACES[0])])
+    assert new.info()["regions"] == MOST
 
 
 def test_an_image_that_is_gone_between_two_readings_is_a_problem(

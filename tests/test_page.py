@@ -6,6 +6,7 @@ HASHNET_SCREENSHOTS=FOLDER the screenshots are kept there.
 """
 
 import configparser
+import contextlib
 import fnmatch
 import html.parser
 import importlib.util
@@ -21,11 +22,13 @@ import time
 import urllib.parse
 import urllib.request
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import retrieval
-from tests import make_images
+from hashnet import images
+from tests import make_images, scenes
 
 PAGE = pathlib.Path(retrieval.__file__).parent / "service" / "static"
 TEXTS = {path.name: path.read_text(encoding="utf-8") for path in sorted(PAGE.iterdir())}
@@ -136,6 +139,25 @@ def browser():
         started.close()
 
 
+@contextlib.contextmanager
+def serving(folder):
+    """`hashnet serve` on an index as a process of its own; gives its address."""
+    program = "from hashnet.cli import main; raise SystemExit(main())"
+    command = [sys.executable, "-c", program, "serve", folder, "--port", "0"]
+    with folder.with_suffix(".log").open("w+b") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        try:
+            line = process.stdout.readline()
+            address = re.search(r"http://\S+/", line)
+            if address is None:
+                log.seek(0)
+                pytest.fail(f"hashnet serve did not start: {line}{log.read().decode()}")
+            yield address[0]
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+
+
 @pytest.fixture(scope="module")
 def served(bundle_folder, photos, tmp_path_factory):
     """The address of `hashnet serve` on an index of `photos` and one image with an odd id."""
@@ -150,20 +172,34 @@ def served(bundle_folder, photos, tmp_path_factory):
     ids = [f"{path.parent.name}/{path.name}" for path in paths]
     labels = [path.parent.name for path in paths]
     index.add([*ids, ODD], [*paths, odd], labels=[*labels, "odd"])
-    program = "from hashnet.cli import main; raise SystemExit(main())"
-    command = [sys.executable, "-c", program, "serve", index.store.folder, "--port", "0"]
-    with (folder / "log").open("w+b") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        try:
-            line = process.stdout.readline()
-            address = re.search(r"http://\S+/", line)
-            if address is None:
-                log.seek(0)
-                pytest.fail(f"hashnet serve did not start: {line}{log.read().decode()}")
-            yield address[0]
-        finally:
-            process.terminate()
-            process.communicate(timeout=60)
+    with serving(index.store.folder) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def textured():
+    """A photo that is full of points, and a part of it that is taken from nearer."""
+    coarse = np.random.default_rng(0).integers(0, 256, (20, 26, 3), dtype=np.uint8)
+    whole = images.resize(coarse, (200, 260))
+    return whole, images.resize(whole[20:190, 30:250], (204, 264))
+
+
+@pytest.fixture(scope="module")
+def served_parts(bundle_folder, textured, tmp_path_factory):
+    """As `served`, of scenes with regions and local features, and of a photo with texture."""
+    chromium()
+    pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
+    from retrieval.index import Index
+
+    folder = tmp_path_factory.mktemp("parts")
+    with scenes.bright_regions(folder):
+        index = Index.create(folder / "index", bundle_folder, local="sift", regions=3)
+    for number, place in enumerate(scenes.PLACES):
+        images.write(folder / f"{number}.png", scenes.scene(number, *place))
+    images.write(folder / "textured.png", textured[0])
+    assert index.update([folder]).added == 5
+    with serving(index.store.folder) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +223,7 @@ def visit(browser, served):
         page.set_default_timeout(20_000)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda message: heard(message))
-        page.goto(served + address)
+        page.goto(urllib.parse.urljoin(served, address))
         return page
 
     def heard(message):
@@ -597,6 +633,11 @@ def test_errors_say_what_and_what_next(visit, photos, shots):
     alert.filter(has_text="larger than this service takes. At most 8 MB.").wait_for()
     page.unroute("**/api/search")
 
+    nothing = "new DragEvent('drop', {dataTransfer: new DataTransfer(), bubbles: true})"
+    page.evaluate(f"document.body.dispatchEvent({nothing}), 0")
+    alert.filter(has_text="not a file").wait_for()
+    assert not page.get_by_role("button", name="Try again").is_visible()
+
     page.route("**/api/search", lambda route: route.abort())
     upload(page, query_photo(photos))
     alert.filter(has_text="does not answer").wait_for()
@@ -701,7 +742,7 @@ def test_the_keyboard_reaches_everything(visit):
     settled(page)
     focus = "[document.activeElement.id, document.activeElement.className]"
     page.keyboard.press("Tab")
-    assert page.evaluate(focus)[1] == "skip"
+    assert page.evaluate(focus)[0] == "skip"
     assert page.locator(".skip").bounding_box()["y"] >= 0
     reached = []
     for _ in range(25):
@@ -731,16 +772,26 @@ def test_the_keyboard_reaches_everything(visit):
     assert page.evaluate(tile) == 0  # the focus is back where it was
 
 
+def work(session):
+    """What the page has cost so far: seconds of its main thread, and the nodes it holds."""
+    metrics = session.send("Performance.getMetrics")["metrics"]
+    values = {one["name"]: one["value"] for one in metrics}
+    return values["TaskDuration"], values["Nodes"]
+
+
 @slow
-def test_thousands_of_hits_are_listed_and_few_are_fetched(visit, photos):
+def test_thousands_of_hits_are_there_and_few_are_built_or_fetched(visit, photos):
     page = visit()
-    hits = [
-        {"id": f"many/{n}", "label": None, "bits_apart": 3, "distance": n / 100, "inliers": None}
-        for n in range(5000)
-    ]
-    stages = {"encode": 1.0, "coarse": 0.1, "fine": 0.1, "verify": None}
-    answer = {"query": "q", "threshold": 5, "pool": 5000, "milliseconds": stages}
-    answer.update(hits=hits, histogram=[0, 0, 0, 5000] + [0] * 29)
+
+    def answer(number):
+        hits = [
+            {"id": f"many/{n}", "label": None, "bits_apart": 3, "distance": n / 100}
+            for n in range(number)
+        ]
+        stages = {"encode": 1.0, "coarse": 0.1, "fine": 0.1, "verify": None}
+        found = {"query": "q", "threshold": 5, "pool": number, "milliseconds": stages}
+        return {**found, "hits": hits, "histogram": [0, 0, 0, number] + [0] * 29}
+
     fetched = []
     thumb = make_images.encoded(make_images.photo(256, 256), "JPEG")
 
@@ -749,20 +800,108 @@ def test_thousands_of_hits_are_listed_and_few_are_fetched(visit, photos):
         route.fulfill(body=thumb, content_type="image/jpeg")
 
     page.route("**/thumbnail*", thumbnail)
-    page.route("**/api/search", lambda route: route.fulfill(json=answer))
-    upload(page, query_photo(photos))
-    until(page, "document.querySelectorAll('.hit').length === 5000")
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+    down = """async () => {
+      let most = 0;
+      for (let frame = 0; frame < 60; frame++) {
+        scrollBy(0, 100);
+        await new Promise(requestAnimationFrame);
+        most = Math.max(most, document.querySelectorAll(".hit").length);
+      }
+      return most;
+    }"""
+    costs = {}
+    for number in (200, 5000):
+        page.route("**/api/search", lambda route, n=number: route.fulfill(json=answer(n)))
+        upload(page, query_photo(photos))
+        until(page, f"document.querySelector('.hit')?.ariaSetSize === '{number}'")
+        settled(page)
+        before = work(session)
+        assert page.evaluate(down) < 150
+        after = work(session)
+        costs[number] = after[0] - before[0]
+        assert after[1] < 20_000
+        page.unroute("**/api/search")
+    # A step of the scroll costs the same whatever lies below.
+    assert costs[5000] < 3 * costs[200]
     assert page.locator("#results-title").inner_text() == "5,000 hits"
-    page.wait_for_timeout(500)
-    assert 0 < len(fetched) < 300
-    drawn = (
-        "document.querySelectorAll('.hit a')[4999].checkVisibility({contentVisibilityAuto: true})"
+    assert 0 < len(fetched) < 800
+    # Every one has its place: the last is at the end, and no hit lies upon another.
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    until(page, "document.querySelector('[data-id=\"many/4999\"] img')?.naturalWidth > 0")
+    last = page.locator("[data-id='many/4999']").bounding_box()
+    assert 0 < last["y"] < 800 - last["height"]
+    boxes = page.locator(".hit").evaluate_all(
+        "tiles => tiles.slice(1).map(tile => [tile.offsetLeft, tile.offsetTop])"
     )
-    assert not page.evaluate(drawn)
-    page.evaluate("scrollTo(0, document.body.scrollHeight)")
-    until(page, drawn)
-    until(page, "document.querySelectorAll('.hit img')[4999].naturalWidth > 0")
-    assert len(fetched) < 600
+    assert len(set(map(tuple, boxes))) == len(boxes)
+    assert len(ids(page)) < 150
+    page.locator("[data-id='many/4999'] a").focus()
+    page.keyboard.press("Home")
+    until(page, "document.activeElement.closest('.hit')?.dataset.id === 'many/0'")
+    until(page, "scrollY < 200")
+    page.keyboard.press("End")
+    until(page, "document.activeElement.closest('.hit')?.dataset.id === 'many/4999'")
+
+
+@slow
+def test_the_way_past_the_settings_leaves_the_search_as_it_is(visit, photos):
+    page = visit()
+    upload(page, query_photo(photos))
+    page.locator(".hit").first.wait_for()
+    before, address = ids(page), page.url
+    page.locator("#skip").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "results"
+    page.wait_for_timeout(300)
+    assert ids(page) == before and page.url == address
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "photo"
+
+
+@slow
+def test_the_keyboard_marks_and_searches_again_past_any_number_of_hits(visit):
+    page = visit("?id=disc/0.png&threshold=33")
+    page.locator(".hit").first.wait_for()
+    settled(page)
+    assert page.locator(".hit a[tabindex='0']").count() == 1
+    page.locator(".hit a").first.focus()
+    assert not page.locator("#keys").evaluate("p => getComputedStyle(p).clipPath !== 'none'")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("r")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("w")
+    assert page.locator("#marks").inner_text() == "1 right, 1 wrong"
+    assert page.locator(".hit a[tabindex='0']").count() == 1
+    for name in ("Right", "Wrong", "Compare"):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.title").startswith(name)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "again"
+    with page.expect_response("**/api/search?*right=*") as answer:
+        page.keyboard.press("Enter")
+    assert answer.value.ok
+
+
+@slow
+def test_a_mark_whose_image_has_gone_is_an_error_and_can_be_cleared(visit, shots):
+    page = visit("?id=disc/0.png&threshold=33")
+    page.locator(".hit").first.wait_for()
+    before = ids(page)
+    page.locator("[data-action=right]").first.click()
+    gone = lambda route: route.continue_(url=route.request.url.replace("right=", "right=gone"))  # noqa: E731
+    page.route("**/api/search?*right=*", gone)
+    page.get_by_role("button", name="Search again").click()
+    page.get_by_role("alert").filter(has_text="holds no image of this id").wait_for()
+    assert ids(page) == before  # of the same query: they stay, and so do the marks
+    assert page.locator("#marks").inner_text() == "1 right, 0 wrong"
+    page.screenshot(path=shots / "feedback_error.png")
+    assert violations(page) == []
+    page.get_by_role("button", name="Clear marks").click()
+    settled(page)
+    assert not page.get_by_role("alert").is_visible()
+    assert ids(page) == before
 
 
 @slow
@@ -800,6 +939,102 @@ def test_matched_points_are_drawn_between_the_photos(visit, shots):
     assert page.evaluate(line, [0.5, 0.5]) == 0
     page.get_by_role("button", name="Close").click()
     assert not page.locator("dialog").is_visible()
+
+
+@slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_part_that_was_found_is_outlined_on_its_hit(visit, served_parts, shots, scheme):
+    width = {"light": 1280, "dark": 360}[scheme]
+    options = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme}
+    page = visit(served_parts, **options)
+    with page.expect_response("**/api/search") as answer:
+        upload(page, make_images.encoded(scenes.thing(1), "PNG"))
+    [hit] = [hit for hit in answer.value.json()["hits"] if hit["id"] == "1.png"]
+    top, left, bottom, right = hit["region"]
+    tile = page.locator(".hit[data-id='1.png']")
+    outline = tile.locator(".part path")
+    outline.wait_for()
+    # The whole of a scene, 320 x 512 pixels, is as wide as its tile and in the middle of it.
+    rectangle = "found => { const { x, y, width, height } = found.getBoundingClientRect();"
+    rectangle += "return [x, y, width, height] }"
+    x, y, side, _ = tile.locator(".photo").evaluate(rectangle)
+    scale = side / 512
+    expected = [
+        x + left * scale,
+        y + (side - 320 * scale) / 2 + top * scale,
+        (right - left) * scale,
+        (bottom - top) * scale,
+    ]
+    assert outline.evaluate(rectangle) == pytest.approx(expected, abs=1.5)
+    assert tile.locator("img").evaluate("img => getComputedStyle(img).objectFit") == "contain"
+    assert outline.evaluate("path => getComputedStyle(path).stroke") == "rgb(255, 255, 255)"
+    place = f"found by its part at left {left}, top {top} ({right - left} × {bottom - top} pixels)"
+    assert tile.locator("a").get_attribute("aria-label").endswith(place)
+    assert "found by a part" in tile.inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert violations(page) == []
+    page.screenshot(path=shots / f"part_{scheme}.png")
+    tile.locator("[data-action=compare]").click()
+    page.get_by_role("dialog").get_by_text(place).wait_for()
+    page.get_by_text("No matched points").or_(page.get_by_text("one geometry")).wait_for()
+    edge = """([top, left]) => {
+      const canvas = document.getElementById("pair"), wide = innerWidth > 600;
+      const scale = wide ? canvas.height / 320 : canvas.width / 512;
+      const x = wide ? canvas.width - 512 * scale : 0, y = wide ? 0 : canvas.height - 320 * scale;
+      return [...canvas.getContext("2d").getImageData(
+        Math.round(x + left * scale), Math.round(y + top * scale), 1, 1).data];
+    }"""
+    assert min(page.evaluate(edge, [(top + bottom) / 2, left])) > 200
+    assert max(page.evaluate(edge, [(top + bottom) / 2, left - 20])[:3]) < 100
+    page.screenshot(path=shots / f"part_{scheme}_compare.png")
+    assert violations(page) == []
+
+
+@slow
+def test_a_hit_of_a_whole_photo_has_no_outline(visit, served_parts):
+    page = visit(served_parts)
+    upload(page, make_images.encoded(scenes.scene(0, *scenes.PLACES[0]), "PNG"))
+    tile = page.locator(".hit[data-id='0.png']")
+    until(page, "document.querySelector('.hit img')?.naturalWidth > 0")
+    page.locator(".part").first.wait_for()  # others are found by their parts
+    assert tile.locator(".part").count() == 0
+    assert "part" not in tile.locator("a").get_attribute("aria-label")
+    assert tile.locator("img").evaluate("img => getComputedStyle(img).objectFit") == "cover"
+
+
+@slow
+def test_points_of_an_uploaded_photo_and_of_its_box_are_matched(visit, served_parts, textured):
+    page = visit(served_parts)
+    upload(page, make_images.encoded(textured[1], "PNG"))
+    page.locator(".hit[data-id='textured.png']").wait_for()
+    settled(page)
+
+    def matched():
+        with page.expect_response("**/api/matches") as answer:
+            page.locator(".hit[data-id='textured.png'] [data-action=compare]").click()
+        page.get_by_text("matched points that one geometry explains").wait_for()
+        page.keyboard.press("Escape")
+        points = answer.value.json()
+        query, hit = np.array(points["query"]["yx"]), np.array(points["hit"]["yx"])
+        assert np.abs(hit * (204 / 170, 264 / 220) - query - (24, 36)).max() < 6
+        return query
+
+    whole = matched()
+    assert len(whole) > 20 and whole[:, 1].min() < 120
+    page.locator("#region summary").click()
+    for edge, value in {"top": 10, "left": 130, "bottom": 200, "right": 260}.items():
+        page.locator(f"[name={edge}]").fill(str(value))
+    page.get_by_role("button", name="Search the box").click()
+    settled(page)
+    part = matched()
+    assert len(part) >= 8 and (part >= (10, 130)).all() and (part <= (200, 260)).all()
+
+
+@slow
+def test_words_have_no_points_to_match(visit, served_parts):
+    page = visit(served_parts + "?class=one")
+    page.locator("[data-action=compare]").first.click()
+    page.get_by_text("search by a hit first").wait_for()
 
 
 @slow

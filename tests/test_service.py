@@ -14,6 +14,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.parse
@@ -27,7 +28,7 @@ from hashnet import cli, images
 from hashnet.errors import BackendError, HashnetError
 from retrieval.engine import Engine
 from retrieval.index import Index
-from tests import make_images
+from tests import make_images, scenes
 
 pytest.importorskip("fastapi", reason="the service needs hashnet[serve]")
 
@@ -284,6 +285,7 @@ def test_answers_carry_what_keeps_a_browser_safe(client):
         assert "default-src 'none'" in policy and "unsafe" not in policy
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "no-referrer"
+        assert headers["cache-control"] == "no-cache"
         assert "access-control-allow-origin" not in headers
 
 
@@ -319,6 +321,49 @@ def test_matches_join_the_same_places_of_two_images(things):
     none = things.get("/api/matches", params={"query": "one.png", "hit": "other.png"}).json()
     assert none["inliers"] < 8
     refused(things.get("/api/matches", params={"query": "one.png", "hit": "nothing"}), 404)
+
+
+def test_an_upload_is_matched_and_a_region_of_either_query(things):
+    content = things.get("/api/images/part.png/picture?size=2000").content
+    found = things.post("/api/matches", files=upload(content), data={"hit": "one.png"}).json()
+    part, one = (np.array(found[side]["yx"]) for side in ("query", "hit"))
+    assert found["inliers"] == len(one) == len(part) > 20
+    assert np.abs((one - (20, 30)) * (204 / 170, 264 / 220) - part).max() < 6
+    box = {"region": "20,120,200,264"}
+    by_id = things.get("/api/matches", params={"query": "part.png", "hit": "one.png", **box})
+    posted = things.post("/api/matches", files=upload(content), data={"hit": "one.png", **box})
+    for answer in (by_id, posted):
+        inside, other = (np.array(answer.json()[side]["yx"]) for side in ("query", "hit"))
+        # In pixels of the whole query, and from within the box only.
+        assert len(inside) >= 8 and (inside >= (20, 120)).all() and (inside <= (200, 264)).all()
+        assert np.abs((other - (20, 30)) * (204 / 170, 264 / 220) - inside).max() < 6
+    for wrong in ("0,0,0,0", "0,0,999,9", "a"):
+        one = {"query": "part.png", "hit": "one.png", "region": wrong}
+        refused(things.get("/api/matches", params=one), 422)
+        data = {"hit": "one.png", "region": wrong}
+        refused(things.post("/api/matches", files=upload(content), data=data), 422)
+    refused(things.post("/api/matches", files=upload(b"no picture"), data={"hit": "one.png"}), 415)
+    refused(things.post("/api/matches", files=upload(content), data={"hit": "nothing"}), 404)
+    refused(things.post("/api/matches", files=upload(content)), 422)
+
+
+def test_a_hit_says_which_part_of_its_photo_was_found(bundle_folder, tmp_path):
+    photos = tmp_path / "scenes"
+    photos.mkdir()
+    for number, place in enumerate(scenes.PLACES):
+        images.write(photos / f"{number}.png", scenes.scene(number, *place))
+    with scenes.bright_regions(tmp_path):
+        index = Index.create(tmp_path / "index", bundle_folder, regions=3)
+    assert index.update([photos]).added == 4
+    with client_of(tmp_path / "index") as client:
+        content = images.to_png(scenes.thing(0))
+        hit = client.post("/api/search", files=upload(content)).json()["hits"][0]
+        assert hit["id"] == "0.png" and hit["region"] == [16, 32, 80, 96]
+        # Its pixels are those of this size.
+        known = client.get("/api/images/0.png").json()
+        assert (known["height"], known["width"]) == (320, 512)
+        whole = client.post("/api/search", files=upload(photos / "0.png")).json()["hits"][0]
+        assert whole["id"] == "0.png" and whole["region"] is None
 
 
 def test_verification_puts_the_same_thing_first(things):
@@ -369,6 +414,7 @@ def test_what_is_no_picture(client, content):
 
 
 def test_malformed_forms(client):
+    """Fault 33: 10,000 parts, a field without a file name, and what is no form at all."""
     refused(client.post("/api/search", data={"k": 3}), 400)
     refused(client.post("/api/search", data={"image": "a field without a file name"}), 400)
     head = {"content-type": "multipart/form-data; boundary=x"}
@@ -377,7 +423,10 @@ def test_malformed_forms(client):
     fields = "".join(
         f'--x\r\ncontent-disposition: form-data; name="f{n}"\r\n\r\nv\r\n' for n in range(10_000)
     )
+    start = time.process_time()
     refused(client.post("/api/search", content=f"{fields}--x--".encode(), headers=head), 400)
+    assert time.process_time() - start < 2  # they are not read to their end
+    assert client.get("/healthz").status_code == 200
     two = [("image", ("a", b"a")), ("image", ("b", b"b"))]
     refused(client.post("/api/search", files=two), 400)
 
@@ -445,11 +494,16 @@ def test_nothing_is_fetched(client, url, monkeypatch):
     refused(client.get(f"/api/images/{quoted}/thumbnail"), 404)
 
 
-def test_uploads_leave_nothing_and_pictures_say_nothing(client, folder):
+def test_uploads_leave_nothing_and_pictures_say_nothing(client, folder, tmp_path, monkeypatch):
     """Fault 36."""
     before = {path for path in folder.parent.rglob("*")}
     content = (folder / "odd/gps.jpg").read_bytes()
     assert b"SECRETMAKER" in content
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    large = images.to_png(np.random.default_rng(0).integers(0, 256, (700, 700, 3), np.uint8))
+    assert len(large) > 2**20  # too much to be held in memory by who reads forms
+    assert client.post("/api/search", files=upload(large)).status_code == 200
+    assert list(tmp_path.iterdir()) == []
     answer = client.post("/api/search", files=upload(content, "<img onerror=x>.jpg"))
     assert answer.json()["query"] == "image" and "onerror=x" not in answer.text
     assert {path for path in folder.parent.rglob("*")} == before
@@ -576,6 +630,32 @@ def test_an_index_that_cannot_be_read_any_more_leaves_the_last_version(writable,
     assert writable.get("/api/search?id=disc/0.png").status_code == 200
 
 
+def test_an_indexing_that_is_killed_and_goes_on_is_served_throughout(writable, folder):
+    """Faults 28 and 30: what was committed is found, its lock is nobody's, and others go on."""
+    code = (
+        "import sys; from retrieval.index import Index; index = Index.open(sys.argv[1])\n"
+        "for number in range(1000):\n"
+        "    index.add([f'more {number}'], [sys.argv[2]]); print(number, flush=True)"
+    )
+    command = [sys.executable, "-c", code, writable.place, folder / "ramp/0.png"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        for number in range(3):
+            assert child.stdout.readline() == f"{number}\n"
+            assert writable.get("/api/search?id=disc/0.png").status_code == 200
+    finally:
+        child.kill()
+        child.communicate()
+    index = Index.open(writable.place)
+    committed = index.num_items
+    assert committed >= 30
+    wait_for(lambda: writable.get("/healthz").json()["items"] == committed)
+    one = {"files": upload(folder / "disc/0.png"), "data": {"id": "new"}, "headers": bearer()}
+    assert writable.post("/api/images", **one).status_code == 200
+    assert writable.get("/healthz").json()["items"] == committed + 1
+    assert index.store.check() == []
+
+
 def test_a_damaged_feature_is_an_error_and_not_another_answer(index, tmp_path):
     copy = shutil.copytree(index, tmp_path / "copy.index")
     [features] = (copy / "segments").glob("*.features")
@@ -600,9 +680,31 @@ def test_an_index_of_a_newer_format_or_with_a_broken_model_is_not_served(index, 
         service.create_app(copy)
     copy = shutil.copytree(index, tmp_path / "broken.index")
     model = copy / "encoder/encoder.onnx"
-    model.write_bytes(model.read_bytes()[:-1] + b"x")
-    with pytest.raises(HashnetError):
-        service.create_app(copy)
+    whole = model.read_bytes()
+    sentinel = tmp_path / "sentinel"
+    calls = f"cos\nsystem\n(S'touch {sentinel}'\ntR.".encode()  # a pickle
+    for content in (whole[:-1] + b"x", whole[: len(whole) // 2], b"", calls):
+        model.write_bytes(content)
+        with pytest.raises(HashnetError):
+            service.create_app(copy)
+    assert not sentinel.exists()
+
+
+def test_an_index_with_a_broken_model_does_not_take_the_place_of_one_that_serves(
+    writable, folder, caplog
+):
+    """Fault 31."""
+    other = writable.place.with_name("other")
+    Index.create(other, writable.place / "encoder", feature_dtype="float32")
+    (other / "encoder/encoder.onnx").write_bytes(b"no model")
+    with contextlib.closing(sqlite3.connect(other / "catalogue.sqlite")) as connection, connection:
+        connection.execute("UPDATE facts SET fingerprint = 'another'")
+    writable.place.rename(writable.place.with_name("away"))
+    other.rename(writable.place)
+    wait_for(lambda: "cannot be read" in caplog.text)
+    assert writable.get("/healthz").json()["items"] == 27
+    assert writable.get("/api/search?class=disc").status_code == 200
+    assert writable.post("/api/search", files=upload(folder / "disc/0.png")).status_code == 200
 
 
 # --- Under pressure ---------------------------------------------------------------------------
@@ -756,7 +858,7 @@ def test_a_slow_database_is_a_503_in_time_and_keeps_nobody_waiting(database, fol
             for path in ("/healthz", "/api/info", "/"):
                 assert database.get(path).status_code == 200
             times.append(time.monotonic() - before)
-        assert time.monotonic() - start < 2 * SECONDS and max(times) < SECONDS / 2
+        assert time.monotonic() - start < 4 * SECONDS and max(times) < SECONDS
     for one in asked:
         refused(one.result(), 503)
         assert one.result().headers["retry-after"] == "1"
@@ -787,6 +889,7 @@ def test_a_database_that_is_down_is_a_503_until_it_is_back(database, caplog):
 
 def test_a_database_that_fails_halfway_gives_no_answer_in_part(database):
     """Fault 36: whichever of a search's statements it is that fails."""
+    wait_for(lambda: database.get(SEARCHES[0]).status_code == 200, 30)  # the machine may be busy
     statements = itertools.count()
     database.before.append(lambda: next(statements))
     whole = database.get(SEARCHES[0]).json()

@@ -139,6 +139,17 @@ _CHANGE = {
 
 _REGION = r"^[0-9]{1,6}(,[0-9]{1,6}){3}$"
 _Text = Annotated[str, Query(min_length=1, max_length=MAX_TEXT)]
+_PostedText = Annotated[str, Form(min_length=1, max_length=MAX_TEXT)]
+
+
+def _region(kind):
+    """The part of the query that is meant, from the query string or from a form."""
+    text = "Y0,X0,Y1,X1 in pixels of the upright query: only this part of it."
+    return Annotated[str | None, kind(pattern=_REGION, description=text)]
+
+
+def _box(region):
+    return region and tuple(map(int, region.split(",")))
 
 
 def _parameters(kind):
@@ -159,10 +170,7 @@ def _parameters(kind):
             kind(ge=1, le=2**31, description="Instead of a threshold: least size of the pool."),
         ] = None,
         label: several(MAX_LABELS, "Only images with one of these labels.") = [],  # noqa: B006
-        region: Annotated[
-            str | None,
-            kind(pattern=_REGION, description="Y0,X0,Y1,X1 in pixels: search by this part."),
-        ] = None,
+        region: _region(kind) = None,
         verify: Annotated[bool, kind(description="Also count matches of local features.")] = False,
         right: several(MAX_MARKED, "Ids of hits that are right.") = [],  # noqa: B006
         wrong: several(MAX_MARKED, "Ids of hits that are wrong.") = [],  # noqa: B006
@@ -172,7 +180,7 @@ def _parameters(kind):
             "threshold": threshold,
             "pool": pool,
             "label": label or None,
-            "region": region and tuple(map(int, region.split(","))),
+            "region": _box(region),
             "verify": verify,
             "right": right,
             "wrong": wrong,
@@ -299,7 +307,7 @@ def create_app(place, settings: Settings | None = None):
 
     @api.get("/", include_in_schema=False)
     def page():
-        return FileResponse(str(STATIC / "index.html"), headers={"cache-control": "no-cache"})
+        return FileResponse(str(STATIC / "index.html"))
 
     @api.get("/healthz", summary="Is the service up?")
     async def health() -> dict:
@@ -416,16 +424,26 @@ def create_app(place, settings: Settings | None = None):
             content, media_type="image/jpeg", headers={"cache-control": "private, max-age=60"}
         )
 
-    @api.get("/api/matches", summary="Which places of two images match", responses=_SOME)
-    async def matches(query: _Text, hit: _Text) -> dict:
+    @api.get(
+        "/api/matches", summary="Which places of two images of the index match", responses=_SOME
+    )
+    async def matches(query: _Text, hit: _Text, region: _region(Query) = None) -> dict:
+        return await matched(query, hit, region)
+
+    @api.post(
+        "/api/matches",
+        summary="Which places of a picture and of an image of the index match",
+        responses=_UPLOAD,
+    )
+    async def matches_of_image(
+        image: _Image, hit: _PostedText, region: _region(Form) = None
+    ) -> dict:
+        return await matched(await image.read(), hit, region)
+
+    async def matched(query, hit, region):
         view = live.view
         _need_local(view)
-        found = await desks["search"].do(_matches, view, query, hit)
-        return {
-            "inliers": found.inliers,
-            "query": {"yx": found.query_yx.tolist()},
-            "hit": {"yx": found.yx.tolist()},
-        }
+        return await desks["search"].do(_matches, view, query, hit, _box(region))
 
     def may_change(request: Request):
         if settings.token is None:
@@ -444,7 +462,7 @@ def create_app(place, settings: Settings | None = None):
     )
     async def add_image(
         image: _Image,
-        id: Annotated[str, Form(min_length=1, max_length=MAX_TEXT)],
+        id: _PostedText,
         label: Annotated[str | None, Form(max_length=MAX_TEXT)] = None,
     ) -> dict:
         id, content = live.view.names.id(id), await image.read()
@@ -494,16 +512,21 @@ def _search_id(view, name, options):
 
 
 def _search_region(view, name, options):
+    result = _of_file(view, name, lambda path: view.engine.search(path, **options))
+    return dataclasses.replace(result, query=name)
+
+
+def _of_file(view, name, ask):
+    """What is answered of the file of an image of the index, which may have gone or changed."""
     path = _item(view, name).path
     if path is None or not os.path.isfile(path):
         raise HTTPException(404, "Of this image no file is known, to cut a region from.")
     try:
-        result = view.engine.search(path, **options)
+        return ask(path)
     except RegionError:
         raise
     except ImageError as error:
         raise HTTPException(404, "The file of this image is no picture any more.") from error
-    return dataclasses.replace(result, query=name)
 
 
 def _search_word(view, name, options):
@@ -524,17 +547,34 @@ def _ids(view, names):
 def _measured(view, name):
     """An item, and (height, width) of the upright picture in its file; Nones if there is none.
 
-    A picture that is shown may be smaller than the photo, in whose pixels matches are.
+    A picture that is shown may be smaller than the photo, in whose pixels matches and regions are.
     """
     item = _item(view, name)
     try:
-        return item, images.read(item.path).shape[:2] if item.path else (None, None)
+        return item, images.size(item.path) if item.path else (None, None)
     except ImageError:
         return item, (None, None)
 
 
-def _matches(view, query, hit):
-    return view.engine.match_id(*(_item(view, name).id for name in (query, hit)))
+def _matches(view, query, hit, region):
+    """Where a query, an id or the bytes of a picture, matches an image; in pixels of the two."""
+    hit = _item(view, hit).id
+
+    def of_part(source):
+        return view.engine.match(source, hit, region=region)
+
+    if isinstance(query, bytes):
+        found = of_part(query)
+    elif region:
+        found = _of_file(view, query, of_part)
+    else:
+        found = view.engine.match_id(_item(view, query).id, hit)
+    corner = region[:2] if region else (0, 0)
+    return {
+        "inliers": found.inliers,
+        "query": {"yx": (found.query_yx + corner).tolist()},
+        "hit": {"yx": found.yx.tolist()},
+    }
 
 
 def _item(view, name):

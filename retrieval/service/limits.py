@@ -16,6 +16,8 @@ RETRY_AFTER = "1"  # seconds
 DRAIN_SECONDS = 1.0
 
 _ANSWER_HEADERS = {
+    # Asked for again each time: else a browser guesses how long, and mixes scripts of two versions.
+    "cache-control": "no-cache",
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
         "connect-src 'self'; font-src 'self'; manifest-src 'self'; form-action 'self'; "

@@ -53,24 +53,32 @@ export async function originalSize(id) {
 
 export const info = () => ask("api/info");
 
-export const matches = (query, hit, signal) =>
-  ask(`api/matches?${new URLSearchParams({ query, hit })}`, { signal });
+/** One about a photo (a Blob) is posted; any other is an address, which a server's log may show. */
+function question(address, fields, photo, signal) {
+  if (!photo) return ask(`${address}?${new URLSearchParams(fields)}`, { signal });
+  const form = new FormData();
+  for (const [name, value] of fields) form.append(name, value);
+  form.append("image", photo, "photo");
+  return ask(address, { method: "POST", body: form, signal });
+}
 
-/** Search by an id, by a class, or by a photo (a Blob); `state` holds the other settings. */
+/** Where a query, `{id, photo, region}` of which one is null, and a hit show the same. */
+export function matches({ id, photo, region }, hit, signal) {
+  const fields = [["hit", hit]];
+  if (!photo) fields.push(["query", id]);
+  if (region) fields.push(["region", region.join(",")]);
+  return question("api/matches", fields, photo, signal);
+}
+
+/** Search by an id, by a class, or by a photo (a Blob, else null); `state` has all the rest. */
 export function search(state, photo, signal) {
   const fields = [["k", state.k]];
+  if (!photo) fields.push([state.query.kind, state.query.name]);
   if (state.threshold !== null) fields.push(["threshold", state.threshold]);
   if (state.region) fields.push(["region", state.region.join(",")]);
   if (state.verify) fields.push(["verify", "true"]);
   for (const name of ["label", "right", "wrong"]) {
     for (const value of state[name]) fields.push([name, value]);
   }
-  if (state.query.kind !== "photo") {
-    const { kind, name } = state.query;
-    return ask(`api/search?${new URLSearchParams([[kind, name], ...fields])}`, { signal });
-  }
-  const form = new FormData();
-  for (const [name, value] of fields) form.append(name, value);
-  form.append("image", photo, "photo");
-  return ask("api/search", { method: "POST", body: form, signal });
+  return question("api/search", fields, photo, signal);
 }

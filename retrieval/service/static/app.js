@@ -50,13 +50,20 @@ const hits = new Hits({
     showFeedback();
   },
   compare: (hit) => {
-    const own = state.query.kind === "id" ? state.query.name : null;
-    const image = photo.size ? photo.canvas : null;
-    compare.open({ id: own, image, size: photo.size }, hit, info.local !== null);
+    const { query, region } = state;
+    const own = {
+      id: query.kind === "id" ? query.name : null,
+      photo: blobOf(query),
+      region,
+      image: photo.size ? photo.canvas : null,
+      size: photo.size,
+    };
+    compare.open(own, hit, info.local !== null);
   },
 });
 
 const without = (list, item) => list.filter((other) => other !== item);
+const blobOf = (query) => (query.kind === "photo" ? photos.get(query.name) : null);
 
 // History: the state goes into the entry; ids and classes also into the address, to be shared.
 
@@ -125,8 +132,8 @@ async function send({ scroll = null, tries = 0 } = {}) {
   showState();
   $("alert").hidden = true;
   if (!state.query) return showWelcome();
-  const blob = photos.get(state.query.name);
-  if (state.query.kind === "photo" && !blob) return showWelcome(true);
+  const blob = blobOf(state.query);
+  if (blob === undefined) return showWelcome(true);
   running = new AbortController();
   const { signal } = running;
   $("welcome").hidden = true;
@@ -202,7 +209,7 @@ async function showQuery() {
     $("words").textContent = query.name;
     return;
   }
-  const source = query.kind === "photo" ? photos.get(query.name) : api.picture(query.name);
+  const source = query.kind === "photo" ? blobOf(query) : api.picture(query.name);
   const name = query.kind === "photo" ? source?.name ?? "" : query.name;
   const original = query.kind === "id" ? api.originalSize(query.name) : null;
   const readable = source ? await photo.show(source, original) : true;
@@ -272,6 +279,7 @@ function showError(error, tries) {
     ? `${error.message} Trying again in ${error.retryAfter} s.`
     : error.message;
   $("retry").textContent = again ? "Try now" : "Try again";
+  $("retry").hidden = false;
   $("alert").hidden = false;
   $("status").textContent = "";
   if (answered !== JSON.stringify(state.query)) {
@@ -380,6 +388,10 @@ $("again").addEventListener("click", () => {
 $("unmark").addEventListener("click", () => {
   $("results-title").focus({ preventScroll: true });
   search({ right: [], wrong: [] });
+});
+$("skip").addEventListener("click", (event) => {
+  event.preventDefault(); // a step in the history without a state would be taken for a new visit
+  $("results").focus();
 });
 $("home").addEventListener("click", (event) => {
   if (event.ctrlKey || event.metaKey || event.shiftKey) return;

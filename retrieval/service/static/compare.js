@@ -1,7 +1,7 @@
 // Query and hit side by side in a dialog, with the matched points drawn between the two.
 
 import { matches, originalSize, picture } from "./api.js";
-import { scores } from "./hits.js";
+import { place, scores } from "./hits.js";
 
 const GAP = 12; // pixels between the two photos
 const HEIGHT = 560; // of the taller drawing, in pixels of the page
@@ -26,18 +26,18 @@ export class Compare {
   }
 
   /**
-   * `query` is `{id, image, size}`: an id where the query is of the index, else null; what is
-   * drawn, or null for words; and height and width of the original. `local` says whether the
-   * index has local features.
+   * `query` is `{id, photo, region, image, size}`: its id where it is of the index, its Blob where
+   * it is not, and the part that is searched by, else null; what is drawn, null for words; and
+   * height and width of the original. `local` says whether the index has local features.
    */
   async open(query, hit, local) {
     const turn = ++this.turn;
     this.asked = new AbortController();
-    this.photos = query.image ? [query] : [];
+    this.photos = query.image ? [{ ...query, box: query.region }] : [];
     this.points = null;
     document.getElementById("lines-row").hidden = true;
     document.getElementById("compare-title").textContent = `Query and hit: ${hit.label ?? hit.id}`;
-    document.getElementById("compare-numbers").textContent = [hit.id, ...scores(hit)].join(" · ");
+    document.getElementById("compare-numbers").textContent = [hit.id, ...scores(hit), ...place(hit)].join(" · ");
     this.status.textContent = "Loading…";
     this.dialog.showModal();
     this.#draw();
@@ -52,15 +52,14 @@ export class Compare {
     }
     const size = (await original) ?? [image.naturalHeight, image.naturalWidth];
     if (turn !== this.turn) return;
-    this.photos.push({ image, size });
+    this.photos.push({ image, size, box: hit.region });
     this.#draw();
     if (!local) {
       this.status.textContent = "Matched points need an index with local features.";
-    } else if (query.id === null) {
-      this.status.textContent =
-        "Matched points are drawn where the query is an image of the index: search by a hit first.";
+    } else if (query.image === null) {
+      this.status.textContent = "Matched points lie in two photos: search by a hit first.";
     } else {
-      await this.#match(turn, query.id, hit.id);
+      await this.#match(turn, query, hit.id);
     }
   }
 
@@ -93,9 +92,10 @@ export class Compare {
     this.canvas.style.width = `${this.canvas.width / dots}px`;
     const pen = this.canvas.getContext("2d");
     pen.scale(dots, dots);
-    this.photos.forEach(({ image }, side) => {
+    this.photos.forEach(({ image, size, box }, side) => {
       const { x, y, width: across, height: down } = places[side];
       pen.drawImage(image, x, y, across, down);
+      if (box) outline(pen, box, x, y, down / size[0]);
     });
     if (this.points && this.photos.length === 2) this.#join(pen, places);
   }
@@ -136,6 +136,18 @@ export class Compare {
         pen.stroke();
       }
     });
+  }
+}
+
+/** The outline of a box, dark under light, on a photo that starts at (x, y). */
+function outline(pen, [top, left, bottom, right], x, y, scale) {
+  for (const [style, thick] of [
+    ["rgb(0 0 0 / 0.6)", 4],
+    ["#fff", 2],
+  ]) {
+    pen.strokeStyle = style;
+    pen.lineWidth = thick;
+    pen.strokeRect(x + left * scale, y + top * scale, (right - left) * scale, (bottom - top) * scale);
   }
 }
 

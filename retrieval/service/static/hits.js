@@ -1,98 +1,215 @@
-// The hits: one tile each. The first are built at once, the rest while the browser is idle, and
-// the style sheet's content-visibility keeps those out of sight from costing layout or paint.
+// The hits: one tile each, of one height, so that the place of each is known without it. Only those
+// near the screen are there: thousands would be laid out anew with every step of a scroll.
 
-import { thumbnail } from "./api.js";
+import { originalSize, thumbnail } from "./api.js";
 import { bits } from "./threshold.js";
 
-const AT_ONCE = 100;
+const BEYOND = 1; // screens above and below this one whose tiles are there too
+const SVG = "http://www.w3.org/2000/svg";
+const ACTIONS = { right: "Right", wrong: "Wrong", compare: "Compare with the query" };
+const KEYS = { r: "right", w: "wrong", c: "compare" };
 
-export const address = (id) => `?${new URLSearchParams({ id })}`;
+const address = (id) => `?${new URLSearchParams({ id })}`;
 
-/**
- * The scores of a hit in words, each of its own stage; `inliers` only where it was verified, the
- * place only where a part of the image was found.
- */
-export function scores({ bits_apart: apart, distance, inliers, region }) {
+/** The scores of a hit in words, each of its own stage; `inliers` only where it was verified. */
+export function scores({ bits_apart: apart, distance, inliers }) {
   const said = [`${bits(apart)} apart`, `distance ${distance.toFixed(2)}`];
   if (typeof inliers === "number") said.push(`${inliers} ${inliers === 1 ? "inlier" : "inliers"}`);
-  if (region) said.push(`a part, ${region[3] - region[1]} × ${region[2] - region[0]} pixels at ${region[1]}, ${region[0]}`);
   return said;
 }
 
+/** Where the part lies that a hit was found by; nothing where that is all of its image. */
+export function place({ region }) {
+  if (!region) return [];
+  const [top, left, bottom, right] = region;
+  return [`found by its part at left ${left}, top ${top} (${right - left} × ${bottom - top} pixels)`];
+}
+
 export class Hits {
-  /** `on.open(id)`, `on.mark(id, "right" | "wrong")`, `on.compare(hit, button)`. */
+  /** `on.open(id)`, `on.mark(id, "right" | "wrong")`, `on.compare(hit)`. */
   constructor(on) {
     this.list = document.getElementById("hits");
     this.template = document.getElementById("hit");
     this.on = on;
-    this.turn = 0;
-    this.tiles = new Map();
+    this.hits = [];
+    this.tiles = new Map(); // of those that are there, by their place among the hits
     this.list.addEventListener("click", (event) => this.#click(event));
     this.list.addEventListener("keydown", (event) => this.#key(event));
+    this.list.addEventListener("focusin", (event) => this.#enter(this.#placeOf(event.target)));
     // Errors of pictures do not bubble; they can be caught on the way down.
     this.list.addEventListener(
       "error",
       (event) => event.target.closest(".photo")?.classList.add("missing"),
       true,
     );
+    // Nor does their loading, which comes when a tile nears the screen.
+    this.list.addEventListener("load", (event) => this.#outline(event.target.closest(".hit")), true);
+    const soon = () => {
+      this.frame ??= requestAnimationFrame(() => {
+        this.frame = undefined;
+        this.#fill();
+      });
+    };
+    addEventListener("scroll", soon, { passive: true });
+    addEventListener("resize", soon);
+    new ResizeObserver(soon).observe(this.list);
   }
 
   show(hits, marks) {
-    const turn = ++this.turn;
-    this.tiles = new Map();
-    this.hits = new Map(hits.map((hit) => [hit.id, hit]));
+    this.hits = hits;
+    this.current = 0; // the one tile that the Tab key reaches; arrows go on from it
+    this.tall = 0; // pixels of the tallest so far
+    this.step = undefined; // pixels from row to row
+    this.sizes = new Map();
+    this.tiles.clear();
     this.list.replaceChildren();
     this.marks(marks);
-    let done = 0;
-    const more = () => {
-      if (turn !== this.turn) return;
-      const part = document.createDocumentFragment();
-      for (const hit of hits.slice(done, done + AT_ONCE)) part.append(this.#tile(hit, ++done));
-      this.list.append(part);
-      if (done < hits.length) soon(more);
-    };
-    more();
+    this.#fill();
   }
 
   /** Show which hits are marked: `{right: [ids], wrong: [ids]}`. */
   marks({ right, wrong }) {
     this.marked = { right: new Set(right), wrong: new Set(wrong) };
-    for (const [id, tile] of this.tiles) this.#colour(id, tile);
+    for (const tile of this.tiles.values()) this.#colour(tile);
   }
 
-  #colour(id, tile) {
+  /** Have the tiles that are near the screen, and no others but the current one. */
+  #fill() {
+    const style = getComputedStyle(this.list);
+    const columns = style.gridTemplateColumns.split(" ").length;
+    const width = this.list.clientWidth;
+    const gap = Number.parseFloat(style.rowGap);
+    const gone = (Math.max(0, this.#above()) / this.step) * this.columns || 0; // hits
+    if (columns !== this.columns || width !== this.width) {
+      [this.columns, this.width, this.tall, this.step] = [columns, width, 0];
+    }
+    // What comes may turn out to be taller than what was there before.
+    for (let before = -1; before !== this.tall; ) {
+      before = this.tall;
+      this.#space((this.tall || width / columns) + gap, gone);
+      const first = Math.floor((this.#above() - BEYOND * innerHeight) / this.step);
+      const last = Math.ceil((this.#above() + (1 + BEYOND) * innerHeight) / this.step);
+      this.#have(Math.max(0, first * columns), Math.min(this.hits.length, last * columns));
+      this.tall = Math.max(this.tall, ...[...this.tiles.values()].map((tile) => tile.offsetHeight));
+    }
+  }
+
+  /** Pixels of the list above the screen; fewer than none where it begins on it. */
+  #above() {
+    return -this.list.getBoundingClientRect().top;
+  }
+
+  /** Give each row so many pixels, and keep so many hits above the screen. */
+  #space(step, gone) {
+    this.list.style.height = `${Math.ceil(this.hits.length / this.columns) * step}px`;
+    if (step === this.step) return;
+    this.step = step;
+    for (const [number, tile] of this.tiles) this.#put(number, tile);
+    if (gone) scrollBy(0, (gone / this.columns) * step - this.#above());
+  }
+
+  /** Have the tiles of hits `start` to `end`, and the current one, in their order. */
+  #have(start, end) {
+    for (const [number, tile] of this.tiles) {
+      if (number === this.current || (number >= start && number < end)) continue;
+      tile.remove();
+      this.tiles.delete(number);
+    }
+    if (this.current < Math.min(start, this.hits.length)) this.#tile(this.current);
+    for (let number = start; number < end; number++) this.#tile(number);
+    if (this.current >= end && this.current < this.hits.length) this.#tile(this.current);
+  }
+
+  #tile(number) {
+    const known = this.tiles.get(number);
+    if (known) return known;
+    const tile = this.#made(this.hits[number], number + 1);
+    tile.dataset.place = number;
+    this.#put(number, tile);
+    const next = [...this.tiles.keys()].filter((other) => other > number);
+    this.list.insertBefore(tile, next.length ? this.tiles.get(Math.min(...next)) : null);
+    this.tiles.set(number, tile);
+    this.#reachable(tile, number === this.current);
+    this.#colour(tile);
+    return tile;
+  }
+
+  #put(number, tile) {
+    // All are in the one row of the grid, which gives them their columns, and moved down from it.
+    tile.style.gridArea = `1 / ${(number % this.columns) + 1}`;
+    tile.style.top = `${Math.floor(number / this.columns) * this.step}px`;
+  }
+
+  #made(hit, rank) {
+    const tile = this.template.content.firstElementChild.cloneNode(true);
+    const name = hit.label ?? hit.id.split("/").pop();
+    tile.dataset.id = hit.id;
+    tile.setAttribute("aria-posinset", rank);
+    tile.setAttribute("aria-setsize", this.hits.length);
+    const link = tile.querySelector("a");
+    link.href = address(hit.id);
+    link.title = hit.id;
+    const says = [...scores(hit), ...place(hit)].join(", ");
+    link.setAttribute("aria-label", `Search by hit ${rank}, ${name}: ${says}`);
+    tile.querySelector("img").src = thumbnail(hit.id);
+    tile.querySelector(".label").textContent = name;
+    tile.querySelector(".photo").classList.toggle("whole", Boolean(hit.region));
+    const short = hit.region ? ["found by a part"] : [];
+    const said = [...scores(hit), ...short].flatMap((text) => {
+      const part = document.createElement("span");
+      part.textContent = text;
+      return [part, " "];
+    });
+    tile.querySelector(".numbers").replaceChildren(...said);
+    for (const button of tile.querySelectorAll("button")) {
+      const text = ACTIONS[button.dataset.action];
+      button.title = text;
+      button.setAttribute("aria-label", `${text}: hit ${rank}, ${name}`);
+    }
+    return tile;
+  }
+
+  #colour(tile) {
     for (const mark of ["right", "wrong"]) {
-      const marked = this.marked[mark].has(id);
+      const marked = this.marked[mark].has(tile.dataset.id);
       tile.classList.toggle(mark, marked);
       tile.querySelector(`[data-action="${mark}"]`).setAttribute("aria-pressed", marked);
     }
   }
 
-  #tile(hit, rank) {
-    const tile = this.template.content.firstElementChild.cloneNode(true);
-    const name = hit.label ?? hit.id.split("/").pop();
-    tile.dataset.id = hit.id;
-    const link = tile.querySelector("a");
-    link.href = address(hit.id);
-    link.title = hit.id;
-    link.setAttribute("aria-label", `Search by hit ${rank}, ${name}: ${scores(hit).join(", ")}`);
-    tile.querySelector("img").src = thumbnail(hit.id);
-    tile.querySelector(".label").textContent = name;
-    const said = scores(hit).flatMap((score) => {
-      const part = document.createElement("span");
-      part.textContent = score;
-      return [part, " "];
-    });
-    tile.querySelector(".numbers").replaceChildren(...said);
-    const says = { right: "Right", wrong: "Wrong", compare: "Compare with the query" };
-    for (const button of tile.querySelectorAll("button")) {
-      const text = says[button.dataset.action];
-      button.title = text;
-      button.setAttribute("aria-label", `${text}: hit ${rank}, ${name}`);
-    }
-    this.tiles.set(hit.id, tile);
-    this.#colour(hit.id, tile);
-    return tile;
+  /** Draw the outline of the part that a hit was found by over its photo. */
+  async #outline(tile) {
+    const { id, region } = this.hits[this.#placeOf(tile)];
+    if (!region) return;
+    if (!this.sizes.has(id)) this.sizes.set(id, originalSize(id));
+    const size = await this.sizes.get(id);
+    if (!size) return;
+    const [top, left, bottom, right] = region;
+    const part = document.createElementNS(SVG, "svg");
+    const box = document.createElementNS(SVG, "path");
+    part.setAttribute("class", "part");
+    part.setAttribute("viewBox", `0 0 ${size[1]} ${size[0]}`);
+    part.setAttribute("aria-hidden", "true"); // the link says where it is
+    box.setAttribute("d", `M${left} ${top}V${bottom}H${right}V${top}Z`);
+    part.append(box);
+    tile.querySelector(".photo").append(part);
+  }
+
+  /** The place among the hits of the tile that an element is in. */
+  #placeOf(element) {
+    return Number(element.closest(".hit").dataset.place);
+  }
+
+  #reachable(tile, yes) {
+    for (const element of tile.querySelectorAll("a, button")) element.tabIndex = yes ? 0 : -1;
+  }
+
+  #enter(number) {
+    if (number === this.current) return;
+    const left = this.tiles.get(this.current);
+    this.current = number;
+    if (left) this.#reachable(left, false);
+    this.#reachable(this.tiles.get(number), true);
   }
 
   #click(event) {
@@ -101,39 +218,39 @@ export class Hits {
     const link = event.target.closest("a");
     if (!tile) return;
     if (button) {
-      this.#act(button.dataset.action, tile, button);
+      this.#act(button.dataset.action, tile);
     } else if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey) {
       event.preventDefault();
       this.on.open(tile.dataset.id);
     }
   }
 
-  #act(action, tile, from) {
-    if (action === "compare") this.on.compare(this.hits.get(tile.dataset.id), from);
+  #act(action, tile) {
+    if (action === "compare") this.on.compare(this.hits[this.#placeOf(tile)]);
     else this.on.mark(tile.dataset.id, action);
   }
 
   #key(event) {
     const tile = event.target.closest(".hit");
     if (!tile || event.ctrlKey || event.metaKey || event.altKey) return;
-    const action = { r: "right", w: "wrong", c: "compare" }[event.key];
-    const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -this.#columns(), ArrowDown: this.#columns() };
-    if (action) {
-      this.#act(action, tile, event.target);
-    } else if (event.key in step) {
-      const tiles = [...this.list.children];
-      tiles[tiles.indexOf(tile) + step[event.key]]?.querySelector("a").focus();
+    const here = this.#placeOf(tile);
+    const last = this.hits.length - 1;
+    const places = {
+      ArrowLeft: here - 1,
+      ArrowRight: here + 1,
+      ArrowUp: here - this.columns,
+      ArrowDown: here + this.columns,
+      Home: 0,
+      End: last,
+    };
+    if (event.key in KEYS) {
+      this.#act(KEYS[event.key], tile);
+    } else if (event.key in places) {
+      const there = places[event.key];
+      if (there >= 0 && there <= last) this.#tile(there).querySelector("a").focus();
     } else {
       return;
     }
     event.preventDefault();
   }
-
-  #columns() {
-    return getComputedStyle(this.list).gridTemplateColumns.split(" ").length;
-  }
 }
-
-const soon = window.requestIdleCallback
-  ? (work) => requestIdleCallback(work, { timeout: 200 })
-  : (work) => setTimeout(work, 16);

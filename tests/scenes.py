@@ -1,0 +1,49 @@
+"""Dim photos with one bright thing in each, and a network that proposes bright regions."""
+
+import contextlib
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from hashnet import regions
+from tests.tiny_backbone import TINY
+
+COLOURS = [(255, 100, 100), (100, 255, 100), (100, 100, 255), (255, 255, 40)]
+PLACES = [(16, 32), (200, 400), (128, 256), (240, 64)]  # top and left of the thing in each scene
+SIDE = 64  # of a thing, pixels
+
+
+def thing(number):
+    """A bright object of its own colour and pattern."""
+    ys, xs = np.mgrid[0:SIDE, 0:SIDE]
+    patterns = [
+        (ys // 8 + xs // 8) % 2,
+        (ys - 32) ** 2 + (xs - 32) ** 2 < 500,
+        xs // 8 % 2,
+        (ys + xs) // 24 % 2,
+    ]
+    coloured = patterns[number % 4][..., None] > 0
+    return np.where(coloured, COLOURS[number % 4], 170).astype(np.uint8)
+
+
+def scene(number, top, left):
+    """A dim photo, 320 x 512 pixels, with a thing in it."""
+    image = np.random.default_rng(100 + number).integers(0, 40, (320, 512, 3)).astype(np.uint8)
+    image[top : top + SIDE, left : left + SIDE] = thing(number)
+    return image
+
+
+@contextlib.contextmanager
+def bright_regions(folder: pathlib.Path):
+    """Within it, an index that is created proposes regions by brightness: exported in no time."""
+    model = TINY.build(32, None)
+    kernel = np.zeros((3, 3, 3, 8), np.float32)
+    kernel[1, 1, :, 0] = 1
+    model.get_layer("conv").set_weights([kernel])
+    network = folder / regions.FILE
+    regions.export(network, model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(regions, "export", lambda to, backbone: shutil.copyfile(network, to))
+        yield
