@@ -74,7 +74,7 @@ RETRY_SECONDS = 0.2
 BATCH_BYTES = 16 << 20
 BATCH_ROWS = 1 << 16
 # Images whose local features are in memory at one time, written or to be compared.
-BATCH_LOCAL = 64
+BATCH_LOCAL = 128
 CANDIDATES_AT_ONCE = 16
 # A server refuses a bound value of more than 128 KB, whatever the statement asks for.
 VALUE_BYTES = 100_000
@@ -98,6 +98,7 @@ SETTINGS = {
     "distributed_foreground_insert": 1,
     "distributed_product_mode": "local",  # dead rows lie on the shard of their images
     "mutations_sync": 2,
+    "allow_nondeterministic_mutations": 1,  # of replicated tables: what a compaction looks up
 }
 ITEM = "id, path, label, size, mtime_ns"
 NONE_DEAD = "kills = 0 AND row <= {last:UInt64}"
@@ -210,7 +211,8 @@ class _Connection:
             answer = self._client.query(
                 statement,
                 parameters=parameters,
-                settings=SETTINGS,
+                # An error that comes late is an error too, and no end of the answer.
+                settings={**SETTINGS, "wait_end_of_query": 1},
                 query_formats={"String": "bytes", "FixedString": "bytes"},
                 column_oriented=True,
             )

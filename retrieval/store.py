@@ -772,7 +772,8 @@ class StoredFeatures:
         """What `bytes_of_local` gave, as local features again.
 
         Args:
-            yx, descriptors: bytes.
+            yx: bytes, of little-endian float32.
+            descriptors: bytes, of little-endian float16.
             descriptor_dim: int.
 
         Returns:
@@ -814,6 +815,9 @@ def no_local_features(place) -> StoreError:
 
     Args:
         place: where the index is.
+
+    Returns:
+        `StoreError`.
     """
     return StoreError(
         "Geometry compares local features.",
