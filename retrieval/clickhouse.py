@@ -3,8 +3,9 @@
     clickhouse://[USER[:PASSWORD]@]HOST:PORT/DB/TABLE    a server (clickhouses:// with TLS)
     chdb:///FOLDER/DB/TABLE                              the engine in this process (chdb)
 
-    TABLE           one entry per image, and one per image that was taken out
-    TABLE_encoder   the facts of the index, and the bundle that made its codes
+    TABLE              one entry per image or region, and one per entry that was taken out
+    TABLE_descriptors  local features, by the row of their image
+    TABLE_encoder      the facts of the index, and the bundle that made its codes
 
 An entry is never changed. `row` numbers entries in the order in which they came; an entry with
 `kills` above 0 is no image but says that the row of that number is out. One insert holds the new
@@ -12,6 +13,13 @@ rows of a batch and the entries that take out what they replace, and becomes one
 table, which is there wholly or not at all: killed at any moment, an image is there as before or
 as after. A snapshot is the highest row at its time, so it goes on seeing what it saw, until a
 compaction takes the dead rows away.
+
+As in a folder, the entry of an image is followed by those of its regions, which have its words.
+Its local features are hundreds of times the bytes of all else and asked for by few rows at a time,
+so they lie in a table of their own, ordered by row. They are inserted before their image is: what
+a kill leaves there belongs to no row, and goes with the next compaction. Tables without
+`TABLE_descriptors` or the column `region`, made before there were any, are used as they are, for
+indexes that need neither.
 
 Entries are sorted by code, so that the pool of a query lies together where codes repeat, as
 learned ones do. The statement of a search reads the codes of all entries, and of the granules
@@ -31,6 +39,7 @@ import pathlib
 import re
 import shutil
 import tempfile
+import threading
 import time
 import urllib.parse
 
@@ -40,20 +49,40 @@ from hashnet import bundle as bundles
 from hashnet.errors import ArgumentError, BackendError, ShapeError, StoreError
 from retrieval.finder import Found, threshold_of
 from retrieval.hamming import CodeIndex, checked_integer
-from retrieval.store import CompactReport, Item
+from retrieval.store import (
+    CompactReport,
+    Item,
+    StoredFeatures,
+    bytes_of_local,
+    check_extractor,
+    check_images,
+    check_items,
+    check_regions_per_image,
+    no_local_features,
+)
 
-FORMAT_VERSION = 1
+# Of indexes with regions. Those without are of version 2 with local features and else of version 1.
+FORMAT_VERSION = 3
 SCHEMES = ("clickhouse", "clickhouses", "chdb")
 DEFAULT_PORTS = {"clickhouse": 8123, "clickhouses": 8443}
 CONNECT_SECONDS = 10
 QUERY_SECONDS = 60
 INSERT_TRIES = 4
 RETRY_SECONDS = 0.2
-# What an insert must not reach, or the server cuts it into several parts.
-BATCH_BYTES = 64 << 20
+# Of features in an insert: as Python numbers eight times the bytes, and far from what a server
+# would cut into several parts.
+BATCH_BYTES = 16 << 20
 BATCH_ROWS = 1 << 16
+# Images whose local features are in memory at one time, written or to be compared.
+BATCH_LOCAL = 128
+CANDIDATES_AT_ONCE = 16
+# A server refuses a bound value of more than 128 KB, whatever the statement asks for.
+VALUE_BYTES = 100_000
 # The features of a granule are read whole for one row of the pool.
 GRANULE_ROWS = 256
+# All rows are below, so this makes one partition; but a part of a partitioned table knows its
+# highest row, which need not be read then.
+PARTITION_ROWS = 10**19
 # Codes of errors that pass: timeouts, a lost network or Keeper, too many parts at the moment.
 PASSING = {159, 203, 209, 210, 242, 252, 319, 999}
 # Every limit throws: a partial answer looks like a whole one.
@@ -63,19 +92,22 @@ SETTINGS = {
     "read_overflow_mode": "throw",
     "result_overflow_mode": "throw",
     "set_overflow_mode": "throw",
+    "group_by_overflow_mode": "throw",
     "sort_overflow_mode": "throw",
     "skip_unavailable_shards": 0,
     "distributed_foreground_insert": 1,
     "distributed_product_mode": "local",  # dead rows lie on the shard of their images
     "mutations_sync": 2,
+    "allow_nondeterministic_mutations": 1,  # of replicated tables: what a compaction looks up
 }
-COLUMNS = ("row", "kills", "id", "path", "label", "size", "mtime_ns", "code", "feature")
 ITEM = "id, path, label, size, mtime_ns"
 NONE_DEAD = "kills = 0 AND row <= {last:UInt64}"
-LIVE = (
+NOT_DEAD = (
     f"{NONE_DEAD} AND row NOT IN "
     "(SELECT kills FROM {table} WHERE kills > 0 AND row <= {last:UInt64})"
 )
+OF_IDS = "id IN (SELECT unhex(arrayJoin({ids:Array(String)})))"
+KEY_OF_IDS = "key IN (SELECT cityHash64(unhex(arrayJoin({ids:Array(String)}))))"
 _PLAIN_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
@@ -168,17 +200,19 @@ class _Connection:
         self.place = Place(url)
         self.table = f"`{self.place.database}`.`{self.place.table}`"
         self.encoder_table = f"`{self.place.database}`.`{self.place.table}_encoder`"
+        self.descriptors_table = f"`{self.place.database}`.`{self.place.table}_descriptors`"
         with self._named():
             self._client = self.place.client()
 
     def ask(self, statement, *, width=1, **parameters):
         """The columns of an answer, `width` sequences, empty ones too; text as bytes."""
-        statement = self._named_tables(statement)
+        statement, parameters = _in_pieces(self._named_tables(statement), parameters)
         with self._named():
             answer = self._client.query(
                 statement,
                 parameters=parameters,
-                settings=SETTINGS,
+                # An error that comes late is an error too, and no end of the answer.
+                settings={**SETTINGS, "wait_end_of_query": 1},
                 query_formats={"String": "bytes", "FixedString": "bytes"},
                 column_oriented=True,
             )
@@ -231,8 +265,23 @@ class _Connection:
         [[facts]] = self.ask("SELECT count() FROM {encoder_table} WHERE name = 'facts'")
         return facts > 0
 
+    def columns(self):
+        """The columns that there are, as text `TABLE.COLUMN`; none without tables."""
+        place = self.place
+        tables, columns = self.ask(
+            "SELECT table, name FROM system.columns WHERE database = {database:String} "
+            "AND table IN {names:Array(String)}",
+            width=2,
+            database=place.database,
+            names=[place.table, f"{place.table}_descriptors"],
+        )
+        return {
+            f"{table.decode()}.{name.decode()}" for table, name in zip(tables, columns, strict=True)
+        }
+
     def _named_tables(self, statement):
         statement = statement.replace("{encoder_table}", self.encoder_table)
+        statement = statement.replace("{descriptors_table}", self.descriptors_table)
         return statement.replace("{table}", self.table)
 
     @contextlib.contextmanager
@@ -251,6 +300,34 @@ class _Connection:
                 "Nothing was answered in part. See that the server runs and is not overloaded, "
                 "then do it again: what was committed stays.",
             ) from error
+
+
+def _in_pieces(statement, parameters):
+    """The same statement with bound lists in so many values that each is one a server takes."""
+    bound = {}
+    for name, value in parameters.items():
+        pieces = _pieces(value) if isinstance(value, list) else [value]
+        if len(pieces) == 1:
+            bound[name] = value
+            continue
+        [mark] = {*re.findall(rf"\{{{name}:[^}}]*\}}", statement)}
+        kind = mark.removeprefix(f"{{{name}:").removesuffix("}")
+        marks = [f"{{{name}_{number}:{kind}}}" for number in range(len(pieces))]
+        statement = statement.replace(mark, f"arrayConcat({', '.join(marks)})")
+        bound |= {f"{name}_{number}": piece for number, piece in enumerate(pieces)}
+    return statement, bound
+
+
+def _pieces(values):
+    pieces, room = [[]], VALUE_BYTES
+    for value in values:
+        size = len(str(value)) + 4  # quotes, a comma and a space
+        if size > room and pieces[-1]:
+            pieces.append([])
+            room = VALUE_BYTES
+        pieces[-1].append(value)
+        room -= size
+    return pieces
 
 
 def _is_of_the_backend(error):
@@ -280,10 +357,13 @@ def ddl(url, *, num_bits: int, cluster: str | None = None) -> list:
         >>> for statement in ddl("clickhouse://db/photos/all", num_bits=48, cluster="main"):
         ...     print(statement.split("(")[0].strip())
         CREATE DATABASE IF NOT EXISTS `photos` ON CLUSTER `main`
+        CREATE TABLE IF NOT EXISTS `photos`.`all_encoder` ON CLUSTER `main`
+        CREATE TABLE IF NOT EXISTS `photos`.`all_descriptors_local` ON CLUSTER `main`
+        CREATE TABLE IF NOT EXISTS `photos`.`all_descriptors` ON CLUSTER `main` AS
+            `photos`.`all_descriptors_local` ENGINE = Distributed
         CREATE TABLE IF NOT EXISTS `photos`.`all_local` ON CLUSTER `main`
         CREATE TABLE IF NOT EXISTS `photos`.`all` ON CLUSTER `main` AS `photos`.`all_local`
             ENGINE = Distributed
-        CREATE TABLE IF NOT EXISTS `photos`.`all_encoder` ON CLUSTER `main`
     """
     place = Place(url)
     if cluster is not None and not _PLAIN_WORD.fullmatch(cluster):
@@ -294,31 +374,48 @@ def ddl(url, *, num_bits: int, cluster: str | None = None) -> list:
         "row UInt64 CODEC(NONE), kills UInt64, id String, key UInt64 MATERIALIZED cityHash64(id), "
         "path Nullable(String), label LowCardinality(Nullable(String)), size Nullable(Int64), "
         f"mtime_ns Nullable(Int64), code FixedString({-(-num_bits // 8)}) CODEC(NONE), "
-        "feature Array(Float32) CODEC(NONE)"
+        "feature Array(Float32) CODEC(NONE), region Array(Int32)"
     )
-    order = f"ORDER BY (kills, code) SETTINGS index_granularity = {GRANULE_ROWS}"
+    order = (
+        f"PARTITION BY intDiv(row, {PARTITION_ROWS}) ORDER BY (kills, code) "
+        f"SETTINGS index_granularity = {GRANULE_ROWS}"
+    )
+    # Those of one image are read alone; `id` only says which shard is theirs.
+    descriptors = "row UInt64, id String, yx String, descriptors String CODEC(NONE)"
+    descriptors_order = "ORDER BY row SETTINGS index_granularity = 1"
     encoder = "(name String, content String) "
     statements = [f"CREATE DATABASE IF NOT EXISTS `{database}`{on}"]
+    # The table that says that all are there comes last.
+    tables = [
+        (f"{table}_descriptors", descriptors, descriptors_order),
+        (table, columns, order),
+    ]
     if cluster is None:
         window = "non_replicated_deduplication_window = 1000"
         return [
             *statements,
-            f"CREATE TABLE IF NOT EXISTS `{database}`.`{table}` ({columns}) ENGINE = MergeTree "
-            f"{order}, {window}",
             f"CREATE TABLE IF NOT EXISTS `{database}`.`{table}_encoder` {encoder}"
             f"ENGINE = MergeTree ORDER BY name SETTINGS {window}",
+            *(
+                f"CREATE TABLE IF NOT EXISTS `{database}`.`{name}` ({columns}) "
+                f"ENGINE = MergeTree {order}, {window}"
+                for name, columns, order in tables
+            ),
         ]
     path = f"/clickhouse/tables/{{shard}}/{database}"
-    return [
-        *statements,
-        f"CREATE TABLE IF NOT EXISTS `{database}`.`{table}_local`{on} ({columns}) "
-        f"ENGINE = ReplicatedMergeTree('{path}/{table}', '{{replica}}') {order}",
-        f"CREATE TABLE IF NOT EXISTS `{database}`.`{table}`{on} AS `{database}`.`{table}_local` "
-        f"ENGINE = Distributed('{cluster}', '{database}', '{table}_local', cityHash64(id))",
+    statements.append(
         f"CREATE TABLE IF NOT EXISTS `{database}`.`{table}_encoder`{on} {encoder}"
         f"ENGINE = ReplicatedMergeTree('/clickhouse/tables/all/{database}/{table}_encoder', "
-        "'{shard}-{replica}') ORDER BY name",
-    ]
+        "'{shard}-{replica}') ORDER BY name"
+    )
+    for name, columns, order in tables:
+        statements += [
+            f"CREATE TABLE IF NOT EXISTS `{database}`.`{name}_local`{on} ({columns}) "
+            f"ENGINE = ReplicatedMergeTree('{path}/{name}', '{{replica}}') {order}",
+            f"CREATE TABLE IF NOT EXISTS `{database}`.`{name}`{on} AS `{database}`.`{name}_local` "
+            f"ENGINE = Distributed('{cluster}', '{database}', '{name}_local', cityHash64(id))",
+        ]
+    return statements
 
 
 def execute(url, statements):
@@ -346,8 +443,7 @@ class Store:
         num_bits: int. Length of a code.
         feature_dim: int. Length of a feature.
         feature_dtype: "float32". How features are stored.
-        extractor: None. No local features are kept.
-        regions_per_image: 0. No regions are kept.
+        extractor, descriptor_dim, regions_per_image: as for `retrieval.store.Store`.
         fingerprint: str. Of the encoder that made the codes.
         format_version: int. Of the tables.
         created: str. When, in UTC, as ISO 8601.
@@ -361,7 +457,10 @@ class Store:
         self.num_bits = facts["num_bits"]
         self.feature_dim = facts["feature_dim"]
         self.feature_dtype = self.FEATURE_DTYPE
-        self.extractor, self.regions_per_image = None, 0
+        self.extractor = facts.get("extractor")
+        self.descriptor_dim = facts.get("descriptor_dim")
+        self.regions_per_image = facts.get("regions_per_image", 0)
+        self._encoder_files = facts.get("encoder_files")
         self.fingerprint = facts["fingerprint"]
         self.format_version = facts["format_version"]
         self.created = facts["created"]
@@ -386,34 +485,25 @@ class Store:
             url: str; see `Place`.
             num_bits, feature_dim: as for `retrieval.store.Store.create`.
             feature_dtype: "float32".
-            fingerprint, encoder_files: as for `retrieval.store.Store.create`.
-            extractor, descriptor_dim: None.
+            fingerprint, encoder_files, extractor, descriptor_dim, regions_per_image: as for
+                `retrieval.store.Store.create`.
 
         Returns:
             The opened `Store`.
 
         Raises:
-            ArgumentError: the URL has another form, features are to be no float32, or local
-                features or regions are to be kept.
-            StoreError: an index is there already.
+            ArgumentError: the URL has another form, features are to be no float32, or an
+                argument is outside of its range.
+            StoreError: an index is there already, or tables of an older version that keep no
+                local features or regions.
             BackendError: the server does not answer.
         """
         if feature_dtype != cls.FEATURE_DTYPE:
             raise ArgumentError(
                 "ClickHouse stores features as float32.", f"feature_dtype={feature_dtype!r}"
             )
-        if extractor is not None:
-            raise ArgumentError(
-                "ClickHouse keeps no local features.",
-                f"local={extractor!r} (descriptors of {descriptor_dim})",
-                "Leave them out, or index into a folder.",
-            )
-        if regions_per_image:
-            raise ArgumentError(
-                "ClickHouse keeps no regions.",
-                f"regions={regions_per_image}",
-                "Leave them out, or index into a folder.",
-            )
+        check_extractor(extractor, descriptor_dim)
+        check_regions_per_image(regions_per_image)
         connection = _Connection(url)
         if connection.has_index():
             raise StoreError(
@@ -421,13 +511,30 @@ class Store:
                 connection.place.shown,
                 "Open the index to add to it, or name another table.",
             )
-        execute(url, ddl(url, num_bits=num_bits))
+        needed = {"_descriptors.yx"} if extractor is not None else set()
+        needed |= {".region"} if regions_per_image else set()
+        columns = connection.columns()
+        if not any(column.startswith(f"{connection.place.table}.") for column in columns):
+            execute(url, ddl(url, num_bits=num_bits))
+        elif not {connection.place.table + column for column in needed} <= columns:
+            raise StoreError(
+                "Local features and regions need tables that have room for them.",
+                f"tables of an older version: {connection.place.shown}",
+                "Name another table, or drop these and run `hashnet clickhouse init` again.",
+            )
         facts = {
-            "format_version": FORMAT_VERSION,
+            "format_version": 3 if regions_per_image else 1 if extractor is None else 2,
             "num_bits": num_bits,
             "feature_dim": feature_dim,
             "fingerprint": fingerprint,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "extractor": extractor,
+            "descriptor_dim": descriptor_dim,
+            "regions_per_image": regions_per_image,
+            "encoder_files": {
+                name: hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+                for name, path in encoder_files.items()
+            },
         }
         contents = {name: pathlib.Path(path).read_bytes() for name, path in encoder_files.items()}
         # The facts come last: what a killed creation leaves behind is no index. A file that it
@@ -507,20 +614,32 @@ class Store:
             BackendError: the server does not answer.
         """
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        folder = cache / "hashnet" / "encoders" / _plain_fingerprint(self.fingerprint)
-        if _holds(folder, self.fingerprint):
+        name, files = _plain_fingerprint(self.fingerprint), self._encoder_files
+        if files is None:  # as before there were others
+            files = dict.fromkeys((bundles.DESCRIPTION, bundles.MODEL, bundles.ENCODER))
+        else:
+            # Two indexes may share a network, and not what finds local features or regions.
+            name += (
+                "-" + hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest()[:16]
+            )
+        folder = cache / "hashnet" / "encoders" / name
+        if _holds(folder, files, self.fingerprint):
             return folder
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetching-") as scratch:
             fresh = pathlib.Path(scratch) / "bundle"
             fresh.mkdir()
-            for name in (bundles.DESCRIPTION, bundles.MODEL, bundles.ENCODER):
+            for name, sha256 in files.items():
                 [contents] = self._connection.ask(
                     "SELECT content FROM {encoder_table} WHERE name = {name:String} LIMIT 1",
-                    name=f"{self.fingerprint}/{name}",
+                    name=f"{self.fingerprint}/{_plain_name(name)}",
                 )
                 if not contents:
                     raise StoreError("An index carries its encoder.", f"no {name} in {self.folder}")
+                if sha256 not in (None, hashlib.sha256(contents[0]).hexdigest()):
+                    raise StoreError(
+                        "An index carries its encoder as it was.", f"{name} in {self.folder}"
+                    )
                 (fresh / name).write_bytes(contents[0])
             if folder.exists():
                 shutil.rmtree(folder, ignore_errors=True)
@@ -557,7 +676,10 @@ class Store:
             "SELECT sum(bytes_on_disk) FROM system.parts WHERE active "
             "AND database = {database:String} AND table IN {names:Array(String)}",
             database=self._connection.place.database,
-            names=[self._connection.place.table + end for end in ("", "_local", "_encoder")],
+            names=[
+                self._connection.place.table + end
+                for end in ("", "_local", "_encoder", "_descriptors", "_descriptors_local")
+            ],
         )
         return int(size)
 
@@ -568,9 +690,17 @@ def _plain_fingerprint(fingerprint):
     return fingerprint
 
 
-def _holds(folder, fingerprint):
+def _plain_name(name):
+    if "/" in name or "\\" in name or name in ("", ".", ".."):
+        raise StoreError("A file of an encoder lies inside its folder.", repr(name))
+    return name
+
+
+def _holds(folder, files, fingerprint):
     try:
-        return bundles.load(folder).fingerprint == fingerprint
+        return bundles.load(folder).fingerprint == fingerprint and all(
+            (folder / _plain_name(name)).is_file() for name in files
+        )
     except ValueError:
         return False
 
@@ -592,6 +722,10 @@ class Snapshot:
 
     It has the face of `retrieval.store.Snapshot`, but for whole arrays: `codes` is read row by
     row, and there are no feature blocks. Rows are not dense. Made by `Store.snapshot`.
+
+    Attributes:
+        last: int. The highest row.
+        num_rows, num_items, num_regions: as for `retrieval.store.Snapshot`.
     """
 
     def __init__(self, connection, store):
@@ -599,28 +733,32 @@ class Snapshot:
         self._store = store
         [[last]] = connection.ask("SELECT max(row) FROM {table}")
         self.last = int(last)
-        self._live = LIVE
-        [[entries], [alive]] = self.ask(
-            "SELECT count(), countIf({live}) FROM {table} WHERE row <= {last:UInt64}"
+        self._kept = NOT_DEAD
+        [[rows], [kept], [live]] = self.ask(
+            "SELECT countIf(kills = 0), countIf({kept}), countIf({live}) FROM {table} "
+            "WHERE row <= {last:UInt64}",
+            width=3,
         )
-        self.num_rows, self.num_items = int(entries), int(alive)
-        self.num_regions = 0
-        if self.num_rows == self.num_items:
-            self._live = NONE_DEAD
+        self.num_rows, self.num_items = int(rows), int(live)
+        self.num_regions = int(kept) - self.num_items
+        if rows == kept:
+            self._kept = NONE_DEAD
         self.codes = _Codes(self)
 
     def ask(self, statement, *, width=1, **parameters):
         """Ask about this snapshot.
 
         Args:
-            statement: str. `{live}` stands for the condition that a row is an image.
+            statement: str. `{live}` stands for the condition that a row is a whole image, and
+                `{kept}` for the one that it is that or a region.
             width: int. Columns of the answer.
             parameters: bound to their names in the statement.
 
         Returns:
             list of `width` sequences, one a column.
         """
-        statement = statement.replace("{live}", self._live)
+        whole = " AND empty(region)" if self._store.regions_per_image else ""
+        statement = statement.replace("{live}", "{kept}" + whole).replace("{kept}", self._kept)
         return self._connection.ask(statement, width=width, last=self.last, **parameters)
 
     def encoded(self, rows):
@@ -660,6 +798,48 @@ class Snapshot:
         """Items of some rows, as `items`; checksums are ClickHouse's, of every block it reads."""
         return self.items(rows)
 
+    def local_features(self, rows):
+        """As for `retrieval.store.Snapshot.local_features`; checksums are ClickHouse's."""
+        if self._store.extractor is None:
+            raise no_local_features(self._store.folder)
+        if not len(rows):
+            return []
+        found, *stored = self._connection.ask(
+            "SELECT row, yx, descriptors FROM {descriptors_table} "
+            "WHERE row IN {rows:Array(UInt64)}",
+            width=3,
+            rows=[int(row) for row in rows],
+        )
+        place = {int(row): at for at, row in enumerate(found)}
+        return [
+            StoredFeatures.from_bytes(
+                *(column[at] for column in stored), self._store.descriptor_dim
+            )
+            for at in self._order(place, rows)
+        ]
+
+    def candidates(self, rows):
+        """As for `retrieval.store.Snapshot.candidates`; several are asked for at once."""
+        parts = (
+            _Candidates(self, rows[start : start + CANDIDATES_AT_ONCE])
+            for start in range(0, len(rows), CANDIDATES_AT_ONCE)
+        )
+        return [
+            functools.partial(part.take, place) for part in parts for place in range(len(part.rows))
+        ]
+
+    def regions(self, rows):
+        """As for `retrieval.store.Snapshot.regions`."""
+        if not self._store.regions_per_image or not len(rows):
+            return [None] * len(rows)
+        found, regions = self.ask(
+            "SELECT row, region FROM {table} WHERE kills = 0 AND row IN {rows:Array(UInt64)}",
+            width=2,
+            rows=[int(row) for row in rows],
+        )
+        place = {int(row): at for at, row in enumerate(found)}
+        return [_region(regions[at]) for at in self._order(place, rows)]
+
     def items(self, rows):
         """As for `retrieval.store.Snapshot.items`."""
         if not len(rows):
@@ -676,9 +856,8 @@ class Snapshot:
     def rows(self, ids):
         """As for `retrieval.store.Snapshot.rows`."""
         found, rows = self.ask(
-            "SELECT id, max(row) FROM {table} PREWHERE key IN (SELECT cityHash64(unhex("
-            "arrayJoin({ids:Array(String)})))) WHERE {live} AND id IN "
-            "(SELECT unhex(arrayJoin({ids:Array(String)}))) GROUP BY id",
+            f"SELECT id, max(row) FROM {{table}} PREWHERE {KEY_OF_IDS} WHERE {{live}} AND {OF_IDS} "
+            "GROUP BY id",
             width=2,
             ids=_hex(ids),
         )
@@ -751,6 +930,22 @@ class Snapshot:
             ) from error
 
 
+class _Candidates:
+    """Local features of some rows: the first one that is taken reads all, and each goes once."""
+
+    def __init__(self, snapshot, rows):
+        self.rows = rows
+        self._snapshot = snapshot
+        self._lock = threading.Lock()
+        self._features = None
+
+    def take(self, place):
+        with self._lock:
+            if self._features is None:
+                self._features = dict(enumerate(self._snapshot.local_features(self.rows)))
+            return self._features.pop(place)
+
+
 class Finder:
     """A finder (see `retrieval.finder`) that asks ClickHouse, made by `Snapshot.finder`."""
 
@@ -770,16 +965,19 @@ class Finder:
             condition += " AND label IN (SELECT unhex(arrayJoin({labels:Array(String)})))"
             parameters["labels"] = _hex(labels)
         if ids is not None:
-            condition += " AND id IN (SELECT unhex(arrayJoin({ids:Array(String)})))"
+            condition += f" AND {OF_IDS}"
             parameters["ids"] = _hex(ids)
         return condition, parameters
 
     def histogram(self, code, *, allowed=None):
         """As for `retrieval.finder.LocalFinder.histogram`."""
         condition, parameters = allowed or ("", {})
+        apart, of_image = self._apart(), ""
+        if self._store.regions_per_image:
+            apart, of_image = f"min({apart})", " GROUP BY id"
         bits, counts = self._snapshot.ask(
-            f"SELECT {self._apart()} AS apart, count() FROM {{table}} WHERE {{live}}{condition} "
-            "GROUP BY apart",
+            f"SELECT apart, count() FROM (SELECT {apart} AS apart FROM {{table}} "
+            f"WHERE {{kept}}{condition}{of_image}) GROUP BY apart",
             width=2,
             code=self._code(code),
             **parameters,
@@ -797,12 +995,18 @@ class Finder:
             threshold = threshold_of(self.histogram(code, allowed=allowed), at_least)
         threshold = checked_integer(threshold, 0, "threshold")
         middle = time.perf_counter()
+        with_regions = bool(self._store.regions_per_image)
+        hit = f"L2Distance(feature, {{feature:Array(Float64)}}), row, {self._apart()}, {ITEM}"
+        hit = f"({hit}, region)" if with_regions else f"({hit})"
+        pool = (
+            f"FROM {{table}} PREWHERE {self._apart()} < {{threshold:UInt32}} "
+            f"WHERE {{kept}}{condition}"
+        )
+        if with_regions:  # of the rows of an image the nearest, of equal ones the first
+            hit, pool = "hit", f"FROM (SELECT min({hit}) AS hit {pool} GROUP BY id)"
         # However large the pool is, the server holds the k best of it.
         [[pool], [best]] = self._snapshot.ask(
-            "SELECT count(), groupArraySorted({k:UInt64})("
-            f"(L2Distance(feature, {{feature:Array(Float64)}}), row, {self._apart()}, {ITEM})) "
-            f"FROM {{table}} PREWHERE {self._apart()} < {{threshold:UInt32}} "
-            f"WHERE {{live}}{condition}",
+            f"SELECT count(), groupArraySorted({{k:UInt64}})({hit}) {pool}",
             width=2,
             code=self._code(code),
             feature=feature,
@@ -810,17 +1014,18 @@ class Finder:
             k=int(k),
             **parameters,
         )
-        distances, rows, bits, *columns = zip(*best, strict=True) if best else [()] * 8
+        distances, rows, bits, *columns = zip(*best, strict=True) if best else [()] * 9
         end = time.perf_counter()
         return Found(
             np.array(rows, np.int64),
-            _items(columns),
+            _items(columns[:5]),
             np.array(bits, np.int64),
             np.array(distances, np.float64),
             threshold,
             int(pool),
             middle - start,
             end - middle,
+            list(map(_region, columns[5])) if with_regions else None,
         )
 
     def rows(self, label=None, *, offset=0, limit=None):
@@ -917,47 +1122,70 @@ class Writer:
         self._store = store
         self._last = 0
 
-    def add(self, items, codes, features, local=None, regions=None) -> int:
-        """As for `retrieval.store.Writer.add`; beyond 64 MB in several commits.
-
-        Args:
-            local: None. No local features are kept.
-        """
-        if local is not None:
-            raise ArgumentError("ClickHouse keeps no local features.", "local features")
-        if regions is not None:
-            raise ArgumentError("ClickHouse keeps no regions.", "regions")
+    def add(self, items, codes, features, local_features=None, regions=None) -> int:
+        """As for `retrieval.store.Writer.add`; many images in several commits."""
         items, codes, features = list(items), np.asarray(codes), np.asarray(features)
-        self._refuse(items, codes, features)
-        step = max(1, min(BATCH_ROWS, BATCH_BYTES // (4 * self._store.feature_dim)))
-        for start in range(0, len(items), step):
-            part = slice(start, start + step)
-            held = self._held([item.id for item in items[part]])
-            self._insert(items[part], codes[part], features[part], held)
+        if not items and codes.size == features.size == 0:
+            return 0
+        store = self._store
+        counts, regions = check_images(store, items, codes, features, local_features, regions)
+        firsts = np.cumsum([0, *counts])
+        for start in range(0, len(items), self._images_at_once):
+            part = slice(start, min(start + self._images_at_once, len(items)))
+            rows = slice(firsts[part.start], firsts[part.stop])
+            self._insert(
+                np.repeat(np.array(items[part], object), counts[part]).tolist(),
+                codes[rows],
+                features[rows],
+                None if local_features is None else local_features[part],
+                None if regions is None else regions[rows],
+                self._held([item.id for item in items[part]]),
+            )
         return len(items)
 
     def update(self, items) -> int:
-        """As for `retrieval.store.Writer.update`; large ones in several commits."""
+        """As for `retrieval.store.Writer.update`; many images in several commits."""
         items = list(items)
-        step = max(1, BATCH_BYTES // (8 * self._store.feature_dim))
-        for start in range(0, len(items), step):
-            part = items[start : start + step]
+        check_items(items)
+        for start in range(0, len(items), self._images_at_once):
+            part = items[start : start + self._images_at_once]
             snapshot = self._store.snapshot()
-            rows = snapshot.rows([item.id for item in part])
-            if rows.min() < 0:
-                unknown = part[int(np.argmin(rows))].id
+            firsts = snapshot.rows([item.id for item in part])
+            if firsts.min() < 0:
+                unknown = part[int(np.argmin(firsts))].id
                 raise ArgumentError("An image to update is in the index.", repr(unknown), "Add it.")
-            self.add(part, *snapshot.encoded(rows))
+            rows = firsts
+            regions = local = None
+            if self._store.extractor is not None:
+                local = snapshot.local_features(firsts)
+            if self._store.regions_per_image:
+                parts_of = self._with_regions(part, firsts)
+                rows = np.concatenate(parts_of)
+                regions = [
+                    np.array(snapshot.regions(rows[1:]), np.int64).reshape(-1, 4)
+                    for rows in parts_of
+                ]
+            self.add(part, *snapshot.encoded(rows), local, regions)
         return len(items)
 
+    def _with_regions(self, items, firsts):
+        """The rows of each image, its own first: a later entry of an id has a higher row."""
+        rows_of = {item.id: [] for item in items}
+        for id, row in self._held(list(rows_of)):
+            rows_of[id].append(row)
+        return [
+            np.array(sorted(row for row in rows_of[item.id] if row >= first), np.int64)
+            for item, first in zip(items, firsts.tolist(), strict=True)
+        ]
+
     def remove(self, ids) -> list:
-        """As for `retrieval.store.Writer.remove`."""
+        """As for `retrieval.store.Writer.remove`; many images in several commits."""
         ids = list(dict.fromkeys(ids))
         found = []
         for start in range(0, len(ids), BATCH_ROWS):
             held = self._held(ids[start : start + BATCH_ROWS])
             if held:
-                self._insert([], None, None, held)
+                self._insert([], None, None, None, None, held)
             there = {id for id, _ in held}
             found += [id for id in ids[start : start + BATCH_ROWS] if id in there]
         return found
@@ -965,20 +1193,30 @@ class Writer:
     def compact(self) -> CompactReport:
         """Take dead rows away for good; open snapshots of them see errors, or fewer images."""
         bytes_before = self._store.num_bytes()
-        before, parts_before = self._size()
+        rows_before, regions_before, parts_before = self._size()
         dead = "SELECT kills FROM {table} WHERE kills > 0"
         # First the dead, then what says that they are: between the two nothing comes back.
-        local, where = self._local_table()
-        self._connection.tell(
-            f"ALTER TABLE {local}{where} DELETE WHERE kills = 0 AND row IN ({dead})".replace(
-                "{table}", local
-            )
+        local, where = self._local_table(self._connection.place.table)
+        self._change(
+            f"ALTER TABLE {local}{where} DELETE WHERE kills = 0 AND row IN ({dead})", local
         )
-        self._connection.tell(f"ALTER TABLE {local}{where} DELETE WHERE kills > 0")
-        self._connection.tell(f"OPTIMIZE TABLE {local}{where} FINAL")
-        after, parts_after = self._size()
+        self._change(f"ALTER TABLE {local}{where} DELETE WHERE kills > 0", local)
+        self._change(f"OPTIMIZE TABLE {local}{where} FINAL", local)
+        if self._store.extractor is not None:
+            descriptors, where = self._local_table(f"{self._connection.place.table}_descriptors")
+            self._change(
+                f"ALTER TABLE {descriptors}{where} DELETE WHERE row NOT IN "
+                "(SELECT row FROM {table})",
+                local,
+            )
+        rows, regions, parts = self._size()
         return CompactReport(
-            before, after, parts_before, parts_after, bytes_before - self._store.num_bytes()
+            rows_before,
+            rows,
+            parts_before,
+            parts,
+            bytes_before - self._store.num_bytes(),
+            regions_before - regions,
         )
 
     def __enter__(self):
@@ -987,93 +1225,116 @@ class Writer:
     def __exit__(self, *_):
         """Every method has committed."""
 
-    def _local_table(self):
-        """The table that holds the entries, and where else it is to be changed."""
-        place = self._connection.place
+    def _change(self, statement, table):
+        self._connection.tell(statement.replace("{table}", table))
+
+    def _local_table(self, name):
+        """The table that holds the entries of a table, and where else it is to be changed."""
+        database = self._connection.place.database
         [engines] = self._connection.ask(
             "SELECT engine_full FROM system.tables WHERE database = {database:String} "
             "AND name = {name:String}",
-            database=place.database,
-            name=place.table,
+            database=database,
+            name=name,
         )
         found = re.match(rb"Distributed\('(\w+)'", engines[0])
         if not found:
-            return self._connection.table, ""
-        return f"`{place.database}`.`{place.table}_local`", f" ON CLUSTER `{found[1].decode()}`"
+            return f"`{database}`.`{name}`", ""
+        return f"`{database}`.`{name}_local`", f" ON CLUSTER `{found[1].decode()}`"
 
     def _size(self):
-        [[rows], [parts]] = self._connection.ask(
-            "SELECT sum(rows), count() FROM system.parts WHERE active "
+        """Rows of images and regions, dead ones included; those of regions; parts."""
+        region = "notEmpty(region)" if self._store.regions_per_image else "0"
+        [[rows], [regions]] = self._connection.ask(
+            f"SELECT count(), countIf({region}) FROM {{table}} WHERE kills = 0", width=2
+        )
+        [[parts]] = self._connection.ask(
+            "SELECT count() FROM system.parts WHERE active "
             "AND database = {database:String} AND table IN {names:Array(String)}",
             database=self._connection.place.database,
             names=[self._connection.place.table, f"{self._connection.place.table}_local"],
         )
-        return int(rows), int(parts)
+        return int(rows), int(regions), int(parts)
+
+    @property
+    def _images_at_once(self):
+        row_bytes = 4 * self._store.feature_dim * (1 + self._store.regions_per_image)
+        most = BATCH_ROWS if self._store.extractor is None else BATCH_LOCAL
+        return max(1, min(most, BATCH_BYTES // row_bytes))
 
     def _held(self, ids):
-        """(id, row) of all live rows of these ids, those that a second writer left included."""
+        """(id, row) of all kept rows of these ids, those that a second writer left included."""
         snapshot = self._store.snapshot()
         self._last = max(self._last, snapshot.last)
         found, rows = snapshot.ask(
-            "SELECT id, row FROM {table} PREWHERE key IN (SELECT cityHash64(unhex("
-            "arrayJoin({ids:Array(String)})))) WHERE {live} AND id IN "
-            "(SELECT unhex(arrayJoin({ids:Array(String)})))",
+            f"SELECT id, row FROM {{table}} PREWHERE {KEY_OF_IDS} WHERE {{kept}} AND {OF_IDS}",
             width=2,
             ids=_hex(ids),
         )
         return [(_text(id), int(row)) for id, row in zip(found, rows, strict=True)]
 
-    def _insert(self, items, codes, features, held):
-        """Commit new images and the end of the rows that they replace, in one part."""
+    def _insert(self, items, codes, features, local_features, regions, held):
+        """Commit rows of images and the end of the rows that they replace, in one part."""
         num_new, num_all = len(items), len(items) + len(held)
         # Out of the clock, so that two writers never give the same number.
         first = max(self._last + 1, time.time_ns())
         self._last = first + num_all - 1
+        if local_features is not None:
+            whole = np.arange(num_new) if regions is None else np.flatnonzero(~regions.any(axis=1))
+            self._insert_local([first + at for at in whole.tolist()], items, whole, local_features)
         zeros = bytes(-(-self._store.num_bits // 8))
-        gone = [Item(id) for id, _ in held]
-        everything = [*items, *gone]
-        columns = [
-            list(range(first, first + num_all)),
-            [0] * num_new + [row for _, row in held],
-            [_bytes(item.id) for item in everything],
-            [None if item.path is None else _bytes(item.path) for item in everything],
-            [None if item.label is None else _bytes(item.label) for item in everything],
-            [item.size for item in everything],
-            [item.mtime_ns for item in everything],
-            ([code.tobytes() for code in codes] if num_new else []) + [zeros] * len(held),
-            (features.tolist() if num_new else []) + [[]] * len(held),
-        ]
-        types = ["UInt64", "UInt64", "String", "Nullable(String)"]
-        types += ["LowCardinality(Nullable(String))", "Nullable(Int64)", "Nullable(Int64)"]
-        types += [f"FixedString({len(zeros)})", "Array(Float32)"]
-        self._connection.insert(
-            self._connection.table, COLUMNS, types, columns, f"{first}-{num_all}"
-        )
+        everything = [*items, *(Item(id) for id, _ in held)]
+        columns = {
+            "row": ("UInt64", list(range(first, first + num_all))),
+            "kills": ("UInt64", [0] * num_new + [row for _, row in held]),
+            "id": ("String", [_bytes(item.id) for item in everything]),
+            "path": ("Nullable(String)", [_bytes(item.path) for item in everything]),
+            "label": (
+                "LowCardinality(Nullable(String))",
+                [_bytes(item.label) for item in everything],
+            ),
+            "size": ("Nullable(Int64)", [item.size for item in everything]),
+            "mtime_ns": ("Nullable(Int64)", [item.mtime_ns for item in everything]),
+            "code": (
+                f"FixedString({len(zeros)})",
+                ([code.tobytes() for code in codes] if num_new else []) + [zeros] * len(held),
+            ),
+            "feature": (
+                "Array(Float32)",
+                (features.tolist() if num_new else []) + [[]] * len(held),
+            ),
+        }
+        if self._store.regions_per_image:
+            boxes = [box if any(box) else [] for box in regions.tolist()] if num_new else []
+            columns["region"] = "Array(Int32)", boxes + [[]] * len(held)
+        self._send(self._connection.table, columns, f"{first}-{num_all}")
 
-    def _refuse(self, items, codes, features):
-        if len({item.id for item in items}) != len(items):
-            raise ArgumentError("An id occurs once in a call.", "an id that comes twice")
-        for name, array, wanted in (
-            ("codes", codes, (np.uint8, (len(items), -(-self._store.num_bits // 8)))),
-            ("features", features, (np.float32, (len(items), self._store.feature_dim))),
-        ):
-            if items and (array.dtype, array.shape) != wanted:
-                raise ShapeError(
-                    f"The {name} of {len(items)} items are {np.dtype(wanted[0])} of shape "
-                    f"{wanted[1]}.",
-                    f"{array.dtype} of shape {array.shape}",
-                    "Was the index built with another model?",
-                )
-        if not np.isfinite(features).all():
-            raise ArgumentError("A feature holds finite numbers.", "NaN or infinity")
+    def _insert_local(self, rows, items, places, local_features):
+        """Local features come before the rows that they are of, without which nothing sees them."""
+        yx, descriptors = zip(*map(bytes_of_local, local_features), strict=True)
+        columns = {
+            "row": ("UInt64", rows),
+            "id": ("String", [_bytes(items[place].id) for place in places]),
+            "yx": ("String", yx),
+            "descriptors": ("String", descriptors),
+        }
+        self._send(self._connection.descriptors_table, columns, f"{rows[0]}-{len(rows)}")
+
+    def _send(self, table, columns, token):
+        types, values = zip(*columns.values(), strict=True)
+        self._connection.insert(table, list(columns), list(types), list(values), token)
 
 
 def _bytes(text):
-    return text.encode("utf-8", "surrogatepass")
+    return None if text is None else text.encode("utf-8", "surrogatepass")
 
 
 def _text(content):
-    return content.decode("utf-8", "surrogatepass")
+    return None if content is None else content.decode("utf-8", "surrogatepass")
+
+
+def _region(numbers):
+    return tuple(map(int, numbers)) or None
 
 
 def _hex(texts):
@@ -1089,8 +1350,8 @@ def _items(columns):
     return [
         Item(
             _text(id),
-            None if path is None else _text(path),
-            None if label is None else _text(label),
+            _text(path),
+            _text(label),
             _int(size),
             _int(mtime_ns),
         )

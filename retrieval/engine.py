@@ -261,9 +261,7 @@ class Engine:
         Raises:
             StoreError: the index has no local features, or they are damaged.
         """
-        # Read where they are compared, so that threads share that work too.
-        candidates = [partial(self._local_features, row) for row in np.asarray(rows).tolist()]
-        found = self._verify(features, candidates)
+        found = self._verify(features, self.snapshot.candidates(rows))
         inliers = np.array([one.inliers for one in found], np.int64)
         counted = np.where(inliers >= self.min_inliers, inliers, 0)
         return np.argsort(-counted, kind="stable"), inliers

@@ -107,11 +107,10 @@ class Index:
                 on clothing10 (tests/bench/feature_dtype.py), and float32, the only choice, in
                 ClickHouse.
             local: "sift", "delf" or None. Also keep local features of every image, for
-                verification; in a folder only. "delf" is the one that the bundle has of
-                `train.attention`, or else that of its backbone's ImageNet weights.
+                verification. "delf" is the one that the bundle has of `train.attention`, or else
+                that of its backbone's ImageNet weights.
             regions: int, 0 to 64. Also keep code and feature of up to so many parts of each image
-                that stand out (see `hashnet.regions`), so that a small object in it is found; in
-                a folder only.
+                that stand out (see `hashnet.regions`), so that a small object in it is found.
             runtime, num_threads: as for `hashnet.encoder.Encoder`.
 
         Returns:
@@ -120,7 +119,7 @@ class Index:
         Raises:
             StoreError: something is there already, or the disk refuses.
             BundleError: the bundle is missing or damaged.
-            ArgumentError: the backbone, or the kind of index, has no regions.
+            ArgumentError: the backbone has no regions.
         """
         check_regions_per_image(regions)  # making their network takes a while
         bundle = bundles.load(bundle_folder)
@@ -132,7 +131,7 @@ class Index:
             if local is not None:
                 extractor, extractor_files = _new_extractor(local, bundle, scratch)
             region_files = {}
-            if regions and stores is Store:
+            if regions:
                 region_files[proposals.FILE] = os.path.join(scratch, proposals.FILE)
                 proposals.export(region_files[proposals.FILE], backbone=bundle.config.backbone)
             store = stores.create(

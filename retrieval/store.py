@@ -76,7 +76,7 @@ import time
 import urllib.parse
 import weakref
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -359,6 +359,23 @@ def _is_local_sound(extractor, descriptor_dim) -> bool:
         and isinstance(descriptor_dim, int)
         and 1 <= descriptor_dim <= _MAX_DESCRIPTOR_DIM
     )
+
+
+def check_extractor(extractor, descriptor_dim) -> None:
+    """Refuse local features that no index has.
+
+    Args:
+        extractor: str or None.
+        descriptor_dim: int, or None without an extractor.
+
+    Raises:
+        ArgumentError: one of the two is missing or out of its range.
+    """
+    if not _is_local_sound(extractor, descriptor_dim):
+        raise ArgumentError(
+            "Local features have an extractor's name and the size of a descriptor.",
+            f"{extractor=}, {descriptor_dim=}",
+        )
 
 
 def _is_count_of_regions(number, least) -> bool:
@@ -740,8 +757,7 @@ def _encode_local(local_features, start) -> tuple[bytes, bytes, bytes]:
     spans, places, descriptors = bytearray(), bytearray(), bytearray()
     for features in local_features:
         head = _SPAN_HEAD.pack(start, len(features.yx))
-        yx = np.ascontiguousarray(features.yx, "<f4").tobytes()
-        stored = np.ascontiguousarray(features.descriptors, "<f2").tobytes()
+        yx, stored = bytes_of_local(features)
         spans += head + zlib.crc32(stored, zlib.crc32(yx, zlib.crc32(head))).to_bytes(4, "little")
         places += yx
         descriptors += stored
@@ -761,6 +777,64 @@ class StoredFeatures:
     yx: np.ndarray
     descriptors: np.ndarray
 
+    @classmethod
+    def from_bytes(cls, yx: bytes, descriptors: bytes, descriptor_dim: int) -> "StoredFeatures":
+        """What `bytes_of_local` gave, as local features again.
+
+        Args:
+            yx: bytes, of little-endian float32.
+            descriptors: bytes, of little-endian float16.
+            descriptor_dim: int.
+
+        Returns:
+            `StoredFeatures`.
+
+        Raises:
+            ValueError: the two are of no such features.
+
+        Example:
+            >>> one = StoredFeatures(np.ones((1, 2), "f4"), np.eye(1, 3, dtype="f2"))
+            >>> StoredFeatures.from_bytes(*bytes_of_local(one), 3).descriptors.tolist()
+            [[1.0, 0.0, 0.0]]
+        """
+        places = np.frombuffer(yx, "<f4").reshape(-1, 2)
+        stored = np.frombuffer(descriptors, "<f2").reshape(-1, descriptor_dim)
+        if len(places) != len(stored):
+            raise ValueError(f"{len(places)} places for {len(stored)} descriptors")
+        return cls(places, stored)
+
+
+def bytes_of_local(features) -> tuple[bytes, bytes]:
+    """Places and descriptors of one image as every kind of index keeps them.
+
+    Args:
+        features: an object with `yx`, `(m, 2)`, and `descriptors`, `(m, descriptor_dim)`.
+
+    Returns:
+        yx: bytes, of little-endian float32.
+        descriptors: bytes, of little-endian float16.
+    """
+    return (
+        np.ascontiguousarray(features.yx, "<f4").tobytes(),
+        np.ascontiguousarray(features.descriptors, "<f2").tobytes(),
+    )
+
+
+def no_local_features(place) -> StoreError:
+    """What is raised where an index without local features is asked for some.
+
+    Args:
+        place: where the index is.
+
+    Returns:
+        `StoreError`.
+    """
+    return StoreError(
+        "Geometry compares local features.",
+        f"an index without any: {place}",
+        "Make an index with `hashnet index --local sift`.",
+    )
+
 
 def _check_item(item) -> None:
     words = (item.id, *(word for word in (item.path, item.label) if word is not None))
@@ -774,6 +848,129 @@ def _check_item(item) -> None:
             repr(item),
             "Only the id must be there; leave the others None where they are not known.",
         )
+
+
+def check_images(kept, items, codes, features, local_features, regions):
+    """Refuse images that an index does not take, whatever kind of index it is.
+
+    Args:
+        kept: what the index keeps: an object with `num_bits`, `feature_dim`, `feature_dtype`,
+            `descriptor_dim` and `regions_per_image`, such as a `Store`.
+        items: list of n `Item`.
+        codes, features, local_features, regions: as for `Writer.add`.
+
+    Returns:
+        counts: list of n int. How many rows each image has: its own, and those of its regions.
+        regions: int32 `(num_rows, 4)`, zeros for whole images; None without regions.
+
+    Raises:
+        ArgumentError, ShapeError: as for `Writer.add`.
+    """
+    check_items(items)
+    _refuse_local(kept, items, local_features)
+    counts, regions = _checked_regions(kept, items, regions)
+    rows = [item for item, count in zip(items, counts, strict=True) for _ in range(count)]
+    _refuse_arrays(kept, rows, codes, features)
+    return counts, regions
+
+
+def _refuse_arrays(kept, items, codes, features):
+    code_bytes = _code_bytes(kept.num_bits)
+    for name, array, dtype, width in (
+        ("codes", codes, np.dtype(np.uint8), code_bytes),
+        ("features", features, np.dtype(kept.feature_dtype), kept.feature_dim),
+    ):
+        wanted = (len(items), width)
+        if array.dtype != dtype or array.shape != wanted:
+            raise ShapeError(
+                f"The {name} of {len(items)} items are {dtype.name} of shape {wanted}.",
+                f"{array.dtype} of shape {array.shape}",
+                "Was the index built with another model?",
+            )
+    finite = np.isfinite(features).all(axis=-1)
+    if not finite.all():
+        raise ArgumentError(
+            "A feature holds finite numbers.",
+            f"NaN or infinity in the feature of {items[int(np.argmin(finite))].id!r}",
+            "Leave this image out, or store features as float32.",
+        )
+
+
+def _refuse_local(kept, items, local_features):
+    dim = kept.descriptor_dim
+    _refuse_some("local features", dim is not None, local_features is not None)
+    if dim is None:
+        return
+    if len(local_features) != len(items):
+        raise ShapeError(
+            "Every image has local features, if only none.",
+            f"{len(local_features)} of {len(items)}",
+        )
+    for item, features in zip(items, local_features, strict=True):
+        shapes = np.shape(features.yx), np.shape(features.descriptors)
+        count = len(features.yx)
+        if shapes != ((count, 2), (count, dim)):
+            raise ShapeError(
+                f"Local features have places (m, 2) and descriptors (m, {dim}).",
+                f"{shapes[0]} and {shapes[1]} for {item.id!r}",
+                "Was the index built with another extractor?",
+            )
+        if not (np.isfinite(features.yx).all() and np.isfinite(features.descriptors).all()):
+            raise ArgumentError(
+                "A local feature holds finite numbers.",
+                f"NaN or infinity in those of {item.id!r}",
+                "Leave this image out.",
+            )
+
+
+def _checked_regions(kept, items, regions):
+    """How many rows each image has, and the regions of all rows, None without any."""
+    most = kept.regions_per_image
+    _refuse_some("regions", most > 0, regions is not None)
+    if not most:
+        return [1] * len(items), None
+    regions = [np.asarray(of_image) for of_image in regions]
+    if len(regions) != len(items):
+        raise ShapeError(
+            "Every image has regions, if only none.", f"{len(regions)} of {len(items)}"
+        )
+    for item, of_image in zip(items, regions, strict=True):
+        if of_image.ndim != 2 or of_image.shape[1] != 4 or of_image.dtype.kind not in "iu":
+            raise ShapeError(
+                "The regions of an image are whole numbers of shape (r, 4).",
+                f"{of_image.dtype} of shape {of_image.shape} for {item.id!r}",
+            )
+        top, left, bottom, right = of_image.astype(np.int64).T
+        inside = (0 <= top) & (top < bottom) & (0 <= left) & (left < right)
+        small = (bottom < 2**31) & (right < 2**31)
+        if len(of_image) > most or not (inside & small).all():
+            raise ArgumentError(
+                f"An image of this index has up to {most} regions, each (top, left, bottom, "
+                "right) with an area.",
+                f"{of_image.tolist()} for {item.id!r}",
+            )
+    whole = np.zeros((1, 4), "<i4")
+    rows = [part.astype("<i4") for of_image in regions for part in (whole, of_image)]
+    return [1 + len(of_image) for of_image in regions], np.concatenate([whole[:0], *rows])
+
+
+def check_items(items: Sequence[Item]) -> None:
+    """Refuse items that no index takes.
+
+    Args:
+        items: list of `Item`.
+
+    Raises:
+        ArgumentError: one has fields of other kinds, or an id comes twice.
+    """
+    ids = set()
+    for item in items:
+        _check_item(item)
+        if item.id in ids:
+            raise ArgumentError(
+                "An id occurs once in a call.", repr(item.id), "Keep one of the two."
+            )
+        ids.add(item.id)
 
 
 class _View:
@@ -881,11 +1078,7 @@ class _View:
 
     def local_features(self, rows) -> list[StoredFeatures]:
         if self.catalogue.extractor is None:
-            raise StoreError(
-                "Geometry compares local features.",
-                f"an index without any: {self.folder}",
-                "Make an index with `hashnet index --local sift`.",
-            )
+            raise no_local_features(self.folder)
         spans, yx, descriptors = (self.arrays[name] for name in _LOCAL_NAMES)
         found = []
         for row in self.check_rows(rows).tolist():
@@ -1068,6 +1261,24 @@ class Snapshot:
             StoreError: the index has none, or these are damaged.
         """
         return self._opened().local_features(rows)
+
+    def candidates(self, rows: np.ndarray) -> list[Callable[[], StoredFeatures]]:
+        """Local features of some rows, each to be read when its turn comes.
+
+        Args:
+            rows: int64 `(n,)`.
+
+        Returns:
+            list of n functions, for `retrieval.verify.verify_all`; each to be called once, by any
+            thread. They raise what `local_features` does.
+        """
+
+        def read(row):
+            [features] = self.local_features([row])
+            return features
+
+        # Read where they are compared, so that threads share that work too.
+        return [functools.partial(read, row) for row in rows]
 
     def regions(self, rows: np.ndarray) -> list[tuple[int, int, int, int] | None]:
         """The regions that some rows are of.
@@ -1287,11 +1498,7 @@ class Store:
             )
         if not isinstance(fingerprint, str):
             raise ArgumentError("A fingerprint is text.", f"fingerprint={fingerprint!r}")
-        if not _is_local_sound(extractor, descriptor_dim):
-            raise ArgumentError(
-                "Local features have an extractor's name and the size of a descriptor.",
-                f"{extractor=}, {descriptor_dim=}",
-            )
+        check_extractor(extractor, descriptor_dim)
         check_regions_per_image(regions_per_image)
         for name in encoder_files or {}:
             try:
@@ -1588,11 +1795,10 @@ class Writer:
         codes, features = np.asarray(codes), np.asarray(features)
         if not items and codes.size == features.size == 0:
             return 0
-        self._refuse_items(items)
-        self._refuse_local(items, local_features)
-        counts, regions = self._checked_regions(items, regions)
+        counts, regions = check_images(
+            self._catalogue, items, codes, features, local_features, regions
+        )
         rows = [item for item, count in zip(items, counts, strict=True) for _ in range(count)]
-        self._refuse(rows, codes, features)
         if local_features is not None:
             # Those of the image; its regions have none of their own.
             dim = self._catalogue.descriptor_dim
@@ -1622,7 +1828,7 @@ class Writer:
             ArgumentError: if an id is unknown or repeats.
         """
         items = list(items)
-        self._refuse_items(items)
+        check_items(items)
         found = self._find([item.id for item in items])
         for item, rows in zip(items, found, strict=True):
             if not rows:
@@ -1824,91 +2030,6 @@ class Writer:
         return sum(os.fstat(file).st_size for file in self._files.values())
 
     # What is to be
-
-    def _refuse(self, items, codes, features):
-        for name, array in (("codes", codes), ("features", features)):
-            dtype, shape = self._catalogue.layout(name)
-            wanted = (len(items), *shape)
-            if array.dtype != dtype or array.shape != wanted:
-                raise ShapeError(
-                    f"The {name} of {len(items)} items are {dtype.name} of shape {wanted}.",
-                    f"{array.dtype} of shape {array.shape}",
-                    "Was the index built with another model?",
-                )
-        finite = np.isfinite(features).all(axis=-1)
-        if not finite.all():
-            raise ArgumentError(
-                "A feature holds finite numbers.",
-                f"NaN or infinity in the feature of {items[int(np.argmin(finite))].id!r}",
-                "Leave this image out, or store features as float32.",
-            )
-
-    def _refuse_local(self, items, local_features):
-        dim = self._catalogue.descriptor_dim
-        _refuse_some("local features", dim is not None, local_features is not None)
-        if dim is None:
-            return
-        if len(local_features) != len(items):
-            raise ShapeError(
-                "Every image has local features, if only none.",
-                f"{len(local_features)} of {len(items)}",
-            )
-        for item, features in zip(items, local_features, strict=True):
-            shapes = np.shape(features.yx), np.shape(features.descriptors)
-            count = len(features.yx)
-            if shapes != ((count, 2), (count, dim)):
-                raise ShapeError(
-                    f"Local features have places (m, 2) and descriptors (m, {dim}).",
-                    f"{shapes[0]} and {shapes[1]} for {item.id!r}",
-                    "Was the index built with another extractor?",
-                )
-            if not (np.isfinite(features.yx).all() and np.isfinite(features.descriptors).all()):
-                raise ArgumentError(
-                    "A local feature holds finite numbers.",
-                    f"NaN or infinity in those of {item.id!r}",
-                    "Leave this image out.",
-                )
-
-    def _checked_regions(self, items, regions):
-        """How many rows each image has, and the regions of all rows, None without any."""
-        most = self._catalogue.regions_per_image
-        _refuse_some("regions", most > 0, regions is not None)
-        if not most:
-            return [1] * len(items), None
-        regions = [np.asarray(of_image) for of_image in regions]
-        if len(regions) != len(items):
-            raise ShapeError(
-                "Every image has regions, if only none.", f"{len(regions)} of {len(items)}"
-            )
-        for item, of_image in zip(items, regions, strict=True):
-            if of_image.ndim != 2 or of_image.shape[1] != 4 or of_image.dtype.kind not in "iu":
-                raise ShapeError(
-                    "The regions of an image are whole numbers of shape (r, 4).",
-                    f"{of_image.dtype} of shape {of_image.shape} for {item.id!r}",
-                )
-            top, left, bottom, right = of_image.astype(np.int64).T
-            inside = (0 <= top) & (top < bottom) & (0 <= left) & (left < right)
-            small = (bottom < 2**31) & (right < 2**31)
-            if len(of_image) > most or not (inside & small).all():
-                raise ArgumentError(
-                    f"An image of this index has up to {most} regions, each (top, left, bottom, "
-                    "right) with an area.",
-                    f"{of_image.tolist()} for {item.id!r}",
-                )
-        whole = np.zeros((1, 4), "<i4")
-        rows = [part.astype("<i4") for of_image in regions for part in (whole, of_image)]
-        return [1 + len(of_image) for of_image in regions], np.concatenate([whole[:0], *rows])
-
-    @staticmethod
-    def _refuse_items(items):
-        ids = set()
-        for item in items:
-            _check_item(item)
-            if item.id in ids:
-                raise ArgumentError(
-                    "An id occurs once in a call.", repr(item.id), "Keep one of the two."
-                )
-            ids.add(item.id)
 
     def _add_segments(self, parts):
         """Append parts as segments and commit them together; old rows of their ids go."""

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from hashnet import cli
-from hashnet.errors import ArgumentError, BackendError
+from hashnet.errors import ArgumentError, BackendError, StoreError
 from retrieval import clickhouse
-from retrieval.store import Item
+from retrieval.store import Item, StoredFeatures
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_a_server_that_is_down_is_named_without_its_password():
     assert "secret" not in str(caught.value)
 
 
-def made(url):
+def made(url, **options):
     return clickhouse.Store.create(
         url,
         num_bits=16,
@@ -50,12 +50,27 @@ def made(url):
         feature_dtype="float32",
         fingerprint="0123456789",
         encoder_files={},
+        **options,
     )
 
 
-def batch(start, num):
+LOCAL = {"extractor": "sift", "descriptor_dim": 4}
+
+
+def batch(start, num, *, local=False):
     items = [Item(f"i{n}") for n in range(start, start + num)]
-    return items, np.zeros((num, 2), np.uint8), np.ones((num, 2), np.float32)
+    arrays = np.zeros((num, 2), np.uint8), np.ones((num, 2), np.float32)
+    if not local:
+        return items, *arrays
+    return items, *arrays, [local_features(n) for n in range(start, start + num)]
+
+
+def local_features(number):
+    """So many that images differ, at a place that says whose they are."""
+    count = number % 3
+    return StoredFeatures(
+        np.full((count, 2), number, np.float32), np.full((count, 4), 0.5, np.float16)
+    )
 
 
 def test_every_statement_for_a_cluster_is_one_that_clickhouse_reads(chdb_folder):
@@ -64,7 +79,135 @@ def test_every_statement_for_a_cluster_is_one_that_clickhouse_reads(chdb_folder)
     for statement in statements:
         assert "CreateQuery" in client.query(f"EXPLAIN AST {statement}").result_rows[0][0]
     text = "".join(statements)
-    assert "ReplicatedMergeTree" in text and "Distributed" in text and "cityHash64(id)" in text
+    assert text.count("ReplicatedMergeTree") == 3 and text.count("cityHash64(id))") == 2
+
+
+# As `ddl` made them before there were local features and regions; tables that are there stay so.
+OLD_TABLES = [
+    "CREATE DATABASE IF NOT EXISTS `old`",
+    "CREATE TABLE `old`.`photos` (row UInt64 CODEC(NONE), kills UInt64, id String, key UInt64 "
+    "MATERIALIZED cityHash64(id), path Nullable(String), label LowCardinality(Nullable(String)), "
+    "size Nullable(Int64), mtime_ns Nullable(Int64), code FixedString(2) CODEC(NONE), "
+    "feature Array(Float32) CODEC(NONE)) ENGINE = MergeTree ORDER BY (kills, code) "
+    "SETTINGS index_granularity = 256, non_replicated_deduplication_window = 1000",
+    "CREATE TABLE `old`.`photos_encoder` (name String, content String) ENGINE = MergeTree "
+    "ORDER BY name SETTINGS non_replicated_deduplication_window = 1000",
+]
+OLD_FACTS = (
+    '{"format_version": 1, "num_bits": 16, "feature_dim": 2, "fingerprint": "0123456789", '
+    '"created": "2026-01-02T03:04:05Z"}'
+)
+
+
+def test_tables_of_an_older_version_are_used_as_they_are(chdb_folder):
+    url = f"chdb://{chdb_folder}/old/photos"
+    clickhouse.execute(url, OLD_TABLES)
+    for options in (LOCAL, {"regions_per_image": 2}):
+        with pytest.raises(StoreError, match="older version.*clickhouse init"):
+            made(url, **options)
+    clickhouse.execute(url, [f"INSERT INTO `old`.`photos_encoder` VALUES ('facts', '{OLD_FACTS}')"])
+    store = clickhouse.Store.open(url)
+    assert (store.format_version, store.extractor, store.regions_per_image) == (1, None, 0)
+    with store.writer() as writer:
+        writer.add(*batch(0, 9))
+        writer.add(*batch(0, 3))
+        writer.update([Item("i4", "/moved")])
+        assert writer.remove(["i8"]) == ["i8"]
+    for _ in range(2):
+        snapshot = store.snapshot()
+        found = snapshot.finder().find(
+            np.zeros(2, np.uint8), np.ones(2, np.float32), 9, threshold=1
+        )
+        assert snapshot.num_items == 8 and found.pool == 8 and found.regions is None
+        assert {item.id for item in found.items} == {f"i{n}" for n in range(8)}
+        with store.writer() as writer:
+            writer.compact()
+
+
+def test_a_plain_index_is_made_in_tables_of_an_older_version(chdb_folder):
+    url = f"chdb://{chdb_folder}/older/photos"
+    clickhouse.execute(url, [one.replace("`old`", "`older`") for one in OLD_TABLES])
+    store = made(url)
+    with store.writer() as writer:
+        writer.add(*batch(0, 5))
+    assert clickhouse.Store.open(url).snapshot().num_items == 5
+
+
+def test_a_look_for_changes_reads_no_rows(chdb_folder):
+    store = made(f"chdb://{chdb_folder}/looks/photos")
+    with store.writer() as writer:
+        for start in range(0, 5000, 1000):
+            writer.add(*batch(start, 1000))
+    asked, connection = [], store._connection
+    query = connection._client.query
+
+    def recorded(*arguments, **options):
+        asked.append(query(*arguments, **options))
+        return asked[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection._client, "query", recorded)
+        store.version()
+    assert asked and max(int(answer.summary["read_rows"]) for answer in asked) < 1000
+
+
+def test_long_lists_are_bound_in_values_that_a_server_takes(chdb_folder, monkeypatch):
+    store = made(f"chdb://{chdb_folder}/long/photos")
+    ids = [f"{n:04}" + "x'\\" * 30 for n in range(3000)]
+    items = [Item(id) for id in ids]
+    longest, query = [], store._connection._client.query
+
+    def measured(statement, *, parameters, **options):
+        longest.append(max(len(str(value)) for value in ["", *parameters.values()]))
+        return query(statement, parameters=parameters, **options)
+
+    monkeypatch.setattr(store._connection._client, "query", measured)
+    with store.writer() as writer:
+        writer.add(items, np.zeros((3000, 2), np.uint8), np.ones((3000, 2), np.float32))
+        writer.add(items[:9], np.zeros((9, 2), np.uint8), np.ones((9, 2), np.float32))
+    snapshot = store.snapshot()
+    rows = snapshot.rows(ids)
+    assert (rows >= 0).all() and snapshot.items(np.tile(rows, 9))[-3000:] == items
+    finder = snapshot.finder()
+    allowed = finder.allowed(None, ids[::2])
+    found = finder.find(
+        np.zeros(2, np.uint8), np.ones(2, np.float32), 9999, threshold=1, allowed=allowed
+    )
+    assert {item.id for item in found.items} == set(ids[::2]) and found.pool == 1500
+    assert 50_000 < max(longest) <= 128 << 10
+
+
+def test_local_features_without_their_images_are_seen_by_nobody(chdb_folder, monkeypatch):
+    store = made(f"chdb://{chdb_folder}/orphans/photos", **LOCAL)
+    connection, stop = store._connection, []
+    insert = connection.insert
+
+    def killed(table, *arguments):
+        if stop and table == connection.table:
+            raise KeyboardInterrupt
+        insert(table, *arguments)
+
+    def num_stored():
+        return int(connection.ask("SELECT count() FROM {descriptors_table}")[0][0])
+
+    monkeypatch.setattr(connection, "insert", killed)
+    with store.writer() as writer:
+        writer.add(*batch(0, 6, local=True))
+        stop.append("now")
+        with pytest.raises(KeyboardInterrupt):
+            writer.add(*batch(3, 6, local=True))
+        assert store.snapshot().num_items == 6 and num_stored() == 12
+        stop.clear()
+        writer.add(*batch(3, 6, local=True))
+        writer.remove(["i0"])
+        writer.compact()
+    snapshot = store.snapshot()
+    ids = [f"i{n}" for n in range(1, 9)]
+    assert snapshot.num_items == num_stored() == 8
+    for number, local in enumerate(snapshot.local_features(snapshot.rows(ids)), 1):
+        wanted = local_features(number)
+        np.testing.assert_array_equal(local.yx, wanted.yx)
+        np.testing.assert_array_equal(local.descriptors, wanted.descriptors)
 
 
 def test_the_command_prints_and_runs_them(chdb_folder, capsys):
@@ -126,26 +269,29 @@ LOADER = """
 import json, sys
 import numpy as np
 from retrieval import clickhouse
-from tests.test_clickhouse import batch, made
+from tests.test_clickhouse import LOCAL, batch, local_features, made
 url, total, step = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 def state():
     snapshot = store.snapshot()
     query = np.zeros(2, np.uint8), np.ones(2, np.float32), 10 * total
     found = snapshot.finder().find(*query, threshold=99)
     ids = [item.id for item in found.items]
-    print(json.dumps([snapshot.num_items, found.pool, len(ids), len(set(ids))]), flush=True)
-store = clickhouse.Store.open(url) if clickhouse.Store.is_there(url) else made(url)
+    local = snapshot.local_features(found.rows)
+    right = sum((one.yx == local_features(int(id[1:])).yx).all() for id, one in zip(ids, local))
+    numbers = [snapshot.num_items, found.pool, len(ids), len(set(ids)), int(right)]
+    print(json.dumps(numbers), flush=True)
+store = clickhouse.Store.open(url) if clickhouse.Store.is_there(url) else made(url, **LOCAL)
 state()
 with store.writer() as writer:
     for round in range(2):  # the second replaces what the first has added
         for start in range(0, total, step):
-            writer.add(*batch(start, step))
+            writer.add(*batch(start, step, local=True))
             print("committed", flush=True)
 state()
 """
 
 
-def killed_and_run_again(url, commits, seconds, total=1500, step=250):
+def killed_and_run_again(url, commits, seconds, total=720, step=120):
     """Kill a loading so long after its n-th commit, and see what is there and what comes of it."""
     command = [sys.executable, "-c", LOADER, url, str(total), str(step)]
     first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -161,7 +307,7 @@ def killed_and_run_again(url, commits, seconds, total=1500, step=250):
     [found], after = {*json.loads(second.stdout.splitlines()[0])}, second.stdout.splitlines()[-1]
     # A batch is there wholly or not at all, and at least those that were said to be.
     assert found % step == 0 and found >= min(total, (commits + said.count("committed")) * step)
-    assert json.loads(after) == [total] * 4
+    assert json.loads(after) == [total] * 5
 
 
 @pytest.mark.parametrize(("commits", "seconds"), [(1, 0.005), (9, 0.02)])
@@ -218,7 +364,7 @@ def test_the_commands_take_a_url(chdb_folder, bundle_folder, photos, capsys, tmp
     assert cli.main(["duplicates", url, "--threshold", "3", "--json"]) == 0
     pairs = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert all(pair["bits_apart"] < 3 and query not in pair["ids"] for pair in pairs) and pairs
-    # What reads the files of a folder says so, and so does what keeps local features.
+    # What reads the files of a folder says so, and an index keeps what it was made with.
     refusals = [
         ["check", url],
         ["evaluate", url, str(photos)],

@@ -5,14 +5,15 @@ The codes are short and the features small whole numbers, so that both stages ar
 
 import itertools
 import os
+import types
 
 import numpy as np
 import pytest
 
-from hashnet.errors import ArgumentError, StoreError, UnknownIdError, UnknownNameError
+from hashnet.errors import ArgumentError, ShapeError, StoreError, UnknownIdError, UnknownNameError
 from retrieval.engine import Engine
-from retrieval.index import Index
-from retrieval.store import Item
+from retrieval.index import Index, _stores
+from retrieval.store import Item, StoredFeatures
 
 NUM = 300
 TABLES = itertools.count()
@@ -68,7 +69,10 @@ def two(request, bundle_folder, tmp_path_factory):
 def assert_same(first, second):
     assert (first.threshold, first.pool) == (second.threshold, second.pool)
     fields = [
-        [(hit.id, hit.path, hit.label, hit.bits_apart) for hit in result.hits]
+        [
+            (hit.id, hit.path, hit.label, hit.bits_apart, hit.region, hit.inliers)
+            for hit in result.hits
+        ]
         for result in (first, second)
     ]
     assert fields[0] == fields[1]
@@ -180,6 +184,206 @@ def test_infos_agree(two):
     infos = [engine.index.info() for engine in two]
     for name in ("images", "bits", "feature_dim", "labels", "fingerprint", "origin"):
         assert infos[0][name] == infos[1][name], name
+
+
+# --- Local features and regions -------------------------------------------------------------------
+
+MOST_REGIONS, DESCRIPTOR_DIM, NUM_THINGS = 3, 32, 9
+DETAILS = [{"local": True}, {"regions": True}, {"local": True, "regions": True}]
+
+
+def seen(number, rng):
+    """Local features of one of a few things, from somewhere, among others; sometimes none."""
+    thing = np.random.default_rng(number % NUM_THINGS)
+    yx = thing.uniform(0, 300, (40, 2)) * rng.uniform(0.7, 1.4) + rng.uniform(0, 50, 2)
+    descriptors = np.concatenate(
+        [thing.normal(size=(40, DESCRIPTOR_DIM)), rng.normal(size=(9, 32))]
+    )
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    yx = np.concatenate([yx, rng.uniform(0, 300, (9, 2))])
+    kept = rng.permutation(49)[: 0 if number % 13 == 0 else rng.integers(15, 49)]
+    return StoredFeatures(yx[kept].astype(np.float32), descriptors[kept].astype(np.float16))
+
+
+def made_with_details(num, seed, *, local=False, regions=False):
+    """Arguments of `add`, full of ties; of every image the things that it shows, and its parts."""
+    rng = np.random.default_rng(seed)
+    boxes = None
+    if regions:
+        boxes = [
+            np.array([(at, n, at + 2, n + 9) for at in range(count)], int).reshape(-1, 4)
+            for n, count in enumerate(rng.integers(0, MOST_REGIONS + 1, num))
+        ]
+    rows = num + sum(map(len, boxes or []))
+    codes = rng.integers(0, 256, (9, 2), dtype=np.uint8)[rng.integers(0, 9, rows)]
+    features = rng.integers(-1, 2, (rows, 3)).astype(np.float32)
+    items = [Item(f"i{n}", f"/p/{n}", ["cat", "dog", None][n % 3], n) for n in range(num)]
+    seen_things = [seen(n, rng) for n in range(num)] if local else None
+    return items, codes, features, seen_things, boxes
+
+
+def detailed(place, *, local=False, regions=False):
+    """An engine over images in several commits, some replaced, removed and changed."""
+    store = _stores(place).create(
+        place,
+        num_bits=16,
+        feature_dim=3,
+        feature_dtype="float32",
+        fingerprint="0123456789abcdef",
+        encoder_files={},
+        extractor="sift" if local else None,
+        descriptor_dim=DESCRIPTOR_DIM if local else None,
+        regions_per_image=MOST_REGIONS if regions else 0,
+    )
+    with store.writer() as writer:
+        writer.add(*made_with_details(80, 0, local=local, regions=regions))
+        writer.add(*made_with_details(25, 1, local=local, regions=regions))
+        assert writer.remove(["i7", "nobody", "i33"]) == ["i7", "i33"]
+        assert writer.update([Item("i1", "/moved", "bird"), Item("i50", None, "dog")]) == 2
+    return engine_of(store)
+
+
+def engine_of(store, **options):
+    return Engine(types.SimpleNamespace(store=store), **options)
+
+
+@pytest.fixture(scope="module", params=DETAILS, ids=lambda details: "+".join(details))
+def both(request, tmp_path_factory):
+    """Engines of both kinds with the same local features, regions or both; and which."""
+    engines = [
+        detailed(a_place(kind, request, tmp_path_factory), **request.param) for kind in KINDS
+    ]
+    return engines, request.param
+
+
+@pytest.mark.parametrize("pool", POOLS, ids=str)
+def test_answers_with_details_are_identical(both, pool):
+    engines, details = both
+    _, codes, features, _, _ = made_with_details(5, 2)
+    regions = set()
+    for k, at, narrowed in (
+        (1, 0, {}),
+        (7, 1, {"label": "dog"}),
+        (999, 2, {}),
+        (9, 3, {"ids": ["i1", "i2", "i3", "i50", "i7"]}),
+    ):
+        found = [
+            engine.search_encoded(codes[at], features[at], k=k, histogram=True, **pool, **narrowed)
+            for engine in engines
+        ]
+        assert_same(*found)
+        assert found[0].histogram == found[1].histogram
+        regions |= {hit.region for hit in found[0].hits}
+    if pool == {"threshold": 100} and "regions" in details:
+        assert len(regions) > 20 and None in regions
+
+
+def test_verified_answers_are_identical(both):
+    engines, details = both
+    if "local" not in details:
+        for engine in engines:
+            with pytest.raises(StoreError, match="--local sift"):
+                engine.search_id("i1", verify=True)
+        return
+    pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
+    confirmed = 0
+    for id in ("i0", "i1", "i5", "i10", "i50", "i79"):  # i0 has no local features
+        for options in ({}, {"k": 3, "verify_top": 40}, {"label": "dog"}, {"pool": 9}):
+            found = [engine.search_id(id, verify=True, **options) for engine in engines]
+            assert_same(*found)
+            confirmed += sum(hit.inliers >= 8 for hit in found[0].hits if hit.inliers)
+        threaded = engine_of(engines[1].index.store, num_threads=3)
+        assert (
+            threaded.search_id(id, verify=True).hits == engines[1].search_id(id, verify=True).hits
+        )
+    assert confirmed > 20
+    one, other = (engine.match_id("i10", "i19") for engine in engines)
+    assert one.inliers == other.inliers >= 8
+    np.testing.assert_array_equal(one.yx, other.yx)
+
+
+def test_details_are_identical_before_and_after_a_compaction(request, tmp_path_factory):
+    details = {"local": True, "regions": True}
+    places = [a_place(kind, request, tmp_path_factory) for kind in KINDS]
+    stores = [detailed(place, **details).index.store for place in places]
+    for compacted in (False, True):
+        reports = []
+        if compacted:
+            for store in stores:
+                with store.writer() as writer:
+                    reports.append(writer.compact())
+            assert len({(r.rows_before, r.rows_after, r.regions_gone) for r in reports}) == 1
+        one, other = (_stores(place).open(place).snapshot() for place in places)
+        assert (one.num_items, one.num_regions) == (other.num_items, other.num_regions)
+        assert one.num_rows == other.num_rows and one.stats() == other.stats()
+        ids = sorted(one.stats())
+        assert len(ids) == 78
+        rows = one.rows(ids), other.rows(ids)
+        for kept, theirs in zip(
+            one.local_features(rows[0]), other.local_features(rows[1]), strict=True
+        ):
+            for array, other_array in (
+                (kept.yx, theirs.yx),
+                (kept.descriptors, theirs.descriptors),
+            ):
+                np.testing.assert_array_equal(array, other_array)
+                assert array.dtype == other_array.dtype
+        assert one.regions(rows[0]) == other.regions(rows[1]) == [None] * 78
+        labels = [snapshot.label_counts() for snapshot in (one, other)]
+        assert labels[0] == labels[1] and list(labels[0]) == list(labels[1])
+        lists = [
+            [item.id for item in snapshot.items(snapshot.finder().rows())]
+            for snapshot in (one, other)
+        ]
+        assert lists[0] == lists[1] and sorted(lists[0]) == ids
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_candidates_have_their_local_features_read(
+    kind, request, tmp_path_factory, monkeypatch
+):
+    pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
+    engine = detailed(a_place(kind, request, tmp_path_factory), local=True)
+    read, real = [], type(engine.snapshot).local_features
+
+    def counted(self, rows):
+        read.extend(int(row) for row in rows)
+        return real(self, rows)
+
+    monkeypatch.setattr(type(engine.snapshot), "local_features", counted)
+    engine.search_id("i10", k=3)
+    assert read == []
+    hits = engine.search_id("i10", verify=True, verify_top=21).hits
+    wanted = engine.snapshot.rows(["i10", *(hit.id for hit in hits if hit.inliers is not None)])
+    assert len(read) == len(set(read)) == 22 and set(wanted.tolist()) <= set(read)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_whose_details_do_not_fit_are_refused_alike(kind, request, tmp_path_factory):
+    place = a_place(kind, request, tmp_path_factory)
+    engine = detailed(place, local=True, regions=True)
+    items, codes, features, local, boxes = made_with_details(1, 3, local=True, regions=True)
+    short = StoredFeatures(local[0].yx, local[0].descriptors[:, :5])
+    odd = StoredFeatures(np.full((1, 2), np.nan, np.float32), np.zeros((1, 32), np.float16))
+    box = np.array([[0, 0, 1, 1]])
+    none = np.empty((0, 4), int)
+    refusals = [
+        (items, codes[:1], features[:1], None, [none]),
+        (items, codes[:1], features[:1], local, None),
+        (items, codes[:1], features[:1], [short], [none]),
+        (items, codes[:1], features[:1], [odd], [none]),
+        (items, codes[:1], features[:1], local, [box]),  # a row too few
+        (items, np.repeat(codes[:1], 5, 0), np.repeat(features[:1], 5, 0), local, [[*box] * 4]),
+        ([Item(5)], codes[:1], features[:1], local, [none]),
+        ([items[0]] * 2, codes[[0, 0]], features[[0, 0]], local * 2, [none] * 2),
+        (items, codes[:1], features[:1] + np.float32("inf"), local, [none]),
+    ]
+    with engine.index.store.writer() as writer:
+        for arguments in refusals:
+            with pytest.raises((ArgumentError, ShapeError)):
+                writer.add(*arguments)
+    after = engine.index.store.snapshot()
+    assert (after.num_rows, after.num_items) == (engine.snapshot.num_rows, 78)
 
 
 # --- What every kind does, asked one at a time ----------------------------------------------------

@@ -300,8 +300,13 @@ def test_verification_does_not_harm_where_classes_are_searched(
 # The command line
 
 
-def test_the_command_line_indexes_and_verifies(folder, bundle_folder, tmp_path, capsys):
+@pytest.mark.parametrize("kind", ["folder", "chdb"])
+def test_the_command_line_indexes_and_verifies(
+    folder, bundle_folder, tmp_path, capsys, request, kind
+):
     place, sheet = str(tmp_path / "i"), str(tmp_path / "matches.png")
+    if kind == "chdb":
+        place = f"chdb://{request.getfixturevalue('chdb_folder')}/verify/things"
     make = ["index", place, str(folder / "db"), "--bundle", str(bundle_folder), "--local", "sift"]
     assert cli.main(make) == 0
     query = str(folder / "view 2.png")
@@ -313,7 +318,9 @@ def test_the_command_line_indexes_and_verifies(folder, bundle_folder, tmp_path, 
     assert images.read(sheet).shape[1] == 2 * 400 + 32
     assert cli.main(["search", place, query, "--verify"]) == 0
     assert "inliers" in capsys.readouterr().out
-    assert cli.main(["check", place]) == 0
+    assert cli.main(["index", place, str(folder / "db"), "--local", "delf"]) == cli.FAILED
+    if kind == "folder":
+        assert cli.main(["check", place]) == 0
 
 
 def test_the_command_line_evaluates_the_stages(index, truth, tmp_path, capsys):

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 
 from hashnet import cli, images, local_features
-from hashnet.errors import ArgumentError
-from retrieval import clickhouse
 from retrieval.engine import Engine
 from retrieval.index import Index
 from tests.scenes import PLACES, bright_regions, scene, thing
@@ -213,8 +211,17 @@ def test_the_command_line_makes_and_keeps_regions(folder, bundle_folder, tmp_pat
     assert not (tmp_path / "x").exists()
 
 
-def test_a_database_has_no_regions(bundle_folder):
-    with pytest.raises(ArgumentError, match="no regions"):
-        Index.create("clickhouse://nowhere.invalid/a/b", bundle_folder, regions=2)
-    with pytest.raises(ArgumentError, match="no regions"):
-        clickhouse.Writer(None, None).add([], [], [], None, [])
+def test_a_database_gives_the_same_regions(index, folder, bundle_folder, chdb_folder):
+    place = f"chdb://{chdb_folder}/regions/photos"
+    assert Index.create(place, bundle_folder, regions=MOST).update([folder]).added == 5
+    opened = Index.open(place)
+    box = opened.proposer.propose(scene(0, *PLACES[0]), MOST)
+    np.testing.assert_array_equal(box, index.proposer.propose(scene(0, *PLACES[0]), MOST))
+    engines = Engine(index), Engine(opened)
+    for number in range(len(PLACES)):
+        one, other = (
+            [(hit.id, hit.region) for hit in e.search(thing(number)).hits] for e in engines
+        )
+        assert one == other and one[0][1] is not None
+    info = opened.info()
+    assert (info["images"], info["regions"], info["format_version"]) == (5, 4 * MOST, 3)

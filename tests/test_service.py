@@ -295,8 +295,8 @@ def test_matches_need_local_features(client):
     assert "local" in refused(client.get("/api/search?id=disc/0.png&verify=true"), 409)
 
 
-@pytest.fixture(scope="module")
-def things(tmp_path_factory, bundle_folder):
+@pytest.fixture(scope="module", params=["folder", "chdb"])
+def things(request, tmp_path_factory, bundle_folder):
     """A client of an index with local features: two views of one thing, and another thing."""
     pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
     folder = tmp_path_factory.mktemp("things")
@@ -305,9 +305,12 @@ def things(tmp_path_factory, bundle_folder):
     images.write(folder / "one.png", one)
     images.write(folder / "part.png", images.resize(one[20:190, 30:250], (204, 264)))
     images.write(folder / "other.png", other)
-    index = Index.create(folder / "index", bundle_folder, local="sift")
+    place = folder / "index"
+    if request.param == "chdb":
+        place = f"chdb://{request.getfixturevalue('chdb_folder')}/service/things"
+    index = Index.create(place, bundle_folder, local="sift")
     assert index.update([folder]).added == 3
-    with client_of(folder / "index") as client:
+    with client_of(place) as client:
         yield client
 
 
