@@ -372,7 +372,7 @@ def _index_parquet(arguments):
     from retrieval.index import Index
     from retrieval.parquet import Extraction
 
-    taken = ("images", "bits", "label_from", "prune", "workers", "local", "regions")
+    taken = ("images", "bits", "precision", "label_from", "prune", "workers", "local", "regions")
     given = [name for name in taken if getattr(arguments, name)]
     if given:
         raise ArgumentError(

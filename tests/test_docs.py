@@ -254,7 +254,8 @@ def test_the_first_picture_shows_what_a_search_finds(tmp_path):
     assert len(hits) == 5 and hits[0].id == make_picture.SUBJECT
     confirmed = [hit.inliers >= engine.min_inliers for hit in hits]
     assert confirmed == [True, False, False, False, False]
-    shown, drawn = images.read(make_picture.PICTURE), make_picture.picture(query, hits, engine)
+    drawn = images.to_jpeg(make_picture.picture(query, hits, engine))
+    shown, drawn = (images.read(one).astype(int) for one in (make_picture.PICTURE, drawn))
     assert shown.shape == drawn.shape
-    # JPEG, and the last digit of a distance.
-    assert np.abs(shown.astype(int) - drawn).mean() < 5
+    # Another runtime may move the last digit of a distance.
+    assert np.abs(shown - drawn).mean() < 0.5
