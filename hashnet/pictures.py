@@ -79,6 +79,8 @@ def match_sheet(
 ) -> np.ndarray:
     """Draw pairs of images side by side, and a line between places that match.
 
+    Where a hit is a region of its image, the region is outlined.
+
     Args:
         matched: iterable of `(query, hit, query_yx, yx)`: `query` as for `hashnet.images.read`
             or an image, an object with the fields of `retrieval.hits.Hit`, and two float arrays
@@ -98,6 +100,8 @@ def match_sheet(
         height = max(len(left), len(right))
         row = np.full((height + LINE + GAP, 2 * MATCH_TILE + 2 * GAP, 3), _PAPER, np.uint8)
         row[: len(left), : left.shape[1]] = left
+        if hit.region is not None:
+            _draw_box(right, np.multiply(hit.region, [*right_scale, *right_scale]))
         row[: len(right), MATCH_TILE + GAP : MATCH_TILE + GAP + right.shape[1]] = right
         starts = (np.asarray(query_yx, float) + 0.5) * left_scale
         ends = (np.asarray(yx, float) + 0.5) * right_scale + (0, MATCH_TILE + GAP)

@@ -85,6 +85,17 @@ def test_matches_are_lines_between_the_two_pictures(tmp_path):
     assert (drawn[rows, columns] == (40, 200, 60)).all()
 
 
+def test_the_region_of_a_matched_hit_is_outlined(tmp_path):
+    path, none = str(tmp_path / "a.png"), np.empty((0, 2))
+    images.write(path, solid(100, (200, 200)))  # half of a picture on the sheet
+    hits = [Hit("a", path, inliers=0), Hit("a", path, inliers=0, region=(20, 30, 120, 180))]
+    whole, part = (pictures.match_sheet([(solid(9), hit, none, none)]) for hit in hits)
+    changed = np.argwhere((whole != part).any(axis=2))
+    start = np.array([pictures.GAP, 2 * pictures.GAP + pictures.MATCH_TILE])
+    expected = [start + (40, 60), start + (239, 359)]
+    np.testing.assert_allclose([changed.min(axis=0), changed.max(axis=0)], expected, atol=1)
+
+
 def test_matches_outside_the_pictures_are_not_drawn_outside():
     hit = Hit("a", None, inliers=1)
     far = np.array([[-5e3, -5e3], [1e4, 1e4]])

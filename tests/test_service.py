@@ -625,6 +625,8 @@ def test_an_index_that_cannot_be_read_any_more_leaves_the_last_version(writable,
     wait_for(lambda: "cannot be read" in caplog.text)
     assert writable.get("/api/search?id=disc/0.png").status_code == 200
     assert writable.get("/healthz").json()["items"] == 27
+    time.sleep(0.5)  # it is looked at again, and again
+    assert caplog.text.count("cannot be read") == 1
     catalogue.write_bytes(whole)
     with contextlib.closing(sqlite3.connect(catalogue)) as connection, connection:
         connection.execute("PRAGMA user_version = 99")

@@ -49,7 +49,7 @@ class Live:
 
     def __init__(self, place, *, show_paths: bool):
         self._show_paths = show_paths
-        self._reloading = threading.Lock()
+        self._reloading, self._complaint = threading.Lock(), None
         index = Index.open(place)
         # Asked before the view is made: what is committed meanwhile is looked at once more.
         self.view = View(index, index.store.version(), show_paths)
@@ -57,19 +57,21 @@ class Live:
     def refresh(self) -> bool:
         """Take over what was committed since; returns whether there was something.
 
-        If it cannot be read, the last version goes on being served.
+        If it cannot be read, the last version goes on being served; the log says why, once.
         """
         with self._reloading:
             old = self.view
             try:
                 version = old.engine.index.store.version()
-                if version == old.version:
-                    return False
-                self.view = View(old.engine.index.reopened(), version, self._show_paths)
+                if version != old.version:
+                    self.view = View(old.engine.index.reopened(), version, self._show_paths)
             except (HashnetError, OSError) as error:
-                _log.warning("the index has changed and cannot be read: %s", error)
+                if str(error) != self._complaint:
+                    _log.warning("the index has changed and cannot be read: %s", error)
+                self._complaint = str(error)
                 return False
-            return True
+            self._complaint = None
+            return version != old.version
 
     def add(self, id: str, content: bytes, label: str | None) -> None:
         """Encode one picture and add it, or replace the one of this id.

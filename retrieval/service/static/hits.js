@@ -108,26 +108,26 @@ export class Hits {
     if (gone) scrollBy(0, (gone / this.columns) * step - this.#above());
   }
 
-  /** Have the tiles of hits `start` to `end`, and the current one, in their order. */
+  /** Have the tiles of hits `start` to `end`, and the current one. */
   #have(start, end) {
     for (const [number, tile] of this.tiles) {
       if (number === this.current || (number >= start && number < end)) continue;
       tile.remove();
       this.tiles.delete(number);
     }
-    if (this.current < Math.min(start, this.hits.length)) this.#tile(this.current);
+    if (this.hits.length) this.#tile(this.current);
     for (let number = start; number < end; number++) this.#tile(number);
-    if (this.current >= end && this.current < this.hits.length) this.#tile(this.current);
   }
 
+  /** The tile of a hit; one that is new takes its place in the order of all. */
   #tile(number) {
     const known = this.tiles.get(number);
     if (known) return known;
     const tile = this.#made(this.hits[number], number + 1);
     tile.dataset.place = number;
     this.#put(number, tile);
-    const next = [...this.tiles.keys()].filter((other) => other > number);
-    this.list.insertBefore(tile, next.length ? this.tiles.get(Math.min(...next)) : null);
+    const later = [...this.list.children].find((other) => Number(other.dataset.place) > number);
+    this.list.insertBefore(tile, later ?? null);
     this.tiles.set(number, tile);
     this.#reachable(tile, number === this.current);
     this.#colour(tile);
