@@ -3,7 +3,8 @@
 The system of Noh et al., "Large-scale image retrieval with attentive deep local features", 2017,
 section 5: every local feature of the query asks for its nearest ones among those of all images,
 matches are gathered by image, and the images with most of them are verified by geometry. The
-score of an image is its inliers.
+score of an image is its inliers. There is one difference: fewer inliers than tell things apart are
+luck and say less than the number of matches, so they do not count.
 """
 
 import functools
@@ -151,7 +152,8 @@ class LocalIndex:
             without: int or None. A row that is left out.
 
         Returns:
-            list of `LocalHit`, by (most inliers, most matches, row).
+            list of `LocalHit`, by (most inliers, most matches, row), where fewer inliers than
+            `retrieval.verify.MATCHING` asks for count as none.
         """
         places, distances = self.nearest(features.descriptors, neighbours)
         limit = self._limits(distances)
@@ -176,7 +178,9 @@ class LocalIndex:
             LocalHit(int(rows[place]), int(matches[place]), one)
             for place, one in zip(best, found, strict=True)
         ]
-        hits.sort(key=lambda hit: -hit.inliers)  # stable: then by matches, then by row
+        least = self._matching.min_inliers
+        # Stable: then by matches, then by row.
+        hits.sort(key=lambda hit: -hit.inliers if hit.inliers >= least else 0)
         hits += [
             LocalHit(int(rows[place]), int(matches[place]), None) for place in order[len(best) :]
         ]

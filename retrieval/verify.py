@@ -9,7 +9,7 @@ MAGSAC++, Barath et al. 2020, by OpenCV.)
 import concurrent.futures
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -81,15 +81,18 @@ class Verification:
             in the other image; no place occurs twice.
         model: float64 `(3, 3)` or None. Takes (row, column, 1) of the query to the other image,
             up to scale.
+        matches: int. What `model` was sought among: features that are each other's nearest, or
+            the places given. Where too few inliers decide nothing, these still order images.
     """
 
     inliers: int
     query_yx: np.ndarray
     yx: np.ndarray
     model: np.ndarray | None
+    matches: int
 
 
-_NOTHING = Verification(0, np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32), None)
+_NOTHING = Verification(0, np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32), None, 0)
 
 
 def match(
@@ -215,21 +218,22 @@ def estimate(
     query_yx, yx = np.asarray(query_yx, np.float32), np.asarray(yx, np.float32)
     if query_yx.ndim != 2 or query_yx.shape[1] != 2 or query_yx.shape != yx.shape:
         raise ShapeError("Matched places have the shape (m, 2).", f"{query_yx.shape}, {yx.shape}")
+    nothing = replace(_NOTHING, matches=len(yx))
     finite = np.isfinite(query_yx).all(axis=1) & np.isfinite(yx).all(axis=1)
     query_yx, yx = query_yx[finite], yx[finite]
     least = SAMPLE[model] + BEYOND_SAMPLE
     distinct = _distinct(query_yx, yx)
     query_yx, yx = query_yx[distinct], yx[distinct]
     if len(yx) < least or not (_spread(query_yx) and _spread(yx)):
-        return _NOTHING
+        return nothing
     matrix = _robust(query_yx, yx, error, model, seed)
     if matrix is None:
-        return _NOTHING
+        return nothing
     inliers = _explained(matrix, query_yx, yx, error)
     query_yx, yx = query_yx[inliers], yx[inliers]
     if len(yx) < least or not (_spread(query_yx) and _spread(yx)):
-        return _NOTHING
-    return Verification(len(yx), query_yx, yx, matrix)
+        return nothing
+    return Verification(len(yx), query_yx, yx, matrix, nothing.matches)
 
 
 def verify(query, candidate, matching: Matching, *, model: str = "homography", seed: int = SEED):
@@ -290,7 +294,7 @@ def verify_all(
         others = _checked(query.descriptors, candidate.descriptors)
         matches = _matches(query_numbers, others, matching.ratio, matching.max_distance)
         if len(matches) < max(matching.min_inliers, SAMPLE[model] + BEYOND_SAMPLE):
-            return _NOTHING
+            return replace(_NOTHING, matches=len(matches))
         return estimate(
             query.yx[matches[:, 0]],
             candidate.yx[matches[:, 1]],

@@ -1,10 +1,13 @@
 """Retrieval by local features alone."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from hashnet.errors import ArgumentError, ShapeError, StoreError
 from hashnet.local_features import LocalFeatures
+from retrieval import verify
 from retrieval.local_index import METHODS, LocalIndex
 from retrieval.store import Item, Store
 
@@ -135,6 +138,25 @@ def test_only_the_best_are_verified_and_the_others_follow(snapshot):
     assert {hit.row for hit in whole} == {hit.row for hit in some}
     assert some[0].row == whole[0].row == 8 and some[0].inliers == whole[0].inliers
     assert [hit.matches for hit in some[2:]] == sorted((h.matches for h in some[2:]), reverse=True)
+
+
+def test_too_few_inliers_do_not_count(snapshot, monkeypatch):
+    """Of three images that are found, that with fewest matches has most inliers, and so on."""
+    least = verify.MATCHING["delf"].min_inliers
+    parts = [(image(0), 60), (image(1), 40), (image(2), 20)]
+    yx, descriptors = (
+        np.vstack([getattr(one, name)[:count] for one, count in parts])
+        for name in ("yx", "descriptors")
+    )
+
+    def inliers(query, candidates, *_, **options):
+        nothing = verify.estimate(yx[:0], yx[:0], error=3)
+        return [dataclasses.replace(nothing, inliers=n) for n in (0, least - 1, least)]
+
+    monkeypatch.setattr(verify, "verify_all", inliers)
+    query = LocalFeatures(yx, descriptors, np.zeros(len(yx), np.float32))
+    hits = LocalIndex(snapshot, "delf").search(query, neighbours=1)
+    assert [(hit.row, hit.inliers) for hit in hits] == [(2, least), (0, 0), (1, least - 1)]
 
 
 def test_the_answer_does_not_depend_on_threads(snapshot):

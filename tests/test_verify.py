@@ -327,6 +327,16 @@ def test_fewer_matches_than_inliers_are_wanted_are_not_looked_at(query_and_candi
     assert verify.verify(query, part, dataclasses.replace(PLAIN, min_inliers=60)).inliers == 0
 
 
+def test_matches_are_counted_whether_or_not_they_are_inliers(query_and_candidates):
+    query, candidates = query_and_candidates
+    for matching in (PLAIN, dataclasses.replace(PLAIN, min_inliers=201)):
+        for candidate in candidates:
+            found = verify.verify(query, candidate, matching)
+            wanted = verify.match(query.descriptors, candidate.descriptors, max_distance=0.5)
+            assert found.matches == len(wanted) >= found.inliers
+    assert verify.estimate(SPREAD, LINE, error=3).matches == len(SPREAD)
+
+
 def test_every_extractor_has_its_matching():
     from hashnet.local_features import NAMES
 
