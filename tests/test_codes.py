@@ -111,9 +111,16 @@ def test_a_code_of_another_length_is_refused_naming_both():
         codes.validate(np.zeros((3, 8), "uint8"), 48)
 
 
-@pytest.mark.parametrize("code", [np.zeros((1, 2), "int8"), np.zeros((1, 1, 2), "uint8"), b"ab"])
-def test_codes_of_another_kind_are_refused(code):
-    with pytest.raises(ShapeError, match="Received: code"):
+@pytest.mark.parametrize(
+    ("code", "received"),
+    [
+        (np.zeros((1, 2), "int8"), r"code.dtype=int8, code.shape=\(1, 2\)"),
+        (np.zeros((1, 1, 2), "uint8"), r"code.dtype=uint8, code.shape=\(1, 1, 2\)"),
+        (b"ab", "code of type bytes"),
+    ],
+)
+def test_codes_of_another_kind_are_refused(code, received):
+    with pytest.raises(ShapeError, match=f"Received: {received}"):
         codes.unpack(code, 16)
 
 
