@@ -265,7 +265,8 @@ def tie_aware_ap_from_counts(
     items_before = np.cumsum(items, axis=-1) - items
     relevant_before = np.cumsum(relevant, axis=-1) - relevant
     num_relevant = relevant.sum(axis=-1)
-    last_rank = items.sum(axis=-1).max(initial=0) if at is None else at
+    # A rank that no ranking reaches cuts nothing off.
+    last_rank = items.sum() if at is None else at
     divisor = np.minimum(last_rank, num_relevant)
     room = np.maximum(last_rank - items_before, 0)
 

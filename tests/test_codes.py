@@ -61,6 +61,16 @@ def test_a_latent_of_exactly_one_half_is_a_one():
     assert codes.from_latent(latent).tolist() == [[0b00110000]]
 
 
+def test_many_latents_are_cut_as_one_by_one():
+    latent = np.random.default_rng(0).random((5, 12))
+    bits, code = codes.threshold(latent), codes.from_latent(latent)
+    for number, item in enumerate(latent):
+        assert codes.threshold(item).tolist() == bits[number].tolist() == (item >= 0.5).tolist()
+        assert codes.from_latent(item).tolist() == code[number].tolist()
+    with pytest.raises(ArgumentError, match="num_bits=1025"):
+        codes.threshold(np.zeros(1025))
+
+
 def test_a_latent_that_is_not_a_number_is_refused():
     latent = np.full((2, 3), 0.7, "float32")
     latent[1, 2] = np.nan
@@ -101,9 +111,16 @@ def test_a_code_of_another_length_is_refused_naming_both():
         codes.validate(np.zeros((3, 8), "uint8"), 48)
 
 
-@pytest.mark.parametrize("code", [np.zeros((1, 2), "int8"), np.zeros((1, 1, 2), "uint8"), b"ab"])
-def test_codes_of_another_kind_are_refused(code):
-    with pytest.raises(ShapeError, match="Received: code"):
+@pytest.mark.parametrize(
+    ("code", "received"),
+    [
+        (np.zeros((1, 2), "int8"), r"code.dtype=int8, code.shape=\(1, 2\)"),
+        (np.zeros((1, 1, 2), "uint8"), r"code.dtype=uint8, code.shape=\(1, 1, 2\)"),
+        (b"ab", "code of type bytes"),
+    ],
+)
+def test_codes_of_another_kind_are_refused(code, received):
+    with pytest.raises(ShapeError, match=f"Received: {received}"):
         codes.unpack(code, 16)
 
 
