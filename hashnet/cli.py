@@ -843,6 +843,7 @@ def _attention(arguments):
         arguments.recipe, backbone=network.config.backbone, start_from=arguments.bundle
     )
     found, problems = images.find(arguments.images)
+    _name_problems(problems)
     labels = [file.folder for file in found] if arguments.label_from == "folder" else None
     if labels and None in labels:
         raise ArgumentError(
@@ -853,11 +854,10 @@ def _attention(arguments):
     _import_keras()
     trained = attention.train([file.path for file in found], labels, settings)
     attention.save(trained, network)
-    problems = [*problems, *trained.problems]
-    _name_problems(problems)
+    _name_problems(trained.problems)
     learned = len(found) - len(trained.problems)
     print(f"{arguments.bundle}: local features learned from {learned} images")
-    return SKIPPED_SOME if problems else DONE
+    return SKIPPED_SOME if problems or trained.problems else DONE
 
 
 def _export(arguments):

@@ -32,8 +32,9 @@ from retrieval.hamming import checked_integer, to_words
 FORMAT = 1
 # The paper's exponent, and no threshold: whatever agrees in more than half of its bits counts.
 ALPHA, TAU = 3.0, 0.0
-# Words that each feature of a query falls to; a feature of an image falls to one.
-ASSIGNMENTS = 5
+# Words that each feature of a query falls to; a feature of an image falls to one. Five are usual
+# among tens of thousands of words; among a thousand, one finds more (tests/bench/aggregated.py).
+ASSIGNMENTS = 1
 ROUNDS = 10
 # Features that are compared with all words at one time. It is the same on any number of threads,
 # since products of other shapes may be rounded otherwise.
@@ -346,10 +347,7 @@ class AggregatedIndex:
         """
         try:
             content = pathlib.Path(path).read_bytes()
-            with zipfile.ZipFile(io.BytesIO(content)) as members:
-                # Nothing is packed: a small file cannot unfold to more than its size.
-                if any(one.compress_type != zipfile.ZIP_STORED for one in members.infolist()):
-                    raise ValueError("a compressed member")
+            _refuse_compressed(content)
             with np.load(io.BytesIO(content), allow_pickle=False) as file:
                 if (version := int(file["format"])) != FORMAT:
                     raise StoreError(
@@ -513,6 +511,13 @@ def _refuse_infinite(descriptors: np.ndarray, name: str) -> None:
         raise ArgumentError(
             "A local feature holds finite numbers.", f"NaN or infinity in {name}", "Leave it out."
         )
+
+
+def _refuse_compressed(content: bytes) -> None:
+    """See that nothing is packed: a small file could unfold to far more than its size."""
+    with zipfile.ZipFile(io.BytesIO(content)) as members:
+        if any(one.compress_type != zipfile.ZIP_STORED for one in members.infolist()):
+            raise ValueError("a compressed member")
 
 
 def _check_borders(borders: np.ndarray, parts: int, end: int, name: str) -> None:

@@ -103,9 +103,9 @@ def test_a_command_trains_what_new_indexes_of_a_bundle_take(
     from retrieval.index import Index
 
     options = ["--bundle", tiny_bundle.folder, "--recipe", recipe]
-    for _ in range(2):  # a second training replaces the first
-        status, out, err = run("attention", photos, *options, "--label-from", "folder")
-        assert status == cli.DONE and "24 images" in out, err
+    (tiny_bundle.folder / delf.FILE).write_bytes(b"of an earlier training")
+    status, out, err = run("attention", photos, *options, "--label-from", "folder")
+    assert status == cli.DONE and "24 images" in out, err
     names = {"hashnet.json", "model.keras", "encoder.onnx", delf.FILE}
     assert {path.name for path in tiny_bundle.folder.iterdir()} == names
     assert bundle.load(tiny_bundle.folder).fingerprint == tiny_bundle.fingerprint
@@ -114,7 +114,7 @@ def test_a_command_trains_what_new_indexes_of_a_bundle_take(
     assert carried.read_bytes() == (tiny_bundle.folder / delf.FILE).read_bytes()
     assert index.extractor.descriptor_dim == 3
     status, _, err = run("attention", photos, "--bundle", tmp_path / "index", "--recipe", recipe)
-    assert status == cli.FAILED and "An index keeps" in err
+    assert status == cli.WRONG_ARGUMENTS and "An index keeps" in err
 
 
 def test_the_command_names_what_it_cannot_learn_from(run, tiny_bundle, recipe, tmp_path, photos):
@@ -122,8 +122,9 @@ def test_the_command_names_what_it_cannot_learn_from(run, tiny_bundle, recipe, t
 
     options = ["--bundle", tiny_bundle.folder, "--recipe", recipe]
     status, _, err = run("attention", photos / "disc", *options, "--label-from", "folder")
-    assert status == cli.FAILED and "lies in none" in err
-    assert run("attention", tmp_path / "nowhere", *options)[0] == cli.FAILED
+    assert status == cli.WRONG_ARGUMENTS and "lies in none" in err
+    status, _, err = run("attention", tmp_path / "nowhere", *options)
+    assert status == cli.WRONG_ARGUMENTS and "nowhere" in err and "0 classes" in err
     assert not (tiny_bundle.folder / delf.FILE).exists()
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")

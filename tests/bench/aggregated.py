@@ -12,6 +12,7 @@ the others.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import pathlib
@@ -22,6 +23,7 @@ import numpy as np
 
 from hashnet import images, local_features
 from hashnet.errors import ImageError
+from hashnet.local_features import LocalFeatures
 from retrieval import verify
 from retrieval.aggregated import AggregatedIndex, learn_codebook
 from tests.bench import delf_preset, figures, local
@@ -32,12 +34,19 @@ SEED = 0
 THREADS = 2
 
 
-def extracted(extractor, folder, paths):
-    """{path: local features} of the images that can be read."""
+def extracted(extractor, folder, paths, kept):
+    """{path: local features} of the images that can be read; from the folder `kept` if there."""
     found = {}
     for path in paths:
+        name = str(pathlib.Path(folder.name, path)).replace(os.sep, "__")
+        file = kept / f"{extractor.name}__{name}.npz"
         try:
-            found[path] = extractor.extract(images.read(folder / path))
+            if not file.is_file():
+                arrays = dataclasses.asdict(extractor.extract(images.read(folder / path)))
+                kept.mkdir(exist_ok=True)
+                np.savez(file, **arrays)
+            with np.load(file) as arrays:
+                found[path] = LocalFeatures(**arrays)
         except ImageError:
             continue
     return found
@@ -69,13 +78,14 @@ class Asked:
         return {**local.summary(self.rows), "milliseconds": found}
 
 
-def measure(extractor, data, words, part):
+def measure(extractor, data, words, part, every, kept):
     folder = data / "beer_labels"
     truth = json.loads((folder / "ground_truth.json").read_text())
     paths = sorted(str(p.relative_to(folder)) for p in (folder / "db").rglob("*") if p.is_file())
-    database = extracted(extractor, folder, paths)
-    queries = extracted(extractor, folder, local.part_of(list(truth), part))
-    others = extracted(extractor, data, delf_preset.photos(data))
+    database = extracted(extractor, folder, paths, kept)
+    queries = extracted(extractor, folder, local.part_of(list(truth), part)[::every], kept)
+    taught_by = [str(path.relative_to(data)) for path in delf_preset.photos(data)]
+    others = extracted(extractor, data, taught_by, kept)
     paths, matching = list(database), verify.MATCHING[extractor.name]
     relevants = {query: np.array([path in truth[query] for path in paths]) for query in queries}
 
@@ -92,8 +102,8 @@ def measure(extractor, data, words, part):
     taught = np.concatenate([one.descriptors for one in others.values()])
     taught = taught[np.random.default_rng(SEED).permutation(len(taught))]
     for num_words in words:
-        part = taught[: FEATURES_A_WORD * num_words]
-        codebook = learn_codebook(part, num_words, seed=SEED, num_threads=THREADS)
+        few = taught[: FEATURES_A_WORD * num_words]
+        codebook = learn_codebook(few, num_words, seed=SEED, num_threads=THREADS)
         index = AggregatedIndex(codebook, num_threads=THREADS)
         index.add(paths, list(database.values()))
         for assignments in (1, 5):
@@ -151,11 +161,15 @@ def main():
     parser.add_argument("--local", default="sift", choices=local_features.NAMES)
     parser.add_argument("--words", type=int, nargs="+", default=[256, 1024])
     parser.add_argument("--part", default="rest", choices=local.PARTS, help="of the queries")
+    parser.add_argument("--every", type=int, default=1, help="only each n-th query")
+    parser.add_argument("--kept", type=pathlib.Path, help="folder that keeps extracted features")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         bundle = local.pretrained(scratch, True) if arguments.local == "delf" else None
         extractor = local_features.open(arguments.local, bundle)
-        report = measure(extractor, arguments.data, arguments.words, arguments.part)
+        kept = arguments.kept or pathlib.Path(scratch, "features")
+        asked = arguments.words, arguments.part, arguments.every
+        report = measure(extractor, arguments.data, *asked, kept)
     facts = {"seed": SEED, "local": arguments.local, "part": arguments.part, "threads": THREADS}
     figures.write(f"aggregated_{arguments.local}", {**facts, "verified": VERIFIED, **report})
 
