@@ -213,7 +213,7 @@ def test_local_features_without_their_images_are_seen_by_nobody(chdb_folder, mon
 def test_the_command_prints_and_runs_them(chdb_folder, capsys):
     url = f"chdb://{chdb_folder}/init/photos"
     assert cli.main(["clickhouse", "init", url, "--bits", "16", "--execute"]) == 0
-    assert capsys.readouterr().out.count("CREATE ") == 3
+    assert capsys.readouterr().out.count("CREATE ") == 4
     store = made(url)  # in the tables that are there
     assert store.snapshot().num_items == 0
     assert cli.main(["clickhouse", "init", url, "--bits", "16", "--cluster", "a b"]) == 2
