@@ -580,14 +580,23 @@ class Store:
         [[content]] = connection.ask(
             "SELECT content FROM {encoder_table} WHERE name = 'facts' LIMIT 1"
         )
-        facts = json.loads(content)
-        if facts["format_version"] > FORMAT_VERSION:
+        try:
+            facts = json.loads(content)
+            if facts["format_version"] > FORMAT_VERSION:
+                raise StoreError(
+                    f"This HashNet reads tables up to format {FORMAT_VERSION}.",
+                    f"format {facts['format_version']} in {connection.place.shown}",
+                    "Upgrade: pip install -U hashnet",
+                )
+            return cls(connection, facts)
+        except StoreError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise StoreError(
-                f"This HashNet reads tables up to format {FORMAT_VERSION}.",
-                f"format {facts['format_version']} in {connection.place.shown}",
-                "Upgrade: pip install -U hashnet",
-            )
-        return cls(connection, facts)
+                "The facts of an index are as HashNet wrote them.",
+                f"{error!r} in {connection.place.shown}_encoder",
+                "Restore the table from a copy, or build the index again.",
+            ) from error
 
     @staticmethod
     def is_there(url) -> bool:
@@ -804,19 +813,25 @@ class Snapshot:
             raise no_local_features(self._store.folder)
         if not len(rows):
             return []
-        found, *stored = self._connection.ask(
+        found, yx, descriptors = self._connection.ask(
             "SELECT row, yx, descriptors FROM {descriptors_table} "
             "WHERE row IN {rows:Array(UInt64)}",
             width=3,
             rows=[int(row) for row in rows],
         )
         place = {int(row): at for at, row in enumerate(found)}
-        return [
-            StoredFeatures.from_bytes(
-                *(column[at] for column in stored), self._store.descriptor_dim
-            )
-            for at in self._order(place, rows)
-        ]
+        order = self._order(place, rows)
+        try:
+            return [
+                StoredFeatures.from_bytes(yx[at], descriptors[at], self._store.descriptor_dim)
+                for at in order
+            ]
+        except ValueError as error:
+            raise StoreError(
+                "Local features are as HashNet wrote them.",
+                f"{error} in {self._store.folder}_descriptors",
+                "Restore the table from a copy, or build the index again.",
+            ) from error
 
     def candidates(self, rows):
         """As for `retrieval.store.Snapshot.candidates`; several are asked for at once."""
@@ -998,15 +1013,15 @@ class Finder:
         with_regions = bool(self._store.regions_per_image)
         hit = f"L2Distance(feature, {{feature:Array(Float64)}}), row, {self._apart()}, {ITEM}"
         hit = f"({hit}, region)" if with_regions else f"({hit})"
-        pool = (
+        source = (
             f"FROM {{table}} PREWHERE {self._apart()} < {{threshold:UInt32}} "
             f"WHERE {{kept}}{condition}"
         )
         if with_regions:  # of the rows of an image the nearest, of equal ones the first
-            hit, pool = "hit", f"FROM (SELECT min({hit}) AS hit {pool} GROUP BY id)"
+            hit, source = "hit", f"FROM (SELECT min({hit}) AS hit {source} GROUP BY id)"
         # However large the pool is, the server holds the k best of it.
         [[pool], [best]] = self._snapshot.ask(
-            f"SELECT count(), groupArraySorted({{k:UInt64}})({hit}) {pool}",
+            f"SELECT count(), groupArraySorted({{k:UInt64}})({hit}) {source}",
             width=2,
             code=self._code(code),
             feature=feature,
@@ -1159,11 +1174,12 @@ class Writer:
             if self._store.extractor is not None:
                 local = snapshot.local_features(firsts)
             if self._store.regions_per_image:
-                parts_of = self._with_regions(part, firsts)
-                rows = np.concatenate(parts_of)
+                rows_of = self._with_regions(part, firsts)
+                rows = np.concatenate(rows_of)
+                boxes = iter(snapshot.regions(rows))
                 regions = [
-                    np.array(snapshot.regions(rows[1:]), np.int64).reshape(-1, 4)
-                    for rows in parts_of
+                    np.array([next(boxes) for _ in rows][1:], np.int64).reshape(-1, 4)
+                    for rows in rows_of
                 ]
             self.add(part, *snapshot.encoded(rows), local, regions)
         return len(items)

@@ -440,19 +440,20 @@ class Index:
     def _held_already(self, snapshot, batch, rows):
         """bool `(n,)`, whether each item is there as it is; and the items there, None if not."""
         same, held = np.zeros(len(batch), bool), [None] * len(batch)
-        known = np.flatnonzero(rows >= 0)
-        features = snapshot.features(rows[known])
-        for place, old, feature in zip(known, snapshot.items(rows[known]), features, strict=True):
+        known, unsure = np.flatnonzero(rows >= 0), []
+        for place, old in zip(known.tolist(), snapshot.items(rows[known]), strict=True):
             item = batch.items[place]
-            if (item.size, item.mtime_ns) != (old.size, old.mtime_ns):
-                continue
-            if item.size is None or item.mtime_ns is None:
-                # Nothing tells the file's versions apart but what the network made of them.
-                wanted = batch.features[place].astype(self.store.feature_dtype, copy=False)
-                code = snapshot.codes[rows[place]]
-                if not (code == batch.codes[place]).all() or not (feature == wanted).all():
-                    continue
-            same[place], held[place] = True, old
+            if (item.size, item.mtime_ns) == (old.size, old.mtime_ns):
+                same[place], held[place] = True, old
+                if item.size is None or item.mtime_ns is None:
+                    unsure.append(place)
+        if unsure:
+            # Nothing tells the file's versions apart but what the network made of them.
+            wanted = batch.features[unsure].astype(self.store.feature_dtype, copy=False)
+            codes_as_held = (snapshot.codes[rows[unsure]] == batch.codes[unsure]).all(axis=1)
+            as_held = codes_as_held & (snapshot.features(rows[unsure]) == wanted).all(axis=1)
+            for place in np.array(unsure)[~as_held].tolist():
+                same[place], held[place] = False, None
         return same, held
 
     def remove(self, ids: Iterable[str]) -> list:

@@ -464,6 +464,7 @@ class Extraction:
             TypeError,
             LookupError,
             OverflowError,
+            RecursionError,
         ) as error:
             if isinstance(error, HashnetError):
                 raise

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -124,6 +125,31 @@ def test_tables_of_an_older_version_are_used_as_they_are(chdb_folder):
             writer.compact()
 
 
+@pytest.mark.parametrize("facts", ["", "{}", "[]", "[" * 99_999, '{"format_version": "1"}'])
+def test_facts_that_are_none_are_an_error_and_no_crash(chdb_folder, facts):
+    name = f"facts{zlib.crc32(facts.encode())}"
+    url = f"chdb://{chdb_folder}/{name}/photos"
+    clickhouse.execute(url, [one.replace("`old`", f"`{name}`") for one in OLD_TABLES])
+    clickhouse.execute(url, [f"INSERT INTO `{name}`.`photos_encoder` VALUES ('facts', '{facts}')"])
+    with pytest.raises(StoreError, match="as HashNet wrote them"):
+        clickhouse.Store.open(url)
+
+
+def test_local_features_cut_off_in_the_table_are_an_error(chdb_folder):
+    url = f"chdb://{chdb_folder}/cut/photos"
+    store = made(url, **LOCAL)
+    with store.writer() as writer:
+        writer.add(*batch(0, 3, local=True))
+    clickhouse.execute(
+        url,
+        ["ALTER TABLE `cut`.`photos_descriptors` UPDATE yx = substring(yx, 1, 8) WHERE id = 'i2'"],
+    )
+    snapshot = store.snapshot()
+    assert len(snapshot.local_features(snapshot.rows(["i0", "i1"]))) == 2
+    with pytest.raises(StoreError, match="as HashNet wrote them"):
+        snapshot.local_features(snapshot.rows(["i2"]))
+
+
 def test_a_plain_index_is_made_in_tables_of_an_older_version(chdb_folder):
     url = f"chdb://{chdb_folder}/older/photos"
     clickhouse.execute(url, [one.replace("`old`", "`older`") for one in OLD_TABLES])
@@ -213,7 +239,7 @@ def test_local_features_without_their_images_are_seen_by_nobody(chdb_folder, mon
 def test_the_command_prints_and_runs_them(chdb_folder, capsys):
     url = f"chdb://{chdb_folder}/init/photos"
     assert cli.main(["clickhouse", "init", url, "--bits", "16", "--execute"]) == 0
-    assert capsys.readouterr().out.count("CREATE ") == 3
+    assert capsys.readouterr().out.count("CREATE ") == 4
     store = made(url)  # in the tables that are there
     assert store.snapshot().num_items == 0
     assert cli.main(["clickhouse", "init", url, "--bits", "16", "--cluster", "a b"]) == 2

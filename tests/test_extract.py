@@ -579,6 +579,7 @@ SIX = [f"/{number}" for number in range(6)]
         (lambda table: table.replace_schema_metadata({}), "None"),
         (lambda table: table.replace_schema_metadata({"hashnet": "[]"}), "None"),
         (lambda table: table.replace_schema_metadata({"hashnet": "{"}), "not readable"),
+        (lambda table: table.replace_schema_metadata({"hashnet": "[" * 99_999}), "not readable"),
         (
             lambda table: table.replace_schema_metadata({"hashnet": '{"fingerprint": "f"}'}),
             "of f",
