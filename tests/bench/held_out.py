@@ -30,8 +30,7 @@ def main():
     origin = trained.bundle.origin
     num_bits = trained.config.num_bits
     held_out = origin["training"]["held_out"]
-    classes = data.load(options.database).classes
-    unseen = np.array([name in held_out for name in classes])
+    num_classes = len(data.load(options.database).classes)
 
     worlds = {
         "trained": [encode(trained, path) for path in (options.database, options.queries)],
@@ -47,10 +46,8 @@ def main():
         else:
             weights = label_free.itq(items.features, num_bits)
             codes = [np.packbits(weights.bits(one.features), axis=1) for one in (items, queries)]
-        for kind, asked in (
-            ("held out", unseen[query_labels]),
-            ("trained on", ~unseen[query_labels]),
-        ):
+        unseen = np.isin(query_labels, held_out)
+        for kind, asked in (("held out", unseen), ("trained on", ~unseen)):
             by_code = metrics.evaluate_codes(
                 codes[1][asked], query_labels[asked], codes[0], labels, num_bits=num_bits
             )
@@ -73,7 +70,7 @@ def main():
             "question": "What are codes worth for classes that no training has seen?",
             "protocol": f"Trained without the photos of {', '.join(held_out)}. Test photos as "
             f"queries against all {len(worlds['trained'][0][0])} training photos of all "
-            f"{len(classes)} classes; relevant: same class; mAP tie-aware, over the whole "
+            f"{num_classes} classes; relevant: same class; mAP tie-aware, over the whole "
             f"database. trained: codes of {num_bits} bits and features of the trained network; "
             f"pretrained: the same backbone before, ITQ codes of {num_bits} bits.",
             "rows": rows,

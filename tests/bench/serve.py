@@ -7,14 +7,16 @@ id, which costs the engine a search and no encoding; a smaller run uploads PHOTO
 """
 
 import argparse
-import asyncio
+import concurrent.futures
+import http.client
 import pathlib
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import urllib.parse
 
-import httpx
 import numpy as np
 
 from retrieval.engine import Engine
@@ -43,14 +45,12 @@ def main():
         content = options.photo.read_bytes()
         alone = engine_alone(folder)
         with served(folder) as url:
+            size, clients = options.images, options.clients
+            load(url, 1, WARM_UP, size, None)
             report = {
-                "one_client": asyncio.run(load(url, 1, 500, options.images, None)),
-                "by_id": asyncio.run(
-                    load(url, options.clients, options.requests, options.images, None)
-                ),
-                "by_upload": asyncio.run(
-                    load(url, options.clients, options.uploads, options.images, content)
-                ),
+                "one_client": load(url, 1, 500, size, None),
+                "by_id": load(url, clients, options.requests, size, None),
+                "by_upload": load(url, clients, options.uploads, size, content),
             }
     figures.write(
         options.name,
@@ -90,7 +90,7 @@ def make(folder, bundle, num_images):
 
 def engine_alone(folder):
     engine = Engine(Index.open(folder))
-    for id in asked(WARM_UP, engine.snapshot.num_items, seed=2):
+    for id in asked(WARM_UP, engine.snapshot.num_items):
         engine.search_id(id, k=50, histogram=True)
     times = []
     for id in asked(500, engine.snapshot.num_items):
@@ -100,8 +100,8 @@ def engine_alone(folder):
     return spread(times)
 
 
-def asked(number, num_images, seed=1):
-    return [str(id) for id in np.random.default_rng(seed).integers(0, num_images, number)]
+def asked(number, num_images):
+    return [str(id) for id in np.random.default_rng(1).integers(0, num_images, number)]
 
 
 class served:
@@ -121,35 +121,47 @@ class served:
         self._process.wait()
 
 
-async def load(url, num_clients, number, num_images, content):
-    ids = iter(asked(number, num_images))
+def load(url, num_clients, number, num_images, content):
+    """What clients get, each on a connection of its own; they are bare, as they share the cores."""
+    ids, lock = iter(asked(number, num_images)), threading.Lock()
     times, errors = [], []
 
-    async def ask(client):
-        for id in ids:
+    def client(_number):
+        connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc, timeout=60)
+        while (id := following()) is not None:
             start = time.perf_counter()
             if content is None:
-                answer = await client.get("/api/search", params={"id": id, "k": 50})
+                connection.request("GET", f"/api/search?id={id}&k=50")
             else:
-                answer = await client.post("/api/search", files={"image": content})
+                connection.request("POST", "/api/search", *multipart(content))
+            answer = connection.getresponse()
+            answer.read()
             times.append((time.perf_counter() - start) * 1000)
-            if answer.status_code != 200:
-                errors.append(answer.status_code)
+            if answer.status != 200:
+                errors.append(answer.status)
+        connection.close()
 
-    async with httpx.AsyncClient(
-        base_url=url, timeout=60, limits=httpx.Limits(max_connections=num_clients)
-    ) as client:
-        for id in asked(WARM_UP, num_images, seed=2):
-            await client.get("/api/search", params={"id": id, "k": 50})
-        start = time.perf_counter()
-        await asyncio.gather(*(ask(client) for _ in range(num_clients)))
-        seconds = time.perf_counter() - start
+    def following():
+        with lock:
+            return next(ids, None)
+
+    start = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(num_clients) as clients:
+        list(clients.map(client, range(num_clients)))
+    seconds = time.perf_counter() - start
     return {
         "requests": len(times),
         "errors": {str(code): errors.count(code) for code in sorted(set(errors))},
         "per_second": round(len(times) / seconds, 1),
         **spread(times),
     }
+
+
+def multipart(content):
+    """Body and headers of an upload."""
+    head = b'--part\r\nContent-Disposition: form-data; name="image"; filename="image"\r\n\r\n'
+    body = head + content + b"\r\n--part--\r\n"
+    return body, {"Content-Type": "multipart/form-data; boundary=part"}
 
 
 def spread(times):

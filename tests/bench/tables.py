@@ -323,6 +323,24 @@ def aggregated(results):
         )
 
 
+def verification(results):
+    """What the first hits cost to verify."""
+    yield "### Verifying the first hits"
+    yield ""
+    yield (
+        f"{results['candidates']} candidates of a query, "
+        f"{results['features_a_candidate']:.0f} SIFT features each, stored; {results['queries']} "
+        "queries, medians. plain: one product and one geometry after another, on one thread."
+    )
+    yield ""
+    yield "| | ms | ms of processor time |"
+    yield "|---|---|---|"
+    names = {"plain": "plain", "1": "ours, one thread", "2": "ours, two threads"}
+    for key, name in names.items():
+        took, spent = (results[unit][key] for unit in ("milliseconds", "processor_milliseconds"))
+        yield f"| {name} | {took['median']:.0f} | {spent['median']:.0f} |"
+
+
 def _origin(results):
     machine = results["machine"]
     return f"(`{results['command']}`, {machine['processor']}, {machine['cores']} cores.)"
@@ -341,7 +359,7 @@ def renewed(text):
     named |= {"held_out": held_out, "serve": serving, "clickhouse": databases}
     named |= {"encode": encoding, "precision": precision, "hamming": hamming}
     named |= {path.stem: coarse_fine for path in sorted(figures.FOLDER.glob("coarse_fine_*"))}
-    named |= {"feedback": feedback, "regions": regions}
+    named |= {"feedback": feedback, "regions": regions, "verify_top": verification}
     named |= {path.stem: aggregated for path in sorted(figures.FOLDER.glob("aggregated_*"))}
     for name, table in named.items():
         if not (figures.FOLDER / f"{name}.json").is_file():
