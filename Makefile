@@ -8,7 +8,7 @@ demo: .venv/ready
 	$(BIN)/hashnet demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
 slow: .venv/ready
 	$(BIN)/python -m pytest -q -m slow
