@@ -323,6 +323,45 @@ def aggregated(results):
         )
 
 
+def column_types(results):
+    """What ClickHouse's columns cost, by their types."""
+    yield "### Column types in ClickHouse"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    yield "| code | feature | threshold | ms | bytes of features | same |"
+    yield "|---|---|---|---|---|---|"
+    sizes = {(table["code"], table["feature"]): table for table in results["tables"]}
+    for row in results["rows"]:
+        size = sizes[row["code"], row["feature"]]["feature_bytes"]
+        yield (
+            f"| {row['code']} | {row['feature']} | {row['threshold']} "
+            f"| {row['milliseconds']:.1f} | {size / 1e6:,.0f} MB | {row['same']:.3f} |"
+        )
+
+
+def extraction(results):
+    """Extraction on threads and on Ray."""
+    yield "### Extraction"
+    yield ""
+    yield (
+        f"{results['photos']} JPEG files, shards of {results['shard_rows']} rows, images/s from "
+        f"file to disk, medians of {results['rounds']} rounds. Ray's cluster runs already; its "
+        "actors start anew each time, which so few photos feel. All write the same files."
+    )
+    yield ""
+    names = {"index": "into an index", "parquet": "into Parquet", "ray": "into Parquet, on Ray"}
+    rates = {name: value["median"] for name, value in results["images_per_second"].items()}
+    workers = sorted({name.rpartition("_")[2] for name in rates if "_" in name}, key=int)
+    yield f"| | {' | '.join(f'workers: {count}' for count in workers)} |"
+    yield "|---|" + "---|" * len(workers)
+    for key, name in names.items():
+        texts = [f"{rates[f'{key}_{count}']:.0f}" for count in workers]
+        yield f"| {name} | {' | '.join(texts)} |"
+    yield ""
+    yield f"From the shards to a committed index: {rates['load']:,.0f} images/s."
+
+
 def verification(results):
     """What the first hits cost to verify."""
     yield "### Verifying the first hits"
@@ -356,7 +395,9 @@ def renewed(text):
     runs = {name: run for name, run in runs.items() if "training_minutes" in run}
     lines += [*trained(runs), "", _origin(next(iter(runs.values()))), ""]
     named = {"train_losses": losses, "label_free": label_free, "feature_dtype": feature_dtype}
-    named |= {"held_out": held_out, "serve": serving, "clickhouse": databases}
+    named |= {"held_out": held_out, "serve": serving, "extract": extraction}
+    named |= {"clickhouse": databases, "clickhouse_10m": databases}
+    named |= {"clickhouse_types": column_types}
     named |= {"encode": encoding, "precision": precision, "hamming": hamming}
     named |= {path.stem: coarse_fine for path in sorted(figures.FOLDER.glob("coarse_fine_*"))}
     named |= {"feedback": feedback, "regions": regions, "verify_top": verification}
