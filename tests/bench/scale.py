@@ -38,7 +38,7 @@ SCANS = 2
 
 
 def measured():
-    """dict of the figures that the plan rests on; None for one that is not measured yet."""
+    """dict of the figures that the plan rests on."""
     hamming = figures.read("hamming")
     rows = [
         row
@@ -58,14 +58,8 @@ def measured():
             for name, dimensions in coarse_fines()
             for row in figures.read(name)["rows"]
             if row["method"].startswith("coarse_to_fine") and row["threads"] == 1
-        ),
-        default=None,
+        )
     )
-    if (figures.FOLDER / "encode.json").is_file():
-        encode = figures.read("encode")["photos_to_index"]
-        encode = encode["images_per_second"]["photos_to_index"]["median"] / encode["threads"]
-    else:
-        encode = None
     return {
         "rows": largest,
         "batch": max(scans),
@@ -73,7 +67,9 @@ def measured():
         "seconds_a_code_in_batch": scans[max(scans)],
         "bytes_a_second": hamming["read_gigabytes_per_second_one_thread"] * 1e9,
         "seconds_a_number_of_a_feature": fine,
-        "images_a_second_a_core": encode,
+        "images_a_second_a_core": figures.read("extract")["images_per_second"]["parquet_1"][
+            "median"
+        ],
         "machine": hamming["machine"],
     }
 
@@ -108,7 +104,6 @@ def plan(images, facts):
     nodes = shards * A["replicas"]
     rate = nodes * A["cores"] / (scanning + ranking)
     alone = SCANS * images / shards * facts["seconds_a_code_alone"] / A["cores"]
-    encode = facts["images_a_second_a_core"]
     return {
         "images": images,
         "shards": shards,
@@ -119,7 +114,7 @@ def plan(images, facts):
         "queries_a_second": rate,
         "price_an_hour": nodes * A["price"],
         "price_a_million_queries": nodes * A["price"] / (rate * 3600) * 1e6,
-        "encoding_core_hours": None if encode is None else images / encode / 3600,
+        "encoding_core_hours": images / facts["images_a_second_a_core"] / 3600,
     }
 
 
@@ -140,8 +135,7 @@ def lines():
     fine = facts["seconds_a_number_of_a_feature"]
     yield f"| ranking | {fine * 1e9:.2f} ns a number of a feature (the slowest pool measured) |"
     encode = facts["images_a_second_a_core"]
-    encode = "not measured yet" if encode is None else f"{encode:.1f} images/s"
-    yield f"| encoding, from file to index | {encode} |"
+    yield f"| extraction, from file to Parquet | {encode:.1f} images/s |"
     yield ""
     yield "### Assumed"
     yield ""
@@ -171,11 +165,7 @@ def lines():
         "queries a second, all nodes": lambda one: f"{one['queries_a_second']:,.0f}",
         "price an hour": lambda one: f"{one['price_an_hour']:,.0f}",
         "price of a million queries": lambda one: f"{one['price_a_million_queries']:,.0f}",
-        "core-hours of encoding": lambda one: (
-            "not measured yet"
-            if one["encoding_core_hours"] is None
-            else f"{one['encoding_core_hours']:,.0f}"
-        ),
+        "core-hours of encoding": lambda one: f"{one['encoding_core_hours']:,.0f}",
     }
     yield f"| | {' | '.join(f'{images:,} images' for images in SIZES)} |"
     yield "|---|" + "---|" * len(SIZES)
