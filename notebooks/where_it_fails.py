@@ -245,7 +245,7 @@ print("Its picture finds", dict(collections.Counter(hit.label for hit in result.
 display(Image(images.to_png(pictures.contact_sheet([(word, result.hits[:5])]))))
 
 # %%
-words = Words(engine.snapshot, index.encoder)
+words = Words(engine)
 for name in ("sneaker", "red shoes with laces"):
     try:
         hits = engine.search_encoded(*words.query(name), k=10, pool=pool).hits
