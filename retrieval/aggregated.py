@@ -443,12 +443,12 @@ class AggregatedIndex:
         nearest = _nearest_words(descriptors, self.codebook, assignments, self.num_threads)
         features = np.repeat(np.arange(len(nearest)), nearest.shape[1])
         order = np.argsort(nearest.reshape(-1), kind="stable")
-        features, words = features[order], nearest.reshape(-1)[order]
-        words, starts = np.unique(words, return_index=True)
+        features, word_of = features[order], nearest.reshape(-1)[order]
+        words, starts = np.unique(word_of, return_index=True)
         if not len(words):
             return words, to_words(np.zeros((0, self._code_bytes), np.uint8))
         sums = np.add.reduceat(
-            descriptors[features] - self.codebook[nearest.reshape(-1)[order]],
+            descriptors[features] - self.codebook[word_of],
             starts,
             axis=0,
             dtype=np.float64,

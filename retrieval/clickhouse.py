@@ -522,6 +522,7 @@ class Store:
                 f"tables of an older version: {connection.place.shown}",
                 "Name another table, or drop these and run `hashnet clickhouse init` again.",
             )
+        contents = {name: pathlib.Path(path).read_bytes() for name, path in encoder_files.items()}
         facts = {
             "format_version": 3 if regions_per_image else 1 if extractor is None else 2,
             "num_bits": num_bits,
@@ -532,11 +533,9 @@ class Store:
             "descriptor_dim": descriptor_dim,
             "regions_per_image": regions_per_image,
             "encoder_files": {
-                name: hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
-                for name, path in encoder_files.items()
+                name: hashlib.sha256(content).hexdigest() for name, content in contents.items()
             },
         }
-        contents = {name: pathlib.Path(path).read_bytes() for name, path in encoder_files.items()}
         # The facts come last: what a killed creation leaves behind is no index. A file that it
         # left is the same or, of another encoder, told apart by the fingerprint in its name.
         for name, content in [
@@ -638,18 +637,18 @@ class Store:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetching-") as scratch:
             fresh = pathlib.Path(scratch) / "bundle"
             fresh.mkdir()
-            for name, sha256 in files.items():
+            for file, sha256 in files.items():
                 [contents] = self._connection.ask(
                     "SELECT content FROM {encoder_table} WHERE name = {name:String} LIMIT 1",
-                    name=f"{self.fingerprint}/{_plain_name(name)}",
+                    name=f"{self.fingerprint}/{_plain_name(file)}",
                 )
                 if not contents:
-                    raise StoreError("An index carries its encoder.", f"no {name} in {self.folder}")
+                    raise StoreError("An index carries its encoder.", f"no {file} in {self.folder}")
                 if sha256 not in (None, hashlib.sha256(contents[0]).hexdigest()):
                     raise StoreError(
-                        "An index carries its encoder as it was.", f"{name} in {self.folder}"
+                        "An index carries its encoder as it was.", f"{file} in {self.folder}"
                     )
-                (fresh / name).write_bytes(contents[0])
+                (fresh / file).write_bytes(contents[0])
             if folder.exists():
                 shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):  # another process may have been quicker
@@ -790,8 +789,7 @@ class Snapshot:
             width=3,
             rows=[int(row) for row in rows],
         )
-        place = {int(row): at for at, row in enumerate(found)}
-        order = self._order(place, rows)
+        order = self._order(found, rows)
         codes = [np.frombuffer(codes[at], np.uint8) for at in order]
         features = [np.asarray(features[at], np.float32) for at in order]
         return (
@@ -819,8 +817,7 @@ class Snapshot:
             width=3,
             rows=[int(row) for row in rows],
         )
-        place = {int(row): at for at, row in enumerate(found)}
-        order = self._order(place, rows)
+        order = self._order(found, rows)
         try:
             return [
                 StoredFeatures.from_bytes(yx[at], descriptors[at], self._store.descriptor_dim)
@@ -852,8 +849,7 @@ class Snapshot:
             width=2,
             rows=[int(row) for row in rows],
         )
-        place = {int(row): at for at, row in enumerate(found)}
-        return [_region(regions[at]) for at in self._order(place, rows)]
+        return [_region(regions[at]) for at in self._order(found, rows)]
 
     def items(self, rows):
         """As for `retrieval.store.Snapshot.items`."""
@@ -865,8 +861,7 @@ class Snapshot:
             rows=[int(row) for row in rows],
         )
         items = _items(columns)
-        place = {int(row): at for at, row in enumerate(found)}
-        return [items[at] for at in self._order(place, rows)]
+        return [items[at] for at in self._order(found, rows)]
 
     def rows(self, ids):
         """As for `retrieval.store.Snapshot.rows`."""
@@ -934,7 +929,9 @@ class Snapshot:
     def __exit__(self, *_):
         self.close()
 
-    def _order(self, place, rows):
+    def _order(self, found, rows):
+        """Where each row is among those that were found."""
+        place = {int(row): at for at, row in enumerate(found)}
         try:
             return [place[int(row)] for row in rows]
         except KeyError as error:

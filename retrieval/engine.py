@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
@@ -203,7 +202,7 @@ class Engine:
         row = self._row(id)
         wanted = replace(wanted, without=id)
         if verify:
-            wanted = replace(wanted, local=partial(self._local_features, row))
+            wanted = replace(wanted, local=self.snapshot.candidates([row])[0])
         code, feature = self.snapshot.codes[row], self._checked_features([row])[0][0]
         return self._search(id, code, feature, wanted)
 
@@ -441,10 +440,6 @@ class Engine:
         order, inliers = self.confirm(local, self.snapshot.rows([hit.id for hit in hits[:top]]))
         first = [replace(hits[place], inliers=int(inliers[place])) for place in order]
         return first + hits[top:]
-
-    def _local_features(self, row):
-        [features] = self.snapshot.local_features([row])
-        return features
 
     def _verify(self, features, candidates):
         return verification.verify_all(

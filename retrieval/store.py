@@ -382,14 +382,17 @@ def _is_count_of_regions(number, least) -> bool:
     return isinstance(number, int) and least <= number <= _MAX_REGIONS
 
 
-def _refuse_some(what, kept, given) -> None:
+def _refuse_some(what, kept, given, items) -> None:
     """Refuse what an index keeps of all its images, or of none, where only some would have it."""
-    if kept != given:
+    if kept != (given is not None):
         raise ArgumentError(
             f"An index has {what} of all its images or of none.",
-            f"{'some' if given else 'none'} for an index {'with' if kept else 'without'} them",
+            f"{'none' if given is None else 'some'} for an index "
+            f"{'with' if kept else 'without'} them",
             "Whether it has them is settled when an index is made.",
         )
+    if kept and len(given) != len(items):
+        raise ShapeError(f"Every image has {what}, if only none.", f"{len(given)} of {len(items)}")
 
 
 def check_regions_per_image(number) -> None:
@@ -898,14 +901,9 @@ def _refuse_arrays(kept, items, codes, features):
 
 def _refuse_local(kept, items, local_features):
     dim = kept.descriptor_dim
-    _refuse_some("local features", dim is not None, local_features is not None)
+    _refuse_some("local features", dim is not None, local_features, items)
     if dim is None:
         return
-    if len(local_features) != len(items):
-        raise ShapeError(
-            "Every image has local features, if only none.",
-            f"{len(local_features)} of {len(items)}",
-        )
     for item, features in zip(items, local_features, strict=True):
         shapes = np.shape(features.yx), np.shape(features.descriptors)
         count = len(features.yx)
@@ -926,14 +924,10 @@ def _refuse_local(kept, items, local_features):
 def _checked_regions(kept, items, regions):
     """How many rows each image has, and the regions of all rows, None without any."""
     most = kept.regions_per_image
-    _refuse_some("regions", most > 0, regions is not None)
+    _refuse_some("regions", most > 0, regions, items)
     if not most:
         return [1] * len(items), None
     regions = [np.asarray(of_image) for of_image in regions]
-    if len(regions) != len(items):
-        raise ShapeError(
-            "Every image has regions, if only none.", f"{len(regions)} of {len(items)}"
-        )
     for item, of_image in zip(items, regions, strict=True):
         if of_image.ndim != 2 or of_image.shape[1] != 4 or of_image.dtype.kind not in "iu":
             raise ShapeError(

@@ -235,6 +235,15 @@ def test_stopping_early_keeps_the_best_epoch(tmp_path, colours, onnx):
     assert map_of(code, apart) == pytest.approx(max(scores), abs=0.02)
 
 
+def layers_that_stayed(first, second):
+    """Of each layer of the backbone, whether two trainings gave it the same weights."""
+    before, after = (one.bundle.load_model() for one in (first, second))
+    return {
+        name: same(before.get_layer(name).get_weights(), after.get_layer(name).get_weights())
+        for name in ("conv", "bn")
+    }
+
+
 def test_without_phase_2_the_backbone_stays_and_a_new_code_can_start_from_it(tmp_path, colours):
     long = hash.train(colours, tmp_path / "long", SETTINGS, verbose=False)
     settings = dataclasses.replace(
@@ -242,9 +251,7 @@ def test_without_phase_2_the_backbone_stays_and_a_new_code_can_start_from_it(tmp
     )
     short = hash.train(colours, tmp_path / "short", settings, verbose=False)
     assert short.bundle.config.num_bits == 4 and short.bundle.config.image_size == 32
-    of_long, of_short = long.bundle.load_model(), short.bundle.load_model()
-    for name in ("conv", "bn"):
-        assert same(of_long.get_layer(name).get_weights(), of_short.get_layer(name).get_weights())
+    assert layers_that_stayed(long, short) == {"conv": True, "bn": True}
 
 
 @pytest.mark.parametrize("freeze_bn", [True, False])
@@ -256,12 +263,7 @@ def test_batch_normalisation_learns_only_where_it_is_asked_to(tmp_path, colours,
         SETTINGS, freeze_bn=freeze_bn, start_from=str(tmp_path / "a"), epochs=1
     )
     second = hash.train(colours, tmp_path / "b", settings, verbose=False)
-    before, after = (one.bundle.load_model() for one in (first, second))
-    layers = {
-        name: same(before.get_layer(name).get_weights(), after.get_layer(name).get_weights())
-        for name in ("conv", "bn")
-    }
-    assert layers == {"conv": False, "bn": freeze_bn}
+    assert layers_that_stayed(first, second) == {"conv": False, "bn": freeze_bn}
 
 
 FAULTS = """
@@ -292,12 +294,7 @@ def test_layers_before_the_first_that_learns_stay(tmp_path, colours):
     first = hash.train(colours, tmp_path / "a", start, verbose=False)
     settings = dataclasses.replace(start, learn_from="bn", start_from=str(tmp_path / "a"), epochs=1)
     second = hash.train(colours, tmp_path / "b", settings, verbose=False)
-    before, after = (one.bundle.load_model() for one in (first, second))
-    layers = {
-        name: same(before.get_layer(name).get_weights(), after.get_layer(name).get_weights())
-        for name in ("conv", "bn")
-    }
-    assert layers == {"conv": True, "bn": False}
+    assert layers_that_stayed(first, second) == {"conv": True, "bn": False}
 
 
 def test_an_unknown_first_layer_is_refused_before_anything_is_learned(tmp_path, colours):
