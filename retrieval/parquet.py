@@ -453,7 +453,7 @@ class Extraction:
             file = pa.parquet.ParquetFile(
                 pa.BufferReader(content), read_dictionary=list(_WORDS), memory_map=False
             )
-            self._refuse_schema(number, file, rows)
+            self._refuse_schema(number, file, content, rows)
             table = file.read()
             table.validate(full=True)
             return self._batch(number, table, rows)
@@ -471,7 +471,9 @@ class Extraction:
             what = " ".join(str(error).split())[:200]
             raise self._damaged(number, f"not readable: {what}") from error
 
-    def _refuse_schema(self, number: int, file: "pyarrow.parquet.ParquetFile", rows: int) -> None:
+    def _refuse_schema(
+        self, number: int, file: "pyarrow.parquet.ParquetFile", content: bytes, rows: int
+    ) -> None:
         facts = json.loads((file.schema_arrow.metadata or {}).get(b"hashnet", b"{}"))
         fingerprint = facts.get("fingerprint") if isinstance(facts, dict) else None
         if fingerprint != self.bundle.fingerprint:
@@ -495,12 +497,7 @@ class Extraction:
         metadata = file.metadata
         if metadata.num_rows != rows:
             raise self._damaged(number, f"{metadata.num_rows} rows instead of {rows}")
-        groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
-        if any(
-            group.column(place).compression != "UNCOMPRESSED"
-            for group in groups
-            for place in range(group.num_columns)
-        ):
+        if any(_codecs(content)):
             raise self._damaged(number, "it is compressed")
 
     def _batch(self, number: int, table: "pyarrow.Table", rows: int) -> Batch:
@@ -535,6 +532,102 @@ class Extraction:
                 raise self._damaged(number, f"a word of more than {_MAX_WORD_BYTES} letters")
             words += chunk.to_pylist()
         return words
+
+
+# --- Footers ----------------------------------------------------------------------------------
+
+# Fields of Parquet's FileMetaData, by their numbers in parquet.thrift: row_groups, columns of each,
+# meta_data of each, codec of that. 0 is uncompressed.
+_CODEC = (4, 1, 3, 4)
+
+
+def _codecs(content: bytes) -> set[int]:
+    """The compression of all column chunks of a Parquet file, as the numbers in its footer.
+
+    pyarrow is not asked: it ends the process where a number stands for no codec.
+    """
+    length = int.from_bytes(content[-8:-4], "little")
+    return set(_Compact(content[-8 - length : -8]).integers_at(_CODEC))
+
+
+class _Compact:
+    """A reader of Thrift's compact protocol that skips all but the numbers in one place.
+
+    ValueError or LookupError where the bytes are no such message.
+    """
+
+    _MAX_DEPTH = 64
+
+    def __init__(self, message: bytes) -> None:
+        self._message = message
+        self._at = 0
+        self._wanted: tuple[int, ...] = ()
+        self._found: list[int] = []
+
+    def integers_at(self, path: tuple[int, ...]) -> list[int]:
+        """Integers of one field, given by the numbers of the fields on the way to it.
+
+        Lists and sets on the way are gone through, element by element.
+        """
+        self._at, self._wanted, self._found = 0, path, []
+        self._struct(())
+        return self._found
+
+    def _byte(self) -> int:
+        byte = self._message[self._at]
+        self._at += 1
+        return byte
+
+    def _varint(self) -> int:
+        value = shift = 0
+        while shift < 70:
+            byte = self._byte()
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+        raise ValueError("a number of more than ten bytes")
+
+    def _zigzag(self) -> int:
+        value = self._varint()
+        return (value >> 1) ^ -(value & 1)
+
+    def _struct(self, path: tuple[int, ...]) -> None:
+        if len(path) > self._MAX_DEPTH:
+            raise ValueError("structures are nested too deeply")
+        field = 0
+        while header := self._byte():
+            step, kind = header >> 4, header & 0x0F
+            field = field + step if step else self._zigzag()
+            if kind > 2:  # the other two are booleans, whose value is the kind
+                self._value(kind, (*path, field))
+
+    def _value(self, kind: int, path: tuple[int, ...]) -> None:
+        if kind in (4, 5, 6):
+            number = self._zigzag()
+            if path == self._wanted:
+                self._found.append(number)
+        elif kind in (1, 2, 3, 7, 13):
+            self._at += {7: 8, 13: 16}.get(kind, 1)
+        elif kind == 8:
+            length = self._varint()
+            self._at += length
+        elif kind in (9, 10):
+            size, kind = divmod(self._byte(), 16)
+            for _ in range(self._varint() if size == 15 else size):
+                self._value(kind, path)
+        elif kind == 11:
+            size = self._varint()
+            kinds = divmod(self._byte(), 16) if size else ()
+            for _ in range(size):
+                for kind in kinds:
+                    self._value(kind, (*path, -1))
+        elif kind == 12:
+            self._struct(path)
+        else:
+            raise ValueError(f"no type has number {kind}")
+        if self._at > len(self._message):
+            raise ValueError("the message ends early")
 
 
 # --- Files ------------------------------------------------------------------------------------

@@ -548,6 +548,25 @@ def test_damage_under_a_checksum_that_fits_is_an_error_and_no_crash(tiny, photos
         assert "not readable" in refused(out, index)
 
 
+def test_no_byte_of_a_footer_that_is_another_crashes(tiny, photos, out, index):
+    """pyarrow ends the process where it is asked for a compression that it does not know."""
+    extract([photos / "disc"], out, tiny)
+    content = shard(out).read_bytes()
+    length = int.from_bytes(content[-8:-4], "little")
+    compressed = 0
+    for place in range(len(content) - 8 - length, len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 0x54
+        forge(out, bytes(damaged))
+        try:
+            [batch] = Extraction.open(out).batches()
+        except HashnetError as error:
+            compressed += "it is compressed" in str(error)
+        else:
+            assert batch.codes.shape == (6, 2) and batch.features.shape == (6, 8)
+    assert compressed == 7  # one byte of each column
+
+
 def replaced(name, values, type=None):
     def change(table):
         place = table.schema.names.index(name)
