@@ -20,7 +20,7 @@ from hashnet import codes, images, runtimes
 from hashnet.errors import ArgumentError, BundleError, ImageError, ShapeError
 from hashnet.model import HashNetConfig
 
-# Larger batches leave the processor's caches, smaller ones pay for each call.
+# Images that a worker takes at once: fewer are handed out at a cost, more are held at a time.
 BATCH = 8
 ROWS_AT_ONCE = 1024
 
@@ -60,7 +60,7 @@ class Encoder:
             codes are equal but for bits whose latent is within 1e-4 of one half. A bundle of
             bfloat16 needs OpenVINO, one of int8 ONNX Runtime.
         num_threads: int or None. Cores to use; None means all that this process may use. Codes
-            do not depend on it.
+            do not depend on it, nor on which images are encoded together.
 
     Attributes:
         bundle: as given.
@@ -91,6 +91,7 @@ class Encoder:
         self.config = bundle.config
         self.fingerprint = bundle.fingerprint
         self.num_threads = num_threads or len(os.sched_getaffinity(0))
+        self._workers = num_threads or self.num_threads + 1
         self.precision = bundle.precision
         takes = runtimes.FOR_PRECISION[self.precision]
         if self.precision == "float32":
@@ -124,7 +125,7 @@ class Encoder:
 
     @functools.cached_property
     def _networks(self) -> runtimes.Network:
-        """Many images: every thread decodes and runs a batch of its own, and none waits."""
+        """Many images: every thread decodes and runs images of its own, and none waits."""
         return self._open(concurrent=True)
 
     def _open(self, concurrent: bool) -> runtimes.Network:
@@ -139,6 +140,7 @@ class Encoder:
             self.runtime,
             num_threads=self.num_threads,
             concurrent=concurrent,
+            one_by_one=True,
             precision=self.precision,
         )
 
@@ -193,19 +195,20 @@ class Encoder:
     ) -> Iterator[Encoded]:
         """Encode any number of images in order, with bounded memory.
 
-        Each worker decodes a batch and runs it through the network on its own core, so that no
-        core waits for another; at most two batches more than there are workers are held.
+        Each worker decodes its images and runs them through the network on its own core, so that
+        no core waits for another; at most two batches more than there are workers are held.
 
         Args:
             sources: as for `encode`.
-            workers: int or None. Threads; None means `num_threads`. More of them help where
-                files come slowly, from a network or a turning disk.
-            batch: int. Images that go through the network at once.
+            workers: int or None. Threads; None means `num_threads`, and one more where that was
+                left open, since a core idles while a worker waits for its file. More of them help
+                where files come slowly, from a network or a turning disk.
+            batch: int. Images that a worker takes at once.
 
         Yields:
             An `Encoded` for every `batch` images; positions count from the first source.
         """
-        workers = workers or self.num_threads
+        workers = workers or self._workers
         queue: collections.deque[concurrent.futures.Future[Encoded]] = collections.deque()
         with concurrent.futures.ThreadPoolExecutor(workers, "encode") as pool:
             try:

@@ -83,11 +83,10 @@ def convert(
     if precision == "int8":
         encoder = _quantised(bundle.encoder_file, pixels)
     runtime = runtimes.choose("auto", runtimes.FOR_PRECISION[precision])
-    opened = runtimes.open_bytes(encoder, out, runtime, precision=precision)
-    latents = [
-        opened.run(["latent"], {"image": pixels[at : at + 1]})[0] for at in range(len(pixels))
-    ]
-    found = codes.from_latent(np.concatenate(latents))
+    # As an encoder will run it.
+    opened = runtimes.open_bytes(encoder, out, runtime, one_by_one=True, precision=precision)
+    [latents] = opened.run(["latent"], {"image": pixels})
+    found = codes.from_latent(latents)
     expected = Encoder(bundle).encode(pixels).codes
     flipped = int(np.bitwise_count(found ^ expected).sum())
     num_bits = len(pixels) * bundle.config.num_bits

@@ -47,10 +47,12 @@ class Engine:
 
     Args:
         index: a `retrieval.index.Index`.
-        num_threads: int. Threads of the coarse and fine stages; answers do not depend on it.
+        num_threads: int or None. Threads of the stages; None means one for each core this process
+            may use. Answers do not depend on it.
 
     Attributes:
-        index, num_threads: as given.
+        index: as given.
+        num_threads: int, as given, or the cores that None stands for.
         snapshot: the `retrieval.store.Snapshot`.
         finder: what finds in it; see `retrieval.finder`.
 
@@ -62,11 +64,12 @@ class Engine:
         ('cat', 0)
     """
 
-    def __init__(self, index, *, num_threads: int = 1):
+    def __init__(self, index, *, num_threads: int | None = None):
         self.index = index
-        self.num_threads = num_threads
+        cores = len(os.sched_getaffinity(0))
+        self.num_threads = cores if num_threads is None else num_threads
         self.snapshot = index.store.snapshot()
-        self.finder = self.snapshot.finder(num_threads=num_threads)
+        self.finder = self.snapshot.finder(num_threads=self.num_threads)
 
     def search(
         self,

@@ -72,6 +72,20 @@ def test_calls_from_many_threads_do_not_mix(bundle_folder, name, concurrent_call
 
 
 @pytest.mark.parametrize("name", HERE)
+def test_one_by_one_neighbours_change_no_number(bundle_folder, name):
+    path = bundle_folder / "encoder.onnx"
+    network = runtimes.open_file(path, name, one_by_one=True)
+    together = network.run(["latent", "feature"], {"image": PIXELS})
+    at_once = runtimes.open_file(path, name).run(["latent", "feature"], {"image": PIXELS})
+    for rows, others in zip(together, at_once, strict=True):
+        np.testing.assert_allclose(rows, others, atol=1e-6)
+    for row in (0, 8):
+        alone = network.run(["latent", "feature"], {"image": PIXELS[row : row + 1]})
+        for one, rows in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(one[0], rows[row])
+
+
+@pytest.mark.parametrize("name", HERE)
 def test_an_answer_stays_when_the_next_comes(bundle_folder, name):
     network = runtimes.open_file(bundle_folder / "encoder.onnx", name)
     [first] = network.run(["feature"], {"image": PIXELS[:2]})

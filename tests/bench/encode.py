@@ -9,8 +9,8 @@ evenly. It takes about ten minutes on two cores and 4 GB of disk. Four questions
 contenders in turn, round after round, so that what disturbs one disturbs all; ratios are taken
 within a round:
 
-- `network`: images/s from pixels in memory to outputs, at batch 1 and 32: our runtimes as they
-  encode many images (a batch on each core) and as they answer one query (all cores on it), beside
+- `network`: images/s from pixels in memory to outputs, of 1 and of 32 images: our runtimes as they
+  encode many images (one on each core) and as they answer one query (all cores on it), beside
   OpenVINO's benchmark_app, bare calls of ONNX Runtime, and keras.predict; with the largest
   difference of a feature from Keras's, and the bits that differ beyond 1e-4 of one half;
 - `photos_to_index`: images/s from files to a committed index, as a share of the network alone;
@@ -133,7 +133,7 @@ def network(bundle, paths, rounds, seconds):
     file = bundle.encoder_file
     installed = [name for name in runtimes.FASTEST if importlib.util.find_spec(name)]
     opened = {
-        (name, many): runtimes.open_file(file, name, concurrent=many)
+        (name, many): runtimes.open_file(file, name, concurrent=many, one_by_one=True)
         for name in installed
         for many in (False, True)
     }
@@ -252,7 +252,9 @@ def photos_to_index(bundle, paths, rounds, seconds, scratch):
     encoder = Encoder(bundle)
     size = bundle.config.image_size
     pixels = np.zeros((BATCH, size, size, 3), np.uint8)
-    opened = runtimes.open_file(bundle.encoder_file, encoder.runtime, concurrent=True)
+    opened = runtimes.open_file(
+        bundle.encoder_file, encoder.runtime, concurrent=True, one_by_one=True
+    )
     places = iter(range(rounds))
 
     def whole():
