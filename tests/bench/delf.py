@@ -1,7 +1,7 @@
 """How often local features find the same place again, and how long they take.
 
 `python -m tests.bench.delf DATA` measures DELF with its preset's attention, DELF with the
-activation norm in its place, and SIFT, 1000 features each:
+activation norm in its place, RootSIFT and ORB, 1000 features each:
 
 - graf 1 -> 3 and 1 -> 6, whose homographies are known;
 - photos that training did not see, beside a random homography of each: true by construction;
@@ -23,30 +23,13 @@ import time
 import cv2
 import numpy as np
 
-from hashnet import delf, images, runtimes
-from hashnet.local_features import LocalFeatures
+from hashnet import delf, images, local_features, runtimes
 from tests.bench import figures
+from tests.bench.local import Orb
 
 NEAR = 5.0  # pixels
 SEED = 0
 RANSAC_ERROR = 10.0  # pixels, DELF's cells are 8 at the finest scale
-
-
-class Sift:
-    """Root-SIFT of OpenCV, in the words of an extractor."""
-
-    name, descriptor_dim = "sift", 128
-
-    def extract(self, image):
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        points, descriptors = cv2.SIFT_create(delf.MAX_FEATURES).detectAndCompute(grey, None)
-        if not points:
-            return LocalFeatures(*(np.zeros(s, np.float32) for s in ((0, 2), (0, 128), (0,))))
-        scores = np.float32([point.response for point in points])
-        best = np.argsort(-scores, kind="stable")[: delf.MAX_FEATURES]
-        yx = np.float32([point.pt[::-1] for point in points])
-        roots = np.sqrt(descriptors / descriptors.sum(axis=1, keepdims=True))
-        return LocalFeatures(yx[best], roots[best], scores[best])
 
 
 def homographies(data):
@@ -176,7 +159,8 @@ def extractors(folder):
         yield f"delf, {name}", delf.Delf.open(path)
         if name == "attention":
             yield "delf, attention, highest", delf.Delf.open(path, spread=False)
-    yield "sift", Sift()
+    yield "sift", local_features.open("sift")
+    yield "orb", Orb()
 
 
 def main():
@@ -220,7 +204,9 @@ def main():
                 )
             }
             report["extractors"][name] = results
-        report["seconds_of_800x600"] = {"sift": seconds(Sift(), photo, arguments.repeats)}
+        report["seconds_of_800x600"] = {
+            "sift": seconds(local_features.open("sift"), photo, arguments.repeats)
+        }
         for runtime in runtimes.FASTEST:
             extractor = delf.Delf.open(pathlib.Path(folder) / "attention.onnx", runtime)
             report["seconds_of_800x600"][f"delf, {runtime}"] = seconds(

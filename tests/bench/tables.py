@@ -95,7 +95,8 @@ def encoding(results):
     yield (
         f"{results['network_of']['backbone']} at {results['network_of']['pixels']} pixels, "
         f"float32, images/s, medians of {results['rounds']} rounds. *one*: all cores "
-        "on one call; *many*: a call on each core, as encoding many photos does it."
+        "on one image; *many*: an image on each core, as encoding many photos does it; both take "
+        "the images of a batch singly."
     )
     yield ""
     batches = {name: row for name, row in results["network"].items() if "images_per_second" in row}
@@ -241,7 +242,8 @@ def serving(results):
 
 def databases(results):
     """A folder beside ClickHouse."""
-    yield "### A folder and ClickHouse"
+    sizes = dict.fromkeys(f"{row['size'] // 10**6} million" for row in results["rows"])
+    yield f"### A folder and ClickHouse, {' and '.join(sizes)} rows"
     yield ""
     yield results["protocol"]
     yield ""
@@ -380,6 +382,123 @@ def verification(results):
         yield f"| {name} | {took['median']:.0f} | {spent['median']:.0f} |"
 
 
+def verified_categories(results):
+    """What verification does to rankings by category."""
+    yield "### Verification where categories are sought"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    yield (
+        "| set | local features | mAP before | mAP after | change | first is right, before "
+        "| after | relevant that pass | others that pass |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for dataset, kinds in results["sets"].items():
+        for kind, row in kinds.items():
+            before, after = row["coarse_to_fine"], row["verified"]
+            yield (
+                f"| {dataset} | {kind.upper()} | {before['map_all']:.4f} | {after['map_all']:.4f} "
+                f"| {row['map_change']:+.2%} | {before['found_at_1']:.3f} "
+                f"| {after['found_at_1']:.3f} | {row['relevant_verified']:.2%} "
+                f"| {row['non_relevant_verified']:.2%} |"
+            )
+
+
+def local(results):
+    """Local features alone, and after the global one."""
+    whole = results["part"] == "all"
+    yield "### Local features, all queries" if whole else "### Local features"
+    yield ""
+    yield (
+        "global: the feature F7 of the pretrained network; a kind of local features alone: all "
+        "pairs verified, those that pass by inliers, the others by matches; global, then: the "
+        "nearest 100 by feature verified. Pairs that pass: at the number of inliers asked for. A "
+        "query is left out of its own ranking."
+    )
+    if whole:
+        yield "Settings were chosen on a quarter of these queries."
+    yield ""
+    yield (
+        "| set | queries | database | method | R@1 | R@5 | mAP | relevant that pass "
+        "| others that pass | ms a pair | ms to extract |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|---|---|"
+    for dataset, found in results["sets"].items():
+        for name, row in found["methods"].items():
+            cells = [f"{row[key]:.3f}" for key in ("recall_at_1", "recall_at_5", "map")]
+            if "min_inliers" in row:
+                passed = row["verified_at_inliers"][str(row["min_inliers"])]
+                cells += [f"{passed[kind]:.2%}" for kind in ("relevant", "others")]
+                cells += [f"{row['milliseconds_a_candidate']['median']:.2f}"]
+                cells += [f"{row['milliseconds_to_extract']:.0f}"]
+            else:
+                cells += [""] * 4
+            yield (
+                f"| {dataset} | {found['queries']} | {found['database']} | {name} "
+                f"| {' | '.join(cells)} |"
+            )
+
+
+def known_geometry(results):
+    """Local features where it is known which place is which."""
+    yield "### Local features where the geometry is known"
+    yield ""
+    yield (
+        "graf: photos of one wall, 1 to 3 seen from another side, 1 to 6 from the far end. "
+        f"synthetic: {results['photos']} photos that no training saw, each beside a random "
+        "homography of itself; means. At most 1000 features; a match: each other's nearest; right: "
+        "within 5 pixels of the truth. Repeatability: share of the features whose place has any "
+        "feature in the other photo, matching score: that has a right match. Corners: how far "
+        "RANSAC's homography puts them from the truth, mean; for synthetic ones, the share of "
+        "photos within 5 pixels."
+    )
+    yield ""
+    yield "| pair | features | matches | right | repeatability | matching score | corners |"
+    yield "|---|---|---|---|---|---|---|"
+    for name, pairs in results["extractors"].items():
+        for pair, row in pairs.items():
+            right, corners = row.get("right_within_5_px"), row.get("corner_error_px")
+            right = f"{row['right_share']:.0%}" if right is None else right
+            if "corner_error_under_5_px" in row:
+                corners = f"{row['corner_error_under_5_px']:.0%}"
+            else:
+                corners = "none found" if corners is None else f"{corners:.1f} px"
+            yield (
+                f"| {pair} | {name} | {row['mutual_matches']:.0f} | {right} "
+                f"| {row['repeatability']:.3f} | {row['matching_score']:.3f} | {corners} |"
+            )
+    yield ""
+    taken = ", ".join(
+        f"{name} {row['median']:.2f}" for name, row in results["seconds_of_800x600"].items()
+    )
+    yield f"Seconds for a photo of 800 x 600 pixels: {taken}."
+
+
+def local_index(results):
+    """Neighbours of local features, exact and approximate."""
+    yield "### Nearest local features"
+    yield ""
+    yield (
+        f"DELF features of {results['images']} images, {results['features']:,} of them, in one "
+        f"LocalIndex; photos of bottles and cans ask. Each feature's {results['neighbours']} "
+        "nearest, then geometry. Milliseconds of processor time a query, of all threads together, "
+        "without its extraction; bytes: memory gained by opening the index, a feature, what "
+        "geometry reads included."
+    )
+    yield ""
+    yield "| method | queries | share of the exact | R@1 | ms, nearest | ms, whole | bytes |"
+    yield "|---|---|---|---|---|---|---|"
+    names = {"exact": "exact", "tree": "KD-tree (SciPy)", "faiss": "IVF-PQ, 50 bits (FAISS)"}
+    for row in results["rows"]:
+        yield (
+            f"| {names[row['method']]} | {row['queries']} "
+            f"| {row['share_of_the_exact_nearest']:.3f} | {row['recall_at_1']:.3f} "
+            f"| {row['processor_milliseconds_nearest']:,.0f} "
+            f"| {row['processor_milliseconds_search']:,.0f} "
+            f"| {row['bytes_gained_a_feature']:.0f} |"
+        )
+
+
 def _origin(results):
     machine = results["machine"]
     return f"(`{results['command']}`, {machine['processor']}, {machine['cores']} cores.)"
@@ -402,6 +521,9 @@ def renewed(text):
     named |= {path.stem: coarse_fine for path in sorted(figures.FOLDER.glob("coarse_fine_*"))}
     named |= {"feedback": feedback, "regions": regions, "verify_top": verification}
     named |= {path.stem: aggregated for path in sorted(figures.FOLDER.glob("aggregated_*"))}
+    named |= dict.fromkeys(["local_delf", "local_sift", "local_delf_sift"], local)
+    named |= {"local_index": local_index}
+    named |= {"delf": known_geometry, "verify_categories": verified_categories}
     for name, table in named.items():
         if not (figures.FOLDER / f"{name}.json").is_file():
             continue  # not measured yet
