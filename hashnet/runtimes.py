@@ -278,16 +278,14 @@ def _opened(
     num_threads: int | None,
     concurrent: bool,
     one_by_one: bool,
-    **options: str,
+    **options: Any,
 ) -> Network:
     require(kind.name)
     num_threads = num_threads or len(os.sched_getaffinity(0))
     try:
-        if not one_by_one:
-            return kind(files, num_threads, concurrent, **options)
         if kind is _OpenVINO:
-            return _OneByOne(_OpenVINO(files, num_threads, concurrent, single=True, **options))
-        return _OneByOne(kind(files, num_threads, concurrent, **options))
+            options["single"] = one_by_one
+        network = kind(files, num_threads, concurrent, **options)
     except HashnetError:
         raise
     except Exception as error:  # the runtimes' own kinds have no common base
@@ -295,6 +293,7 @@ def _opened(
             f"An encoder must be a network that {kind.title} takes.",
             f"{path}: {' '.join(str(error).split())[:300]}",
         ) from error
+    return _OneByOne(network) if one_by_one else network
 
 
 class _OneByOne:

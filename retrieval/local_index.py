@@ -201,6 +201,8 @@ class LocalIndex:
             block = self._descriptors[start : start + step].astype(np.float32)
             with threadpool_limits(self.num_threads, user_api="blas"):
                 similarity = queries @ block.T
+            # Half precision leaves descriptors a little longer or shorter than 1.
+            similarity -= np.square(block).sum(axis=1) / 2
             near = min(k, len(block))
             columns = np.argpartition(-similarity, near - 1, axis=1)[:, :near]
             best = np.concatenate([best, np.take_along_axis(similarity, columns, 1)], axis=1)
@@ -208,7 +210,8 @@ class LocalIndex:
             order = np.lexsort([best_places, -best], axis=1)[:, :k]
             best = np.take_along_axis(best, order, 1)
             best_places = np.take_along_axis(best_places, order, 1)
-        return best_places, np.sqrt(np.maximum(2 - 2 * best, 0))
+        squares = np.square(queries).sum(axis=1, keepdims=True)
+        return best_places, np.sqrt(np.maximum(squares - 2 * best, 0))
 
     @functools.cached_property
     def _tree(self):

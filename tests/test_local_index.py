@@ -94,6 +94,21 @@ def test_nearest_features_follow_the_definition(snapshot, method, k, monkeypatch
     assert all(len(set(row)) == k for row in places.tolist())
 
 
+@pytest.mark.parametrize("method", ["exact", "tree"])
+def test_half_precision_changes_the_length_of_a_descriptor_but_not_what_is_nearest(
+    snapshot, method
+):
+    queries = unit(np.random.default_rng(8), 20)
+    known = all_descriptors(snapshot)
+    places, distances = LocalIndex(snapshot, "delf", method=method).nearest(queries, 60)
+    found = [
+        np.linalg.norm(known[near].astype(np.float64) - query, axis=1)
+        for near, query in zip(places, queries, strict=True)
+    ]
+    np.testing.assert_allclose(found, slow_nearest(known, queries, 60), atol=1e-6)
+    np.testing.assert_allclose(np.square(distances), np.square(found), atol=1e-6)
+
+
 def test_the_approximate_index_finds_most_of_the_exact_ones(snapshot):
     pytest.importorskip("faiss")
     queries = unit(np.random.default_rng(1), 20)
