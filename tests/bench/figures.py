@@ -17,7 +17,7 @@ def write(name, report):
     """Write `report` as `results/NAME.json`, with commit, machine, versions and command."""
     path = FOLDER / f"{name}.json"
     facts = {
-        "command": " ".join(["python", "-m", f"tests.bench.{_script()}", *_portable(sys.argv[1:])]),
+        "command": " ".join(["python", "-m", f"tests.bench.{_script()}", *portable(sys.argv[1:])]),
         "commit": _git("rev-parse", "HEAD"),
         "machine": {"processor": _processor(), "cores": len(os.sched_getaffinity(0))},
         "versions": {"python": platform.python_version(), **_versions()},
@@ -35,8 +35,8 @@ def _script():
     return pathlib.Path(sys.argv[0]).stem
 
 
-def _portable(arguments):
-    """The arguments with no more of an absolute path than tells data sets apart."""
+def portable(arguments):
+    """Arguments of a command with no more of an absolute path than tells data sets apart."""
     return [re.sub(r"(?<![^\s:,=])/[^\s:,=]+", _tail, argument) for argument in arguments]
 
 

@@ -52,9 +52,12 @@ def main():
             (np.array(encoder.config.classes)[queries.scores.argmax(1)] == query_labels).mean()
         ),
         "bit_balance": [round(float(share), 3) for share in (items.latents >= 0.5).mean(axis=0)],
-        "training_command": origin["command"],
+        "training_command": " ".join(figures.portable(origin["command"].split())),
         "training_minutes": origin["minutes"],
-        "training": {k: v for k, v in origin["training"].items() if k != "logs"},
+        "training": {
+            **{k: v for k, v in origin["training"].items() if k != "logs"},
+            "start_from": figures.portable([origin["training"]["start_from"]])[0],
+        },
         "history": origin["history"],
         "encoding_images_per_second": round((len(items) + len(queries)) / seconds),
     }
