@@ -133,8 +133,7 @@ def open_file(
             the most images a second.
         one_by_one: bool. Give the network the images of a call singly, so that what it holds
             between layers stays in the processor's caches, and an image's numbers do not depend
-            on its neighbours. Where batches are no quicker this is; OpenVINO then also plans for
-            one image and no other number.
+            on its neighbours. OpenVINO then plans for just one image.
 
     Returns:
         A `Network`.
@@ -347,7 +346,7 @@ class _OpenVINO:
         files: list[bytes],
         num_threads: int,
         concurrent: bool,
-        single: bool = False,
+        single: bool,
         precision: str = "float32",
     ) -> None:
         import openvino

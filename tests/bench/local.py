@@ -26,6 +26,7 @@ from hashnet.encoder import Encoder
 from hashnet.errors import ImageError
 from hashnet.local_features import LocalFeatures
 from retrieval import verify
+from retrieval.store import Item, Store
 from tests.bench import figures
 
 # Asked for by `Matching.min_inliers`; those of the curve.
@@ -94,6 +95,23 @@ def curve(inliers, relevant, look_alike):
         }
         for least in LEAST_INLIERS
     }
+
+
+def stored(folder, extractor, found):
+    """A store of local features, in their order, whose codes and global features say nothing."""
+    store = Store.create(
+        folder,
+        num_bits=8,
+        feature_dim=1,
+        fingerprint="bench",
+        extractor=extractor,
+        descriptor_dim=found[0].descriptors.shape[1],
+    )
+    ones = np.ones((len(found), 1))
+    with store.writer() as writer:
+        items = [Item(str(row)) for row in range(len(found))]
+        writer.add(items, ones.astype("u1"), ones.astype("f4"), found)
+    return store
 
 
 def measure(folder, names, bundle, model, threads, part, every):

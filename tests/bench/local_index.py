@@ -19,29 +19,11 @@ import numpy as np
 
 from hashnet import local_features
 from retrieval.local_index import METHODS, NEIGHBOURS, LocalIndex
-from retrieval.store import Item, Store
 from tests.bench import figures, local
 from tests.bench.aggregated import extracted
 
 THREADS = 2
 ROUNDING = 1e-6  # of a squared distance
-
-
-def stored(folder, found):
-    """A snapshot of the images' local features, whose codes and features say nothing."""
-    store = Store.create(
-        folder,
-        num_bits=8,
-        feature_dim=1,
-        fingerprint="bench",
-        extractor="delf",
-        descriptor_dim=next(iter(found.values())).descriptors.shape[1],
-    )
-    ones = np.ones((len(found), 1))
-    with store.writer() as writer:
-        items = [Item(path) for path in found]
-        writer.add(items, ones.astype("u1"), ones.astype("f4"), list(found.values()))
-    return store.snapshot()
 
 
 def measure(method, snapshot, descriptors, queries, limits, relevant):
@@ -94,7 +76,7 @@ def main():
             files = sorted(p for p in (folder / place).rglob("*") if p.is_file())
             found |= extracted(extractor, folder, [str(p.relative_to(folder)) for p in files], kept)
         asked = extracted(extractor, labels, list(truth)[:: arguments.every], kept)
-        snapshot = stored(f"{scratch}/index", found)
+        snapshot = local.stored(f"{scratch}/index", "delf", list(found.values())).snapshot()
         rows = {path: row for row, path in enumerate(found)}
         relevant = [{rows[path] for path in truth[query] if path in rows} for query in asked]
         exact = LocalIndex(snapshot, "delf", num_threads=THREADS)

@@ -389,15 +389,16 @@ def verified_categories(results):
     yield results["protocol"]
     yield ""
     yield (
-        "| set | local features | mAP before | mAP after | change | first is right, before "
-        "| after | relevant that pass | others that pass |"
+        "| set | queries | local features | mAP before | mAP after | change "
+        "| first is right, before | after | relevant that pass | others that pass |"
     )
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
     for dataset, kinds in results["sets"].items():
         for kind, row in kinds.items():
             before, after = row["coarse_to_fine"], row["verified"]
             yield (
-                f"| {dataset} | {kind.upper()} | {before['map_all']:.4f} | {after['map_all']:.4f} "
+                f"| {dataset} | {row['queries']} | {kind.upper()} "
+                f"| {before['map_all']:.4f} | {after['map_all']:.4f} "
                 f"| {row['map_change']:+.2%} | {before['found_at_1']:.3f} "
                 f"| {after['found_at_1']:.3f} | {row['relevant_verified']:.2%} "
                 f"| {row['non_relevant_verified']:.2%} |"

@@ -22,8 +22,7 @@ import numpy as np
 from hashnet import images, local_features
 from retrieval import verify
 from retrieval.engine import Engine
-from retrieval.store import Item, Store
-from tests.bench import figures
+from tests.bench import figures, local
 
 MATCHING = verify.MATCHING["sift"]
 
@@ -49,26 +48,6 @@ def plain(query, snapshot, rows):
     return found
 
 
-def stored(folder, photos, candidates):
-    """An index of the photos' local features, whose codes and features say nothing."""
-    extractor = local_features.open("sift")
-    store = Store.create(
-        folder,
-        num_bits=8,
-        feature_dim=1,
-        fingerprint="bench",
-        extractor="sift",
-        descriptor_dim=extractor.descriptor_dim,
-    )
-    found = [extractor.extract(images.read(photo)) for photo in photos]
-    found = [one for one in found if len(one) > 1][:candidates]
-    ones = np.ones((len(found), 1))
-    with store.writer() as writer:
-        items = [Item(str(row)) for row in range(len(found))]
-        writer.add(items, ones.astype("u1"), ones.astype("f4"), found)
-    return store, found
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=pathlib.Path)
@@ -83,7 +62,10 @@ def main():
         {name: [] for name in ("plain", *arguments.threads)} for _ in range(2)
     )
     with tempfile.TemporaryDirectory() as scratch:
-        store, features = stored(f"{scratch}/index", photos, arguments.candidates)
+        extractor = local_features.open("sift")
+        features = [extractor.extract(images.read(photo)) for photo in photos]
+        features = [one for one in features if len(one) > 1][: arguments.candidates]
+        store = local.stored(f"{scratch}/index", "sift", features)
         index = types.SimpleNamespace(store=store)
         engines = {threads: Engine(index, num_threads=threads) for threads in arguments.threads}
         rows = np.arange(len(features))

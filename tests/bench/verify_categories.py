@@ -2,8 +2,8 @@
 
     python -m tests.bench.verify_categories BUNDLE CLOTHING10 CIFAR10 [--queries 200]
 
-CLOTHING10 and CIFAR10 each hold `train` and `test`, with a folder for each class. Of each, as many
-images of `train` are indexed and as many of `test` asked for, drawn evenly from the classes. The
+CLOTHING10 and CIFAR10 each hold `train` and `test`, with a folder for each class. Of each, up to
+so many images of `train` are indexed and of `test` asked for, evenly from the classes. The
 first 100 of each answer are verified, by each kind of local features in turn, and mAP over all
 images is compared with that before. About ten minutes on two cores.
 """
@@ -71,9 +71,9 @@ def main():
         "verify_categories",
         {
             "question": "Does verification harm where categories are sought?",
-            "protocol": f"{options.images} training images, {options.queries} test images as "
-            "queries, drawn evenly from the classes; relevant: same class; mAP over all images. "
-            "The first 100 are verified; those that pass come first, by inliers.",
+            "protocol": f"Up to {options.images} training images and {options.queries} test images "
+            "as queries, evenly from the classes as far as they go; relevant: same class; mAP "
+            "over all images. The first 100 are verified; those that pass come first, by inliers.",
             "seed": SEED,
             "sets": sets,
         },
