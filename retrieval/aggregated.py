@@ -196,7 +196,7 @@ class AggregatedIndex:
         Args:
             ids: iterable of n str; none may repeat.
             features: sequence of n objects with `descriptors`, float32 or float16 `(m, d)`, as
-                `hashnet.local_features.LocalFeatures` and `retrieval.store.StoredFeatures`; m
+                `hashnet.local_features.LocalFeatures` and `retrieval.items.StoredFeatures`; m
                 may differ and be 0.
 
         Returns:

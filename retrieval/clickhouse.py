@@ -49,8 +49,7 @@ from hashnet import bundle as bundles
 from hashnet.errors import ArgumentError, BackendError, ShapeError, StoreError
 from retrieval.finder import Found, threshold_of
 from retrieval.hamming import CodeIndex, checked_integer
-from retrieval.store import (
-    CompactReport,
+from retrieval.items import (
     Item,
     StoredFeatures,
     bytes_of_local,
@@ -60,6 +59,7 @@ from retrieval.store import (
     check_regions_per_image,
     no_local_features,
 )
+from retrieval.store import CompactReport
 
 # Of indexes with regions. Those without are of version 2 with local features and else of version 1.
 FORMAT_VERSION = 3

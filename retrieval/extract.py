@@ -17,7 +17,7 @@ from hashnet.encoder import Encoder
 from hashnet.errors import ArgumentError, HashnetError
 from hashnet.images import Problem
 from retrieval import parquet, sources
-from retrieval.store import Item
+from retrieval.items import Item
 
 
 @dataclass(frozen=True)

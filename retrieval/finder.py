@@ -15,8 +15,9 @@ import numpy as np
 
 from hashnet import codes
 from retrieval.hamming import CodeIndex, checked_integer
+from retrieval.items import Item
 from retrieval.rerank import nearest_features
-from retrieval.store import Item, Snapshot
+from retrieval.store import Snapshot
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Found:
 
     Attributes:
         rows: int64 `(m,)`, ordered by (distance, row); each of another image.
-        items: list of m `retrieval.store.Item`.
+        items: list of m `retrieval.items.Item`.
         bits: int `(m,)`, bits apart.
         distances: float64 `(m,)`.
         threshold: int. Of the pool.

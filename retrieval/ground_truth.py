@@ -29,7 +29,7 @@ class Database:
 
     Attributes:
         rows: int64 `(n,)`, ascending.
-        items: list of n `retrieval.store.Item`.
+        items: list of n `retrieval.items.Item`.
         labels: int32 `(num_rows,)`, -1 for none; by row, removed ones included.
         names: list of str. Of the labels.
     """

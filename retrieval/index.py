@@ -16,7 +16,8 @@ from hashnet import regions as proposals
 from hashnet.encoder import Encoder
 from hashnet.errors import ArgumentError, FingerprintError, ImageError, StoreError
 from retrieval import parquet
-from retrieval.store import Item, Store, check_regions_per_image
+from retrieval.items import Item, check_regions_per_image
+from retrieval.store import Store
 
 # What a kill can lose: the work since the last commit.
 COMMIT_ITEMS = 1024

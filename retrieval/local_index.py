@@ -62,7 +62,8 @@ class LocalIndex:
 
     Example:
         >>> import tempfile
-        >>> from retrieval.store import Item, Store, StoredFeatures
+        >>> from retrieval.items import Item, StoredFeatures
+        >>> from retrieval.store import Store
         >>> folder = tempfile.mkdtemp()
         >>> store = Store.create(folder, num_bits=8, feature_dim=1, fingerprint="f",
         ...                      extractor="delf", descriptor_dim=2)

@@ -38,7 +38,7 @@ from hashnet import bundle as bundles
 from hashnet import codes as hashcodes
 from hashnet import images
 from hashnet.errors import ArgumentError, FingerprintError, HashnetError, ShapeError, StoreError
-from retrieval.store import Item
+from retrieval.items import Item
 
 if TYPE_CHECKING:
     import pyarrow
@@ -62,7 +62,7 @@ class Batch:
     """Rows of an extraction; the first axis of both arrays is the items.
 
     Attributes:
-        items: list of `retrieval.store.Item`: id, path, label, size and time.
+        items: list of `retrieval.items.Item`: id, path, label, size and time.
         codes: uint8 `(n, code_bytes)`.
         features: float16 or float32 `(n, feature_dim)`, finite.
     """

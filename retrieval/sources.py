@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hashnet import images
 from hashnet.errors import HashnetError
-from retrieval.store import Item
+from retrieval.items import Item
 
 if TYPE_CHECKING:
     from pyarrow import fs
@@ -30,7 +30,7 @@ def listed(
         label_from_folder: bool. Label each image with the first folder below its root.
 
     Returns:
-        items: list of `retrieval.store.Item`, ascending by id, each id once.
+        items: list of `retrieval.items.Item`, ascending by id, each id once.
         problems: list of `images.Problem`.
 
     Raises:
@@ -78,7 +78,7 @@ def opened(item: Item) -> "str | _Object":
     """An item's source as `hashnet.images.read` takes it: a path, or a binary file.
 
     Args:
-        item: a `retrieval.store.Item`.
+        item: a `retrieval.items.Item`.
 
     Returns:
         str, or a binary file object that reads on demand.

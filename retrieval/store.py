@@ -81,6 +81,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from hashnet.errors import ArgumentError, LockedError, ShapeError, StoreError
+from retrieval.items import (
+    UNKNOWN,
+    Item,
+    StoredFeatures,
+    bytes_of_local,
+    check_extractor,
+    check_images,
+    check_items,
+    check_regions_per_image,
+    no_local_features,
+)
 
 # Of indexes with regions. Those without are of version 2 with local features and else of version 1.
 FORMAT_VERSION = 3
@@ -100,8 +111,6 @@ _PER_ROW = ("codes", "features", "items", "spans", "regions")
 _DATA_FILE = re.compile(rf"\d{{6,}}\.({'|'.join(_ARRAY_NAMES + _LOCAL_NAMES + _REGION_NAMES)})")
 _CREATING = ".creating-index-"
 _MAX_BITS = 1024
-_MAX_DESCRIPTOR_DIM = 1 << 16
-_MAX_REGIONS = 64  # of an image
 _BUSY_SECONDS = 60.0  # other connections hold the catalogue for milliseconds only
 _CHUNK_BYTES = 1 << 24  # how much of a file is held in memory at once
 _COMPACT_ROWS = 1 << 16  # rows of a compacted segment, at most
@@ -156,28 +165,15 @@ _ITEM_TAIL = struct.Struct("<II")
 _ITEM_RECORD = struct.Struct(_ITEM_HEAD.format + "II")
 _ITEM_BYTES = np.dtype((np.void, _ITEM.itemsize))
 # What reading a catalogue raises when a stranger made it, with checksums that fit.
-_NONSENSE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
-_UNKNOWN = -(2**63)  # a size or time that the caller did not give
-
-
-@dataclasses.dataclass(frozen=True)
-class Item:
-    """What is known of one image, besides its code and feature.
-
-    Attributes:
-        id: str. The caller's stable name; unique in an index. Any str, also one with newlines
-            or the lone surrogates that stand for bytes that are no UTF-8.
-        path: str or None. Where the image lies.
-        label: str or None. Its class.
-        size: int or None. Bytes of the file.
-        mtime_ns: int or None. When the file was last changed, in nanoseconds.
-    """
-
-    id: str
-    path: str | None = None
-    label: str | None = None
-    size: int | None = None
-    mtime_ns: int | None = None
+_NONSENSE = (
+    ArgumentError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -351,63 +347,6 @@ def _parse_segment(names, num_rows, arrays, deleted) -> _Segment:
     return _Segment(num_rows, arrays, deleted)
 
 
-def _is_local_sound(extractor, descriptor_dim) -> bool:
-    if extractor is None:
-        return descriptor_dim is None
-    return (
-        isinstance(extractor, str)
-        and isinstance(descriptor_dim, int)
-        and 1 <= descriptor_dim <= _MAX_DESCRIPTOR_DIM
-    )
-
-
-def check_extractor(extractor, descriptor_dim) -> None:
-    """Refuse local features that no index has.
-
-    Args:
-        extractor: str or None.
-        descriptor_dim: int, or None without an extractor.
-
-    Raises:
-        ArgumentError: one of the two is missing or out of its range.
-    """
-    if not _is_local_sound(extractor, descriptor_dim):
-        raise ArgumentError(
-            "Local features have an extractor's name and the size of a descriptor.",
-            f"{extractor=}, {descriptor_dim=}",
-        )
-
-
-def _is_count_of_regions(number, least) -> bool:
-    return isinstance(number, int) and least <= number <= _MAX_REGIONS
-
-
-def _refuse_some(what, kept, given, items) -> None:
-    """Refuse what an index keeps of all its images, or of none, where only some would have it."""
-    if kept != (given is not None):
-        raise ArgumentError(
-            f"An index has {what} of all its images or of none.",
-            f"{'none' if given is None else 'some'} for an index "
-            f"{'with' if kept else 'without'} them",
-            "Whether it has them is settled when an index is made.",
-        )
-    if kept and len(given) != len(items):
-        raise ShapeError(f"Every image has {what}, if only none.", f"{len(given)} of {len(items)}")
-
-
-def check_regions_per_image(number) -> None:
-    """Refuse a number of regions that no index has.
-
-    Args:
-        number: int.
-
-    Raises:
-        ArgumentError: it is below 0 or too large.
-    """
-    if not _is_count_of_regions(number, least=0):
-        raise ArgumentError(f"An image has 0 to {_MAX_REGIONS} regions.", f"regions={number!r}")
-
-
 def _load_catalogue(connection, path) -> _Catalogue:
     """Read and verify all records of the catalogue, inside the caller's transaction."""
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
@@ -441,10 +380,10 @@ def _load_catalogue(connection, path) -> _Catalogue:
     _, bits, dim, dtype, fingerprint, created, encoder, generation, commits, *totals = facts[0][:-1]
     extractor, descriptor_dim = totals[2:4] if version > 1 else (None, None)
     regions_per_image = totals[4] if version == 3 else 0
-    if not _is_local_sound(extractor, descriptor_dim) or (version == 2 and extractor is None):
-        raise ValueError(f"extractor={extractor!r}, descriptor_dim={descriptor_dim!r}")
-    if version == 3 and not _is_count_of_regions(regions_per_image, least=1):
-        raise ValueError(f"regions_per_image={regions_per_image!r}")
+    check_extractor(extractor, descriptor_dim)
+    check_regions_per_image(regions_per_image)
+    if (version == 2 and extractor is None) or (version == 3 and not regions_per_image):
+        raise ValueError(f"{extractor=}, {regions_per_image=} in format version {version}")
     names = _names_of_arrays(extractor, regions_per_image)
     numbers = [number for number, *_ in records]
     if len(records) != totals[0] or numbers != list(range(1, len(records) + 1)):
@@ -744,8 +683,8 @@ def _encode_items(items, features, text_start) -> tuple[bytes, bytes]:
             _hash_id(id_bytes),
             start,
             label_start,
-            _UNKNOWN if item.size is None else item.size,
-            _UNKNOWN if item.mtime_ns is None else item.mtime_ns,
+            UNKNOWN if item.size is None else item.size,
+            UNKNOWN if item.mtime_ns is None else item.mtime_ns,
             len(id_bytes),
             -1 if item.path is None else len(words) - len(id_bytes),
             label_bytes,
@@ -766,205 +705,6 @@ def _encode_local(local_features, start) -> tuple[bytes, bytes, bytes]:
         descriptors += stored
         start += len(features.yx)
     return bytes(spans), bytes(places), bytes(descriptors)
-
-
-@dataclasses.dataclass(frozen=True)
-class StoredFeatures:
-    """Local features of one image, best first, as an index holds them.
-
-    Attributes:
-        yx: float32 `(m, 2)`, (row, column) in pixels of the original image.
-        descriptors: float16 `(m, descriptor_dim)`, each of length 1.
-    """
-
-    yx: np.ndarray
-    descriptors: np.ndarray
-
-    @classmethod
-    def from_bytes(cls, yx: bytes, descriptors: bytes, descriptor_dim: int) -> "StoredFeatures":
-        """What `bytes_of_local` gave, as local features again.
-
-        Args:
-            yx: bytes, of little-endian float32.
-            descriptors: bytes, of little-endian float16.
-            descriptor_dim: int.
-
-        Returns:
-            `StoredFeatures`.
-
-        Raises:
-            ValueError: the two are of no such features.
-
-        Example:
-            >>> one = StoredFeatures(np.ones((1, 2), "f4"), np.eye(1, 3, dtype="f2"))
-            >>> StoredFeatures.from_bytes(*bytes_of_local(one), 3).descriptors.tolist()
-            [[1.0, 0.0, 0.0]]
-        """
-        places = np.frombuffer(yx, "<f4").reshape(-1, 2)
-        stored = np.frombuffer(descriptors, "<f2").reshape(-1, descriptor_dim)
-        if len(places) != len(stored):
-            raise ValueError(f"{len(places)} places for {len(stored)} descriptors")
-        return cls(places, stored)
-
-
-def bytes_of_local(features) -> tuple[bytes, bytes]:
-    """Places and descriptors of one image as every kind of index keeps them.
-
-    Args:
-        features: an object with `yx`, `(m, 2)`, and `descriptors`, `(m, descriptor_dim)`.
-
-    Returns:
-        yx: bytes, of little-endian float32.
-        descriptors: bytes, of little-endian float16.
-    """
-    return (
-        np.ascontiguousarray(features.yx, "<f4").tobytes(),
-        np.ascontiguousarray(features.descriptors, "<f2").tobytes(),
-    )
-
-
-def no_local_features(place) -> StoreError:
-    """What is raised where an index without local features is asked for some.
-
-    Args:
-        place: where the index is.
-
-    Returns:
-        `StoreError`.
-    """
-    return StoreError(
-        "Geometry compares local features.",
-        f"an index without any: {place}",
-        "Make an index with `hashnet index --local sift`.",
-    )
-
-
-def _check_item(item) -> None:
-    words = (item.id, *(word for word in (item.path, item.label) if word is not None))
-    numbers = [number for number in (item.size, item.mtime_ns) if number is not None]
-    if not (
-        all(isinstance(word, str) for word in words)
-        and all(isinstance(n, (int, np.integer)) and _UNKNOWN < n < 2**63 for n in numbers)
-    ):
-        raise ArgumentError(
-            "The id, path and label of an item are text, size and mtime_ns 64-bit integers.",
-            repr(item),
-            "Only the id must be there; leave the others None where they are not known.",
-        )
-
-
-def check_images(kept, items, codes, features, local_features, regions):
-    """Refuse images that an index does not take, whatever kind of index it is.
-
-    Args:
-        kept: what the index keeps: an object with `num_bits`, `feature_dim`, `feature_dtype`,
-            `descriptor_dim` and `regions_per_image`, such as a `Store`.
-        items: list of n `Item`.
-        codes, features, local_features, regions: as for `Writer.add`.
-
-    Returns:
-        counts: list of n int. How many rows each image has: its own, and those of its regions.
-        regions: int32 `(num_rows, 4)`, zeros for whole images; None without regions.
-
-    Raises:
-        ArgumentError, ShapeError: as for `Writer.add`.
-    """
-    check_items(items)
-    _refuse_local(kept, items, local_features)
-    counts, regions = _checked_regions(kept, items, regions)
-    rows = [item for item, count in zip(items, counts, strict=True) for _ in range(count)]
-    _refuse_arrays(kept, rows, codes, features)
-    return counts, regions
-
-
-def _refuse_arrays(kept, items, codes, features):
-    code_bytes = _code_bytes(kept.num_bits)
-    for name, array, dtype, width in (
-        ("codes", codes, np.dtype(np.uint8), code_bytes),
-        ("features", features, np.dtype(kept.feature_dtype), kept.feature_dim),
-    ):
-        wanted = (len(items), width)
-        if array.dtype != dtype or array.shape != wanted:
-            raise ShapeError(
-                f"The {name} of {len(items)} items are {dtype.name} of shape {wanted}.",
-                f"{array.dtype} of shape {array.shape}",
-                "Was the index built with another model?",
-            )
-    finite = np.isfinite(features).all(axis=-1)
-    if not finite.all():
-        raise ArgumentError(
-            "A feature holds finite numbers.",
-            f"NaN or infinity in the feature of {items[int(np.argmin(finite))].id!r}",
-            "Leave this image out, or store features as float32.",
-        )
-
-
-def _refuse_local(kept, items, local_features):
-    dim = kept.descriptor_dim
-    _refuse_some("local features", dim is not None, local_features, items)
-    if dim is None:
-        return
-    for item, features in zip(items, local_features, strict=True):
-        shapes = np.shape(features.yx), np.shape(features.descriptors)
-        count = len(features.yx)
-        if shapes != ((count, 2), (count, dim)):
-            raise ShapeError(
-                f"Local features have places (m, 2) and descriptors (m, {dim}).",
-                f"{shapes[0]} and {shapes[1]} for {item.id!r}",
-                "Was the index built with another extractor?",
-            )
-        if not (np.isfinite(features.yx).all() and np.isfinite(features.descriptors).all()):
-            raise ArgumentError(
-                "A local feature holds finite numbers.",
-                f"NaN or infinity in those of {item.id!r}",
-                "Leave this image out.",
-            )
-
-
-def _checked_regions(kept, items, regions):
-    """How many rows each image has, and the regions of all rows, None without any."""
-    most = kept.regions_per_image
-    _refuse_some("regions", most > 0, regions, items)
-    if not most:
-        return [1] * len(items), None
-    regions = [np.asarray(of_image) for of_image in regions]
-    for item, of_image in zip(items, regions, strict=True):
-        if of_image.ndim != 2 or of_image.shape[1] != 4 or of_image.dtype.kind not in "iu":
-            raise ShapeError(
-                "The regions of an image are whole numbers of shape (r, 4).",
-                f"{of_image.dtype} of shape {of_image.shape} for {item.id!r}",
-            )
-        top, left, bottom, right = of_image.astype(np.int64).T
-        inside = (0 <= top) & (top < bottom) & (0 <= left) & (left < right)
-        small = (bottom < 2**31) & (right < 2**31)
-        if len(of_image) > most or not (inside & small).all():
-            raise ArgumentError(
-                f"An image of this index has up to {most} regions, each (top, left, bottom, "
-                "right) with an area.",
-                f"{of_image.tolist()} for {item.id!r}",
-            )
-    whole = np.zeros((1, 4), "<i4")
-    rows = [part.astype("<i4") for of_image in regions for part in (whole, of_image)]
-    return [1 + len(of_image) for of_image in regions], np.concatenate([whole[:0], *rows])
-
-
-def check_items(items: Sequence[Item]) -> None:
-    """Refuse items that no index takes.
-
-    Args:
-        items: list of `Item`.
-
-    Raises:
-        ArgumentError: one has fields of other kinds, or an id comes twice.
-    """
-    ids = set()
-    for item in items:
-        _check_item(item)
-        if item.id in ids:
-            raise ArgumentError(
-                "An id occurs once in a call.", repr(item.id), "Keep one of the two."
-            )
-        ids.add(item.id)
 
 
 class _View:
@@ -1112,8 +852,8 @@ class _View:
                     _to_text(words[:id_bytes]),
                     None if path_bytes < 0 else _to_text(words[id_bytes:]),
                     None if label_bytes < 0 else _to_text(label),
-                    None if size == _UNKNOWN else size,
-                    None if mtime_ns == _UNKNOWN else mtime_ns,
+                    None if size == UNKNOWN else size,
+                    None if mtime_ns == UNKNOWN else mtime_ns,
                 )
             )
         return items
@@ -1150,8 +890,8 @@ class _View:
         columns = ("start", "id_bytes", "size", "mtime_ns")
         return {
             _to_text(bytes(text[start : start + length])): (
-                None if size == _UNKNOWN else size,
-                None if mtime_ns == _UNKNOWN else mtime_ns,
+                None if size == UNKNOWN else size,
+                None if mtime_ns == UNKNOWN else mtime_ns,
             )
             for start, length, size, mtime_ns in zip(
                 *(records[column].tolist() for column in columns), strict=True

@@ -13,7 +13,7 @@ import numpy as np
 from hashnet import codes
 from hashnet.errors import HashnetError, UnknownNameError
 from retrieval.engine import Engine
-from retrieval.store import Item
+from retrieval.items import Item
 
 # Images that stand for a label, spread over all of its; and for a class of the network.
 LABELLED, BY_NETWORK = 256, 16
@@ -110,7 +110,7 @@ class Words:
 
         Returns:
             total: int.
-            items: list of `retrieval.store.Item`.
+            items: list of `retrieval.items.Item`.
 
         Raises:
             UnknownNameError: no image has this label.

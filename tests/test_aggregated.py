@@ -14,7 +14,8 @@ from hashnet.errors import ArgumentError, ShapeError, StoreError
 from hashnet.local_features import LocalFeatures
 from retrieval import aggregated
 from retrieval.aggregated import AggregatedIndex, learn_codebook
-from retrieval.store import Item, Store, StoredFeatures
+from retrieval.items import Item, StoredFeatures
+from retrieval.store import Store
 
 DIM = 40
 

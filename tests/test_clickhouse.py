@@ -13,7 +13,7 @@ import pytest
 from hashnet import cli
 from hashnet.errors import ArgumentError, BackendError, StoreError
 from retrieval import clickhouse
-from retrieval.store import Item, StoredFeatures
+from retrieval.items import Item, StoredFeatures
 
 
 @pytest.mark.parametrize(

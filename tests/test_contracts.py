@@ -13,7 +13,7 @@ import pytest
 from hashnet.errors import ArgumentError, ShapeError, StoreError, UnknownIdError, UnknownNameError
 from retrieval.engine import Engine
 from retrieval.index import Index, _stores
-from retrieval.store import Item, StoredFeatures
+from retrieval.items import Item, StoredFeatures
 
 NUM = 300
 TABLES = itertools.count()

@@ -8,8 +8,9 @@ import pytest
 
 from hashnet.errors import ArgumentError, ShapeError
 from retrieval.engine import Engine
+from retrieval.items import Item
 from retrieval.sharded import ShardedEngine
-from retrieval.store import Item, Store
+from retrieval.store import Store
 
 NUM, BITS, DIM, MOST = 60, 16, 3, 4
 THRESHOLDS = (0, 1, 3, 6, 9, 17, 99)

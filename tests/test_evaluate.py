@@ -13,7 +13,8 @@ from hashnet.encoder import Encoded
 from hashnet.errors import ArgumentError
 from retrieval import evaluate as evaluation
 from retrieval.evaluate import evaluate
-from retrieval.store import Item, Store
+from retrieval.items import Item
+from retrieval.store import Store
 
 CLASSES = ("ant", "bee", "cow")
 

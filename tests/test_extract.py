@@ -29,8 +29,8 @@ from retrieval import parquet, sources
 from retrieval.engine import Engine
 from retrieval.extract import extract
 from retrieval.index import Index
+from retrieval.items import Item
 from retrieval.parquet import Extraction
-from retrieval.store import Item
 from tests.tiny_backbone import TINY
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")

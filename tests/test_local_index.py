@@ -8,8 +8,9 @@ import pytest
 from hashnet.errors import ArgumentError, ShapeError, StoreError
 from hashnet.local_features import LocalFeatures
 from retrieval import verify
+from retrieval.items import Item
 from retrieval.local_index import METHODS, LocalIndex
-from retrieval.store import Item, Store
+from retrieval.store import Store
 
 pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
 

@@ -8,8 +8,9 @@ import pytest
 from hashnet.errors import ArgumentError, FingerprintError, UnknownNameError
 from retrieval.engine import Engine
 from retrieval.finder import threshold_of
+from retrieval.items import Item
 from retrieval.sharded import ShardedEngine
-from retrieval.store import Item, Store
+from retrieval.store import Store
 from tests.bench import shards as simulation
 
 

@@ -20,7 +20,8 @@ import pytest
 
 from hashnet.errors import ArgumentError, HashnetError, LockedError, ShapeError, StoreError
 from retrieval import store as store_module
-from retrieval.store import Item, Store, StoredFeatures, check
+from retrieval.items import Item, StoredFeatures
+from retrieval.store import Store, check
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 NUM_BITS, FEATURE_DIM = 12, 5

@@ -27,7 +27,8 @@ import pytest
 
 from hashnet.errors import StoreError
 from retrieval import store as store_module
-from retrieval.store import Item, Store, StoredFeatures, check
+from retrieval.items import Item, StoredFeatures
+from retrieval.store import Store, check
 
 FEATURE_DIM = 3
 DESCRIPTOR_DIM = 4

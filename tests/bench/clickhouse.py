@@ -20,6 +20,7 @@ import time
 import numpy as np
 
 from retrieval import clickhouse, store
+from retrieval.items import Item
 from tests.bench import figures
 
 BITS, DIM, K = 64, 128, 10
@@ -146,9 +147,7 @@ def made(start, num):
     near = rng.integers(0, CENTRES, num)
     flips = np.packbits(rng.random((num, BITS)) < 0.02, axis=1)
     features = middles[near] + rng.normal(scale=0.3, size=(num, DIM)).astype(np.float32)
-    items = [
-        store.Item(f"/photos/{n:09}.jpg", None, str(n % 10)) for n in range(start, start + num)
-    ]
+    items = [Item(f"/photos/{n:09}.jpg", None, str(n % 10)) for n in range(start, start + num)]
     return items, codes[near] ^ flips, features
 
 

@@ -41,7 +41,7 @@ from hashnet import codes, images, runtimes
 from hashnet.encoder import BATCH, Encoder
 from retrieval.engine import Engine
 from retrieval.index import Index
-from retrieval.store import Item
+from retrieval.items import Item
 from tests.bench import figures
 
 BATCHES = (1, 32)

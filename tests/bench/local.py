@@ -26,7 +26,8 @@ from hashnet.encoder import Encoder
 from hashnet.errors import ImageError
 from hashnet.local_features import LocalFeatures
 from retrieval import verify
-from retrieval.store import Item, Store
+from retrieval.items import Item
+from retrieval.store import Store
 from tests.bench import figures
 
 # Asked for by `Matching.min_inliers`; those of the curve.

@@ -20,7 +20,8 @@ from hashnet import bundle as bundles
 from hashnet import delf, images, regions
 from retrieval.engine import Engine
 from retrieval.index import Index
-from retrieval.store import Item, Store
+from retrieval.items import Item
+from retrieval.store import Store
 from tests.bench import figures
 from train import unlabelled
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from retrieval.engine import Engine
 from retrieval.index import Index
-from retrieval.store import Item
+from retrieval.items import Item
 from tests.bench import figures
 
 PART = 10_000

@@ -18,8 +18,9 @@ import types
 import numpy as np
 
 from retrieval.engine import Engine
+from retrieval.items import Item
 from retrieval.sharded import ShardedEngine
-from retrieval.store import Item, Store
+from retrieval.store import Store
 from tests.bench import figures
 
 CENTRES = 200

@@ -12,7 +12,8 @@ import tempfile
 
 import numpy as np
 
-from retrieval.store import Item, Store
+from retrieval.items import Item
+from retrieval.store import Store
 
 
 def features_of(numbers):

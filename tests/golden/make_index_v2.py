@@ -11,7 +11,8 @@ import tempfile
 
 import numpy as np
 
-from retrieval.store import Item, Store, StoredFeatures
+from retrieval.items import Item, StoredFeatures
+from retrieval.store import Store
 from tests.golden.make_index_v1 import features_of
 
 
