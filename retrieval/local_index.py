@@ -19,8 +19,8 @@ from retrieval import verify
 NEIGHBOURS = 60
 VERIFY_TOP = 100
 METHODS = ("exact", "tree", "faiss")
-# Similarities that are in memory at one time: half a gigabyte of them and their places.
-SIMILARITIES_AT_ONCE = 1 << 25
+# Similarities that are in memory at one time.
+SIMILARITIES_AT_ONCE = 1 << 23
 # The paper's index: an inverted file of 8192 lists, and 50 bits a feature in 10 parts of 5 bits.
 FAISS_LISTS, FAISS_PROBES, FAISS_PARTS, FAISS_BITS = 8192, 64, 10, 5
 FAISS_TRAINING_PER_LIST = 64
@@ -195,24 +195,30 @@ class LocalIndex:
         return self._matching.ratio * distances[:, -1]
 
     def _nearest_exactly(self, queries, k):
-        step = max(1, SIMILARITIES_AT_ONCE // len(queries))
-        best_places = np.zeros((len(queries), 0), np.int64)
-        best = np.zeros((len(queries), 0), np.float32)
+        step = max(k, SIMILARITIES_AT_ONCE // len(queries))
+        asked = places = np.empty(0, np.int64)
+        best = np.empty(0, np.float32)
         for start in range(0, len(self), step):
             block = self._descriptors[start : start + step].astype(np.float32)
             with threadpool_limits(self.num_threads, user_api="blas"):
                 similarity = queries @ block.T
             # Half precision leaves descriptors a little longer or shorter than 1.
             similarity -= np.square(block).sum(axis=1) / 2
-            near = min(k, len(block))
-            columns = np.argpartition(-similarity, near - 1, axis=1)[:, :near]
-            best = np.concatenate([best, np.take_along_axis(similarity, columns, 1)], axis=1)
-            best_places = np.concatenate([best_places, columns + start], axis=1)
-            order = np.lexsort([best_places, -best], axis=1)[:, :k]
-            best = np.take_along_axis(best, order, 1)
-            best_places = np.take_along_axis(best_places, order, 1)
+            if start == 0:
+                least = np.partition(similarity, len(block) - k, axis=1)[:, len(block) - k]
+                rows, columns = np.nonzero(similarity >= least[:, None])
+            else:  # few are nearer than all k so far, and what is as near comes later
+                rows, columns = np.nonzero(similarity > best[k - 1 :: k, None])
+            asked = np.concatenate([asked, rows])
+            places = np.concatenate([places, columns + start])
+            best = np.concatenate([best, similarity[rows, columns]])
+            order = np.lexsort([places, -best, asked])
+            firsts = np.searchsorted(asked[order], np.arange(len(queries)))
+            kept = order[(firsts[:, None] + np.arange(k)).reshape(-1)]
+            asked, places, best = asked[kept], places[kept], best[kept]
         squares = np.square(queries).sum(axis=1, keepdims=True)
-        return best_places, np.sqrt(np.maximum(squares - 2 * best, 0))
+        distances = np.sqrt(np.maximum(squares - 2 * best.reshape(-1, k), 0))
+        return places.reshape(-1, k), distances
 
     @functools.cached_property
     def _tree(self):

@@ -95,6 +95,19 @@ def test_nearest_features_follow_the_definition(snapshot, method, k, monkeypatch
     assert all(len(set(row)) == k for row in places.tolist())
 
 
+@pytest.mark.parametrize("at_once", [1, 300, 1 << 23])
+def test_features_as_near_as_each_other_come_in_their_order(snapshot, at_once, monkeypatch):
+    monkeypatch.setattr("retrieval.local_index.SIMILARITIES_AT_ONCE", at_once)
+    index = LocalIndex(snapshot, "delf")
+    # Every third feature is the same one.
+    index._descriptors = index._descriptors.copy()
+    index._descriptors[::3] = index._descriptors[0]
+    queries = index._descriptors[:2].astype(np.float32)
+    places, distances = index.nearest(queries, 20)
+    assert places[0].tolist() == list(range(0, 60, 3))
+    assert places[1, 0] == 1 and len(set(distances[0].tolist())) == 1
+
+
 @pytest.mark.parametrize("method", ["exact", "tree"])
 def test_half_precision_changes_the_length_of_a_descriptor_but_not_what_is_nearest(
     snapshot, method
