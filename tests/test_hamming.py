@@ -219,7 +219,7 @@ def test_a_threshold_that_is_no_whole_number_is_refused(threshold):
         argument = query if search == index.within else query[None]
         with pytest.raises(ArgumentError, match="threshold is an integer, 0 or more"):
             search(argument, threshold)
-    with pytest.raises(ArgumentError):
+    with pytest.raises(ArgumentError, match="threshold is an integer, 0 or more"):
         index.pairs_within(threshold)
     with pytest.raises(ArgumentError):
         index.pool(query, threshold=threshold)
@@ -250,6 +250,8 @@ def test_a_query_unlike_the_codes_is_refused_naming_both(query):
         index.within(query, 3)
     if isinstance(query, np.ndarray):
         assert f"{query.dtype} array of shape {query.shape}" in str(error.value)
+    else:
+        assert "bytes b'123456'" in str(error.value)
     with pytest.raises(ShapeError):
         index.within_batch(query, 3) if np.ndim(query) != 2 else index.nearest(query, 3)
 
@@ -310,6 +312,7 @@ def test_prepare_does_at_once_what_many_searches_would(monkeypatch):
         assert (index._groups is not None, index._tables is not None) == (grouped, tabulated)
         expected = slow_within(codes, codes[0], 2, np.ones(len(codes), bool))
         assert pairs(*index.within(codes[0], 2)) == expected
+    assert CodeIndex(many, method="distinct")._groups is not None  # asked for, whatever it gains
     scanning = CodeIndex(few, method="scan")
     scanning.prepare(2)
     assert scanning._groups is None and scanning._tables is None
