@@ -27,6 +27,12 @@ _U = np.uint64
 _BLOCK = np.uint64(BLOCK_ROWS)
 _NEAREST_BLOCK = np.uint64(NEAREST_BLOCK_ROWS)
 _STRIP = np.uint64(STRIP_ROWS)
+# So many words of codes are compared while those so many words further on are asked for: a page,
+# at whose end the processor's own guesses stop.
+_CHUNK_WORDS = np.uint64(256)
+_WORDS_AHEAD = np.uint64(512)
+# Fewer words stay in the last cache, where asking costs more than it gains.
+_WORDS_IN_CACHE = 1 << 20
 _NO_CODE = np.uint32(0xFFFFFFFF)
 
 
@@ -114,6 +120,22 @@ def _count_below(words, query, limit, start, stop):
 
 
 @_inlined
+def _count_below_in_memory(words, query, limit, start, stop):
+    """Count as `_count_below` does, codes that are perhaps not in the cache yet."""
+    if words.size < _WORDS_IN_CACHE:
+        return _count_below(words, query, limit, start, stop)
+    width = _U(len(query))
+    step = max(_CHUNK_WORDS // width, _STRIP)
+    count = _U(0)
+    for chunk in range(start, stop, step):
+        chunk_end = min(chunk + step, stop)
+        for word in range(chunk * width, chunk_end * width, _U(8)):
+            _prefetch(words, word + _WORDS_AHEAD)
+        count += _count_below(words, query, limit, chunk, chunk_end)
+    return count
+
+
+@_inlined
 def _marks_below(words, query, limit, start, stop):
     """Return a word whose bit i says that row start + i is under the limit; 64 rows at most."""
     marks = _U(0)
@@ -168,7 +190,10 @@ def within(words, queries, like, threshold, live, allowed, first, last):
         block_end = min(block + _BLOCK, last)
         for number in range(len(queries)):
             query = _query_at(queries, number, like)
-            count = _count_below(words, query, limit, block, block_end)
+            if number == 0:
+                count = _count_below_in_memory(words, query, limit, block, block_end)
+            else:
+                count = _count_below(words, query, limit, block, block_end)
             if count == 0:
                 continue
             rows, bits = _room(rows, used, count), _room(bits, used, count)
@@ -276,7 +301,11 @@ def nearest(words, queries, like, k, live, allowed, first, last):
         for number in range(num_queries):
             query = _query_at(queries, number, like)
             limit, under, filled = limits[number], below[number], used[number]
-            if _count_below(words, query, _U(limit), block, block_end) == 0:
+            if number == 0:
+                count = _count_below_in_memory(words, query, _U(limit), block, block_end)
+            else:
+                count = _count_below(words, query, _U(limit), block, block_end)
+            if count == 0:
                 continue
             for strip in range(block, block_end, _STRIP):
                 strip_end = min(strip + _STRIP, block_end)
@@ -341,7 +370,7 @@ def pool(words, queries, like, k, live, allowed, first, last):
     last = _U(last)
     for block in range(_U(first), last, _NEAREST_BLOCK):
         block_end = min(block + _NEAREST_BLOCK, last)
-        if _count_below(words, query, _U(limit + 1), block, block_end) == 0:
+        if _count_below_in_memory(words, query, _U(limit + 1), block, block_end) == 0:
             continue
         for strip in range(block, block_end, _STRIP):
             strip_end = min(strip + _STRIP, block_end)
