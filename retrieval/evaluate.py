@@ -16,7 +16,7 @@ import numpy as np
 
 from hashnet import codes, images, metrics
 from hashnet.errors import ArgumentError, HashnetError
-from retrieval.engine import POOL, POOL_SHARE, VERIFY_TOP, Engine
+from retrieval.engine import VERIFY_TOP, Engine, default_pool
 from retrieval.ground_truth import Database, answerable, asked_of, encoded
 from retrieval.hamming import CodeIndex
 from retrieval.hits import Hit
@@ -326,8 +326,7 @@ def evaluate(
     engine = Engine(index, num_threads=num_threads)
     with engine.snapshot as snapshot:
         if pool is None and threshold is None:
-            # As a search for a few hits would choose it.
-            pool = max(POOL, int(POOL_SHARE * snapshot.num_items))
+            pool = default_pool(1, snapshot.num_items)  # as a search for a few hits chooses it
         database = Database(snapshot)
         asked = asked_of(queries, ground_truth, database)
         asked = encoded(asked, index.encoder, tell)

@@ -5,7 +5,7 @@ import pytest
 
 from hashnet import images
 from hashnet.errors import ArgumentError, ImageError, UnknownIdError, UnknownNameError
-from retrieval.engine import Engine
+from retrieval.engine import Engine, default_pool
 from retrieval.index import Index
 
 
@@ -239,3 +239,10 @@ def test_features_are_stored_in_half_the_bytes_unless_asked(bundle_folder, photo
         np.testing.assert_allclose(
             [hit.distance for hit in half], [hit.distance for hit in full], atol=2e-3
         )
+
+
+def test_the_default_pool_grows_with_the_root_of_the_index():
+    # tests/bench/pool_size.py: a share of the index would read ever more for the same answers.
+    assert [default_pool(10, n) for n in (0, 100, 40_000)] == [1000] * 3
+    assert default_pool(10, 4_000_000) == 2 * default_pool(10, 1_000_000) == 10_000
+    assert default_pool(700, 100) == 7000
