@@ -64,9 +64,9 @@ def hamming(results):
 
 
 def coarse_fine(results):
-    """Recall and mAP by milliseconds a query, on one thread or the fewest measured."""
-    threads = min(row["threads"] for row in results["rows"])
-    rows = [row for row in results["rows"] if row["threads"] == threads]
+    """Recall and mAP by milliseconds a query, with the fewest threads and hits measured."""
+    threads, k = min((row["threads"], row["k"]) for row in results["rows"])
+    rows = [row for row in results["rows"] if (row["threads"], row["k"]) == (threads, k)]
     scores = {
         name: label
         for name, label in (("recall_at_10", "recall of the exact 10"), ("map_at_k", "mAP"))
@@ -98,7 +98,7 @@ def coarse_fine(results):
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
     axes[0, -1].legend(fontsize=8)
-    figure.suptitle(f"Coarse to fine, {threads} thread{'s' if threads > 1 else ''}")
+    figure.suptitle(f"Coarse to fine, {k} hits, {threads} thread{'s' if threads > 1 else ''}")
     return figure
 
 

@@ -188,16 +188,36 @@ def coarse_fine(results):
     yield ""
     yield results["protocol"]
     yield ""
-    yield "| method | threads | ms | ms, p99 | recall of the exact 10 | mAP@k | memory |"
-    yield "|---|---|---|---|---|---|---|"
-    first = results["rows"][0]["threads"]
+    yield "| method | threads | k | ms | p99 | as fast as flat | exact 10 found | mAP@k | memory |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    first = [results["rows"][0][name] for name in ("threads", "k")]
     for row in results["rows"]:
         # Opened a second time, an index finds room that the process has taken already.
-        memory = row["memory_bytes"] if row["threads"] == first else None
+        memory = row["memory_bytes"] if [row["threads"], row["k"]] == first else None
+        times = row.get("times_as_fast_as_flat")
         yield (
-            f"| {row['method']} | {row['threads']} | {row['milliseconds']:.3g} "
-            f"| {row['milliseconds_p99']:.3g} | {row['recall_at_10']:.3f} "
-            f"| {row['map_at_k']:.3f} | {f'{memory / 1e6:,.0f} MB' if memory else ''} |"
+            f"| {row['method']} | {row['threads']} | {row['k']} | {row['milliseconds']:.3g} "
+            f"| {row['milliseconds_p99']:.3g} | {f'{times:.3g} times' if times else ''} "
+            f"| {row['recall_at_10']:.3f} | {row['map_at_k']:.3f} "
+            f"| {f'{memory / 1e6:,.0f} MB' if memory else ''} |"
+        )
+
+
+def pool_size(results):
+    """How large a pool must be."""
+    yield "### How large a pool must be"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    recalls = list(results["rows"][0]["pool_for"])
+    wanted = " | ".join(f"pool that holds {float(recall):.0%}" for recall in recalls)
+    yield f"| rows | bits | {wanted} | default pool | held by it |"
+    yield "|---|---|---|---|" + "---|" * len(recalls)
+    for row in results["rows"]:
+        pools = " | ".join(f"{row['pool_for'][recall]:,}" for recall in recalls)
+        yield (
+            f"| {row['rows']:,} | {row['bits']} | {pools} | {row['default_pool']:,} "
+            f"| {row['recall_in_default_pool']:.2%} |"
         )
 
 
@@ -518,7 +538,12 @@ def renewed(text):
     named |= {"clickhouse_types": column_types}
     named |= {"encode": encoding, "precision": precision, "hamming": hamming}
     named |= {path.stem: coarse_fine for path in sorted(figures.FOLDER.glob("coarse_fine_*"))}
-    named |= {"feedback": feedback, "regions": regions, "verify_top": verification}
+    named |= {
+        "pool_size": pool_size,
+        "feedback": feedback,
+        "regions": regions,
+        "verify_top": verification,
+    }
     named |= {path.stem: aggregated for path in sorted(figures.FOLDER.glob("aggregated_*"))}
     named |= dict.fromkeys(["local_delf", "local_sift", "local_delf_sift"], local)
     named |= {"local_index": local_index}
