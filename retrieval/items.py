@@ -274,10 +274,8 @@ def _refuse_local(
     kept: Kept, items: Sequence[Item], local_features: Sequence[Described] | None
 ) -> None:
     dim = kept.descriptor_dim
-    # Of none where the index keeps none.
-    for item, features in zip(
-        items, _of_all("local features", dim is not None, local_features, items), strict=False
-    ):
+    given = _of_all("local features", dim is not None, local_features, items)
+    for item, features in zip(items, given, strict=False):  # of none where the index keeps none
         shapes = np.shape(features.yx), np.shape(features.descriptors)
         count = len(features.yx)
         if shapes != ((count, 2), (count, dim)):

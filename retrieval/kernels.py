@@ -120,9 +120,9 @@ def _count_below(words, query, limit, start, stop):
 
 
 @_inlined
-def _count_below_in_memory(words, query, limit, start, stop):
-    """Count as `_count_below` does, codes that are perhaps not in the cache yet."""
-    if words.size < _WORDS_IN_CACHE:
+def _count_block(words, query, limit, start, stop, first):
+    """Count as `_count_below` does; for the first query the codes may not be in the cache yet."""
+    if not first or words.size < _WORDS_IN_CACHE:
         return _count_below(words, query, limit, start, stop)
     width = _U(len(query))
     step = max(_CHUNK_WORDS // width, _STRIP)
@@ -190,10 +190,7 @@ def within(words, queries, like, threshold, live, allowed, first, last):
         block_end = min(block + _BLOCK, last)
         for number in range(len(queries)):
             query = _query_at(queries, number, like)
-            if number == 0:
-                count = _count_below_in_memory(words, query, limit, block, block_end)
-            else:
-                count = _count_below(words, query, limit, block, block_end)
+            count = _count_block(words, query, limit, block, block_end, number == 0)
             if count == 0:
                 continue
             rows, bits = _room(rows, used, count), _room(bits, used, count)
@@ -301,11 +298,7 @@ def nearest(words, queries, like, k, live, allowed, first, last):
         for number in range(num_queries):
             query = _query_at(queries, number, like)
             limit, under, filled = limits[number], below[number], used[number]
-            if number == 0:
-                count = _count_below_in_memory(words, query, _U(limit), block, block_end)
-            else:
-                count = _count_below(words, query, _U(limit), block, block_end)
-            if count == 0:
+            if _count_block(words, query, _U(limit), block, block_end, number == 0) == 0:
                 continue
             for strip in range(block, block_end, _STRIP):
                 strip_end = min(strip + _STRIP, block_end)
@@ -370,7 +363,7 @@ def pool(words, queries, like, k, live, allowed, first, last):
     last = _U(last)
     for block in range(_U(first), last, _NEAREST_BLOCK):
         block_end = min(block + _NEAREST_BLOCK, last)
-        if _count_below_in_memory(words, query, _U(limit + 1), block, block_end) == 0:
+        if _count_block(words, query, _U(limit + 1), block, block_end, True) == 0:
             continue
         for strip in range(block, block_end, _STRIP):
             strip_end = min(strip + _STRIP, block_end)
