@@ -75,10 +75,10 @@ import threading
 import time
 import urllib.parse
 import weakref
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+from zlib_ng.zlib_ng import crc32
 
 from hashnet.errors import ArgumentError, LockedError, ShapeError, StoreError
 from retrieval.items import (
@@ -304,7 +304,7 @@ def _code_bytes(num_bits) -> int:
 def _seal(*values) -> int:
     """A checksum of the fields of one record of the catalogue."""
     plain = [value.hex() if isinstance(value, bytes) else value for value in values]
-    return zlib.crc32(json.dumps(plain).encode())
+    return crc32(json.dumps(plain).encode())
 
 
 def _facts_record(catalogue) -> tuple:
@@ -623,7 +623,7 @@ def _write_digest(folder) -> None:
     line = f"{commits} {len(content)} {hashlib.sha256(content).hexdigest()}"
     beside = pathlib.Path(folder, _DIGEST + ".new")
     with open(beside, "w", encoding="ascii") as file:
-        file.write(f"{line} {zlib.crc32(line.encode()):08x}\n")
+        file.write(f"{line} {crc32(line.encode()):08x}\n")
         file.flush()
         os.fsync(file.fileno())
     os.replace(beside, pathlib.Path(folder, _DIGEST))
@@ -640,7 +640,7 @@ def _read_digest(folder) -> tuple[int, int, str]:
     path, size = _inside(folder, _DIGEST)
     content = path.read_bytes() if size < 1000 else b""
     line, _, crc = content.removesuffix(b"\n").rpartition(b" ")
-    if content != b"%s %08x\n" % (line, zlib.crc32(line)) or line.count(b" ") != 2:
+    if content != b"%s %08x\n" % (line, crc32(line)) or line.count(b" ") != 2:
         raise _damaged(folder, _DIGEST, "the file differs from its checksum")
     commits, size, sha256 = line.decode().split()
     return int(commits), int(size), sha256
@@ -688,9 +688,9 @@ def _encode_items(items, features, text_start) -> tuple[bytes, bytes]:
             len(id_bytes),
             -1 if item.path is None else len(words) - len(id_bytes),
             label_bytes,
-            zlib.crc32(feature),
+            crc32(feature),
         )
-        records += head + _ITEM_TAIL.pack(zlib.crc32(head + words + label), 0)
+        records += head + _ITEM_TAIL.pack(crc32(head + words + label), 0)
     return bytes(records), bytes(text)
 
 
@@ -700,7 +700,7 @@ def _encode_local(local_features, start) -> tuple[bytes, bytes, bytes]:
     for features in local_features:
         head = _SPAN_HEAD.pack(start, len(features.yx))
         yx, stored = bytes_of_local(features)
-        spans += head + zlib.crc32(stored, zlib.crc32(yx, zlib.crc32(head))).to_bytes(4, "little")
+        spans += head + crc32(stored, crc32(yx, crc32(head))).to_bytes(4, "little")
         places += yx
         descriptors += stored
         start += len(features.yx)
@@ -806,7 +806,7 @@ class _View:
         content = memoryview(_as_bytes(self.arrays["features"]))
         size = self.catalogue.row_bytes("features")
         for row, crc in zip(rows.tolist(), wanted, strict=True):
-            if zlib.crc32(content[row * size : (row + 1) * size]) != crc:
+            if crc32(content[row * size : (row + 1) * size]) != crc:
                 raise self.damaged("features", f"row {row} differs from its checksum")
         return items
 
@@ -820,8 +820,8 @@ class _View:
             places, stored = yx[:0], descriptors[:0]
             if 0 <= start <= len(yx) - count:
                 places, stored = yx[start : start + count], descriptors[start : start + count]
-            crc = zlib.crc32(_as_bytes(places), zlib.crc32(_SPAN_HEAD.pack(start, count)))
-            if len(places) != count or zlib.crc32(_as_bytes(stored), crc) != wanted:
+            crc = crc32(_as_bytes(places), crc32(_SPAN_HEAD.pack(start, count)))
+            if len(places) != count or crc32(_as_bytes(stored), crc) != wanted:
                 others = " or ".join(self.catalogue.file_name(name) for name in _LOCAL_NAMES[1:])
                 what = f"the span of row {row}, or what it spans in {others}, differs from its"
                 raise self.damaged("spans", f"{what} checksum")
@@ -830,7 +830,7 @@ class _View:
 
     def items(self, rows) -> list[Item]:
         rows = self.check_rows(rows)
-        text, crc32 = memoryview(self.arrays["text"]), zlib.crc32
+        text = memoryview(self.arrays["text"])
         # Taken as plain bytes: NumPy copies records of named fields one field at a time.
         content = self.arrays["items"].view(_ITEM_BYTES)[rows].tobytes()
         items = []
