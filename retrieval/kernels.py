@@ -34,6 +34,14 @@ _WORDS_AHEAD = np.uint64(512)
 # Fewer words stay in the last cache, where asking costs more than it gains.
 _WORDS_IN_CACHE = 1 << 20
 _NO_CODE = np.uint32(0xFFFFFFFF)
+# A first look is at one row in so many, if that makes so many strips, and at no more than those.
+_SAMPLED_OF = 16
+_LEAST_STRIPS = 32
+_MOST_STRIPS = np.uint64(256)
+# Running sums of squares, as retrieval.rerank says.
+_NUM_SUMS = 64
+_REGISTER_BYTES = 64
+_LINE_BYTES = 64
 
 
 def _compiled(function):
@@ -138,10 +146,96 @@ def _count_block(words, query, limit, start, stop, first):
 @_inlined
 def _marks_below(words, query, limit, start, stop):
     """Return a word whose bit i says that row start + i is under the limit; 64 rows at most."""
+    if stop - start == _STRIP:
+        return _marks_of_strip(words, query, limit, start)
+    return _marks_one_by_one(words, query, limit, start, stop)
+
+
+@_inlined
+def _marks_one_by_one(words, query, limit, start, stop):
     marks = _U(0)
     for row in range(start, stop):
         marks |= _U(_bits_apart(words, row, query) < limit) << (row - start)
     return marks
+
+
+def _marks_of_strip(words, query, limit, start):
+    raise NotImplementedError("compiled only")
+
+
+@overload(_marks_of_strip)
+def _marks_of_strip_overload(words, query, limit, start):
+    if isinstance(query, types.UniTuple) and query.count in (1, 2, 4):
+        return lambda words, query, limit, start: _marks_by_lanes(words, query, limit, start)
+    return lambda words, query, limit, start: _marks_one_by_one(
+        words, query, limit, start, start + _STRIP
+    )
+
+
+@intrinsic
+def _marks_by_lanes(_context, words, query, limit, start):
+    """The marks of 64 rows of one, two or four words, eight rows at a time.
+
+    A comparison of lanes is bits already; a loop over rows would shift each to its place.
+    """
+    width, rows_at_once = query.count, 8
+
+    def codegen(context, builder, signature, arguments):
+        word = ir.IntType(64)
+        lanes = ir.VectorType(word, rows_at_once)
+        count_bits = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(lanes, [lanes]), f"llvm.ctpop.v{rows_at_once}i64"
+        )
+        first = builder.mul(arguments[3], word(width))
+        first = builder.gep(_start(context, builder, signature, arguments, 0), [first])
+        asked = cgutils.unpack_tuple(builder, arguments[1], width)
+
+        def filled(values):
+            vector = ir.Constant(lanes, ir.Undefined)
+            for lane in range(rows_at_once):
+                vector = builder.insert_element(
+                    vector, values[lane % len(values)], ir.IntType(32)(lane)
+                )
+            return vector
+
+        def sums_of_pairs(left, right):
+            even, odd = (
+                builder.shuffle_vector(
+                    left,
+                    right,
+                    ir.Constant(
+                        ir.VectorType(ir.IntType(32), rows_at_once),
+                        list(range(parity, 2 * rows_at_once, 2)),
+                    ),
+                )
+                for parity in (0, 1)
+            )
+            return builder.add(even, odd)
+
+        asked, limit = filled(asked), filled([arguments[2]])
+        marks = word(0)
+        for group in range(0, STRIP_ROWS, rows_at_once):
+            counts = []
+            for part in range(width):
+                at = builder.gep(first, [word(group * width + part * rows_at_once)])
+                codes = builder.load(builder.bitcast(at, lanes.as_pointer()), align=8)
+                counts.append(builder.call(count_bits, [builder.xor(codes, asked)]))
+            while len(counts) > 1:
+                counts = [
+                    sums_of_pairs(*pair) for pair in zip(counts[::2], counts[1::2], strict=True)
+                ]
+            below = builder.icmp_unsigned("<", counts[0], limit)
+            below = builder.zext(builder.bitcast(below, ir.IntType(rows_at_once)), word)
+            marks = builder.or_(marks, builder.shl(below, word(group)))
+        return marks
+
+    return types.uint64(words, query, types.uint64, types.uint64), codegen
+
+
+def _start(context, builder, signature, arguments, place):
+    """Pointer to the first element of an argument that is an array."""
+    array = context.make_array(signature.args[place])(context, builder, arguments[place])
+    return array.data
 
 
 @numba.njit(inline="always")  # a call would count references to its arrays up and down, per row
@@ -269,13 +363,41 @@ def _keep_nearest(rows, bits, used, limit, ties):
     return kept
 
 
+@_inlined
+def _likely_limit(words, query, k, live, allowed, first, last, max_bits):
+    """Return a distance within which there are probably `k` rows of a range, and not many more.
+
+    Without it a search begins by writing out every row and learns slowly what is near. Read off
+    a sample of strips that lie evenly in the range; `max_bits` where a sample says too little.
+    """
+    num_strips = min((last - first) // _U(_SAMPLED_OF * STRIP_ROWS), _MOST_STRIPS)
+    if num_strips < _LEAST_STRIPS:
+        return np.int64(max_bits)
+    share = float(k) * float(num_strips) * STRIP_ROWS / float(last - first)
+    wanted = np.int64(share + 3 * np.sqrt(share) + 4)
+    if wanted * 4 > np.int64(num_strips) * STRIP_ROWS:
+        return np.int64(max_bits)
+    counts = np.zeros(max_bits + 1, np.int64)
+    for number in range(num_strips):
+        start = first + number * (last - first) // num_strips
+        for row in range(start, start + _STRIP):
+            if _passes(live, allowed, row):
+                counts[_bits_apart(words, row, query)] += 1
+    limit, held = 0, counts[0]
+    while held < wanted and limit < max_bits:
+        limit += 1
+        held += counts[limit]
+    return np.int64(limit)
+
+
 @_compiled
 def nearest(words, queries, like, k, live, allowed, first, last):
     """Find each query's `k` nearest rows of a range, by bits and then by row.
 
-    One pass. `limits` holds each query's k-th smallest distance so far; rows come in ascending
-    order, so a row that only equals it has lost to an earlier one, and a block with nothing
-    below it is passed over by the vectorised count alone.
+    One pass, and another for queries whose likely limit was too low. `limits` holds each query's
+    k-th smallest distance so far; rows come in ascending order, so a row that only equals it has
+    lost to an earlier one, and a block with nothing below it is passed over by the vectorised
+    count alone.
 
     Args:
         words, queries, like, live, allowed, first, last: see `within`.
@@ -286,19 +408,51 @@ def nearest(words, queries, like, k, live, allowed, first, last):
         held int64 `(num_queries,)`, how many each query found.
     """
     num_queries, max_bits = len(queries), queries.shape[1] * 64
-    k = min(k, last - first)
+    k, first, last = min(k, last - first), _U(first), _U(last)
     room = 2 * k + STRIP_ROWS
     rows, bits = np.empty((num_queries, room), np.int64), np.empty((num_queries, room), np.int32)
     used, below = np.zeros(num_queries, np.int64), np.zeros(num_queries, np.int64)
     limits = np.full(num_queries, max_bits + 1, np.int64)
     counts = np.zeros((num_queries, max_bits + 2), np.int64)
-    last = _U(last)
-    for block in range(_U(first), last, _NEAREST_BLOCK):
+    for number in range(num_queries):
+        query = _query_at(queries, number, like)
+        limits[number] += (
+            _likely_limit(words, query, k, live, allowed, first, last, max_bits) - max_bits
+        )
+    likely, wanted = limits.copy(), np.arange(num_queries)
+    while len(wanted) != 0:
+        _nearest_below(
+            words, queries, like, k, live, allowed, first, last,
+            wanted, limits, below, counts, rows, bits, used,
+        )  # fmt: skip
+        wanted = wanted[(limits[wanted] == likely[wanted]) & (likely[wanted] <= max_bits)]
+        for number in wanted:
+            limits[number], likely[number] = max_bits + 1, max_bits + 1
+            below[number], used[number], counts[number] = 0, 0, 0
+    for number in range(num_queries):
+        used[number] = _keep_nearest(
+            rows[number], bits[number], used[number], limits[number], k - below[number]
+        )
+        _sort_by_bits(rows[number], bits[number], used[number], max_bits)
+    return rows[:, :k], bits[:, :k], used
+
+
+@_inlined
+def _nearest_below(
+    words, queries, like, k, live, allowed, first, last,
+    wanted, limits, below, counts, rows, bits, used,
+):  # fmt: skip
+    """Make the pass of `nearest`, for the queries `wanted`, over rows below their limits."""
+    room = rows.shape[1]
+    # Where most blocks hold a row, to count first is to read them twice.
+    sparse = _U(4 * k) * _NEAREST_BLOCK < last - first
+    for block in range(first, last, _NEAREST_BLOCK):
         block_end = min(block + _NEAREST_BLOCK, last)
-        for number in range(num_queries):
+        for at in range(len(wanted)):
+            number = wanted[at]
             query = _query_at(queries, number, like)
             limit, under, filled = limits[number], below[number], used[number]
-            if _count_block(words, query, _U(limit), block, block_end, number == 0) == 0:
+            if sparse and _count_block(words, query, _U(limit), block, block_end, at == 0) == 0:
                 continue
             for strip in range(block, block_end, _STRIP):
                 strip_end = min(strip + _STRIP, block_end)
@@ -320,12 +474,6 @@ def nearest(words, queries, like, k, live, allowed, first, last):
                     limit -= 1
                     under -= counts[number, limit]
             limits[number], below[number], used[number] = limit, under, filled
-    for number in range(num_queries):
-        used[number] = _keep_nearest(
-            rows[number], bits[number], used[number], limits[number], k - below[number]
-        )
-        _sort_by_bits(rows[number], bits[number], used[number], max_bits)
-    return rows[:, :k], bits[:, :k], used
 
 
 @_inlined
@@ -357,13 +505,26 @@ def pool(words, queries, like, k, live, allowed, first, last):
         to the k-th row's, or at every number where rows are fewer than `k`.
     """
     query = _query_at(queries, 0, like)
-    limit, held = queries.shape[1] * 64, np.int64(0)
-    counts = np.zeros(limit + 1, np.int64)
+    max_bits, first, last = queries.shape[1] * 64, _U(first), _U(last)
+    likely = _likely_limit(words, query, k, live, allowed, first, last, max_bits)
+    rows, bits, counts, held = _pool_within(words, query, likely, k, live, allowed, first, last)
+    if held < k and likely < max_bits:
+        rows, bits, counts, held = _pool_within(
+            words, query, max_bits, k, live, allowed, first, last
+        )
+    return rows, bits, counts
+
+
+@_inlined
+def _pool_within(words, query, limit, k, live, allowed, first, last):
+    """As `pool`, of rows at most `limit` bits from the query; and how many rows it counted."""
+    held, counts = np.int64(0), np.zeros(limit + 1, np.int64)
     rows, bits, used = np.empty(512, np.int64), np.empty(512, np.int32), 0
-    last = _U(last)
-    for block in range(_U(first), last, _NEAREST_BLOCK):
+    # Where most blocks hold a row, to count first is to read them twice.
+    sparse = _U(4 * k) * _NEAREST_BLOCK < last - first
+    for block in range(first, last, _NEAREST_BLOCK):
         block_end = min(block + _NEAREST_BLOCK, last)
-        if _count_block(words, query, _U(limit + 1), block, block_end, True) == 0:
+        if sparse and _count_block(words, query, _U(limit + 1), block, block_end, True) == 0:
             continue
         for strip in range(block, block_end, _STRIP):
             strip_end = min(strip + _STRIP, block_end)
@@ -388,7 +549,7 @@ def pool(words, queries, like, k, live, allowed, first, last):
                 held -= counts[limit]
                 limit -= 1
     used = _keep_nearest(rows, bits, used, limit, used)
-    return rows[:used], bits[:used], counts[: limit + 1]
+    return rows[:used], bits[:used], counts[: limit + 1], held
 
 
 @intrinsic
@@ -415,18 +576,77 @@ def _prefetch(_context, array, at):
     """Ask for the cache line of `array[at]`; a flat array, and never a fault."""
 
     def codegen(context, builder, signature, arguments):
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        line, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        function = builder.module.declare_intrinsic(
-            "llvm.prefetch",
-            [line],
-            ir.FunctionType(ir.VoidType(), [line, number, number, number]),
-        )
-        address = builder.bitcast(builder.gep(data, [arguments[1]]), line)
-        builder.call(function, [address, number(0), number(3), number(1)])
+        data = _start(context, builder, signature, arguments, 0)
+        _prefetch_line(builder, builder.gep(data, [arguments[1]]), to_cache=1)
         return context.get_dummy_value()
 
     return types.void(array, at), codegen
+
+
+def _prefetch_line(builder, pointer, to_cache):
+    """Ask for a cache line, to the first or the second cache."""
+    line, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+    function = builder.module.declare_intrinsic(
+        "llvm.prefetch", [line], ir.FunctionType(ir.VoidType(), [line, number, number, number])
+    )
+    locality = number(4 - to_cache)
+    builder.call(function, [builder.bitcast(pointer, line), number(0), locality, number(1)])
+
+
+@intrinsic
+def _square_whole_groups(_context, flat, at, following, query, whole, sums):
+    """Fill `sums` with the squares of the row at `flat[at]`, as far as whole groups of 64 go.
+
+    The sums stay in registers all along, which a loop over an array of them does not give. Rows
+    lie apart, so the processor cannot guess the next one, at `flat[following]`: it is asked for,
+    to the second cache, since so many lines under way to the first would hold up this row's own.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        number, single = ir.IntType(64), ir.FloatType()
+        half = signature.args[0].dtype == types.uint16
+        exact = signature.args[3].dtype == types.float64
+        sum_type, sum_bytes = (ir.DoubleType(), 8) if exact else (single, 4)
+        stored_type, stored_bytes = (ir.HalfType(), 2) if half else (single, 4)
+        num_lanes = _REGISTER_BYTES // sum_bytes
+        flat, query, sums = (
+            _start(context, builder, signature, arguments, place) for place in (0, 3, 5)
+        )
+        at, following, whole = (arguments[place] for place in (1, 2, 4))
+
+        def lanes(kind):
+            return ir.VectorType(kind, num_lanes)
+
+        def place(array, offset, kind):
+            return builder.bitcast(builder.gep(array, [offset]), lanes(kind).as_pointer())
+
+        firsts = range(0, _NUM_SUMS, num_lanes)
+        totals = [cgutils.alloca_once(builder, lanes(sum_type)) for _ in firsts]
+        for total in totals:
+            builder.store(ir.Constant(lanes(sum_type), [0.0] * num_lanes), total)
+        groups = builder.udiv(whole, number(_NUM_SUMS))
+        with cgutils.for_range(builder, groups) as loop:
+            group = builder.mul(loop.index, number(_NUM_SUMS))
+            ahead = builder.add(following, group)
+            for line in range(0, _NUM_SUMS, _LINE_BYTES // stored_bytes):
+                pointer = builder.gep(flat, [builder.add(ahead, number(line))])
+                _prefetch_line(builder, pointer, to_cache=2)
+            for first, total in zip(firsts, totals, strict=True):
+                offset = builder.add(group, number(first))
+                value = place(flat, builder.add(at, offset), stored_type)
+                value = builder.load(value, align=stored_bytes)
+                for wider in [single] * half + [sum_type] * exact:
+                    value = builder.fpext(value, lanes(wider))
+                asked = builder.load(place(query, offset, sum_type), align=sum_bytes)
+                difference = builder.fsub(value, asked)
+                square = builder.fmul(difference, difference)
+                builder.store(builder.fadd(builder.load(total), square), total)
+        for first, total in zip(firsts, totals, strict=True):
+            to = place(sums, number(first), sum_type)
+            builder.store(builder.load(total), to, align=sum_bytes)
+        return context.get_dummy_value()
+
+    return types.void(flat, types.uint64, types.uint64, query, types.uint64, sums), codegen
 
 
 @_compiled
@@ -434,33 +654,25 @@ def square_distances(features, query, rows, squared, first, last):
     """Fill `squared[first:last]` with each row's squared distance from the query.
 
     Args:
-        rows: int64 `(p,)`.
-        squared: float64 `(p,)`, written to.
-        first, last: int. The range of places in `rows`.
         features: float32, or float16 seen as uint16, `(n, dim)`.
-        query: float64 `(dim,)`. Square i goes to running sum i mod 64, as retrieval.rerank says.
+        query: float64 or float32 `(dim,)`, the type that is reckoned in. Square i goes to running
+            sum i mod 64, as retrieval.rerank says.
+        rows: int64 `(p,)`.
+        squared: of the query's type, `(p,)`, written to.
+        first, last: int. The range of places in `rows`.
     """
     dim = _U(query.size)
-    whole = dim - dim % _U(64)
-    values_a_line = _U(64 // features.itemsize)
+    whole = dim - dim % _U(_NUM_SUMS)
     flat = features.reshape(-1)
-    sums = np.empty(64, np.float64)
+    sums = np.empty(_NUM_SUMS, query.dtype)
     for at in range(first, last):
-        feature = features[rows[at]]
-        # Rows lie apart, so the processor cannot guess the next one: ask for it ahead.
+        row = _U(rows[at]) * dim
         following = _U(rows[min(at + 1, last - 1)]) * dim
-        for lane in range(_U(64)):
-            sums[lane] = 0.0
-        for start in range(_U(0), whole, _U(64)):
-            for line in range(start, start + _U(64), values_a_line):
-                _prefetch(flat, following + line)
-            for lane in range(_U(64)):
-                difference = _value(feature[start + lane]) - query[start + lane]
-                sums[lane] += difference * difference
+        _square_whole_groups(flat, row, following, query, whole, sums)
         for lane in range(dim - whole):
-            difference = _value(feature[whole + lane]) - query[whole + lane]
+            difference = _value(flat[row + whole + lane]) - query[whole + lane]
             sums[lane] += difference * difference
-        half = _U(32)
+        half = _U(_NUM_SUMS // 2)
         while half > 0:
             for lane in range(half):
                 sums[lane] += sums[lane + half]

@@ -117,6 +117,41 @@ def test_a_batch_and_any_number_of_threads_give_the_answers_of_one(method, num_b
                     assert (counts == one.histogram(query, allowed=mask)).all()
 
 
+# Rows of a sample that search looks at first: strips of 64 that lie evenly, 39 of 40,000 rows.
+SAMPLED = (np.arange(39) * 40_000 // 39)[:, None] + np.arange(64)
+
+
+@pytest.mark.parametrize("num_bits", [64, 128, 192, 256, 320])
+@pytest.mark.parametrize("order", ["mixed", "sampled rows near", "sampled rows far", "sorted"])
+def test_a_search_that_begins_with_a_sample_equals_its_definition(num_bits, order):
+    compiled.load()
+    rng = np.random.default_rng(num_bits)
+    codes = random_codes(rng, 40_000, num_bits)
+    query = codes[7].copy()
+    if order == "sorted":
+        codes = codes[np.argsort(slow_bits_apart(codes, query), kind="stable")]
+    elif order != "mixed":
+        codes[SAMPLED.ravel()] = query if order.endswith("near") else ~query
+    live, allowed = rng.random(40_000) < 0.9, rng.random(40_000) < 0.3
+    everything = np.ones(40_000, bool)
+    for mask, index in (
+        (everything, CodeIndex(codes, method="scan")),
+        (live & allowed, CodeIndex(codes, live=live, method="scan")),
+    ):
+        passing = None if mask is everything else allowed
+        for k in (1, 90, 2_000, 4_000, 39_990):
+            found = pairs(*index.nearest(query, k, allowed=passing))
+            nearest = slow_nearest(codes, query, k, mask)
+            assert [(apart, row) for row, apart in found] == nearest
+            rows, bits, used = index.pool(query, at_least=k, allowed=passing)
+            assert used == nearest[-1][0] + 1
+            assert pairs(rows, bits) == slow_within(codes, query, used, mask)
+        rows, bits = index.nearest_batch(np.array([query, codes[0], ~query]), 50, allowed=passing)
+        for number, one in enumerate((query, codes[0], ~query)):
+            expected = [(row, apart) for apart, row in slow_nearest(codes, one, 50, mask)]
+            assert pairs(rows[number], bits[number]) == expected
+
+
 @pytest.mark.parametrize("num_threads", [1, 2])
 def test_pairs_within_are_all_pairs_in_order(method, num_threads):
     rng = np.random.default_rng(7)

@@ -68,6 +68,70 @@ def test_numpy_and_compiled_code_on_any_threads_agree_to_the_last_bit(monkeypatc
         assert distances.tobytes() == answers[0][1].tobytes()
 
 
+def rounded_twice(rng, dim):
+    """Rows around one distance from the query, closer to each other than float32 can tell."""
+    query = rng.standard_normal(dim)
+    steps = rng.standard_normal((400, dim))
+    steps *= 1e-3 / np.linalg.norm(steps, axis=1, keepdims=True)
+    return (query + steps).astype(np.float32), query.astype(np.float32)
+
+
+WORLDS = {
+    "nearly one distance": rounded_twice,
+    "a query that float32 cannot hold": lambda rng, dim: (
+        rounded_twice(rng, dim)[0],
+        rounded_twice(np.random.default_rng(3), dim)[1] + rng.standard_normal(dim) * 1e-9,
+    ),
+    "squares that vanish in float32": lambda rng, dim: (
+        (rng.standard_normal((400, dim)) * 10.0 ** rng.uniform(-30, -17, (400, 1))).astype("f4"),
+        np.zeros(dim, np.float32),
+    ),
+    "squares beyond float32": lambda rng, dim: (
+        (rng.standard_normal((400, dim)) * 10.0 ** rng.uniform(15, 25, (400, 1))).astype("f4"),
+        np.zeros(dim, np.float32),
+    ),
+    "not all numbers": lambda rng, dim: (
+        np.where(rng.random((400, 1)) < 0.9, np.nan, rng.standard_normal((400, dim))).astype("f4"),
+        np.zeros(dim, np.float32),
+    ),
+    "one row many times": lambda rng, dim: (
+        np.repeat(rng.standard_normal((4, dim)), 100, axis=0).astype("f4"),
+        np.ones(dim, np.float32),
+    ),
+}
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("dim", [3, 64, 130, 1280])
+def test_distances_in_float32_first_lose_no_row_and_change_no_bit(monkeypatch, world, dim):
+    compiled.load()
+    features, query = WORLDS[world](np.random.default_rng(dim), dim)
+    blocks, rows = [(0, features[:150]), (150, features[150:])], np.arange(0, 400, 3)
+    for k in (1, 10, 60):
+        answers = []
+        for rough_from in (1000, 2):
+            monkeypatch.setattr(rerank, "ROUGH_FROM", rough_from)
+            answers.append(nearest_features(query, rows, blocks, k))
+        assert answers[0][0].tolist() == answers[1][0].tolist()
+        assert answers[0][1].tobytes() == answers[1][1].tobytes()
+
+
+def test_few_rows_of_a_large_pool_are_reckoned_to_the_last_bit(monkeypatch):
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((1000, 256)).astype(np.float16)
+    kernels, counted = compiled.load(), []
+
+    class Counting:
+        @staticmethod
+        def square_distances(features, query, rows, squared, first, last):
+            counted.append((query.dtype, last - first))
+            kernels.square_distances(features, query, rows, squared, first, last)
+
+    monkeypatch.setattr(compiled, "kernels", lambda num_bytes: Counting)
+    nearest_features(features[3].astype(np.float32), np.arange(1000), [(0, features)], 10)
+    assert counted == [(np.float32, 1000), (np.float64, 10)]
+
+
 def test_every_float16_is_read_as_numpy_reads_it(path):
     values = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     features = values[np.isfinite(values)][:, None]
