@@ -345,7 +345,7 @@ class Engine:
                 distances = np.linalg.norm(near - far, axis=1)
                 zeros = np.zeros(len(near), np.int64)
                 yield from zip(
-                    _hits(near_items, zeros, zeros),
+                    _hits(near_items, zeros, zeros.astype(float)),
                     _hits(far_items, bits[part], distances),
                     strict=True,
                 )
@@ -490,10 +490,11 @@ def default_pool(k: int, num_items: int) -> int:
 
 
 def _hits(items, bits, distances, regions=None):
+    regions = regions or [None] * len(items)
     return [
-        Hit(item.id, item.path, item.label, int(apart), float(distance), region=region)
+        Hit(item.id, item.path, item.label, apart, distance, None, region)
         for item, apart, distance, region in zip(
-            items, bits, distances, regions or [None] * len(items), strict=True
+            items, bits.tolist(), distances.tolist(), regions, strict=True
         )
     ]
 

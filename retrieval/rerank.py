@@ -23,7 +23,7 @@ NUM_SUMS = 64
 # Gathering and squaring in NumPy costs this many times the reading of as many bytes of codes.
 NUMPY_COST = 4
 CHUNK_VALUES = 1 << 18
-LEAST_VALUES_A_THREAD = 1 << 18
+LEAST_VALUES_A_THREAD = 1 << 20
 # Reckoned in float32 first are pools of so many times the rows that are asked for.
 ROUGH_FROM = 2
 # Squares below that of the first vanish in float32 or lose digits; sums near the second overflow.

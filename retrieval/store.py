@@ -799,10 +799,9 @@ class _View:
 
     def verify_features(self, rows) -> list[Item]:
         rows = self.check_rows(rows)
-        items = self.items(rows)  # where the checksums are, verified
-        # Fields of the map itself: only the rows' own bytes are read, and a memory view of them
-        # reaches the checksum without an array for each row.
-        wanted = self.arrays["items"]["feature_crc"][rows].tolist()
+        items, wanted = self._items_and_checksums(rows)
+        # Only the rows' own bytes are read, and a memory view of them reaches the checksum without
+        # an array for each row.
         content = memoryview(_as_bytes(self.arrays["features"]))
         size = self.catalogue.row_bytes("features")
         for row, crc in zip(rows.tolist(), wanted, strict=True):
@@ -829,24 +828,27 @@ class _View:
         return found
 
     def items(self, rows) -> list[Item]:
-        rows = self.check_rows(rows)
-        text = memoryview(self.arrays["text"])
+        return self._items_and_checksums(self.check_rows(rows))[0]
+
+    def _items_and_checksums(self, rows) -> tuple[list[Item], list[int]]:
+        """Items of some rows, verified, and the checksums of their features."""
+        text, head_bytes = memoryview(self.arrays["text"]), _ITEM_HEAD.size
         # Taken as plain bytes: NumPy copies records of named fields one field at a time.
         content = self.arrays["items"].view(_ITEM_BYTES)[rows].tobytes()
-        items = []
+        items, feature_checksums = [], []
         for at, record in enumerate(_ITEM_RECORD.iter_unpack(content)):
-            start, label_start, size, mtime_ns, id_bytes, path_bytes, label_bytes, _, crc, _ = (
-                record[1:]
-            )
+            _, start, label_start, size, mtime_ns, id_bytes, path_bytes, label_bytes = record[:8]
             end = start + id_bytes + max(0, path_bytes)
             # Copied, so that what is verified is what is returned.
             words = bytes(text[start:end])
             label = bytes(text[label_start : label_start + max(0, label_bytes)])
-            head = content[at * _ITEM.itemsize : at * _ITEM.itemsize + _ITEM_HEAD.size]
+            head = content[at * _ITEM.itemsize : at * _ITEM.itemsize + head_bytes]
+            feature_crc, crc, _ = record[8:]
             if crc32(head + words + label) != crc:
                 text_name = self.catalogue.file_name("text")
                 what = f"row {rows[at]}, or its words in {text_name}, differs from its checksum"
                 raise self.damaged("items", what)
+            feature_checksums.append(feature_crc)
             items.append(
                 Item(
                     _to_text(words[:id_bytes]),
@@ -856,7 +858,7 @@ class _View:
                     None if mtime_ns == UNKNOWN else mtime_ns,
                 )
             )
-        return items
+        return items, feature_checksums
 
     def find(self, ids) -> np.ndarray:
         """int64 (len(ids),): the live row of each id, -1 where there is none."""

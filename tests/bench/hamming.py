@@ -29,7 +29,7 @@ WORD_BITS = 64
 # A random code lies under the threshold with about this probability.
 SELECTIVITY = 1e-5
 CHUNK = 1 << 22
-CHUNK = 1 << 22
+TURN_SECONDS = 0.012
 MULTIHASH_MOST_ROWS = 1_000_000
 NUM_BATCH = 64
 # Its exact search holds every distance of every query at one time.
@@ -54,9 +54,9 @@ def main():
     report = {
         "question": "How fast is exact Hamming search beside FAISS and USearch?",
         "protocol": "Milliseconds for all queries of a cell, medians of interleaved repeats, each "
-        "right after an untimed one. range: all rows in fewer than `threshold` bits; nearest: the "
-        f"{K} nearest. `scan` compares with every code; `auto` is what an index does by itself "
-        "once it has been searched often. Answers were equal: the same rows with the same bits "
+        f"of {1000 * TURN_SECONDS:.0f} ms of calls after as many untimed ones. range: all rows in "
+        f"fewer than `threshold` bits; nearest: the {K} nearest. `scan` compares with every code; "
+        "`auto` is what an index does by itself once it has been searched often. Answers were equal: the same rows with the same bits "
         "(range), the same bits apart (nearest). random: uniform bits. learned: "
         f"{DISTINCT} distinct codes near 10 codewords, drawn by Zipf's law.",
         "seed": 0,
@@ -207,13 +207,14 @@ def check_nearest(answers):
 
 def timed(contestants, options):
     """Median, least and largest milliseconds of each contestant, in turns."""
-    loops = {name: max(1, round(0.003 / seconds(call, 1))) for name, call in contestants.items()}
     took = {name: [] for name in contestants}
     began = time.perf_counter()
     for repeat in range(options.repeats):
         for name, call in contestants.items():
-            call()  # untimed: what the contestant before it left in the cache is none of its doing
-            took[name].append(1000 * seconds(call, loops[name]))
+            # Untimed: the contestant before this one leaves its codes in the cache, and its threads
+            # spin for some milliseconds more in case it is asked again.
+            seconds(call, TURN_SECONDS)
+            took[name].append(1000 * seconds(call, TURN_SECONDS))
         if repeat >= 2 and time.perf_counter() - began > options.cell_seconds:
             break
     return {
@@ -229,11 +230,15 @@ def timed(contestants, options):
     }
 
 
-def seconds(call, loops):
-    began = time.perf_counter()
-    for _ in range(loops):
+def seconds(call, at_least):
+    """How long a call takes, on average over so many seconds, one call at least."""
+    began, calls = time.perf_counter(), 0
+    while True:
         call()
-    return (time.perf_counter() - began) / loops
+        calls += 1
+        elapsed = time.perf_counter() - began
+        if elapsed >= at_least:
+            return elapsed / calls
 
 
 @numba.njit(nogil=True)
@@ -248,7 +253,7 @@ def read_bandwidth():
     """Gigabytes a second that one thread reads from memory, the best of five."""
     words = np.ones(1 << 24, np.uint64)
     _total(words)
-    return words.nbytes / min(seconds(lambda: _total(words), 1) for _ in range(5)) / 1e9
+    return words.nbytes / min(seconds(lambda: _total(words), 0) for _ in range(5)) / 1e9
 
 
 def summary(rows, bandwidth):
