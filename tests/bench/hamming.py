@@ -56,9 +56,9 @@ def main():
         "protocol": "Milliseconds for all queries of a cell, medians of interleaved repeats, each "
         f"of {1000 * TURN_SECONDS:.0f} ms of calls after as many untimed ones. range: all rows in "
         f"fewer than `threshold` bits; nearest: the {K} nearest. `scan` compares with every code; "
-        "`auto` is what an index does by itself once it has been searched often. Answers were equal: the same rows with the same bits "
-        "(range), the same bits apart (nearest). random: uniform bits. learned: "
-        f"{DISTINCT} distinct codes near 10 codewords, drawn by Zipf's law.",
+        "`auto` is what an index does by itself once it has been searched often. Answers were "
+        "equal: the same rows with the same bits (range), the same bits apart (nearest). random: "
+        f"uniform bits. learned: {DISTINCT} distinct codes near 10 codewords, drawn by Zipf's law.",
         "seed": 0,
         "repeats": options.repeats,
         "read_gigabytes_per_second_one_thread": statistics.median(bandwidths),
