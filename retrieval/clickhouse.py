@@ -46,6 +46,7 @@ import urllib.parse
 import numpy as np
 
 from hashnet import bundle as bundles
+from hashnet.codes import code_bytes
 from hashnet.errors import ArgumentError, BackendError, ShapeError, StoreError
 from retrieval.finder import Found, threshold_of
 from retrieval.hamming import CodeIndex, checked_integer
@@ -373,7 +374,7 @@ def ddl(url, *, num_bits: int, cluster: str | None = None) -> list:
     columns = (
         "row UInt64 CODEC(NONE), kills UInt64, id String, key UInt64 MATERIALIZED cityHash64(id), "
         "path Nullable(String), label LowCardinality(Nullable(String)), size Nullable(Int64), "
-        f"mtime_ns Nullable(Int64), code FixedString({-(-num_bits // 8)}) CODEC(NONE), "
+        f"mtime_ns Nullable(Int64), code FixedString({code_bytes(num_bits)}) CODEC(NONE), "
         "feature Array(Float32) CODEC(NONE), region Array(Int32)"
     )
     order = (
@@ -779,10 +780,10 @@ class Snapshot:
             codes: uint8 `(n, code_bytes)`.
             features: float32 `(n, feature_dim)`.
         """
-        code_bytes = -(-self._store.num_bits // 8)
+        num_bytes = code_bytes(self._store.num_bits)
         if not len(rows):
             dim = self._store.feature_dim
-            return np.empty((0, code_bytes), np.uint8), np.empty((0, dim), np.float32)
+            return np.empty((0, num_bytes), np.uint8), np.empty((0, dim), np.float32)
         found, codes, features = self.ask(
             "SELECT row, code, feature FROM {table} WHERE kills = 0 "
             "AND row IN {rows:Array(UInt64)}",
@@ -793,7 +794,7 @@ class Snapshot:
         codes = [np.frombuffer(codes[at], np.uint8) for at in order]
         features = [np.asarray(features[at], np.float32) for at in order]
         return (
-            np.array(codes, np.uint8).reshape(len(order), code_bytes),
+            np.array(codes, np.uint8).reshape(len(order), num_bytes),
             np.array(features, np.float32).reshape(len(order), self._store.feature_dim),
         )
 
@@ -1095,7 +1096,7 @@ class Finder:
 
     @property
     def _code_bytes(self):
-        return -(-self._store.num_bits // 8)
+        return code_bytes(self._store.num_bits)
 
     def _apart(self):
         return (
@@ -1295,7 +1296,7 @@ class Writer:
         if local_features is not None:
             whole = np.arange(num_new) if regions is None else np.flatnonzero(~regions.any(axis=1))
             self._insert_local([first + at for at in whole.tolist()], items, whole, local_features)
-        zeros = bytes(-(-self._store.num_bits // 8))
+        zeros = bytes(code_bytes(self._store.num_bits))
         everything = [*items, *(Item(id) for id, _ in held)]
         columns = {
             "row": ("UInt64", list(range(first, first + num_all))),

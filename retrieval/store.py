@@ -80,6 +80,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from zlib_ng.zlib_ng import crc32
 
+from hashnet.codes import MAX_BITS, code_bytes
 from hashnet.errors import ArgumentError, LockedError, ShapeError, StoreError
 from retrieval.items import (
     UNKNOWN,
@@ -110,7 +111,6 @@ _REGION_NAMES = ("regions",)
 _PER_ROW = ("codes", "features", "items", "spans", "regions")
 _DATA_FILE = re.compile(rf"\d{{6,}}\.({'|'.join(_ARRAY_NAMES + _LOCAL_NAMES + _REGION_NAMES)})")
 _CREATING = ".creating-index-"
-_MAX_BITS = 1024
 _BUSY_SECONDS = 60.0  # other connections hold the catalogue for milliseconds only
 _CHUNK_BYTES = 1 << 24  # how much of a file is held in memory at once
 _COMPACT_ROWS = 1 << 16  # rows of a compacted segment, at most
@@ -271,7 +271,7 @@ class _Catalogue:
     def layout(self, name) -> tuple[np.dtype, tuple]:
         """dtype and shape of one row of an array."""
         return {
-            "codes": (np.dtype(np.uint8), (_code_bytes(self.num_bits),)),
+            "codes": (np.dtype(np.uint8), (code_bytes(self.num_bits),)),
             "features": (np.dtype(self.feature_dtype).newbyteorder("<"), (self.feature_dim,)),
             "items": (_ITEM, ()),
             "text": (np.dtype(np.uint8), ()),
@@ -295,10 +295,6 @@ def _names_of_arrays(extractor, regions_per_image) -> tuple:
         + (() if extractor is None else _LOCAL_NAMES)
         + (_REGION_NAMES if regions_per_image else ())
     )
-
-
-def _code_bytes(num_bits) -> int:
-    return -(-num_bits // 8)
 
 
 def _seal(*values) -> int:
@@ -341,7 +337,7 @@ def _parse_segment(names, num_rows, arrays, deleted) -> _Segment:
     if "yx" in arrays and arrays["yx"][0] != arrays["descriptors"][0]:
         raise ValueError("a segment whose local features lack places or descriptors")
     if deleted is not None:
-        if len(deleted) != _code_bytes(num_rows):
+        if len(deleted) != (num_rows + 7) // 8:
             raise ValueError(f"{len(deleted)} bytes of deletions for {num_rows} rows")
         deleted = np.unpackbits(np.frombuffer(deleted, np.uint8), count=num_rows).astype(bool)
     return _Segment(num_rows, arrays, deleted)
@@ -391,7 +387,7 @@ def _load_catalogue(connection, path) -> _Catalogue:
     numbers = (bits, dim, generation, commits)
     if not all(isinstance(number, int) for number in numbers) or min(dim, generation) < 1:
         raise ValueError(f"feature_dim={dim!r}, generation={generation!r}, commits={commits!r}")
-    if dtype not in ("float32", "float16") or not 1 <= bits <= _MAX_BITS:
+    if dtype not in ("float32", "float16") or not 1 <= bits <= MAX_BITS:
         raise ValueError(f"num_bits={bits}, feature_dtype={dtype!r}")
     catalogue = _Catalogue(
         num_bits=bits,
@@ -1224,8 +1220,7 @@ class Store:
             >>> Store.open(folder).snapshot().rows(["a", "b"]).tolist()
             [0, -1]
         """
-        if not (isinstance(num_bits, int) and 1 <= num_bits <= _MAX_BITS):
-            raise ArgumentError(f"A code has 1 to {_MAX_BITS} bits.", f"num_bits={num_bits!r}")
+        code_bytes(num_bits)  # refuses what is no length of a code
         if not (isinstance(feature_dim, int) and feature_dim >= 1):
             raise ArgumentError("A feature has numbers.", f"feature_dim={feature_dim!r}")
         if feature_dtype not in ("float32", "float16"):
@@ -1251,7 +1246,7 @@ class Store:
                 "Open the index to add to it, or name another folder.",
             )
         catalogue = _Catalogue(
-            num_bits=num_bits,
+            num_bits=int(num_bits),
             feature_dim=feature_dim,
             feature_dtype=feature_dtype,
             fingerprint=fingerprint,

@@ -29,7 +29,7 @@ WORD_BITS = 64
 # A random code lies under the threshold with about this probability.
 SELECTIVITY = 1e-5
 CHUNK = 1 << 22
-TURN_SECONDS = 0.012
+TURN_SECONDS = 0.04
 MULTIHASH_MOST_ROWS = 1_000_000
 NUM_BATCH = 64
 # Its exact search holds every distance of every query at one time.
@@ -212,7 +212,8 @@ def timed(contestants, options):
     for repeat in range(options.repeats):
         for name, call in contestants.items():
             # Untimed: the contestant before this one leaves its codes in the cache, and its threads
-            # spin for some milliseconds more in case it is asked again.
+            # spin for some milliseconds more in case it is asked again; while they do, threads of
+            # this one share a core, and stay there until the system spreads them.
             seconds(call, TURN_SECONDS)
             took[name].append(1000 * seconds(call, TURN_SECONDS))
         if repeat >= 2 and time.perf_counter() - began > options.cell_seconds:
