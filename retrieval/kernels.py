@@ -199,14 +199,10 @@ def _marks_by_lanes(_context, words, query, limit, start):
             return vector
 
         def sums_of_pairs(left, right):
+            places = ir.VectorType(ir.IntType(32), rows_at_once)
             even, odd = (
                 builder.shuffle_vector(
-                    left,
-                    right,
-                    ir.Constant(
-                        ir.VectorType(ir.IntType(32), rows_at_once),
-                        list(range(parity, 2 * rows_at_once, 2)),
-                    ),
+                    left, right, ir.Constant(places, list(range(parity, 2 * rows_at_once, 2)))
                 )
                 for parity in (0, 1)
             )
@@ -1077,10 +1073,8 @@ def _compare_tile(_context, query, words, num_words, columns, row_state, column_
         query, words, num_words, columns, row_state, column_state, row, panel = arguments
 
         def start(place, offset):
-            kind = signature.args[place]
-            return builder.gep(
-                context.make_array(kind)(context, builder, arguments[place]).data, [offset]
-            )
+            first = _start(context, builder, signature, arguments, place)
+            return builder.gep(first, [offset])
 
         def load(pointer, offset):
             pointer = builder.gep(pointer, [offset])

@@ -183,8 +183,9 @@ def hamming(results):
 
 
 def coarse_fine(results):
-    """Coarse to fine beside vector search."""
-    yield "### Coarse to fine"
+    """Coarse to fine beside vector search, or from disk with nothing beside it."""
+    alone = all(row["method"].startswith("coarse") for row in results["rows"])
+    yield "### Coarse to fine, features on disk" if alone else "### Coarse to fine"
     yield ""
     yield results["protocol"]
     yield ""
