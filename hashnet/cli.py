@@ -1030,7 +1030,8 @@ def _train_arguments(sub):
     for name, field in _train_fields().items():
         flag = "--bits" if name == "num_bits" else "--" + name.replace("_", "-")
         # Defaults stay with the dataclass, so that a recipe's value is not covered by them.
-        options = {"dest": name, "default": None, "help": f"{meanings[name]} ({field.default!r})"}
+        meaning = f"{meanings.get(name, '')} ({field.default!r})".lstrip()
+        options = {"dest": name, "default": None, "help": meaning}
         if field.default is True or field.default is False:
             options["action"] = argparse.BooleanOptionalAction
         elif isinstance(field.default, tuple):
@@ -1042,8 +1043,11 @@ def _train_arguments(sub):
 
 
 def _meanings(dataclass):
-    """dict of field to what the docstring says of it, as argparse takes text."""
-    attributes = inspect.getdoc(dataclass).split("Attributes:\n")[1].split("\n\n")[0]
+    """dict of field to what the docstring says of it, as argparse takes text.
+
+    Empty where Python runs without docstrings (-OO).
+    """
+    attributes = inspect.getdoc(dataclass).partition("Attributes:\n")[2].split("\n\n")[0]
     entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", attributes, re.MULTILINE)
     return {name: " ".join(text.split()).replace("%", "%%") for name, text in entries}
 

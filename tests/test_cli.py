@@ -229,6 +229,15 @@ def test_every_command_has_help_with_an_example():
         assert f"hashnet {name}" in text and sub.description
 
 
+def test_a_python_without_docstrings_searches_and_explains(index, photos):
+    code = "import sys; from hashnet import cli; sys.exit(cli.main(sys.argv[1:]))"
+    for arguments in (["train", "--help"], ["search", index, photos / "disc/0.png"]):
+        command = [sys.executable, "-OO", "-c", code, *arguments]
+        run = subprocess.run(command, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        assert run.stdout
+
+
 def test_train_options_mirror_the_configuration():
     import dataclasses
 
