@@ -360,6 +360,16 @@ def _keep_nearest(rows, bits, used, limit, ties):
 
 
 @_inlined
+def _limit_holding(counts, wanted):
+    """Return the least number of bits within which `counts` holds so many, or the last there is."""
+    limit, held = np.int64(0), counts[0]
+    while held < wanted and limit < counts.size - 1:
+        limit += 1
+        held += counts[limit]
+    return limit
+
+
+@_inlined
 def _likely_limit(words, query, k, live, allowed, first, last, max_bits):
     """Return a distance within which there are probably `k` rows of a range, and not many more.
 
@@ -379,11 +389,7 @@ def _likely_limit(words, query, k, live, allowed, first, last, max_bits):
         for row in range(start, start + _STRIP):
             if _passes(live, allowed, row):
                 counts[_bits_apart(words, row, query)] += 1
-    limit, held = 0, counts[0]
-    while held < wanted and limit < max_bits:
-        limit += 1
-        held += counts[limit]
-    return np.int64(limit)
+    return _limit_holding(counts, wanted)
 
 
 @_compiled
@@ -408,13 +414,11 @@ def nearest(words, queries, like, k, live, allowed, first, last):
     room = 2 * k + STRIP_ROWS
     rows, bits = np.empty((num_queries, room), np.int64), np.empty((num_queries, room), np.int32)
     used, below = np.zeros(num_queries, np.int64), np.zeros(num_queries, np.int64)
-    limits = np.full(num_queries, max_bits + 1, np.int64)
+    limits = np.ones(num_queries, np.int64)
     counts = np.zeros((num_queries, max_bits + 2), np.int64)
     for number in range(num_queries):
         query = _query_at(queries, number, like)
-        limits[number] += (
-            _likely_limit(words, query, k, live, allowed, first, last, max_bits) - max_bits
-        )
+        limits[number] += _likely_limit(words, query, k, live, allowed, first, last, max_bits)
     likely, wanted = limits.copy(), np.arange(num_queries)
     while len(wanted) != 0:
         _nearest_below(
@@ -782,10 +786,7 @@ def nearest_codes(words, queries, like, k, borders, first, last):
         counts[:] = 0
         for code in range(_U(num_codes)):
             counts[apart[code]] += borders[code + _U(1)] - borders[code]
-        limit, held = 0, counts[0]
-        while held < k and limit < max_bits:
-            limit += 1
-            held += counts[limit]
+        limit = _limit_holding(counts, k)
         count = _U(0)
         for code in range(_U(num_codes)):
             count += _U(apart[code] <= _U(limit))

@@ -215,9 +215,11 @@ def test_searching_as_a_process_never_imports_a_training_library(index, photos):
     assert run.returncode == 0, run.stderr
 
 
+AS_A_PROCESS = "import sys; from hashnet import cli; sys.exit(cli.main(sys.argv[1:]))"
+
+
 def test_a_closed_pipe_is_no_crash(index, photos):
-    code = "import sys; from hashnet import cli; sys.exit(cli.main(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, "search", index] + [photos / "disc/0.png"] * 40
+    command = [sys.executable, "-c", AS_A_PROCESS, "search", index] + [photos / "disc/0.png"] * 40
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     child.stdout.close()
     assert b"Traceback" not in child.communicate()[1]
@@ -230,9 +232,8 @@ def test_every_command_has_help_with_an_example():
 
 
 def test_a_python_without_docstrings_searches_and_explains(index, photos):
-    code = "import sys; from hashnet import cli; sys.exit(cli.main(sys.argv[1:]))"
     for arguments in (["train", "--help"], ["search", index, photos / "disc/0.png"]):
-        command = [sys.executable, "-OO", "-c", code, *arguments]
+        command = [sys.executable, "-OO", "-c", AS_A_PROCESS, *arguments]
         run = subprocess.run(command, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
         assert run.stdout
