@@ -457,7 +457,7 @@ class _Judge:
             database.snapshot.codes, live=database.snapshot.live, num_threads=num_threads
         )
         index.prepare(threshold)
-        blocks = database.snapshot.feature_blocks
+        features = database.snapshot.feature_map
 
         def rank(query):
             own = asked.own[query]
@@ -471,7 +471,7 @@ class _Judge:
             middle = time.perf_counter()
             rows = rows[rows != own]
             ranked, _ = nearest_features(
-                asked.features[query], rows, blocks, max(1, len(rows)), num_threads=num_threads
+                asked.features[query], rows, features, max(1, len(rows)), num_threads=num_threads
             )
             return ranked, (middle - start, time.perf_counter() - middle)
 
@@ -592,9 +592,9 @@ class _Judge:
         spent = []
         for query in asked.answerable[: TIMED_SEARCHES + 1]:
             start = time.perf_counter()
-            blocks = database.snapshot.feature_blocks
+            features = database.snapshot.feature_map
             nearest_features(
-                asked.features[query], database.rows, blocks, 10, num_threads=num_threads
+                asked.features[query], database.rows, features, 10, num_threads=num_threads
             )
             spent.append(time.perf_counter() - start)
         # The first one warms up what the others find warm.

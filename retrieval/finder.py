@@ -164,7 +164,7 @@ class LocalFinder:
         best, distances = nearest_features(
             feature,
             rows,
-            self._snapshot.feature_blocks,
+            self._snapshot.feature_map,
             k * self._most_rows,  # among so many rows there are k images
             num_threads=self._num_threads,
         )
@@ -234,14 +234,12 @@ class LocalFinder:
         """
         scores = np.empty(self._snapshot.num_rows, np.float32)
         if by == "code":
-            for rows in _parts(0, len(scores)):
+            for rows in _parts(len(scores)):
                 bits = codes.unpack(self._snapshot.codes[rows], len(weights))
                 scores[rows] = bits.astype(np.float32) @ weights
         else:
-            for first, features in self._snapshot.feature_blocks:
-                for rows in _parts(first, first + len(features)):
-                    block = features[rows.start - first : rows.stop - first]
-                    scores[rows] = block.astype(np.float32) @ weights
+            for rows in _parts(len(scores)):
+                scores[rows] = self._snapshot.feature_map[rows].astype(np.float32) @ weights
         live = self.rows()
         return live[np.argsort(-scores[live], kind="stable")[:most]]
 
@@ -289,5 +287,5 @@ class LocalFinder:
         return self._snapshot.labels()
 
 
-def _parts(first: int, last: int, step: int = 8192) -> list[slice]:
-    return [slice(start, min(start + step, last)) for start in range(first, last, step)]
+def _parts(num_rows: int, step: int = 8192) -> list[slice]:
+    return [slice(start, min(start + step, num_rows)) for start in range(0, num_rows, step)]

@@ -60,9 +60,8 @@ class Database:
     def features(self) -> np.ndarray:
         """Float array `(n, feature_dim)` in the order of rows; a memory map where possible."""
         self.snapshot.verify_features(self.rows)
-        blocks = self.snapshot.feature_blocks
-        if len(blocks) == 1 and len(self.rows) == self.snapshot.num_rows:
-            return np.asarray(blocks[0][1])
+        if len(self.rows) == self.snapshot.num_rows:
+            return np.asarray(self.snapshot.feature_map)
         return self.snapshot.features(self.rows)
 
 

@@ -40,6 +40,11 @@ _LEAST_STRIPS = 32
 _MOST_STRIPS = np.uint64(256)
 # Running sums of squares, as retrieval.rerank says.
 _NUM_SUMS = 64
+# Reckoned in float32 first are pools of so many times the rows that are asked for.
+_ROUGH_FROM = 2
+# Squares below that of the first vanish in float32 or lose digits; sums near the second overflow.
+_LEAST_ROOT = 2.0**-60
+_LARGEST_SQUARE = 2.0**120
 _REGISTER_BYTES = 64
 _LINE_BYTES = 64
 
@@ -620,6 +625,12 @@ def _square_whole_groups(_context, flat, at, following, query, whole, sums):
         def place(array, offset, kind):
             return builder.bitcast(builder.gep(array, [offset]), lanes(kind).as_pointer())
 
+        # Where it takes no more than to multiply and to add; only the rough sums may round less.
+        multiply_add = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(lanes(sum_type), [lanes(sum_type)] * 3),
+            f"llvm.fmuladd.v{num_lanes}f{8 * sum_bytes}",
+        )
         firsts = range(0, _NUM_SUMS, num_lanes)
         totals = [cgutils.alloca_once(builder, lanes(sum_type)) for _ in firsts]
         for total in totals:
@@ -639,8 +650,13 @@ def _square_whole_groups(_context, flat, at, following, query, whole, sums):
                     value = builder.fpext(value, lanes(wider))
                 asked = builder.load(place(query, offset, sum_type), align=sum_bytes)
                 difference = builder.fsub(value, asked)
-                square = builder.fmul(difference, difference)
-                builder.store(builder.fadd(builder.load(total), square), total)
+                so_far = builder.load(total)
+                if exact:
+                    square = builder.fmul(difference, difference)
+                    so_far = builder.fadd(so_far, square)
+                else:
+                    so_far = builder.call(multiply_add, [difference, difference, so_far])
+                builder.store(so_far, total)
         for first, total in zip(firsts, totals, strict=True):
             to = place(sums, number(first), sum_type)
             builder.store(builder.load(total), to, align=sum_bytes)
@@ -650,24 +666,71 @@ def _square_whole_groups(_context, flat, at, following, query, whole, sums):
 
 
 @_compiled
-def square_distances(features, query, rows, squared, first, last):
-    """Fill `squared[first:last]` with each row's squared distance from the query.
+def perhaps_nearest(features, query, rows, k, first, last):
+    """The squared distances of the rows of a range that may be among its `k` nearest.
+
+    Where the range is some times larger than `k`, they are reckoned in float32 first, and to the
+    last bit only for rows that may be among the nearest after all rounding.
 
     Args:
         features: float32, or float16 seen as uint16, `(n, dim)`.
-        query: float64 or float32 `(dim,)`, the type that is reckoned in. Square i goes to running
-            sum i mod 64, as retrieval.rerank says.
-        rows: int64 `(p,)`.
-        squared: of the query's type, `(p,)`, written to.
+        query: float64 `(dim,)`.
+        rows: int64 `(p,)`, ascending.
+        k: int, 1 or more.
         first, last: int. The range of places in `rows`.
+
+    Returns:
+        rows int64 `(m,)`, ascending, and their squared distances float64 `(m,)`.
+    """
+    chosen = rows[first:last].copy()
+    if chosen.size >= _ROUGH_FROM * k:
+        chosen = chosen[: _keep_perhaps_nearest(features, query, chosen, k)]
+    squared = np.empty(chosen.size, np.float64)
+    _square_distances(features, query, chosen, squared)
+    return chosen, squared
+
+
+@_inlined
+def _keep_perhaps_nearest(features, query, rows, k):
+    """Move the rows that may be among the `k` nearest, by distances in float32, to the front.
+
+    With n = dim / 64 + 6 additions one after another, each of which rounds by 2^-24 at most, a
+    distance e and its rough one r differ by e * n * 2^-24 at most, plus what rounding the query
+    moves it by. So a row whose r exceeds the k-th smallest by twice that is not among the
+    nearest. What float32 cannot hold makes r infinite or NaN; then nothing is left out.
+    """
+    rough_query, rough = query.astype(np.float32), np.empty(rows.size, np.float32)
+    _square_distances(features, rough_query, rows, rough)
+    moved = 0.0
+    for lane in range(query.size):
+        moved += (query[lane] - np.float64(rough_query[lane])) ** 2
+    kth = np.sqrt(np.float64(np.partition(rough, k - 1)[k - 1]))
+    share = (query.size / _NUM_SUMS + 16) * 2.0**-23
+    lost = np.sqrt(query.size) * _LEAST_ROOT
+    limit = (kth * (1 + share) + 2 * np.sqrt(moved) + lost) ** 2
+    if not limit < _LARGEST_SQUARE:
+        return rows.size
+    kept = 0
+    for at in range(rows.size):
+        if not rough[at] > limit:
+            rows[kept] = rows[at]
+            kept += 1
+    return kept
+
+
+@_inlined
+def _square_distances(features, query, rows, squared):
+    """Fill `squared` with each row's squared distance from the query, in the query's type.
+
+    Square i goes to running sum i mod 64, as retrieval.rerank says.
     """
     dim = _U(query.size)
     whole = dim - dim % _U(_NUM_SUMS)
     flat = features.reshape(-1)
     sums = np.empty(_NUM_SUMS, query.dtype)
-    for at in range(first, last):
+    for at in range(rows.size):
         row = _U(rows[at]) * dim
-        following = _U(rows[min(at + 1, last - 1)]) * dim
+        following = _U(rows[min(at + 1, rows.size - 1)]) * dim
         _square_whole_groups(flat, row, following, query, whole, sums)
         for lane in range(dim - whole):
             difference = _value(flat[row + whole + lane]) - query[whole + lane]

@@ -5,12 +5,9 @@ running sum i mod 64 in the order of i, and the 64 sums halved pairwise. NumPy a
 kernel both compute just that, so path, thread count and pool never change an answer.
 
 Where the pool is some times larger than what is asked for, the compiled kernel reckons in float32
-first, which takes a fraction of the time, and only rows that may be among the nearest after all
-rounding are reckoned to the last bit.
+first, which takes a fraction of the time, and to the last bit only where that may matter.
 """
 
-import math
-from collections.abc import Iterable
 from types import ModuleType
 
 import numpy as np
@@ -24,17 +21,14 @@ NUM_SUMS = 64
 NUMPY_COST = 4
 CHUNK_VALUES = 1 << 18
 LEAST_VALUES_A_THREAD = 1 << 20
-# Reckoned in float32 first are pools of so many times the rows that are asked for.
-ROUGH_FROM = 2
-# Squares below that of the first vanish in float32 or lose digits; sums near the second overflow.
-LEAST_ROOT = 2.0**-60
-LARGEST_SQUARE = 2.0**120
+# Of a pool of so many times the rows that are asked for, only these are sorted.
+SORT_ALL_BELOW = 2
 
 
 def nearest_features(
     query: np.ndarray,
     rows: np.ndarray,
-    blocks: Iterable[tuple[int, np.ndarray]],
+    features: np.ndarray,
     k: int,
     *,
     num_threads: int = 1,
@@ -47,8 +41,7 @@ def nearest_features(
     Args:
         query: float32 or float64 `(feature_dim,)`, finite.
         rows: int64 `(p,)`, ascending. The pool.
-        blocks: list of `(first_row, features)`, features float32 or float16
-            `(n, feature_dim)`, C-contiguous: `features[i]` belongs to row `first_row + i`.
+        features: float32 or float16 `(n, feature_dim)`, C-contiguous, of all rows.
         k: int, 1 or more. With fewer rows in the pool, all are returned.
         num_threads: int. The most threads at one time; the answer does not depend on it.
 
@@ -58,27 +51,29 @@ def nearest_features(
 
     Raises:
         ArgumentError: `k` is not 1 or more, the query is not finite, the rows do not ascend,
-            or a row lies in no block.
-        ShapeError: the query or a block has another dtype or shape.
+            or `features` has no such row.
+        ShapeError: the query or `features` has another dtype or shape.
 
     Example:
         >>> import numpy as np
         >>> features = np.array([[0, 0], [3, 4], [0, 1], [3, 4]], np.float32)
         >>> rows, distances = nearest_features(
-        ...     np.zeros(2, np.float32), np.array([1, 2, 3]), [(0, features)], k=2
+        ...     np.zeros(2, np.float32), np.array([1, 2, 3]), features, k=2
         ... )
         >>> rows.tolist(), distances.tolist()
         ([2, 1], [1.0, 5.0])
     """
-    query, rows = _checked_query(query), _checked_rows(rows)
+    query = _checked_query(query)
+    features = _checked_features(features, len(query))
+    rows = _checked_rows(rows, len(features))
     if isinstance(k, (bool, np.bool_)) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ArgumentError("k is a whole number of rows, 1 or more.", f"k={k!r}", "Ask for one.")
-    blocks = [(first, _checked_features(features, len(query))) for first, features in blocks]
     kernels = compiled.kernels(len(rows) * len(query) * NUMPY_COST * 4)
-    if kernels is not None and len(rows) >= ROUGH_FROM * k:
-        rows = _perhaps_nearest(kernels, query, rows, blocks, k, num_threads)
-    squared = _square_distances(kernels, query, rows, blocks, num_threads)
-    if k < len(rows):
+    if kernels is None:
+        squared = _square_distances(query, features, rows)
+    else:
+        rows, squared = _perhaps_nearest(kernels, query, features, rows, k, num_threads)
+    if len(rows) >= SORT_ALL_BELOW * k:
         near = np.flatnonzero(~(squared > np.partition(squared, k - 1)[k - 1]))
         rows, squared = rows[near], squared[near]
     order = np.argsort(squared, kind="stable")[:k]
@@ -88,83 +83,33 @@ def nearest_features(
 def _perhaps_nearest(
     kernels: ModuleType,
     query: np.ndarray,
-    rows: np.ndarray,
-    blocks: list[tuple[int, np.ndarray]],
-    k: int,
-    num_threads: int,
-) -> np.ndarray:
-    """The rows that may be among the `k` nearest, by distances in float32.
-
-    With n = dim / 64 + 6 additions one after another, each of which rounds by 2^-24 at most, a
-    distance e and its rough one r differ by e * n * 2^-24 at most, plus what rounding the query
-    moves it by. So a row whose r exceeds the k-th smallest by twice that is not among the
-    nearest. What float32 cannot hold makes r infinite or NaN; then nothing is left out.
-    """
-    with np.errstate(over="ignore"):
-        rough_query = query.astype(np.float32)
-    rough = _square_distances(kernels, rough_query, rows, blocks, num_threads)
-    kth = math.sqrt(np.partition(rough, k - 1)[k - 1])
-    moves = query - rough_query
-    moved = math.sqrt(moves @ moves)
-    share = (len(query) / NUM_SUMS + 16) * 2.0**-23
-    lost = math.sqrt(len(query)) * LEAST_ROOT
-    limit = (kth * (1 + share) + 2 * moved + lost) ** 2
-    return rows if not limit < LARGEST_SQUARE else rows[~(rough > limit)]
-
-
-def _square_distances(
-    kernels: ModuleType | None,
-    query: np.ndarray,
-    rows: np.ndarray,
-    blocks: list[tuple[int, np.ndarray]],
-    num_threads: int,
-) -> np.ndarray:
-    """The squared distance of each row, of the query's type."""
-    squared = np.empty(len(rows), query.dtype)
-    placed = 0
-    for first_row, features in blocks:
-        first, last = np.searchsorted(rows, (first_row, first_row + len(features))).tolist()
-        inside, answer = rows[first:last] - first_row, squared[first:last]
-        placed += last - first
-        if kernels is None:
-            _square_in_numpy(query, features, inside, answer)
-        else:
-            _square_compiled(kernels, query, features, inside, answer, num_threads)
-    if placed != len(rows):
-        raise ArgumentError(
-            "Every row of a pool lies in exactly one block of features.",
-            f"{len(rows)} rows, of which the blocks hold {placed}",
-            "Pass the blocks of the index that the pool was drawn from.",
-        )
-    return squared
-
-
-def _square_compiled(
-    kernels: ModuleType,
-    query: np.ndarray,
     features: np.ndarray,
     rows: np.ndarray,
-    squared: np.ndarray,
+    k: int,
     num_threads: int,
-) -> None:
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that may be among the `k` nearest, ascending, and their squared distances."""
     if features.dtype == np.float16:
         features = features.view(np.uint16)
     features, query, rows = read_only(features), read_only(query), read_only(rows)
-    compiled.in_parts(
-        lambda first, last: kernels.square_distances(features, query, rows, squared, first, last),
+    parts = compiled.in_parts(
+        lambda first, last: kernels.perhaps_nearest(features, query, rows, k, first, last),
         len(rows),
         num_threads,
         LEAST_VALUES_A_THREAD // len(query) + 1,
     )
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
-def _square_in_numpy(
-    query: np.ndarray, features: np.ndarray, rows: np.ndarray, squared: np.ndarray
-) -> None:
+def _square_distances(query: np.ndarray, features: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    squared = np.empty(len(rows))
     step = max(1, CHUNK_VALUES // len(query))
     for first in range(0, len(rows), step):
         chunk = features[rows[first : first + step]].astype(np.float64)
         squared[first : first + step] = _squared_in_numpy(chunk, query)
+    return squared
 
 
 def _squared_in_numpy(chunk: np.ndarray, query: np.ndarray) -> np.ndarray:
@@ -200,7 +145,7 @@ def _checked_query(query: np.ndarray) -> np.ndarray:
     return query.astype(np.float64)
 
 
-def _checked_rows(rows: np.ndarray) -> np.ndarray:
+def _checked_rows(rows: np.ndarray, num_rows: int) -> np.ndarray:
     if not isinstance(rows, np.ndarray) or rows.dtype != np.int64 or rows.ndim != 1:
         raise ShapeError(
             "A pool is an int64 array of rows, of shape (p,).",
@@ -210,6 +155,12 @@ def _checked_rows(rows: np.ndarray) -> np.ndarray:
     if (rows[1:] <= rows[:-1]).any():
         raise ArgumentError(
             "The rows of a pool ascend.", "rows out of order or twice", "Pass np.unique(rows)."
+        )
+    if len(rows) and not 0 <= rows[0] <= rows[-1] < num_rows:
+        raise ArgumentError(
+            "The rows of a pool are rows of the features.",
+            f"rows {rows[0]} to {rows[-1]} of {num_rows}",
+            "Pass the features of the index that the pool was drawn from.",
         )
     return rows
 
@@ -223,8 +174,8 @@ def _checked_features(features: np.ndarray, dim: int) -> np.ndarray:
         or not features.flags.c_contiguous
     ):
         raise ShapeError(
-            f"A block of features is a C-contiguous float32 or float16 array of shape (n, {dim}),"
-            " as wide as the query.",
+            f"Features are a C-contiguous float32 or float16 array of shape (n, {dim}), as wide as"
+            " the query.",
             _described(features),
             "Search with the encoder that the index was built with.",
         )

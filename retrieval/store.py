@@ -934,8 +934,8 @@ class Snapshot:
         kept: bool array of shape `(num_rows,)`, read-only: as `live`, with their regions.
         owners: int64 array of shape `(num_rows,)`, read-only, ascending: the row of the whole
             image that each row is of; None in an index without regions.
-        feature_blocks: list of `(first_row, features)`, in row order, where `features` is a
-            read-only memory map of shape `(n, feature_dim)`.
+        feature_map: array of the index's feature dtype, of shape `(num_rows, feature_dim)`: a
+            read-only memory map, not verified: see `verify_features`.
     """
 
     def __init__(self, view: _View):
@@ -952,7 +952,7 @@ class Snapshot:
         num_kept = view.num_rows - view.catalogue.num_deleted
         self.num_items = num_kept if self.owners is None else int(np.count_nonzero(self.live))
         self.num_regions = num_kept - self.num_items
-        self.feature_blocks = [(0, view.feature_map)] if self.num_rows else []
+        self.feature_map = view.feature_map
 
     def features(self, rows: np.ndarray) -> np.ndarray:
         """Features of some rows.

@@ -39,9 +39,7 @@ def test_the_nearest_equal_exact_arithmetic_on_data_full_of_ties(path, dtype, di
     rows = np.sort(rng.choice(300, 120, replace=False))
     for k in (7, 500):
         for num_threads in (1, 2, 3):
-            found, distances = nearest_features(
-                query, rows, [(0, features)], k, num_threads=num_threads
-            )
+            found, distances = nearest_features(query, rows, features, k, num_threads=num_threads)
             assert found.tolist() == slow_nearest(query, rows, features, k)
             assert found.dtype == np.int64 and distances.dtype == np.float64
             slow = np.linalg.norm(features[found].astype(float) - query, axis=1)
@@ -60,9 +58,7 @@ def test_numpy_and_compiled_code_on_any_threads_agree_to_the_last_bit(monkeypatc
     for way in (None, kernels):
         monkeypatch.setattr(compiled, "kernels", lambda num_bytes, way=way: way)
         for num_threads in (1, 2, 7):
-            answers.append(
-                nearest_features(query, rows, [(0, features)], 500, num_threads=num_threads)
-            )
+            answers.append(nearest_features(query, rows, features, 500, num_threads=num_threads))
     for found, distances in answers[1:]:
         assert found.tolist() == answers[0][0].tolist()
         assert distances.tobytes() == answers[0][1].tobytes()
@@ -104,62 +100,56 @@ WORLDS = {
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("dim", [3, 64, 130, 1280])
 def test_distances_in_float32_first_lose_no_row_and_change_no_bit(monkeypatch, world, dim):
-    compiled.load()
+    monkeypatch.setattr(rerank, "LEAST_VALUES_A_THREAD", 1)
     features, query = WORLDS[world](np.random.default_rng(dim), dim)
-    blocks, rows = [(0, features[:150]), (150, features[150:])], np.arange(0, 400, 3)
+    rows, kernels = np.arange(0, 400, 3), compiled.load()
     for k in (1, 10, 60):
-        answers = []
-        for rough_from in (1000, 2):
-            monkeypatch.setattr(rerank, "ROUGH_FROM", rough_from)
-            answers.append(nearest_features(query, rows, blocks, k))
-        assert answers[0][0].tolist() == answers[1][0].tolist()
-        assert answers[0][1].tobytes() == answers[1][1].tobytes()
+        monkeypatch.setattr(compiled, "kernels", lambda num_bytes: None)
+        exact = nearest_features(query, rows, features, k)
+        monkeypatch.setattr(compiled, "kernels", lambda num_bytes: kernels)
+        for num_threads in (1, 3):
+            found = nearest_features(query, rows, features, k, num_threads=num_threads)
+            assert found[0].tolist() == exact[0].tolist()
+            assert found[1].tobytes() == exact[1].tobytes()
 
 
-def test_few_rows_of_a_large_pool_are_reckoned_to_the_last_bit(monkeypatch):
+def test_few_rows_of_a_large_pool_are_reckoned_to_the_last_bit():
     rng = np.random.default_rng(0)
-    features = rng.standard_normal((1000, 256)).astype(np.float16)
-    kernels, counted = compiled.load(), []
-
-    class Counting:
-        @staticmethod
-        def square_distances(features, query, rows, squared, first, last):
-            counted.append((query.dtype, last - first))
-            kernels.square_distances(features, query, rows, squared, first, last)
-
-    monkeypatch.setattr(compiled, "kernels", lambda num_bytes: Counting)
-    nearest_features(features[3].astype(np.float32), np.arange(1000), [(0, features)], 10)
-    assert counted == [(np.float32, 1000), (np.float64, 10)]
+    features = rng.standard_normal((1000, 256)).astype(np.float32)
+    query, rows = features[3].astype(np.float64), np.arange(1000)
+    reckoned = [
+        len(compiled.load().perhaps_nearest(features, query, rows[:count], 10, 0, count)[0])
+        for count in (1000, 19)
+    ]
+    assert reckoned == [10, 19]
 
 
 def test_every_float16_is_read_as_numpy_reads_it(path):
     values = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     features = values[np.isfinite(values)][:, None]
     rows = np.arange(len(features))
-    found, distances = nearest_features(np.zeros(1, np.float32), rows, [(0, features)], len(rows))
+    found, distances = nearest_features(np.zeros(1, np.float32), rows, features, len(rows))
     assert np.array_equal(distances, np.abs(features[found, 0].astype(np.float64)))
 
 
-def test_a_pool_over_several_blocks_and_memory_maps(path, tmp_path):
+def test_features_in_a_memory_map_are_ranked_where_they_lie(path, tmp_path):
     rng = np.random.default_rng(1)
     features = rng.standard_normal((100, 70)).astype(np.float32)
-    features[60:].tofile(tmp_path / "features")
-    mapped = np.memmap(tmp_path / "features", np.float32, "r").reshape(40, 70)
-    blocks = [(0, features[:25]), (25, features[25:60]), (60, mapped)]
+    features.tofile(tmp_path / "features")
+    mapped = np.memmap(tmp_path / "features", np.float32, "r").reshape(100, 70)
     rows, query = np.array([0, 24, 25, 59, 60, 99]), features[59]
-    found, distances = nearest_features(query, rows, blocks, 6)
+    found, distances = nearest_features(query, rows, mapped, 6)
     assert found.tolist() == slow_nearest(query, rows, features, 6)
     assert found[0] == 59 and distances[0] == 0
-    whole = nearest_features(query, rows, [(0, features)], 6)
-    assert distances.tobytes() == whole[1].tobytes()
-    shifted = nearest_features(query, rows + 1000, [(first + 1000, b) for first, b in blocks], 6)
-    assert (shifted[0] - 1000).tolist() == found.tolist()
+    in_memory = nearest_features(query, rows, features, 6)
+    assert distances.tobytes() == in_memory[1].tobytes()
 
 
 def test_an_empty_pool_gives_an_empty_answer(path):
     query, none = np.zeros(4, np.float32), np.empty(0, np.int64)
-    for blocks in ([], [(0, np.zeros((3, 4), np.float32))]):
-        rows, distances = nearest_features(query, none, blocks, 5)
+    for num_rows in (0, 3):
+        features = np.zeros((num_rows, 4), np.float32)
+        rows, distances = nearest_features(query, none, features, 5)
         assert rows.shape == distances.shape == (0,)
         assert rows.dtype == np.int64
 
@@ -170,14 +160,14 @@ def test_every_k_up_to_all_rows_and_beyond(path):
     rows = np.arange(0, 60, 2)
     ranked = slow_nearest(query, rows, features, 30)
     for k in range(1, 33):
-        found, distances = nearest_features(query, rows, [(0, features)], k)
+        found, distances = nearest_features(query, rows, features, k)
         assert found.tolist() == ranked[:k] and len(distances) == min(k, 30)
 
 
 def test_a_feature_that_is_no_number_is_farthest(path):
     features = np.array([[np.nan], [2], [np.nan], [1]], np.float32)
     for k, expected in ((1, [3]), (2, [3, 1]), (3, [3, 1, 0]), (4, [3, 1, 0, 2])):
-        found, _ = nearest_features(np.zeros(1, np.float32), np.arange(4), [(0, features)], k)
+        found, _ = nearest_features(np.zeros(1, np.float32), np.arange(4), features, k)
         assert found.tolist() == expected
 
 
@@ -186,8 +176,8 @@ def test_compiled_code_is_asked_for_by_cost_and_used_where_it_is_loaded(monkeypa
 
     class Kernels:
         @staticmethod
-        def square_distances(features, query, rows, squared, first, last):
-            squared[first:last] = 9
+        def perhaps_nearest(features, query, rows, k, first, last):
+            return rows[first:last], np.full(last - first, 9.0)
 
     def kernels(num_bytes):
         costs.append(num_bytes)
@@ -195,7 +185,7 @@ def test_compiled_code_is_asked_for_by_cost_and_used_where_it_is_loaded(monkeypa
 
     monkeypatch.setattr(compiled, "kernels", kernels)
     features, query = np.zeros((3, 5), np.float32), np.ones(5, np.float32)
-    _, distances = nearest_features(query, np.arange(3), [(0, features)], 3)
+    _, distances = nearest_features(query, np.arange(3), features, 3)
     assert distances.tolist() == [3, 3, 3]
     assert costs == [rerank.NUMPY_COST * features.nbytes]
 
@@ -209,7 +199,7 @@ def test_reranking_only_permutes_and_orders(data):
     )
     rows = np.array(sorted(data.draw(st.sets(st.integers(0, len(features) - 1)))), np.int64)
     query = np.array(data.draw(st.lists(small, min_size=3, max_size=3)), np.float32)
-    found, distances = nearest_features(query, rows, [(0, features)], len(features))
+    found, distances = nearest_features(query, rows, features, len(features))
     assert sorted(found) == rows.tolist()
     keys = list(zip(distances.tolist(), found.tolist(), strict=True))
     assert keys == sorted(keys)
@@ -219,24 +209,24 @@ def test_reranking_only_permutes_and_orders(data):
 def test_a_query_that_is_not_finite_is_refused(bad):
     query = np.array([0, bad], np.float32)
     with pytest.raises(ArgumentError, match="1 of 2 values NaN or infinite"):
-        nearest_features(query, np.array([0]), [(0, np.zeros((1, 2), np.float32))], 1)
+        nearest_features(query, np.array([0]), np.zeros((1, 2), np.float32), 1)
 
 
 def test_what_does_not_fit_is_refused_naming_both_shapes():
-    query, rows, block = np.zeros(2, np.float32), np.array([0]), np.zeros((1, 2), np.float32)
+    query, rows, features = np.zeros(2, np.float32), np.array([0]), np.zeros((1, 2), np.float32)
     with pytest.raises(ShapeError, match=r"\(n, 3\).*float32 array of shape \(1, 2\)"):
-        nearest_features(np.zeros(3, np.float32), rows, [(0, block)], 1)
+        nearest_features(np.zeros(3, np.float32), rows, features, 1)
     with pytest.raises(ShapeError, match="float64"):
-        nearest_features(query, rows, [(0, block.astype(np.float64))], 1)
+        nearest_features(query, rows, features.astype(np.float64), 1)
     with pytest.raises(ShapeError, match=r"\(feature_dim,\)"):
-        nearest_features(query[None], rows, [(0, block)], 1)
+        nearest_features(query[None], rows, features, 1)
     with pytest.raises(ShapeError, match=r"int64 array of rows"):
-        nearest_features(query, rows.astype(np.int32), [(0, block)], 1)
+        nearest_features(query, rows.astype(np.int32), features, 1)
     with pytest.raises(ArgumentError, match="ascend"):
-        nearest_features(query, np.array([0, 0]), [(0, block)], 1)
+        nearest_features(query, np.array([0, 0]), features, 1)
     for stray in ([1], [-1], [0, 5]):
-        with pytest.raises(ArgumentError, match="exactly one block"):
-            nearest_features(query, np.array(stray), [(0, block)], 1)
+        with pytest.raises(ArgumentError, match="rows of the features"):
+            nearest_features(query, np.array(stray), features, 1)
     for k in (0, -1, 1.5, True):
         with pytest.raises(ArgumentError, match="k is"):
-            nearest_features(query, rows, [(0, block)], k)
+            nearest_features(query, rows, features, k)

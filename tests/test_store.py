@@ -66,12 +66,7 @@ def contents(store):
         ]
         assert snapshot.num_items == len(rows)
         snapshot.verify_features(rows)
-        whole = np.concatenate(
-            [
-                np.empty((0, FEATURE_DIM), np.float32),
-                *(block for _, block in snapshot.feature_blocks),
-            ]
-        )
+        whole = np.array(snapshot.feature_map)
         assert whole.shape == (snapshot.num_rows, FEATURE_DIM)
         return [
             (item, snapshot.codes[row].tolist(), whole[row].tolist())
@@ -135,7 +130,7 @@ def test_an_empty_index_is_an_index(store):
         assert (snapshot.num_rows, snapshot.num_items) == (0, 0)
         assert snapshot.codes.shape == (0, 2) and snapshot.live is None
         assert snapshot.features([]).shape == (0, FEATURE_DIM)
-        assert snapshot.items([]) == [] and snapshot.feature_blocks == []
+        assert snapshot.items([]) == [] and snapshot.feature_map.shape == (0, FEATURE_DIM)
         assert snapshot.rows(["a"]).tolist() == [-1] and snapshot.rows([]).tolist() == []
         assert snapshot.stats() == {} and snapshot.labels()[1] == []
         snapshot.verify_features([])
@@ -303,9 +298,8 @@ def test_features_come_in_the_order_asked_for_and_may_repeat(store):
         assert got.dtype == np.float32
         assert got.tolist() == [feature_of(id) for id in "cac"]
         assert [item.id for item in snapshot.items([2, 0, 2])] == ["c", "a", "c"]
-        (first, block), *_ = snapshot.feature_blocks
-        assert first == 0 and isinstance(block, np.memmap)
-        assert not block.flags.writeable and not snapshot.codes.flags.writeable
+        assert isinstance(snapshot.feature_map, np.memmap)
+        assert not snapshot.feature_map.flags.writeable and not snapshot.codes.flags.writeable
 
 
 def test_a_row_that_is_not_there_is_refused(store):
@@ -325,10 +319,10 @@ def test_a_row_that_is_not_there_is_refused(store):
 def test_a_closed_snapshot_is_refused_and_its_arrays_stay(store):
     add(store, ["a"])
     with store.snapshot() as snapshot:
-        block = snapshot.feature_blocks[0][1]
+        features = snapshot.feature_map
     with pytest.raises(StoreError, match="closed snapshot"):
         snapshot.items([0])
-    assert block[0].tolist() == feature_of("a")
+    assert features[0].tolist() == feature_of("a")
 
 
 def test_float16_features_are_stored_as_given(tmp_path):

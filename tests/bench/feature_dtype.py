@@ -58,7 +58,7 @@ def compare(bundle, database, queries, most):
         row[f"map_all_{dtype}"] = result.map_all.expected
         row[f"bytes_{dtype}"] = stored[0].nbytes
         pool = np.arange(len(items))
-        tops[dtype] = [nearest_features(one, pool, [(0, stored)], TOP)[0] for one in features]
+        tops[dtype] = [nearest_features(one, pool, stored, TOP)[0] for one in features]
     same = [len(np.intersect1d(a, b)) for a, b in zip(*tops.values(), strict=True)]
     return {**row, f"same_top_{TOP}": float(np.mean(same)) / TOP}
 
