@@ -442,7 +442,7 @@ class Engine:
     def _verified_first(self, hits, local, top):
         """`hits`, of which those that the query's local features confirm come first."""
         order, inliers = self.confirm(local, self.snapshot.rows([hit.id for hit in hits[:top]]))
-        first = [replace(hits[place], inliers=int(inliers[place])) for place in order]
+        first = [hits[place]._replace(inliers=int(inliers[place])) for place in order]
         return first + hits[top:]
 
     def _verify(self, features, candidates):

@@ -1,11 +1,11 @@
 """What a search answers. Python, command line and HTTP show these same fields."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True)
-class Hit:
+# A tuple is made in a fifth of the time of a frozen dataclass, and a search makes many.
+class Hit(NamedTuple):
     """One image that was found.
 
     Attributes:
@@ -54,7 +54,7 @@ class SearchResult:
     def as_json(self) -> dict[str, Any]:
         """dict that JSON can hold, as `hashnet search --json` prints it."""
         # dataclasses.asdict copies every number by itself, which takes as long as the search.
-        fields = {**vars(self), "hits": tuple(dict(vars(hit)) for hit in self.hits)}
+        fields = {**vars(self), "hits": tuple(hit._asdict() for hit in self.hits)}
         if self.histogram is None:
             del fields["histogram"]
         return fields

@@ -6,7 +6,7 @@ the same ones with the same words, and keep local features in the same bytes.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -54,8 +54,7 @@ class Kept(Protocol):
         """The most regions that an image has rows for."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """What is known of one image, besides its code and feature.
 
     Attributes:

@@ -714,6 +714,11 @@ class _View:
         # Plain arrays over the maps: indexing them is several times faster.
         self.arrays = {name: np.asarray(array) for name, array in maps.items()}
         self.kept = catalogue.live()
+        # Of plain bytes: NumPy copies records of named fields one field at a time, and what a
+        # memory view cuts out reaches a checksum without an array for each row.
+        self._records = self.arrays["items"].view(_ITEM_BYTES)
+        self._text = memoryview(self.arrays["text"])
+        self._feature_bytes = memoryview(_as_bytes(self.arrays["features"]))
         self.items_verified = False
         self._lock = threading.Lock()
         self._ids = None
@@ -796,10 +801,7 @@ class _View:
     def verify_features(self, rows) -> list[Item]:
         rows = self.check_rows(rows)
         items, wanted = self._items_and_checksums(rows)
-        # Only the rows' own bytes are read, and a memory view of them reaches the checksum without
-        # an array for each row.
-        content = memoryview(_as_bytes(self.arrays["features"]))
-        size = self.catalogue.row_bytes("features")
+        content, size = self._feature_bytes, self.catalogue.row_bytes("features")
         for row, crc in zip(rows.tolist(), wanted, strict=True):
             if crc32(content[row * size : (row + 1) * size]) != crc:
                 raise self.damaged("features", f"row {row} differs from its checksum")
@@ -828,17 +830,15 @@ class _View:
 
     def _items_and_checksums(self, rows) -> tuple[list[Item], list[int]]:
         """Items of some rows, verified, and the checksums of their features."""
-        text, head_bytes = memoryview(self.arrays["text"]), _ITEM_HEAD.size
-        # Taken as plain bytes: NumPy copies records of named fields one field at a time.
-        content = self.arrays["items"].view(_ITEM_BYTES)[rows].tobytes()
+        text, content = self._text, self._records[rows].tobytes()
         items, feature_checksums = [], []
         for at, record in enumerate(_ITEM_RECORD.iter_unpack(content)):
             _, start, label_start, size, mtime_ns, id_bytes, path_bytes, label_bytes = record[:8]
             end = start + id_bytes + max(0, path_bytes)
             # Copied, so that what is verified is what is returned.
-            words = bytes(text[start:end])
-            label = bytes(text[label_start : label_start + max(0, label_bytes)])
-            head = content[at * _ITEM.itemsize : at * _ITEM.itemsize + head_bytes]
+            words = text[start:end].tobytes()
+            label = text[label_start : label_start + max(0, label_bytes)].tobytes()
+            head = content[at * _ITEM_RECORD.size : at * _ITEM_RECORD.size + _ITEM_HEAD.size]
             feature_crc, crc, _ = record[8:]
             if crc32(head + words + label) != crc:
                 text_name = self.catalogue.file_name("text")
