@@ -1146,8 +1146,9 @@ class Writer:
         for start in range(0, len(items), self._images_at_once):
             part = slice(start, min(start + self._images_at_once, len(items)))
             rows = slice(firsts[part.start], firsts[part.stop])
+            of_images = zip(items[part], counts[part], strict=True)
             self._insert(
-                np.repeat(np.array(items[part], object), counts[part]).tolist(),
+                [item for item, count in of_images for _ in range(count)],
                 codes[rows],
                 features[rows],
                 None if local_features is None else local_features[part],

@@ -934,8 +934,8 @@ class Snapshot:
         kept: bool array of shape `(num_rows,)`, read-only: as `live`, with their regions.
         owners: int64 array of shape `(num_rows,)`, read-only, ascending: the row of the whole
             image that each row is of; None in an index without regions.
-        feature_map: array of the index's feature dtype, of shape `(num_rows, feature_dim)`: a
-            read-only memory map, not verified: see `verify_features`.
+        feature_map: float32 or float16 array of shape `(num_rows, feature_dim)`: a read-only
+            memory map, not verified: see `verify_features`.
     """
 
     def __init__(self, view: _View):
