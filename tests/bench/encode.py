@@ -19,7 +19,7 @@ within a round:
   `--cold-rows`, and what it spends them on.
 
 The large indexes hold the photos' features again and again with a little noise. Writes
-tests/bench/results/encode.json.
+tests/bench/results/encode.json, or another that `--result` names: ratios differ with the machine.
 """
 
 import argparse
@@ -83,6 +83,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=3.0, help="of each contender in a round")
     parser.add_argument("--photos-most", type=int, default=1000)
     parser.add_argument("--queries", type=int, default=500)
+    parser.add_argument("--result", default="encode", help="name of the file of results")
     options = parser.parse_args()
     report = measure(
         options.bundle,
@@ -94,7 +95,7 @@ def main():
         photos_most=options.photos_most,
         queries=options.queries,
     )
-    figures.write("encode", report)
+    figures.write(options.result, report)
 
 
 def measure(bundle_folder, photos, *, rows, cold_rows, rounds, seconds, photos_most, queries):

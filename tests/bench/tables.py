@@ -90,7 +90,7 @@ def losses(results):
 
 def encoding(results):
     """Images a second: the network alone and what a user gets of it."""
-    yield "### Encoding"
+    yield f"### Encoding on {results['machine']['processor']}"
     yield ""
     yield (
         f"{results['network_of']['backbone']} at {results['network_of']['pixels']} pixels, "
@@ -105,6 +105,14 @@ def encoding(results):
     for contender in next(iter(batches.values()))["images_per_second"]:
         rates = [row["images_per_second"][contender]["median"] for row in batches.values()]
         yield f"| {contender.replace('_', ' ')} | {' | '.join(f'{rate:.0f}' for rate in rates)} |"
+    yield ""
+    times = [
+        f"{row['ratios']['openvino_many / keras_predict']:.1f} times keras.predict and "
+        f"{row['ratios']['openvino_many / benchmark_app_throughput']:.0%} of benchmark_app with "
+        f"{name.replace('_', ' ')}"
+        for name, row in batches.items()
+    ]
+    yield f"OpenVINO on many images, medians of the rounds' ratios: {', '.join(times)}."
     whole, query, cold = (results[name] for name in ("photos_to_index", "query", "cold_search"))
     yield ""
     yield (
@@ -537,7 +545,8 @@ def renewed(text):
     named |= {"held_out": held_out, "serve": serving, "extract": extraction}
     named |= {"clickhouse": databases, "clickhouse_10m": databases}
     named |= {"clickhouse_types": column_types}
-    named |= {"encode": encoding, "precision": precision, "hamming": hamming}
+    named |= {path.stem: encoding for path in sorted(figures.FOLDER.glob("encode*"))}
+    named |= {"precision": precision, "hamming": hamming}
     named |= {path.stem: coarse_fine for path in sorted(figures.FOLDER.glob("coarse_fine_*"))}
     named |= {
         "pool_size": pool_size,
