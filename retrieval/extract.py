@@ -184,8 +184,7 @@ def _with_ray(extraction, listings, workers, runtime, address):
         ray.data.DataContext.get_current().enable_progress_bars = False
         most = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         rows = [
-            {"number": number, "listing": json.dumps([_fields(item) for item in items])}
-            for number, items in listings.items()
+            {"number": number, "listing": json.dumps(items)} for number, items in listings.items()
         ]
         shards = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             _Actor,
@@ -205,7 +204,3 @@ def _with_ray(extraction, listings, workers, runtime, address):
     finally:
         if started:
             ray.shutdown()
-
-
-def _fields(item):
-    return [item.id, item.path, item.label, item.size, item.mtime_ns]
