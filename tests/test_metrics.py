@@ -327,7 +327,7 @@ def labels_of_kind(rng, kind, n):
 
 
 @pytest.mark.parametrize("kind", ["int", "str", "multi"])
-@pytest.mark.parametrize(("num_bits", "radius"), [(1, 0), (3, 2), (12, 5), (48, 20), (200, 95)])
+@pytest.mark.parametrize(("num_bits", "radius"), [(1, 0), (3, 2), (3, 3), (12, 5), (48, 20), (200, 95)])
 def test_the_evaluation_of_codes_is_what_the_definition_says(kind, num_bits, radius):
     rng = np.random.default_rng(num_bits)
     query, database = random_codes(rng, 15, num_bits), random_codes(rng, 70, num_bits)
@@ -469,6 +469,14 @@ def test_the_curve_begins_with_the_first_pair_there_is():
     precision, recall = result.precision_recall_curve()
     np.testing.assert_array_equal(precision, [np.nan, 1] + [1] * 6 + [2 / 3])
     assert recall.tolist() == [0, 0.5] + [1] * 7
+
+
+def test_the_curve_ends_with_pairs_that_differ_in_every_bit():
+    database = np.array([[0], [255]], "uint8")
+    result = metrics.evaluate_codes(database[:1], LABELS[:1], database, LABELS[:2], num_bits=8)
+    precision, recall = result.precision_recall_curve()
+    assert precision.tolist() == [1] * 9
+    assert recall.tolist() == [0.5] * 8 + [1]
 
 
 def test_the_json_has_the_names_of_the_command_line():
