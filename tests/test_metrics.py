@@ -327,7 +327,9 @@ def labels_of_kind(rng, kind, n):
 
 
 @pytest.mark.parametrize("kind", ["int", "str", "multi"])
-@pytest.mark.parametrize(("num_bits", "radius"), [(1, 0), (3, 2), (3, 3), (12, 5), (48, 20), (200, 95)])
+@pytest.mark.parametrize(
+    ("num_bits", "radius"), [(1, 0), (3, 2), (3, 3), (12, 5), (48, 20), (200, 95)]
+)
 def test_the_evaluation_of_codes_is_what_the_definition_says(kind, num_bits, radius):
     rng = np.random.default_rng(num_bits)
     query, database = random_codes(rng, 15, num_bits), random_codes(rng, 70, num_bits)
@@ -469,6 +471,15 @@ def test_the_curve_begins_with_the_first_pair_there_is():
     precision, recall = result.precision_recall_curve()
     np.testing.assert_array_equal(precision, [np.nan, 1] + [1] * 6 + [2 / 3])
     assert recall.tolist() == [0, 0.5] + [1] * 7
+
+
+@pytest.mark.parametrize("exclude_self", [False, True])
+def test_one_image_besides_the_query_is_a_database(exclude_self):
+    count = 1 + exclude_self
+    result = metrics.evaluate_codes(
+        *(CODES[:count], LABELS[:count]) * 2, num_bits=8, exclude_self=exclude_self
+    )
+    assert result.map_all == (1, 1, 1)
 
 
 def test_the_curve_ends_with_pairs_that_differ_in_every_bit():
