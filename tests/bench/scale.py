@@ -52,14 +52,14 @@ def measured():
         for row in rows
         if row["rows"] == largest
     }
-    fine = max(
-        (
-            row["milliseconds_fine"] / 1000 / row["mean_pool"] / dimensions
-            for name, dimensions in coarse_fines()
-            for row in figures.read(name)["rows"]
-            if row["method"].startswith("coarse_to_fine") and row["threads"] == 1
-        )
-    )
+    ranked = [
+        (row["mean_pool"], row["milliseconds_fine"] / 1000 / row["mean_pool"] / dimensions)
+        for name, dimensions in coarse_fines()
+        for row in figures.read(name)["rows"]
+        if row["method"].startswith("coarse_to_fine") and row["threads"] == 1
+    ]
+    # The plan's pool is larger than all of them: what every query costs anyway is lost in it.
+    _, fine = max(ranked)
     return {
         "rows": largest,
         "batch": max(scans),
@@ -133,7 +133,7 @@ def lines():
     yield f"| scan, {facts['batch']} queries at once | {together * 1e9:.2f} ns a code and query |"
     yield f"| reading memory | {facts['bytes_a_second'] / 1e9:.1f} GB/s |"
     fine = facts["seconds_a_number_of_a_feature"]
-    yield f"| ranking | {fine * 1e9:.2f} ns a number of a feature (the slowest pool measured) |"
+    yield f"| ranking | {fine * 1e9:.2f} ns a number of a feature (the largest pool measured) |"
     encode = facts["images_a_second_a_core"]
     yield f"| extraction, from file to Parquet | {encode:.1f} images/s |"
     yield ""
