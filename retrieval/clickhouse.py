@@ -58,6 +58,7 @@ from retrieval.items import (
     check_images,
     check_items,
     check_regions_per_image,
+    items_of_rows,
     no_local_features,
 )
 from retrieval.store import CompactReport
@@ -1146,9 +1147,8 @@ class Writer:
         for start in range(0, len(items), self._images_at_once):
             part = slice(start, min(start + self._images_at_once, len(items)))
             rows = slice(firsts[part.start], firsts[part.stop])
-            of_images = zip(items[part], counts[part], strict=True)
             self._insert(
-                [item for item, count in of_images for _ in range(count)],
+                items_of_rows(items[part], counts[part]),
                 codes[rows],
                 features[rows],
                 None if local_features is None else local_features[part],

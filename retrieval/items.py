@@ -241,9 +241,27 @@ def check_images(
     check_items(items)
     _refuse_local(kept, items, local_features)
     counts, of_rows = _checked_regions(kept, items, regions)
-    rows = [item for item, count in zip(items, counts, strict=True) for _ in range(count)]
+    rows = items_of_rows(items, counts)
     _refuse_arrays(kept, rows, codes, features)
     return counts, of_rows
+
+
+def items_of_rows(items: Sequence[Item], counts: Sequence[int]) -> list[Item]:
+    """The item of each row: an image's own, and once more for each of its regions.
+
+    Args:
+        items: list of n `Item`.
+        counts: list of n int, from `check_images`.
+
+    Returns:
+        list of `Item`.
+
+    Example:
+        >>> [item.id for item in items_of_rows([Item("cat"), Item("dog")], [2, 1])]
+        ['cat', 'cat', 'dog']
+    """
+    # Not with NumPy, which takes a tuple apart.
+    return [item for item, count in zip(items, counts, strict=True) for _ in range(count)]
 
 
 def _refuse_arrays(

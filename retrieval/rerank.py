@@ -21,12 +21,6 @@ NUM_SUMS = 64
 NUMPY_COST = 4
 CHUNK_VALUES = 1 << 18
 LEAST_VALUES_A_THREAD = 1 << 20
-# A dtype is compared with a dtype at once, with a type only after making one of it.
-FLOAT16, FLOAT32, FLOAT64, INT64 = (
-    np.dtype(name) for name in ("float16", "float32", "float64", "int64")
-)
-# Of a pool of so many times the rows that are asked for, only these are sorted.
-SORT_ALL_BELOW = 2
 
 
 def nearest_features(
@@ -77,7 +71,7 @@ def nearest_features(
         squared = _square_distances(query, features, rows)
     else:
         rows, squared = _perhaps_nearest(kernels, query, features, rows, k, num_threads)
-    if len(rows) >= SORT_ALL_BELOW * k:
+    if k < len(rows):
         near = np.flatnonzero(~(squared > np.partition(squared, k - 1)[k - 1]))
         rows, squared = rows[near], squared[near]
     order = np.argsort(squared, kind="stable")[:k]
@@ -93,7 +87,7 @@ def _perhaps_nearest(
     num_threads: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The rows that may be among the `k` nearest, ascending, and their squared distances."""
-    if features.dtype == FLOAT16:
+    if features.dtype == np.float16:
         features = features.view(np.uint16)
     features, query, rows = read_only(features), read_only(query), read_only(rows)
     parts = compiled.in_parts(
@@ -131,7 +125,7 @@ def _squared_in_numpy(chunk: np.ndarray, query: np.ndarray) -> np.ndarray:
 def _checked_query(query: np.ndarray) -> np.ndarray:
     if (
         not isinstance(query, np.ndarray)
-        or query.dtype not in (FLOAT32, FLOAT64)
+        or query.dtype not in (np.float32, np.float64)
         or query.ndim != 1
         or not query.size
     ):
@@ -146,11 +140,11 @@ def _checked_query(query: np.ndarray) -> np.ndarray:
             f"{np.count_nonzero(~np.isfinite(query))} of {query.size} values NaN or infinite",
             "Encode the image again, or leave it out.",
         )
-    return query.astype(FLOAT64)
+    return query.astype(np.float64)
 
 
 def _checked_rows(rows: np.ndarray, num_rows: int) -> np.ndarray:
-    if not isinstance(rows, np.ndarray) or rows.dtype != INT64 or rows.ndim != 1:
+    if not isinstance(rows, np.ndarray) or rows.dtype != np.int64 or rows.ndim != 1:
         raise ShapeError(
             "A pool is an int64 array of rows, of shape (p,).",
             _described(rows),
@@ -172,7 +166,7 @@ def _checked_rows(rows: np.ndarray, num_rows: int) -> np.ndarray:
 def _checked_features(features: np.ndarray, dim: int) -> np.ndarray:
     if (
         not isinstance(features, np.ndarray)
-        or features.dtype not in (FLOAT32, FLOAT16)
+        or features.dtype not in (np.float32, np.float16)
         or features.ndim != 2
         or features.shape[1] != dim
         or not features.flags.c_contiguous

@@ -91,6 +91,7 @@ from retrieval.items import (
     check_images,
     check_items,
     check_regions_per_image,
+    items_of_rows,
     no_local_features,
 )
 
@@ -879,15 +880,14 @@ class _View:
 
     def _id_bytes(self, row) -> bytes:
         record = self.arrays["items"][row]
-        return self.arrays["text"][record["start"] : record["start"] + record["id_bytes"]].tobytes()
+        return self._text[record["start"] : record["start"] + record["id_bytes"]].tobytes()
 
     def stats(self) -> dict[str, tuple[int | None, int | None]]:
         self.verify_items()
         records = self.arrays["items"][self.live_rows()]
-        text = memoryview(self.arrays["text"])
         columns = ("start", "id_bytes", "size", "mtime_ns")
         return {
-            _to_text(bytes(text[start : start + length])): (
+            _to_text(self._text[start : start + length].tobytes()): (
                 None if size == UNKNOWN else size,
                 None if mtime_ns == UNKNOWN else mtime_ns,
             )
@@ -907,7 +907,7 @@ class _View:
         names, code_of_place = {}, np.empty(len(firsts), np.int32)
         for place in np.argsort(firsts):
             start, length = int(starts[firsts[place]]), int(lengths[firsts[place]])
-            name = _to_text(self.arrays["text"][start : start + length].tobytes())
+            name = _to_text(self._text[start : start + length].tobytes())
             code_of_place[place] = names.setdefault(name, len(names))
         codes = np.full(self.num_rows, -1, np.int32)
         codes[rows] = code_of_place[inverse]
@@ -1529,7 +1529,7 @@ class Writer:
         counts, regions = check_images(
             self._catalogue, items, codes, features, local_features, regions
         )
-        rows = [item for item, count in zip(items, counts, strict=True) for _ in range(count)]
+        rows = items_of_rows(items, counts)
         if local_features is not None:
             # Those of the image; its regions have none of their own.
             dim = self._catalogue.descriptor_dim
