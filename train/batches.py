@@ -16,7 +16,9 @@ class Batches(keras.utils.PyDataset):
     """
 
     def __init__(self, inputs, targets, batch, seed, *, balanced=False):
-        super().__init__()
+        # With more than one worker Keras turns off tf.data's tuning, whose thread can keep the end
+        # of an epoch waiting for many seconds. The order stays.
+        super().__init__(workers=2)
         self.inputs, self.targets = inputs, targets
         self.batch = min(batch, len(targets))
         self._order = self._shuffled(np.random.default_rng(seed), balanced)
