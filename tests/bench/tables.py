@@ -34,6 +34,25 @@ def label_free(results):
             yield f"| {dataset} | {name} | {' | '.join(texts)} |"
 
 
+def larger(results):
+    """What a larger backbone buys."""
+    yield "### Backbones"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    yield (
+        "| backbone | pixels | weights | mAP, features | first is right | mAP, codes "
+        "| ms, one image | images/s, many |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
+    for row in results["rows"]:
+        yield (
+            f"| {row['backbone']} | {row['pixels']} | {row['weights'] / 1e6:.1f} M "
+            f"| {row['map_features']:.3f} | {row['first_is_right']:.3f} | {row['map_codes']:.3f} "
+            f"| {row['milliseconds_of_one']:.1f} | {row['images_per_second']:.0f} |"
+        )
+
+
 def trained(runs):
     """Networks trained on labels, by the protocol of the paper."""
     yield "### Codes from labels"
@@ -559,7 +578,8 @@ def renewed(text):
     runs = {path.stem.removeprefix("train_"): figures.read(path.stem) for path in paths}
     runs = {name: run for name, run in runs.items() if "training_minutes" in run}
     lines += [*trained(runs), "", _origin(next(iter(runs.values()))), ""]
-    named = {"train_losses": losses, "label_free": label_free, "feature_dtype": feature_dtype}
+    named = {"train_losses": losses, "label_free": label_free, "backbones": larger}
+    named |= {"feature_dtype": feature_dtype}
     named |= {"held_out": held_out, "serve": serving, "extract": extraction}
     named |= {"clickhouse": databases, "clickhouse_10m": databases}
     named |= {"clickhouse_types": column_types}
