@@ -25,7 +25,7 @@ DATA = {
     path.relative_to(ROOT).as_posix()
     for room in ROOMS
     for path in (ROOT / room).rglob("*")
-    if path.is_file() and path.suffix not in (".py", ".pyc")
+    if path.is_file() and path.suffix != ".py" and path.parent.name != "__pycache__"
 }
 
 
