@@ -98,11 +98,12 @@ def parser():
         help="network of a new index; without it, one is fitted to the images, without labels",
     )
     sub.add_argument("--bits", type=int, metavar="N", help="code length where no bundle is given")
+    pretrained = [name for name, one in backbones.BACKBONES.items() if one.pretrained]
     sub.add_argument(
         "--backbone",
-        choices=backbones.BACKBONES,
+        choices=pretrained,
         metavar="NAME",
-        help=f"pretrained network where no bundle is given, {', '.join(backbones.BACKBONES)} "
+        help=f"pretrained network where no bundle is given, {', '.join(pretrained)} "
         "(efficientnet_lite0)",
     )
     sub.add_argument(
