@@ -51,6 +51,7 @@ from hashnet.errors import ArgumentError, BackendError, ShapeError, StoreError
 from retrieval.finder import Found, threshold_of
 from retrieval.hamming import CodeIndex, checked_integer
 from retrieval.items import (
+    CompactReport,
     Item,
     StoredFeatures,
     bytes_of_local,
@@ -61,7 +62,6 @@ from retrieval.items import (
     items_of_rows,
     no_local_features,
 )
-from retrieval.store import CompactReport
 
 # Of indexes with regions. Those without are of version 2 with local features and else of version 1.
 FORMAT_VERSION = 3

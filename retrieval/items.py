@@ -112,6 +112,29 @@ class StoredFeatures:
         return cls(places, stored)
 
 
+@dataclasses.dataclass(frozen=True)
+class CompactReport:
+    """What a compaction did: rows and segments before and after, and bytes given back.
+
+    Rows are of images and regions; `regions_gone` says how many of those gone were regions'.
+
+    Attributes:
+        rows_before: int.
+        rows_after: int.
+        segments_before: int.
+        segments_after: int.
+        bytes_freed: int. Below 0 where the new files are larger.
+        regions_gone: int.
+    """
+
+    rows_before: int
+    rows_after: int
+    segments_before: int
+    segments_after: int
+    bytes_freed: int
+    regions_gone: int = 0
+
+
 def bytes_of_local(features: Described) -> tuple[bytes, bytes]:
     """Places and descriptors of one image as every kind of index keeps them.
 

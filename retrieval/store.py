@@ -1,4 +1,7 @@
-"""What an index folder looks like on disk; no other file knows.
+"""What an index folder looks like on disk, and who reads and writes it.
+
+How the files of numbers are made up stands in records.py, how the catalogue is in catalogue.py,
+what names of files may be in folder.py. No other file knows.
 
     index/
       catalogue.sqlite          what is committed: sizes and checksums of all segments, which rows
@@ -59,34 +62,58 @@ import fcntl
 import functools
 import hashlib
 import itertools
-import json
 import os
 import pathlib
 import re
 import secrets
 import shutil
 import socket
-import sqlite3
-import stat
-import struct
 import sys
-import tempfile
 import threading
 import time
-import urllib.parse
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from zlib_ng.zlib_ng import crc32
 
-from hashnet.codes import MAX_BITS, code_bytes
+from hashnet.codes import code_bytes
 from hashnet.errors import ArgumentError, LockedError, ShapeError, StoreError
+from retrieval.catalogue import (
+    ARRAY_NAMES,
+    CATALOGUE,
+    LOCAL_NAMES,
+    REGION_NAMES,
+    SEGMENTS,
+    Catalogue,
+    Segment,
+    SqlError,
+    change_catalogue,
+    check_catalogue,
+    consult,
+    create_catalogue,
+    load_catalogue,
+    map_array,
+    on_newest,
+    open_data,
+    read_digest,
+    remove_catalogue_leftovers,
+    write_digest,
+)
+from retrieval.folder import (
+    CHUNK_BYTES,
+    copy_file,
+    damaged,
+    inner_name,
+    inside,
+    sync_folder,
+    write_at,
+)
 from retrieval.items import (
     UNKNOWN,
+    CompactReport,
     Item,
     StoredFeatures,
-    bytes_of_local,
     check_extractor,
     check_images,
     check_items,
@@ -94,614 +121,26 @@ from retrieval.items import (
     items_of_rows,
     no_local_features,
 )
+from retrieval.records import (
+    ITEM_BYTES,
+    ITEM_HEAD,
+    ITEM_RECORD,
+    SPAN_HEAD,
+    as_bytes,
+    encode_items,
+    encode_local,
+    hash_id,
+    to_bytes,
+    to_text,
+)
 
-# Of indexes with regions. Those without are of version 2 with local features and else of version 1.
-FORMAT_VERSION = 3
-
-_APPLICATION_ID = 0x486E6978  # "Hnix", in the header of catalogue.sqlite
-_CATALOGUE = "catalogue.sqlite"
-_JOURNAL = "catalogue.sqlite-journal"  # SQLite's own, while a transaction lasts
-_DIGEST = "catalogue.sha256"
 _LOCK = "lock"
-_SEGMENTS = "segments"
 _ENCODER = "encoder"
-_ARRAY_NAMES = ("codes", "features", "items", "text")
-_LOCAL_NAMES = ("spans", "yx", "descriptors")
-_REGION_NAMES = ("regions",)
-# Arrays with as many rows of their own as the segment has; the others have any number.
-_PER_ROW = ("codes", "features", "items", "spans", "regions")
-_DATA_FILE = re.compile(rf"\d{{6,}}\.({'|'.join(_ARRAY_NAMES + _LOCAL_NAMES + _REGION_NAMES)})")
+_DATA_FILE = re.compile(rf"\d{{6,}}\.({'|'.join(ARRAY_NAMES + LOCAL_NAMES + REGION_NAMES)})")
 _CREATING = ".creating-index-"
-_BUSY_SECONDS = 60.0  # other connections hold the catalogue for milliseconds only
-_CHUNK_BYTES = 1 << 24  # how much of a file is held in memory at once
 _COMPACT_ROWS = 1 << 16  # rows of a compacted segment, at most
 _COMPACT_LOCAL_BYTES = 1 << 27  # local features of a compacted segment, about
 _REMEMBERED_IDS = 100_000  # changed ids that a writer holds before it sorts all ids anew
-
-_FACTS = (
-    "CREATE TABLE facts (only_row INTEGER PRIMARY KEY, num_bits INTEGER, feature_dim INTEGER, "
-    "feature_dtype TEXT, fingerprint TEXT, created TEXT, encoder TEXT, generation INTEGER, "
-    "commits INTEGER, num_segments INTEGER, num_rows INTEGER, "
-)
-_SEGMENTS_TABLE = (
-    "CREATE TABLE segments (number INTEGER PRIMARY KEY, num_rows INTEGER, arrays TEXT, "
-    "deleted BLOB, seal INTEGER)"
-)
-_SCHEMAS = {  # by format version
-    1: {"facts": _FACTS + "seal INTEGER)", "segments": _SEGMENTS_TABLE},
-    2: {
-        "facts": _FACTS + "extractor TEXT, descriptor_dim INTEGER, seal INTEGER)",
-        "segments": _SEGMENTS_TABLE,
-    },
-    3: {
-        "facts": _FACTS + "extractor TEXT, descriptor_dim INTEGER, regions_per_image INTEGER, "
-        "seal INTEGER)",
-        "segments": _SEGMENTS_TABLE,
-    },
-}
-
-# One record of the file of items. `label_start` is shared by the rows of a segment that have the
-# same label. `item_crc` covers the fields before it and the three words.
-_ITEM = np.dtype(
-    [
-        ("id_hash", "<u8"),
-        ("start", "<i8"),  # of the id in the text; the path follows it
-        ("label_start", "<i8"),
-        ("size", "<i8"),
-        ("mtime_ns", "<i8"),
-        ("id_bytes", "<i4"),
-        ("path_bytes", "<i4"),  # -1: there is none
-        ("label_bytes", "<i4"),  # -1: there is none
-        ("feature_crc", "<u4"),
-        ("item_crc", "<u4"),
-        ("zero", "<u4"),
-    ]
-)
-# One record of the file of spans: where the local features of a row lie. `crc` covers the places,
-# the descriptors, and the fields before it.
-_SPAN = np.dtype([("start", "<i8"), ("count", "<u4"), ("crc", "<u4")])
-_SPAN_HEAD = struct.Struct("<qI")
-_ITEM_HEAD = struct.Struct("<QqqqqiiiI")
-_ITEM_TAIL = struct.Struct("<II")
-_ITEM_RECORD = struct.Struct(_ITEM_HEAD.format + "II")
-_ITEM_BYTES = np.dtype((np.void, _ITEM.itemsize))
-# What reading a catalogue raises when a stranger made it, with checksums that fit.
-_NONSENSE = (
-    ArgumentError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    OverflowError,
-    RecursionError,
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class CompactReport:
-    """What a compaction did: rows and segments before and after, and bytes given back.
-
-    Rows are of images and regions; `regions_gone` says how many of those gone were regions'.
-
-    Attributes:
-        rows_before: int.
-        rows_after: int.
-        segments_before: int.
-        segments_after: int.
-        bytes_freed: int. Below 0 where the new files are larger.
-        regions_gone: int.
-    """
-
-    rows_before: int
-    rows_after: int
-    segments_before: int
-    segments_after: int
-    bytes_freed: int
-    regions_gone: int = 0
-
-
-# ---------------------------------------------------------------- the catalogue
-
-
-@dataclasses.dataclass(frozen=True)
-class _Segment:
-    """The rows of one commit."""
-
-    num_rows: int
-    arrays: dict  # name -> (count of the array's own rows, sha256 as hex)
-    deleted: np.ndarray | None  # bool (num_rows,), None while no row is deleted
-
-
-@dataclasses.dataclass(frozen=True)
-class _Catalogue:
-    """All that the catalogue says, at one commit."""
-
-    num_bits: int
-    feature_dim: int
-    feature_dtype: str
-    fingerprint: str
-    created: str
-    encoder: dict  # name -> (bytes, sha256 as hex)
-    generation: int
-    commits: int
-    segments: tuple
-    extractor: str | None = None  # of local features
-    descriptor_dim: int | None = None
-    regions_per_image: int = 0  # at most
-
-    @property
-    def format_version(self) -> int:
-        return 3 if self.regions_per_image else 1 if self.extractor is None else 2
-
-    @property
-    def array_names(self) -> tuple:
-        return _names_of_arrays(self.extractor, self.regions_per_image)
-
-    @functools.cached_property
-    def ends(self) -> dict:
-        """How many of each array's own rows are committed."""
-        return {
-            name: sum(segment.arrays[name][0] for segment in self.segments)
-            for name in self.array_names
-        }
-
-    @functools.cached_property
-    def starts(self) -> np.ndarray:
-        """int64 (num_segments,): the first row of each segment."""
-        lengths = np.array([segment.num_rows for segment in self.segments], np.int64)
-        return np.cumsum(lengths) - lengths
-
-    @property
-    def num_rows(self) -> int:
-        return self.ends["codes"]
-
-    @property
-    def num_deleted(self) -> int:
-        return sum(int(s.deleted.sum()) for s in self.segments if s.deleted is not None)
-
-    def live(self) -> np.ndarray | None:
-        """bool (num_rows,), or None when nothing is deleted."""
-        if all(segment.deleted is None for segment in self.segments):
-            return None
-        live = np.ones(self.num_rows, bool)
-        for start, segment in zip(self.starts, self.segments, strict=True):
-            if segment.deleted is not None:
-                live[start : start + segment.num_rows] = ~segment.deleted
-        return live
-
-    def layout(self, name) -> tuple[np.dtype, tuple]:
-        """dtype and shape of one row of an array."""
-        return {
-            "codes": (np.dtype(np.uint8), (code_bytes(self.num_bits),)),
-            "features": (np.dtype(self.feature_dtype).newbyteorder("<"), (self.feature_dim,)),
-            "items": (_ITEM, ()),
-            "text": (np.dtype(np.uint8), ()),
-            "spans": (_SPAN, ()),
-            "yx": (np.dtype("<f4"), (2,)),
-            "descriptors": (np.dtype("<f2"), (self.descriptor_dim,)),
-            "regions": (np.dtype("<i4"), (4,)),
-        }[name]
-
-    def row_bytes(self, name) -> int:
-        dtype, shape = self.layout(name)
-        return dtype.itemsize * (shape[0] if shape else 1)
-
-    def file_name(self, name) -> str:
-        return f"{_SEGMENTS}/{self.generation:06d}.{name}"
-
-
-def _names_of_arrays(extractor, regions_per_image) -> tuple:
-    return (
-        _ARRAY_NAMES
-        + (() if extractor is None else _LOCAL_NAMES)
-        + (_REGION_NAMES if regions_per_image else ())
-    )
-
-
-def _seal(*values) -> int:
-    """A checksum of the fields of one record of the catalogue."""
-    plain = [value.hex() if isinstance(value, bytes) else value for value in values]
-    return crc32(json.dumps(plain).encode())
-
-
-def _facts_record(catalogue) -> tuple:
-    local = (catalogue.extractor, catalogue.descriptor_dim)
-    more = {1: (), 2: local, 3: (*local, catalogue.regions_per_image)}
-    return (
-        1,
-        catalogue.num_bits,
-        catalogue.feature_dim,
-        catalogue.feature_dtype,
-        catalogue.fingerprint,
-        catalogue.created,
-        json.dumps(catalogue.encoder, sort_keys=True),
-        catalogue.generation,
-        catalogue.commits,
-        len(catalogue.segments),
-        catalogue.num_rows,
-        *more[catalogue.format_version],
-    )
-
-
-def _segment_record(number, segment) -> tuple:
-    deleted = None if segment.deleted is None else np.packbits(segment.deleted).tobytes()
-    return number, segment.num_rows, json.dumps(segment.arrays), deleted
-
-
-def _parse_segment(names, num_rows, arrays, deleted) -> _Segment:
-    arrays = {name: (count, sha256) for name, (count, sha256) in json.loads(arrays).items()}
-    if sorted(arrays) != sorted(names) or num_rows < 1:
-        raise ValueError(f"a segment of {num_rows} rows with the arrays {sorted(arrays)}")
-    for name, (count, _) in arrays.items():
-        if count < 0 or (name in _PER_ROW and count != num_rows):
-            raise ValueError(f"a segment of {num_rows} rows with {count} of {name}")
-    if "yx" in arrays and arrays["yx"][0] != arrays["descriptors"][0]:
-        raise ValueError("a segment whose local features lack places or descriptors")
-    if deleted is not None:
-        if len(deleted) != (num_rows + 7) // 8:
-            raise ValueError(f"{len(deleted)} bytes of deletions for {num_rows} rows")
-        deleted = np.unpackbits(np.frombuffer(deleted, np.uint8), count=num_rows).astype(bool)
-    return _Segment(num_rows, arrays, deleted)
-
-
-def _load_catalogue(connection, path) -> _Catalogue:
-    """Read and verify all records of the catalogue, inside the caller's transaction."""
-    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (journal_mode,) = connection.execute("PRAGMA journal_mode").fetchone()
-    if application_id == _APPLICATION_ID and version > FORMAT_VERSION:
-        raise StoreError(
-            f"This version of HashNet reads indexes of format {FORMAT_VERSION} or older.",
-            f"format version {version} in {_CATALOGUE}",
-            "Upgrade HashNet, or build the index again with this version.",
-        )
-    (pages,) = connection.execute("PRAGMA page_count").fetchone()
-    (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
-    size = os.stat(path).st_size
-    if size != pages * page_bytes:  # SQLite would read a page that is cut off as if it were not
-        raise ValueError(f"{size} bytes instead of {pages * page_bytes}")
-    schema = dict(connection.execute("SELECT name, sql FROM sqlite_master").fetchall())
-    if (application_id, journal_mode, schema) != (
-        _APPLICATION_ID,
-        "delete",
-        _SCHEMAS.get(version),
-    ):
-        raise ValueError("not the tables of an index")
-    facts = connection.execute("SELECT * FROM facts").fetchall()
-    records = connection.execute("SELECT * FROM segments ORDER BY number").fetchall()
-    if len(facts) != 1:
-        raise ValueError(f"{len(facts)} records of facts")
-    for *fields, seal in itertools.chain(facts, records):
-        if _seal(*fields) != seal:
-            raise ValueError("a record differs from its checksum")
-    _, bits, dim, dtype, fingerprint, created, encoder, generation, commits, *totals = facts[0][:-1]
-    extractor, descriptor_dim = totals[2:4] if version > 1 else (None, None)
-    regions_per_image = totals[4] if version == 3 else 0
-    check_extractor(extractor, descriptor_dim)
-    check_regions_per_image(regions_per_image)
-    if (version == 2 and extractor is None) or (version == 3 and not regions_per_image):
-        raise ValueError(f"{extractor=}, {regions_per_image=} in format version {version}")
-    names = _names_of_arrays(extractor, regions_per_image)
-    numbers = [number for number, *_ in records]
-    if len(records) != totals[0] or numbers != list(range(1, len(records) + 1)):
-        raise ValueError(f"{len(records)} segments instead of {totals[0]}")
-    numbers = (bits, dim, generation, commits)
-    if not all(isinstance(number, int) for number in numbers) or min(dim, generation) < 1:
-        raise ValueError(f"feature_dim={dim!r}, generation={generation!r}, commits={commits!r}")
-    if dtype not in ("float32", "float16") or not 1 <= bits <= MAX_BITS:
-        raise ValueError(f"num_bits={bits}, feature_dtype={dtype!r}")
-    catalogue = _Catalogue(
-        num_bits=bits,
-        feature_dim=dim,
-        feature_dtype=dtype,
-        fingerprint=fingerprint,
-        created=created,
-        encoder={_inner_name(name): tuple(v) for name, v in json.loads(encoder).items()},
-        generation=generation,
-        commits=commits,
-        segments=tuple(_parse_segment(names, *fields) for _, *fields, _ in records),
-        extractor=extractor,
-        descriptor_dim=descriptor_dim,
-        regions_per_image=regions_per_image,
-    )
-    if catalogue.num_rows != totals[1]:
-        raise ValueError(f"{catalogue.num_rows} rows instead of {totals[1]}")
-    return catalogue
-
-
-@contextlib.contextmanager
-def _connected(path, mode) -> Iterator[sqlite3.Connection]:
-    uri = f"file:{urllib.parse.quote(os.fsencode(path))}?mode={mode}"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
-    try:
-        connection.execute("PRAGMA trusted_schema = OFF")
-        connection.execute("PRAGMA cell_size_check = ON")
-        # EXTRA also makes the end of a transaction durable, without which files that a
-        # compaction unlinks could come to be missed after a power loss.
-        connection.execute("PRAGMA synchronous = EXTRA")
-        yield connection
-    finally:
-        connection.close()
-
-
-def _read_at_once(path, mode, read):
-    with _connected(path, mode) as connection:
-        connection.execute("BEGIN")
-        return read(connection, path)
-
-
-def _consult(folder, read):
-    """`read(connection, path)` in one transaction, after undoing that of a killed writer."""
-    path, _ = _inside(folder, _CATALOGUE)
-    try:
-        try:
-            return _read_at_once(path, "ro", read)
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in (
-                sqlite3.SQLITE_READONLY,
-                sqlite3.SQLITE_CANTOPEN,
-            ):
-                raise
-        return _consult_after_kill(path, read)
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
-            raise LockedError(
-                "The catalogue of an index is held for moments only.",
-                f"{path} was busy for {_BUSY_SECONDS:.0f} s",
-                "Look for a writer that is stuck.",
-            ) from error
-        raise _damaged(folder, _CATALOGUE, error) from error
-    except StoreError:
-        raise
-    except (sqlite3.Error, OSError, *_NONSENSE) as error:
-        raise _damaged(folder, _CATALOGUE, error) from error
-
-
-def _consult_after_kill(path, read):
-    """Undo the transaction of a killed writer, here or, where nothing may be written, in a copy."""
-    journal = path.with_name(_JOURNAL)
-    # A journal may name a file for SQLite to delete; ours never does, so such a one is foreign.
-    with contextlib.suppress(FileNotFoundError):
-        if journal.is_symlink() or journal.read_bytes()[-8:] == bytes.fromhex("d9d505f920a163d7"):
-            raise ValueError(f"{journal.name} was not written by HashNet")
-    try:
-        return _read_at_once(path, "rw", read)
-    except sqlite3.OperationalError:
-        with tempfile.TemporaryDirectory() as copy:
-            for file in (path, journal):
-                with contextlib.suppress(FileNotFoundError):
-                    shutil.copyfile(file, pathlib.Path(copy, file.name))
-            return _read_at_once(pathlib.Path(copy, path.name), "rw", read)
-
-
-def _create_catalogue(path, catalogue) -> None:
-    with _connected(path, "rwc") as connection:
-        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {catalogue.format_version}")
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in _SCHEMAS[catalogue.format_version].values():
-            connection.execute(statement)
-        _insert(connection, "facts", _facts_record(catalogue))
-        connection.execute("COMMIT")
-
-
-def _change_catalogue(path, old, new) -> None:
-    """The commit point: `new` in place of `old`, in one durable transaction."""
-    with _connected(path, "rw") as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        (commits,) = connection.execute("SELECT commits FROM facts").fetchone()
-        if commits != old.commits:
-            raise StoreError(
-                "An index has one writer at a time.",
-                "a catalogue that another process changed meanwhile",
-                "Do not delete the lock file while a writer is at work.",
-            )
-        kept = old.segments
-        if new.generation != old.generation:
-            connection.execute("DELETE FROM segments")
-            kept = ()
-        for number, (before, after) in enumerate(itertools.zip_longest(kept, new.segments), 1):
-            if after is not before:
-                _insert(connection, "segments", _segment_record(number, after))
-        _insert(connection, "facts", _facts_record(new))
-        connection.execute("COMMIT")
-
-
-def _insert(connection, table, fields) -> None:
-    marks = ", ".join("?" * (len(fields) + 1))
-    connection.execute(
-        f"INSERT OR REPLACE INTO {table} VALUES ({marks})", (*fields, _seal(*fields))
-    )
-
-
-# ---------------------------------------------------------------- files
-
-
-def _damaged(folder, name, what) -> StoreError:
-    return StoreError(
-        "An index holds what its writer left in it.",
-        f"{pathlib.Path(folder, name)}: {what}",
-        "Restore the folder from a copy, or build the index again.",
-    )
-
-
-def _inner_name(name) -> str:
-    """A relative file name that stays inside its folder, or ValueError."""
-    parts = name.split("/")
-    if any(part in ("", ".", "..") for part in parts) or "\0" in name or "\\" in name:
-        raise ValueError(f"the file name {name!r} leads out of its folder")
-    return name
-
-
-def _inside(folder, name) -> tuple[pathlib.Path, int]:
-    """Path and size of a regular file of the index, reached through no symbolic link."""
-    path = pathlib.Path(folder)
-    *parents, _ = parts = name.split("/")
-    try:
-        for depth, part in enumerate(parts):
-            path = path / part
-            status = os.lstat(path)
-            wanted = stat.S_ISDIR if depth < len(parents) else stat.S_ISREG
-            if not wanted(status.st_mode):
-                raise _damaged(folder, name, "not a plain file in a plain folder")
-    except OSError as error:
-        raise _damaged(folder, name, error.strerror) from error
-    return path, status.st_size
-
-
-def _open_data(folder, catalogue, name, flags=os.O_RDONLY) -> int:
-    """A descriptor of one file of numbers, which is at least as long as the catalogue says."""
-    file_name = catalogue.file_name(name)
-    path, size = _inside(folder, file_name)
-    wanted = catalogue.ends[name] * catalogue.row_bytes(name)
-    if size < wanted:
-        raise _damaged(folder, file_name, f"{size} bytes instead of {wanted}")
-    try:
-        return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError as error:
-        raise _damaged(folder, file_name, error.strerror) from error
-
-
-def _map(folder, catalogue, name) -> np.ndarray:
-    dtype, shape = catalogue.layout(name)
-    shape = (catalogue.ends[name], *shape)
-    with open(_open_data(folder, catalogue, name), "rb") as file:
-        if shape[0] == 0:
-            return np.empty(shape, dtype)
-        return np.memmap(file, dtype, "r", shape=shape)
-
-
-def _on_newest(folder, use):
-    """`use(catalogue)`, again where a compaction takes its files away meanwhile."""
-    while True:
-        catalogue = _consult(folder, _load_catalogue)
-        try:
-            return use(catalogue)
-        except StoreError:
-            if _consult(folder, _load_catalogue).generation == catalogue.generation:
-                raise
-
-
-def _as_bytes(array) -> np.ndarray:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-
-
-def _write_at(descriptor, content, offset) -> None:
-    content = memoryview(content)
-    while len(content):
-        written = os.pwrite(descriptor, content, offset)
-        content, offset = content[written:], offset + written
-
-
-def _sync_folder(path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _copy_file(source, target) -> tuple[int, str]:
-    """Copy one file durably; its size and sha256."""
-    digest, size = hashlib.sha256(), 0
-    with open(source, "rb") as reading, open(target, "xb") as writing:
-        while content := reading.read(_CHUNK_BYTES):
-            digest.update(content)
-            size += len(content)
-            writing.write(content)
-        writing.flush()
-        os.fsync(writing.fileno())
-    return size, digest.hexdigest()
-
-
-def _write_digest(folder) -> None:
-    """Record the checksum of the whole catalogue file, for `check`."""
-    commits, content = _consult(folder, _read_image)
-    line = f"{commits} {len(content)} {hashlib.sha256(content).hexdigest()}"
-    beside = pathlib.Path(folder, _DIGEST + ".new")
-    with open(beside, "w", encoding="ascii") as file:
-        file.write(f"{line} {crc32(line.encode()):08x}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, pathlib.Path(folder, _DIGEST))
-
-
-def _read_image(connection, path) -> tuple[int, bytes]:
-    """Commits, and all bytes of the catalogue file."""
-    # Through SQLite: to open and close its file beside it would release its locks.
-    return _load_catalogue(connection, path).commits, connection.serialize()
-
-
-def _read_digest(folder) -> tuple[int, int, str]:
-    """Commits, size and sha256 of the catalogue as the last writer to close left it."""
-    path, size = _inside(folder, _DIGEST)
-    content = path.read_bytes() if size < 1000 else b""
-    line, _, crc = content.removesuffix(b"\n").rpartition(b" ")
-    if content != b"%s %08x\n" % (line, crc32(line)) or line.count(b" ") != 2:
-        raise _damaged(folder, _DIGEST, "the file differs from its checksum")
-    commits, size, sha256 = line.decode().split()
-    return int(commits), int(size), sha256
-
-
-# ---------------------------------------------------------------- items
-
-
-def _to_bytes(text) -> bytes:
-    # surrogatepass gives back every str as it was, one made of a file name's odd bytes included.
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _to_text(content) -> str:
-    return content.decode("utf-8", "surrogatepass")
-
-
-def _hash_id(id_bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(id_bytes, digest_size=8).digest(), "little")
-
-
-def _encode_items(items, features, text_start) -> tuple[bytes, bytes]:
-    """Records and text of one segment, whose text begins at `text_start` in the file."""
-    records, text, label_places = bytearray(), bytearray(), {None: (0, -1)}
-    last, start = None, 0
-    feature_bytes = _as_bytes(features).reshape(len(items), -1)
-    for item, feature in zip(items, feature_bytes, strict=True):
-        id_bytes = _to_bytes(item.id)
-        words = id_bytes + (b"" if item.path is None else _to_bytes(item.path))
-        label = b"" if item.label is None else _to_bytes(item.label)
-        if item.label not in label_places:
-            label_places[item.label] = text_start + len(text), len(label)
-            text += label
-        label_start, label_bytes = label_places[item.label]
-        if item != last:  # the rows of one image share its words
-            start = text_start + len(text)
-            text += words
-            last = item
-        head = _ITEM_HEAD.pack(
-            _hash_id(id_bytes),
-            start,
-            label_start,
-            UNKNOWN if item.size is None else item.size,
-            UNKNOWN if item.mtime_ns is None else item.mtime_ns,
-            len(id_bytes),
-            -1 if item.path is None else len(words) - len(id_bytes),
-            label_bytes,
-            crc32(feature),
-        )
-        records += head + _ITEM_TAIL.pack(crc32(head + words + label), 0)
-    return bytes(records), bytes(text)
-
-
-def _encode_local(local_features, start) -> tuple[bytes, bytes, bytes]:
-    """Spans, places and descriptors of one segment, whose features begin at `start`."""
-    spans, places, descriptors = bytearray(), bytearray(), bytearray()
-    for features in local_features:
-        head = _SPAN_HEAD.pack(start, len(features.yx))
-        yx, stored = bytes_of_local(features)
-        spans += head + crc32(stored, crc32(yx, crc32(head))).to_bytes(4, "little")
-        places += yx
-        descriptors += stored
-        start += len(features.yx)
-    return bytes(spans), bytes(places), bytes(descriptors)
 
 
 class _View:
@@ -710,16 +149,16 @@ class _View:
     def __init__(self, folder, catalogue):
         self.folder, self.catalogue = folder, catalogue
         self.num_rows = catalogue.num_rows
-        maps = {name: _map(folder, catalogue, name) for name in catalogue.array_names}
+        maps = {name: map_array(folder, catalogue, name) for name in catalogue.array_names}
         self.feature_map = maps["features"]
         # Plain arrays over the maps: indexing them is several times faster.
         self.arrays = {name: np.asarray(array) for name, array in maps.items()}
         self.kept = catalogue.live()
         # Of plain bytes: NumPy copies records of named fields one field at a time, and what a
         # memory view cuts out reaches a checksum without an array for each row.
-        self._records = self.arrays["items"].view(_ITEM_BYTES)
+        self._records = self.arrays["items"].view(ITEM_BYTES)
         self._text = memoryview(self.arrays["text"])
-        self._feature_bytes = memoryview(_as_bytes(self.arrays["features"]))
+        self._feature_bytes = memoryview(as_bytes(self.arrays["features"]))
         self.items_verified = False
         self._lock = threading.Lock()
         self._ids = None
@@ -777,11 +216,11 @@ class _View:
         return rows
 
     def damaged(self, name, what) -> StoreError:
-        return _damaged(self.folder, self.catalogue.file_name(name), what)
+        return damaged(self.folder, self.catalogue.file_name(name), what)
 
     def verify(self, name) -> None:
         """Compare one array, wholly, with the checksums of its segments."""
-        content, at = _as_bytes(self.arrays[name]), 0
+        content, at = as_bytes(self.arrays[name]), 0
         for number, segment in enumerate(self.catalogue.segments, 1):
             count, sha256 = segment.arrays[name]
             end = at + count * self.catalogue.row_bytes(name)
@@ -811,16 +250,16 @@ class _View:
     def local_features(self, rows) -> list[StoredFeatures]:
         if self.catalogue.extractor is None:
             raise no_local_features(self.folder)
-        spans, yx, descriptors = (self.arrays[name] for name in _LOCAL_NAMES)
+        spans, yx, descriptors = (self.arrays[name] for name in LOCAL_NAMES)
         found = []
         for row in self.check_rows(rows).tolist():
             start, count, wanted = spans[row].item()
             places, stored = yx[:0], descriptors[:0]
             if 0 <= start <= len(yx) - count:
                 places, stored = yx[start : start + count], descriptors[start : start + count]
-            crc = crc32(_as_bytes(places), crc32(_SPAN_HEAD.pack(start, count)))
-            if len(places) != count or crc32(_as_bytes(stored), crc) != wanted:
-                others = " or ".join(self.catalogue.file_name(name) for name in _LOCAL_NAMES[1:])
+            crc = crc32(as_bytes(places), crc32(SPAN_HEAD.pack(start, count)))
+            if len(places) != count or crc32(as_bytes(stored), crc) != wanted:
+                others = " or ".join(self.catalogue.file_name(name) for name in LOCAL_NAMES[1:])
                 what = f"the span of row {row}, or what it spans in {others}, differs from its"
                 raise self.damaged("spans", f"{what} checksum")
             found.append(StoredFeatures(places, stored))
@@ -833,13 +272,13 @@ class _View:
         """Items of some rows, verified, and the checksums of their features."""
         text, content = self._text, self._records[rows].tobytes()
         items, feature_checksums = [], []
-        for at, record in enumerate(_ITEM_RECORD.iter_unpack(content)):
+        for at, record in enumerate(ITEM_RECORD.iter_unpack(content)):
             _, start, label_start, size, mtime_ns, id_bytes, path_bytes, label_bytes = record[:8]
             end = start + id_bytes + max(0, path_bytes)
             # Copied, so that what is verified is what is returned.
             words = text[start:end].tobytes()
             label = text[label_start : label_start + max(0, label_bytes)].tobytes()
-            head = content[at * _ITEM_RECORD.size : at * _ITEM_RECORD.size + _ITEM_HEAD.size]
+            head = content[at * ITEM_RECORD.size : at * ITEM_RECORD.size + ITEM_HEAD.size]
             feature_crc, crc, _ = record[8:]
             if crc32(head + words + label) != crc:
                 text_name = self.catalogue.file_name("text")
@@ -848,9 +287,9 @@ class _View:
             feature_checksums.append(feature_crc)
             items.append(
                 Item(
-                    _to_text(words[:id_bytes]),
-                    None if path_bytes < 0 else _to_text(words[id_bytes:]),
-                    None if label_bytes < 0 else _to_text(label),
+                    to_text(words[:id_bytes]),
+                    None if path_bytes < 0 else to_text(words[id_bytes:]),
+                    None if label_bytes < 0 else to_text(label),
                     None if size == UNKNOWN else size,
                     None if mtime_ns == UNKNOWN else mtime_ns,
                 )
@@ -867,8 +306,8 @@ class _View:
                 order = np.argsort(hashes, kind="stable")
                 self._ids = hashes[order], rows[order]
         hashes, rows = self._ids
-        contents = [_to_bytes(id) for id in ids]
-        wanted = np.array([_hash_id(content) for content in contents], np.uint64)
+        contents = [to_bytes(id) for id in ids]
+        wanted = np.array([hash_id(content) for content in contents], np.uint64)
         firsts = np.searchsorted(hashes, wanted, "left")
         lasts = np.searchsorted(hashes, wanted, "right")
         found = np.full(len(contents), -1, np.int64)
@@ -887,7 +326,7 @@ class _View:
         records = self.arrays["items"][self.live_rows()]
         columns = ("start", "id_bytes", "size", "mtime_ns")
         return {
-            _to_text(self._text[start : start + length].tobytes()): (
+            to_text(self._text[start : start + length].tobytes()): (
                 None if size == UNKNOWN else size,
                 None if mtime_ns == UNKNOWN else mtime_ns,
             )
@@ -907,7 +346,7 @@ class _View:
         names, code_of_place = {}, np.empty(len(firsts), np.int32)
         for place in np.argsort(firsts):
             start, length = int(starts[firsts[place]]), int(lengths[firsts[place]])
-            name = _to_text(self._text[start : start + length].tobytes())
+            name = to_text(self._text[start : start + length].tobytes())
             code_of_place[place] = names.setdefault(name, len(names))
         codes = np.full(self.num_rows, -1, np.int32)
         codes[rows] = code_of_place[inverse]
@@ -1162,7 +601,7 @@ class Store:
 
     FEATURE_DTYPE = "float16"
 
-    def __init__(self, folder: pathlib.Path, catalogue: _Catalogue):
+    def __init__(self, folder: pathlib.Path, catalogue: Catalogue):
         self.folder = folder
         self.num_bits = catalogue.num_bits
         self.feature_dim = catalogue.feature_dim
@@ -1233,7 +672,7 @@ class Store:
         check_regions_per_image(regions_per_image)
         for name in encoder_files or {}:
             try:
-                _inner_name(name)
+                inner_name(name)
             except ValueError as error:
                 raise ArgumentError(
                     "A file of an encoder lies inside its folder.", repr(name)
@@ -1242,10 +681,10 @@ class Store:
         if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
             raise StoreError(
                 "A new index needs a place where nothing is.",
-                f"{folder}, which is {'an index' if (folder / _CATALOGUE).exists() else 'taken'}",
+                f"{folder}, which is {'an index' if (folder / CATALOGUE).exists() else 'taken'}",
                 "Open the index to add to it, or name another folder.",
             )
-        catalogue = _Catalogue(
+        catalogue = Catalogue(
             num_bits=int(num_bits),
             feature_dim=feature_dim,
             feature_dtype=feature_dtype,
@@ -1263,7 +702,7 @@ class Store:
             folder.parent.mkdir(parents=True, exist_ok=True)
             _remove_abandoned(folder.parent)
             _create_beside(folder, catalogue, encoder_files or {})
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, SqlError) as error:
             raise StoreError(
                 "An index is made where there is room and leave to write.",
                 f"{folder}: {error}",
@@ -1286,9 +725,9 @@ class Store:
                 a newer version of HashNet made it.
         """
         folder = pathlib.Path(os.path.realpath(folder))
-        if not os.path.lexists(folder / _CATALOGUE):
+        if not os.path.lexists(folder / CATALOGUE):
             raise StoreError(
-                f"An index is a folder with a {_CATALOGUE} in it.",
+                f"An index is a folder with a {CATALOGUE} in it.",
                 str(folder),
                 "Make one with `hashnet index`, or check the path.",
             )
@@ -1296,12 +735,12 @@ class Store:
         def verify(catalogue):
             _View(folder, catalogue)
             for name, (wanted, _) in catalogue.encoder.items():
-                _, size = _inside(folder, f"{_ENCODER}/{name}")
+                _, size = inside(folder, f"{_ENCODER}/{name}")
                 if size != wanted:
-                    raise _damaged(folder, f"{_ENCODER}/{name}", f"{size} bytes, not {wanted}")
+                    raise damaged(folder, f"{_ENCODER}/{name}", f"{size} bytes, not {wanted}")
             return cls(folder, catalogue)
 
-        return _on_newest(folder, verify)
+        return on_newest(folder, verify)
 
     @staticmethod
     def is_there(folder: str | os.PathLike) -> bool:
@@ -1321,7 +760,7 @@ class Store:
         Raises:
             StoreError: if it is damaged: see the top of this file for what is verified.
         """
-        return _on_newest(self.folder, lambda catalogue: Snapshot(_View(self.folder, catalogue)))
+        return on_newest(self.folder, lambda catalogue: Snapshot(_View(self.folder, catalogue)))
 
     def reopened(self) -> "Store":
         """What is in this index's place now. For the errors, see `open`."""
@@ -1333,7 +772,7 @@ class Store:
         Raises:
             StoreError: if the index is gone or damaged.
         """
-        catalogue = _consult(self.folder, _load_catalogue)
+        catalogue = consult(self.folder, load_catalogue)
         return catalogue.created, catalogue.fingerprint, catalogue.generation, catalogue.commits
 
     def writer(self, *, wait_seconds: float = 0.0) -> "Writer":
@@ -1374,21 +813,21 @@ def _create_beside(folder, catalogue, encoder_files) -> None:
         # Held while the folder is made, so that others can tell it from an abandoned one.
         with open(beside / _LOCK, "xb") as lock:
             _lock_now(lock)
-            (beside / _SEGMENTS).mkdir()
+            (beside / SEGMENTS).mkdir()
             for name in catalogue.array_names:
                 (beside / catalogue.file_name(name)).touch(exist_ok=False)
-            _sync_folder(beside / _SEGMENTS)
+            sync_folder(beside / SEGMENTS)
             if encoder_files:
                 encoder = _copy_encoder(beside / _ENCODER, encoder_files)
                 catalogue = dataclasses.replace(catalogue, encoder=encoder)
-            _create_catalogue(beside / _CATALOGUE, catalogue)
-            _write_digest(beside)
-            _sync_folder(beside)
+            create_catalogue(beside / CATALOGUE, catalogue)
+            write_digest(beside)
+            sync_folder(beside)
             os.rename(beside, folder)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
 
 
 def _copy_encoder(folder, files) -> dict:
@@ -1397,9 +836,9 @@ def _copy_encoder(folder, files) -> dict:
     for name, source in files.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        copied[name] = _copy_file(source, target)
+        copied[name] = copy_file(source, target)
     for path, _, _ in os.walk(folder):
-        _sync_folder(path)
+        sync_folder(path)
     return copied
 
 
@@ -1454,9 +893,9 @@ def _change(method):
             raise  # refused before anything was written
         except BaseException as error:
             # Whether the commit took place is for the disk to say.
-            with contextlib.suppress(StoreError, OSError, sqlite3.Error):
+            with contextlib.suppress(StoreError, OSError, SqlError):
                 self._settle()
-            if isinstance(error, (OSError, sqlite3.Error)):
+            if isinstance(error, (OSError, SqlError)):
                 raise StoreError(
                     "An index is changed where there is room and leave to write.",
                     f"{self._folder}: {error}",
@@ -1486,7 +925,7 @@ class Writer:
             self._settle()
         except BaseException as error:
             self.close()
-            if isinstance(error, (OSError, sqlite3.Error)):
+            if isinstance(error, (OSError, SqlError)):
                 raise self._unwritable(error) from error
             raise
 
@@ -1618,7 +1057,7 @@ class Writer:
                 segments.append(self._append(ends, items, *arrays))
             self._commit(segments, (), base=empty)
             self._refresh()
-            with contextlib.suppress(OSError, sqlite3.Error):  # the next writer removes the rest
+            with contextlib.suppress(OSError, SqlError):  # the next writer removes the rest
                 _remove_leftovers(self._folder, self._catalogue)
         return CompactReport(
             rows_before=old.num_rows,
@@ -1697,9 +1136,9 @@ class Writer:
         self._catalogue = None
         _close_all(self._files)
         self._files = {}
-        catalogue = _consult(self._folder, _load_catalogue)
+        catalogue = consult(self._folder, load_catalogue)
         for name in catalogue.array_names:
-            file = _open_data(self._folder, catalogue, name, os.O_RDWR)
+            file = open_data(self._folder, catalogue, name, os.O_RDWR)
             self._files[name] = file
             end = catalogue.ends[name] * catalogue.row_bytes(name)
             if os.fstat(file).st_size > end:
@@ -1733,7 +1172,7 @@ class Writer:
         ]
 
     def _rows_at_once(self) -> int:
-        rows = min(_COMPACT_ROWS, _CHUNK_BYTES // self._catalogue.row_bytes("features"))
+        rows = min(_COMPACT_ROWS, CHUNK_BYTES // self._catalogue.row_bytes("features"))
         if self._catalogue.extractor is not None and self._catalogue.num_rows:
             feature_bytes = self._catalogue.row_bytes("yx")
             feature_bytes += self._catalogue.row_bytes("descriptors")
@@ -1777,22 +1216,22 @@ class Writer:
         self._gone.update(dead)
         self._recent.update(added)
 
-    def _append(self, ends, items, codes, features, local_features, regions) -> _Segment:
+    def _append(self, ends, items, codes, features, local_features, regions) -> Segment:
         """Write one segment after `ends`, which is moved on; nothing is committed yet."""
-        records, text = _encode_items(items, features, ends["text"])
-        contents = [_as_bytes(codes), _as_bytes(features), records, text]
+        records, text = encode_items(items, features, ends["text"])
+        contents = [as_bytes(codes), as_bytes(features), records, text]
         if local_features is not None:
-            contents += _encode_local(local_features, ends["yx"])
+            contents += encode_local(local_features, ends["yx"])
         if regions is not None:
-            contents.append(_as_bytes(regions))
+            contents.append(as_bytes(regions))
         arrays = {}
         for name, content in zip(self._catalogue.array_names, contents, strict=True):
             row_bytes = self._catalogue.row_bytes(name)
-            _write_at(self._files[name], content, ends[name] * row_bytes)
+            write_at(self._files[name], content, ends[name] * row_bytes)
             count = len(content) // row_bytes
             arrays[name] = count, hashlib.sha256(content).hexdigest()
             ends[name] += count
-        return _Segment(len(items), arrays, None)
+        return Segment(len(items), arrays, None)
 
     def _commit(self, new_segments, dead_rows, base=None):
         """Make what was appended durable, then let one transaction count it in."""
@@ -1813,14 +1252,14 @@ class Writer:
         if new_segments:
             for file in self._files.values():
                 os.fsync(file)
-        _change_catalogue(self._folder / _CATALOGUE, self._catalogue, new)
+        change_catalogue(self._folder / CATALOGUE, self._catalogue, new)
         self._catalogue = new
 
     def _renew_digest(self):
         with contextlib.suppress(StoreError):
-            if _read_digest(self._folder)[0] == self._catalogue.commits:
+            if read_digest(self._folder)[0] == self._catalogue.commits:
                 return
-        _write_digest(self._folder)
+        write_digest(self._folder)
 
 
 def _create_data_files(folder, catalogue) -> dict:
@@ -1829,7 +1268,7 @@ def _create_data_files(folder, catalogue) -> dict:
     try:
         for name in catalogue.array_names:
             files[name] = os.open(folder / catalogue.file_name(name), flags, 0o666)
-        _sync_folder(folder / _SEGMENTS)
+        sync_folder(folder / SEGMENTS)
     except BaseException:
         _close_all(files)
         raise
@@ -1844,17 +1283,10 @@ def _close_all(files) -> None:
 def _remove_leftovers(folder, catalogue) -> None:
     """Remove files of other generations and half-written ones; files of others stay."""
     current = {catalogue.file_name(name) for name in catalogue.array_names}
-    for entry in os.scandir(folder / _SEGMENTS):
-        if _DATA_FILE.fullmatch(entry.name) and f"{_SEGMENTS}/{entry.name}" not in current:
+    for entry in os.scandir(folder / SEGMENTS):
+        if _DATA_FILE.fullmatch(entry.name) and f"{SEGMENTS}/{entry.name}" not in current:
             os.unlink(entry.path)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(folder / (_DIGEST + ".new"))
-    if os.path.lexists(folder / _JOURNAL):
-        # One that is to be played back has been; SQLite ignores this one, and would keep it.
-        with _connected(folder / _CATALOGUE, "rw") as connection:
-            connection.execute("BEGIN EXCLUSIVE")
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(folder / _JOURNAL)
+    remove_catalogue_leftovers(folder)
 
 
 # ---------------------------------------------------------------- checking
@@ -1871,22 +1303,22 @@ def check(folder: str | os.PathLike) -> list[str]:
     """
     folder = pathlib.Path(os.path.realpath(folder))
     try:
-        return _on_newest(folder, lambda catalogue: _check_all(folder, catalogue))
+        return on_newest(folder, lambda catalogue: _check_all(folder, catalogue))
     except StoreError as error:
         return [str(error)]
 
 
 def _check_all(folder, catalogue) -> list[str]:
     with contextlib.ExitStack() as stack:
-        problems = _check_catalogue(folder)
+        problems = check_catalogue(folder)
         files = {}
         for name in catalogue.array_names:
             try:
-                files[name] = _open_data(folder, catalogue, name)
+                files[name] = open_data(folder, catalogue, name)
                 stack.callback(os.close, files[name])
             except StoreError as error:
                 problems.append(str(error))
-        if problems and _consult(folder, _load_catalogue).generation != catalogue.generation:
+        if problems and consult(folder, load_catalogue).generation != catalogue.generation:
             raise StoreError("The index was compacted meanwhile.")  # and is checked anew
         for name, file in files.items():
             at = row = 0
@@ -1897,51 +1329,28 @@ def _check_all(folder, catalogue) -> list[str]:
                 if what:
                     last = row + segment.num_rows - 1
                     what = f"segment {number} (rows {row} to {last}) {what}"
-                    problems.append(str(_damaged(folder, catalogue.file_name(name), what)))
+                    problems.append(str(damaged(folder, catalogue.file_name(name), what)))
                 at, row = at + length, row + segment.num_rows
     for name, (size, sha256) in catalogue.encoder.items():
         problems += _check_encoder_file(folder, f"{_ENCODER}/{name}", size, sha256)
     return problems
 
 
-def _check_catalogue(folder) -> list[str]:
-    """What SQLite says of its file, and whether the file is as the last writer left it."""
-    problems, digest = [], None
-    try:
-        digest = _read_digest(folder)  # before the catalogue, than which it is never newer
-    except StoreError as error:
-        problems.append(str(error))
-    (commits, content), verdicts = _consult(
-        folder,
-        lambda connection, path: (
-            _read_image(connection, path),
-            connection.execute("PRAGMA integrity_check(10)").fetchall(),
-        ),
-    )
-    whats = [verdict for (verdict,) in verdicts if verdict != "ok"]
-    if digest is not None and digest[0] > commits:
-        whats.append(f"commit {commits}, but there was a commit {digest[0]}")
-    found = (commits, len(content), hashlib.sha256(content).hexdigest())
-    if digest is not None and digest[0] == commits and digest != found:
-        whats.append(f"the file differs from its checksum in {_DIGEST}")
-    return problems + [str(_damaged(folder, _CATALOGUE, what)) for what in whats]
-
-
 def _check_encoder_file(folder, name, size, sha256) -> list[str]:
     try:
-        path, found = _inside(folder, name)
+        path, found = inside(folder, name)
         if found != size:
-            raise _damaged(folder, name, f"{found} bytes instead of {size}")
+            raise damaged(folder, name, f"{found} bytes instead of {size}")
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except StoreError as error:
         return [str(error)]
     except OSError as error:
-        return [str(_damaged(folder, name, error.strerror))]
+        return [str(damaged(folder, name, error.strerror))]
     try:
         what = _compare(file, 0, size, sha256)
     finally:
         os.close(file)
-    return [str(_damaged(folder, name, what))] if what else []
+    return [str(damaged(folder, name, what))] if what else []
 
 
 def _compare(file, at, length, sha256) -> str | None:
@@ -1949,7 +1358,7 @@ def _compare(file, at, length, sha256) -> str | None:
     digest, end = hashlib.sha256(), at + length
     try:
         while at < end:
-            content = os.pread(file, min(_CHUNK_BYTES, end - at), at)
+            content = os.pread(file, min(CHUNK_BYTES, end - at), at)
             if not content:
                 return "is cut off"
             digest.update(content)

@@ -43,7 +43,7 @@ def test_a_room_imports_only_what_it_may_see(path):
     [
         ("PIL", "hashnet/images.py"),
         ("clickhouse_connect", "retrieval/clickhouse.py"),
-        ("sqlite3", "retrieval/store.py"),
+        ("sqlite3", "retrieval/catalogue.py"),
     ],
 )
 def test_a_secret_has_one_keeper(package, keeper):

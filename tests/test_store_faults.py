@@ -448,7 +448,7 @@ def test_a_fault_at_any_call_leaves_the_index_before_or_after(striker, quick, na
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names files through /proc")
 def test_what_is_counted_in_is_durable_before(folder, monkeypatch):
     """A power loss cannot be made here, so the order of the calls is looked at."""
-    events, real_sync, real_commit = [], os.fsync, store_module._change_catalogue
+    events, real_sync, real_commit = [], os.fsync, store_module.change_catalogue
 
     def sync(file):
         real_sync(file)
@@ -462,7 +462,7 @@ def test_what_is_counted_in_is_durable_before(folder, monkeypatch):
     with Store.open(folder).writer() as writer:
         monkeypatch.setattr(os, "fsync", sync)
         monkeypatch.setattr(os, "unlink", lambda p: (real_unlink(p), events.append("unlink")))
-        monkeypatch.setattr(store_module, "_change_catalogue", commit)
+        monkeypatch.setattr(store_module, "change_catalogue", commit)
         writer.add(*batch(["new"]))
         assert sorted(events[:-1]) == [f"000001.{name}" for name in NAMES]
         assert events[-1] == "commit"

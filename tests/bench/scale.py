@@ -11,7 +11,7 @@ import pathlib
 
 from hashnet import backbones, codes
 from hashnet.model import HashNetConfig
-from retrieval import store
+from retrieval import records
 from tests.bench import figures
 
 DOCUMENT = pathlib.Path(__file__).resolve().parents[2] / "docs" / "scale.md"
@@ -84,7 +84,7 @@ def bytes_an_image():
     """(bytes in memory, bytes on disk) of one image, of the default network."""
     code = codes.code_bytes(A["bits"])
     feature = 2 * FEATURE_DIM
-    return code, code + feature + store._ITEM.itemsize + 2 * A["path_bytes"]
+    return code, code + feature + records.ITEM.itemsize + 2 * A["path_bytes"]
 
 
 def plan(images, facts):
@@ -149,7 +149,7 @@ def lines():
     yield (
         f"{memory} in memory (the code) and {disk:,} on disk: the code, "
         f"{FEATURE_DIM:,} numbers of a feature as float16, a record of "
-        f"{store._ITEM.itemsize} bytes, id and path."
+        f"{records.ITEM.itemsize} bytes, id and path."
     )
     yield ""
     yield "### Plan"
