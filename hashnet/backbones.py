@@ -1,10 +1,10 @@
-"""The networks under the hash layer, pretrained but for one, all with one face.
+"""The pretrained networks under the hash layer, all with one face.
 
 A backbone takes float32 images `(n, height, width, 3)`, RGB, 0..255, and gives
 
     map      the convolution map of stride 16, from which local features are taken
     feature  F7, the last activations before the classes
-    scores   F8, the probabilities of the classes it was pretrained for
+    scores   F8, the class probabilities it was pretrained for
 
 Scaling and channel order are layers of the network, so nobody can prepare pixels wrongly.
 Only `keras` and `keras.ops` are used: TensorFlow and JAX both run it.
@@ -41,7 +41,6 @@ class Backbone:
         build: function of side in pixels and weights (None, `"imagenet"` or a file) that
             returns the `keras.Model`.
         source: str. Paper, and where the weights come from.
-        pretrained: bool. Whether there are weights; else it is trained from the beginning.
     """
 
     name: str
@@ -51,7 +50,6 @@ class Backbone:
     map_channels: int
     build: "Callable[[int, str | None], keras.Model]"
     source: str
-    pretrained: bool = True
 
 
 def known(name: str) -> Backbone:
@@ -110,12 +108,6 @@ def create(
         )
     if size < 32:
         raise ArgumentError("Images need at least 32 pixels a side.", f"image_size={size}")
-    if weights is not None and not backbone.pretrained:
-        raise WeightsError(
-            f"{name} has no pretrained weights.",
-            f"weights={weights!r}",
-            "Train it from the beginning: hashnet train --weights random.",
-        )
     if weights not in (None, "imagenet") and not os.path.isfile(weights):
         raise WeightsError(
             "Weights are 'imagenet', None, or an existing file.", f"weights={weights!r}"
@@ -234,74 +226,6 @@ def _load_efficientnet_lite(model, variant, weights, num_blocks):
             names[f"block{index}_{step}_conv"] = [f"_blocks.{index}._{step}_conv.weight"]
             names[f"block{index}_{step}_bn"] = norm(f"_blocks.{index}.{norm_name}")
     _fill(model, tensors, names, path)
-
-
-# --- VGG for small images ---------------------------------------------------------------------
-
-# Layers by which a training knows the parts of a network that is trained from the beginning:
-# filters that are set to the principal components of its images, and the feature of one view.
-WHITEN, ONE_VIEW = "whiten", "one_view"
-
-
-def _vgg_small(size, _weights):
-    import keras
-    from keras import Input, Model, initializers, layers
-
-    steps = [
-        layers.Conv2D(24, 2, padding="same", name=WHITEN),
-        layers.Activation("silu", name="silu"),
-    ]
-    for block, filters in enumerate((64, 256, 256), 1):
-        for place in (1, 2):
-            name = f"conv{block}_{place}"
-            steps.append(
-                layers.Conv2D(
-                    filters,
-                    3,
-                    padding="same",
-                    use_bias=False,
-                    kernel_initializer=initializers.HeNormal(),
-                    name=name,
-                )
-            )
-            if place == 1:
-                steps.append(layers.MaxPooling2D(2, name=f"pool{block}"))
-            steps.append(
-                layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"bn{block}_{place}")
-            )
-            steps.append(layers.Activation("silu", name=f"silu{block}_{place}"))
-    steps.append(layers.MaxPooling2D(2, name="pool"))
-    pool = layers.GlobalMaxPooling2D(name="f7_view")
-
-    def stride_16(x):
-        for step in steps:
-            x = step(x)
-        return x  # (n, size/16, size/16, 256)
-
-    image = Input((size, size, 3), name="image")
-    view = layers.Rescaling(1 / 64, offset=-2.0, name="scale")(image)
-    map_of_view = stride_16(view)
-    one_view = layers.Identity(name=ONE_VIEW)(pool(map_of_view))  # (n, 256)
-    columns = np.arange(size)[::-1]
-    mirrored = pool(stride_16(keras.ops.take(view, columns, axis=2)))
-    feature = layers.Average(name="f7")([one_view, mirrored])  # (n, 256)
-    scores = layers.Dense(1000, activation="softmax", name="f8")(feature)
-    outputs = {"map": map_of_view, "feature": feature, "scores": scores}
-    model = Model(image, outputs, name="vgg_small")
-    for layer in model.layers:
-        if layer.name.startswith("conv"):
-            _pass_channels_on(layer)
-    return model
-
-
-def _pass_channels_on(layer):
-    """Let the first filters of a convolution be the identity; those that are left stay random."""
-    (kernel,) = layer.get_weights()
-    rows, columns, channels, _ = kernel.shape
-    kernel = kernel.copy()
-    kernel[..., :channels] = 0
-    kernel[rows // 2, columns // 2, :, :channels] = np.eye(channels)
-    layer.set_weights([kernel])
 
 
 # --- AlexNet ----------------------------------------------------------------------------------
@@ -473,16 +397,6 @@ BACKBONES = {
             map_channels=256,
             build=_alexnet,
             source="Krizhevsky 2014, arXiv:1404.5997; a torchvision checkpoint of yours",
-        ),
-        Backbone(
-            name="vgg_small",
-            image_size=32,
-            any_size=True,
-            feature_dim=256,
-            map_channels=256,
-            build=_vgg_small,
-            source="after Jordan 2024, arXiv:2404.00498; nothing pretrained",
-            pretrained=False,
         ),
         Backbone(
             name="vgg16",

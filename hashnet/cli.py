@@ -98,12 +98,11 @@ def parser():
         help="network of a new index; without it, one is fitted to the images, without labels",
     )
     sub.add_argument("--bits", type=int, metavar="N", help="code length where no bundle is given")
-    pretrained = [name for name, one in backbones.BACKBONES.items() if one.pretrained]
     sub.add_argument(
         "--backbone",
-        choices=pretrained,
+        choices=backbones.BACKBONES,
         metavar="NAME",
-        help=f"pretrained network where no bundle is given, {', '.join(pretrained)} "
+        help=f"pretrained network where no bundle is given, {', '.join(backbones.BACKBONES)} "
         "(efficientnet_lite0)",
     )
     sub.add_argument(

@@ -64,7 +64,6 @@ def test_a_recipe_that_cannot_be_read_is_refused(tmp_path, content):
     [
         {"batch": 1},
         {"validation": 0.7},
-        {"erase": 0.6},
         {"rate": 0.0},
         {"rate": "fast"},
         {"flip": 1},

@@ -46,9 +46,8 @@ class TrainConfig:
         weight_decay: float. On kernels, not on biases and normalisation.
         batch: int, images a step.
         flip: bool. Mirror half of the images.
-        shift: float, 0 to 1. Farthest shift, as a part of the side; by whole pixels.
+        shift: float, 0 to 1. Farthest shift, as a part of the side.
         zoom: float, 0 to 1. Farthest enlargement: .3 shows at least 70 % of each side.
-        erase: float, 0 to .5. Part of the area that a grey square covers.
         balanced: bool. Show every class equally often.
         validation: float, 0 to .5. Part of the training images that is kept apart to measure mAP
             after each epoch.
@@ -89,7 +88,6 @@ class TrainConfig:
     flip: bool = True
     shift: float = 0.1
     zoom: float = 0.0
-    erase: float = 0.0
     balanced: bool = False
     validation: float = 0.0
     patience: int = 0
@@ -124,7 +122,6 @@ class TrainConfig:
             ("warmup", 0, 1),
             ("shift", 0, 1),
             ("zoom", 0, 0.9),
-            ("erase", 0, 0.5),
             ("validation", 0, 0.5),
         ):
             value = getattr(self, name)

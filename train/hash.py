@@ -122,7 +122,7 @@ def train(
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:
-        network = _network(kept, config, shown.sources)
+        network = _network(kept, config)
         state = _state(target, config, labelled, began)
         run = _Run(config, state, targets, say, verbose)
         head = _two_phases(run, network, shown.sources, apart)
@@ -296,7 +296,7 @@ def _optimizer(config, rate, steps):
     return optimizer
 
 
-def _network(kept, config, pixels):
+def _network(kept, config):
     """The hash network with the weights to begin with; layers that are to stay are frozen."""
     from train import network as networks
 
@@ -311,8 +311,6 @@ def _network(kept, config, pixels):
         networks.copy_backbone(source.load_model(), network)
     else:
         network = build(kept, weights=None if config.weights == "random" else config.weights)
-        if config.weights == "random" and networks.starts_whitened(network):
-            networks.whiten(network, pixels)
     if config.learn_from:
         networks.freeze_before(network, config.learn_from)
     return network

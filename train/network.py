@@ -10,14 +10,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from hashnet import backbones
 from hashnet.errors import UnknownNameError
 from train.losses import SeenByF8
-
-# Patches that `whiten` looks at, about.
-WHITENING_PATCHES = 2_000_000
-# Added to the variances; pixels vary by about 1.
-WHITENING_LEAST = 5e-4
 
 
 class HashTraining(keras.Model):
@@ -82,7 +76,7 @@ def make_whole(network, head, config):
     x = layers.Rescaling(1.0, dtype="float32", name="to_float")(image)
     for layer in augmentation(config):
         x = layer(x)
-    outputs = head(learning_part(network)(x))
+    outputs = head(feature_part(network)(x))
     whole = HashTraining(image, outputs, name="whole")
     whole.hash_loss = head.hash_loss
     return whole
@@ -92,13 +86,13 @@ def augmentation(config):
     """list of Keras layers that change images while training, and only then.
 
     Args:
-        config: `train.config.TrainConfig`, for `flip`, `zoom`, `shift`, `erase` and `seed`.
+        config: `train.config.TrainConfig`, for `flip`, `zoom`, `shift` and `seed`.
 
     Returns:
         list of `keras.layers.Layer`, perhaps empty, from and to float32 images
         `(n, height, width, 3)`, RGB in 0..255.
     """
-    seeds = iter(np.random.SeedSequence((config.seed, 0xA06)).generate_state(4).tolist())
+    seeds = iter(np.random.SeedSequence((config.seed, 0xA06)).generate_state(3).tolist())
     chosen = []
     if config.flip:
         chosen.append(layers.RandomFlip("horizontal", seed=next(seeds), dtype="float32"))
@@ -110,23 +104,7 @@ def augmentation(config):
         )
     if config.shift:
         chosen.append(
-            layers.RandomTranslation(
-                config.shift,
-                config.shift,
-                interpolation="nearest",
-                seed=next(seeds),
-                dtype="float32",
-            )
-        )
-    if config.erase:
-        chosen.append(
-            layers.RandomErasing(
-                (1.0, 1.0),
-                (config.erase, config.erase),
-                fill_value=128.0,
-                seed=next(seeds),
-                dtype="float32",
-            )
+            layers.RandomTranslation(config.shift, config.shift, seed=next(seeds), dtype="float32")
         )
     return chosen
 
@@ -174,67 +152,6 @@ def freeze_before(network, name):
         raise UnknownNameError("layer", name, names)
     for layer in network.layers[: names.index(name)]:
         layer.trainable = False
-
-
-def learning_part(network):
-    """The network from images to features as it is shown images in phase 2.
-
-    A backbone whose feature is the mean of several views of an image learns on one of them:
-    augmentation changes that enough, and the others only cost time.
-
-    Args:
-        network: `keras.Model` of `hashnet.model.build`.
-
-    Returns:
-        `keras.Model`; layers are shared.
-    """
-    if not _has(network, backbones.ONE_VIEW):
-        return feature_part(network)
-    feature = network.get_layer("feature")(network.get_layer(backbones.ONE_VIEW).output)
-    return keras.Model(network.input, feature, name="features")
-
-
-def starts_whitened(network):
-    """bool. Whether the network has a layer for `whiten` to set.
-
-    Args:
-        network: `keras.Model` of `hashnet.model.build`.
-    """
-    return _has(network, backbones.WHITEN)
-
-
-def _has(network, name):
-    return any(layer.name == name for layer in network.layers)
-
-
-def whiten(network, pixels):
-    """Set the filters of the layer `whiten` to the principal components of patches of images.
-
-    Each component is scaled to variance 1 and comes with either sign, as an activation that cuts
-    one of them off takes it. The layer is frozen.
-
-    Args:
-        network: `keras.Model` of `hashnet.model.build` on a backbone with such a layer, changed
-            in place.
-        pixels: uint8 array `(n, image_size, image_size, 3)`, RGB.
-
-    Reference:
-        Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", arXiv:2404.00498, section 3.1:
-        half of the epochs to the same accuracy.
-    """
-    layer, scale = network.get_layer(backbones.WHITEN), network.get_layer("scale")
-    rows, columns, channels, filters = layer.kernel.shape
-    # Images of all classes, which may lie one after the other.
-    step = -(-pixels[..., 0].size // WHITENING_PATCHES)
-    images = pixels[::step] * np.float32(scale.scale) + np.float32(scale.offset)
-    windows = np.lib.stride_tricks.sliding_window_view(images, (rows, columns), axis=(1, 2))
-    patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, rows * columns * channels)
-    variances, components = np.linalg.eigh(np.cov(patches, rowvar=False))
-    # Directions in which images hardly vary, as grey ones do in colour, stay weak.
-    components = components / np.sqrt(variances + WHITENING_LEAST)
-    kernel = np.concatenate([components, -components], axis=1)
-    layer.set_weights([kernel.reshape(layer.kernel.shape), np.zeros(filters)])
-    layer.trainable = False
 
 
 def fold(head, network):
