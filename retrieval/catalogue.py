@@ -33,17 +33,20 @@ Record = tuple[Any, ...]
 
 # Of indexes with regions. Those without are of version 2 with local features and else of version 1.
 FORMAT_VERSION = 3
-_APPLICATION_ID = 0x486E6978  # "Hnix", in the header of catalogue.sqlite
+
 CATALOGUE = "catalogue.sqlite"
-JOURNAL = "catalogue.sqlite-journal"  # SQLite's own, while a transaction lasts
-DIGEST = "catalogue.sha256"
 SEGMENTS = "segments"
 ARRAY_NAMES = ("codes", "features", "items", "text")
 LOCAL_NAMES = ("spans", "yx", "descriptors")
 REGION_NAMES = ("regions",)
+
+_APPLICATION_ID = 0x486E6978  # "Hnix", in the header of catalogue.sqlite
+_JOURNAL = "catalogue.sqlite-journal"  # SQLite's own, while a transaction lasts
+_DIGEST = "catalogue.sha256"
 # Arrays with as many rows of their own as the segment has; the others have any number.
 _PER_ROW = ("codes", "features", "items", "spans", "regions")
 _BUSY_SECONDS = 60.0  # other connections hold the catalogue for milliseconds only
+
 _FACTS = (
     "CREATE TABLE facts (only_row INTEGER PRIMARY KEY, num_bits INTEGER, feature_dim INTEGER, "
     "feature_dtype TEXT, fingerprint TEXT, created TEXT, encoder TEXT, generation INTEGER, "
@@ -65,6 +68,7 @@ _SCHEMAS = {  # by format version
         "segments": _SEGMENTS_TABLE,
     },
 }
+
 # What SQLite raises, for those who write beside the catalogue.
 SqlError = sqlite3.Error
 # What reading a catalogue raises when a stranger made it, with checksums that fit.
@@ -406,7 +410,7 @@ def consult(folder: StrPath, read: Read[T]) -> T:
 
 def _consult_after_kill(path: pathlib.Path, read: Read[T]) -> T:
     """Undo the transaction of a killed writer, here or, where nothing may be written, in a copy."""
-    journal = path.with_name(JOURNAL)
+    journal = path.with_name(_JOURNAL)
     # A journal may name a file for SQLite to delete; ours never does, so such a one is foreign.
     with contextlib.suppress(FileNotFoundError):
         if journal.is_symlink() or journal.read_bytes()[-8:] == bytes.fromhex("d9d505f920a163d7"):
@@ -549,12 +553,12 @@ def write_digest(folder: StrPath) -> None:
     """
     commits, content = consult(folder, _read_image)
     line = f"{commits} {len(content)} {hashlib.sha256(content).hexdigest()}"
-    beside = pathlib.Path(folder, DIGEST + ".new")
+    beside = pathlib.Path(folder, _DIGEST + ".new")
     with open(beside, "w", encoding="ascii") as file:
         file.write(f"{line} {crc32(line.encode()):08x}\n")
         file.flush()
         os.fsync(file.fileno())
-    os.replace(beside, pathlib.Path(folder, DIGEST))
+    os.replace(beside, pathlib.Path(folder, _DIGEST))
 
 
 def _read_image(connection: sqlite3.Connection, path: pathlib.Path) -> tuple[int, bytes]:
@@ -575,11 +579,11 @@ def read_digest(folder: StrPath) -> tuple[int, int, str]:
     Raises:
         StoreError: the record is damaged.
     """
-    path, size = inside(folder, DIGEST)
+    path, size = inside(folder, _DIGEST)
     content = path.read_bytes() if size < 1000 else b""
     line, _, crc = content.removesuffix(b"\n").rpartition(b" ")
     if content != b"%s %08x\n" % (line, crc32(line)) or line.count(b" ") != 2:
-        raise damaged(folder, DIGEST, "the file differs from its checksum")
+        raise damaged(folder, _DIGEST, "the file differs from its checksum")
     commits, num_bytes, sha256 = line.decode().split()
     return int(commits), int(num_bytes), sha256
 
@@ -610,7 +614,7 @@ def check_catalogue(folder: StrPath) -> list[str]:
         whats.append(f"commit {commits}, but there was a commit {digest[0]}")
     found = (commits, len(content), hashlib.sha256(content).hexdigest())
     if digest is not None and digest[0] == commits and digest != found:
-        whats.append(f"the file differs from its checksum in {DIGEST}")
+        whats.append(f"the file differs from its checksum in {_DIGEST}")
     return problems + [str(damaged(folder, CATALOGUE, what)) for what in whats]
 
 
@@ -621,10 +625,10 @@ def remove_catalogue_leftovers(folder: pathlib.Path) -> None:
         folder: pathlib.Path of the index.
     """
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(folder / (DIGEST + ".new"))
-    if os.path.lexists(folder / JOURNAL):
+        os.unlink(folder / (_DIGEST + ".new"))
+    if os.path.lexists(folder / _JOURNAL):
         # One that is to be played back has been; SQLite ignores this one, and would keep it.
         with _connected(folder / CATALOGUE, "rw") as connection:
             connection.execute("BEGIN EXCLUSIVE")
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(folder / JOURNAL)
+                os.unlink(folder / _JOURNAL)

@@ -85,7 +85,8 @@ def test_weights_that_are_not_installed_say_what_to_install(monkeypatch):
 
 
 def test_a_checkpoint_of_a_smaller_network_of_the_family_is_refused():
-    with pytest.raises(WeightsError, match="must fit the layer.*Is this a checkpoint of efficientnet_lite2"):
+    asked = "must fit the layer.*Is this a checkpoint of efficientnet_lite2"
+    with pytest.raises(WeightsError, match=asked):
         backbones.create("efficientnet_lite2", weights=weights.efficientnet_lite_file(1))
 
 
