@@ -271,20 +271,8 @@ def _parse_segment(
     return Segment(num_rows, parsed, bits.astype(bool))
 
 
-def load_catalogue(connection: sqlite3.Connection, path: pathlib.Path) -> Catalogue:
-    """Read and verify all records of the catalogue, inside the caller's transaction.
-
-    Args:
-        connection: sqlite3.Connection, as `consult` passes it.
-        path: pathlib.Path, of its file.
-
-    Returns:
-        `Catalogue`.
-
-    Raises:
-        StoreError: a newer version of HashNet made it.
-        ValueError: it is damaged; `consult` makes a StoreError of it.
-    """
+def _load_catalogue(connection: sqlite3.Connection, path: pathlib.Path) -> Catalogue:
+    """Read and verify all records of the catalogue, inside the caller's transaction."""
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (journal_mode,) = connection.execute("PRAGMA journal_mode").fetchone()
@@ -369,20 +357,24 @@ def _read_at_once(path: pathlib.Path, mode: str, read: Read[T]) -> T:
         return read(connection, path)
 
 
-def consult(folder: StrPath, read: Read[T]) -> T:
-    """Read the catalogue in one transaction, after undoing that of a killed writer.
+def read_catalogue(folder: StrPath) -> Catalogue:
+    """Read and verify what is committed.
 
     Args:
         folder: path of the index.
-        read: function of connection and path, such as `load_catalogue`.
 
     Returns:
-        What `read` returns.
+        `Catalogue`.
 
     Raises:
         LockedError: another process holds it for long.
-        StoreError: it is damaged.
+        StoreError: it is damaged, or a newer version of HashNet made it.
     """
+    return _consult(folder, _load_catalogue)
+
+
+def _consult(folder: StrPath, read: Read[T]) -> T:
+    """`read(connection, path)` in one transaction, after undoing that of a killed writer."""
     path, _ = inside(folder, CATALOGUE)
     try:
         try:
@@ -537,11 +529,11 @@ def on_newest(folder: StrPath, use: Callable[[Catalogue], T]) -> T:
         What `use` returns.
     """
     while True:
-        catalogue = consult(folder, load_catalogue)
+        catalogue = read_catalogue(folder)
         try:
             return use(catalogue)
         except StoreError:
-            if consult(folder, load_catalogue).generation == catalogue.generation:
+            if read_catalogue(folder).generation == catalogue.generation:
                 raise
 
 
@@ -551,7 +543,7 @@ def write_digest(folder: StrPath) -> None:
     Args:
         folder: path of the index.
     """
-    commits, content = consult(folder, _read_image)
+    commits, content = _consult(folder, _read_image)
     line = f"{commits} {len(content)} {hashlib.sha256(content).hexdigest()}"
     beside = pathlib.Path(folder, _DIGEST + ".new")
     with open(beside, "w", encoding="ascii") as file:
@@ -561,24 +553,27 @@ def write_digest(folder: StrPath) -> None:
     os.replace(beside, pathlib.Path(folder, _DIGEST))
 
 
-def _read_image(connection: sqlite3.Connection, path: pathlib.Path) -> tuple[int, bytes]:
-    """Commits, and all bytes of the catalogue file."""
-    # Through SQLite: to open and close its file beside it would release its locks.
-    return load_catalogue(connection, path).commits, connection.serialize()
-
-
-def read_digest(folder: StrPath) -> tuple[int, int, str]:
-    """What the last writer to close has recorded of the catalogue file.
+def renew_digest(folder: StrPath, commits: int) -> None:
+    """As `write_digest`, unless the record is whole and of this very commit.
 
     Args:
         folder: path of the index.
-
-    Returns:
-        int, commits, int, bytes, and str, sha256 as hex.
-
-    Raises:
-        StoreError: the record is damaged.
+        commits: int, as the catalogue says.
     """
+    with contextlib.suppress(StoreError):
+        if _read_digest(folder)[0] == commits:
+            return
+    write_digest(folder)
+
+
+def _read_image(connection: sqlite3.Connection, path: pathlib.Path) -> tuple[int, bytes]:
+    """Commits, and all bytes of the catalogue file."""
+    # Through SQLite: to open and close its file beside it would release its locks.
+    return _load_catalogue(connection, path).commits, connection.serialize()
+
+
+def _read_digest(folder: StrPath) -> tuple[int, int, str]:
+    """Commits, size and sha256 of the catalogue as the last writer to close left it."""
     path, size = inside(folder, _DIGEST)
     content = path.read_bytes() if size < 1000 else b""
     line, _, crc = content.removesuffix(b"\n").rpartition(b" ")
@@ -599,10 +594,10 @@ def check_catalogue(folder: StrPath) -> list[str]:
     """
     problems, digest = [], None
     try:
-        digest = read_digest(folder)  # before the catalogue, than which it is never newer
+        digest = _read_digest(folder)  # before the catalogue, than which it is never newer
     except StoreError as error:
         problems.append(str(error))
-    (commits, content), verdicts = consult(
+    (commits, content), verdicts = _consult(
         folder,
         lambda connection, path: (
             _read_image(connection, path),

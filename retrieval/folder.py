@@ -90,19 +90,6 @@ def write_at(descriptor: int, content: Any, offset: int) -> None:
         content, offset = content[written:], offset + written
 
 
-def sync_folder(path: StrPath) -> None:
-    """Make durable which files a folder holds.
-
-    Args:
-        path: of the folder.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def copy_file(source: StrPath, target: StrPath) -> tuple[int, str]:
     """Copy one file durably.
 

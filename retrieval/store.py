@@ -77,6 +77,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from zlib_ng.zlib_ng import crc32
 
+from hashnet.bundle import fsync
 from hashnet.codes import code_bytes
 from hashnet.errors import ArgumentError, LockedError, ShapeError, StoreError
 from retrieval.catalogue import (
@@ -90,14 +91,13 @@ from retrieval.catalogue import (
     SqlError,
     change_catalogue,
     check_catalogue,
-    consult,
     create_catalogue,
-    load_catalogue,
     map_array,
     on_newest,
     open_data,
-    read_digest,
+    read_catalogue,
     remove_catalogue_leftovers,
+    renew_digest,
     write_digest,
 )
 from retrieval.folder import (
@@ -106,7 +106,6 @@ from retrieval.folder import (
     damaged,
     inner_name,
     inside,
-    sync_folder,
     write_at,
 )
 from retrieval.items import (
@@ -772,7 +771,7 @@ class Store:
         Raises:
             StoreError: if the index is gone or damaged.
         """
-        catalogue = consult(self.folder, load_catalogue)
+        catalogue = read_catalogue(self.folder)
         return catalogue.created, catalogue.fingerprint, catalogue.generation, catalogue.commits
 
     def writer(self, *, wait_seconds: float = 0.0) -> "Writer":
@@ -816,18 +815,18 @@ def _create_beside(folder, catalogue, encoder_files) -> None:
             (beside / SEGMENTS).mkdir()
             for name in catalogue.array_names:
                 (beside / catalogue.file_name(name)).touch(exist_ok=False)
-            sync_folder(beside / SEGMENTS)
+            fsync(beside / SEGMENTS)
             if encoder_files:
                 encoder = _copy_encoder(beside / _ENCODER, encoder_files)
                 catalogue = dataclasses.replace(catalogue, encoder=encoder)
             create_catalogue(beside / CATALOGUE, catalogue)
             write_digest(beside)
-            sync_folder(beside)
+            fsync(beside)
             os.rename(beside, folder)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
-    sync_folder(folder.parent)
+    fsync(folder.parent)
 
 
 def _copy_encoder(folder, files) -> dict:
@@ -838,7 +837,7 @@ def _copy_encoder(folder, files) -> dict:
         target.parent.mkdir(parents=True, exist_ok=True)
         copied[name] = copy_file(source, target)
     for path, _, _ in os.walk(folder):
-        sync_folder(path)
+        fsync(path)
     return copied
 
 
@@ -1075,7 +1074,7 @@ class Writer:
         if self._catalogue is not None:
             # The digest serves `check` alone and the commits are safe without it.
             with contextlib.suppress(OSError, StoreError):
-                self._renew_digest()
+                renew_digest(self._folder, self._catalogue.commits)
         with contextlib.suppress(OSError):
             os.ftruncate(self._lock.fileno(), 0)
         self._let_go()
@@ -1136,7 +1135,7 @@ class Writer:
         self._catalogue = None
         _close_all(self._files)
         self._files = {}
-        catalogue = consult(self._folder, load_catalogue)
+        catalogue = read_catalogue(self._folder)
         for name in catalogue.array_names:
             file = open_data(self._folder, catalogue, name, os.O_RDWR)
             self._files[name] = file
@@ -1255,12 +1254,6 @@ class Writer:
         change_catalogue(self._folder / CATALOGUE, self._catalogue, new)
         self._catalogue = new
 
-    def _renew_digest(self):
-        with contextlib.suppress(StoreError):
-            if read_digest(self._folder)[0] == self._catalogue.commits:
-                return
-        write_digest(self._folder)
-
 
 def _create_data_files(folder, catalogue) -> dict:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -1268,7 +1261,7 @@ def _create_data_files(folder, catalogue) -> dict:
     try:
         for name in catalogue.array_names:
             files[name] = os.open(folder / catalogue.file_name(name), flags, 0o666)
-        sync_folder(folder / SEGMENTS)
+        fsync(folder / SEGMENTS)
     except BaseException:
         _close_all(files)
         raise
@@ -1318,7 +1311,7 @@ def _check_all(folder, catalogue) -> list[str]:
                 stack.callback(os.close, files[name])
             except StoreError as error:
                 problems.append(str(error))
-        if problems and consult(folder, load_catalogue).generation != catalogue.generation:
+        if problems and read_catalogue(folder).generation != catalogue.generation:
             raise StoreError("The index was compacted meanwhile.")  # and is checked anew
         for name, file in files.items():
             at = row = 0
