@@ -33,6 +33,8 @@ class HashNetConfig:
         classes: tuple of str. Names of F8's classes, in order.
         scores_from: `"latent"` as in the paper, where F8 sees only the latent layer, or
             `"feature"`, where F8 is the pretrained classifier on F7 and H stands beside it.
+        mirror: bool. F7 is the mean over an image and its mirror image, which therefore have the
+            same code: better codes at twice the time. F8 must see the latent layer.
 
     Raises:
         ArgumentError: a value is out of its range.
@@ -48,6 +50,7 @@ class HashNetConfig:
     num_bits: int = 64
     classes: tuple[str, ...] = ()
     scores_from: str = "latent"
+    mirror: bool = False
 
     def __post_init__(self) -> None:
         backbone = backbones.known(self.backbone)
@@ -61,6 +64,11 @@ class HashNetConfig:
             raise ArgumentError(
                 f"scores_from is one of {SCORES_FROM}.", f"scores_from={self.scores_from!r}"
             )
+        if type(self.mirror) is not bool or (self.mirror and self.scores_from != "latent"):
+            raise ArgumentError(
+                "mirror is True or False, and False where F8 sees the feature.",
+                f"mirror={self.mirror!r}, scores_from={self.scores_from!r}",
+            )
         if not self.classes or not all(isinstance(name, str) for name in self.classes):
             raise ArgumentError("F8 needs at least one class name.", f"classes={self.classes!r}")
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -72,8 +80,11 @@ class HashNetConfig:
         return backbones.known(self.backbone).feature_dim
 
     def as_json(self) -> dict[str, Any]:
-        """dict that `from_json` takes back."""
-        return {**asdict(self), "classes": list(self.classes)}
+        """dict that `from_json` takes back; without `mirror`, which is newer, where it is False."""
+        values = {**asdict(self), "classes": list(self.classes)}
+        if not self.mirror:
+            del values["mirror"]
+        return values
 
     @classmethod
     def from_json(cls, values: object) -> Self:
@@ -94,7 +105,7 @@ class HashNetConfig:
             True
         """
         known = {field.name for field in fields(cls)}
-        if not isinstance(values, dict) or set(values) != known:
+        if not isinstance(values, dict) or set(values) | {"mirror"} != known:
             raise BundleError(
                 f"A network's description has these fields: {', '.join(sorted(known))}.",
                 repr(values)[:200],
@@ -143,7 +154,10 @@ def build(config: HashNetConfig, *, weights: str | None = "imagenet") -> "keras.
 
     backbone = backbones.create(config.backbone, weights=weights, image_size=config.image_size)
     unit = layers.UnitNormalization(name="feature", dtype="float32")
-    feature = unit(backbone.output["feature"])  # (n, feature_dim)
+    f7 = backbone.output["feature"]  # (n, feature_dim)
+    if config.mirror:
+        f7 = layers.Average(name="f7_of_both")([f7, _f7_of_mirrored(backbone)])
+    feature = unit(f7)
     hash_layer = layers.Dense(config.num_bits, "sigmoid", name="latent", dtype="float32")
     latent = hash_layer(feature)  # (n, num_bits)
     if config.scores_from == "latent":
@@ -158,3 +172,20 @@ def build(config: HashNetConfig, *, weights: str | None = "imagenet") -> "keras.
             )
     outputs = {"latent": latent, "feature": feature, "scores": scores}
     return Model(backbone.input, outputs, name="hashnet")
+
+
+def _f7_of_mirrored(backbone: "keras.Model") -> "keras.KerasTensor":
+    """F7 of the mirror image, by the same layers."""
+    from keras import models, ops
+
+    # Columns are picked one by one: runtimes know that better than a step of -1.
+    columns = list(range(backbone.input.shape[2]))[::-1]
+    image = ops.take(backbone.input, columns, axis=2)
+
+    def call(layer: Any, x: Any, *args: Any, **options: Any) -> Any:
+        return layer(image if x is backbone.input else x, *args, **options)
+
+    mirrored = models.clone_model(
+        backbone, backbone.input, clone_function=lambda layer: layer, call_function=call
+    )
+    return mirrored.output["feature"]

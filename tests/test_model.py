@@ -59,6 +59,8 @@ def test_any_number_of_bits_from_1_to_1024(num_bits):
         ({"num_bits": True}, "1 to 1024"),
         ({"classes": ()}, "class name"),
         ({"scores_from": "air"}, "scores_from"),
+        ({"mirror": 1}, "mirror"),
+        ({"mirror": True, "scores_from": "feature"}, "mirror"),
         ({"image_size": -1}, "pixels"),
         ({"image_size": 2049}, "2048 at most"),
     ],
@@ -71,6 +73,9 @@ def test_a_configuration_outside_its_range_is_refused(values, message):
 def test_a_configuration_survives_json():
     config = model.HashNetConfig(num_bits=12, classes=("a", "b"), scores_from="latent")
     assert model.HashNetConfig.from_json(json.loads(json.dumps(config.as_json()))) == config
+    mirrored = model.HashNetConfig(classes=("a",), mirror=True)
+    assert model.HashNetConfig.from_json(json.loads(json.dumps(mirrored.as_json()))) == mirrored
+    assert "mirror" not in config.as_json()  # Versions that do not know it read the others.
     with pytest.raises(BundleError, match="fields"):
         model.HashNetConfig.from_json({"backbone": "alexnet"})
     with pytest.raises(UnknownNameError):
@@ -91,6 +96,30 @@ def test_a_bundle_gives_the_same_network_in_a_new_process(small_network, bundle_
     stored = np.load(tmp_path / "out.npz")
     for name, value in network(PIXELS).items():
         np.testing.assert_allclose(stored[name], value, atol=1e-6)
+
+
+def test_an_image_and_its_mirror_image_have_one_code_where_both_are_seen(tmp_path):
+    import keras
+
+    config = model.HashNetConfig(image_size=64, num_bits=24, classes=("a", "b"), mirror=True)
+    network = model.build(config)
+    mirrored = PIXELS[:, :, ::-1]
+    outputs = {name: np.asarray(value) for name, value in network(PIXELS).items()}
+    for name, value in network(mirrored).items():
+        np.testing.assert_allclose(value, outputs[name], atol=1e-6)
+
+    # The feature is the mean of both views', by the very same weights.
+    one_view = keras.Model(network.input, network.get_layer("f7").output)
+    f7 = (np.asarray(one_view(PIXELS)) + np.asarray(one_view(mirrored))) / 2
+    f7 /= np.linalg.norm(f7, axis=1, keepdims=True)
+    np.testing.assert_allclose(outputs["feature"], f7, atol=1e-6)
+
+    loaded = bundle.save(tmp_path / "bundle", network, config, origin={})
+    assert loaded.config.mirror
+    np.testing.assert_allclose(loaded.load_model()(PIXELS)["latent"], outputs["latent"], atol=1e-6)
+    encoded = Encoder.open(tmp_path / "bundle").encode(list(np.concatenate([PIXELS, mirrored])))
+    np.testing.assert_allclose(encoded.latents[:3], outputs["latent"], atol=1e-4)
+    np.testing.assert_allclose(encoded.latents[3:], encoded.latents[:3], atol=1e-4)
 
 
 @pytest.mark.slow
