@@ -17,7 +17,7 @@ pytest.importorskip("keras")
 from hashnet import backbones, bundle, codes, export, metrics
 from hashnet.encoder import Encoder
 from hashnet.errors import ArgumentError, BundleError, UnknownNameError
-from tests.tiny_backbone import TINY
+from tests.tiny_backbone import DEPTHWISE, TINY
 from train import data, hash
 from train.config import TrainConfig
 
@@ -266,6 +266,40 @@ def test_batch_normalisation_learns_only_where_it_is_asked_to(tmp_path, colours,
     assert layers_that_stayed(first, second) == {"conv": False, "bn": freeze_bn}
 
 
+def test_a_network_that_is_to_see_mirror_images_learns_as_any_other(tmp_path, colours):
+    plain = hash.train(colours, tmp_path / "a", SETTINGS, verbose=False)
+    settings = dataclasses.replace(SETTINGS, mirror=True)
+    mirrored = hash.train(colours, tmp_path / "b", settings, verbose=False)
+    assert (plain.bundle.config.mirror, mirrored.bundle.config.mirror) == (False, True)
+    assert mirrored.history == plain.history
+    for was, became in zip(
+        plain.bundle.load_model().get_weights(),
+        mirrored.bundle.load_model().get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(became, was)
+
+
+def test_fixed_depthwise_kernels_stay_where_all_else_learns(tmp_path, colours, monkeypatch):
+    monkeypatch.setitem(backbones.BACKBONES, "tiny", DEPTHWISE)
+    start = dataclasses.replace(SETTINGS, epochs=0)
+    first = hash.train(colours, tmp_path / "a", start, verbose=False)
+    settings = dataclasses.replace(
+        start,
+        start_from=str(tmp_path / "a"),
+        epochs=1,
+        freeze_depthwise=True,
+        precision="mixed_bfloat16",
+    )
+    second = hash.train(colours, tmp_path / "b", settings, verbose=False)
+    before, after = (one.bundle.load_model() for one in (first, second))
+    stayed = {
+        name: same(before.get_layer(name).get_weights(), after.get_layer(name).get_weights())
+        for name in ("conv", "depthwise", "bn")
+    }
+    assert stayed == {"conv": False, "depthwise": True, "bn": True}
+
+
 FAULTS = """
 import resource, sys
 import numpy as np
@@ -416,7 +450,7 @@ class NoTensorFlow:
 sys.meta_path.insert(0, NoTensorFlow())
 import numpy as np
 from hashnet import backbones, bundle, errors, model
-from tests.tiny_backbone import TINY
+from tests.tiny_backbone import DEPTHWISE, TINY
 from train import data, hash
 from train.config import TrainConfig
 

@@ -1,14 +1,18 @@
-"""A backbone of a few hundred weights, for tests of what happens around it."""
+"""Backbones of a few hundred weights, for tests of what happens around them."""
+
+import dataclasses
 
 from hashnet import backbones
 
 
-def _build(size, weights):
+def _build(size, weights, depthwise=False):
     from keras import Input, Model, layers
 
     image = Input((size, size, 3), name="image")
     x = layers.Rescaling(1 / 128, offset=-1, name="scale")(image)
     x = layers.Conv2D(8, 3, 2, use_bias=False, name="conv")(x)
+    if depthwise:
+        x = layers.DepthwiseConv2D(3, use_bias=False, name="depthwise")(x)
     x = layers.BatchNormalization(name="bn")(x)
     x = layers.ReLU(name="relu")(x)
     feature = layers.GlobalAveragePooling2D(name="f7")(x)
@@ -25,4 +29,7 @@ TINY = backbones.Backbone(
     map_channels=8,
     build=_build,
     source="nobody: random weights",
+)
+DEPTHWISE = dataclasses.replace(
+    TINY, build=lambda size, weights: _build(size, weights, depthwise=True)
 )

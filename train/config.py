@@ -35,6 +35,8 @@ class TrainConfig:
         rate: float. Its highest learning rate.
         freeze_bn: bool. Keep the backbone's batch normalisation as it was pretrained in phase 2:
             faster, and better unless the training is long.
+        freeze_depthwise: bool. Keep the backbone's depthwise kernels as they were pretrained in
+            phase 2: with `freeze_bn` and mixed_bfloat16, half of the time on a processor.
         learn_from: str. Name of the first layer of the backbone that learns in phase 2, those
             before it stay as they are: a third faster on large images, whose first layers take
             the most time and change the least. Empty for all.
@@ -48,13 +50,16 @@ class TrainConfig:
         flip: bool. Mirror half of the images.
         shift: float, 0 to 1. Farthest shift, as a part of the side.
         zoom: float, 0 to 1. Farthest enlargement: .3 shows at least 70 % of each side.
+        mirror: bool. The network that is kept sees an image and its mirror image, as
+            `hashnet.model.HashNetConfig` says.
         balanced: bool. Show every class equally often.
         validation: float, 0 to .5. Part of the training images that is kept apart to measure mAP
             after each epoch.
         patience: int. Stop after so many epochs without a better mAP, and go back to the best;
             0 to never stop early.
         held_out: tuple of str. Classes that are left out of the training.
-        precision: str, one of `PRECISIONS`. The mixed ones are for GPUs.
+        precision: str, one of `PRECISIONS`. The mixed ones are for GPUs, and
+            mixed_bfloat16 for processors with AVX512-BF16 or AMX too, with `freeze_depthwise`.
         seed: int. Of the initial weights, the order of images, the augmentation and the split.
         logs: str. Folder for `log.csv`; empty for none.
         tensorboard: bool. Write TensorBoard's files into `logs` too.
@@ -79,6 +84,7 @@ class TrainConfig:
     epochs: int = 5
     rate: float = 5e-4
     freeze_bn: bool = True
+    freeze_depthwise: bool = False
     learn_from: str = ""
     optimizer: str = "adamw"
     schedule: str = "cosine"
@@ -88,6 +94,7 @@ class TrainConfig:
     flip: bool = True
     shift: float = 0.1
     zoom: float = 0.0
+    mirror: bool = False
     balanced: bool = False
     validation: float = 0.0
     patience: int = 0

@@ -118,11 +118,13 @@ def train(
         image_size=size,
         num_bits=config.num_bits,
         classes=labelled.classes,
+        mirror=config.mirror,
     )
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:
-        network = _network(kept, config)
+        # It learns on one view of an image: augmentation mirrors half of them.
+        network = _network(replace(kept, mirror=False), config)
         state = _state(target, config, labelled, began)
         run = _Run(config, state, targets, say, verbose)
         head = _two_phases(run, network, shown.sources, apart)
@@ -230,6 +232,8 @@ def _two_phases(run, network, pixels, apart):
         validation = apart and (apart.sources, apart.labels)
         if config.freeze_bn:
             networks.freeze_batch_norm(network)
+        if config.freeze_depthwise:
+            networks.freeze_depthwise(network)
         whole = networks.make_whole(network, head, config)
         _fit(run, whole, pixels, validation, config.rate, config.epochs)
     return head

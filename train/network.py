@@ -12,6 +12,7 @@ from keras import layers, ops
 
 from hashnet.errors import UnknownNameError
 from train.losses import SeenByF8
+from train.merged import merge_norms
 
 
 class HashTraining(keras.Model):
@@ -74,39 +75,62 @@ def make_whole(network, head, config):
     size = network.input.shape[1]
     image = keras.Input((size, size, 3), dtype="uint8", name="pixels")
     x = layers.Rescaling(1.0, dtype="float32", name="to_float")(image)
-    for layer in augmentation(config):
-        x = layer(x)
-    outputs = head(feature_part(network)(x))
+    if config.flip or config.zoom or config.shift:
+        x = RandomView(config)(x)
+    features = feature_part(network)
+    if config.freeze_bn:
+        features = merge_norms(features)
+    outputs = head(features(x))
     whole = HashTraining(image, outputs, name="whole")
     whole.hash_loss = head.hash_loss
     return whole
 
 
-def augmentation(config):
-    """list of Keras layers that change images while training, and only then.
+class RandomView(layers.Layer):
+    """Each image mirrored, enlarged and shifted at random, while training, and only then.
+
+    All in one step, interpolated once between the four nearest pixels; what lies beyond an edge
+    is reflected.
 
     Args:
         config: `train.config.TrainConfig`, for `flip`, `zoom`, `shift` and `seed`.
-
-    Returns:
-        list of `keras.layers.Layer`, perhaps empty, from and to float32 images
-        `(n, height, width, 3)`, RGB in 0..255.
     """
-    seeds = iter(np.random.SeedSequence((config.seed, 0xA06)).generate_state(3).tolist())
-    chosen = []
-    if config.flip:
-        chosen.append(layers.RandomFlip("horizontal", seed=next(seeds), dtype="float32"))
-    if config.zoom:
-        chosen.append(
-            layers.RandomZoom(
-                (-config.zoom, 0.0), (-config.zoom, 0.0), seed=next(seeds), dtype="float32"
-            )
+
+    def __init__(self, config):
+        super().__init__(dtype="float32", name="view")
+        self.flip, self.zoom, self.shift = config.flip, config.zoom, config.shift
+        (seed,) = np.random.SeedSequence((config.seed, 0xA06)).generate_state(1).tolist()
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, images, training=False):
+        """What Keras asks for the output.
+
+        Args:
+            images: float32 tensor `(n, height, width, 3)`, RGB in 0..255.
+            training: bool.
+
+        Returns:
+            float32 tensor of the same shape.
+        """
+        if not training:
+            return images
+        count, height, width, _ = ops.shape(images)
+
+        def draw(low, high):
+            return keras.random.uniform((count,), low, high, seed=self.seed_generator)
+
+        across, down = draw(1 - self.zoom, 1), draw(1 - self.zoom, 1)
+        right, below = (draw(-self.shift, self.shift) * side for side in (width, height))
+        if self.flip:
+            across = ops.where(draw(-1, 1) < 0, -across, across)
+        # Where pixel (x, y) comes from: the middle stays, but for the shift.
+        right = right + (width - 1) / 2 * (1 - across)
+        below = below + (height - 1) / 2 * (1 - down)
+        none = ops.zeros_like(across)
+        where = ops.stack([across, none, right, none, down, below, none, none], axis=1)
+        return ops.image.affine_transform(
+            images, where, interpolation="bilinear", fill_mode="reflect"
         )
-    if config.shift:
-        chosen.append(
-            layers.RandomTranslation(config.shift, config.shift, seed=next(seeds), dtype="float32")
-        )
-    return chosen
 
 
 def feature_part(network):
@@ -134,6 +158,19 @@ def freeze_batch_norm(model):
         if isinstance(layer, keras.Model):
             freeze_batch_norm(layer)
         elif isinstance(layer, layers.BatchNormalization):
+            layer.trainable = False
+
+
+def freeze_depthwise(model):
+    """Let the kernels of depthwise convolutions learn nothing.
+
+    Args:
+        model: `keras.Model`, changed in place, models inside it included.
+    """
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            freeze_depthwise(layer)
+        elif isinstance(layer, layers.DepthwiseConv2D):
             layer.trainable = False
 
 
