@@ -211,6 +211,7 @@ def _two_phases(run, network, pixels, apart):
     """Train; returns the head. The backbone in `network` has learned afterwards."""
     from train import losses
     from train import network as networks
+    from train.merged import merge_norms
 
     config, state = run.config, run.state
     feature_dim, num_classes = network.output["feature"].shape[-1], run.targets.shape[1]
@@ -218,7 +219,7 @@ def _two_phases(run, network, pixels, apart):
     head = networks.make_head(feature_dim, config.num_bits, num_classes, loss)
 
     def features(images):
-        part = networks.feature_part(network)
+        part = merge_norms(networks.feature_part(network))
         return part.predict(images, batch_size=64, verbose=0)
 
     if state.phase == 1:
