@@ -59,7 +59,7 @@ class TrainConfig:
             0 to never stop early.
         held_out: tuple of str. Classes that are left out of the training.
         precision: str, one of `PRECISIONS`. The mixed ones are for GPUs, and
-            mixed_bfloat16 for processors with AVX512-BF16 or AMX too, with `freeze_depthwise`.
+            mixed_bfloat16 for processors with AVX512-BF16 too, together with `freeze_depthwise`.
         seed: int. Of the initial weights, the order of images, the augmentation and the split.
         logs: str. Folder for `log.csv`; empty for none.
         tensorboard: bool. Write TensorBoard's files into `logs` too.
