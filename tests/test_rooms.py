@@ -62,6 +62,7 @@ LAZY = {
     "train/batches.py": "keras",
     "train/callbacks.py": "keras",
     "train/losses.py": "keras",
+    "train/merged.py": "keras",
     "train/network.py": "keras",
     "train/pooling.py": "keras",
     "train/state.py": "keras",
