@@ -154,11 +154,7 @@ def freeze_batch_norm(model):
     Args:
         model: `keras.Model`, changed in place, models inside it included.
     """
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            freeze_batch_norm(layer)
-        elif isinstance(layer, layers.BatchNormalization):
-            layer.trainable = False
+    _freeze(model, layers.BatchNormalization)
 
 
 def freeze_depthwise(model):
@@ -167,10 +163,14 @@ def freeze_depthwise(model):
     Args:
         model: `keras.Model`, changed in place, models inside it included.
     """
+    _freeze(model, layers.DepthwiseConv2D)
+
+
+def _freeze(model, kind):
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            freeze_depthwise(layer)
-        elif isinstance(layer, layers.DepthwiseConv2D):
+            _freeze(layer, kind)
+        elif isinstance(layer, kind):
             layer.trainable = False
 
 
