@@ -17,8 +17,8 @@ notebooks: .venv/ready
 	$(BIN)/python -m tests.notebooks build/notebooks
 
 lint: .venv/ready
-	$(BIN)/ruff check hashnet train retrieval tests notebooks
-	$(BIN)/ruff format --check hashnet train retrieval tests notebooks
+	$(BIN)/ruff check hashnet tests notebooks
+	$(BIN)/ruff format --check hashnet tests notebooks
 
 types: .venv/ready
 	$(BIN)/mypy
@@ -27,7 +27,7 @@ types: .venv/ready
 coverage: .venv/ready
 	$(BIN)/coverage erase
 	for file in tests/test_*.py; do $(BIN)/coverage run -m pytest -q $$file || test $$? = 5 || exit 1; done
-	$(BIN)/coverage run -m pytest -q hashnet train retrieval
+	$(BIN)/coverage run -m pytest -q hashnet
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

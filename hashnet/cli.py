@@ -62,7 +62,8 @@ def main(argv=None):
 
 def parser():
     """The argument parser of all commands."""
-    from hashnet import backbones, bundle, export, local_features
+    from hashnet.local import extractors
+    from hashnet.network import backbones, bundle, export
 
     top = argparse.ArgumentParser(
         prog="hashnet", description="Search photos by example: hash codes find, features rank."
@@ -122,7 +123,7 @@ def parser():
     sub.add_argument("--workers", type=_positive, metavar="N", help="decoding threads")
     sub.add_argument(
         "--local",
-        choices=local_features.NAMES,
+        choices=extractors.NAMES,
         help="also keep local features in a new index, for search --verify",
     )
     sub.add_argument(
@@ -343,7 +344,7 @@ def parser():
 
 
 def _index(arguments):
-    from retrieval.index import Index
+    from hashnet.retrieval.index import Index
 
     for option, own in (("bits", "code length"), ("backbone", "backbone")):
         if arguments.bundle and getattr(arguments, option):
@@ -375,10 +376,10 @@ def _index(arguments):
 
 
 def _index_parquet(arguments):
-    from hashnet import bundle
     from hashnet.errors import FingerprintError
-    from retrieval.index import Index
-    from retrieval.parquet import Extraction
+    from hashnet.network import bundle
+    from hashnet.retrieval.extraction.parquet import Extraction
+    from hashnet.retrieval.index import Index
 
     taken = (
         "images",
@@ -426,7 +427,7 @@ def _index_parquet(arguments):
 
 
 def _extract(arguments):
-    from retrieval.extract import extract
+    from hashnet.retrieval.extraction.extract import extract
 
     with _Progress("encoding") as progress:
         report = extract(
@@ -457,12 +458,12 @@ def _new_index(arguments):
             "A new index needs at least one image.", f"none in {' '.join(arguments.images)}"
         )
     _import_keras()
-    from train import unlabelled
+    from hashnet.train import unsupervised
 
     asked = {"num_bits": arguments.bits, "backbone": arguments.backbone}
     with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
         with _Progress("fitting codes") as progress:
-            fitted = unlabelled.fit_bundle(
+            fitted = unsupervised.fit_bundle(
                 scratch,
                 [file.path for file in found],
                 **{name: value for name, value in asked.items() if value is not None},
@@ -479,8 +480,9 @@ def _new_index(arguments):
 
 def _created(arguments, bundle_folder):
     """A new index in the precision that is asked for, and no trace of it where that fails."""
-    from hashnet import bundle, precision
-    from retrieval.index import Index
+    from hashnet.encode import precision
+    from hashnet.network import bundle
+    from hashnet.retrieval.index import Index
 
     source = bundle.load(bundle_folder)
     kept = {"local": arguments.local, "regions": arguments.regions or 0}
@@ -514,8 +516,8 @@ def _without_chatter():
 
 
 def _refuse_another_network(index, arguments):
-    from hashnet import bundle
     from hashnet.errors import FingerprintError
+    from hashnet.network import bundle
 
     way_out = "Leave the option out to add to this index, or make another index."
     store, config = index.store, index.encoder.config
@@ -549,7 +551,7 @@ def _refuse_another_network(index, arguments):
 def _search(arguments):
     from hashnet import images
     from hashnet.errors import ImageError, UnknownIdError
-    from retrieval.engine import Engine
+    from hashnet.retrieval.search.engine import Engine
 
     if arguments.by_id and arguments.region:
         raise ArgumentError("A region is cut out of a file.", "--by-id and --region")
@@ -585,12 +587,12 @@ def _search(arguments):
     if not results:
         return FAILED
     if arguments.picture:
-        from hashnet import pictures
+        from hashnet.images import sheets
 
         if arguments.verify:
-            sheet = pictures.match_sheet(_matched(engine, results, arguments.region))
+            sheet = sheets.match_sheet(_matched(engine, results, arguments.region))
         else:
-            sheet = pictures.contact_sheet(results)
+            sheet = sheets.contact_sheet(results)
         images.write(arguments.picture, sheet)
         print(f"wrote {arguments.picture}", file=sys.stderr)
     return SKIPPED_SOME if problems else DONE
@@ -608,7 +610,7 @@ def _matched(engine, results, region):
 
 def _opened(folder):
     """An index for a handful of queries or none: the runtime that opens fastest, not runs so."""
-    from retrieval.index import Index
+    from hashnet.retrieval.index import Index
 
     return Index.open(folder, runtime="soonest")
 
@@ -671,7 +673,7 @@ def _info(arguments):
 
 
 def _check(arguments):
-    from retrieval import store
+    from hashnet.retrieval.store.folder import store
 
     _refuse_url(arguments.index, "ClickHouse verifies its own blocks: CHECK TABLE does it.")
 
@@ -699,7 +701,7 @@ def _compact(arguments):
 
 
 def _clickhouse(arguments):
-    from retrieval import clickhouse
+    from hashnet.retrieval.store import clickhouse
 
     statements = clickhouse.ddl(arguments.url, num_bits=arguments.bits, cluster=arguments.cluster)
     if arguments.execute:
@@ -710,7 +712,7 @@ def _clickhouse(arguments):
 
 def _serve(arguments):
     try:
-        from retrieval.service import server
+        from hashnet.retrieval.service import server
     except ImportError as error:
         raise HashnetError(
             "Serving needs packages that searching does not.",
@@ -740,7 +742,7 @@ def _serve(arguments):
 
 
 def _duplicates(arguments):
-    from retrieval.engine import Engine
+    from hashnet.retrieval.search.engine import Engine
 
     index = _opened(arguments.index)
     threshold = arguments.threshold
@@ -764,10 +766,10 @@ def _duplicates(arguments):
 
 
 def _evaluate(arguments):
-    from retrieval import report
-    from retrieval.evaluate import evaluate
-    from retrieval.index import Index
-    from train import label_free
+    from hashnet.retrieval.evaluation import report
+    from hashnet.retrieval.evaluation.evaluate import evaluate
+    from hashnet.retrieval.index import Index
+    from hashnet.train import label_free
 
     _refuse_url(arguments.index, "Evaluate an index folder of the same images.")
     if arguments.report:
@@ -826,7 +828,7 @@ def _print_evaluation(figures):
 
 
 def _train(arguments):
-    from train import config
+    from hashnet.train import config
 
     changes = {
         name: value
@@ -839,9 +841,9 @@ def _train(arguments):
         else config.TrainConfig(**changes)
     )
     _import_keras()
-    from train import hash
+    from hashnet.train import supervised
 
-    trained = hash.train(
+    trained = supervised.train(
         arguments.data, arguments.bundle, settings, command=shlex.join(["hashnet", *sys.argv[1:]])
     )
     _name_problems(trained.problems)
@@ -850,8 +852,9 @@ def _train(arguments):
 
 
 def _attention(arguments):
-    from hashnet import bundle, images
-    from train import attention
+    from hashnet import images
+    from hashnet.network import bundle
+    from hashnet.train import attention
 
     network = bundle.load(arguments.bundle)
     if network.folder.name == bundle.INSIDE_AN_INDEX:
@@ -880,7 +883,8 @@ def _attention(arguments):
 
 
 def _export(arguments):
-    from hashnet import bundle, export, precision
+    from hashnet.encode import precision
+    from hashnet.network import bundle, export
 
     opened = bundle.load(arguments.bundle)
     if arguments.format == "bundle":
@@ -917,14 +921,15 @@ def _export(arguments):
 def _demo(arguments):
     import numpy as np
 
-    from hashnet import images, metrics, pictures
+    from hashnet import images, metrics
+    from hashnet.images import sheets
     from hashnet.samples import fashion_mnist
 
     _import_keras()
-    from retrieval.engine import Engine
-    from retrieval.index import Index
-    from train import data, hash
-    from train.config import TrainConfig
+    from hashnet.retrieval.index import Index
+    from hashnet.retrieval.search.engine import Engine
+    from hashnet.train import data, supervised
+    from hashnet.train.config import TrainConfig
 
     out = pathlib.Path(arguments.out)
     results_file = out / "results.json"
@@ -944,7 +949,7 @@ def _demo(arguments):
     say("2/5  training a hash layer of 48 bits on features of a pretrained network")
     settings = TrainConfig(num_bits=48, image_size=64, epochs=0)
     labelled = data.from_arrays(sample["train_images"], sample["train_labels"])
-    trained = hash.train(labelled, out / "bundle", settings, command="hashnet demo")
+    trained = supervised.train(labelled, out / "bundle", settings, command="hashnet demo")
     say("3/5  indexing")
     index = Index.create(out / "index", out / "bundle")
     with _Progress("encoding") as progress:
@@ -973,7 +978,7 @@ def _demo(arguments):
     picture = out / "results.png"
     shown = range(0, len(queries), len(queries) // 10)
     sheet = [(queries[row], answers[row].hits[:5]) for row in shown]
-    images.write(picture, pictures.contact_sheet(sheet))
+    images.write(picture, sheets.contact_sheet(sheet))
     results = {
         "database": len(photos),
         "queries": len(queries),
@@ -1023,14 +1028,14 @@ def _index_argument(sub):
 
 
 def _train_fields():
-    from train.config import TrainConfig
+    from hashnet.train.config import TrainConfig
 
     return {field.name: field for field in dataclasses.fields(TrainConfig)}
 
 
 def _train_arguments(sub):
     """Options that mirror the fields of `TrainConfig`, which also holds their defaults."""
-    from train import config
+    from hashnet.train import config
 
     sub.add_argument("data", metavar="DATA", help="folder of class folders, CSV, or idx files")
     sub.add_argument("--bundle", required=True, metavar="B", help="where the network goes")

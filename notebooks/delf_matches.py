@@ -16,13 +16,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Image, display
 
-from hashnet import images, pictures
+from hashnet import images
+from hashnet.images import sheets
+from hashnet.retrieval.index import Index
+from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.hits import Hit
+from hashnet.retrieval.search.verify import MATCHING, verify_all
 from hashnet.samples import fashion_mnist
-from retrieval.engine import Engine
-from retrieval.hits import Hit
-from retrieval.index import Index
-from retrieval.verify import MATCHING, verify_all
-from train import unlabelled
+from hashnet.train import unsupervised
 
 scratch = tempfile.TemporaryDirectory()
 work = pathlib.Path(scratch.name)
@@ -85,7 +86,7 @@ display(Image(images.to_png(np.concatenate([padded, photos[0]], axis=1))))
 # `hashnet index pages.index pages --local delf`.
 
 # %%
-unlabelled.fit_bundle(work / "bundle", paths, num_bits=64)
+unsupervised.fit_bundle(work / "bundle", paths, num_bits=64)
 engines = {}
 for name in ("delf", "sift"):
     index = Index.create(work / f"{name}.index", work / "bundle", local=name)
@@ -104,7 +105,7 @@ query = photos[0]
 for name, engine in engines.items():
     hits = engine.search(query, k=2, verify=True).hits
     matched = [(hit, engine.match(query, hit.id)) for hit in hits]
-    sheet = pictures.match_sheet((query, hit, one.query_yx, one.yx) for hit, one in matched)
+    sheet = sheets.match_sheet((query, hit, one.query_yx, one.yx) for hit, one in matched)
     print(name, "- hits:", ", ".join(f"{hit.id} with {hit.inliers} inliers" for hit in hits))
     display(Image(images.to_png(sheet)))
 
@@ -240,7 +241,7 @@ one = engines["sift"].match(mixture, "page1")
 shared = np.mean(one.yx[:, 0] < height / 3)
 print(f"{shared:.0%} of the places that match page1 lie in the row that is shared")
 hit = Hit("page1", str(paths[1]), None, 0, 0.0, one.inliers)
-display(Image(images.to_png(pictures.match_sheet([(mixture, hit, one.query_yx, one.yx)]))))
+display(Image(images.to_png(sheets.match_sheet([(mixture, hit, one.query_yx, one.yx)]))))
 
 # %% [markdown]
 # Inliers count what agrees, and nothing counts what does not: one row in common is enough, and

@@ -16,10 +16,10 @@ import numpy as np
 from IPython.display import Image, display
 
 from hashnet import codes, images, metrics
-from hashnet.encoder import Encoder
+from hashnet.encode.encoder import Encoder
 from hashnet.samples import fashion_mnist
-from train import data, hash, label_free
-from train.config import TrainConfig
+from hashnet.train import data, label_free, supervised
+from hashnet.train.config import TrainConfig
 
 scratch = tempfile.TemporaryDirectory()
 work = pathlib.Path(scratch.name)
@@ -41,7 +41,7 @@ query_labels = sample["test_labels"][:300]
 names = sorted(set(labels.tolist()))
 
 settings = TrainConfig(num_bits=num_bits, image_size=64, head_epochs=8, epochs=0, batch=32)
-trained = hash.train(
+trained = supervised.train(
     data.from_arrays(rgb[:1000], labels[:1000]), work / "bundle", settings, verbose=False
 )
 encoder = Encoder(trained.bundle)

@@ -12,11 +12,12 @@ import tempfile
 
 from IPython.display import Image, display
 
-from hashnet import images, pictures
+from hashnet import images
+from hashnet.images import sheets
+from hashnet.retrieval.index import Index
+from hashnet.retrieval.search.engine import Engine
 from hashnet.samples import fashion_mnist
-from retrieval.engine import Engine
-from retrieval.index import Index
-from train import unlabelled
+from hashnet.train import unsupervised
 
 scratch = tempfile.TemporaryDirectory()
 work = pathlib.Path(scratch.name)
@@ -43,7 +44,7 @@ print(len(paths), "files of", photos.shape[1:], "pixels and channels")
 # command line both are `hashnet index photos.index FOLDER`.
 
 # %%
-unlabelled.fit_bundle(work / "bundle", paths, num_bits=64)
+unsupervised.fit_bundle(work / "bundle", paths, num_bits=64)
 index = Index.create(work / "photos.index", work / "bundle")
 report = index.add([path.name for path in paths], paths, labels=labels)
 print(report.added, "added,", len(report.problems), "could not be read")
@@ -72,7 +73,7 @@ for result, truth in zip(results, sample["test_labels"], strict=False):
 
 # %%
 shown = [(query, result.hits) for query, result in zip(queries, results, strict=True)]
-display(Image(images.to_png(pictures.contact_sheet(shown))))
+display(Image(images.to_png(sheets.contact_sheet(shown))))
 
 # %% [markdown]
 # ## What next

@@ -14,13 +14,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Image, display
 
-from hashnet import images, pictures
+from hashnet import images
+from hashnet.images import sheets
+from hashnet.retrieval.evaluation.evaluate import evaluate
+from hashnet.retrieval.index import Index
+from hashnet.retrieval.search.engine import Engine
 from hashnet.samples import fashion_mnist
-from retrieval.engine import Engine
-from retrieval.evaluate import evaluate
-from retrieval.index import Index
-from train import hash, label_free
-from train.config import TrainConfig
+from hashnet.train import label_free, supervised
+from hashnet.train.config import TrainConfig
 
 scratch = tempfile.TemporaryDirectory()
 work = pathlib.Path(scratch.name)
@@ -56,7 +57,7 @@ for label in sorted(photos.iterdir()):
 settings = TrainConfig(
     num_bits=48, image_size=64, head_epochs=8, epochs=0, validation=0.2, batch=32, seed=0
 )
-trained = hash.train(photos, work / "bundle", settings, verbose=False)
+trained = supervised.train(photos, work / "bundle", settings, verbose=False)
 print(f"{trained.minutes:.1f} minutes, {len(trained.problems)} photos left out")
 
 # %%
@@ -82,7 +83,7 @@ print(f"first: {first.added} added; again: {again.added} added, {again.unchanged
 # %%
 engine = Engine(index)
 shown = [min(label.iterdir()) for label in sorted(queries.iterdir())]
-sheet = pictures.contact_sheet((query, engine.search(query, k=5, pool=40).hits) for query in shown)
+sheet = sheets.contact_sheet((query, engine.search(query, k=5, pool=40).hits) for query in shown)
 display(Image(images.to_png(sheet)))
 
 # %% [markdown]
@@ -146,7 +147,7 @@ plt.show()
 print("hardest:", names[0], "and", names[1], "- easiest:", names[-1])
 
 # %%
-sheet = pictures.contact_sheet((example.query, example.hits[:5]) for example in report.worst[:2])
+sheet = sheets.contact_sheet((example.query, example.hits[:5]) for example in report.worst[:2])
 display(Image(images.to_png(sheet)))
 for example in report.worst[:2]:
     counts = np.unique([hit.label for hit in example.hits], return_counts=True)

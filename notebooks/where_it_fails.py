@@ -14,15 +14,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Image, display
 
-from hashnet import codes, images, metrics, pictures
+from hashnet import codes, images, metrics
 from hashnet.errors import HashnetError
+from hashnet.images import sheets
+from hashnet.retrieval.evaluation.evaluate import evaluate
+from hashnet.retrieval.index import Index
+from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.prototypes import Words
 from hashnet.samples import fashion_mnist
-from retrieval.engine import Engine
-from retrieval.evaluate import evaluate
-from retrieval.index import Index
-from retrieval.words import Words
-from train import data, hash, label_free
-from train.config import TrainConfig
+from hashnet.train import data, label_free, supervised
+from hashnet.train.config import TrainConfig
 
 scratch = tempfile.TemporaryDirectory()
 work = pathlib.Path(scratch.name)
@@ -42,7 +43,7 @@ settings = TrainConfig(
     num_bits=48, image_size=64, head_epochs=8, epochs=0, batch=32, held_out=unknown
 )
 taught = data.from_arrays(rgb[:1000], sample["train_labels"][:1000])
-hash.train(taught, work / "bundle", settings, verbose=False)
+supervised.train(taught, work / "bundle", settings, verbose=False)
 
 photos, queries = work / "photos", work / "queries"
 for folder, pixels, labels in (
@@ -69,7 +70,7 @@ print(f"{report.added} photos, {len(query_paths)} queries; not taught: {', '.joi
 
 # %%
 measured = evaluate(index, queries, pool=pool)
-sheet = pictures.contact_sheet((one.query, one.hits[:5]) for one in measured.worst[:4])
+sheet = sheets.contact_sheet((one.query, one.hits[:5]) for one in measured.worst[:4])
 display(Image(images.to_png(sheet)))
 
 # %%
@@ -173,7 +174,7 @@ shown = [
     (query_paths[query], engine.search(query_paths[query], k=5, pool=pool, label=known).hits)
     for query in strangers
 ]
-display(Image(images.to_png(pictures.contact_sheet(shown))))
+display(Image(images.to_png(sheets.contact_sheet(shown))))
 
 # %% [markdown]
 # The distance warns, but does not decide. These three lie nearest of all to something that is
@@ -242,7 +243,7 @@ line = 255 - images.text("sneaker", 40)
 word = np.pad(line, ((20, 20), (6, 6)), constant_values=255)[..., None].repeat(3, axis=2)
 result = engine.search(word, k=10, pool=pool)
 print("Its picture finds", dict(collections.Counter(hit.label for hit in result.hits)))
-display(Image(images.to_png(pictures.contact_sheet([(word, result.hits[:5])]))))
+display(Image(images.to_png(sheets.contact_sheet([(word, result.hits[:5])]))))
 
 # %%
 words = Words(engine)
@@ -306,7 +307,7 @@ shown = [
     for row in (0, 40, 80)
 ]
 print("queries:", worst)
-display(Image(images.to_png(pictures.contact_sheet(shown))))
+display(Image(images.to_png(sheets.contact_sheet(shown))))
 
 # %% [markdown]
 # A feature of the whole photo is about its kind. To find the same thing again, let local features

@@ -23,7 +23,7 @@ def shared_data():
 @pytest.fixture(scope="session")
 def small_network():
     """The default backbone with its real weights at 64 pixels, 32 random bits: (model, config)."""
-    from hashnet.model import HashNetConfig, build
+    from hashnet.network.model import HashNetConfig, build
 
     config = HashNetConfig(image_size=64, num_bits=32, classes=("one", "two", "three"))
     model = build(config)
@@ -37,7 +37,7 @@ def small_network():
 @pytest.fixture(scope="session")
 def bundle_folder(small_network, tmp_path_factory):
     """A bundle of `small_network`."""
-    from hashnet import bundle
+    from hashnet.network import bundle
 
     folder = tmp_path_factory.mktemp("bundle") / "small"
     bundle.save(folder, *small_network, origin={"command": "tests"})
@@ -95,7 +95,7 @@ def _doctest_world(request, doctest_namespace):
 def doctest_folder(bundle_folder, tmp_path):
     """A folder with cat.png and dog.png, and an index of the two."""
     from hashnet import images
-    from retrieval.index import Index
+    from hashnet.retrieval.index import Index
 
     rng = np.random.default_rng(1)
     paths = [tmp_path / "cat.png", tmp_path / "dog.png"]

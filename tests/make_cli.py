@@ -8,7 +8,7 @@ import dataclasses
 import pathlib
 
 from hashnet import cli
-from train.config import TrainConfig
+from hashnet.train.config import TrainConfig
 
 _TRAIN_DEFAULTS = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
 PAGE = pathlib.Path(__file__).resolve().parents[1] / "docs" / "cli.md"

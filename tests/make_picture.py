@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 import skimage.data
 
-from hashnet import images, pictures
-from retrieval.engine import Engine
-from retrieval.index import Index
-from train import unlabelled
+from hashnet import images
+from hashnet.images import sheets
+from hashnet.retrieval.index import Index
+from hashnet.retrieval.search.engine import Engine
+from hashnet.train import unsupervised
 
 PICTURE = pathlib.Path(__file__).resolve().parents[1] / "docs" / "search.jpg"
 PHOTOS = (
@@ -44,7 +45,7 @@ def search(folder):
     for path in paths:
         photo = getattr(skimage.data, path.stem)()
         images.write(path, photo if photo.ndim == 3 else photo[..., None].repeat(3, axis=2))
-    unlabelled.fit_bundle(folder / "bundle", paths, num_bits=64)
+    unsupervised.fit_bundle(folder / "bundle", paths, num_bits=64)
     index = Index.create(folder / "index", folder / "bundle", local="sift")
     index.add([path.stem for path in paths], paths)
     engine = Engine(index)
@@ -55,16 +56,16 @@ def search(folder):
 def picture(query, hits, engine):
     """The query and its hits above, matches with the first hit below."""
     found = engine.match(query, hits[0].id)
-    sheets = [
-        pictures.contact_sheet([(query, hits)]),
-        pictures.match_sheet([(query, hits[0], found.query_yx, found.yx)]),
+    drawn = [
+        sheets.contact_sheet([(query, hits)]),
+        sheets.match_sheet([(query, hits[0], found.query_yx, found.yx)]),
     ]
-    width = max(sheet.shape[1] for sheet in sheets)
-    sides = [divmod(width - sheet.shape[1], 2) for sheet in sheets]
+    width = max(sheet.shape[1] for sheet in drawn)
+    sides = [divmod(width - sheet.shape[1], 2) for sheet in drawn]
     return np.concatenate(
         [
             np.pad(sheet, ((0, 0), (half, half + odd), (0, 0)), constant_values=255)
-            for sheet, (half, odd) in zip(sheets, sides, strict=True)
+            for sheet, (half, odd) in zip(drawn, sides, strict=True)
         ]
     )
 

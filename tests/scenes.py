@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from hashnet import regions
+from hashnet.local import regions
 from tests.tiny_backbone import TINY
 
 COLOURS = [(255, 100, 100), (100, 255, 100), (100, 100, 255), (255, 255, 40)]

@@ -11,11 +11,11 @@ import pytest
 
 from hashnet import codes
 from hashnet.errors import ArgumentError, ShapeError, StoreError
-from hashnet.local_features import LocalFeatures
-from retrieval import aggregated
-from retrieval.aggregated import AggregatedIndex, learn_codebook
-from retrieval.items import Item, StoredFeatures
-from retrieval.store import Store
+from hashnet.local.extractors import LocalFeatures
+from hashnet.retrieval.search import aggregated
+from hashnet.retrieval.search.aggregated import AggregatedIndex, learn_codebook
+from hashnet.retrieval.store.folder.store import Store
+from hashnet.retrieval.store.items import Item, StoredFeatures
 
 DIM = 40
 
@@ -271,7 +271,7 @@ def test_what_does_not_fit_is_refused_and_nothing_is_added():
 
 SEARCH = """
 import sys, numpy as np
-from retrieval.aggregated import AggregatedIndex
+from hashnet.retrieval.search.aggregated import AggregatedIndex
 from tests.test_aggregated import image, seen_otherwise
 index = AggregatedIndex.open(sys.argv[1])
 ids, scores = index.search(seen_otherwise(image(4)), k=20)

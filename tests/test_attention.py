@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 pytest.importorskip("keras")
-from hashnet import backbones, delf
 from hashnet.errors import ArgumentError, UnknownNameError
+from hashnet.local import delf
+from hashnet.network import backbones
+from hashnet.train import attention
 from tests.make_images import photo
 from tests.tiny_backbone import TINY
-from train import attention
 
 SETTINGS = attention.AttentionConfig(
     backbone="tiny",
@@ -79,8 +80,8 @@ def test_broken_images_are_named(tmp_path):
 
 @pytest.fixture
 def tiny_bundle(tmp_path):
-    from hashnet import bundle
-    from hashnet.model import HashNetConfig, build
+    from hashnet.network import bundle
+    from hashnet.network.model import HashNetConfig, build
 
     config = HashNetConfig(backbone="tiny", image_size=32, num_bits=8, classes=("a", "b"))
     network = build(config, weights=None)
@@ -99,8 +100,9 @@ def recipe(tmp_path):
 def test_a_command_trains_what_new_indexes_of_a_bundle_take(
     run, tiny_bundle, recipe, tmp_path, photos
 ):
-    from hashnet import bundle, cli
-    from retrieval.index import Index
+    from hashnet import cli
+    from hashnet.network import bundle
+    from hashnet.retrieval.index import Index
 
     options = ["--bundle", tiny_bundle.folder, "--recipe", recipe]
     (tiny_bundle.folder / delf.FILE).write_bytes(b"of an earlier training")
@@ -133,7 +135,7 @@ def test_the_command_names_what_it_cannot_learn_from(run, tiny_bundle, recipe, t
 
 
 def test_pooling_is_what_a_slow_definition_gives():
-    from train.pooling import network_of
+    from hashnet.train.attention_network import network_of
 
     rng = np.random.default_rng(0)
     columns = rng.random((3, 5, 4)).astype(np.float32)

@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from hashnet import backbones, images, weights
+from hashnet import images
 from hashnet.errors import ArgumentError, HashnetError, UnknownNameError, WeightsError
+from hashnet.network import backbones, torch_weights
 
 OPENCV_DOC = pathlib.Path("/usr/share/doc/opencv-doc/examples/data")
 
@@ -87,7 +88,7 @@ def test_weights_that_are_not_installed_say_what_to_install(monkeypatch):
 def test_a_checkpoint_of_a_smaller_network_of_the_family_is_refused():
     asked = "must fit the layer.*Is this a checkpoint of efficientnet_lite2"
     with pytest.raises(WeightsError, match=asked):
-        backbones.create("efficientnet_lite2", weights=weights.efficientnet_lite_file(1))
+        backbones.create("efficientnet_lite2", weights=torch_weights.efficientnet_lite_file(1))
 
 
 def test_a_checkpoint_of_another_network_is_refused_with_both_shapes(tmp_path):

@@ -266,7 +266,7 @@ def test_a_python_without_docstrings_searches_and_explains(index, photos):
 def test_train_options_mirror_the_configuration():
     import dataclasses
 
-    from train.config import TrainConfig
+    from hashnet.train.config import TrainConfig
 
     options = {action.dest for action in commands()["train"]._actions}
     assert {field.name for field in dataclasses.fields(TrainConfig)} <= options

@@ -12,8 +12,8 @@ import pytest
 
 from hashnet import cli
 from hashnet.errors import ArgumentError, BackendError, StoreError
-from retrieval import clickhouse
-from retrieval.items import Item, StoredFeatures
+from hashnet.retrieval.store import clickhouse
+from hashnet.retrieval.store.items import Item, StoredFeatures
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_a_server_that_stays_away_ends_the_insert(chdb_folder, monkeypatch):
 LOADER = """
 import json, sys
 import numpy as np
-from retrieval import clickhouse
+from hashnet.retrieval.store import clickhouse
 from tests.test_clickhouse import LOCAL, batch, local_features, made
 url, total, step = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 def state():

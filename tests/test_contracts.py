@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from hashnet.errors import ArgumentError, ShapeError, StoreError, UnknownIdError, UnknownNameError
-from retrieval.engine import Engine
-from retrieval.index import Index, _stores
-from retrieval.items import Item, StoredFeatures
+from hashnet.retrieval.index import Index, _stores
+from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.store.items import Item, StoredFeatures
 
 NUM = 300
 TABLES = itertools.count()

@@ -7,8 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from hashnet import backbones, delf, images, onnx_check, runtimes
+from hashnet import images
 from hashnet.errors import ArgumentError, BundleError, HashnetError, ShapeError, WeightsError
+from hashnet.local import delf
+from hashnet.network import backbones, onnx_check, runtimes
 from tests.make_images import photo
 
 CHANNELS = 24
@@ -281,7 +283,7 @@ def test_the_same_on_any_number_of_threads(files):
 
 def test_opening_and_extracting_load_no_network_library(exported):
     code = (
-        "import sys, numpy as np; from hashnet.delf import Delf; "
+        "import sys, numpy as np; from hashnet.local.delf import Delf; "
         f"features = Delf.open({str(exported[0])!r}).extract(np.zeros((80, 64, 3), np.uint8)); "
         "assert len(features) > 0; "
         "print(sorted({'tensorflow', 'keras', 'jax', 'cv2'} & set(sys.modules)))"

@@ -9,16 +9,17 @@ import shlex
 import numpy as np
 import pytest
 
-from hashnet import backbones, cli, export, images
-from hashnet.model import HashNetConfig
-from retrieval.engine import Engine
-from retrieval.evaluate import evaluate
-from retrieval.extract import extract
-from retrieval.index import Index
+from hashnet import cli, images
+from hashnet.network import backbones, export
+from hashnet.network.model import HashNetConfig
+from hashnet.retrieval.evaluation.evaluate import evaluate
+from hashnet.retrieval.extraction.extract import extract
+from hashnet.retrieval.index import Index
+from hashnet.retrieval.search.engine import Engine
+from hashnet.train import unsupervised
+from hashnet.train.config import TrainConfig
 from tests import make_cli
 from tests.bench import tables
-from train import unlabelled
-from train.config import TrainConfig
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 READMES = {
@@ -205,7 +206,7 @@ def defaults(command):
 def test_the_defaults_and_limits_that_the_readme_states_are_those_of_the_code(name):
     text, config = READMES[name], TrainConfig()
     assert f"http://{defaults('serve')['host']}:{defaults('serve')['port']}" in text
-    assert f"bits            {unlabelled.NUM_BITS}\n" in text
+    assert f"bits            {unsupervised.NUM_BITS}\n" in text
     assert f"feature_dim     {backbones.known(config.backbone).feature_dim}\n" in text
     assert f"{export.NEAR_HALF:.4f}" in text
     assert config.backbone == HashNetConfig.backbone == "efficientnet_lite0" and "Lite0" in text

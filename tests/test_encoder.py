@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hashnet import codes, images
-from hashnet.encoder import Encoder
+from hashnet.encode.encoder import Encoder
 from hashnet.errors import BundleError, ImageError
 
 
@@ -90,7 +90,7 @@ def test_a_stream_reads_ahead_but_not_far(bundle_folder, paths):
 
 def test_encoding_never_imports_a_training_library(bundle_folder, paths):
     code = (
-        "import sys; from hashnet.encoder import Encoder;"
+        "import sys; from hashnet.encode.encoder import Encoder;"
         "Encoder.open(sys.argv[1]).encode(sys.argv[2:]);"
         "print({'tensorflow', 'keras', 'jax'} & set(sys.modules))"
     )

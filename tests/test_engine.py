@@ -5,8 +5,8 @@ import pytest
 
 from hashnet import images
 from hashnet.errors import ArgumentError, ImageError, UnknownIdError, UnknownNameError
-from retrieval.engine import Engine, default_pool
-from retrieval.index import Index
+from hashnet.retrieval.index import Index
+from hashnet.retrieval.search.engine import Engine, default_pool
 
 
 @pytest.fixture(scope="module")

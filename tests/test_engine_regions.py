@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from hashnet.errors import ArgumentError, ShapeError
-from retrieval.engine import Engine
-from retrieval.items import Item
-from retrieval.sharded import ShardedEngine
-from retrieval.store import Store
+from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.sharded import ShardedEngine
+from hashnet.retrieval.store.folder.store import Store
+from hashnet.retrieval.store.items import Item
 
 NUM, BITS, DIM, MOST = 60, 16, 3, 4
 THRESHOLDS = (0, 1, 3, 6, 9, 17, 99)
@@ -193,7 +193,9 @@ def test_shards_answer_as_one_index(world, tmp_path):
 
 
 def test_compaction_keeps_every_answer(tmp_path, monkeypatch):
-    monkeypatch.setattr("retrieval.store._COMPACT_ROWS", 7)  # parts end within images
+    monkeypatch.setattr(
+        "hashnet.retrieval.store.folder.store._COMPACT_ROWS", 7
+    )  # parts end within images
     store, images = filled(tmp_path / "index")
     before = store.snapshot()
     with store.writer() as writer:

@@ -7,10 +7,11 @@ import pytest
 
 from hashnet import cli, images
 from hashnet.errors import ArgumentError, FingerprintError, StoreError, UnknownIdError
-from retrieval import verify
-from retrieval.engine import Engine
-from retrieval.evaluate import evaluate
-from retrieval.index import Index
+from hashnet.local import extractors
+from hashnet.retrieval.evaluation.evaluate import evaluate
+from hashnet.retrieval.index import Index
+from hashnet.retrieval.search import verify
+from hashnet.retrieval.search.engine import Engine
 
 pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
 
@@ -358,12 +359,11 @@ def test_an_index_keeps_its_local_features(index, folder, bundle_folder, tmp_pat
 
 
 def test_another_extractor_than_the_stored_one_is_refused(index, monkeypatch):
-    from hashnet import local_features
 
     class Other:
         descriptor_dim = 40
 
     opened = Index.open(index.store.folder)
-    monkeypatch.setattr(local_features, "open", lambda *_: Other())
+    monkeypatch.setattr(extractors, "open", lambda *_: Other())
     with pytest.raises(FingerprintError, match="128.*40"):
         opened.extractor  # noqa: B018

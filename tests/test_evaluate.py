@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from hashnet import codes, images, metrics
-from hashnet.encoder import Encoded
+from hashnet.encode.encoder import Encoded
 from hashnet.errors import ArgumentError
-from retrieval import evaluate as evaluation
-from retrieval.evaluate import evaluate
-from retrieval.items import Item
-from retrieval.store import Store
+from hashnet.retrieval.evaluation import evaluate as evaluation
+from hashnet.retrieval.evaluation.evaluate import evaluate
+from hashnet.retrieval.store.folder.store import Store
+from hashnet.retrieval.store.items import Item
 
 CLASSES = ("ant", "bee", "cow")
 
@@ -446,7 +446,7 @@ def test_unknown_and_ambiguous_names_are_named_problems(random_world):
     ],
 )
 def test_a_name_is_the_end_of_a_path_by_whole_folder_names(name, found):
-    from retrieval.ground_truth import _Names
+    from hashnet.retrieval.evaluation.ground_truth import _Names
 
     paths = ["/x/a/b.png", "/x/ab/b.png", "/x/c.png", "c.png"]
     names = _Names((place, [path]) for place, path in enumerate(paths))
@@ -653,7 +653,7 @@ def test_progress_ends_with_all_done(random_world):
 
 @pytest.fixture(scope="module")
 def photo_index(bundle_folder, photos, tmp_path_factory):
-    from retrieval.index import Index
+    from hashnet.retrieval.index import Index
 
     index = Index.create(tmp_path_factory.mktemp("photo") / "index", bundle_folder)
     index.update([photos], label_from_folder=True)
@@ -679,7 +679,7 @@ def test_class_scores_follow_from_the_features_that_the_index_keeps(photo_index,
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "own"), [("landmarks", 50), ("beer_labels", 0)])
 def test_real_ground_truth_is_understood(bundle_folder, shared_data, tmp_path, name, own):
-    from retrieval.index import Index
+    from hashnet.retrieval.index import Index
 
     folder = shared_data / name
     index = Index.create(tmp_path / "index", bundle_folder)

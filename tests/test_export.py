@@ -8,10 +8,11 @@ import sys
 import numpy as np
 import pytest
 
-from hashnet import backbones, bundle, cli, export, images, runtimes
-from hashnet.encoder import Encoder
+from hashnet import cli, images
+from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, ExportError, HashnetError, UnknownNameError
-from hashnet.model import HashNetConfig, build
+from hashnet.network import backbones, bundle, export, runtimes
+from hashnet.network.model import HashNetConfig, build
 from tests.tiny_backbone import TINY
 
 NUM_BITS = 12  # not a whole number of bytes

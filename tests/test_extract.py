@@ -15,8 +15,8 @@ import time
 import numpy as np
 import pytest
 
-from hashnet import backbones, bundle, cli, images
-from hashnet.encoder import Encoder
+from hashnet import cli, images
+from hashnet.encode.encoder import Encoder
 from hashnet.errors import (
     ArgumentError,
     BundleError,
@@ -24,13 +24,14 @@ from hashnet.errors import (
     HashnetError,
     StoreError,
 )
-from hashnet.model import HashNetConfig, build
-from retrieval import parquet, sources
-from retrieval.engine import Engine
-from retrieval.extract import extract
-from retrieval.index import Index
-from retrieval.items import Item
-from retrieval.parquet import Extraction
+from hashnet.network import backbones, bundle
+from hashnet.network.model import HashNetConfig, build
+from hashnet.retrieval.extraction import parquet, sources
+from hashnet.retrieval.extraction.extract import extract
+from hashnet.retrieval.extraction.parquet import Extraction
+from hashnet.retrieval.index import Index
+from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.store.items import Item
 from tests.tiny_backbone import TINY
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -164,7 +165,7 @@ def test_two_processes_may_begin_at_once(tiny, photos, out):
     code = (
         "import sys; from hashnet import backbones; from tests.tiny_backbone import TINY\n"
         "backbones.BACKBONES['tiny'] = TINY\n"
-        "from retrieval.extract import extract; part = int(sys.argv[4]), 3\n"
+        "from hashnet.retrieval.extraction.extract import extract; part = int(sys.argv[4]), 3\n"
         "extract([sys.argv[1]], *sys.argv[2:4], part=part, shard_rows=5)\n"
     )
     arguments = [sys.executable, "-c", code, photos, out, tiny]
@@ -184,9 +185,9 @@ def test_a_killed_run_is_finished_by_the_next_and_ends_the_same(
     code = (
         "import sys, time; from hashnet import backbones; from tests.tiny_backbone import TINY\n"
         "backbones.BACKBONES['tiny'] = TINY\n"
-        "from hashnet.encoder import Encoder; pixels = Encoder._pixels\n"
+        "from hashnet.encode.encoder import Encoder; pixels = Encoder._pixels\n"
         "Encoder._pixels = lambda *a: time.sleep(0.02) or pixels(*a)\n"
-        "from retrieval.extract import extract\n"
+        "from hashnet.retrieval.extraction.extract import extract\n"
         "extract([sys.argv[1]], *sys.argv[2:], shard_rows=3)\n"
     )
     child = subprocess.Popen([sys.executable, "-c", code, photos, out, tiny])
@@ -211,9 +212,9 @@ def test_killed_again_and_again_at_any_moment_it_ends_the_same(tiny, photos, out
     code = (
         "import sys, time; from hashnet import backbones; from tests.tiny_backbone import TINY\n"
         "backbones.BACKBONES['tiny'] = TINY\n"
-        "from hashnet.encoder import Encoder; pixels = Encoder._pixels\n"
+        "from hashnet.encode.encoder import Encoder; pixels = Encoder._pixels\n"
         "Encoder._pixels = lambda *a: time.sleep(0.02) or pixels(*a)\n"
-        "from retrieval.extract import extract; print('begins', flush=True)\n"
+        "from hashnet.retrieval.extraction.extract import extract; print('begins', flush=True)\n"
         "extract([sys.argv[1]], *sys.argv[2:], shard_rows=2)\n"
     )
     rng, kills = np.random.default_rng(0), 0

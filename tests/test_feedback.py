@@ -7,9 +7,9 @@ import pytest
 
 from hashnet import cli, codes
 from hashnet.errors import ArgumentError, UnknownIdError
-from retrieval import feedback
-from retrieval.engine import Engine
-from retrieval.index import Index
+from hashnet.retrieval.index import Index
+from hashnet.retrieval.search import feedback
+from hashnet.retrieval.search.engine import Engine
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hashnet.errors import ArgumentError, ShapeError, UnknownNameError
-from retrieval import compiled, distinct, hamming, mih, scan
-from retrieval.hamming import CodeIndex
+from hashnet.retrieval.search import compiled
+from hashnet.retrieval.search.coarse import distinct, hamming, mih, scan
+from hashnet.retrieval.search.coarse.hamming import CodeIndex
 
 BIT_LENGTHS = (1, 7, 8, 9, 12, 48, 63, 64, 65, 128, 256, 1000, 1024)
 METHODS = ("auto", "scan", "distinct", "mih")
@@ -307,8 +308,8 @@ def test_codes_and_masks_of_a_wrong_shape_are_refused():
 
 
 def test_codes_that_repeat_are_grouped_after_some_searches(monkeypatch):
-    monkeypatch.setattr("retrieval.hamming.LEAST_WORDS_TO_GROUP", 1)
-    monkeypatch.setattr("retrieval.hamming.SEARCHES_BEFORE_GROUPING", 3)
+    monkeypatch.setattr("hashnet.retrieval.search.coarse.hamming.LEAST_WORDS_TO_GROUP", 1)
+    monkeypatch.setattr("hashnet.retrieval.search.coarse.hamming.SEARCHES_BEFORE_GROUPING", 3)
     rng = np.random.default_rng(1)
     repeating = rng.integers(0, 4, (900, 1), np.uint8)
     others = rng.integers(0, 256, (900, 8), np.uint8)
@@ -320,7 +321,7 @@ def test_codes_that_repeat_are_grouped_after_some_searches(monkeypatch):
 
 
 def test_tables_are_built_after_some_searches_at_thresholds_where_they_win(monkeypatch):
-    monkeypatch.setattr("retrieval.hamming.SEARCHES_BEFORE_TABLES", 3)
+    monkeypatch.setattr("hashnet.retrieval.search.coarse.hamming.SEARCHES_BEFORE_TABLES", 3)
     codes = np.random.default_rng(1).integers(0, 256, (200_000, 8), dtype=np.uint8)
     index = CodeIndex(codes)
     wide = [pairs(*index.within(codes[0], 30)) for _ in range(4)]
@@ -375,7 +376,7 @@ def test_groups_hold_each_live_row_once():
 
 def test_one_index_is_searched_from_many_threads_at_once(monkeypatch):
     monkeypatch.setattr(scan, "LEAST_WORDS_A_THREAD", 1)
-    monkeypatch.setattr("retrieval.hamming.LEAST_WORDS_TO_GROUP", 1)
+    monkeypatch.setattr("hashnet.retrieval.search.coarse.hamming.LEAST_WORDS_TO_GROUP", 1)
     codes = random_codes(np.random.default_rng(2), 4000, 24)
     index, plain = CodeIndex(codes, num_threads=2), CodeIndex(codes, method="scan")
     expected = [pairs(*plain.within(codes[row], 4)) for row in range(40)]
@@ -407,7 +408,7 @@ def run_python(program, **environment):
 def test_a_first_small_search_does_not_wait_for_numba():
     loaded = run_python(
         "import sys, numpy as np\n"
-        "from retrieval.hamming import CodeIndex\n"
+        "from hashnet.retrieval.search.coarse.hamming import CodeIndex\n"
         "codes = np.zeros((100_000, 8), np.uint8)\n"
         "assert len(CodeIndex(codes).within(codes[0], 1)[0]) == 100_000\n"
         "print('numba' in sys.modules)"
@@ -421,9 +422,9 @@ def test_kernels_work_where_compiled_code_cannot_be_kept():
         "import numpy as np\n"
         "from numba.core import caching\n"
         "caching.CacheImpl._locator_classes = []\n"
-        "from retrieval import compiled\n"
+        "from hashnet.retrieval.search import compiled\n"
         "kept = type(compiled.load().within._cache).__name__\n"
-        "from retrieval.hamming import CodeIndex\n"
+        "from hashnet.retrieval.search.coarse.hamming import CodeIndex\n"
         "codes = np.arange(40, dtype=np.uint8).reshape(5, 8)\n"
         "print(kept, CodeIndex(codes).within(codes[2], 1)[0].tolist())"
     )
@@ -433,8 +434,9 @@ def test_kernels_work_where_compiled_code_cannot_be_kept():
 def test_a_forked_child_can_search_on_threads():
     found = run_python(
         "import os, numpy as np\n"
-        "from retrieval import compiled, scan\n"
-        "from retrieval.hamming import CodeIndex\n"
+        "from hashnet.retrieval.search import compiled\n"
+        "from hashnet.retrieval.search.coarse import scan\n"
+        "from hashnet.retrieval.search.coarse.hamming import CodeIndex\n"
         "compiled.load()\n"
         "scan.LEAST_WORDS_A_THREAD = 1\n"
         "index = CodeIndex(np.arange(80, dtype=np.uint8).reshape(10, 8), num_threads=2)\n"

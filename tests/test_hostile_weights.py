@@ -11,9 +11,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from hashnet import backbones, bundle, cli, keras_check
+from hashnet import cli
 from hashnet.errors import BundleError, WeightsError
-from hashnet.model import HashNetConfig, build
+from hashnet.network import backbones, bundle, keras_check
+from hashnet.network.model import HashNetConfig, build
 from tests.tiny_backbone import TINY
 
 h5py = pytest.importorskip("h5py")
@@ -173,7 +174,7 @@ def test_a_small_file_that_unfolds_to_gigabytes_is_refused_in_little_memory(
         "from tests.tiny_backbone import TINY\n"
         "backbones.BACKBONES['tiny'] = TINY\n"
         "opened = bundle.load(sys.argv[1])\n"
-        "from hashnet.model import build\n"
+        "from hashnet.network.model import build\n"
         "build(opened.config, weights=None)\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = peak()\n"

@@ -1,4 +1,4 @@
-"""hashnet/images.py: each picture becomes one RGB array, each other file one error."""
+"""hashnet/images/__init__.py: each picture becomes one RGB array, each other file one error."""
 
 import io
 import logging

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from hashnet import images
-from hashnet.encoder import Encoder
+from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, BundleError, FingerprintError
-from retrieval.index import Index
+from hashnet.retrieval.index import Index
 from tests import make_images
 
 
@@ -224,7 +224,7 @@ def test_an_encoder_that_does_not_open_leaves_no_index(bundle_folder, tmp_path):
 
 
 def test_an_index_with_anothers_encoder_is_refused(index, photos, small_network, tmp_path):
-    from hashnet import bundle
+    from hashnet.network import bundle
 
     index.update([photos])
     network, config = small_network
@@ -246,7 +246,7 @@ def test_a_killed_run_is_finished_by_the_next_and_ends_the_same(
     for number in range(60):
         shutil.copy(folder / f"disc/{number % 6}.png", folder / f"ramp/copy{number}.png")
     code = (
-        "import sys; from retrieval import index; index.COMMIT_ITEMS = 8;"
+        "import sys; from hashnet.retrieval import index; index.COMMIT_ITEMS = 8;"
         "print('begin', flush=True); index.Index.open(sys.argv[1]).update(sys.argv[2:])"
     )
     arguments = [sys.executable, "-c", code, index.store.folder, folder]

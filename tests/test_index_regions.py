@@ -7,9 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
-from hashnet import cli, images, local_features
-from retrieval.engine import Engine
-from retrieval.index import Index
+from hashnet import cli, images
+from hashnet.local import extractors
+from hashnet.retrieval.index import Index
+from hashnet.retrieval.search.engine import Engine
 from tests.scenes import PLACES, bright_regions, scene, thing
 
 MOST = 3
@@ -169,7 +170,7 @@ def test_local_features_stay_those_of_the_whole_image(folder, bundle_folder, tmp
     index.update([folder])
     check_rows(index, sorted(folder.iterdir()))
     path = folder / "2.png"
-    wanted = local_features.open("sift").extract(images.read(path))
+    wanted = extractors.open("sift").extract(images.read(path))
     with index.store.snapshot() as snapshot:
         [local] = snapshot.local_features(snapshot.rows([str(path)]))
     np.testing.assert_array_equal(local.yx, wanted.yx)

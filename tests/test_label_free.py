@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hashnet.errors import ArgumentError, HashnetError, ShapeError
-from train import label_free
+from hashnet.train import label_free
 
 METHODS = [label_free.fit, label_free.itq, label_free.pca_sign, label_free.lsh]
 DIM = 40

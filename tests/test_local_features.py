@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from hashnet import images, local_features
+from hashnet import images
 from hashnet.errors import HashnetError, ShapeError, UnknownNameError
-from hashnet.local_features import LocalFeatures
+from hashnet.local import extractors
+from hashnet.local.extractors import LocalFeatures
 
 pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
 
@@ -20,7 +21,7 @@ def photo():
 
 @pytest.fixture(scope="module")
 def sift():
-    return local_features.open("sift")
+    return extractors.open("sift")
 
 
 def test_features_keep_the_contract(sift, photo):
@@ -66,7 +67,7 @@ def test_what_is_no_image_is_refused(sift):
 
 def test_an_unknown_extractor_is_refused_with_those_there_are():
     with pytest.raises(UnknownNameError, match="'surf'.*delf, sift"):
-        local_features.open("surf")
+        extractors.open("surf")
 
 
 def test_without_opencv_the_extra_is_named(monkeypatch):
@@ -74,7 +75,7 @@ def test_without_opencv_the_extra_is_named(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(HashnetError, match=r"hashnet\[delf\]"):
-        local_features.open("sift")
+        extractors.open("sift")
 
 
 @pytest.mark.parametrize(

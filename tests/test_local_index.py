@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from hashnet.errors import ArgumentError, ShapeError, StoreError
-from hashnet.local_features import LocalFeatures
-from retrieval import verify
-from retrieval.items import Item
-from retrieval.local_index import METHODS, LocalIndex
-from retrieval.store import Store
+from hashnet.local.extractors import LocalFeatures
+from hashnet.retrieval.search import verify
+from hashnet.retrieval.search.local_index import METHODS, LocalIndex
+from hashnet.retrieval.store.folder.store import Store
+from hashnet.retrieval.store.items import Item
 
 pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
 
@@ -83,7 +83,9 @@ def all_descriptors(snapshot):
 @pytest.mark.parametrize("method", ["exact", "tree"])
 @pytest.mark.parametrize("k", [1, 7, 60])
 def test_nearest_features_follow_the_definition(snapshot, method, k, monkeypatch):
-    monkeypatch.setattr("retrieval.local_index.SIMILARITIES_AT_ONCE", 1000)  # many blocks
+    monkeypatch.setattr(
+        "hashnet.retrieval.search.local_index.SIMILARITIES_AT_ONCE", 1000
+    )  # many blocks
     index = LocalIndex(snapshot, "delf", method=method)
     queries = unit(np.random.default_rng(1), 9)
     places, distances = index.nearest(queries, k)
@@ -97,7 +99,7 @@ def test_nearest_features_follow_the_definition(snapshot, method, k, monkeypatch
 
 @pytest.mark.parametrize("at_once", [1, 300, 1 << 23])
 def test_features_as_near_as_each_other_come_in_their_order(snapshot, at_once, monkeypatch):
-    monkeypatch.setattr("retrieval.local_index.SIMILARITIES_AT_ONCE", at_once)
+    monkeypatch.setattr("hashnet.retrieval.search.local_index.SIMILARITIES_AT_ONCE", at_once)
     index = LocalIndex(snapshot, "delf")
     # Every third feature is the same one.
     index._descriptors = index._descriptors.copy()

@@ -8,7 +8,7 @@ import pytest
 keras = pytest.importorskip("keras")
 
 from hashnet.errors import UnknownNameError  # noqa: E402
-from train import config, losses  # noqa: E402
+from hashnet.train import config, losses  # noqa: E402
 
 B, K, C = 5, 12, 4
 

@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from hashnet import bundle, model
-from hashnet.encoder import Encoder
+from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, BundleError, ShapeError, UnknownNameError
+from hashnet.network import bundle, model
 
 RNG = np.random.default_rng(0)
 LOAD_AND_RUN = """

@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from hashnet import onnx_check, runtimes
-from hashnet.encoder import Encoder
+from hashnet.encode.encoder import Encoder
 from hashnet.errors import BundleError
+from hashnet.network import onnx_check, runtimes
 
 FLOATS = TensorProto.FLOAT
 

@@ -26,11 +26,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import retrieval
+import hashnet.retrieval
 from hashnet import images
 from tests import make_images, scenes
 
-PAGE = pathlib.Path(retrieval.__file__).parent / "service" / "static"
+PAGE = pathlib.Path(hashnet.retrieval.__file__).parent / "service" / "static"
 TEXTS = {path.name: path.read_text(encoding="utf-8") for path in sorted(PAGE.iterdir())}
 SCRIPTS = {name: text for name, text in TEXTS.items() if name.endswith(".js")}
 # What the strictest policy that a page with scripts can have would still let through.
@@ -88,7 +88,7 @@ def test_the_page_asks_no_other_host(name):
 def test_every_file_is_packaged_used_and_there():
     setup = configparser.ConfigParser()
     setup.read(PAGE.parents[2] / "setup.cfg")
-    patterns = setup["options.package_data"]["retrieval.service"].replace(",", " ").split()
+    patterns = setup["options.package_data"]["hashnet.retrieval.service"].replace(",", " ").split()
     used = {"index.html"}
     for tag, attributes in DOCUMENT.elements:
         address = attributes.get("src") or (tag == "link" and attributes.get("href"))
@@ -162,7 +162,7 @@ def serving(folder):
 def served(bundle_folder, photos, tmp_path_factory):
     """The address of `hashnet serve` on an index of `photos` and one image with an odd id."""
     chromium()
-    from retrieval.index import Index
+    from hashnet.retrieval.index import Index
 
     folder = tmp_path_factory.mktemp("served")
     odd = folder / "odd.png"
@@ -189,7 +189,7 @@ def served_parts(bundle_folder, textured, tmp_path_factory):
     """As `served`, of scenes with regions and local features, and of a photo with texture."""
     chromium()
     pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
-    from retrieval.index import Index
+    from hashnet.retrieval.index import Index
 
     folder = tmp_path_factory.mktemp("parts")
     with scenes.bright_regions(folder):

@@ -6,8 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
-from hashnet import bundle, cli, export, images, precision, runtimes
-from hashnet.encoder import Encoder
+from hashnet import cli, images
+from hashnet.encode import precision
+from hashnet.encode.encoder import Encoder
 from hashnet.errors import (
     ArgumentError,
     BundleError,
@@ -15,8 +16,9 @@ from hashnet.errors import (
     HashnetError,
     UnknownNameError,
 )
-from retrieval.engine import Engine
-from retrieval.index import Index
+from hashnet.network import bundle, export, runtimes
+from hashnet.retrieval.index import Index
+from hashnet.retrieval.search.engine import Engine
 
 
 @pytest.fixture(scope="module")

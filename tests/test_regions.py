@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hashnet import delf, regions
 from hashnet.errors import ArgumentError, BundleError, ShapeError
+from hashnet.local import delf, regions
 from tests.tiny_backbone import TINY
 
 
@@ -126,7 +126,7 @@ def test_an_exported_network_finds_what_is_bright(file, runtime):
 def test_other_files_are_refused(file, bundle_folder, tmp_path):
     with pytest.raises(BundleError, match="No such file"):
         regions.Proposer.open(tmp_path / "none.onnx")
-    with pytest.raises(BundleError, match="hashnet.regions.export"):
+    with pytest.raises(BundleError, match="hashnet.local.regions.export"):
         regions.Proposer.open(bundle_folder / "encoder.onnx")
     (tmp_path / "broken.onnx").write_bytes(file.read_bytes()[:-100])
     with pytest.raises(BundleError):

@@ -53,7 +53,7 @@ def test_links_and_make_targets_of_a_page_exist(page):
 
 
 def test_every_preset_has_its_model_card():
-    presets = sorted((ROOT / "hashnet" / "presets").glob("*.npz"))
+    presets = sorted((ROOT / "hashnet").glob("*/presets/*.npz"))
     cards = [path.with_suffix(".md").read_text(encoding="utf-8") for path in presets]
     assert presets
     for card in cards:
@@ -71,7 +71,10 @@ def test_importing_the_packages_imports_nothing_else():
 
 
 def test_searching_imports_neither_a_network_library_nor_one_that_only_few_need():
-    code = "import sys, retrieval.engine, retrieval.index, hashnet.encoder; print(*sys.modules)"
+    code = (
+        "import sys, hashnet.retrieval.search.engine, hashnet.retrieval.index, "
+        "hashnet.encode.encoder; print(*sys.modules)"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     loaded = {name.split(".")[0] for name in run.stdout.split()}
     assert "numpy" in loaded, run.stderr
@@ -135,9 +138,9 @@ def away(python, folder, *arguments):
 @pytest.mark.slow
 def test_the_installed_wheel_finds_its_data(clean, tmp_path):
     code = """
-import pathlib, hashnet, retrieval.service, train
+import pathlib, hashnet, hashnet.retrieval.service, train
 from hashnet.samples import fashion_mnist
-from train.config import from_recipe, recipe_names
+from hashnet.train.config import from_recipe, recipe_names
 assert fashion_mnist()["test_images"].shape == (500, 28, 28)
 assert all(from_recipe(name) for name in recipe_names()) and "photos" in recipe_names()
 print(hashnet.__file__)

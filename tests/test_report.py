@@ -12,7 +12,7 @@ import pytest
 
 from hashnet import images
 from hashnet.errors import ArgumentError, HashnetError
-from retrieval import report as reports
+from hashnet.retrieval.evaluation import report as reports
 from tests.test_evaluate import World, make_random_world
 
 pytest.importorskip("matplotlib")
@@ -169,7 +169,7 @@ def test_a_failed_write_leaves_the_old_report(tmp_path, small, monkeypatch):
 def test_without_matplotlib_the_extra_is_named(tmp_path, small):
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"
-        "from retrieval import report\n"
+        "from hashnet.retrieval.evaluation import report\n"
         "try: report.require_plots()\n"
         "except ValueError as error: print(error)"
     )

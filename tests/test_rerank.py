@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hashnet.errors import ArgumentError, ShapeError
-from retrieval import compiled, rerank
-from retrieval.rerank import nearest_features
+from hashnet.retrieval.search import compiled, fine
+from hashnet.retrieval.search.fine import nearest_features
 
 
 @pytest.fixture(params=["numpy", "compiled"])
 def path(request, monkeypatch):
-    monkeypatch.setattr(rerank, "LEAST_VALUES_A_THREAD", 1)
+    monkeypatch.setattr(fine, "LEAST_VALUES_A_THREAD", 1)
     if request.param == "numpy":
         monkeypatch.setattr(compiled, "kernels", lambda num_bytes: None)
     else:
@@ -48,7 +48,7 @@ def test_the_nearest_equal_exact_arithmetic_on_data_full_of_ties(path, dtype, di
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_numpy_and_compiled_code_on_any_threads_agree_to_the_last_bit(monkeypatch, dtype):
-    monkeypatch.setattr(rerank, "LEAST_VALUES_A_THREAD", 1)
+    monkeypatch.setattr(fine, "LEAST_VALUES_A_THREAD", 1)
     rng = np.random.default_rng(5)
     features = rng.standard_normal((500, 1300)) * 10.0 ** rng.integers(-6, 4, (500, 1))
     features = features.astype(dtype)
@@ -100,7 +100,7 @@ WORLDS = {
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("dim", [3, 64, 130, 1280])
 def test_distances_in_float32_first_lose_no_row_and_change_no_bit(monkeypatch, world, dim):
-    monkeypatch.setattr(rerank, "LEAST_VALUES_A_THREAD", 1)
+    monkeypatch.setattr(fine, "LEAST_VALUES_A_THREAD", 1)
     features, query = WORLDS[world](np.random.default_rng(dim), dim)
     rows, kernels = np.arange(0, 400, 3), compiled.load()
     for k in (1, 10, 60):
@@ -187,7 +187,7 @@ def test_compiled_code_is_asked_for_by_cost_and_used_where_it_is_loaded(monkeypa
     features, query = np.zeros((3, 5), np.float32), np.ones(5, np.float32)
     _, distances = nearest_features(query, np.arange(3), features, 3)
     assert distances.tolist() == [3, 3, 3]
-    assert costs == [rerank.NUMPY_COST * features.nbytes]
+    assert costs == [fine.NUMPY_COST * features.nbytes]
 
 
 @settings(max_examples=50, deadline=None)

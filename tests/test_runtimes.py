@@ -6,9 +6,10 @@ import importlib.util
 import numpy as np
 import pytest
 
-from hashnet import images, runtimes
-from hashnet.encoder import Encoder
+from hashnet import images
+from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, BundleError, HashnetError, UnknownNameError
+from hashnet.network import runtimes
 
 HERE = [name for name in ("openvino", "onnxruntime") if runtimes._is_installed(name)]
 PIXELS = np.random.default_rng(5).integers(0, 256, (9, 64, 64, 3), dtype=np.uint8)
@@ -138,7 +139,7 @@ def test_a_damaged_file_is_refused(tmp_path, suffix, content):
 def test_a_network_of_another_shape_than_its_bundle_says_is_refused(runtime, bundle_folder):
     import dataclasses
 
-    from hashnet import bundle
+    from hashnet.network import bundle
 
     loaded = bundle.load(bundle_folder)
     wrong = dataclasses.replace(loaded.config, num_bits=31)

@@ -48,8 +48,8 @@ def test_a_plan_by_hand(monkeypatch):
 def test_bytes_an_image_are_those_of_an_index(tmp_path):
     import numpy as np
 
-    from retrieval.items import Item
-    from retrieval.store import Store
+    from hashnet.retrieval.store.folder.store import Store
+    from hashnet.retrieval.store.items import Item
 
     dim, count = scale.FEATURE_DIM, 50
     store = Store.create(

@@ -26,19 +26,19 @@ from PIL import Image
 
 from hashnet import cli, images
 from hashnet.errors import BackendError, HashnetError
-from retrieval.engine import Engine
-from retrieval.index import Index
+from hashnet.retrieval.index import Index
+from hashnet.retrieval.search.engine import Engine
 from tests import make_images, scenes
 
 pytest.importorskip("fastapi", reason="the service needs hashnet[serve]")
 
 from starlette.testclient import TestClient
 
-from retrieval.service import app as service
-from retrieval.service import limits, server
-from retrieval.service.desk import BusyError, Desk
-from retrieval.service.names import Names
-from retrieval.service.pictures import Pictures
+from hashnet.retrieval.service import app as service
+from hashnet.retrieval.service import limits, server
+from hashnet.retrieval.service.public_ids import Names
+from hashnet.retrieval.service.thumbnails import Pictures
+from hashnet.retrieval.service.work_queue import BusyError, Desk
 
 TABLES = itertools.count()
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -638,7 +638,7 @@ def test_an_index_that_cannot_be_read_any_more_leaves_the_last_version(writable,
 def test_an_indexing_that_is_killed_and_goes_on_is_served_throughout(writable, folder):
     """Faults 28 and 30: what was committed is found, its lock is nobody's, and others go on."""
     code = (
-        "import sys; from retrieval.index import Index; index = Index.open(sys.argv[1])\n"
+        "import sys; from hashnet.retrieval.index import Index; index = Index.open(sys.argv[1])\n"
         "for number in range(1000):\n"
         "    index.add([f'more {number}'], [sys.argv[2]]); print(number, flush=True)"
     )
@@ -820,7 +820,7 @@ SECONDS = 3  # enough for a search on a busy machine
 @pytest.fixture
 def database(request):
     """A client of an index in a database, its statements in the hands of the test."""
-    clickhouse = pytest.importorskip("retrieval.clickhouse")
+    clickhouse = pytest.importorskip("hashnet.retrieval.store.clickhouse")
     url = in_chdb(request, f"t{next(TABLES)}")
     settings = {"workers": 1, "seconds": SECONDS, "token": TOKEN, "refresh_seconds": 0.05}
     ask, before = clickhouse._Connection.ask, []
@@ -1160,7 +1160,7 @@ def test_only_this_machine_is_listened_to_by_default():
 
 def test_searching_never_loads_a_training_library(index):
     code = (
-        "import sys; from retrieval.service.app import create_app; create_app(sys.argv[1]);"
+        "import sys; from hashnet.retrieval.service.app import create_app; create_app(sys.argv[1]);"
         "assert not {'tensorflow', 'keras', 'jax'} & set(sys.modules), 'imported'"
     )
     run = subprocess.run([sys.executable, "-c", code, str(index)], capture_output=True, text=True)

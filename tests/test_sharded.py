@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from hashnet.errors import ArgumentError, FingerprintError, UnknownNameError
-from retrieval.engine import Engine
-from retrieval.finder import threshold_of
-from retrieval.items import Item
-from retrieval.sharded import ShardedEngine
-from retrieval.store import Store
+from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.finder import threshold_of
+from hashnet.retrieval.search.sharded import ShardedEngine
+from hashnet.retrieval.store.folder.store import Store
+from hashnet.retrieval.store.items import Item
 from tests.bench import shards as simulation
 
 

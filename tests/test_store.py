@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 
 from hashnet.errors import ArgumentError, HashnetError, LockedError, ShapeError, StoreError
-from retrieval import store as store_module
-from retrieval.items import Item, StoredFeatures
-from retrieval.store import Store, check
+from hashnet.retrieval.store.folder import store as store_module
+from hashnet.retrieval.store.folder.store import Store, check
+from hashnet.retrieval.store.items import Item, StoredFeatures
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 NUM_BITS, FEATURE_DIM = 12, 5
@@ -85,7 +85,7 @@ def expected(ids, version=0):
 def test_what_is_added_is_found_in_a_new_process(store):
     add(store, ["a", "b", "c"])
     program = (
-        "import sys, json; from retrieval.store import Store\n"
+        "import sys, json; from hashnet.retrieval.store.folder.store import Store\n"
         "with Store.open(sys.argv[1]).snapshot() as s:\n"
         "    print(json.dumps([s.codes.tolist(), s.features([0, 1, 2]).tolist(),"
         " [[i.id, i.path, i.label, i.size, i.mtime_ns] for i in s.items([0, 1, 2])]]))"

@@ -26,9 +26,9 @@ import numpy as np
 import pytest
 
 from hashnet.errors import StoreError
-from retrieval import store as store_module
-from retrieval.items import Item, StoredFeatures
-from retrieval.store import Store, check
+from hashnet.retrieval.store.folder import store as store_module
+from hashnet.retrieval.store.folder.store import Store, check
+from hashnet.retrieval.store.items import Item, StoredFeatures
 
 FEATURE_DIM = 3
 DESCRIPTOR_DIM = 4

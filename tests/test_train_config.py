@@ -6,8 +6,8 @@ import tomllib
 import pytest
 
 from hashnet.errors import ArgumentError, UnknownNameError
-from train import config
-from train.config import TrainConfig
+from hashnet.train import config
+from hashnet.train.config import TrainConfig
 
 
 @pytest.mark.parametrize("name", config.recipe_names())

@@ -7,7 +7,7 @@ import pytest
 
 from hashnet import images
 from hashnet.errors import ArgumentError, ShapeError
-from train import data
+from hashnet.train import data
 
 
 def picture(path, value=0):

@@ -14,12 +14,13 @@ import pytest
 
 pytest.importorskip("keras")
 
-from hashnet import backbones, bundle, codes, export, metrics
-from hashnet.encoder import Encoder
+from hashnet import codes, metrics
+from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, BundleError, UnknownNameError
+from hashnet.network import backbones, bundle, export
+from hashnet.train import data, supervised
+from hashnet.train.config import TrainConfig
 from tests.tiny_backbone import DEPTHWISE, TINY
-from train import data, hash
-from train.config import TrainConfig
 
 SETTINGS = TrainConfig(
     num_bits=8,
@@ -78,7 +79,7 @@ def map_of(code, labelled):
 @pytest.mark.parametrize("loss", ["paper", "ssdh", "csq", "orthohash", "greedyhash"])
 def test_every_loss_learns_to_tell_colours_apart(tmp_path, colours, loss):
     settings = dataclasses.replace(SETTINGS, loss=loss, head_epochs=25, epochs=0, head_rate=0.1)
-    trained = hash.train(colours, tmp_path / "b", settings, verbose=False)
+    trained = supervised.train(colours, tmp_path / "b", settings, verbose=False)
     network = trained.bundle.load_model()
     latent = network.predict(colours.sources.astype("float32"), verbose=0)["latent"]
     assert map_of(codes.from_latent(latent), colours) > 0.9
@@ -86,8 +87,8 @@ def test_every_loss_learns_to_tell_colours_apart(tmp_path, colours, loss):
 
 @pytest.mark.parametrize("loss", ["csq", "orthohash"])
 def test_the_folded_head_gives_the_bits_and_the_scores_that_were_trained(colours, loss):
-    from hashnet.model import HashNetConfig, build
-    from train import losses, network
+    from hashnet.network.model import HashNetConfig, build
+    from hashnet.train import losses, network
 
     plain = build(
         HashNetConfig(backbone="tiny", image_size=32, num_bits=8, classes=colours.classes),
@@ -110,10 +111,10 @@ def test_the_folded_head_gives_the_bits_and_the_scores_that_were_trained(colours
 
 
 def test_the_same_seed_gives_the_same_network_and_another_seed_another(tmp_path, colours):
-    first = weights_of(hash.train(colours, tmp_path / "a", SETTINGS, verbose=False))
-    again = weights_of(hash.train(colours, tmp_path / "b", SETTINGS, verbose=False))
+    first = weights_of(supervised.train(colours, tmp_path / "a", SETTINGS, verbose=False))
+    again = weights_of(supervised.train(colours, tmp_path / "b", SETTINGS, verbose=False))
     settings = dataclasses.replace(SETTINGS, seed=1)
-    other = weights_of(hash.train(colours, tmp_path / "c", settings, verbose=False))
+    other = weights_of(supervised.train(colours, tmp_path / "c", settings, verbose=False))
     assert same(first, again) and not same(first, other)
 
 
@@ -124,7 +125,7 @@ def never_interrupted(tmp_path_factory, colours):
         patch.setitem(backbones.BACKBONES, "tiny", TINY)
         patch.setattr(export, "to_onnx", lambda model, path: path.write_bytes(b"no network"))
         folder = tmp_path_factory.mktemp("whole") / "b"
-        trained = hash.train(colours, folder, VALIDATED, verbose=False)
+        trained = supervised.train(colours, folder, VALIDATED, verbose=False)
         return trained.history, weights_of(trained)
 
 
@@ -134,7 +135,7 @@ def never_interrupted(tmp_path_factory, colours):
 def test_interrupted_at_any_step_the_same_call_ends_with_the_same_network(
     tmp_path, colours, monkeypatch, never_interrupted, step
 ):
-    from train.callbacks import AfterEpoch
+    from hashnet.train.callbacks import AfterEpoch
 
     steps = iter(range(1, 99))
 
@@ -146,9 +147,9 @@ def test_interrupted_at_any_step_the_same_call_ends_with_the_same_network(
     with monkeypatch.context() as patch:
         patch.setattr(AfterEpoch, "on_train_batch_end", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            hash.train(colours, tmp_path / "b", settings, verbose=False)
+            supervised.train(colours, tmp_path / "b", settings, verbose=False)
     assert not (tmp_path / "b").exists()
-    resumed = hash.train(colours, tmp_path / "b", settings, verbose=False)
+    resumed = supervised.train(colours, tmp_path / "b", settings, verbose=False)
     history, weights = never_interrupted
     assert resumed.history == history
     assert same(weights_of(resumed), weights)
@@ -158,9 +159,9 @@ def test_interrupted_at_any_step_the_same_call_ends_with_the_same_network(
 
 
 def test_a_full_disk_is_reported_and_the_next_call_goes_on(tmp_path, colours, monkeypatch):
-    from train import state
+    from hashnet.train import state
 
-    whole = hash.train(colours, tmp_path / "whole", SETTINGS, verbose=False)
+    whole = supervised.train(colours, tmp_path / "whole", SETTINGS, verbose=False)
     write, written = np.savez, [0]
 
     def until_full(file, **arrays):
@@ -172,15 +173,15 @@ def test_a_full_disk_is_reported_and_the_next_call_goes_on(tmp_path, colours, mo
 
     monkeypatch.setattr(state.np, "savez", until_full)
     with pytest.raises(BundleError, match="No space left.*Make room"):
-        hash.train(colours, tmp_path / "cut", SETTINGS, verbose=False)
+        supervised.train(colours, tmp_path / "cut", SETTINGS, verbose=False)
     assert os.listdir(tmp_path / "cut.training") == ["state.npz"]
-    resumed = hash.train(colours, tmp_path / "cut", SETTINGS, verbose=False)
+    resumed = supervised.train(colours, tmp_path / "cut", SETTINGS, verbose=False)
     assert same(weights_of(whole), weights_of(resumed))
     assert written[0] == 4 + 2  # epochs 2 and 3 of phase 2, and no more
 
 
 def interrupt_after_an_epoch(monkeypatch, colours, folder):
-    from train.callbacks import AfterEpoch
+    from hashnet.train.callbacks import AfterEpoch
 
     end = AfterEpoch.on_epoch_end
 
@@ -191,15 +192,17 @@ def interrupt_after_an_epoch(monkeypatch, colours, folder):
     with monkeypatch.context() as patch:
         patch.setattr(AfterEpoch, "on_epoch_end", then_stop)
         with pytest.raises(KeyboardInterrupt):
-            hash.train(colours, folder, SETTINGS, verbose=False)
+            supervised.train(colours, folder, SETTINGS, verbose=False)
 
 
 def test_minutes_count_the_calls_that_were_interrupted_too(tmp_path, colours):
-    from train import state
+    from hashnet.train import state
 
     first = state.RunState(tmp_path / "s", "this run", time.monotonic() - 600)
-    network = hash.build(
-        hash.HashNetConfig(backbone="tiny", image_size=32, num_bits=8, classes=colours.classes),
+    network = supervised.build(
+        supervised.HashNetConfig(
+            backbone="tiny", image_size=32, num_bits=8, classes=colours.classes
+        ),
         weights=None,
     )
     network.compile("sgd")
@@ -212,7 +215,7 @@ def test_an_unfinished_training_does_not_go_on_with_other_settings(tmp_path, col
     interrupt_after_an_epoch(monkeypatch, colours, tmp_path / "b")
     settings = dataclasses.replace(SETTINGS, loss="csq")
     with pytest.raises(ArgumentError, match="same settings and images.*delete that folder"):
-        hash.train(colours, tmp_path / "b", settings, verbose=False)
+        supervised.train(colours, tmp_path / "b", settings, verbose=False)
 
 
 def test_a_damaged_state_is_reported_with_the_way_out(tmp_path, colours, monkeypatch):
@@ -220,14 +223,14 @@ def test_a_damaged_state_is_reported_with_the_way_out(tmp_path, colours, monkeyp
     path = tmp_path / "b.training" / "state.npz"
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(BundleError, match="Delete the folder"):
-        hash.train(colours, tmp_path / "b", SETTINGS, verbose=False)
+        supervised.train(colours, tmp_path / "b", SETTINGS, verbose=False)
 
 
 def test_stopping_early_keeps_the_best_epoch(tmp_path, colours, onnx):
     settings = dataclasses.replace(
         SETTINGS, head_epochs=40, epochs=0, validation=0.3, patience=2, head_rate=0.1
     )
-    trained = hash.train(colours, tmp_path / "b", settings, verbose=False)
+    trained = supervised.train(colours, tmp_path / "b", settings, verbose=False)
     scores = [row["validation_map"] for row in trained.history]
     assert 3 <= len(scores) < 40 and max(scores) == scores[-3]
     _, apart = colours.split(0.3, settings.seed)
@@ -245,31 +248,31 @@ def layers_that_stayed(first, second):
 
 
 def test_without_phase_2_the_backbone_stays_and_a_new_code_can_start_from_it(tmp_path, colours):
-    long = hash.train(colours, tmp_path / "long", SETTINGS, verbose=False)
+    long = supervised.train(colours, tmp_path / "long", SETTINGS, verbose=False)
     settings = dataclasses.replace(
         SETTINGS, num_bits=4, image_size=0, start_from=str(tmp_path / "long"), epochs=0
     )
-    short = hash.train(colours, tmp_path / "short", settings, verbose=False)
+    short = supervised.train(colours, tmp_path / "short", settings, verbose=False)
     assert short.bundle.config.num_bits == 4 and short.bundle.config.image_size == 32
     assert layers_that_stayed(long, short) == {"conv": True, "bn": True}
 
 
 @pytest.mark.parametrize("freeze_bn", [True, False])
 def test_batch_normalisation_learns_only_where_it_is_asked_to(tmp_path, colours, freeze_bn):
-    first = hash.train(
+    first = supervised.train(
         colours, tmp_path / "a", dataclasses.replace(SETTINGS, epochs=0), verbose=False
     )
     settings = dataclasses.replace(
         SETTINGS, freeze_bn=freeze_bn, start_from=str(tmp_path / "a"), epochs=1
     )
-    second = hash.train(colours, tmp_path / "b", settings, verbose=False)
+    second = supervised.train(colours, tmp_path / "b", settings, verbose=False)
     assert layers_that_stayed(first, second) == {"conv": False, "bn": freeze_bn}
 
 
 def test_a_network_that_is_to_see_mirror_images_learns_as_any_other(tmp_path, colours):
-    plain = hash.train(colours, tmp_path / "a", SETTINGS, verbose=False)
+    plain = supervised.train(colours, tmp_path / "a", SETTINGS, verbose=False)
     settings = dataclasses.replace(SETTINGS, mirror=True)
-    mirrored = hash.train(colours, tmp_path / "b", settings, verbose=False)
+    mirrored = supervised.train(colours, tmp_path / "b", settings, verbose=False)
     assert (plain.bundle.config.mirror, mirrored.bundle.config.mirror) == (False, True)
     assert mirrored.history == plain.history
     for was, became in zip(
@@ -283,7 +286,7 @@ def test_a_network_that_is_to_see_mirror_images_learns_as_any_other(tmp_path, co
 def test_fixed_depthwise_kernels_stay_where_all_else_learns(tmp_path, colours, monkeypatch):
     monkeypatch.setitem(backbones.BACKBONES, "tiny", DEPTHWISE)
     start = dataclasses.replace(SETTINGS, epochs=0)
-    first = hash.train(colours, tmp_path / "a", start, verbose=False)
+    first = supervised.train(colours, tmp_path / "a", start, verbose=False)
     settings = dataclasses.replace(
         start,
         start_from=str(tmp_path / "a"),
@@ -291,7 +294,7 @@ def test_fixed_depthwise_kernels_stay_where_all_else_learns(tmp_path, colours, m
         freeze_depthwise=True,
         precision="mixed_bfloat16",
     )
-    second = hash.train(colours, tmp_path / "b", settings, verbose=False)
+    second = supervised.train(colours, tmp_path / "b", settings, verbose=False)
     before, after = (one.bundle.load_model() for one in (first, second))
     stayed = {
         name: same(before.get_layer(name).get_weights(), after.get_layer(name).get_weights())
@@ -303,7 +306,7 @@ def test_fixed_depthwise_kernels_stay_where_all_else_learns(tmp_path, colours, m
 FAULTS = """
 import resource, sys
 import numpy as np
-from train.hash import keep_freed_memory
+from hashnet.train.supervised import keep_freed_memory
 if not keep_freed_memory():
     sys.exit("unknown")
 for _ in range(2):
@@ -325,31 +328,31 @@ def test_freed_memory_is_used_again_without_new_pages():
 
 def test_layers_before_the_first_that_learns_stay(tmp_path, colours):
     start = dataclasses.replace(SETTINGS, epochs=0, freeze_bn=False)
-    first = hash.train(colours, tmp_path / "a", start, verbose=False)
+    first = supervised.train(colours, tmp_path / "a", start, verbose=False)
     settings = dataclasses.replace(start, learn_from="bn", start_from=str(tmp_path / "a"), epochs=1)
-    second = hash.train(colours, tmp_path / "b", settings, verbose=False)
+    second = supervised.train(colours, tmp_path / "b", settings, verbose=False)
     assert layers_that_stayed(first, second) == {"conv": True, "bn": False}
 
 
 def test_an_unknown_first_layer_is_refused_before_anything_is_learned(tmp_path, colours):
     settings = dataclasses.replace(SETTINGS, learn_from="block9")
     with pytest.raises(UnknownNameError, match="block9"):
-        hash.train(colours, tmp_path / "a", settings, verbose=False)
+        supervised.train(colours, tmp_path / "a", settings, verbose=False)
     assert not list(tmp_path.iterdir())
 
 
 def test_starting_from_a_bundle_of_another_backbone_is_refused(tmp_path, colours):
-    hash.train(colours, tmp_path / "a", SETTINGS, verbose=False)
+    supervised.train(colours, tmp_path / "a", SETTINGS, verbose=False)
     settings = dataclasses.replace(
         SETTINGS, backbone="efficientnet_lite0", start_from=str(tmp_path / "a")
     )
     with pytest.raises(ArgumentError, match="same backbone.*tiny"):
-        hash.train(colours, tmp_path / "b", settings, verbose=False)
+        supervised.train(colours, tmp_path / "b", settings, verbose=False)
 
 
 def test_held_out_classes_are_not_learned(tmp_path, colours):
     settings = dataclasses.replace(SETTINGS, held_out=("green",), epochs=0)
-    trained = hash.train(colours, tmp_path / "b", settings, verbose=False)
+    trained = supervised.train(colours, tmp_path / "b", settings, verbose=False)
     assert trained.bundle.config.classes == ("blue", "red")
     assert trained.bundle.origin["images"] == 32
 
@@ -359,7 +362,7 @@ def test_images_with_several_labels_are_learned(tmp_path, colours):
     targets[::4, 0] = True
     several = data.from_arrays(colours.sources, targets, colours.classes)
     settings = dataclasses.replace(SETTINGS, head_epochs=20, epochs=1, validation=0.2)
-    trained = hash.train(several, tmp_path / "b", settings, verbose=False)
+    trained = supervised.train(several, tmp_path / "b", settings, verbose=False)
     assert trained.history[-1]["validation_map"] > 0.6
 
 
@@ -367,7 +370,7 @@ def test_one_image_in_a_class_is_enough_to_train(tmp_path, colours):
     labels = ["red"] * 30 + ["rest"]
     few = data.from_arrays(colours.sources[:31], labels)
     settings = dataclasses.replace(SETTINGS, epochs=1, balanced=True, validation=0.2)
-    trained = hash.train(few, tmp_path / "b", settings, verbose=False)
+    trained = supervised.train(few, tmp_path / "b", settings, verbose=False)
     assert trained.bundle.config.classes == ("red", "rest")
 
 
@@ -381,7 +384,7 @@ def test_unreadable_images_are_named_in_the_result(tmp_path, colours):
     broken = tmp_path / "data" / "red" / "broken.jpg"
     broken.write_bytes(b"\xff\xd8\xff")
     settings = dataclasses.replace(SETTINGS, epochs=0, batch=3)
-    trained = hash.train(tmp_path / "data", tmp_path / "b", settings, verbose=False)
+    trained = supervised.train(tmp_path / "data", tmp_path / "b", settings, verbose=False)
     assert [problem.path for problem in trained.problems] == [str(broken)]
     assert trained.bundle.origin["images"] == 6
 
@@ -390,20 +393,20 @@ def test_a_folder_with_something_else_is_not_replaced_and_found_out_first(tmp_pa
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.txt").write_text("all my work")
     with pytest.raises(BundleError, match="replaces only a bundle"):
-        hash.train(colours, tmp_path / "thesis", SETTINGS, verbose=False)
+        supervised.train(colours, tmp_path / "thesis", SETTINGS, verbose=False)
 
 
 def test_progress_goes_to_stderr_and_nothing_to_stdout(tmp_path, colours, capsys):
     settings = dataclasses.replace(SETTINGS, epochs=1)
-    hash.train(colours, tmp_path / "b", settings, verbose=True)
+    supervised.train(colours, tmp_path / "b", settings, verbose=True)
     out, err = capsys.readouterr()
     assert out == "" and "phase 2" in err
-    hash.train(colours, tmp_path / "c", settings, verbose=False)
+    supervised.train(colours, tmp_path / "c", settings, verbose=False)
     assert capsys.readouterr() == ("", "")
 
 
 def test_balanced_batches_show_every_class_equally_often():
-    from train.batches import Batches
+    from hashnet.train.batches import Batches
 
     targets = np.eye(3, dtype="float32")[[0] * 50 + [1] * 9 + [2]]
     batches = Batches(np.arange(60), targets, 6, (0, 0), balanced=True)
@@ -413,7 +416,7 @@ def test_balanced_batches_show_every_class_equally_often():
 
 
 def test_the_order_of_images_depends_on_seed_and_epoch_alone():
-    from train.batches import Batches
+    from hashnet.train.batches import Batches
 
     targets = np.eye(2, dtype="float32")[np.arange(20) % 2]
 
@@ -431,7 +434,7 @@ def test_a_mixed_precision_training_gives_a_float32_bundle(tmp_path, colours):
     import keras
 
     settings = dataclasses.replace(SETTINGS, precision="mixed_bfloat16", epochs=1)
-    trained = hash.train(colours, tmp_path / "b", settings, verbose=False)
+    trained = supervised.train(colours, tmp_path / "b", settings, verbose=False)
     assert keras.config.dtype_policy().name == "float32"
     assert all(value.dtype == np.float32 for value in weights_of(trained))
 
@@ -451,8 +454,9 @@ sys.meta_path.insert(0, NoTensorFlow())
 import numpy as np
 from hashnet import backbones, bundle, errors, model
 from tests.tiny_backbone import DEPTHWISE, TINY
-from train import data, hash
-from train.config import TrainConfig
+from hashnet.train import data
+from hashnet.train import supervised as hash
+from hashnet.train.config import TrainConfig
 
 backbones.BACKBONES["tiny"] = TINY
 random = np.random.default_rng(1)
@@ -492,7 +496,7 @@ def test_the_same_training_runs_under_jax_without_tensorflow(tmp_path):
 def test_without_an_onnx_converter_the_trained_weights_stay_and_the_next_call_writes_them(
     tmp_path, colours, monkeypatch
 ):
-    whole = hash.train(colours, tmp_path / "whole", SETTINGS, verbose=False)
+    whole = supervised.train(colours, tmp_path / "whole", SETTINGS, verbose=False)
 
     def no_converter(*_arguments, **_options):
         raise ImportError("This requires the jax2onnx module.")
@@ -500,6 +504,6 @@ def test_without_an_onnx_converter_the_trained_weights_stay_and_the_next_call_wr
     with monkeypatch.context() as patch:
         patch.setattr(bundle, "save", no_converter)
         with pytest.raises(BundleError, match="jax2onnx.*KERAS_BACKEND=tensorflow"):
-            hash.train(colours, tmp_path / "cut", SETTINGS, verbose=False)
-    resumed = hash.train(colours, tmp_path / "cut", SETTINGS, verbose=False)
+            supervised.train(colours, tmp_path / "cut", SETTINGS, verbose=False)
+    resumed = supervised.train(colours, tmp_path / "cut", SETTINGS, verbose=False)
     assert same(weights_of(whole), weights_of(resumed))

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from train import merged, network
+from hashnet.train import folding, network
 
 RNG = np.random.default_rng(0)
 
@@ -58,7 +58,7 @@ def test_numbers_and_gradients_are_the_same(size, padding, fixed):
     if not fixed:
         kernels += [model.get_layer(f"depthwise{place}").kernel for place in range(3)]
     pixels = RNG.normal(0, 1, (2, size, size, 3)).astype("float32")
-    faster = merged.merge_norms(model)
+    faster = folding.merge_norms(model)
     for was, became in zip(
         derived(model, pixels, kernels), derived(faster, pixels, kernels), strict=True
     ):
@@ -68,9 +68,9 @@ def test_numbers_and_gradients_are_the_same(size, padding, fixed):
 def test_every_norm_is_merged_and_all_weights_are_shared():
     model = small(32)
     network.freeze_batch_norm(model)
-    faster = merged.merge_norms(model)
+    faster = folding.merge_norms(model)
     kinds = [type(layer) for layer in faster.layers]
-    assert kinds.count(merged.NormalisedConvolution) == 5
+    assert kinds.count(folding.NormalisedConvolution) == 5
     assert not {layers.BatchNormalization, layers.Conv2D, layers.DepthwiseConv2D} & set(kinds)
     assert {id(one) for one in faster.weights} == {id(one) for one in model.weights}
     trained = {one.path for one in faster.trainable_weights}
@@ -87,9 +87,9 @@ def test_what_lies_between_convolution_and_norm_keeps_them_apart():
     both = layers.Add()([used_twice, layers.BatchNormalization()(used_twice)])
     model = keras.Model(image, layers.Add()([with_bias, bent, both]))
     network.freeze_batch_norm(model)
-    faster = merged.merge_norms(model)
+    faster = folding.merge_norms(model)
     kinds = [type(layer) for layer in faster.layers]
-    assert kinds.count(merged.NormalisedConvolution) == 1
+    assert kinds.count(folding.NormalisedConvolution) == 1
     assert kinds.count(layers.BatchNormalization) == 2
     pixels = RNG.normal(0, 1, (2, 8, 8, 3)).astype("float32")
     np.testing.assert_allclose(faster(pixels), model(pixels), rtol=1e-4, atol=1e-5)
@@ -103,8 +103,8 @@ def test_convolutions_run_in_the_precision_of_the_policy_and_scales_in_float32()
         keras.config.set_dtype_policy("float32")
     network.freeze_batch_norm(model)
     network.freeze_depthwise(model)
-    faster = merged.merge_norms(model)
-    merged_layers = [one for one in faster.layers if type(one) is merged.NormalisedConvolution]
+    faster = folding.merge_norms(model)
+    merged_layers = [one for one in faster.layers if type(one) is folding.NormalisedConvolution]
     assert {one.output.dtype for one in merged_layers} == {"bfloat16"}
     pixels = RNG.normal(0, 1, (4, 32, 32, 3)).astype("float32")
     exact = _in_float32(model, pixels)

@@ -5,8 +5,8 @@ import pytest
 
 pytest.importorskip("keras")
 
-from train.config import TrainConfig
-from train.network import RandomView
+from hashnet.train.config import TrainConfig
+from hashnet.train.network import RandomView
 
 RNG = np.random.default_rng(0)
 PLAIN = {"flip": False, "shift": 0.0, "zoom": 0.0}

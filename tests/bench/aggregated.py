@@ -21,11 +21,12 @@ import time
 
 import numpy as np
 
-from hashnet import images, local_features
+from hashnet import images
 from hashnet.errors import ImageError
-from hashnet.local_features import LocalFeatures
-from retrieval import verify
-from retrieval.aggregated import AggregatedIndex, learn_codebook
+from hashnet.local import extractors
+from hashnet.local.extractors import LocalFeatures
+from hashnet.retrieval.search import verify
+from hashnet.retrieval.search.aggregated import AggregatedIndex, learn_codebook
 from tests.bench import delf_preset, figures, local
 
 FEATURES_A_WORD = 64
@@ -158,7 +159,7 @@ def file_bytes(index):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=pathlib.Path)
-    parser.add_argument("--local", default="sift", choices=local_features.NAMES)
+    parser.add_argument("--local", default="sift", choices=extractors.NAMES)
     parser.add_argument("--words", type=int, nargs="+", default=[256, 1024])
     parser.add_argument("--part", default="rest", choices=local.PARTS, help="of the queries")
     parser.add_argument("--every", type=int, default=1, help="only each n-th query")
@@ -166,7 +167,7 @@ def main():
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         bundle = local.pretrained(scratch, True) if arguments.local == "delf" else None
-        extractor = local_features.open(arguments.local, bundle)
+        extractor = extractors.open(arguments.local, bundle)
         kept = arguments.kept or pathlib.Path(scratch, "features")
         asked = arguments.words, arguments.part, arguments.every
         report = measure(extractor, arguments.data, *asked, kept)

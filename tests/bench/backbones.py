@@ -18,11 +18,12 @@ import tempfile
 
 import numpy as np
 
-from hashnet import backbones, metrics, runtimes
-from hashnet.encoder import Encoder
+from hashnet import metrics
+from hashnet.encode.encoder import Encoder
+from hashnet.network import backbones, runtimes
+from hashnet.train import unsupervised
 from tests.bench import encode, figures
 from tests.bench.label_free import labelled
-from train import unlabelled
 
 DEFAULT = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 ROUNDS, SECONDS = 5, 3.0
@@ -56,7 +57,7 @@ def main():
 def made_with(name, database, queries, folder):
     """The bundle that `hashnet index` would make, and how well it finds."""
     (paths, labels), (query_paths, query_labels) = database, queries
-    bundle = unlabelled.fit_bundle(folder, paths, backbone=name).bundle
+    bundle = unsupervised.fit_bundle(folder, paths, backbone=name).bundle
     encoder = Encoder(bundle)
     of_database, of_queries = encoder.encode(paths), encoder.encode(query_paths)
     assert not of_database.problems and not of_queries.problems

@@ -19,8 +19,9 @@ import time
 
 import numpy as np
 
-from retrieval import clickhouse, store
-from retrieval.items import Item
+from hashnet.retrieval.store import clickhouse
+from hashnet.retrieval.store.folder import store
+from hashnet.retrieval.store.items import Item
 from tests.bench import figures
 
 BITS, DIM, K = 64, 128, 10

@@ -18,7 +18,7 @@ import time
 
 import numpy as np
 
-from retrieval import clickhouse
+from hashnet.retrieval.store import clickhouse
 from tests.bench import figures
 from tests.bench.clickhouse import BATCH, BITS, DIM, QUERIES, K, made
 

@@ -27,16 +27,16 @@ import types
 import faiss
 import numpy as np
 
-from hashnet import bundle as bundles
 from hashnet import metrics
-from hashnet.encoder import Encoder
-from retrieval.engine import Engine
-from retrieval.items import Item
-from retrieval.store import Store
+from hashnet.encode.encoder import Encoder
+from hashnet.network import bundle as bundles
+from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.store.folder.store import Store
+from hashnet.retrieval.store.items import Item
+from hashnet.train import label_free
 from tests.bench import figures
 from tests.bench.disk_search import anonymous_bytes
 from tests.bench.train_evaluate import encode
-from train import label_free
 
 CLUSTER = 60
 CHUNK = 20_000

@@ -23,7 +23,9 @@ import time
 import cv2
 import numpy as np
 
-from hashnet import delf, images, local_features, runtimes
+from hashnet import images
+from hashnet.local import delf, extractors
+from hashnet.network import runtimes
 from tests.bench import figures
 from tests.bench.local import Orb
 
@@ -146,7 +148,7 @@ def seconds(extractor, image, repeats):
     }
 
 
-def extractors(folder):
+def compared(folder):
     """(name of the score, extractor) of each that is compared."""
     head = delf.Head.load("efficientnet_lite0")
     model = delf.load_backbone("efficientnet_lite0")
@@ -159,7 +161,7 @@ def extractors(folder):
         yield f"delf, {name}", delf.Delf.open(path)
         if name == "attention":
             yield "delf, attention, highest", delf.Delf.open(path, spread=False)
-    yield "sift", local_features.open("sift")
+    yield "sift", extractors.open("sift")
     yield "orb", Orb()
 
 
@@ -183,7 +185,7 @@ def main():
     photo = images.resize(graf[1], (600, 800))
     report = {"seed": SEED, "photos": len(photos), "repeats": arguments.repeats, "extractors": {}}
     with tempfile.TemporaryDirectory() as folder:
-        for name, extractor in extractors(folder):
+        for name, extractor in compared(folder):
             found = {number: extractor.extract(image) for number, image in graf.items()}
             results = {
                 f"graf {first} to {second}": compare(
@@ -205,7 +207,7 @@ def main():
             }
             report["extractors"][name] = results
         report["seconds_of_800x600"] = {
-            "sift": seconds(local_features.open("sift"), photo, arguments.repeats)
+            "sift": seconds(extractors.open("sift"), photo, arguments.repeats)
         }
         for runtime in runtimes.FASTEST:
             extractor = delf.Delf.open(pathlib.Path(folder) / "attention.onnx", runtime)

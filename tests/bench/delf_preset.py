@@ -9,7 +9,7 @@ import pathlib
 import sys
 import time
 
-from train import attention
+from hashnet.train import attention
 
 CLOTHES_OF_A_CLASS = 12
 

@@ -12,8 +12,8 @@ import types
 
 import numpy as np
 
-from retrieval.engine import Engine
-from retrieval.store import Store
+from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.store.folder.store import Store
 
 
 def main(folder, queries, k, threads, pools):

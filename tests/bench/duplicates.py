@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from retrieval.hamming import CodeIndex
+from hashnet.retrieval.search.coarse.hamming import CodeIndex
 from tests.bench import figures
 from tests.bench.disk_search import anonymous_bytes
 

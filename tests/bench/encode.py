@@ -38,12 +38,13 @@ import time
 
 import numpy as np
 
-from hashnet import bundle as bundles
-from hashnet import codes, images, runtimes
-from hashnet.encoder import BATCH, Encoder
-from retrieval.engine import Engine
-from retrieval.index import Index
-from retrieval.items import Item
+from hashnet import codes, images
+from hashnet.encode.encoder import BATCH, Encoder
+from hashnet.network import bundle as bundles
+from hashnet.network import runtimes
+from hashnet.retrieval.index import Index
+from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.store.items import Item
 from tests.bench import figures
 
 BATCHES = (1, 32)
@@ -60,8 +61,8 @@ def mark(name):
 import numpy
 mark("import numpy")
 from hashnet import cli, encoder, images, runtimes
-from retrieval.engine import Engine
-from retrieval.index import Index
+from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.index import Index
 mark("import hashnet")
 import onnxruntime
 mark("import onnxruntime")

@@ -17,8 +17,8 @@ import tempfile
 import time
 
 from hashnet import images
-from retrieval.extract import extract
-from retrieval.index import Index
+from hashnet.retrieval.extraction.extract import extract
+from hashnet.retrieval.index import Index
 from tests.bench import figures
 from tests.bench.encode import in_turn, spread
 

@@ -12,10 +12,10 @@ import sys
 
 import numpy as np
 
-from hashnet import bundle as bundles
 from hashnet import metrics
-from hashnet.encoder import Encoder
-from retrieval.rerank import nearest_features
+from hashnet.encode.encoder import Encoder
+from hashnet.network import bundle as bundles
+from hashnet.retrieval.search.fine import nearest_features
 from tests.bench import figures
 from tests.bench.train_evaluate import encode
 

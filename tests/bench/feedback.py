@@ -17,10 +17,10 @@ import contextlib
 import numpy as np
 
 from hashnet import codes, images
-from retrieval import feedback
-from retrieval.engine import default_pool
-from retrieval.finder import threshold_of
-from retrieval.index import Index
+from hashnet.retrieval.index import Index
+from hashnet.retrieval.search import feedback
+from hashnet.retrieval.search.engine import default_pool
+from hashnet.retrieval.search.finder import threshold_of
 from tests.bench import figures
 
 SHOWN, ROUNDS = 10, 4

@@ -19,8 +19,8 @@ import numba
 import numpy as np
 import usearch.index
 
-from retrieval import mih
-from retrieval.hamming import CodeIndex
+from hashnet.retrieval.search.coarse import mih
+from hashnet.retrieval.search.coarse.hamming import CodeIndex
 from tests.bench import figures
 
 DISTINCT = 2000

@@ -13,12 +13,12 @@ import sys
 
 import numpy as np
 
-from hashnet import bundle as bundles
 from hashnet import metrics
-from hashnet.encoder import Encoder
+from hashnet.encode.encoder import Encoder
+from hashnet.network import bundle as bundles
+from hashnet.train import data, label_free
 from tests.bench import figures
 from tests.bench.train_evaluate import encode
-from train import data, label_free
 
 
 def main():

@@ -25,10 +25,11 @@ import time
 
 import numpy as np
 
-from hashnet import backbones, bundle, codes, metrics, model
-from hashnet.encoder import Encoder
+from hashnet import codes, metrics
+from hashnet.encode.encoder import Encoder
+from hashnet.network import backbones, bundle, model
+from hashnet.train import label_free
 from tests.bench import figures
-from train import label_free
 
 METHODS = {
     "fit": label_free.fit,

@@ -21,13 +21,14 @@ import time
 
 import numpy as np
 
-from hashnet import delf, images, local_features
-from hashnet.encoder import Encoder
+from hashnet import images
+from hashnet.encode.encoder import Encoder
 from hashnet.errors import ImageError
-from hashnet.local_features import LocalFeatures
-from retrieval import verify
-from retrieval.items import Item
-from retrieval.store import Store
+from hashnet.local import delf, extractors
+from hashnet.local.extractors import LocalFeatures
+from hashnet.retrieval.search import verify
+from hashnet.retrieval.store.folder.store import Store
+from hashnet.retrieval.store.items import Item
 from tests.bench import figures
 
 # Asked for by `Matching.min_inliers`; those of the curve.
@@ -45,7 +46,7 @@ class Orb:
     name = "orb"
 
     def extract(self, image):
-        cv2 = local_features.opencv()
+        cv2 = extractors.opencv()
         shrink = min(1.0, 1024 / max(image.shape[:2]))
         image = images.resize(image, [max(1, round(side * shrink)) for side in image.shape[:2]])
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
@@ -120,7 +121,7 @@ def measure(folder, names, bundle, model, threads, part, every):
     queries = part_of(list(truth), part)[::every]
     place = folder / ("db" if (folder / "db").is_dir() else "images")
     database = sorted(str(p.relative_to(folder)) for p in place.rglob("*") if p.is_file())
-    extractors = {name: local_features.open(name, bundle) for name in names} | {"orb": Orb()}
+    extractors = {name: extractors.open(name, bundle) for name in names} | {"orb": Orb()}
     features = {name: {} for name in extractors}
     seconds = dict.fromkeys(extractors, 0.0)
     for path in dict.fromkeys([*queries, *database]):
@@ -183,7 +184,7 @@ def measure(folder, names, bundle, model, threads, part, every):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=pathlib.Path)
-    parser.add_argument("--local", nargs="+", default=["sift"], choices=local_features.NAMES)
+    parser.add_argument("--local", nargs="+", default=["sift"], choices=extractors.NAMES)
     parser.add_argument("--sets", nargs="+", default=["beer_labels", "landmarks"])
     parser.add_argument("--model", default="homography", choices=verify.MODELS)
     parser.add_argument("--threads", type=int, default=2)
@@ -211,8 +212,8 @@ def main():
 
 def pretrained(folder, with_delf):
     """A bundle of the pretrained network, whose F7 is the global feature."""
-    from hashnet import bundle
-    from hashnet.model import HashNetConfig, build
+    from hashnet.network import bundle
+    from hashnet.network.model import HashNetConfig, build
 
     config = HashNetConfig(num_bits=48, classes=("none", "other"))
     bundle.save(pathlib.Path(folder, "b"), build(config), config, origin={"command": "bench"})

@@ -17,8 +17,8 @@ import time
 
 import numpy as np
 
-from hashnet import local_features
-from retrieval.local_index import METHODS, NEIGHBOURS, LocalIndex
+from hashnet.local import extractors
+from hashnet.retrieval.search.local_index import METHODS, NEIGHBOURS, LocalIndex
 from tests.bench import figures, local
 from tests.bench.aggregated import extracted
 
@@ -70,7 +70,7 @@ def main():
     truth = json.loads((labels / "ground_truth.json").read_text())
     with tempfile.TemporaryDirectory() as scratch:
         kept = arguments.kept or pathlib.Path(scratch, "features")
-        extractor = local_features.open("delf", local.pretrained(scratch, True))
+        extractor = extractors.open("delf", local.pretrained(scratch, True))
         found = {}
         for folder, place in ((labels, "db"), (landmarks, "images")):
             files = sorted(p for p in (folder / place).rglob("*") if p.is_file())

@@ -22,10 +22,10 @@ import sys
 import numpy as np
 
 from hashnet import codes
-from retrieval.engine import default_pool
+from hashnet.retrieval.search.engine import default_pool
+from hashnet.train import label_free
 from tests.bench import figures
 from tests.bench.label_free import encoder
-from train import label_free
 
 TOP = 10
 LEAST = 3000

@@ -19,10 +19,11 @@ import time
 
 import numpy as np
 
-from hashnet import bundle as bundles
-from hashnet import images, metrics, precision
-from hashnet.encoder import Encoder
+from hashnet import images, metrics
+from hashnet.encode import precision
+from hashnet.encode.encoder import Encoder
 from hashnet.errors import HashnetError
+from hashnet.network import bundle as bundles
 from tests.bench import figures
 
 

@@ -16,14 +16,15 @@ import time
 import numpy as np
 from scipy import ndimage
 
-from hashnet import bundle as bundles
-from hashnet import delf, images, regions
-from retrieval.engine import Engine
-from retrieval.index import Index
-from retrieval.items import Item
-from retrieval.store import Store
+from hashnet import images
+from hashnet.local import delf, regions
+from hashnet.network import bundle as bundles
+from hashnet.retrieval.index import Index
+from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.store.folder.store import Store
+from hashnet.retrieval.store.items import Item
+from hashnet.train import unsupervised
 from tests.bench import figures
-from train import unlabelled
 
 KS = (1, 5, 10)
 COUNTS = (4, 8)  # regions
@@ -54,7 +55,7 @@ ABOUT = {
     "what regions cost where the whole image is meant. recall_in_pool: the same with a "
     f"pool of a share of {POOL_SHARE} of the images, chosen by codes. Codes were fitted "
     "to the scenes, without labels. grid: even squares; activation_norm: windows of "
-    "hashnet.regions by the length of the map's column; attention: by DELF's attention, "
+    "hashnet.local.regions by the length of the map's column; attention: by DELF's attention, "
     "which was trained on some of these backgrounds and, in part, on photos of the "
     "garments' set. true_box: the object itself, cut out exactly. Fewer regions are the first "
     "of more. The sizes of windows were chosen with scenes like these in view, by how well "
@@ -75,7 +76,7 @@ def main():
         for name, make in (("clothing", clothing), ("beer", beer), ("landmarks", landmarks)):
             world = make(options, scratch / name)
             bundle = scratch / f"{name}.bundle"
-            unlabelled.fit_bundle(bundle, world.paths)
+            unsupervised.fit_bundle(bundle, world.paths)
             kinds = proposers
             if name == "landmarks":
                 kinds = {kind: proposers[kind] for kind in ("none", "attention")}

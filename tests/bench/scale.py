@@ -9,9 +9,10 @@ there; what is assumed stands in `ASSUMED`, and the plan shows it.
 import math
 import pathlib
 
-from hashnet import backbones, codes
-from hashnet.model import HashNetConfig
-from retrieval import records
+from hashnet import codes
+from hashnet.network import backbones
+from hashnet.network.model import HashNetConfig
+from hashnet.retrieval.store.folder import records
 from tests.bench import figures
 
 DOCUMENT = pathlib.Path(__file__).resolve().parents[2] / "docs" / "scale.md"

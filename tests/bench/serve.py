@@ -19,9 +19,9 @@ import urllib.parse
 
 import numpy as np
 
-from retrieval.engine import Engine
-from retrieval.index import Index
-from retrieval.items import Item
+from hashnet.retrieval.index import Index
+from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.store.items import Item
 from tests.bench import figures
 
 PART = 10_000

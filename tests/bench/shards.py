@@ -17,10 +17,10 @@ import types
 
 import numpy as np
 
-from retrieval.engine import Engine
-from retrieval.items import Item
-from retrieval.sharded import ShardedEngine
-from retrieval.store import Store
+from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.sharded import ShardedEngine
+from hashnet.retrieval.store.folder.store import Store
+from hashnet.retrieval.store.items import Item
 from tests.bench import figures
 
 CENTRES = 200

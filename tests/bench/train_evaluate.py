@@ -13,11 +13,11 @@ import time
 
 import numpy as np
 
-from hashnet import bundle as bundles
 from hashnet import metrics
-from hashnet.encoder import Encoder
+from hashnet.encode.encoder import Encoder
+from hashnet.network import bundle as bundles
+from hashnet.train import data
 from tests.bench import figures
-from train import data
 
 FLOAT_QUERIES = 1000
 

@@ -13,8 +13,8 @@ import tempfile
 import numpy as np
 
 from hashnet import codes, metrics
+from hashnet.train import config, data, supervised
 from tests.bench import figures
-from train import config, data, hash
 
 
 def main():
@@ -68,7 +68,7 @@ def score(database, queries, num_bits, loss, seed, options):
         seed=seed,
     )
     with tempfile.TemporaryDirectory() as folder:
-        trained = hash.train(database, f"{folder}/bundle", settings, verbose=False)
+        trained = supervised.train(database, f"{folder}/bundle", settings, verbose=False)
         network = trained.bundle.load_model()
     code = [
         codes.from_latent(

@@ -19,9 +19,10 @@ import types
 
 import numpy as np
 
-from hashnet import images, local_features
-from retrieval import verify
-from retrieval.engine import Engine
+from hashnet import images
+from hashnet.local import extractors
+from hashnet.retrieval.search import verify
+from hashnet.retrieval.search.engine import Engine
 from tests.bench import figures, local
 
 MATCHING = verify.MATCHING["sift"]
@@ -62,7 +63,7 @@ def main():
         {name: [] for name in ("plain", *arguments.threads)} for _ in range(2)
     )
     with tempfile.TemporaryDirectory() as scratch:
-        extractor = local_features.open("sift")
+        extractor = extractors.open("sift")
         features = [extractor.extract(images.read(photo)) for photo in photos]
         features = [one for one in features if len(one) > 1][: arguments.candidates]
         store = local.stored(f"{scratch}/index", "sift", features)

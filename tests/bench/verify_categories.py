@@ -15,9 +15,10 @@ import tempfile
 
 import numpy as np
 
-from hashnet import images, local_features
-from retrieval.evaluate import evaluate
-from retrieval.index import Index
+from hashnet import images
+from hashnet.local import extractors
+from hashnet.retrieval.evaluation.evaluate import evaluate
+from hashnet.retrieval.index import Index
 from tests.bench import figures
 
 SEED = 0
@@ -55,7 +56,7 @@ def main():
     parser.add_argument("sets", type=pathlib.Path, nargs="+", metavar="SET")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--queries", type=int, default=200)
-    parser.add_argument("--local", nargs="+", default=local_features.NAMES)
+    parser.add_argument("--local", nargs="+", default=extractors.NAMES)
     options = parser.parse_args()
     sets = {}
     for folder in options.sets:

@@ -12,8 +12,8 @@ import tempfile
 
 import numpy as np
 
-from retrieval.items import Item
-from retrieval.store import Store
+from hashnet.retrieval.store.folder.store import Store
+from hashnet.retrieval.store.items import Item
 
 
 def features_of(numbers):

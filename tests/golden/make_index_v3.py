@@ -11,8 +11,8 @@ import tempfile
 
 import numpy as np
 
-from retrieval.items import Item
-from retrieval.store import Store
+from hashnet.retrieval.store.folder.store import Store
+from hashnet.retrieval.store.items import Item
 from tests.golden.make_index_v1 import features_of
 
 

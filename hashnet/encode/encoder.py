@@ -1,0 +1,356 @@
+"""From images to codes and features, with the ONNX file that a bundle carries.
+
+Nothing here imports Keras or TensorFlow, unless the Keras runtime is asked for: searching an
+index starts in a fraction of a second.
+"""
+
+import collections
+import concurrent.futures
+import functools
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from hashnet import codes, images
+from hashnet.errors import ArgumentError, BundleError, ImageError, ShapeError
+from hashnet.network import bundle as bundles
+from hashnet.network import runtimes
+from hashnet.network.model import HashNetConfig
+
+# Images that a worker takes at once: fewer are handed out at a cost, more are held at a time.
+BATCH = 8
+ROWS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What became of some images; the first axis of every array is the readable ones.
+
+    Attributes:
+        positions: int64 `(n,)`. Which of the images given each row is of, ascending.
+        codes: uint8 `(n, code_bytes)`.
+        features: float32 `(n, feature_dim)`, each of length 1.
+        latents: float32 `(n, num_bits)`, 0..1.
+        scores: float32 `(n, num_classes)`, class probabilities.
+        problems: list of `images.Problem`, one for each image that could not be read.
+    """
+
+    positions: np.ndarray
+    codes: np.ndarray
+    features: np.ndarray
+    latents: np.ndarray
+    scores: np.ndarray
+    problems: list[images.Problem]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+class Encoder:
+    """Encodes images with the network of one bundle.
+
+    Args:
+        bundle: a `Bundle`.
+        runtime: str. `"openvino"`, `"onnxruntime"` or `"keras"`; or `"auto"`, the first of
+            `FASTEST` that is installed; or `"soonest"`, the one that opens
+            fastest. All compute in the precision of the bundle, and where that is float32, their
+            codes are equal but for bits whose latent is within 1e-4 of one half. A bundle of
+            bfloat16 needs OpenVINO, one of int8 ONNX Runtime.
+        num_threads: int or None. Cores to use; None means all that this process may use. Codes
+            do not depend on it, nor on which images are encoded together.
+
+    Attributes:
+        bundle: as given.
+        config: the bundle's `HashNetConfig`.
+        num_threads: int, as given, or the cores that None stands for.
+        runtime: str, name of the runtime that was taken.
+        precision: str, the bundle's: `"float32"`, `"bfloat16"` or `"int8"`.
+        fingerprint: str, the bundle's.
+
+    Raises:
+        BundleError: the ONNX file is not the network that the bundle describes.
+        HashnetError: the runtime is unknown, not installed, or does not compute in the bundle's
+            precision, or the processor does not.
+
+    Example:
+        >>> encoder = Encoder.open(bundle_folder, runtime="onnxruntime")
+        >>> encoded = encoder.encode(["cat.png", "dog.png"])
+        >>> encoded.codes.shape, encoded.features.shape
+        ((2, 4), (2, 1280))
+    """
+
+    def __init__(
+        self, bundle: bundles.Bundle, *, runtime: str = "auto", num_threads: int | None = None
+    ) -> None:
+        if num_threads is not None and num_threads < 1:
+            raise ArgumentError("An encoder needs a thread.", f"num_threads={num_threads}")
+        self.bundle = bundle
+        self.config = bundle.config
+        self.fingerprint = bundle.fingerprint
+        self.num_threads = num_threads or len(os.sched_getaffinity(0))
+        self._workers = num_threads or self.num_threads + 1
+        self.precision = bundle.precision
+        takes = runtimes.FOR_PRECISION[self.precision]
+        if self.precision == "float32":
+            takes += ("keras",)
+        self.runtime = runtimes.choose(runtime, takes)
+        # One image at a time: all threads work on it.
+        self._network = self._open(concurrent=False)
+        _check_ends(self._network, self.config, bundle.encoder_file)
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        runtime: str = "auto",
+        num_threads: int | None = None,
+    ) -> Self:
+        """Open the encoder of a bundle, or the one that an index carries.
+
+        Args:
+            folder: str or path-like.
+            runtime, num_threads: as for the class.
+
+        Returns:
+            The opened `Encoder`.
+
+        Raises:
+            BundleError: it is missing, damaged, or of a newer format.
+        """
+        return cls(bundles.load(folder), runtime=runtime, num_threads=num_threads)
+
+    @functools.cached_property
+    def _networks(self) -> runtimes.Network:
+        """Many images: every thread decodes and runs images of its own, and none waits."""
+        return self._open(concurrent=True)
+
+    def _open(self, concurrent: bool) -> runtimes.Network:
+        if self.runtime == "keras":
+            from hashnet.network import export
+
+            outputs = ("latent", "feature", "scores")
+            return runtimes.from_keras(export.graph(self.bundle.load_model(), outputs))
+        return runtimes.open_bytes(
+            self.bundle.encoder_file.read_bytes(),
+            self.bundle.encoder_file,
+            self.runtime,
+            num_threads=self.num_threads,
+            concurrent=concurrent,
+            one_by_one=True,
+            precision=self.precision,
+        )
+
+    def encode(self, sources: Iterable[images.Source | np.ndarray]) -> Encoded:
+        """Encode images; unreadable ones are named in `problems` and leave no row.
+
+        Args:
+            sources: iterable of paths, bytes or binary files (see `images.read`), or
+                uint8 arrays `(height, width, 3)`, RGB and upright.
+
+        Returns:
+            An `Encoded`.
+        """
+        parts = list(self.stream(sources)) or [self._encode_group(0, [])]
+        return Encoded(
+            np.concatenate([part.positions for part in parts]),
+            np.concatenate([part.codes for part in parts]),
+            np.concatenate([part.features for part in parts]),
+            np.concatenate([part.latents for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            [problem for part in parts for problem in part.problems],
+        )
+
+    def encode_one(self, source: images.Source | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Encode one image, such as a query.
+
+        Args:
+            source: as one of those for `encode`.
+
+        Returns:
+            code: uint8 `(code_bytes,)`.
+            feature: float32 `(feature_dim,)`.
+
+        Raises:
+            ImageError: it cannot be read.
+
+        Example:
+            >>> code, feature = Encoder.open(bundle_folder).encode_one("cat.png")
+            >>> code.shape, feature.shape
+            ((4,), (1280,))
+        """
+        pixels = self._pixels(source)[None]
+        latents, features = self._network.run(["latent", "feature"], {"image": pixels})
+        return codes.from_latent(latents[0]), features[0]
+
+    def stream(
+        self,
+        sources: Iterable[images.Source | np.ndarray],
+        *,
+        workers: int | None = None,
+        batch: int = BATCH,
+    ) -> Iterator[Encoded]:
+        """Encode any number of images in order, with bounded memory.
+
+        Each worker decodes its images and runs them through the network on its own core, so that
+        no core waits for another; at most two batches more than there are workers are held.
+
+        Args:
+            sources: as for `encode`.
+            workers: int or None. Threads; None means `num_threads`, and one more where that was
+                left open, since a core idles while a worker waits for its file. More of them help
+                where files come slowly, from a network or a turning disk.
+            batch: int. Images that a worker takes at once.
+
+        Yields:
+            An `Encoded` for every `batch` images; positions count from the first source.
+        """
+        workers = workers or self._workers
+        queue: collections.deque[concurrent.futures.Future[Encoded]] = collections.deque()
+        with concurrent.futures.ThreadPoolExecutor(workers, "encode") as pool:
+            try:
+                for start, group in _batches(sources, batch):
+                    queue.append(pool.submit(self._encode_group, start, group))
+                    if len(queue) > workers + 1:
+                        yield queue.popleft().result()
+                while queue:
+                    yield queue.popleft().result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def from_features(self, output: str, features: np.ndarray) -> np.ndarray:
+        """Run only what comes after F7, on features that this network gave before.
+
+        Args:
+            output: `"latent"`, or `"scores"` where they come from the latent.
+            features: float32 `(n, feature_dim)`, each of length 1.
+
+        Returns:
+            float32 `(n, num_bits)` or `(n, num_classes)`.
+
+        Example:
+            >>> encoder = Encoder.open(bundle_folder)
+            >>> encoded = encoder.encode(["cat.png"])
+            >>> latents = encoder.from_features("latent", encoded.features)
+            >>> bool((codes.from_latent(latents) == encoded.codes).all())
+            True
+        """
+        # Only making an index and evaluating one come here: searching does without this import.
+        import onnx.utils
+
+        network = onnx.load_model_from_string(self.bundle.encoder_file.read_bytes())
+        rest = onnx.utils.Extractor(network).extract_model(["feature"], [output])
+        # Keras would have to build the network for this; the numbers are the same.
+        runtime = "onnxruntime" if self.runtime == "keras" else self.runtime
+        head = runtimes.open_bytes(
+            rest.SerializeToString(),
+            self.bundle.encoder_file,
+            runtime,
+            num_threads=self.num_threads,
+            precision=self.precision,
+        )
+        blocks = (
+            np.ascontiguousarray(features[start : start + ROWS_AT_ONCE], dtype=np.float32)
+            for start in range(0, len(features), ROWS_AT_ONCE)
+        )
+        answers = [head.run([output], {"feature": block})[0] for block in blocks]
+        width = self.config.num_bits if output == "latent" else len(self.config.classes)
+        return np.concatenate([np.empty((0, width), np.float32), *answers])
+
+    @functools.cached_property
+    def class_weights(self) -> np.ndarray:
+        """The weights of F8, float32: a column for each class.
+
+        The rows are the bits of the latent where `scores_from` is `"latent"`, and the numbers of
+        the feature where it is `"feature"`.
+
+        Raises:
+            BundleError: the network ends in something else.
+
+        Example:
+            >>> Encoder.open(bundle_folder).class_weights.shape
+            (32, 3)
+        """
+        import onnx
+        from onnx import numpy_helper
+
+        network = onnx.load_model_from_string(self.bundle.encoder_file.read_bytes())
+        matrices = {tensor.name: tensor for tensor in network.graph.initializer}
+        makers = {name: node for node in network.graph.node for name in node.output}
+        config = self.config
+        rows = config.num_bits if config.scores_from == "latent" else config.feature_dim
+        node = makers.get("scores")
+        while node is not None:  # softmax, then the bias, then the weights
+            for name in node.input:
+                if name in matrices:
+                    matrix = numpy_helper.to_array(matrices[name])
+                    if matrix.shape == (rows, len(config.classes)):
+                        return matrix.astype(np.float32)
+            node = next((makers[name] for name in node.input if name in makers), None)
+        raise BundleError(
+            "A network's scores come from a matrix of its classes.", str(self.bundle.encoder_file)
+        )
+
+    def _encode_group(self, start: int, group: Sequence[images.Source | np.ndarray]) -> Encoded:
+        positions, pixels, problems = [], [], []
+        for position, source in enumerate(group, start):
+            try:
+                pixels.append(self._pixels(source))
+                positions.append(position)
+            except ImageError as error:
+                problems.append(images.Problem(_name(source, position), str(error)))
+        names = ("latent", "feature", "scores")
+        if pixels:
+            latents, features, scores = self._networks.run(names, {"image": np.stack(pixels)})
+        else:
+            config = self.config
+            widths = (config.num_bits, config.feature_dim, len(config.classes))
+            latents, features, scores = (np.empty((0, width), np.float32) for width in widths)
+        return Encoded(
+            np.array(positions, dtype=np.int64),
+            codes.from_latent(latents),
+            features,
+            latents,
+            scores,
+            problems,
+        )
+
+    def _pixels(self, source: images.Source | np.ndarray) -> np.ndarray:
+        size = (self.config.image_size, self.config.image_size)
+        if isinstance(source, np.ndarray):
+            return images.resize(source, size)
+        return images.read_resized(source, size)
+
+
+def _batches(
+    sources: Iterable[images.Source | np.ndarray], size: int
+) -> Iterator[tuple[int, list[images.Source | np.ndarray]]]:
+    sources, start = iter(sources), 0
+    while group := list(itertools.islice(sources, size)):
+        yield start, group
+        start += len(group)
+
+
+def _name(source: images.Source | np.ndarray, position: int) -> str:
+    return os.fsdecode(source) if isinstance(source, str | os.PathLike) else f"image {position}"
+
+
+def _check_ends(network: runtimes.Network, config: HashNetConfig, path: os.PathLike[str]) -> None:
+    size = config.image_size
+    expected = {
+        "image": runtimes.End("uint8", (size, size, 3)),
+        "latent": runtimes.End("float32", (config.num_bits,)),
+        "feature": runtimes.End("float32", (config.feature_dim,)),
+        "scores": runtimes.End("float32", (len(config.classes),)),
+    }
+    found = {**network.inputs, **network.outputs}
+    if found != expected:
+        raise ShapeError(
+            "A bundle's encoder must take and give what its description says.",
+            f"{found} in {path}",
+            f"Expected {expected}.",
+        )

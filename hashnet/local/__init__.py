@@ -1,0 +1,1 @@
+"""Local features: places of an image, each with a descriptor, and regions that stand out."""

@@ -1,0 +1,218 @@
+"""Regions: the parts of an image that stand out, so that a small object in it can be found.
+
+The image goes, at 512 pixels a side, through the backbone up to its map of stride 16, and every
+place of the map gets a score. A region is a square window of one of three sizes whose mean score
+is above that of a ring around it; the best are taken that hardly overlap. Scores and windows are
+all there is to it: nothing is learned for regions.
+
+The scores come from `regions.onnx`, which `export` writes with Keras and `Proposer` runs without
+it.
+"""
+
+import os
+
+import numpy as np
+
+from hashnet import images
+from hashnet.errors import ArgumentError, BundleError, ShapeError
+from hashnet.local import delf
+from hashnet.network import runtimes
+
+FILE = "regions.onnx"
+SIDE = 512  # pixels, of the image that is scored
+# Sides of windows, as parts of the longer side of the image; the shorter one bounds them.
+WINDOWS = (1 / 8, 1 / 5, 1 / 3)
+MIN_SIDE = 32  # pixels of the original; smaller crops carry little
+RING = 0.25  # the width of the ring, as a part of the window's side
+OVERLAP = 0.3  # of two regions, at most: what they share, divided by what they cover together
+
+
+def export(path, backbone="efficientnet_lite0", head=None):
+    """Write a backbone up to its map, and the score of its places, as ONNX.
+
+    Args:
+        path: str or path-like ending in `.onnx`.
+        backbone: str, one with weights of ImageNet, or a `keras.Model`, as from
+            `delf.load_backbone`.
+        head: a `Head`, whose attention is the score, or the length of the map's
+            column where it has none. None for the preset of the backbone, whose attention finds
+            objects as well or better (tests/bench/regions.py), or, where it has none or is a
+            network of yours, for the length.
+
+    Raises:
+        UnknownNameError: there is no such backbone.
+        ArgumentError: it takes images of one size only.
+        WeightsError: its weights cannot be had.
+    """
+    import keras
+
+    from hashnet.network import backbones
+    from hashnet.network.export import quiet
+
+    if isinstance(backbone, str) and not backbones.known(backbone).any_size:
+        raise ArgumentError("Regions need a backbone for images of any size.", backbone)
+    model = delf.load_backbone(backbone) if isinstance(backbone, str) else backbone
+    if head is None and isinstance(backbone, str) and delf.has_preset(backbone):
+        head = delf.Head.load(backbone)
+    head = head or delf.Head.untrained(model.output["map"].shape[-1])
+    places = delf.build(model, head)
+    # Of one size: so the arrays of the file are of known sizes, as a runtime wants to see.
+    pixels = keras.Input((SIDE, SIDE, 3), dtype="uint8", name="image")
+    scores = places(pixels)[delf.ATTENTION if head.attention else delf.NORM]
+    network = keras.Model(pixels, {"scores": keras.ops.multiply(scores, 1.0)}, name="regions")
+    network(np.zeros((1, SIDE, SIDE, 3), np.uint8))  # keras exports only what has been called
+    with quiet():
+        network.export(os.fspath(path), format="onnx", verbose=False)
+
+
+class Proposer:
+    """Proposes regions with an exported network, without Keras.
+
+    Args:
+        network: a runtime, as `runtimes.open_file` gives.
+
+    Raises:
+        BundleError: the network is none for regions.
+    """
+
+    def __init__(self, network):
+        expected = {"image": runtimes.End("uint8", (SIDE, SIDE, 3))}
+        scores = network.outputs.get("scores")
+        if network.inputs != expected or scores is None or len(scores.shape) != 2:
+            raise BundleError(
+                "A network for regions is a file of hashnet.local.regions.export.",
+                f"{network.inputs} to {network.outputs}",
+            )
+        self._network = network
+
+    @classmethod
+    def open(cls, path, runtime="auto", *, num_threads=None):
+        """Open an exported network.
+
+        Args:
+            path: str or path-like, an ONNX file of `export`.
+            runtime, num_threads: as for `runtimes.open_file`.
+
+        Raises:
+            BundleError: the file is missing, damaged or of another kind.
+            HashnetError: the runtime is unknown or not installed.
+        """
+        content = runtimes.read(
+            path, "Regions need their network.", "Write it with hashnet.local.regions.export."
+        )
+        return cls(runtimes.open_bytes(content, path, runtime, num_threads=num_threads))
+
+    def propose(self, image: np.ndarray, most: int) -> np.ndarray:
+        """The regions of an image, best first.
+
+        Args:
+            image: uint8 `(height, width, 3)`, RGB and upright.
+            most: int, 1 or more.
+
+        Returns:
+            int64 `(r, 4)`, r <= most: top, left, bottom and right in pixels. Of an image whose
+            windows would be under 32 pixels there are none.
+
+        Raises:
+            ShapeError: the image is of another dtype or shape.
+        """
+        pixels = images.resize(image, (SIDE, SIDE))
+        [scores] = self._network.run(["scores"], {"image": pixels[None]})
+        return best_windows(scores[0], image.shape[:2], most)
+
+
+def best_windows(scores: np.ndarray, shape: tuple[int, int], most: int) -> np.ndarray:
+    """The windows of a map of scores that stand out the most, as regions of its image.
+
+    Args:
+        scores: float `(rows, columns)`, of an image of any shape.
+        shape: (height, width) of the image in pixels.
+        most: int, 1 or more.
+
+    Returns:
+        As for `Proposer.propose`: by falling contrast, and among equals small windows before
+        large ones and then from the top left on.
+
+    Raises:
+        ShapeError: the scores are no map.
+        ArgumentError: `most` is not 1 or more.
+
+    Example:
+        >>> scores = np.zeros((32, 32))
+        >>> scores[8:12, 20:24] = 1
+        >>> best_windows(scores, (640, 640), most=1).tolist()
+        [[160, 400, 240, 480]]
+    """
+    if np.ndim(scores) != 2 or not np.size(scores):
+        raise ShapeError("Scores are a map, (rows, columns).", f"shape {np.shape(scores)}")
+    if most < 1:
+        raise ArgumentError("An image has 1 region or more.", f"most={most}")
+    scores = np.where(np.isfinite(scores), scores, 0).astype(np.float64)
+    # Sums over windows are differences of sums from the top left on.
+    sums = np.pad(scores, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
+    contrasts, windows = [np.empty(0)], [np.empty((0, 4), np.int64)]
+    for part in WINDOWS:
+        side = min(part * max(shape), *shape)
+        if side < MIN_SIDE:
+            continue
+        size = [
+            max(1, round(side / length * count))
+            for length, count in zip(shape, scores.shape, strict=True)
+        ]
+        contrast, window = _contrasts(sums, size)
+        contrasts.append(contrast)
+        windows.append(window)
+    # Rounded, so that the last bits of sums do not decide between windows that are alike.
+    contrast, windows = np.round(np.concatenate(contrasts), 9), np.concatenate(windows)
+    order = np.argsort(-contrast, kind="stable")
+    return _in_pixels(_apart(windows[order], most), scores.shape, shape)
+
+
+def _contrasts(sums, size):
+    """Mean inside minus mean of the ring, and (top, left, bottom, right), of windows of a size."""
+    rows, columns = np.array(sums.shape) - 1
+    top, left = (
+        axis.ravel()
+        for axis in np.meshgrid(
+            np.arange(rows - size[0] + 1), np.arange(columns - size[1] + 1), indexing="ij"
+        )
+    )
+    bottom, right = top + size[0], left + size[1]
+    width = [max(1, round(RING * side)) for side in size]
+    outer = (
+        np.maximum(top - width[0], 0),
+        np.maximum(left - width[1], 0),
+        np.minimum(bottom + width[0], rows),
+        np.minimum(right + width[1], columns),
+    )
+    inside, around = _sum(sums, top, left, bottom, right), _sum(sums, *outer)
+    area = size[0] * size[1]
+    ring = (outer[2] - outer[0]) * (outer[3] - outer[1]) - area
+    contrast = inside / area - (around - inside) / np.maximum(ring, 1)
+    return contrast, np.stack([top, left, bottom, right], axis=1)
+
+
+def _sum(sums, top, left, bottom, right):
+    return sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+
+
+def _apart(windows, most):
+    """The first windows, up to `most`, of those that hardly overlap an earlier one."""
+    kept = []
+    while len(windows) and len(kept) < most:
+        first = windows[0]
+        kept.append(first)
+        sides = np.minimum(windows[:, 2:], first[2:]) - np.maximum(windows[:, :2], first[:2])
+        shared = np.maximum(sides, 0).prod(axis=1)
+        together = _area(windows) + _area(first) - shared
+        windows = windows[shared <= OVERLAP * together]
+    return np.array(kept, np.int64).reshape(-1, 4)
+
+
+def _area(windows):
+    return (windows[..., 2:] - windows[..., :2]).prod(axis=-1)
+
+
+def _in_pixels(windows, places, shape):
+    scale = np.divide(shape, places)
+    return np.rint(windows * np.concatenate([scale, scale])).astype(np.int64)

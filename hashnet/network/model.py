@@ -1,0 +1,191 @@
+"""The hash network: a backbone with the latent layer H between its last two layers.
+
+image -> backbone -> F7 -> feature -> H -> latent
+                      |               |
+                      +----- or ------+--> F8 -> scores
+"""
+
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Self
+
+from hashnet.codes import MAX_BITS
+from hashnet.errors import ArgumentError, BundleError, ShapeError
+from hashnet.network import backbones
+
+if TYPE_CHECKING:
+    import keras
+
+SCORES_FROM = ("latent", "feature")
+
+# Far above what any backbone was pretrained on; a description that asks for more asks for memory.
+MAX_IMAGE_SIZE = 2048
+
+
+@dataclass(frozen=True)
+class HashNetConfig:
+    """All that it takes to build a hash network again.
+
+    Attributes:
+        backbone: str, one of `BACKBONES`.
+        image_size: int. Side of the square images in pixels, 2048 at most; 0 means the
+            backbone's own, and is replaced by it.
+        num_bits: int, 1 to 1024. Units of H.
+        classes: tuple of str. Names of F8's classes, in order.
+        scores_from: `"latent"` as in the paper, where F8 sees only the latent layer, or
+            `"feature"`, where F8 is the pretrained classifier on F7 and H stands beside it.
+        mirror: bool. F7 is the mean over an image and its mirror image, which therefore have the
+            same code: better codes at twice the time. F8 must see the latent layer.
+
+    Raises:
+        ArgumentError: a value is out of its range.
+        UnknownNameError: there is no such backbone.
+
+    Example:
+        >>> HashNetConfig(num_bits=12, classes=("cat", "dog")).image_size
+        224
+    """
+
+    backbone: str = "efficientnet_lite0"
+    image_size: int = 0
+    num_bits: int = 64
+    classes: tuple[str, ...] = ()
+    scores_from: str = "latent"
+    mirror: bool = False
+
+    def __post_init__(self) -> None:
+        backbone = backbones.known(self.backbone)
+        if not _is_count(self.num_bits) or not 1 <= self.num_bits <= MAX_BITS:
+            raise ArgumentError(f"A code has 1 to {MAX_BITS} bits.", f"num_bits={self.num_bits!r}")
+        if not _is_count(self.image_size) or self.image_size > MAX_IMAGE_SIZE:
+            raise ArgumentError(
+                f"image_size is in whole pixels, {MAX_IMAGE_SIZE} at most.", repr(self.image_size)
+            )
+        if self.scores_from not in SCORES_FROM:
+            raise ArgumentError(
+                f"scores_from is one of {SCORES_FROM}.", f"scores_from={self.scores_from!r}"
+            )
+        if type(self.mirror) is not bool or (self.mirror and self.scores_from != "latent"):
+            raise ArgumentError(
+                "mirror is True or False, and False where F8 sees the feature.",
+                f"mirror={self.mirror!r}, scores_from={self.scores_from!r}",
+            )
+        if not self.classes or not all(isinstance(name, str) for name in self.classes):
+            raise ArgumentError("F8 needs at least one class name.", f"classes={self.classes!r}")
+        object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "image_size", self.image_size or backbone.image_size)
+
+    @property
+    def feature_dim(self) -> int:
+        """int, length of a feature."""
+        return backbones.known(self.backbone).feature_dim
+
+    def as_json(self) -> dict[str, Any]:
+        """dict that `from_json` takes back; without `mirror`, which is newer, where it is False."""
+        values = {**asdict(self), "classes": list(self.classes)}
+        if not self.mirror:
+            del values["mirror"]
+        return values
+
+    @classmethod
+    def from_json(cls, values: object) -> Self:
+        """The configuration that `as_json` described.
+
+        Args:
+            values: dict, as JSON gives it back.
+
+        Returns:
+            A `HashNetConfig`.
+
+        Raises:
+            BundleError: it has other fields, or a value that is not valid.
+
+        Example:
+            >>> config = HashNetConfig(num_bits=12, classes=("cat", "dog"))
+            >>> HashNetConfig.from_json(config.as_json()) == config
+            True
+        """
+        known = {field.name for field in fields(cls)}
+        if not isinstance(values, dict) or set(values) | {"mirror"} != known:
+            raise BundleError(
+                f"A network's description has these fields: {', '.join(sorted(known))}.",
+                repr(values)[:200],
+            )
+        try:
+            return cls(**{**values, "classes": tuple(values["classes"])})
+        except (ArgumentError, TypeError) as error:
+            raise BundleError("A network's description must be valid.", str(error)) from error
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def build(config: HashNetConfig, *, weights: str | None = "imagenet") -> "keras.Model":
+    """Build the hash network; H and a new F8 start at random, the backbone from `weights`.
+
+    The feature is F7 scaled to length 1: on every set of photos measured so far, Euclidean
+    distance ranks better that way, and H sees the same vector that the fine stage ranks by.
+
+    Args:
+        config: a `HashNetConfig`.
+        weights: as for `backbones.create`.
+
+    Returns:
+        A `keras.Model` from float32 images `(n, image_size, image_size, 3)`, RGB in 0..255, to
+        a dictionary of `latent` `(n, num_bits)` in 0..1, `feature` `(n, feature_dim)` of length
+        1, and `scores` `(n, len(classes))` that add up to 1; all float32, whatever the
+        precision policy, so that a code does not depend on it.
+
+    Raises:
+        WeightsError: the weights cannot be had.
+        ShapeError: `scores_from="feature"` with another number of classes than pretrained.
+
+    Example:
+        >>> config = HashNetConfig(image_size=64, num_bits=12, classes=("cat", "dog"))
+        >>> network = build(config, weights=None)
+        >>> {name: tuple(tensor.shape) for name, tensor in network.output.items()}
+        {'latent': (None, 12), 'feature': (None, 1280), 'scores': (None, 2)}
+
+    Reference:
+        Lin et al., "Deep Learning of Binary Hash Codes for Fast Image Retrieval", CVPR
+        Workshops 2015, section 3.1: the latent layer between F7 and F8.
+    """
+    from keras import Model, layers
+
+    backbone = backbones.create(config.backbone, weights=weights, image_size=config.image_size)
+    unit = layers.UnitNormalization(name="feature", dtype="float32")
+    f7 = backbone.output["feature"]  # (n, feature_dim)
+    if config.mirror:
+        f7 = layers.Average(name="f7_of_both")([f7, _f7_of_mirrored(backbone)])
+    feature = unit(f7)
+    hash_layer = layers.Dense(config.num_bits, "sigmoid", name="latent", dtype="float32")
+    latent = hash_layer(feature)  # (n, num_bits)
+    if config.scores_from == "latent":
+        f8 = layers.Dense(len(config.classes), "softmax", name="scores", dtype="float32")
+        scores = f8(latent)
+    else:
+        scores = backbone.output["scores"]
+        if scores.shape[-1] != len(config.classes):
+            raise ShapeError(
+                "The pretrained F8 has classes of its own.",
+                f"{len(config.classes)} names for {scores.shape[-1]} classes",
+            )
+    outputs = {"latent": latent, "feature": feature, "scores": scores}
+    return Model(backbone.input, outputs, name="hashnet")
+
+
+def _f7_of_mirrored(backbone: "keras.Model") -> "keras.KerasTensor":
+    """F7 of the mirror image, by the same layers."""
+    from keras import models, ops
+
+    # Columns are picked one by one: runtimes know that better than a step of -1.
+    columns = list(range(backbone.input.shape[2]))[::-1]
+    image = ops.take(backbone.input, columns, axis=2)
+
+    def call(layer: Any, x: Any, *args: Any, **options: Any) -> Any:
+        return layer(image if x is backbone.input else x, *args, **options)
+
+    mirrored = models.clone_model(
+        backbone, backbone.input, clone_function=lambda layer: layer, call_function=call
+    )
+    return mirrored.output["feature"]

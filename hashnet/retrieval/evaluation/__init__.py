@@ -1,0 +1,1 @@
+"""How good an index is: queries, right answers, figures and a report."""

@@ -1,0 +1,1 @@
+"""From lists of images to Parquet shards, on one machine or many."""

@@ -1,0 +1,1 @@
+"""Exact Hamming search, by the way that costs least."""

@@ -1,0 +1,521 @@
+"""Find codes by the number of bits in which they differ from a query's code, exactly.
+
+`CodeIndex` checks what comes in and chooses the way: the plain scan (`scan`), distinct
+codes (`distinct`) or tables of substrings (`mih`). All give the same answer.
+"""
+
+import operator
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from hashnet.errors import ArgumentError, ShapeError, UnknownNameError
+from hashnet.retrieval.search import compiled
+from hashnet.retrieval.search.coarse import distinct, mih
+from hashnet.retrieval.search.coarse.scan import Answers, Scan
+
+MAX_CODE_BYTES = 128
+METHODS = ("auto", "scan", "distinct", "mih")
+# Grouping or tabulating the codes costs about as much as this many scans of them.
+SEARCHES_BEFORE_GROUPING = 64
+SEARCHES_BEFORE_TABLES = 1024
+# Below this size a scan takes no longer than the calls around it.
+LEAST_WORDS_TO_GROUP = 1 << 17
+# A filter that lets fewer than one row in so many pass is followed row by row.
+RARE = 16
+# Where every pair is near, so many pairs are held at one time; but a block has 16 rows at least,
+# and 1024 at most.
+PAIRS_A_BLOCK = 1 << 26
+
+
+class CodeIndex:
+    """The codes of an index, made ready for exact Hamming search.
+
+    A code is packed bytes, as hashnet.codes makes them: zero-padded to whole bytes, so padding
+    never counts. The codes are used where they lie when a code fills whole 8-byte words, and
+    are padded once otherwise. Equal distances are ordered by row. No answer depends on the
+    method, on the number of threads, or on whether compiled code is loaded yet.
+
+    With `method="auto"`, searches begin as plain scans. Once they have cost as much as grouping
+    equal codes, the codes are grouped, and the groups kept if codes repeat; likewise tables of
+    substrings, for thresholds at which they are expected to win. One index may be searched from
+    many threads at once.
+
+    Args:
+        codes: uint8 `(n, code_bytes)`, 1 to 128 bytes; an array or a memory map. Not copied
+            where possible, so it must not change.
+        live: bool `(n,)` or None. Rows that may be found; all if None.
+        num_threads: int. The most threads one search runs on.
+        method: str. "auto", "scan", "distinct" or "mih".
+
+    Raises:
+        ShapeError: the codes or `live` have another dtype or shape.
+        ArgumentError: `num_threads` is not 1 or more.
+        UnknownNameError: there is no such method.
+
+    Example:
+        >>> import numpy as np
+        >>> index = CodeIndex(np.array([[0b1111_0000], [0b1111_0001], [0b0000_1111]], np.uint8))
+        >>> rows, bits_apart = index.within(np.array([0b1111_0000], np.uint8), threshold=2)
+        >>> rows.tolist(), bits_apart.tolist()
+        ([0, 1], [0, 1])
+    """
+
+    def __init__(
+        self,
+        codes: np.ndarray,
+        *,
+        live: np.ndarray | None = None,
+        num_threads: int = 1,
+        method: str = "auto",
+    ) -> None:
+        if method not in METHODS:
+            raise UnknownNameError("search method", method, METHODS)
+        codes = _checked_codes(codes)
+        self.num_rows, self.code_bytes = codes.shape
+        self.num_threads = checked_integer(num_threads, 1, "num_threads")
+        self.method = method
+        self._live = _checked_mask(live, self.num_rows, "live")
+        self._scan = Scan(to_words(codes), self._live, self.num_threads)
+        self._groups: distinct.DistinctCodes | None = None
+        self._tables: mih.MultiIndex | None = None
+        self._searches = {"distinct": 0, "mih": 0}
+        self._preparing = threading.Lock()
+        if method == "distinct":
+            self._groups = self._grouped(least_repeats=1)
+        if method == "mih":
+            self._tables = self._tabulated()
+
+    def prepare(self, threshold: int | None = None) -> None:
+        """Do now what searches would otherwise do once they have been many.
+
+        Loads the compiled kernels and, with `method="auto"`, groups equal codes if they repeat,
+        or else builds the tables for this threshold if they are expected to win.
+
+        Args:
+            threshold: int or None. The threshold that searches will have, if known.
+        """
+        compiled.load()
+        if self.method != "auto":
+            return
+        self._count_searches("distinct", SEARCHES_BEFORE_GROUPING)
+        if threshold is not None:
+            threshold = checked_integer(threshold, 0, "threshold")
+            if self._groups is None and self._tables_may_pay(threshold, 1):
+                self._count_searches("mih", SEARCHES_BEFORE_TABLES)
+
+    def within(
+        self, query: np.ndarray, threshold: int, *, allowed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows that differ from the query in fewer than `threshold` bits.
+
+        Args:
+            query: uint8 `(code_bytes,)`.
+            threshold: int, 0 or more; strict: 1 finds equal codes only, 0 finds nothing, more
+                than the code has bits finds every row.
+            allowed: bool `(n,)` or None. Rows that may be found, besides being live.
+
+        Returns:
+            rows int64 `(p,)`, ascending, and their bits apart int32 `(p,)`.
+
+        Raises:
+            ArgumentError: the threshold is negative or not an integer.
+            ShapeError: the query or `allowed` has another dtype or shape.
+        """
+        queries = self._checked_query(query)
+        threshold = checked_integer(threshold, 0, "threshold")
+        rows, bits, _ = self._within(queries, threshold, allowed)
+        return rows, bits
+
+    def within_batch(
+        self, queries: np.ndarray, threshold: int, *, allowed: np.ndarray | None = None
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return what `within` returns for each query; codes are read once for 64 of them.
+
+        Args:
+            queries: uint8 `(num_queries, code_bytes)`.
+            threshold: int, 0 or more, as for `within`.
+            allowed: bool `(n,)` or None, as for `within`; the same for every query.
+
+        Returns:
+            list of (rows, bits apart), one a query.
+
+        Example:
+            >>> import numpy as np
+            >>> index = CodeIndex(np.array([[0], [1], [255]], np.uint8))
+            >>> found = index.within_batch(np.array([[0], [254]], np.uint8), threshold=2)
+            >>> [rows.tolist() for rows, bits_apart in found]
+            [[0, 1], [2]]
+        """
+        queries = self._checked_queries(queries)
+        threshold = checked_integer(threshold, 0, "threshold")
+        rows, bits, borders = self._within(queries, threshold, allowed)
+        return [
+            (rows[first:last], bits[first:last])
+            for first, last in zip(borders[:-1], borders[1:], strict=True)
+        ]
+
+    def histogram(self, query: np.ndarray, *, allowed: np.ndarray | None = None) -> np.ndarray:
+        """Count the rows at each number of bits from the query.
+
+        Args:
+            query: uint8 `(code_bytes,)`.
+            allowed: bool `(n,)` or None. Rows that may be found, besides being live.
+
+        Returns:
+            int64 `(8 * code_bytes + 1,)`; element d counts the rows d bits apart.
+
+        Raises:
+            ShapeError: the query or `allowed` has another dtype or shape.
+
+        Example:
+            >>> import numpy as np
+            >>> index = CodeIndex(np.array([[0], [1], [255]], np.uint8))
+            >>> index.histogram(np.array([0], np.uint8)).tolist()
+            [1, 1, 0, 0, 0, 0, 0, 0, 1]
+        """
+        query = self._checked_query(query)
+        groups = self._groups_for(1, allowed)
+        if groups is not None:
+            counts = groups.histogram(query)
+        else:
+            scan, allowed, _ = self._narrowed(allowed)
+            counts = scan.histogram(query, allowed)
+        return counts[: 8 * self.code_bytes + 1]
+
+    def nearest(
+        self, query: np.ndarray, k: int, *, allowed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the `k` nearest rows, by bits apart and then by row; all if there are fewer.
+
+        Args:
+            query: uint8 `(code_bytes,)`.
+            k: int, 1 or more.
+            allowed: bool `(n,)` or None. Rows that may be found, besides being live.
+
+        Returns:
+            rows int64 `(m,)` and their bits apart int32 `(m,)`, m = min(k, rows that may be
+            found).
+
+        Raises:
+            ArgumentError: `k` is not an integer, or below 1.
+            ShapeError: the query or `allowed` has another dtype or shape.
+
+        Example:
+            >>> import numpy as np
+            >>> index = CodeIndex(np.array([[3], [1], [2]], np.uint8))
+            >>> rows, bits_apart = index.nearest(np.array([0], np.uint8), 2)
+            >>> rows.tolist(), bits_apart.tolist()
+            ([1, 2], [1, 1])
+        """
+        rows, bits = self._nearest(self._checked_query(query), k, allowed)
+        return rows[0], bits[0]
+
+    def nearest_batch(
+        self, queries: np.ndarray, k: int, *, allowed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what `nearest` returns for each query; codes are read once for 64 of them.
+
+        Args:
+            queries: uint8 `(num_queries, code_bytes)`.
+            k, allowed: as for `nearest`.
+
+        Returns:
+            rows int64 and bits apart int32, each `(num_queries, m)`.
+
+        Raises:
+            ArgumentError, ShapeError: as `nearest`.
+        """
+        return self._nearest(self._checked_queries(queries), k, allowed)
+
+    def pool(
+        self,
+        query: np.ndarray,
+        *,
+        threshold: int | None = None,
+        at_least: int | None = None,
+        allowed: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        """Return the pool of a threshold, or the smallest pool of at least so many rows.
+
+        Args:
+            query: uint8 `(code_bytes,)`.
+            threshold: int or None, as for `within`.
+            at_least: int or None, 1 or more. The smallest threshold is taken whose pool has so
+                many rows; with fewer rows in all, the smallest that has them all.
+            allowed: bool `(n,)` or None. Rows that may be found, besides being live.
+
+        Returns:
+            rows int64 `(p,)`, ascending, their bits apart int32 `(p,)`, and the threshold, int.
+
+        Raises:
+            ArgumentError: not exactly one of `threshold` and `at_least` is given, or it is not
+                an integer in its range.
+
+        Example:
+            >>> import numpy as np
+            >>> index = CodeIndex(np.array([[3], [1], [2]], np.uint8))
+            >>> rows, bits_apart, threshold = index.pool(np.array([0], np.uint8), at_least=1)
+            >>> rows.tolist(), threshold
+            ([1, 2], 2)
+        """
+        if (threshold is None) == (at_least is None):
+            raise ArgumentError(
+                "A pool is asked for by its threshold or by its least size.",
+                f"threshold={threshold!r}, at_least={at_least!r}",
+                "Give exactly one of them.",
+            )
+        if threshold is not None:
+            return *self.within(query, threshold, allowed=allowed), operator.index(threshold)
+        query = self._checked_query(query)
+        at_least = checked_integer(at_least, 1, "at_least")
+        groups = self._groups_for(1, allowed)
+        if groups is not None:
+            rows, bits = groups.pool(query, at_least)
+        else:
+            scan, allowed, names = self._narrowed(allowed)
+            rows, bits = scan.pool(query, at_least, allowed)
+            rows = rows if names is None else names[rows]
+        return rows, bits, int(bits.max()) + 1 if len(bits) else 0
+
+    def pairs_within(self, threshold: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield all pairs of rows fewer than `threshold` bits apart, some thousand at a time.
+
+        Rows are compared with all others in blocks of 16 to 1024, the fewer the more rows there
+        are, so that memory stays bound where everything is near to everything.
+
+        Args:
+            threshold: int, 0 or more, as for `within`.
+
+        Yields:
+            row_a int64, row_b int64 and bits apart int32, each `(m,)`, m > 0, row_a < row_b;
+            over all blocks sorted by row_a and then by row_b.
+
+        Example:
+            >>> import numpy as np
+            >>> index = CodeIndex(np.array([[0], [1], [255], [0]], np.uint8))
+            >>> [(a.tolist(), b.tolist(), bits.tolist()) for a, b, bits in index.pairs_within(2)]
+            [([0, 0, 1], [1, 3, 3], [1, 0, 1])]
+        """
+        threshold = checked_integer(threshold, 0, "threshold")
+        return self._pairs(threshold)
+
+    def _pairs(self, threshold: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        rows = np.arange(self.num_rows) if self._live is None else np.flatnonzero(self._live)
+        block_rows = min(1024, max(16, PAIRS_A_BLOCK // max(1, len(rows))))
+        for first in range(0, len(rows), block_rows):
+            block = rows[first : first + block_rows]
+            # A scan may begin at the block: pairs with earlier rows have been reported.
+            found, bits, borders = self._within(self._scan.words[block], threshold, None, block[0])
+            row_a = np.repeat(block, np.diff(borders))
+            later = found > row_a
+            if later.any():
+                yield row_a[later], found[later], bits[later]
+
+    def _within(
+        self, queries: np.ndarray, threshold: int, allowed: np.ndarray | None, first_row: int = 0
+    ) -> Answers:
+        scan, mask, names = self._narrowed(allowed)
+        if names is not None:
+            rows, bits, borders = scan.within(queries, threshold, mask)
+            return names[rows], bits, borders
+        groups = self._groups_for(len(queries))
+        if groups is not None:
+            return groups.within(queries, threshold, mask)
+        tables = self._tables_for(threshold, len(queries))
+        if tables is not None:
+            return tables.within(queries, threshold, mask)
+        if first_row:
+            live = None if self._live is None else self._live[first_row:]
+            scan = Scan(self._scan.words[first_row:], live, self.num_threads)
+        rows, bits, borders = scan.within(queries, threshold, mask)
+        return (rows + first_row if first_row else rows), bits, borders
+
+    def _nearest(
+        self, queries: np.ndarray, k: int, allowed: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        k = checked_integer(k, 1, "k")
+        groups = self._groups_for(len(queries), allowed)
+        if groups is not None:
+            return groups.nearest(queries, k)
+        scan, allowed, names = self._narrowed(allowed)
+        rows, bits = scan.nearest(queries, k, allowed)
+        return rows if names is None else names[rows], bits
+
+    def _narrowed(
+        self, allowed: np.ndarray | None
+    ) -> tuple[Scan, np.ndarray | None, np.ndarray | None]:
+        """Return a scan, its mask, and the rows' names where few are allowed."""
+        allowed = _checked_mask(allowed, self.num_rows, "allowed")
+        if allowed is None or np.count_nonzero(allowed) * RARE > self.num_rows:
+            return self._scan, allowed, None
+        rows = np.flatnonzero(allowed if self._live is None else allowed & self._live)
+        return Scan(self._scan.words[rows], None, self.num_threads), None, rows
+
+    def _groups_for(
+        self, num_queries: int, allowed: np.ndarray | None = None
+    ) -> distinct.DistinctCodes | None:
+        """Return the groups of equal codes if they are to be used now."""
+        if allowed is not None:
+            return None
+        if self.method == "auto" and self._scan.words.size >= LEAST_WORDS_TO_GROUP:
+            self._count_searches("distinct", num_queries)
+        return self._groups
+
+    def _tables_for(self, threshold: int, num_queries: int) -> mih.MultiIndex | None:
+        """Return the tables of substrings if they are to be used now."""
+        if self.method == "auto":
+            if not self._tables_may_pay(threshold, num_queries):
+                return None
+            self._count_searches("mih", num_queries)
+            if self._tables is not None and not self._tables.pays(threshold, num_queries):
+                return None
+        return self._tables
+
+    def _tables_may_pay(self, threshold: int, num_queries: int) -> bool:
+        cost_of_scan = mih.scan_cost(self._scan.words.size, num_queries)
+        if threshold == 0 or cost_of_scan <= mih.CALL_COST:
+            return False
+        widths = mih.substring_widths(self.num_rows, 8 * self.code_bytes)
+        return mih.expected_cost(self.num_rows, widths, threshold) < cost_of_scan
+
+    def _count_searches(self, method: str, num_queries: int) -> None:
+        """Group or tabulate the codes when searches have paid for it; once, by one thread."""
+        enough = SEARCHES_BEFORE_GROUPING if method == "distinct" else SEARCHES_BEFORE_TABLES
+        if self._searches[method] >= enough:
+            return
+        with self._preparing:
+            before = self._searches[method]
+            self._searches[method] += num_queries
+            if before < enough <= self._searches[method]:
+                if method == "distinct":
+                    self._groups = self._grouped()
+                else:
+                    self._tables = self._tabulated()
+
+    def _grouped(self, **options: int) -> distinct.DistinctCodes | None:
+        return distinct.grouped(self._scan.words, self._live, self.num_threads, **options)
+
+    def _tabulated(self) -> mih.MultiIndex:
+        return mih.MultiIndex(self._scan.words, 8 * self.code_bytes, self._live, self.num_threads)
+
+    def _checked_query(self, query: np.ndarray) -> np.ndarray:
+        if (
+            not isinstance(query, np.ndarray)
+            or query.dtype != np.uint8
+            or query.shape != (self.code_bytes,)
+        ):
+            raise ShapeError(
+                f"A query's code is a uint8 array of shape ({self.code_bytes},), like the"
+                f" index's codes of {self.code_bytes} bytes.",
+                _described(query),
+                "Encode the query with the encoder that the index was built with.",
+            )
+        return to_words(query[None])
+
+    def _checked_queries(self, queries: np.ndarray) -> np.ndarray:
+        if (
+            not isinstance(queries, np.ndarray)
+            or queries.dtype != np.uint8
+            or queries.ndim != 2
+            or queries.shape[1] != self.code_bytes
+        ):
+            raise ShapeError(
+                f"Queries' codes are a uint8 array of shape (num_queries, {self.code_bytes}),"
+                f" like the index's codes of {self.code_bytes} bytes.",
+                _described(queries),
+                "Encode the queries with the encoder that the index was built with.",
+            )
+        return to_words(queries)
+
+
+def to_words(codes: np.ndarray) -> np.ndarray:
+    """Return codes as uint64 `(n, num_words)`, zero-padded; without a copy where they fit.
+
+    The order of bits within a word is the machine's and never matters: distances only count.
+
+    Args:
+        codes: uint8 `(n, code_bytes)`.
+
+    Returns:
+        uint64 `(n, num_words)`, C-contiguous and aligned; a view where that is possible.
+
+    Example:
+        >>> import numpy as np
+        >>> to_words(np.zeros((3, 9), np.uint8)).shape
+        (3, 2)
+    """
+    num_rows, code_bytes = codes.shape
+    if code_bytes % 8 == 0 and codes.flags.c_contiguous:
+        words = np.asarray(codes).view(np.uint64)
+        if words.flags.aligned:
+            return words
+    padded = np.zeros((num_rows, -(-code_bytes // 8) * 8), np.uint8)
+    padded[:, :code_bytes] = codes
+    return padded.view(np.uint64)
+
+
+def checked_integer(value: Any, least: int, name: str) -> int:
+    """See that an argument is a whole number and large enough.
+
+    Args:
+        value: what the caller was given.
+        least: int. The smallest that is right.
+        name: str. What the caller calls it.
+
+    Returns:
+        int.
+
+    Raises:
+        ArgumentError: it is no integer (True is none either), or below `least`.
+
+    Example:
+        >>> checked_integer(3, 1, "k")
+        3
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, (bool, np.bool_)) or number < least:
+        raise ArgumentError(
+            f"{name} is an integer, {least} or more.",
+            f"{name}={value!r}",
+            f"Give a whole number from {least} on.",
+        )
+    return number
+
+
+def _checked_codes(codes: np.ndarray) -> np.ndarray:
+    if (
+        not isinstance(codes, np.ndarray)
+        or codes.dtype != np.uint8
+        or codes.ndim != 2
+        or not 1 <= codes.shape[1] <= MAX_CODE_BYTES
+    ):
+        raise ShapeError(
+            f"Codes are a uint8 array of shape (n, code_bytes), 1 to {MAX_CODE_BYTES} bytes each.",
+            _described(codes),
+            "Pack bits with hashnet.codes first.",
+        )
+    return codes
+
+
+def _checked_mask(mask: np.ndarray | None, num_rows: int, name: str) -> np.ndarray | None:
+    if mask is None:
+        return None
+    if not isinstance(mask, np.ndarray) or mask.dtype != bool or mask.shape != (num_rows,):
+        raise ShapeError(
+            f"{name} is a bool array of shape ({num_rows},), one for each row.",
+            _described(mask),
+            "Pass a mask over the rows of this index.",
+        )
+    return mask
+
+
+def _described(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} array of shape {value.shape}"
+    return f"{type(value).__name__} {value!r}"

@@ -1,0 +1,131 @@
+"""Search by a word: from the name of a label or class to a code and a feature.
+
+A label of the index stands for its images. A class that only the network knows stands for the
+images of the index that F8 gives the most for it. Either way the query is their mean feature and
+the majority of their codes, so it lies where images lie, whatever the network's weights are.
+"""
+
+import difflib
+from collections.abc import Collection
+
+import numpy as np
+
+from hashnet import codes
+from hashnet.errors import HashnetError, UnknownNameError
+from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.store.items import Item
+
+# Images that stand for a label, spread over all of its; and for a class of the network.
+LABELLED, BY_NETWORK = 256, 16
+NAMES_SHOWN = 5
+
+
+def find_name(name: str, known: Collection[str]) -> str:
+    """The known name that is meant, whatever the case of its letters.
+
+    Args:
+        name: str.
+        known: collection of str.
+
+    Returns:
+        str, one of `known`.
+
+    Raises:
+        UnknownNameError: there is none; the message lists the most similar ones.
+
+    Example:
+        >>> find_name("Sneaker", ["sneaker", "boot"])
+        'sneaker'
+    """
+    if name in known:
+        return name
+    folded = {one.casefold(): one for one in known}
+    if name.casefold() not in folded:
+        close = difflib.get_close_matches(name.casefold(), folded, NAMES_SHOWN, 0)
+        raise UnknownNameError("class", name, [folded[one] for one in close])
+    return folded[name.casefold()]
+
+
+class Words:
+    """The words that one index can be searched by.
+
+    Args:
+        engine: a `Engine`.
+
+    Attributes:
+        labels: dict of label to the number of images.
+        classes: tuple of str, the names that the network knows.
+
+    Example:
+        >>> from hashnet.retrieval.index import Index
+        >>> engine = Engine(Index.open(index_folder))
+        >>> words = Words(engine)
+        >>> total, [item] = words.listed("dog", 0, 10)
+        >>> words.labels, total, item.id
+        ({'cat': 1, 'dog': 1}, 1, 'dog')
+        >>> code, feature = words.query("Dog")
+        >>> bool((code == engine.index.encoder.encode_one("dog.png")[0]).all())
+        True
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._snapshot, self._finder = engine.snapshot, engine.finder
+        self._encoder = engine.index.encoder
+        self.labels = self._snapshot.label_counts()
+        self.classes = self._encoder.config.classes
+
+    def query(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """The prototype of a label or class.
+
+        Args:
+            name: str, a label or, if there is no such label, a class of the network.
+
+        Returns:
+            code: uint8 `(code_bytes,)`.
+            feature: float32 `(feature_dim,)`, of length 1.
+
+        Raises:
+            UnknownNameError: it is neither; the message lists names like it.
+            HashnetError: the index is empty.
+        """
+        name = find_name(name, list(dict.fromkeys([*self.labels, *self.classes])))
+        if name in self.labels:
+            rows = self._finder.spread(name, LABELLED)
+        else:
+            rows = np.sort(self._most_like(self.classes.index(name)))
+        if not len(rows):
+            raise HashnetError("A word is looked up among the images of an index.", "none there")
+        self._snapshot.verify_features(rows)
+        feature = self._snapshot.features(rows).astype(np.float32).mean(axis=0)
+        num_bits = self._encoder.config.num_bits
+        ones = codes.unpack(self._snapshot.codes[rows], num_bits).mean(axis=0)
+        return codes.pack(ones >= 0.5), feature / max(np.linalg.norm(feature), 1e-12)
+
+    def listed(self, label: str | None, offset: int, limit: int) -> tuple[int, list[Item]]:
+        """How many images have a label, or are there, and the items of some of them.
+
+        Args:
+            label: str, or None for all images.
+            offset, limit: int. Which of them, in the order of their rows.
+
+        Returns:
+            total: int.
+            items: list of `Item`.
+
+        Raises:
+            UnknownNameError: no image has this label.
+        """
+        if label is not None and label not in self.labels:
+            raise UnknownNameError("label", label, self.labels)
+        total = self._snapshot.num_items if label is None else self.labels[label]
+        rows = self._finder.rows(label, offset=offset, limit=limit)
+        return total, self._snapshot.items(rows)
+
+    def _most_like(self, place: int) -> np.ndarray:
+        """The rows that F8 gives the most for one class, best first.
+
+        Its input is the latent, of which the code keeps the signs, or the feature but for its
+        length; either gives the order of the scores nearly, and without a picture.
+        """
+        by = "code" if self._encoder.config.scores_from == "latent" else "feature"
+        return self._finder.most_like(self._encoder.class_weights[:, place], BY_NETWORK, by=by)

@@ -1,0 +1,108 @@
+"""The engine of the newest version of the index, exchanged while others still search the last."""
+
+import logging
+import threading
+
+from hashnet.errors import HashnetError, ImageError
+from hashnet.retrieval.index import Index
+from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.prototypes import Words
+from hashnet.retrieval.service.public_ids import Names
+
+_log = logging.getLogger(__name__)
+
+
+class View:
+    """One version of the index, and all that answers questions about it.
+
+    Args:
+        index: `Index`.
+        show_paths: bool. As for `Names`.
+
+    Attributes:
+        engine: `Engine`.
+        words: `Words`.
+        names: `Names`.
+        version: tuple, as `Store.version` gave it.
+    """
+
+    def __init__(self, index: Index, version: tuple, show_paths: bool):
+        self.version = version
+        self.engine = Engine(index)
+        self.words = Words(self.engine)
+        self.names = Names() if show_paths else Names.of(self.engine.snapshot)
+
+
+class Live:
+    """An index that is being served.
+
+    Args:
+        place: str or path-like, a folder or the URL of a table.
+        show_paths: bool. As for `Names`.
+
+    Attributes:
+        view: the `View` of the newest version. Take it once for each request.
+
+    Raises:
+        StoreError, FingerprintError: as `Index.open` does.
+    """
+
+    def __init__(self, place, *, show_paths: bool):
+        self._show_paths = show_paths
+        self._reloading, self._complaint = threading.Lock(), None
+        index = Index.open(place)
+        # Asked before the view is made: what is committed meanwhile is looked at once more.
+        self.view = View(index, index.store.version(), show_paths)
+
+    def refresh(self) -> bool:
+        """Take over what was committed since; returns whether there was something.
+
+        If it cannot be read, the last version goes on being served; the log says why, once.
+        """
+        with self._reloading:
+            old = self.view
+            try:
+                version = old.engine.index.store.version()
+                if version != old.version:
+                    self.view = View(old.engine.index.reopened(), version, self._show_paths)
+            except (HashnetError, OSError) as error:
+                if str(error) != self._complaint:
+                    _log.warning("the index has changed and cannot be read: %s", error)
+                self._complaint = str(error)
+                return False
+            self._complaint = None
+            return version != old.version
+
+    def add(self, id: str, content: bytes, label: str | None) -> None:
+        """Encode one picture and add it, or replace the one of this id.
+
+        Args:
+            id: str.
+            content: bytes, the file of a picture.
+            label: str or None.
+
+        Raises:
+            ImageError: it is no picture.
+            LockedError, StoreError: another process is writing, or the disk refuses.
+        """
+        index = self.view.engine.index
+        problems = index.add([id], [content], labels=[label]).problems
+        if problems:
+            raise ImageError(problems[0].reason)
+        self.refresh()
+
+    def remove(self, id: str) -> bool:
+        """Remove one image.
+
+        Args:
+            id: str.
+
+        Returns:
+            bool. Whether it was there.
+
+        Raises:
+            LockedError, StoreError: another process is writing, or the disk refuses.
+        """
+        removed = self.view.engine.index.remove([id])
+        self.refresh()
+        return bool(removed)

@@ -1,0 +1,83 @@
+"""Ids as the outside sees them.
+
+`hashnet index` takes a file's absolute path for its id. Where files lie is nobody's business, so
+the folder that all such ids share is left out of answers, and put back into questions. The other
+ids are shown as they are, but for those that no URL or JavaScript string can carry.
+"""
+
+import contextlib
+import os
+import re
+import urllib.parse
+
+_ESCAPED = "bytes:"
+_NO_TEXT = re.compile("[\ud800-\udfff]")
+
+
+class Names:
+    """The two-way map between ids and what is shown of them.
+
+    Args:
+        root: str. What is left out where an id begins with it: a folder and its slash, or "".
+        others: iterable of str. The ids that do not begin so; none where the root is "".
+
+    Example:
+        >>> names = Names("/home/me/", ["x"])
+        >>> names.shown("/home/me/b/c.jpg"), names.shown("x"), names.id("a.jpg")
+        ('b/c.jpg', 'x', '/home/me/a.jpg')
+    """
+
+    def __init__(self, root: str = "", others=()):
+        self._root, self._others = root, frozenset(others)
+
+    @classmethod
+    def of(cls, snapshot) -> "Names":
+        """The map for a snapshot of an index; not all of its ids are read for it.
+
+        Args:
+            snapshot: a `Snapshot`, or that of a database.
+
+        Returns:
+            `Names`.
+        """
+        ends = snapshot.id_ends("/")
+        if not ends:
+            return cls()
+        shared = os.path.commonprefix(ends)
+        root = shared[: shared.rindex("/") + 1]
+        return cls(root, snapshot.ids_outside(root))
+
+    def shown(self, id: str) -> str:
+        """What is shown of an id.
+
+        Args:
+            id: str.
+
+        Returns:
+            str of text that can stand in JSON and, quoted, in a URL.
+        """
+        name = id.removeprefix(self._root)
+        if name != id and (name in self._others or not name):
+            name = id  # it must stay apart from another image of that very name
+        if _NO_TEXT.search(name) or name.startswith(_ESCAPED):
+            quoted = urllib.parse.quote(name.encode("utf-8", "surrogatepass"))
+            return _ESCAPED + quoted.replace("%", "=")  # a URL would have its own %
+        return name
+
+    def id(self, name: str) -> str:
+        """The id that is shown so; any text gives one, which the index may not know.
+
+        Args:
+            name: str, from `shown` or from anybody.
+
+        Returns:
+            str.
+        """
+        if name.startswith(_ESCAPED):
+            quoted = name.removeprefix(_ESCAPED).replace("=", "%")
+            content = urllib.parse.unquote_to_bytes(quoted)
+            with contextlib.suppress(UnicodeDecodeError):  # then nothing is shown so
+                name = content.decode("utf-8", "surrogatepass")
+        if name in self._others or name.startswith(self._root) or not self._root:
+            return name
+        return self._root + name

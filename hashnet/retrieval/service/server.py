@@ -1,0 +1,172 @@
+"""The process of the service: its socket, its slow clients, its end."""
+
+import asyncio
+import logging
+import os
+import socket
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from hashnet.errors import ArgumentError, HashnetError
+from hashnet.retrieval.service.app import Settings, create_app
+
+HEADER_BYTES = 32 * 2**10
+HEADER_SECONDS = 10.0
+CONNECTIONS = 1000
+# What is being answered when the service is told to stop gets so long to be finished.
+STOP_SECONDS = 30
+
+_TOO_SLOW = (
+    b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    b'content-length: 44\r\n\r\n{"error": "The request came in too slowly."}'
+)
+
+
+class _Connection(H11Protocol):
+    """A connection that must send the head of each request within a time.
+
+    uvicorn waits for it for ever, so that idle clients could take all the connections there are.
+    """
+
+    _head = None
+
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS:
+            transport.abort()
+            return
+        self._await_head()
+
+    def data_received(self, data):
+        waiting = self.cycle is None or self.cycle.response_complete
+        if waiting and self._head is None:
+            self._await_head()
+        before = self.cycle
+        super().data_received(data)
+        if self.cycle is not before:
+            self._stop_waiting()
+
+    def connection_lost(self, exc):
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _await_head(self):
+        self._head = self.loop.call_later(HEADER_SECONDS, self._give_up)
+
+    def _stop_waiting(self):
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+    def _give_up(self):
+        self._head = None
+        self.transport.write(_TOO_SLOW)
+        self.transport.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Args:
+        host: str, a name or an address in numbers.
+        port: int, 0 for a free one.
+
+    Returns:
+        socket.socket.
+
+    Raises:
+        ArgumentError: there is no such port.
+        HashnetError: the port is taken or not allowed, or there is no such host.
+    """
+    if port > 65535:  # some systems would take the rest of it
+        raise ArgumentError("A port is a number from 0 to 65535.", f"port={port}")
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        # asyncio sends at once only over sockets that say they are TCP; others wait for the
+        # client's acknowledgement, 40 ms an answer.
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(512)
+        except BaseException:
+            listening.close()
+            raise
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise HashnetError(
+            "A service needs an address that is free.",
+            f"{host}, port {port}: {getattr(error, 'strerror', None) or error}",
+            "Stop what uses it, or give another --host or --port.",
+        ) from error
+    return listening
+
+
+def serve(place, *, host: str, port: int, settings: Settings, ready=None) -> None:
+    """Serve an index until SIGTERM or SIGINT; what is being answered then is finished.
+
+    Args:
+        place: str or path-like, the folder of the index, or the URL of its table.
+        host: str. Where to listen; only this machine can reach 127.0.0.1.
+        port: int; 0 takes a free one.
+        settings: a `Settings`.
+        ready: called with the URL once connections are accepted.
+
+    Raises:
+        HashnetError: the address is taken, or the index cannot be served.
+    """
+    with listen(host, port) as listening:
+        app = create_app(place, settings)
+        config = uvicorn.Config(
+            app,
+            http=_Connection,
+            ws="none",
+            loop="asyncio",
+            lifespan="on",
+            log_level=logging.WARNING,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=10,
+            timeout_graceful_shutdown=STOP_SECONDS,
+            h11_max_incomplete_event_size=HEADER_BYTES,
+        )
+        server = uvicorn.Server(config)
+        if ready:
+            name, number = listening.getsockname()[:2]
+            ready(f"http://{f'[{name}]' if ':' in name else name}:{number}/")
+        asyncio.run(server.serve([listening]))
+
+
+def token_from(path: str | None) -> str | None:
+    """The token of a file's first line, or of HASHNET_TOKEN, or None.
+
+    Args:
+        path: str, a file; or None.
+
+    Returns:
+        str; None where neither is given.
+
+    Raises:
+        HashnetError: the file cannot be read, or the token is short enough to guess.
+    """
+    token = os.environ.get("HASHNET_TOKEN")
+    if path is not None:
+        try:
+            with open(path, encoding="utf-8") as file:
+                token = file.readline().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise HashnetError(
+                "A token is the first line of a file.", f"{path}: {error}"
+            ) from error
+    elif not token:
+        return None
+    if len(token) < 16 or not token.isascii():
+        raise HashnetError(
+            "A token has 16 characters of ASCII or more, so that nobody guesses it.",
+            f"{len(token)} characters",
+            "Make one with `openssl rand -hex 16`.",
+        )
+    return token

@@ -1,0 +1,1 @@
+"""What an index keeps, and where: a folder, or a table of ClickHouse."""

@@ -1,0 +1,629 @@
+"""What an index folder has committed: the catalogue, a small SQLite file, and who may read it how.
+
+Every record carries a checksum; `change_catalogue` is the one moment at which a commit takes place.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+import shutil
+import sqlite3
+import tempfile
+import urllib.parse
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import numpy as np
+from zlib_ng.zlib_ng import crc32
+
+from hashnet.codes import MAX_BITS, code_bytes
+from hashnet.errors import ArgumentError, LockedError, StoreError
+from hashnet.retrieval.store.folder.paths import StrPath, damaged, inner_name, inside
+from hashnet.retrieval.store.folder.records import ITEM, SPAN
+from hashnet.retrieval.store.items import check_extractor, check_regions_per_image
+
+T = TypeVar("T")
+Read = Callable[[sqlite3.Connection, pathlib.Path], T]
+Record = tuple[Any, ...]
+
+# Of indexes with regions. Those without are of version 2 with local features and else of version 1.
+FORMAT_VERSION = 3
+
+CATALOGUE = "catalogue.sqlite"
+SEGMENTS = "segments"
+ARRAY_NAMES = ("codes", "features", "items", "text")
+LOCAL_NAMES = ("spans", "yx", "descriptors")
+REGION_NAMES = ("regions",)
+
+_APPLICATION_ID = 0x486E6978  # "Hnix", in the header of catalogue.sqlite
+_JOURNAL = "catalogue.sqlite-journal"  # SQLite's own, while a transaction lasts
+_DIGEST = "catalogue.sha256"
+# Arrays with as many rows of their own as the segment has; the others have any number.
+_PER_ROW = ("codes", "features", "items", "spans", "regions")
+_BUSY_SECONDS = 60.0  # other connections hold the catalogue for milliseconds only
+
+_FACTS = (
+    "CREATE TABLE facts (only_row INTEGER PRIMARY KEY, num_bits INTEGER, feature_dim INTEGER, "
+    "feature_dtype TEXT, fingerprint TEXT, created TEXT, encoder TEXT, generation INTEGER, "
+    "commits INTEGER, num_segments INTEGER, num_rows INTEGER, "
+)
+_SEGMENTS_TABLE = (
+    "CREATE TABLE segments (number INTEGER PRIMARY KEY, num_rows INTEGER, arrays TEXT, "
+    "deleted BLOB, seal INTEGER)"
+)
+_SCHEMAS = {  # by format version
+    1: {"facts": _FACTS + "seal INTEGER)", "segments": _SEGMENTS_TABLE},
+    2: {
+        "facts": _FACTS + "extractor TEXT, descriptor_dim INTEGER, seal INTEGER)",
+        "segments": _SEGMENTS_TABLE,
+    },
+    3: {
+        "facts": _FACTS + "extractor TEXT, descriptor_dim INTEGER, regions_per_image INTEGER, "
+        "seal INTEGER)",
+        "segments": _SEGMENTS_TABLE,
+    },
+}
+
+# What SQLite raises, for those who write beside the catalogue.
+SqlError = sqlite3.Error
+# What reading a catalogue raises when a stranger made it, with checksums that fit.
+_NONSENSE = (
+    ArgumentError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """The rows of one commit.
+
+    Attributes:
+        num_rows: int.
+        arrays: dict of str, such as `codes`, to the number of rows of its own that the segment
+            has there, and their sha256 as hex.
+        deleted: bool array of shape `(num_rows,)`, or None while no row is deleted.
+    """
+
+    num_rows: int
+    arrays: dict[str, tuple[int, str]]
+    deleted: np.ndarray | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Catalogue:
+    """All that the catalogue says, at one commit.
+
+    Attributes:
+        num_bits, descriptor_dim: int, as those of `Store`.
+        feature_dtype, fingerprint, created, extractor: str, as those of `Store`.
+        feature_dim, regions_per_image: int, as those of `Store`.
+        encoder: dict of a file's name to its bytes and its sha256 as hex.
+        generation: int. How many sets of files there have been.
+        commits: int.
+        segments: tuple of `Segment`.
+    """
+
+    num_bits: int
+    feature_dim: int
+    feature_dtype: str
+    fingerprint: str
+    created: str
+    encoder: dict[str, tuple[int, str]]
+    generation: int
+    commits: int
+    segments: tuple[Segment, ...]
+    extractor: str | None = None
+    descriptor_dim: int | None = None
+    regions_per_image: int = 0
+
+    @property
+    def format_version(self) -> int:
+        """int. The oldest format that can say all this."""
+        return 3 if self.regions_per_image else 1 if self.extractor is None else 2
+
+    @property
+    def array_names(self) -> tuple[str, ...]:
+        """tuple of str: the arrays of every segment."""
+        return _names_of_arrays(self.extractor, self.regions_per_image)
+
+    @functools.cached_property
+    def ends(self) -> dict[str, int]:
+        """dict of an array's name to how many of its own rows are committed."""
+        return {
+            name: sum(segment.arrays[name][0] for segment in self.segments)
+            for name in self.array_names
+        }
+
+    @functools.cached_property
+    def starts(self) -> np.ndarray:
+        """int64 array of shape `(num_segments,)`: the first row of each segment."""
+        lengths = np.array([segment.num_rows for segment in self.segments], np.int64)
+        return np.cumsum(lengths) - lengths
+
+    @property
+    def num_rows(self) -> int:
+        """int. Rows, deleted ones included."""
+        return self.ends["codes"]
+
+    @property
+    def num_deleted(self) -> int:
+        """int. Rows that are deleted."""
+        return sum(int(s.deleted.sum()) for s in self.segments if s.deleted is not None)
+
+    def live(self) -> np.ndarray | None:
+        """bool array of shape `(num_rows,)`, or None when nothing is deleted."""
+        if all(segment.deleted is None for segment in self.segments):
+            return None
+        live = np.ones(self.num_rows, bool)
+        for start, segment in zip(self.starts, self.segments, strict=True):
+            if segment.deleted is not None:
+                live[start : start + segment.num_rows] = ~segment.deleted
+        return live
+
+    def layout(self, name: str) -> tuple[np.dtype, tuple[int, ...]]:
+        """What one row of an array consists of.
+
+        Args:
+            name: str, such as `codes`.
+
+        Returns:
+            numpy.dtype, and tuple of int, the shape.
+        """
+        return {
+            "codes": (np.dtype(np.uint8), (code_bytes(self.num_bits),)),
+            "features": (np.dtype(self.feature_dtype).newbyteorder("<"), (self.feature_dim,)),
+            "items": (ITEM, ()),
+            "text": (np.dtype(np.uint8), ()),
+            "spans": (SPAN, ()),
+            "yx": (np.dtype("<f4"), (2,)),
+            "descriptors": (np.dtype("<f2"), (self.descriptor_dim or 0,)),
+            "regions": (np.dtype("<i4"), (4,)),
+        }[name]
+
+    def row_bytes(self, name: str) -> int:
+        """Bytes of one row of an array.
+
+        Args:
+            name: str, such as `codes`.
+
+        Returns:
+            int.
+        """
+        dtype, shape = self.layout(name)
+        return dtype.itemsize * (shape[0] if shape else 1)
+
+    def file_name(self, name: str) -> str:
+        """Name of an array's file inside the index.
+
+        Args:
+            name: str, such as `codes`.
+
+        Returns:
+            str.
+        """
+        return f"{SEGMENTS}/{self.generation:06d}.{name}"
+
+
+def _names_of_arrays(extractor: str | None, regions_per_image: int) -> tuple[str, ...]:
+    return (
+        ARRAY_NAMES
+        + (() if extractor is None else LOCAL_NAMES)
+        + (REGION_NAMES if regions_per_image else ())
+    )
+
+
+def _seal(*values: object) -> int:
+    """A checksum of the fields of one record of the catalogue."""
+    plain = [value.hex() if isinstance(value, bytes) else value for value in values]
+    return crc32(json.dumps(plain).encode())
+
+
+def _facts_record(catalogue: Catalogue) -> Record:
+    local = (catalogue.extractor, catalogue.descriptor_dim)
+    more = {1: (), 2: local, 3: (*local, catalogue.regions_per_image)}
+    return (
+        1,
+        catalogue.num_bits,
+        catalogue.feature_dim,
+        catalogue.feature_dtype,
+        catalogue.fingerprint,
+        catalogue.created,
+        json.dumps(catalogue.encoder, sort_keys=True),
+        catalogue.generation,
+        catalogue.commits,
+        len(catalogue.segments),
+        catalogue.num_rows,
+        *more[catalogue.format_version],
+    )
+
+
+def _segment_record(number: int, segment: Segment) -> Record:
+    deleted = None if segment.deleted is None else np.packbits(segment.deleted).tobytes()
+    return number, segment.num_rows, json.dumps(segment.arrays), deleted
+
+
+def _parse_segment(
+    names: tuple[str, ...], num_rows: int, arrays: str, deleted: bytes | None
+) -> Segment:
+    parsed = {name: (count, sha256) for name, (count, sha256) in json.loads(arrays).items()}
+    if sorted(parsed) != sorted(names) or num_rows < 1:
+        raise ValueError(f"a segment of {num_rows} rows with the arrays {sorted(parsed)}")
+    for name, (count, _) in parsed.items():
+        if count < 0 or (name in _PER_ROW and count != num_rows):
+            raise ValueError(f"a segment of {num_rows} rows with {count} of {name}")
+    if "yx" in parsed and parsed["yx"][0] != parsed["descriptors"][0]:
+        raise ValueError("a segment whose local features lack places or descriptors")
+    if deleted is None:
+        return Segment(num_rows, parsed, None)
+    if len(deleted) != (num_rows + 7) // 8:
+        raise ValueError(f"{len(deleted)} bytes of deletions for {num_rows} rows")
+    bits = np.unpackbits(np.frombuffer(deleted, np.uint8), count=num_rows)
+    return Segment(num_rows, parsed, bits.astype(bool))
+
+
+def _load_catalogue(connection: sqlite3.Connection, path: pathlib.Path) -> Catalogue:
+    """Read and verify all records of the catalogue, inside the caller's transaction."""
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (journal_mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+    if application_id == _APPLICATION_ID and version > FORMAT_VERSION:
+        raise StoreError(
+            f"This version of HashNet reads indexes of format {FORMAT_VERSION} or older.",
+            f"format version {version} in {CATALOGUE}",
+            "Upgrade HashNet, or build the index again with this version.",
+        )
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    size = os.stat(path).st_size
+    if size != pages * page_bytes:  # SQLite would read a page that is cut off as if it were not
+        raise ValueError(f"{size} bytes instead of {pages * page_bytes}")
+    schema = dict(connection.execute("SELECT name, sql FROM sqlite_master").fetchall())
+    if (application_id, journal_mode, schema) != (
+        _APPLICATION_ID,
+        "delete",
+        _SCHEMAS.get(version),
+    ):
+        raise ValueError("not the tables of an index")
+    facts = connection.execute("SELECT * FROM facts").fetchall()
+    records = connection.execute("SELECT * FROM segments ORDER BY number").fetchall()
+    if len(facts) != 1:
+        raise ValueError(f"{len(facts)} records of facts")
+    for *fields, seal in itertools.chain(facts, records):
+        if _seal(*fields) != seal:
+            raise ValueError("a record differs from its checksum")
+    _, bits, dim, dtype, fingerprint, created, encoder, generation, commits, *totals = facts[0][:-1]
+    extractor, descriptor_dim = totals[2:4] if version > 1 else (None, None)
+    regions_per_image = totals[4] if version == 3 else 0
+    check_extractor(extractor, descriptor_dim)
+    check_regions_per_image(regions_per_image)
+    if (version == 2 and extractor is None) or (version == 3 and not regions_per_image):
+        raise ValueError(f"{extractor=}, {regions_per_image=} in format version {version}")
+    names = _names_of_arrays(extractor, regions_per_image)
+    numbers = [number for number, *_ in records]
+    if len(records) != totals[0] or numbers != list(range(1, len(records) + 1)):
+        raise ValueError(f"{len(records)} segments instead of {totals[0]}")
+    counts = (bits, dim, generation, commits)
+    if not all(isinstance(count, int) for count in counts) or min(dim, generation) < 1:
+        raise ValueError(f"feature_dim={dim!r}, generation={generation!r}, commits={commits!r}")
+    if dtype not in ("float32", "float16") or not 1 <= bits <= MAX_BITS:
+        raise ValueError(f"num_bits={bits}, feature_dtype={dtype!r}")
+    catalogue = Catalogue(
+        num_bits=bits,
+        feature_dim=dim,
+        feature_dtype=dtype,
+        fingerprint=fingerprint,
+        created=created,
+        encoder={inner_name(name): tuple(v) for name, v in json.loads(encoder).items()},
+        generation=generation,
+        commits=commits,
+        segments=tuple(_parse_segment(names, *fields) for _, *fields, _ in records),
+        extractor=extractor,
+        descriptor_dim=descriptor_dim,
+        regions_per_image=regions_per_image,
+    )
+    if catalogue.num_rows != totals[1]:
+        raise ValueError(f"{catalogue.num_rows} rows instead of {totals[1]}")
+    return catalogue
+
+
+@contextlib.contextmanager
+def _connected(path: StrPath, mode: str) -> Iterator[sqlite3.Connection]:
+    uri = f"file:{urllib.parse.quote(os.fsencode(path))}?mode={mode}"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
+    try:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA cell_size_check = ON")
+        # EXTRA also makes the end of a transaction durable, without which files that a
+        # compaction unlinks could come to be missed after a power loss.
+        connection.execute("PRAGMA synchronous = EXTRA")
+        yield connection
+    finally:
+        connection.close()
+
+
+def _read_at_once(path: pathlib.Path, mode: str, read: Read[T]) -> T:
+    with _connected(path, mode) as connection:
+        connection.execute("BEGIN")
+        return read(connection, path)
+
+
+def read_catalogue(folder: StrPath) -> Catalogue:
+    """Read and verify what is committed.
+
+    Args:
+        folder: path of the index.
+
+    Returns:
+        `Catalogue`.
+
+    Raises:
+        LockedError: another process holds it for long.
+        StoreError: it is damaged, or a newer version of HashNet made it.
+    """
+    return _consult(folder, _load_catalogue)
+
+
+def _consult(folder: StrPath, read: Read[T]) -> T:
+    """`read(connection, path)` in one transaction, after undoing that of a killed writer."""
+    path, _ = inside(folder, CATALOGUE)
+    try:
+        try:
+            return _read_at_once(path, "ro", read)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in (
+                sqlite3.SQLITE_READONLY,
+                sqlite3.SQLITE_CANTOPEN,
+            ):
+                raise
+        return _consult_after_kill(path, read)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+            raise LockedError(
+                "The catalogue of an index is held for moments only.",
+                f"{path} was busy for {_BUSY_SECONDS:.0f} s",
+                "Look for a writer that is stuck.",
+            ) from error
+        raise damaged(folder, CATALOGUE, error) from error
+    except StoreError:
+        raise
+    except (sqlite3.Error, OSError, *_NONSENSE) as error:
+        raise damaged(folder, CATALOGUE, error) from error
+
+
+def _consult_after_kill(path: pathlib.Path, read: Read[T]) -> T:
+    """Undo the transaction of a killed writer, here or, where nothing may be written, in a copy."""
+    journal = path.with_name(_JOURNAL)
+    # A journal may name a file for SQLite to delete; ours never does, so such a one is foreign.
+    with contextlib.suppress(FileNotFoundError):
+        if journal.is_symlink() or journal.read_bytes()[-8:] == bytes.fromhex("d9d505f920a163d7"):
+            raise ValueError(f"{journal.name} was not written by HashNet")
+    try:
+        return _read_at_once(path, "rw", read)
+    except sqlite3.OperationalError:
+        with tempfile.TemporaryDirectory() as copy:
+            for file in (path, journal):
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copyfile(file, pathlib.Path(copy, file.name))
+            return _read_at_once(pathlib.Path(copy, path.name), "rw", read)
+
+
+def create_catalogue(path: StrPath, catalogue: Catalogue) -> None:
+    """Write the catalogue of a new index.
+
+    Args:
+        path: of the file.
+        catalogue: `Catalogue`.
+    """
+    with _connected(path, "rwc") as connection:
+        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {catalogue.format_version}")
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in _SCHEMAS[catalogue.format_version].values():
+            connection.execute(statement)
+        _insert(connection, "facts", _facts_record(catalogue))
+        connection.execute("COMMIT")
+
+
+def change_catalogue(path: StrPath, old: Catalogue, new: Catalogue) -> None:
+    """The commit point: one catalogue in place of another, in one durable transaction.
+
+    Args:
+        path: of the file.
+        old: `Catalogue`, as the caller read it.
+        new: `Catalogue`.
+
+    Raises:
+        StoreError: another process has changed it since.
+    """
+    with _connected(path, "rw") as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        (commits,) = connection.execute("SELECT commits FROM facts").fetchone()
+        if commits != old.commits:
+            raise StoreError(
+                "An index has one writer at a time.",
+                "a catalogue that another process changed meanwhile",
+                "Do not delete the lock file while a writer is at work.",
+            )
+        kept = old.segments
+        if new.generation != old.generation:
+            connection.execute("DELETE FROM segments")
+            kept = ()
+        for number, (before, after) in enumerate(itertools.zip_longest(kept, new.segments), 1):
+            if after is not before:
+                _insert(connection, "segments", _segment_record(number, after))
+        _insert(connection, "facts", _facts_record(new))
+        connection.execute("COMMIT")
+
+
+def _insert(connection: sqlite3.Connection, table: str, fields: Record) -> None:
+    marks = ", ".join("?" * (len(fields) + 1))
+    connection.execute(
+        f"INSERT OR REPLACE INTO {table} VALUES ({marks})", (*fields, _seal(*fields))
+    )
+
+
+def open_data(folder: StrPath, catalogue: Catalogue, name: str, flags: int = os.O_RDONLY) -> int:
+    """Open one file of numbers, which is at least as long as the catalogue says.
+
+    Args:
+        folder: path of the index.
+        catalogue: `Catalogue`.
+        name: str, such as `codes`.
+        flags: int, for `os.open`.
+
+    Returns:
+        int, a descriptor, which the caller closes.
+
+    Raises:
+        StoreError: the file is missing, too short, or no plain file.
+    """
+    file_name = catalogue.file_name(name)
+    path, size = inside(folder, file_name)
+    wanted = catalogue.ends[name] * catalogue.row_bytes(name)
+    if size < wanted:
+        raise damaged(folder, file_name, f"{size} bytes instead of {wanted}")
+    try:
+        return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        raise damaged(folder, file_name, error.strerror) from error
+
+
+def map_array(folder: StrPath, catalogue: Catalogue, name: str) -> np.ndarray:
+    """Map the committed rows of one array.
+
+    Args:
+        folder: path of the index.
+        catalogue: `Catalogue`.
+        name: str, such as `codes`.
+
+    Returns:
+        read-only array of any dtype and shape, as `Catalogue.layout` says. For the errors see
+        `open_data`.
+    """
+    dtype, shape = catalogue.layout(name)
+    shape = (catalogue.ends[name], *shape)
+    with open(open_data(folder, catalogue, name), "rb") as file:
+        if shape[0] == 0:
+            return np.empty(shape, dtype)
+        return np.memmap(file, dtype, "r", shape=shape)
+
+
+def on_newest(folder: StrPath, use: Callable[[Catalogue], T]) -> T:
+    """Do something with what is committed, again where a compaction takes its files away.
+
+    Args:
+        folder: path of the index.
+        use: function of a `Catalogue`.
+
+    Returns:
+        What `use` returns.
+    """
+    while True:
+        catalogue = read_catalogue(folder)
+        try:
+            return use(catalogue)
+        except StoreError:
+            if read_catalogue(folder).generation == catalogue.generation:
+                raise
+
+
+def write_digest(folder: StrPath) -> None:
+    """Record the checksum of the whole catalogue file, for `check_catalogue`.
+
+    Args:
+        folder: path of the index.
+    """
+    commits, content = _consult(folder, _read_image)
+    line = f"{commits} {len(content)} {hashlib.sha256(content).hexdigest()}"
+    beside = pathlib.Path(folder, _DIGEST + ".new")
+    with open(beside, "w", encoding="ascii") as file:
+        file.write(f"{line} {crc32(line.encode()):08x}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, pathlib.Path(folder, _DIGEST))
+
+
+def renew_digest(folder: StrPath, commits: int) -> None:
+    """As `write_digest`, unless the record is whole and of this very commit.
+
+    Args:
+        folder: path of the index.
+        commits: int, as the catalogue says.
+    """
+    with contextlib.suppress(StoreError):
+        if _read_digest(folder)[0] == commits:
+            return
+    write_digest(folder)
+
+
+def _read_image(connection: sqlite3.Connection, path: pathlib.Path) -> tuple[int, bytes]:
+    """Commits, and all bytes of the catalogue file."""
+    # Through SQLite: to open and close its file beside it would release its locks.
+    return _load_catalogue(connection, path).commits, connection.serialize()
+
+
+def _read_digest(folder: StrPath) -> tuple[int, int, str]:
+    """Commits, size and sha256 of the catalogue as the last writer to close left it."""
+    path, size = inside(folder, _DIGEST)
+    content = path.read_bytes() if size < 1000 else b""
+    line, _, crc = content.removesuffix(b"\n").rpartition(b" ")
+    if content != b"%s %08x\n" % (line, crc32(line)) or line.count(b" ") != 2:
+        raise damaged(folder, _DIGEST, "the file differs from its checksum")
+    commits, num_bytes, sha256 = line.decode().split()
+    return int(commits), int(num_bytes), sha256
+
+
+def check_catalogue(folder: StrPath) -> list[str]:
+    """What SQLite says of its file, and whether the file is as the last writer left it.
+
+    Args:
+        folder: path of the index.
+
+    Returns:
+        list of str: what is wrong.
+    """
+    problems, digest = [], None
+    try:
+        digest = _read_digest(folder)  # before the catalogue, than which it is never newer
+    except StoreError as error:
+        problems.append(str(error))
+    (commits, content), verdicts = _consult(
+        folder,
+        lambda connection, path: (
+            _read_image(connection, path),
+            connection.execute("PRAGMA integrity_check(10)").fetchall(),
+        ),
+    )
+    whats = [verdict for (verdict,) in verdicts if verdict != "ok"]
+    if digest is not None and digest[0] > commits:
+        whats.append(f"commit {commits}, but there was a commit {digest[0]}")
+    found = (commits, len(content), hashlib.sha256(content).hexdigest())
+    if digest is not None and digest[0] == commits and digest != found:
+        whats.append(f"the file differs from its checksum in {_DIGEST}")
+    return problems + [str(damaged(folder, CATALOGUE, what)) for what in whats]
+
+
+def remove_catalogue_leftovers(folder: pathlib.Path) -> None:
+    """Remove what a killed writer left beside the catalogue.
+
+    Args:
+        folder: pathlib.Path of the index.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(folder / (_DIGEST + ".new"))
+    if os.path.lexists(folder / _JOURNAL):
+        # One that is to be played back has been; SQLite ignores this one, and would keep it.
+        with _connected(folder / CATALOGUE, "rw") as connection:
+            connection.execute("BEGIN EXCLUSIVE")
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(folder / _JOURNAL)

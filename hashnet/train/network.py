@@ -1,0 +1,233 @@
+"""The network as it is trained: augmentation before the backbone, u and logits at the end.
+
+    image -> augmentation -> backbone -> feature -> H -> [batch norm] -> u -> F8 -> logits
+
+It shares its layers with the hash network that is kept; only the head is another one while it
+learns, and is folded into plain H and F8 afterwards.
+"""
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from hashnet.errors import UnknownNameError
+from hashnet.train.folding import merge_norms
+from hashnet.train.losses import SeenByF8
+
+
+class HashTraining(keras.Model):
+    """A functional model to `{"u", "logits"}` that learns by a `HashLoss`."""
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """What Keras asks for the loss of a batch.
+
+        Args:
+            x, sample_weight, training: as Keras passes them; not needed here.
+            y: float32 tensor `(n, num_classes)`, each row adds up to 1.
+            y_pred: dict of `u`, float32 `(n, num_bits)`, and `logits`, float32 `(n, num_classes)`.
+
+        Returns:
+            float32 scalar.
+        """
+        return self.hash_loss(y_pred["u"], y_pred["logits"], y)
+
+
+def make_head(feature_dim, num_bits, num_classes, loss):
+    """H and F8 as they learn: from features `(n, feature_dim)` to `{"u", "logits"}`.
+
+    Features have length 1; H's initial weights are made for inputs whose squares are 1 on
+    average. So features are multiplied by sqrt(feature_dim) first.
+
+    Args:
+        feature_dim: int.
+        num_bits: int.
+        num_classes: int.
+        loss: a `HashLoss`.
+
+    Returns:
+        `HashTraining`.
+    """
+    feature = keras.Input((feature_dim,), name="feature")
+    x = layers.Rescaling(float(np.sqrt(feature_dim)), dtype="float32", name="gain")(feature)
+    hash_layer = layers.Dense(num_bits, use_bias=not loss.normalised, dtype="float32", name="hash")
+    u = hash_layer(x)  # (n, num_bits)
+    if loss.normalised:
+        norm = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype="float32", name="norm")
+        u = norm(u)
+    seen = SeenByF8(loss.f8_sees, loss.steepness, dtype="float32", name="seen")(u)
+    logits = layers.Dense(num_classes, dtype="float32", name="classes")(seen)
+    head = HashTraining(feature, {"u": u, "logits": logits}, name="head")
+    head.hash_loss = loss
+    return head
+
+
+def make_whole(network, head, config):
+    """The network from images to `{"u", "logits"}`, with augmentation; layers are shared.
+
+    Args:
+        network: `keras.Model` of `model.build`.
+        head: `HashTraining` of `make_head`.
+        config: `TrainConfig`.
+
+    Returns:
+        `HashTraining`, from uint8 images `(n, image_size, image_size, 3)`, RGB.
+    """
+    size = network.input.shape[1]
+    image = keras.Input((size, size, 3), dtype="uint8", name="pixels")
+    x = layers.Rescaling(1.0, dtype="float32", name="to_float")(image)
+    if config.flip or config.zoom or config.shift:
+        x = RandomView(config)(x)
+    features = feature_part(network)
+    if config.freeze_bn:
+        features = merge_norms(features)
+    outputs = head(features(x))
+    whole = HashTraining(image, outputs, name="whole")
+    whole.hash_loss = head.hash_loss
+    return whole
+
+
+class RandomView(layers.Layer):
+    """Each image mirrored, enlarged and shifted at random, while training, and only then.
+
+    All in one step, interpolated once between the four nearest pixels; what lies beyond an edge
+    is reflected.
+
+    Args:
+        config: `TrainConfig`, for `flip`, `zoom`, `shift` and `seed`.
+    """
+
+    def __init__(self, config):
+        super().__init__(dtype="float32", name="view")
+        self.flip, self.zoom, self.shift = config.flip, config.zoom, config.shift
+        (seed,) = np.random.SeedSequence((config.seed, 0xA06)).generate_state(1).tolist()
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, images, training=False):
+        """What Keras asks for the output.
+
+        Args:
+            images: float32 tensor `(n, height, width, 3)`, RGB in 0..255.
+            training: bool.
+
+        Returns:
+            float32 tensor of the same shape.
+        """
+        if not training:
+            return images
+        count, height, width, _ = ops.shape(images)
+
+        def draw(low, high):
+            return keras.random.uniform((count,), low, high, seed=self.seed_generator)
+
+        across, down = draw(1 - self.zoom, 1), draw(1 - self.zoom, 1)
+        right, below = (draw(-self.shift, self.shift) * side for side in (width, height))
+        if self.flip:
+            across = ops.where(draw(-1, 1) < 0, -across, across)
+        # Where pixel (x, y) comes from: the middle stays, but for the shift.
+        right = right + (width - 1) / 2 * (1 - across)
+        below = below + (height - 1) / 2 * (1 - down)
+        none = ops.zeros_like(across)
+        where = ops.stack([across, none, right, none, down, below, none, none], axis=1)
+        return ops.image.affine_transform(
+            images, where, interpolation="bilinear", fill_mode="reflect"
+        )
+
+
+def feature_part(network):
+    """The network from images to features, float32 of length 1.
+
+    Args:
+        network: `keras.Model` of `model.build`.
+
+    Returns:
+        `keras.Model`; layers are shared.
+    """
+    return keras.Model(network.input, network.output["feature"], name="features")
+
+
+def freeze_batch_norm(model):
+    """Let the backbone's batch normalisation work as it does when encoding, and learn nothing.
+
+    The statistics it was pretrained with then hold throughout. With those of each batch, the
+    features that phase 1 learned from change at once, and a short training does not recover.
+
+    Args:
+        model: `keras.Model`, changed in place, models inside it included.
+    """
+    _freeze(model, layers.BatchNormalization)
+
+
+def freeze_depthwise(model):
+    """Let the kernels of depthwise convolutions learn nothing.
+
+    Args:
+        model: `keras.Model`, changed in place, models inside it included.
+    """
+    _freeze(model, layers.DepthwiseConv2D)
+
+
+def _freeze(model, kind):
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            _freeze(layer, kind)
+        elif isinstance(layer, kind):
+            layer.trainable = False
+
+
+def freeze_before(network, name):
+    """Let the layers before one learn nothing.
+
+    Args:
+        network: `keras.Model` of `model.build`, changed in place.
+        name: str. The first layer that learns.
+
+    Raises:
+        UnknownNameError: the network has no such layer.
+    """
+    names = [layer.name for layer in network.layers]
+    if name not in names:
+        raise UnknownNameError("layer", name, names)
+    for layer in network.layers[: names.index(name)]:
+        layer.trainable = False
+
+
+def fold(head, network):
+    """Write the trained head into the hash network's H and F8.
+
+    latent = sigmoid(steepness * u) is plain Dense and sigmoid again: gain, batch normalisation
+    and steepness are all linear and go into H's kernel and bias.
+
+    Args:
+        head: `HashTraining` of `make_head`.
+        network: `keras.Model` of `model.build`, changed in place.
+    """
+    gain = np.sqrt(network.output["feature"].shape[-1])
+    hash_layer = head.get_layer("hash")
+    kernel = ops.convert_to_numpy(hash_layer.kernel).astype("float64") * gain
+    if head.hash_loss.normalised:
+        norm = head.get_layer("norm")
+        gamma, beta, mean, variance = (
+            ops.convert_to_numpy(part).astype("float64")
+            for part in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
+        )
+        slope = gamma / np.sqrt(variance + norm.epsilon)
+        kernel, bias = kernel * slope, beta - mean * slope
+    else:
+        bias = ops.convert_to_numpy(hash_layer.bias).astype("float64")
+    steepness = head.hash_loss.steepness
+    network.get_layer("latent").set_weights(
+        [(kernel * steepness).astype("float32"), (bias * steepness).astype("float32")]
+    )
+    network.get_layer("scores").set_weights(head.get_layer("classes").get_weights())
+
+
+def copy_backbone(source, target):
+    """Copy all weights but H's and F8's from one hash network to another of the same backbone.
+
+    Args:
+        source: `keras.Model` of `model.build`.
+        target: `keras.Model` of the same backbone, changed in place.
+    """
+    for layer in target.layers:
+        if layer.name not in ("latent", "scores") and layer.weights:
+            layer.set_weights(source.get_layer(layer.name).get_weights())

@@ -1,0 +1,364 @@
+"""Train a hash network on labelled images, in two phases.
+
+1. H and F8 learn on features that are computed once: minutes.
+2. The whole network learns at a lower rate, on images that augmentation changes each time.
+
+After every epoch the state is written, beside the bundle to be; the same call goes on from there
+and ends with the same network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import json
+import os
+import pathlib
+import sys
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hashnet.errors import ArgumentError, BundleError
+from hashnet.network import backbones
+from hashnet.network import bundle as bundles
+from hashnet.network.model import HashNetConfig, build
+from hashnet.train import data as datasets
+from hashnet.train.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training gave.
+
+    Attributes:
+        bundle: the `Bundle`, opened.
+        problems: list of `Problem`: images and folders that were left out.
+        history: list of dict, one for each epoch: phase, epoch, loss, and validation_map if
+            images were kept apart.
+        minutes: float. From the first image to the bundle, over all calls if it was interrupted.
+    """
+
+    bundle: bundles.Bundle
+    problems: list
+    history: list
+    minutes: float
+
+
+def train(
+    data: str | os.PathLike | datasets.LabelledImages,
+    bundle: str | os.PathLike,
+    config: TrainConfig | None = None,
+    *,
+    command: str = "",
+    verbose: bool = True,
+) -> Trained:
+    """Train a hash network and write it as a bundle.
+
+    Args:
+        data: what `data.load` takes, or a `LabelledImages`.
+        bundle: folder to write; must not exist, or be a bundle, which is replaced at the end.
+        config: a `TrainConfig`, or None for its defaults.
+        command: str. How this was called, for the bundle's origin.
+        verbose: bool. Show progress on stderr and bars on stdout.
+
+    Returns:
+        A `Trained`.
+
+    Raises:
+        ArgumentError: the data does not do, or an unfinished training with other settings lies
+            beside `bundle`.
+        WeightsError: the backbone's weights cannot be had.
+        BundleError: the bundle or the state cannot be written, or `start_from` cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> pictures = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype="uint8")
+        >>> cats_and_dogs = datasets.from_arrays(pictures, ["cat", "dog"] * 4)
+        >>> config = TrainConfig(
+        ...     num_bits=8, image_size=32, weights="random", head_epochs=1, epochs=0, batch=4
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     trained = train(cats_and_dogs, f"{folder}/bundle", config, verbose=False)
+        >>> trained.bundle.config.classes, len(trained.history)
+        (('cat', 'dog'), 1)
+    """
+    import keras
+
+    config = config or TrainConfig()
+    began = time.monotonic()
+    say = _speaker(verbose)
+    target = _checked_target(bundle)
+    keep_freed_memory()
+    keras.utils.set_random_seed(config.seed)
+
+    # The images.
+    labelled = data if isinstance(data, datasets.LabelledImages) else datasets.load(data)
+    if config.held_out:
+        labelled = labelled.without(config.held_out)
+    size = _image_size(config)
+    say(f"{len(labelled)} images of {len(labelled.classes)} classes, read at {size} pixels")
+    labelled = labelled.decoded(size)
+    shown, apart = labelled, None
+    if config.validation:
+        shown, apart = labelled.split(config.validation, config.seed)
+        if not len(apart):
+            raise ArgumentError(
+                "A part of the images is kept apart for validation.",
+                f"validation={config.validation} of {len(labelled)} images is none",
+            )
+    targets = shown.targets / shown.targets.sum(axis=1, keepdims=True)
+    targets = targets.astype("float32")
+
+    # The network.
+    kept = HashNetConfig(
+        backbone=config.backbone,
+        image_size=size,
+        num_bits=config.num_bits,
+        classes=labelled.classes,
+        mirror=config.mirror,
+    )
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(config.precision)
+    try:
+        # It learns on one view of an image: augmentation mirrors half of them.
+        network = _network(replace(kept, mirror=False), config)
+        state = _state(target, config, labelled, began)
+        run = _Run(config, state, targets, say, verbose)
+        head = _two_phases(run, network, shown.sources, apart)
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+    # The bundle, in float32 whatever it was trained in.
+    from hashnet.train import network as networks
+
+    plain = build(kept, weights=None)
+    networks.copy_backbone(network, plain)
+    networks.fold(head, plain)
+    minutes = state.seconds / 60
+    origin = {
+        "command": command,
+        "training": replace(config, logs="", tensorboard=False).as_json(),
+        "images": len(shown),
+        "history": state.history,
+        "minutes": round(minutes, 2),
+    }
+    saved = _saved(target, plain, kept, origin, state)
+    state.remove()
+    say(f"{minutes:.1f} minutes; bundle {target}")
+    return Trained(saved, labelled.problems, state.history, minutes)
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep the memory it frees, for its next allocation.
+
+    Every step of a training frees gigabytes and asks for them again. The C library of most Linux
+    systems gives large blocks back to the kernel each time, which then clears every page anew:
+    on a virtual machine that took half of the time.
+
+    Returns:
+        bool. Whether the C library knows how; nothing changes where it does not.
+
+    Example:
+        >>> keep_freed_memory() in (True, False)
+        True
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        return False
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # Names of the settings in malloc.h.
+    settings = ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 64 << 20))
+    return all([mallopt(name, value) for name, value in settings])
+
+
+def _saved(target, network, kept, origin, state):
+    """Write the bundle; Keras needs a converter of its own for ONNX under each backend."""
+    import keras
+
+    try:
+        return bundles.save(target, network, kept, origin=origin)
+    except ImportError as error:
+        raise BundleError(
+            f"A bundle holds an ONNX file, for which Keras lacks a package with "
+            f"{keras.backend.backend()}.",
+            str(error),
+            "Install it, or TensorFlow, and give the same command again, with "
+            f"KERAS_BACKEND=tensorflow: the trained weights are in {state.folder}, and only the "
+            "bundle is written then.",
+        ) from error
+    except OSError as error:
+        raise BundleError(
+            "A bundle is written whole.",
+            f"{target}: {error.strerror or error}",
+            "Make room and give the same command again: the training is done and kept.",
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all phases of one training share."""
+
+    config: TrainConfig
+    state: object
+    targets: np.ndarray
+    say: object
+    verbose: bool
+
+
+def _two_phases(run, network, pixels, apart):
+    """Train; returns the head. The backbone in `network` has learned afterwards."""
+    from hashnet.train import losses
+    from hashnet.train import network as networks
+    from hashnet.train.folding import merge_norms
+
+    config, state = run.config, run.state
+    feature_dim, num_classes = network.output["feature"].shape[-1], run.targets.shape[1]
+    loss = losses.create(config.loss, config.num_bits, num_classes, config.seed)
+    head = networks.make_head(feature_dim, config.num_bits, num_classes, loss)
+
+    def features(images):
+        part = merge_norms(networks.feature_part(network))
+        return part.predict(images, batch_size=64, verbose=0)
+
+    if state.phase == 1:
+        if config.head_epochs:
+            run.say("phase 1: H and F8 on features of the backbone as it is")
+            validation = apart and (features(apart.sources), apart.labels)
+            _fit(run, head, features(pixels), validation, config.head_rate, config.head_epochs)
+        state.begin(2)
+    if config.epochs:
+        run.say("phase 2: the whole network")
+        validation = apart and (apart.sources, apart.labels)
+        if config.freeze_bn:
+            networks.freeze_batch_norm(network)
+        if config.freeze_depthwise:
+            networks.freeze_depthwise(network)
+        whole = networks.make_whole(network, head, config)
+        _fit(run, whole, pixels, validation, config.rate, config.epochs)
+    return head
+
+
+def _fit(run, model, inputs, validation, rate, epochs):
+    """Run the epochs of one phase that are still to do."""
+    import keras
+
+    from hashnet.train.batches import Batches
+    from hashnet.train.callbacks import AfterEpoch
+
+    config, state, targets = run.config, run.state, run.targets
+
+    def batches(epoch):
+        return Batches(
+            inputs, targets, config.batch, (config.seed, epoch), balanced=config.balanced
+        )
+
+    model.compile(_optimizer(config, rate, epochs * len(batches(0))))
+    model.optimizer.build(model.trainable_variables)
+    if state.epoch:
+        run.say(f"going on after epoch {state.epoch} of phase {state.phase}")
+        state.restore(model)
+    logs = pathlib.Path(config.logs) if config.logs else None
+    while state.epoch < epochs and not state.ended:
+        callbacks = [AfterEpoch(state, validation, config.patience, logs, run.say)]
+        if config.tensorboard:
+            callbacks.append(keras.callbacks.TensorBoard(logs / f"phase{state.phase}"))
+        # One epoch a call: Keras looks into a dataset ahead of time and would shuffle it once
+        # more. And Keras writes its bars to stdout, which is for answers.
+        with contextlib.redirect_stdout(sys.stderr):
+            model.fit(
+                batches(state.epoch),
+                initial_epoch=state.epoch,
+                epochs=state.epoch + 1,
+                shuffle=False,
+                callbacks=callbacks,
+                verbose=1 if run.verbose and sys.stderr.isatty() else 0,
+            )
+    if config.patience:
+        state.restore_best(model)
+
+
+def _optimizer(config, rate, steps):
+    from keras import optimizers
+
+    if config.schedule == "cosine":
+        warmup = int(config.warmup * steps)
+        rate = optimizers.schedules.CosineDecay(
+            0.0 if warmup else rate,
+            max(1, steps - warmup),
+            warmup_target=rate if warmup else None,
+            warmup_steps=warmup,
+        )
+    else:
+        rate = optimizers.schedules.PiecewiseConstantDecay([steps // 2], [rate, rate / 10])
+    if config.optimizer == "adamw":
+        optimizer = optimizers.AdamW(rate, weight_decay=config.weight_decay)
+    else:
+        decay = config.weight_decay or None
+        optimizer = optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def _network(kept, config):
+    """The hash network with the weights to begin with; layers that are to stay are frozen."""
+    from hashnet.train import network as networks
+
+    if config.start_from:
+        source = bundles.load(config.start_from)
+        if source.config.backbone != config.backbone:
+            raise ArgumentError(
+                "A training starts from a bundle with the same backbone.",
+                f"{source.config.backbone} in {config.start_from}, backbone={config.backbone!r}",
+            )
+        network = build(kept, weights=None)
+        networks.copy_backbone(source.load_model(), network)
+    else:
+        network = build(kept, weights=None if config.weights == "random" else config.weights)
+    if config.learn_from:
+        networks.freeze_before(network, config.learn_from)
+    return network
+
+
+def _image_size(config):
+    if config.start_from and not config.image_size:
+        return bundles.load(config.start_from).config.image_size
+    return config.image_size or backbones.known(config.backbone).image_size
+
+
+def _state(target, config, labelled, began):
+    """The state of this very training, if it was begun before, or a fresh one."""
+    from hashnet.train.state import RunState
+
+    settings = replace(config, logs="", tensorboard=False).as_json()
+    digest = hashlib.sha256(json.dumps([settings, labelled.classes]).encode())
+    for array in (labelled.targets, labelled.sources):
+        digest.update(np.ascontiguousarray(array))
+    try:
+        return RunState(target.with_name(f"{target.name}.training"), digest.hexdigest(), began)
+    except OSError as error:
+        raise BundleError(
+            "The state of a training is kept beside its bundle.", f"{target}: {error}"
+        ) from error
+
+
+def _checked_target(bundle):
+    """The bundle's place, refused before hours of training and not after."""
+    target = pathlib.Path(bundle)
+    if target.exists() and not (target / bundles.DESCRIPTION).is_file():
+        if not target.is_dir() or any(target.iterdir()):
+            raise BundleError(
+                "A bundle replaces only a bundle or an empty folder.",
+                str(target),
+                "Give a new name.",
+            )
+    return target
+
+
+def _speaker(verbose):
+    def say(line):
+        if verbose:
+            print(line, file=sys.stderr, flush=True)
+
+    return say

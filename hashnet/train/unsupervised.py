@@ -1,0 +1,122 @@
+"""A bundle for photos that nobody has labelled: pretrained backbone, label-free H."""
+
+import pathlib
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hashnet.encode.encoder import Encoder
+from hashnet.errors import ImageError
+from hashnet.network import backbones, bundle, model
+from hashnet.train import label_free
+
+# Measured by tests/bench/label_free.py: longer codes gain little.
+NUM_BITS = 128
+SAMPLE = label_free.MAX_ITEMS
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What `fit_bundle` made, and what it computed on the way.
+
+    Attributes:
+        bundle: the `Bundle`.
+        positions: int64 `(n,)`. Which of the images given were read for the fit, ascending.
+        features: float32 `(n, feature_dim)`. Theirs, which need not be computed again.
+    """
+
+    bundle: bundle.Bundle
+    positions: np.ndarray
+    features: np.ndarray
+
+
+def fit_bundle(
+    folder,
+    sources: Sequence,
+    *,
+    num_bits: int = NUM_BITS,
+    backbone: str = "efficientnet_lite0",
+    weights="imagenet",
+    seed: int = 0,
+    origin: dict | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Fitted:
+    """Fit H to a collection of unlabelled photos and save the network as a bundle.
+
+    H learns from the collection's own features alone; see `label_free`. The backbone and
+    F8, the pretrained classifier, stay as they are.
+
+    Args:
+        folder: str or path-like, where the bundle goes.
+        sources: images as for `Encoder.encode`; of more than 10,000 a
+            seeded sample is used.
+        num_bits: int, 1 to 1024.
+        backbone: str, one of `BACKBONES`.
+        weights: as for `backbones.create`.
+        seed: int. Of the sample and of the fit.
+        origin: dict or None. What the bundle should remember of how it was made.
+        progress: called with images done and images to do.
+
+    Returns:
+        A `Fitted`.
+
+    Raises:
+        ImageError: none of the images can be read.
+        WeightsError: the backbone's weights cannot be had.
+    """
+    config = model.HashNetConfig(
+        backbone=backbone,
+        num_bits=num_bits,
+        classes=backbones.imagenet_classes(),
+        scores_from="feature",
+    )
+    sources = list(sources)
+    sample = _sample(len(sources), seed)
+    network = model.build(config, weights=weights)
+    with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
+        start = bundle.save(scratch, network, config, origin={})
+        features, positions, num_done, problem = [], [], 0, None
+        for part in Encoder(start).stream(sources[place] for place in sample):
+            features.append(part.features)
+            positions.append(sample[part.positions])
+            problem = problem or next(iter(part.problems), None)
+            num_done += len(part) + len(part.problems)
+            if progress:
+                progress(num_done, len(sample))
+    features = np.concatenate(features) if features else np.empty((0, config.feature_dim))
+    if not len(features):
+        reason = f"{len(sample)} images, the first: {problem.reason}" if problem else "no images"
+        raise ImageError("Codes are fitted to at least one readable image.", reason)
+    hash_weights = label_free.fit(features, num_bits, prior=_prior(backbone), seed=seed)
+    network.get_layer("latent").set_weights([hash_weights.kernel, hash_weights.bias])
+    origin = {
+        **(origin or {}),
+        "codes": "label-free",
+        "fitted_to": len(features),
+        "seed": seed,
+    }
+    saved = bundle.save(folder, network, config, origin=origin)
+    return Fitted(saved, np.concatenate(positions), features)
+
+
+def _prior(backbone):
+    """Features of photos of all kinds, float32 `(512, feature_dim)`; None if there are none.
+
+    They tell a handful of photos how photos differ; see the model card beside the file.
+    """
+    path = pathlib.Path(__file__).with_name("presets") / f"{backbone}_prior.npz"
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as file:
+        features = file["features"] * file["scale"]
+    return (features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _sample(num_sources, seed):
+    """int64 places of the images to fit to, ascending."""
+    if num_sources <= SAMPLE:
+        return np.arange(num_sources)
+    chosen = np.random.default_rng(seed).choice(num_sources, SAMPLE, replace=False)
+    return np.sort(chosen)
