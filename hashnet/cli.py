@@ -580,7 +580,7 @@ def _search(arguments):
             continue
         results.append((engine.path(query) if arguments.by_id else query, result.hits))
         if arguments.json:
-            print(json.dumps(result.as_json()))
+            print(json.dumps(result.to_dict()))
         else:
             _print_result(result)
     _name_problems(problems)
@@ -797,9 +797,9 @@ def _evaluate(arguments):
         report.write(arguments.report, evaluation)
         print(f"wrote {arguments.report}", file=sys.stderr)
     if arguments.json:
-        print(json.dumps(evaluation.as_json()))
+        print(json.dumps(evaluation.to_dict()))
     else:
-        _print_evaluation(evaluation.as_json())
+        _print_evaluation(evaluation.to_dict())
     return SKIPPED_SOME if evaluation.problems else DONE
 
 

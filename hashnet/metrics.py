@@ -324,7 +324,7 @@ class Evaluation:
     recall_at: dict[int, float]
     ap_of_query: np.ndarray
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Give the figures as a JSON object, R written into the names: `map_at_1000`."""
         return {
             "queries": self.queries,
@@ -380,9 +380,9 @@ class CodeEvaluation(Evaluation):
         precision = np.where(items > 0, _divide(relevant, items), np.nan)
         return precision, relevant / relevant[-1]
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Give the figures as a JSON object."""
-        return super().as_json() | {
+        return super().to_dict() | {
             "bits": self.bits,
             "radius": self.radius,
             "precision_within": self.precision_within,

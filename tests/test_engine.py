@@ -95,7 +95,7 @@ def test_answers_do_not_depend_on_threads(index, photos):
 
 
 def test_stages_report_their_time_and_json_has_the_agreed_fields(engine, photos):
-    answer = engine.search(photos / "disc/0.png", k=1).as_json()
+    answer = engine.search(photos / "disc/0.png", k=1).to_dict()
     assert list(answer) == ["query", "threshold", "pool", "milliseconds", "hits"]
     assert list(answer["milliseconds"]) == ["encode", "coarse", "fine", "verify"]
     assert answer["milliseconds"]["encode"] > 0 and answer["milliseconds"]["verify"] is None

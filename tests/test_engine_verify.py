@@ -266,7 +266,7 @@ def test_stages_of_class_folders_leave_out_the_query_and_repeat(bundle_folder, t
     index.update([tmp_path / "db"], label_from_folder=True)
 
     def figures(**options):
-        content = evaluate(index, [tmp_path / "db"], verify=True, **options).stages.as_json()
+        content = evaluate(index, [tmp_path / "db"], verify=True, **options).stages.to_dict()
         assert content.pop("milliseconds")
         for stage in ("coarse", "coarse_to_fine", "verified"):
             assert content[stage].pop("milliseconds") >= 0
@@ -292,7 +292,7 @@ def test_verification_does_not_harm_where_classes_are_searched(
     index = Index.create(tmp_path / "index", bundle_folder, local="sift")
     index.update([tmp_path / "db"], label_from_folder=True)
     stages = evaluate(index, [tmp_path / "queries"], verify=True, num_threads=2).stages
-    print(json.dumps(stages.as_json()))
+    print(json.dumps(stages.to_dict()))
     assert stages.queries >= 50
     before, after = (stages.figures[name]["map_all"] for name in ("coarse_to_fine", "verified"))
     assert after >= 0.995 * before

@@ -564,7 +564,7 @@ def test_class_baselines_that_cannot_be_had_say_why(random_world):
 
 def test_the_json_has_the_fields_of_the_contract(random_world):
     report = random_world.evaluate(encode_database=True)
-    content = json.loads(json.dumps(report.as_json()))
+    content = json.loads(json.dumps(report.to_dict()))
     contract = ["queries", "database", "bits", "map_at_1000", "map_all", "precision_at",
                 "recall_at", "baselines", "protocol"]  # fmt: skip
     assert list(content)[: len(contract)] == contract
@@ -579,7 +579,7 @@ def test_the_json_has_the_fields_of_the_contract(random_world):
     assert set(content["best_queries"][0]["hits"][0]) == {
         "id", "path", "label", "bits_apart", "distance", "relevant"
     }  # fmt: skip
-    assert "map_at_7" in random_world.evaluate(at=7).as_json()
+    assert "map_at_7" in random_world.evaluate(at=7).to_dict()
 
 
 def test_the_protocol_says_what_was_done(random_world):
@@ -618,7 +618,7 @@ def test_blocks_of_queries_join_to_the_same_figures(random_world, monkeypatch):
 
 def test_the_same_seed_gives_the_same_report(random_world):
     def timeless(report):
-        content = report.as_json()
+        content = report.to_dict()
         for row in (content["coarse"], content["coarse_to_fine"], content["baselines"]["float_f7"]):
             del row["milliseconds"]
         return content

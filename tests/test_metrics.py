@@ -494,7 +494,7 @@ def test_the_json_has_the_names_of_the_command_line():
     # All in one tie. By row, the two queries of label 1 see yes yes no, and that of 2 no no yes.
     database = np.zeros((3, 6), "uint8")
     labels = np.array([1, 1, 2])
-    figures = metrics.evaluate_codes(database, labels, database, labels, num_bits=48).as_json()
+    figures = metrics.evaluate_codes(database, labels, database, labels, num_bits=48).to_dict()
     precision_at, recall_at = figures.pop("precision_at"), figures.pop("recall_at")
     assert figures == pytest.approx(
         {

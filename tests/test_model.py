@@ -16,7 +16,7 @@ RNG = np.random.default_rng(0)
 LOAD_AND_RUN = """
 import sys
 import numpy as np
-from hashnet import bundle
+from hashnet.network import bundle
 folder, pixels, out = sys.argv[1:]
 model = bundle.load(folder).load_model()
 np.savez(out, **{name: np.asarray(value) for name, value in model(np.load(pixels)).items()})
@@ -72,14 +72,14 @@ def test_a_configuration_outside_its_range_is_refused(values, message):
 
 def test_a_configuration_survives_json():
     config = model.HashNetConfig(num_bits=12, classes=("a", "b"), scores_from="latent")
-    assert model.HashNetConfig.from_json(json.loads(json.dumps(config.as_json()))) == config
+    assert model.HashNetConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     mirrored = model.HashNetConfig(classes=("a",), mirror=True)
-    assert model.HashNetConfig.from_json(json.loads(json.dumps(mirrored.as_json()))) == mirrored
-    assert "mirror" not in config.as_json()  # Versions that do not know it read the others.
+    assert model.HashNetConfig.from_dict(json.loads(json.dumps(mirrored.to_dict()))) == mirrored
+    assert "mirror" not in config.to_dict()  # Versions that do not know it read the others.
     with pytest.raises(BundleError, match="fields"):
-        model.HashNetConfig.from_json({"backbone": "alexnet"})
+        model.HashNetConfig.from_dict({"backbone": "alexnet"})
     with pytest.raises(UnknownNameError):
-        model.HashNetConfig.from_json({**config.as_json(), "backbone": "no_net"})
+        model.HashNetConfig.from_dict({**config.to_dict(), "backbone": "no_net"})
 
 
 def test_the_pretrained_classifier_keeps_its_thousand_classes():

@@ -71,7 +71,7 @@ def test_the_folder_holds_figures_plots_and_a_page(evaluated):
     report, folder = evaluated
     assert sorted(os.listdir(folder)) == ["index.html", "pictures", "plots", "report.json"]
     assert json.loads((folder / "report.json").read_text()) == json.loads(
-        json.dumps(report.as_json())
+        json.dumps(report.to_dict())
     )
     names = "bit_balance bits_apart map_by_bits precision_at_k precision_recall".split()
     assert sorted(os.listdir(folder / "plots")) == [f"{name}.png" for name in names]

@@ -148,7 +148,7 @@ def refused(answer, status):
 def test_an_upload_is_searched_as_the_engine_does(client, place, folder):
     query = folder / "disc/1.png"
     answer = client.post("/api/search", files=upload(query), data={"k": 7, "pool": 10}).json()
-    wanted = Engine(Index.open(place)).search(query, k=7, pool=10).as_json()
+    wanted = Engine(Index.open(place)).search(query, k=7, pool=10).to_dict()
     root = f"{folder}/"
     for hit in wanted["hits"]:
         hit["id"] = hit["id"].removeprefix(root)

@@ -113,7 +113,7 @@ def save(
     def fill(beside: pathlib.Path) -> dict[str, Any]:
         model.save(beside / MODEL)
         export.to_onnx(model, beside / ENCODER)
-        return {"format_version": 1, "network": config.as_json(), "origin": origin}
+        return {"format_version": 1, "network": config.to_dict(), "origin": origin}
 
     return _write(folder, fill)
 
@@ -143,7 +143,7 @@ def save_precision(
         return {
             "format_version": FORMAT_VERSION,
             "precision": precision,
-            "network": source.config.as_json(),
+            "network": source.config.to_dict(),
             "origin": origin,
         }
 
@@ -197,9 +197,9 @@ def load(folder: Path) -> Bundle:
     description = _read_description(folder)
     encoder_sum = description["sha256"][ENCODER]
     _verify(folder / ENCODER, encoder_sum)
-    config = HashNetConfig.from_json(description["network"])
+    config = HashNetConfig.from_dict(description["network"])
     precision = description.get("precision", "float32")
-    essence = [config.as_json(), encoder_sum]
+    essence = [config.to_dict(), encoder_sum]
     if precision != "float32":
         essence.append(precision)
     fingerprint = hashlib.sha256(json.dumps(essence, sort_keys=True).encode()).hexdigest()

@@ -79,16 +79,16 @@ class HashNetConfig:
         """int, length of a feature."""
         return backbones.known(self.backbone).feature_dim
 
-    def as_json(self) -> dict[str, Any]:
-        """dict that `from_json` takes back; without `mirror`, which is newer, where it is False."""
+    def to_dict(self) -> dict[str, Any]:
+        """dict that `from_dict` takes back; without `mirror`, which is newer, where it is False."""
         values = {**asdict(self), "classes": list(self.classes)}
         if not self.mirror:
             del values["mirror"]
         return values
 
     @classmethod
-    def from_json(cls, values: object) -> Self:
-        """The configuration that `as_json` described.
+    def from_dict(cls, values: object) -> Self:
+        """The configuration that `to_dict` described.
 
         Args:
             values: dict, as JSON gives it back.
@@ -101,7 +101,7 @@ class HashNetConfig:
 
         Example:
             >>> config = HashNetConfig(num_bits=12, classes=("cat", "dog"))
-            >>> HashNetConfig.from_json(config.as_json()) == config
+            >>> HashNetConfig.from_dict(config.to_dict()) == config
             True
         """
         known = {field.name for field in fields(cls)}

@@ -155,7 +155,7 @@ class TrainConfig:
                 "TensorBoard's files need a folder.", "tensorboard=True, logs=''", "Give logs."
             )
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """dict that JSON can hold, for a bundle's origin."""
         return {**asdict(self), "held_out": list(self.held_out)}
 

@@ -140,7 +140,7 @@ def train(
     minutes = state.seconds / 60
     origin = {
         "command": command,
-        "training": replace(config, logs="", tensorboard=False).as_json(),
+        "training": replace(config, logs="", tensorboard=False).to_dict(),
         "images": len(shown),
         "history": state.history,
         "minutes": round(minutes, 2),
@@ -331,7 +331,7 @@ def _state(target, config, labelled, began):
     """The state of this very training, if it was begun before, or a fresh one."""
     from hashnet.train.state import RunState
 
-    settings = replace(config, logs="", tensorboard=False).as_json()
+    settings = replace(config, logs="", tensorboard=False).to_dict()
     digest = hashlib.sha256(json.dumps([settings, labelled.classes]).encode())
     for array in (labelled.targets, labelled.sources):
         digest.update(np.ascontiguousarray(array))

@@ -46,7 +46,7 @@ def main():
         "the whole database; map_at_1000 is divided by what was found among the first 1000, "
         "ties by row of the database shuffled with seed 0, as the list of Lin et al. 2015 is.",
         "bits": num_bits,
-        **result.as_json(),
+        **result.to_dict(),
         "baselines": baselines(queries, query_labels, items, item_labels),
         "class_accuracy": float(
             (np.array(encoder.config.classes)[queries.scores.argmax(1)] == query_labels).mean()

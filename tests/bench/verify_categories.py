@@ -47,7 +47,7 @@ def measured(local, bundle, database, queries, scratch):
         index, str(queries), verify=True, verify_queries=10**6, num_threads=2, seed=SEED
     ).stages
     before, after = (stages.figures[name]["map_all"] for name in ("coarse_to_fine", "verified"))
-    return {**stages.as_json(), "map_change": after / before - 1}
+    return {**stages.to_dict(), "map_change": after / before - 1}
 
 
 def main():

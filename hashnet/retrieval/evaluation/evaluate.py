@@ -64,7 +64,7 @@ class Row:
     pool: dict | None = None
     not_measured: str | None = None
 
-    def as_json(self, ks: Sequence[int]) -> dict:
+    def to_dict(self, ks: Sequence[int]) -> dict:
         """Give the figures as a JSON object, with precision and recall at `ks` only.
 
         Args:
@@ -75,7 +75,7 @@ class Row:
         """
         if self.evaluation is None:
             return {"not_measured": self.not_measured}
-        figures = self.evaluation.as_json()
+        figures = self.evaluation.to_dict()
         for shared in ("queries", "queries_without_relevant", "database"):
             del figures[shared]
         for name in ("precision_at", "recall_at"):
@@ -112,7 +112,7 @@ class Stages:
     non_relevant_verified: float | None
     milliseconds: dict
 
-    def as_json(self) -> dict:
+    def to_dict(self) -> dict:
         """Give the figures as a JSON object."""
         return {
             "queries": self.queries,
@@ -142,7 +142,7 @@ class Example:
     hits: tuple[Hit, ...]
     relevant: tuple[bool, ...]
 
-    def as_json(self) -> dict:
+    def to_dict(self) -> dict:
         """Give the example as a JSON object."""
         hits = [
             {
@@ -207,9 +207,9 @@ class EvaluationReport:
         """The codes alone, over the whole database: what papers report."""
         return self.rows[COARSE]
 
-    def as_json(self) -> dict:
+    def to_dict(self) -> dict:
         """Give the report as a JSON object; the figures on top are those of the codes alone."""
-        rows = {name: row.as_json(self.ks) for name, row in self.rows.items()}
+        rows = {name: row.to_dict(self.ks) for name, row in self.rows.items()}
         coarse, evaluation = rows[COARSE], self.coarse.evaluation
         at = f"map_at_{evaluation.at}"
         across = np.abs(self.bit_correlation[~np.eye(len(self.bit_share), dtype=bool)])
@@ -225,7 +225,7 @@ class EvaluationReport:
             "protocol": self.protocol,
             COARSE: coarse,
             FINE: rows[FINE],
-            **({} if self.stages is None else {"stages": self.stages.as_json()}),
+            **({} if self.stages is None else {"stages": self.stages.to_dict()}),
             "queries_without_relevant": evaluation.queries_without_relevant,
             "queries_in_the_index": self.queries_in_the_index,
             "skipped_queries": self.skipped_queries,
@@ -238,8 +238,8 @@ class EvaluationReport:
             "bit_share": self.bit_share.round(4).tolist(),
             "bit_correlation_mean": float(across.mean()) if across.size else 0.0,
             "bit_correlation_max": float(across.max()) if across.size else 0.0,
-            "best_queries": [example.as_json() for example in self.best],
-            "worst_queries": [example.as_json() for example in self.worst],
+            "best_queries": [example.to_dict() for example in self.best],
+            "worst_queries": [example.to_dict() for example in self.worst],
         }
 
 

@@ -1,7 +1,7 @@
 """The report folder of an evaluation: figures, plots, and a page that any browser opens.
 
     report/
-      report.json     `EvaluationReport.as_json`
+      report.json     `EvaluationReport.to_dict`
       index.html      the same for people: protocol, tables, plots, best and worst queries
       plots/*.png
       pictures/*.jpg  thumbnails of queries and hits, numbered
@@ -94,7 +94,7 @@ def write(
             beside = pathlib.Path(scratch, "report")
             for inner in (beside, beside / PLOTS, beside / PICTURES):
                 inner.mkdir(mode=0o755)
-            text = json.dumps(report.as_json(), indent=1, ensure_ascii=True)
+            text = json.dumps(report.to_dict(), indent=1, ensure_ascii=True)
             (beside / REPORT).write_text(text + "\n", encoding="ascii")
             plots = _draw_plots(beside, report, others or {})
             page = "".join(_page(report, plots, _Thumbnails(beside)))

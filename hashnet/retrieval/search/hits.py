@@ -51,7 +51,7 @@ class SearchResult:
     hits: tuple[Hit, ...]
     histogram: tuple[int, ...] | None = None
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """dict that JSON can hold, as `hashnet search --json` prints it."""
         # dataclasses.asdict copies every number by itself, which takes as long as the search.
         fields = {**vars(self), "hits": tuple(hit._asdict() for hit in self.hits)}

@@ -341,7 +341,7 @@ def create_app(place, settings: Settings | None = None):
 
         result = await desks["search"].do(work)
         metrics.count_stages(result.milliseconds)
-        fields = result.as_json()
+        fields = result.to_dict()
         for hit in fields["hits"]:
             hit["id"] = view.names.shown(hit["id"])
             if not settings.show_paths:
