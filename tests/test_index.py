@@ -246,7 +246,7 @@ def test_a_killed_run_is_finished_by_the_next_and_ends_the_same(
     for number in range(60):
         shutil.copy(folder / f"disc/{number % 6}.png", folder / f"ramp/copy{number}.png")
     code = (
-        "import sys; from hashnet.retrieval import index; index.COMMIT_ITEMS = 8;"
+        "import sys; from hashnet.retrieval import index, ingest; ingest.COMMIT_ITEMS = 8;"
         "print('begin', flush=True); index.Index.open(sys.argv[1]).update(sys.argv[2:])"
     )
     arguments = [sys.executable, "-c", code, index.store.folder, folder]

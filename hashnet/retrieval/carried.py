@@ -1,0 +1,92 @@
+"""The networks that an index carries: which files they are, and whether they are the right ones."""
+
+import os
+import pathlib
+import shutil
+from typing import Any
+
+from hashnet.errors import FingerprintError, StoreError
+from hashnet.local import extractors, regions
+from hashnet.network import bundle as bundles
+
+
+def bundle_of(store: Any) -> bundles.Bundle:
+    """The bundle in an index's folder, which made its codes.
+
+    Raises:
+        StoreError: the index has none.
+        FingerprintError: it is another one.
+    """
+    if store.encoder_folder is None:
+        raise StoreError("An index carries its encoder.", f"none in {store.folder}")
+    bundle = bundles.load(store.encoder_folder)
+    if bundle.fingerprint != store.fingerprint:
+        raise FingerprintError(
+            "An index is searched with the encoder that made its codes.",
+            f"codes of {store.fingerprint[:12]}, an encoder of {bundle.fingerprint[:12]}",
+            "Restore the index's encoder folder, or build the index again.",
+        )
+    return bundle
+
+
+def extractor_of(store: Any) -> extractors.Extractor:
+    """What gives images the kind of local features that an index holds.
+
+    Raises:
+        StoreError: the index has no local features.
+        FingerprintError: the extractor gives other features than the index holds.
+    """
+    if store.extractor is None:
+        raise StoreError(
+            "Geometry compares local features.",
+            f"an index without any: {store.folder}",
+            "Make an index with `hashnet index --local sift`.",
+        )
+    extractor = extractors.open(store.extractor, store.encoder_folder)
+    if extractor.descriptor_dim != store.descriptor_dim:
+        raise FingerprintError(
+            "An index is searched with the extractor that made its local features.",
+            f"descriptors of {store.descriptor_dim}, an extractor of "
+            f"{extractor.descriptor_dim} numbers",
+            "Restore the index's encoder folder, or build the index again.",
+        )
+    return extractor
+
+
+def proposer_of(store: Any) -> regions.Proposer:
+    """What proposes the regions of an image that is added to an index.
+
+    Raises:
+        BundleError: the index has none, or it is damaged.
+    """
+    return regions.Proposer.open(os.path.join(store.encoder_folder, regions.FILE))
+
+
+def export_networks(
+    bundle: bundles.Bundle, folder: str | os.PathLike[str], *, local: str | None, regions_too: bool
+) -> dict[str, pathlib.Path]:
+    """Write the networks that a new index needs besides its bundle.
+
+    Args:
+        bundle: the `Bundle` that the index will carry.
+        folder: str or path-like, where they are written.
+        local: name of the extractor of local features, or None.
+        regions_too: bool. Whether the index keeps regions of its images.
+
+    Returns:
+        dict of name to path.
+    """
+    files = {}
+    if local == "delf":
+        from hashnet.local import delf
+
+        files[delf.FILE] = pathlib.Path(folder) / delf.FILE
+        trained = bundle.folder / delf.FILE
+        if trained.is_file():
+            shutil.copyfile(trained, files[delf.FILE])
+        else:
+            delf.export(files[delf.FILE], backbone=bundle.config.backbone)
+    if regions_too:
+        files[regions.FILE] = pathlib.Path(folder) / regions.FILE
+        regions.export(files[regions.FILE], backbone=bundle.config.backbone)
+    return files
