@@ -163,7 +163,7 @@ def test_files_do_not_depend_on_workers_parts_or_order(tiny, photos, tmp_path):
 
 def test_two_processes_may_begin_at_once(tiny, photos, out):
     code = (
-        "import sys; from hashnet import backbones; from tests.tiny_backbone import TINY\n"
+        "import sys; from hashnet.network import backbones; from tests.tiny_backbone import TINY\n"
         "backbones.BACKBONES['tiny'] = TINY\n"
         "from hashnet.retrieval.extraction.extract import extract; part = int(sys.argv[4]), 3\n"
         "extract([sys.argv[1]], *sys.argv[2:4], part=part, shard_rows=5)\n"
@@ -183,7 +183,7 @@ def test_a_killed_run_is_finished_by_the_next_and_ends_the_same(
     tiny, photos, out, tmp_path, num_shards
 ):
     code = (
-        "import sys, time; from hashnet import backbones; from tests.tiny_backbone import TINY\n"
+        "import sys, time; from hashnet.network import backbones; from tests.tiny_backbone import TINY\n"
         "backbones.BACKBONES['tiny'] = TINY\n"
         "from hashnet.encode.encoder import Encoder; pixels = Encoder._pixels\n"
         "Encoder._pixels = lambda *a: time.sleep(0.02) or pixels(*a)\n"
@@ -210,7 +210,7 @@ def test_a_killed_run_is_finished_by_the_next_and_ends_the_same(
 @pytest.mark.slow
 def test_killed_again_and_again_at_any_moment_it_ends_the_same(tiny, photos, out, tmp_path):
     code = (
-        "import sys, time; from hashnet import backbones; from tests.tiny_backbone import TINY\n"
+        "import sys, time; from hashnet.network import backbones; from tests.tiny_backbone import TINY\n"
         "backbones.BACKBONES['tiny'] = TINY\n"
         "from hashnet.encode.encoder import Encoder; pixels = Encoder._pixels\n"
         "Encoder._pixels = lambda *a: time.sleep(0.02) or pixels(*a)\n"

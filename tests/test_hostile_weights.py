@@ -170,7 +170,7 @@ def test_a_small_file_that_unfolds_to_gigabytes_is_refused_in_little_memory(
     opened = with_model(content)
     code = (
         "import resource, sys\n"
-        "from hashnet import backbones, bundle\n"
+        "from hashnet.network import backbones, bundle\n"
         "from tests.tiny_backbone import TINY\n"
         "backbones.BACKBONES['tiny'] = TINY\n"
         "opened = bundle.load(sys.argv[1])\n"

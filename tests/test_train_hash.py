@@ -452,7 +452,8 @@ class NoTensorFlow:
 
 sys.meta_path.insert(0, NoTensorFlow())
 import numpy as np
-from hashnet import backbones, bundle, errors, model
+from hashnet import errors
+from hashnet.network import backbones, bundle, model
 from tests.tiny_backbone import DEPTHWISE, TINY
 from hashnet.train import data
 from hashnet.train import supervised as hash

@@ -64,7 +64,7 @@ def convert(
             installed.
 
     Example:
-        >>> from hashnet import bundle
+        >>> from hashnet.network import bundle
         >>> source = bundle.load(bundle_folder)
         >>> made = convert(source, "small.bundle", "int8", images_from=["cat.png", "dog.png"])
         >>> made.precision, made.fingerprint == source.fingerprint

@@ -201,7 +201,7 @@ def geometry(model):
         ArgumentError: a layer moves places in a way that is not understood.
 
     Example:
-        >>> from hashnet import backbones
+        >>> from hashnet.network import backbones
         >>> geometry(backbones.create("efficientnet_lite0", weights=None))
         Geometry(size=339, stride=16, offset=15.0)
     """

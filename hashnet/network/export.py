@@ -165,7 +165,7 @@ def export(
         HashnetError: the format's runtime is not installed.
 
     Example:
-        >>> from hashnet import bundle
+        >>> from hashnet.network import bundle
         >>> comparison = export(bundle.load(bundle_folder), "pets.onnx", "onnx")
         >>> comparison.largest_difference["feature"] < 1e-4
         True
@@ -231,7 +231,7 @@ def graph(model: "keras.Model", outputs: Sequence[str]) -> "keras.Model":
         these outputs.
 
     Example:
-        >>> from hashnet import model
+        >>> from hashnet.network import model
         >>> config = model.HashNetConfig(image_size=32, num_bits=12, classes=("a", "b"))
         >>> encoder = graph(model.build(config, weights=None), ("code", "feature"))
         >>> {name: (end.dtype, tuple(end.shape)) for name, end in encoder.output.items()}

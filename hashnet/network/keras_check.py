@@ -41,7 +41,7 @@ def check(path: str | os.PathLike[str], model: "keras.Model") -> None:
             the network's weights in float64 and 64 MiB.
 
     Example:
-        >>> from hashnet import bundle
+        >>> from hashnet.network import bundle
         >>> loaded = bundle.load(bundle_folder)
         >>> check(loaded.folder / "model.keras", loaded.load_model())
     """

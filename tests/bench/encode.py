@@ -60,7 +60,9 @@ def mark(name):
     began = time.perf_counter()
 import numpy
 mark("import numpy")
-from hashnet import cli, encoder, images, runtimes
+from hashnet import cli, images
+from hashnet.encode import encoder
+from hashnet.network import runtimes
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.index import Index
 mark("import hashnet")
