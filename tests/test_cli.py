@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -247,6 +248,63 @@ def test_a_closed_pipe_is_no_crash(index, photos):
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     child.stdout.close()
     assert b"Traceback" not in child.communicate()[1]
+
+
+def run_as_a_process(*arguments):
+    command = [sys.executable, "-c", AS_A_PROCESS, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def processor_seconds(*command):
+    """Median of five runs, user and system."""
+    spent = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    return sorted(spent)[2]
+
+
+def test_help_takes_less_than_150_milliseconds():
+    help_text = run_as_a_process("--help").stdout
+    assert set(cli.VERBS) <= set(help_text.split())
+    bare = processor_seconds(sys.executable, "-c", "pass")
+    whole = processor_seconds(sys.executable, "-c", AS_A_PROCESS, "--help")
+    assert whole < max(0.15, 3 * bare), f"{whole:.3f} s, and {bare:.3f} s for Python alone"
+
+
+def test_a_verb_is_imported_when_it_is_run_and_help_imports_none():
+    code = (
+        "import sys; from hashnet import cli\n"
+        "try: cli.main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "print(*sorted(sys.modules), file=sys.stderr)"
+    )
+
+    def loaded(*arguments):
+        command = [sys.executable, "-c", code, *arguments]
+        names = subprocess.run(command, capture_output=True, text=True, check=True).stderr.split()
+        return set(names)
+
+    helping = loaded("--help")
+    assert not {f"hashnet.cli.{verb}" for verb in cli.VERBS} & helping
+    assert not {"numpy", "PIL", "tqdm", "json", "hashnet.images"} & helping
+    explaining = loaded("index", "--help")
+    assert {f"hashnet.cli.{verb}" for verb in cli.VERBS} & explaining == {"hashnet.cli.index"}
+    assert not {"numpy", "PIL", "tqdm"} & explaining
+
+
+def test_choices_are_those_of_what_they_choose():
+    from hashnet.cli import choices
+    from hashnet.local import extractors
+    from hashnet.network import backbones, bundle, export
+
+    assert choices.BACKBONES == tuple(backbones.BACKBONES)
+    assert choices.PRECISIONS == bundle.PRECISIONS
+    assert choices.EXTRACTORS == extractors.NAMES
+    assert choices.FORMATS == tuple(export.SUFFIXES)
+    assert choices.EXPORT_PRECISIONS == export.PRECISIONS
 
 
 def test_every_command_has_help_with_an_example():

@@ -1,0 +1,100 @@
+"""The `hashnet` command: a file for each verb, with its options beside what it does.
+
+Answers go to stdout, progress and notes to stderr. Exit status: 0 done, 1 failed, 2 wrong
+arguments, 3 done, but some inputs were skipped and named. A verb's file is imported when the verb
+is run, and imports what it needs then: `hashnet --help` loads none of them, and `hashnet search`
+does not wait for what only training needs.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Collection, Sequence
+
+from hashnet import __version__
+from hashnet.cli.output import DONE, FAILED, SKIPPED_SOME, WRONG_ARGUMENTS, fail
+from hashnet.errors import ArgumentError, HashnetError
+
+__all__ = ["DONE", "FAILED", "SKIPPED_SOME", "VERBS", "WRONG_ARGUMENTS", "main", "parser"]
+
+# Verb, which is also the name of its file, and what `hashnet --help` says of it.
+VERBS = {
+    "demo": "train, index, search and evaluate on a bundled sample",
+    "index": "create or update an index",
+    "extract": "encode images into Parquet files, on one machine or many",
+    "search": "find the images most like one",
+    "remove": "remove images from an index",
+    "info": "say what an index holds",
+    "check": "verify every byte of an index",
+    "compact": "give back the space of removed images",
+    "evaluate": "measure an index",
+    "train": "train a hash network on labels",
+    "attention": "train a bundle's local features, which index --local delf then takes",
+    "export": "write a network for other runtimes",
+    "clickhouse": "print or run the statements that make an index's tables",
+    "serve": "search in the browser, and over HTTP",
+    "duplicates": "list pairs of near-identical images",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status.
+
+    Args:
+        argv: list of str, the command and its arguments; None for those of this process.
+
+    Returns:
+        int: 0 done, 1 failed, 2 wrong arguments, 3 done, but some inputs were skipped and named.
+
+    Raises:
+        SystemExit: with status 2 where the arguments cannot be parsed, and 0 after `--help`.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # TensorFlow leaves its faster CPU kernels off on some processors that they run on.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    argv = sys.argv[1:] if argv is None else argv
+    # What stands first is the verb, or an option of `hashnet` itself, which needs none.
+    arguments = parser(argv[:1]).parse_args(argv)
+    try:
+        status: int = arguments.run(arguments)
+        return status
+    except ArgumentError as error:
+        return fail(error, WRONG_ARGUMENTS)
+    except HashnetError as error:
+        return fail(error, FAILED)
+    except KeyboardInterrupt:
+        return fail("stopped; what was committed stays", FAILED)
+    except BrokenPipeError:
+        # The reader has seen enough; python would complain again while it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def parser(verbs: Collection[str] = tuple(VERBS)) -> argparse.ArgumentParser:
+    """The argument parser of all commands.
+
+    Args:
+        verbs: the verbs whose options it knows; of all others only the line of help.
+
+    Returns:
+        `argparse.ArgumentParser`; what it parses has `run`, a function of it that runs the verb
+        and returns the exit status.
+
+    Example:
+        >>> parser(["info"]).parse_args(["info", "photos.index"]).index
+        'photos.index'
+    """
+    top = argparse.ArgumentParser(
+        prog="hashnet", description="Search photos by example: hash codes find, features rank."
+    )
+    top.add_argument("--version", action="version", version=f"hashnet {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for verb, text in VERBS.items():
+        sub = commands.add_parser(verb, help=text, description=text)
+        if verb in verbs:
+            module = importlib.import_module(f"hashnet.cli.{verb}")
+            module.add_arguments(sub)
+            sub.epilog = f"example: hashnet {verb} {module.EXAMPLE}".rstrip()
+            sub.set_defaults(run=module.run)
+    return top

@@ -1,0 +1,64 @@
+"""hashnet attention: train a bundle's local features."""
+
+import argparse
+
+from hashnet.cli.options import add_label_from
+from hashnet.cli.output import DONE, SKIPPED_SOME, import_keras, name_problems
+from hashnet.errors import ArgumentError
+
+EXAMPLE = "photos/ --bundle my.bundle"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGES", help="image files and folders of them, to learn from"
+    )
+    parser.add_argument(
+        "--bundle",
+        required=True,
+        metavar="B",
+        help="whose backbone sees the images, and where delf.onnx goes (required)",
+    )
+    add_label_from(
+        parser,
+        "; without labels each image is a class, and views of it are its images",
+    )
+    parser.add_argument(
+        "--recipe",
+        default="views",
+        metavar="R",
+        help="views, landmarks, or a TOML file; the backbone is the bundle's (%(default)s)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    from hashnet import images
+    from hashnet.network import bundle
+    from hashnet.train import attention
+
+    network = bundle.load(arguments.bundle)
+    if network.folder.name == bundle.INSIDE_AN_INDEX:
+        raise ArgumentError(
+            "An index keeps its local features.", f"{network.folder}", "Train those of a bundle."
+        )
+    settings = attention.from_recipe(
+        arguments.recipe, backbone=network.config.backbone, start_from=arguments.bundle
+    )
+    found, problems = images.find(arguments.images)
+    name_problems(problems)
+    labels = [file.folder for file in found] if arguments.label_from == "folder" else None
+    if labels and None in labels:
+        raise ArgumentError(
+            "Labels from folders are those of images in folders.",
+            f"{found[labels.index(None)].path} lies in none",
+            "Move it into the folder of its class, or leave --label-from out.",
+        )
+    import_keras()
+    trained = attention.train([file.path for file in found], labels, settings)
+    attention.save(trained, network)
+    name_problems(trained.problems)
+    learned = len(found) - len(trained.problems)
+    print(f"{arguments.bundle}: local features learned from {learned} images")
+    return SKIPPED_SOME if problems or trained.problems else DONE

@@ -1,0 +1,30 @@
+"""hashnet clickhouse: print or run the statements that make an index's tables."""
+
+import argparse
+
+from hashnet.cli.options import positive_number
+from hashnet.cli.output import DONE
+
+EXAMPLE = "init clickhouse://db:8123/photos/all --bits 48 --cluster main"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("action", choices=["init"], help="what to do")
+    parser.add_argument("url", metavar="URL", help="clickhouse://HOST:PORT/DB/TABLE")
+    parser.add_argument(
+        "--bits", type=positive_number, required=True, metavar="N", help="code length"
+    )
+    parser.add_argument("--cluster", metavar="NAME", help="spread over this cluster, replicated")
+    parser.add_argument("--execute", action="store_true", help="run them, not only print them")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    from hashnet.retrieval.store import clickhouse
+
+    statements = clickhouse.ddl(arguments.url, num_bits=arguments.bits, cluster=arguments.cluster)
+    if arguments.execute:
+        clickhouse.execute(arguments.url, statements)
+    print("".join(f"{statement};\n" for statement in statements), end="")
+    return DONE

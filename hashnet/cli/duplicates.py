@@ -1,0 +1,47 @@
+"""hashnet duplicates: list pairs of near-identical images."""
+
+import argparse
+import json
+
+from hashnet.cli.indexes import opened
+from hashnet.cli.options import add_index, add_json, whole_number
+from hashnet.cli.output import DONE, printable
+
+EXAMPLE = "photos.index"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    add_index(parser)
+    parser.add_argument(
+        "--threshold",
+        type=whole_number,
+        metavar="T",
+        help="pairs with fewer than T differing bits (one bit in sixteen)",
+    )
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    from hashnet.retrieval.search.engine import Engine
+
+    index = opened(arguments.index)
+    threshold = arguments.threshold
+    if threshold is None:
+        threshold = max(1, index.encoder.config.num_bits // 16)
+    for first, second in Engine(index).duplicates(threshold):
+        if arguments.json:
+            pair = {
+                "ids": [first.id, second.id],
+                "paths": [first.path, second.path],
+                "bits_apart": second.bits_apart,
+                "distance": second.distance,
+            }
+            print(json.dumps(pair))
+        else:
+            print(
+                f"{second.bits_apart:3} bits  {second.distance:7.4f}  "
+                f"{printable(first.path or first.id)}  {printable(second.path or second.id)}"
+            )
+    return DONE

@@ -1,0 +1,69 @@
+"""hashnet export: write a network for other runtimes."""
+
+import argparse
+
+from hashnet.cli.choices import EXPORT_PRECISIONS, FORMATS, PRECISIONS
+from hashnet.cli.output import DONE, import_keras, without_chatter
+
+EXAMPLE = "my.bundle my.onnx --format onnx"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder of the bundle, or an index")
+    parser.add_argument("out", metavar="OUT", help="where it goes; the comparison goes to OUT.json")
+    parser.add_argument(
+        "--format",
+        required=True,
+        choices=[*FORMATS, "bundle"],
+        help="what to write (required); a bundle, to index and search in another precision",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=list(dict.fromkeys([*EXPORT_PRECISIONS, *PRECISIONS])),
+        default=EXPORT_PRECISIONS[0],
+        help="of LiteRT's or a bundle's numbers; all but float32 flip some bits (%(default)s)",
+    )
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        metavar="IMAGES",
+        help="compare on these images and folders, not on the bundled sample; int8 needs them",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    from hashnet.encode import precision
+    from hashnet.network import bundle, export
+
+    opened = bundle.load(arguments.bundle)
+    if arguments.format == "bundle":
+        made = precision.convert(
+            opened, arguments.out, arguments.precision, images_from=arguments.images
+        )
+        found = made.origin["precision"]
+        print(
+            f"{arguments.out}: compared with float32 on {found['images']} images\n"
+            f"  bits that differ      {found['bits_that_differ']} of {found['bits']}"
+        )
+        return DONE
+    import_keras()
+    with without_chatter():
+        comparison = export.export(
+            opened,
+            arguments.out,
+            arguments.format,
+            precision=arguments.precision,
+            images_from=arguments.images,
+        )
+    differences = ", ".join(
+        f"{name} {difference:.1g}" for name, difference in comparison.largest_difference.items()
+    )
+    print(
+        f"{arguments.out}: compared with Keras on {comparison.images} images "
+        f"({comparison.images_from})\n"
+        f"  largest difference    {differences}\n"
+        f"  bits that differ      {comparison.bits_that_differ} of {comparison.bits}"
+    )
+    return DONE

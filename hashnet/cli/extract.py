@@ -1,0 +1,60 @@
+"""hashnet extract: encode images into Parquet files."""
+
+import argparse
+
+from hashnet.cli.options import add_label_from, part_of_whole, positive_number
+from hashnet.cli.output import DONE, SKIPPED_SOME, Progress, name_problems
+
+EXAMPLE = "photos/ s3://bucket/photos more.txt OUT --bundle my.bundle"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGES",
+        help="image files, folders of them, URIs, and .txt files that list these, one a line",
+    )
+    parser.add_argument("out", metavar="OUT", help="folder of the Parquet files")
+    parser.add_argument(
+        "--bundle", required=True, metavar="B", help="the network: a bundle or an index (required)"
+    )
+    add_label_from(parser)
+    parser.add_argument(
+        "--shard",
+        type=part_of_whole,
+        default=(1, 1),
+        metavar="I/N",
+        help="do the I-th of N parts; N machines that see the same files do all",
+    )
+    parser.add_argument(
+        "--workers", type=positive_number, metavar="N", help="threads, or with --ray actors"
+    )
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="work on a Ray cluster, or without an address on one that is started here",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    from hashnet.retrieval.extraction.extract import extract
+
+    with Progress("encoding") as progress:
+        report = extract(
+            arguments.images,
+            arguments.out,
+            arguments.bundle,
+            label_from_folder=arguments.label_from == "folder",
+            part=arguments.shard,
+            workers=arguments.workers,
+            ray=arguments.ray,
+            progress=progress,
+        )
+    name_problems(report.problems)
+    print(f"{report.extracted} extracted, {report.kept} kept, {len(report.problems)} skipped")
+    return SKIPPED_SOME if report.problems else DONE

@@ -1,0 +1,33 @@
+"""The index that a command is given: opened, refused, or shown."""
+
+import re
+from typing import TYPE_CHECKING
+
+from hashnet.cli.output import printable
+from hashnet.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from hashnet.retrieval.index import Index
+
+
+def opened(place: str) -> "Index":
+    """An index for a handful of queries or none: its runtime opens fastest, not runs fastest."""
+    from hashnet.retrieval.index import Index
+
+    return Index.open(place, runtime="soonest")
+
+
+def refuse_url(place: str, way_out: str) -> None:
+    """Refuse an index that lies in a database.
+
+    Raises:
+        ArgumentError: it does; `way_out` says what to do.
+    """
+    if "://" in place:
+        rule = "This command reads the files of an index folder."
+        raise ArgumentError(rule, shown(place), way_out)
+
+
+def shown(place: str) -> str:
+    """Where an index is, on one line and without the password that a URL may hold."""
+    return printable(re.sub(r"(://[^/@:]*):[^/@]*@", r"\1@", place))

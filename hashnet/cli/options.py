@@ -1,0 +1,85 @@
+"""Arguments that several verbs share, and the types of arguments."""
+
+import argparse
+from collections.abc import Callable
+
+
+def add_index(parser: argparse.ArgumentParser) -> None:
+    """Add INDEX."""
+    parser.add_argument(
+        "index", metavar="INDEX", help="folder of the index, or clickhouse://HOST:PORT/DB/TABLE"
+    )
+
+
+def add_pool(parser: argparse.ArgumentParser) -> None:
+    """Add `--threshold` and `--pool`, of which one may be given."""
+    pool = parser.add_mutually_exclusive_group()
+    pool.add_argument(
+        "--threshold",
+        type=whole_number,
+        metavar="T",
+        help="the pool holds images with fewer than T differing bits",
+    )
+    pool.add_argument(
+        "--pool",
+        type=positive_number,
+        metavar="N",
+        help="smallest threshold for a pool of N or more",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add `--json`."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def add_label_from(parser: argparse.ArgumentParser, text: str = "") -> None:
+    """Add `--label-from`.
+
+    Args:
+        parser: `argparse.ArgumentParser`.
+        text: str. What else the help says.
+    """
+    parser.add_argument(
+        "--label-from",
+        choices=["folder"],
+        help="label each image with the first folder below the one given" + text,
+    )
+
+
+def _at_least(least: int, name: str) -> Callable[[str], int]:
+    """The type of an argument that is a number of at least so much; `name` is for refusals."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text} is below {least}")
+        return value
+
+    number.__name__ = name
+    return number
+
+
+whole_number, positive_number = _at_least(0, "whole number"), _at_least(1, "positive number")
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names with commas between them."""
+    return tuple(text.split(","))
+
+
+def part_of_whole(text: str) -> tuple[int, int]:
+    """I/N: the part and the number of parts."""
+    part, parts = (int(number) for number in text.split("/"))
+    if not 1 <= part <= parts:
+        raise argparse.ArgumentTypeError(f"{text} is not 1/N to N/N")
+    return part, parts
+
+
+part_of_whole.__name__ = "part of a whole, as 1/4"
+
+
+def region(text: str) -> tuple[int, int, int, int]:
+    """(top, left, bottom, right), in pixels."""
+    top, left, bottom, right = (int(part) for part in text.split(","))
+    return top, left, bottom, right

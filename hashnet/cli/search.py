@@ -1,0 +1,151 @@
+"""hashnet search: find the images most like one."""
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+
+from hashnet.cli.indexes import opened
+from hashnet.cli.options import add_index, add_json, add_pool, positive_number, region
+from hashnet.cli.output import DONE, FAILED, SKIPPED_SOME, name_problems, note, printable
+from hashnet.errors import ArgumentError
+
+EXAMPLE = "photos.index cat.jpg -k 5"
+PICTURED_MATCHES = 5  # hits of a query whose matches are drawn
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    add_index(parser)
+    parser.add_argument("queries", nargs="+", metavar="QUERY", help="image files")
+    parser.add_argument(
+        "--by-id",
+        action="store_true",
+        help="QUERY are ids of images in the index, of which nothing is read or encoded again",
+    )
+    parser.add_argument(
+        "-k", type=positive_number, default=10, help="hits for each query (%(default)s)"
+    )
+    add_pool(parser)
+    parser.add_argument(
+        "--region", type=region, metavar="Y0,X0,Y1,X1", help="search by this part, in pixels"
+    )
+    parser.add_argument(
+        "--label", action="append", metavar="L", help="only images with this label, or one of them"
+    )
+    parser.add_argument(
+        "--ids", metavar="F", help="only images whose ids this file lists, one a line; - for stdin"
+    )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="put first what local features show to be the same thing (index --local)",
+    )
+    for name in ("right", "wrong"):
+        parser.add_argument(
+            f"--{name}",
+            action="append",
+            default=[],
+            metavar="ID",
+            help=f"a hit that was {name}; the query moves by it",
+        )
+    add_json(parser)
+    parser.add_argument(
+        "--picture", metavar="PNG", help="also write a contact sheet, or the matches of --verify"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    from hashnet import images
+    from hashnet.errors import ImageError, UnknownIdError
+    from hashnet.retrieval.search.engine import Engine
+
+    if arguments.by_id and arguments.region:
+        raise ArgumentError("A region is cut out of a file.", "--by-id and --region")
+    engine = Engine(opened(arguments.index))
+    options = {
+        "k": arguments.k,
+        "threshold": arguments.threshold,
+        "pool": arguments.pool,
+        "label": arguments.label,
+        "ids": _listed_ids(arguments.ids),
+        "verify": arguments.verify,
+        "right": arguments.right,
+        "wrong": arguments.wrong,
+    }
+    results, problems = [], []
+    for query in arguments.queries:
+        try:
+            if arguments.by_id:
+                result = engine.search_id(query, **options)
+            else:
+                result = engine.search(query, region=arguments.region, **options)
+        except (ImageError, UnknownIdError) as error:
+            if len(arguments.queries) == 1:
+                raise
+            problems.append(images.Problem(query, str(error)))
+            continue
+        results.append((engine.path(query) if arguments.by_id else query, result.hits))
+        if arguments.json:
+            print(json.dumps(result.to_dict()))
+        else:
+            _print_result(result)
+    name_problems(problems)
+    if not results:
+        return FAILED
+    if arguments.picture:
+        from hashnet.images import sheets
+
+        if arguments.verify:
+            sheet = sheets.match_sheet(_matched(engine, results, arguments.region))
+        else:
+            sheet = sheets.contact_sheet(results)
+        images.write(arguments.picture, sheet)
+        note(f"wrote {arguments.picture}")
+    return SKIPPED_SOME if problems else DONE
+
+
+def _matched(engine, results, region):
+    """(query, hit, query_yx, yx) of the hits of each query that were verified."""
+    for query, hits in results:
+        for hit in hits[:PICTURED_MATCHES]:
+            if hit.inliers:
+                found = engine.match(query, hit.id, region=region)
+                offset = (0, 0) if region is None else region[:2]
+                yield query, hit, found.query_yx + offset, found.yx
+
+
+def _listed_ids(path):
+    """The ids that a file lists, or None without a file."""
+    if path is None:
+        return None
+    try:
+        content = sys.stdin.buffer.read() if path == "-" else pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise ArgumentError(
+            "Ids come from a file, one a line.", f"{path}: {error.strerror}"
+        ) from error
+    lines = (line.removesuffix(b"\r") for line in content.split(b"\n"))
+    return [os.fsdecode(line) for line in lines if line]
+
+
+def _print_result(result):
+    stages = ", ".join(
+        f"{stage} {time_taken:.1f} ms"
+        for stage, time_taken in result.milliseconds.items()
+        if time_taken is not None
+    )
+    print(
+        f"{printable(result.query)}: pool of {result.pool} with fewer than "
+        f"{result.threshold} bits apart ({stages})"
+    )
+    for rank, hit in enumerate(result.hits, 1):
+        label = f"  [{printable(hit.label)}]" if hit.label is not None else ""
+        inliers = "" if hit.inliers is None else f"  {hit.inliers:4} inliers"
+        region = "" if hit.region is None else f"  at {','.join(map(str, hit.region))}"
+        print(
+            f"{rank:4}  {hit.bits_apart:3} bits  {hit.distance:7.4f}{inliers}{label}  "
+            f"{printable(hit.path or hit.id)}{region}"
+        )

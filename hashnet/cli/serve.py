@@ -1,0 +1,66 @@
+"""hashnet serve: search in the browser, and over HTTP."""
+
+import argparse
+import os
+
+from hashnet.cli.indexes import shown
+from hashnet.cli.options import add_index, positive_number, whole_number
+from hashnet.cli.output import DONE
+from hashnet.errors import HashnetError
+
+EXAMPLE = "photos.index"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    add_index(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument(
+        "--port", type=whole_number, default=8000, help="0 for a free one (%(default)s)"
+    )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="answer to this host name too; localhost and numeric addresses are known",
+    )
+    parser.add_argument(
+        "--token-file",
+        metavar="F",
+        help="file with the token for changes; without it, $HASHNET_TOKEN, or none are allowed",
+    )
+    parser.add_argument("--show-paths", action="store_true", help="say in answers where files lie")
+    parser.add_argument("--workers", type=positive_number, metavar="N", help="threads that search")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    try:
+        from hashnet.retrieval.service import server
+    except ImportError as error:
+        raise HashnetError(
+            "Serving needs packages that searching does not.",
+            f"no {error.name}",
+            "Install them with `pip install hashnet[serve]`.",
+        ) from error
+
+    workers = arguments.workers or len(os.sched_getaffinity(0))
+    settings = server.Settings(
+        token=server.token_from(arguments.token_file),
+        show_paths=arguments.show_paths,
+        hosts=(arguments.host, *arguments.allow_host),
+        workers=workers,
+    )
+
+    def ready(url):
+        print(f"serving {shown(arguments.index)} at {url} (Ctrl-C stops)", flush=True)
+
+    server.serve(
+        arguments.index,
+        host=arguments.host,
+        port=arguments.port,
+        settings=settings,
+        ready=ready,
+    )
+    return DONE
