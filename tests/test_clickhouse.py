@@ -12,6 +12,7 @@ import pytest
 
 from hashnet import cli
 from hashnet.errors import ArgumentError, BackendError, StoreError
+from hashnet.retrieval.search.finders import finder_of
 from hashnet.retrieval.store import clickhouse
 from hashnet.retrieval.store.items import Item, StoredFeatures
 
@@ -116,7 +117,7 @@ def test_tables_of_an_older_version_are_used_as_they_are(chdb_folder):
         assert writer.remove(["i8"]) == ["i8"]
     for _ in range(2):
         snapshot = store.snapshot()
-        found = snapshot.finder().find(
+        found = finder_of(snapshot).find(
             np.zeros(2, np.uint8), np.ones(2, np.float32), 9, threshold=1
         )
         assert snapshot.num_items == 8 and found.pool == 8 and found.regions is None
@@ -194,7 +195,7 @@ def test_long_lists_are_bound_in_values_that_a_server_takes(chdb_folder, monkeyp
     snapshot = store.snapshot()
     rows = snapshot.rows(ids)
     assert (rows >= 0).all() and snapshot.items(np.tile(rows, 9))[-3000:] == items
-    finder = snapshot.finder()
+    finder = finder_of(snapshot)
     allowed = finder.allowed(None, ids[::2])
     found = finder.find(
         np.zeros(2, np.uint8), np.ones(2, np.float32), 9999, threshold=1, allowed=allowed
@@ -249,7 +250,7 @@ def test_a_search_beyond_a_limit_raises_and_answers_nothing_in_part(chdb_folder,
     store = made(f"chdb://{chdb_folder}/faults/limits")
     with store.writer() as writer:
         writer.add(*batch(0, 50))
-    finder = store.snapshot().finder()
+    finder = finder_of(store.snapshot())
     query = np.zeros(2, np.uint8), np.ones(2, np.float32), 5
     assert finder.find(*query, threshold=1).pool == 50
     monkeypatch.setitem(clickhouse.SETTINGS, "max_rows_to_read", 10)
@@ -294,13 +295,14 @@ def test_a_server_that_stays_away_ends_the_insert(chdb_folder, monkeypatch):
 LOADER = """
 import json, sys
 import numpy as np
+from hashnet.retrieval.search.finders import finder_of
 from hashnet.retrieval.store import clickhouse
 from tests.test_clickhouse import LOCAL, batch, local_features, made
 url, total, step = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 def state():
     snapshot = store.snapshot()
     query = np.zeros(2, np.uint8), np.ones(2, np.float32), 10 * total
-    found = snapshot.finder().find(*query, threshold=99)
+    found = finder_of(snapshot).find(*query, threshold=99)
     ids = [item.id for item in found.items]
     local = snapshot.local_features(found.rows)
     right = sum((one.yx == local_features(int(id[1:])).yx).all() for id, one in zip(ids, local))

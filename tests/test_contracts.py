@@ -13,6 +13,7 @@ import pytest
 from hashnet.errors import ArgumentError, ShapeError, StoreError, UnknownIdError, UnknownNameError
 from hashnet.retrieval.index import Index, _stores
 from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.finders import finder_of
 from hashnet.retrieval.store.items import Item, StoredFeatures
 
 NUM = 300
@@ -332,7 +333,7 @@ def test_details_are_identical_before_and_after_a_compaction(request, tmp_path_f
         labels = [snapshot.label_counts() for snapshot in (one, other)]
         assert labels[0] == labels[1] and list(labels[0]) == list(labels[1])
         lists = [
-            [item.id for item in snapshot.items(snapshot.finder().rows())]
+            [item.id for item in snapshot.items(finder_of(snapshot).rows())]
             for snapshot in (one, other)
         ]
         assert lists[0] == lists[1] and sorted(lists[0]) == ids

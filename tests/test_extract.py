@@ -31,6 +31,7 @@ from hashnet.retrieval.extraction.extract import extract
 from hashnet.retrieval.extraction.parquet import Extraction
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.finders import finder_of
 from hashnet.retrieval.store.items import Item
 from tests.tiny_backbone import TINY
 
@@ -81,7 +82,7 @@ def files(folder):
 def contents(index):
     """Every live item with its code and feature."""
     with index.store.snapshot() as snapshot:
-        rows = snapshot.finder().rows()
+        rows = finder_of(snapshot).rows()
         codes, features = snapshot.codes[rows], snapshot.features(rows)
         return {
             item.id: (item, code.tobytes(), feature.tobytes())

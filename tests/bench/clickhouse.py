@@ -19,6 +19,7 @@ import time
 
 import numpy as np
 
+from hashnet.retrieval.search.finders import finder_of
 from hashnet.retrieval.store import clickhouse
 from hashnet.retrieval.store.folder import store
 from hashnet.retrieval.store.items import Item
@@ -103,7 +104,7 @@ def measured(kind, folder, size, options):
         with filled.writer() as writer:
             writer.compact()
     filling = peak()
-    finder = filled.snapshot().finder(num_threads=options.threads)
+    finder = finder_of(filled.snapshot(), num_threads=options.threads)
     _, codes, features = made(0, QUERIES)
     row = {"kind": kind, "size": size, "inserts_per_second": round(size / seconds)}
     answers = []

@@ -16,6 +16,7 @@ from hashnet.errors import ArgumentError, RegionError, UnknownIdError, UnknownNa
 from hashnet.retrieval.search import feedback
 from hashnet.retrieval.search import verify as verification
 from hashnet.retrieval.search.finder import threshold_of
+from hashnet.retrieval.search.finders import finder_of
 from hashnet.retrieval.search.hits import Hit, SearchResult
 
 # The smallest pool that is asked for by default, per hit wanted, and per root of the index's size:
@@ -71,7 +72,7 @@ class Engine:
         cores = len(os.sched_getaffinity(0))
         self.num_threads = cores if num_threads is None else num_threads
         self.snapshot = index.store.snapshot()
-        self.finder = self.snapshot.finder(num_threads=self.num_threads)
+        self.finder = finder_of(self.snapshot, num_threads=self.num_threads)
 
     def search(
         self,

@@ -1,23 +1,21 @@
-"""The seam between the engine and what holds an index: a *finder* finds in one snapshot.
+"""What a *finder* answers, which finds in one snapshot; `finders` says which finds in which.
 
 The engine knows the order of the stages and what an answer looks like; a finder knows how codes
-are compared and features ranked where they lie. `LocalFinder` searches arrays and memory maps;
-`store.clickhouse` asks a database. Every finder has these attributes and methods, and all
-give the same answers (tests/test_contracts.py).
+are compared and features ranked where they lie. `FolderFinder` searches arrays and memory maps,
+`ClickHouseFinder` asks a database, and both give the same answers (tests/test_contracts.py).
 """
 
-import functools
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 
-from hashnet import codes
-from hashnet.retrieval.search.coarse.hamming import CodeIndex, checked_integer
-from hashnet.retrieval.search.fine import nearest_features
-from hashnet.retrieval.store.folder.store import Snapshot
+from hashnet.retrieval.search.coarse.hamming import checked_integer
 from hashnet.retrieval.store.items import Item
+
+# What a finder makes of labels and ids, for its own methods only.
+Filter = TypeVar("Filter")
 
 
 @dataclass(frozen=True)
@@ -69,58 +67,27 @@ def threshold_of(histogram: np.ndarray, at_least: int) -> int:
     return int(np.searchsorted(counts, wanted)) + 1 if wanted else 0
 
 
-class LocalFinder:
-    """Finds in a snapshot of an index folder.
+class Finder(Protocol[Filter]):
+    """What finds in one snapshot of an index.
 
     Where images have regions, the pool is of rows, whole images and regions alike, and an image
     is found once, by its row in the pool that is nearest. Filters are for images and all of
     their regions.
-
-    Args:
-        snapshot: a `Snapshot`.
-        num_threads: int. Threads of the coarse and fine stages; answers do not depend on it.
     """
-
-    def __init__(self, snapshot: Snapshot, num_threads: int) -> None:
-        self._snapshot = snapshot
-        self._num_threads = num_threads
-        self._codes = CodeIndex(snapshot.codes, live=snapshot.kept, num_threads=num_threads)
-        self._owners, self._most_rows = snapshot.owners, 1
-        if self._owners is not None and len(self._owners):
-            firsts = np.flatnonzero(np.diff(self._owners, prepend=-1))
-            self._most_rows = int(np.diff(firsts, append=len(self._owners)).max())
 
     @property
     def labels(self) -> list[str]:
         """list of str, the labels that images have."""
-        return self._labels[1]
 
-    def allowed(self, labels: Sequence[str] | None, ids: Sequence[str] | None) -> np.ndarray | None:
-        """What passes the filters, for the methods below; None where there are none.
+    def allowed(self, labels: Sequence[str] | None, ids: Sequence[str] | None) -> Filter | None:
+        """What passes the filters, for the methods below; None where all do.
 
         Args:
             labels: list of known labels, or None.
             ids: list of str, or None; an unknown one stands for no image.
-
-        Returns:
-            bool `(num_rows,)`, or None.
         """
-        allowed = None
-        if labels is not None:
-            places, names = self._labels
-            passes = np.zeros(len(names) + 1, bool)  # the last one is for -1, no label
-            passes[[names.index(name) for name in labels]] = True
-            allowed = passes[places]
-        if ids is not None:
-            rows = self._snapshot.rows(ids)
-            among = np.zeros(self._snapshot.num_rows, bool)
-            among[rows[rows >= 0]] = True
-            allowed = among if allowed is None else allowed & among
-        if allowed is not None and self._owners is not None:
-            allowed = allowed[self._owners]
-        return allowed
 
-    def histogram(self, code: np.ndarray, *, allowed: np.ndarray | None = None) -> np.ndarray:
+    def histogram(self, code: np.ndarray, *, allowed: Filter | None = None) -> np.ndarray:
         """Count the images at each number of bits from a code.
 
         Args:
@@ -130,11 +97,6 @@ class LocalFinder:
         Returns:
             int64 `(8 * code_bytes + 1,)`; element d counts the images d bits apart.
         """
-        if self._owners is None:
-            return self._codes.histogram(code, allowed=allowed)
-        num_bits = 8 * self._codes.code_bytes
-        rows, bits = self._codes.within(code, num_bits + 1, allowed=allowed)
-        return np.bincount(self._least_bits(rows, bits), minlength=num_bits + 1)
 
     def find(
         self,
@@ -144,7 +106,7 @@ class LocalFinder:
         *,
         threshold: int | None = None,
         at_least: int | None = None,
-        allowed: np.ndarray | None = None,
+        allowed: Filter | None = None,
     ) -> Found:
         """The `k` images of the pool whose features lie nearest.
 
@@ -158,55 +120,20 @@ class LocalFinder:
         Returns:
             A `Found`.
         """
-        start = time.perf_counter()
-        rows, bits, threshold, pool = self._pool(code, threshold, at_least, allowed)
-        middle = time.perf_counter()
-        best, distances = nearest_features(
-            feature,
-            rows,
-            self._snapshot.feature_map,
-            k * self._most_rows,  # among so many rows there are k images
-            num_threads=self._num_threads,
-        )
-        if self._owners is not None:
-            _, firsts = np.unique(self._owners[best], return_index=True)
-            firsts = np.sort(firsts)[:k]
-            best, distances = best[firsts], distances[firsts]
-        items = self._snapshot.verify_features(best)
-        end = time.perf_counter()
-        return Found(
-            best,
-            items,
-            bits[np.searchsorted(rows, best)],
-            distances,
-            int(threshold),
-            pool,
-            middle - start,
-            end - middle,
-            None if self._owners is None else self._snapshot.regions(best),
-        )
 
     def rows(
         self, label: str | None = None, *, offset: int = 0, limit: int | None = None
     ) -> np.ndarray:
-        """int64, ascending: rows of one label, or of all images, `limit` of them from `offset` on.
+        """Rows of one label, or of all images.
 
         Args:
             label: a known label, or None.
-            offset: int.
+            offset: int. How many of them to pass over.
             limit: int, or None for all that follow.
 
         Returns:
-            int64 `(n,)`.
+            int64 `(n,)`, ascending.
         """
-        if label is not None:
-            places, names = self._labels
-            rows = np.flatnonzero(places == names.index(label))
-        elif self._snapshot.live is not None:
-            rows = np.flatnonzero(self._snapshot.live)
-        else:
-            rows = np.arange(self._snapshot.num_rows)
-        return rows[offset:][:limit]
 
     def spread(self, label: str, most: int) -> np.ndarray:
         """Rows of a label, every so many-th of them.
@@ -218,8 +145,6 @@ class LocalFinder:
         Returns:
             int64 `(m,)`, ascending.
         """
-        rows = self.rows(label)
-        return rows[:: max(1, -(-len(rows) // most))]
 
     def most_like(self, weights: np.ndarray, most: int, *, by: str) -> np.ndarray:
         """The rows whose weighted sum is the largest, best first, equal sums by row.
@@ -232,60 +157,9 @@ class LocalFinder:
         Returns:
             int64 `(min(most, num_items),)`.
         """
-        scores = np.empty(self._snapshot.num_rows, np.float32)
-        if by == "code":
-            for rows in _parts(len(scores)):
-                bits = codes.unpack(self._snapshot.codes[rows], len(weights))
-                scores[rows] = bits.astype(np.float32) @ weights
-        else:
-            for rows in _parts(len(scores)):
-                scores[rows] = self._snapshot.feature_map[rows].astype(np.float32) @ weights
-        live = self.rows()
-        return live[np.argsort(-scores[live], kind="stable")[:most]]
-
-    def _pool(
-        self,
-        code: np.ndarray,
-        threshold: int | None,
-        at_least: int | None,
-        allowed: np.ndarray | None,
-    ) -> tuple[np.ndarray, np.ndarray, int, int]:
-        """Rows of the pool, their bits apart, the threshold, and how many images they show."""
-        if self._owners is None or threshold is not None:
-            rows, bits, threshold = self._codes.pool(
-                code, threshold=threshold, at_least=at_least, allowed=allowed
-            )
-            return rows, bits, threshold, len(self._least_bits(rows, bits))
-        at_least = checked_integer(at_least, 1, "at_least")
-        # So many rows show enough images, or all there are; perhaps at a threshold too high.
-        rows, bits, _ = self._codes.pool(code, at_least=at_least * self._most_rows, allowed=allowed)
-        least = np.sort(self._least_bits(rows, bits))
-        threshold = int(least[:at_least][-1]) + 1 if len(least) else 0
-        near = bits < threshold
-        return rows[near], bits[near], threshold, int(np.count_nonzero(least < threshold))
-
-    def _least_bits(self, rows: np.ndarray, bits: np.ndarray) -> np.ndarray:
-        """Bits apart of the nearest row of each image that some rows, ascending, show."""
-        if not len(rows) or self._owners is None:
-            return bits
-        firsts = np.flatnonzero(np.diff(self._owners[rows], prepend=-1))
-        return np.minimum.reduceat(bits, firsts)
 
     def pairs_within(self, threshold: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """See `CodeIndex.pairs_within`; of whole images."""
-        return self._whole_codes.pairs_within(threshold)
+        """All pairs of images fewer than `threshold` bits apart, some thousand at a time.
 
-    @functools.cached_property
-    def _whole_codes(self) -> CodeIndex:
-        if self._owners is None:
-            return self._codes
-        snapshot = self._snapshot
-        return CodeIndex(snapshot.codes, live=snapshot.live, num_threads=self._num_threads)
-
-    @functools.cached_property
-    def _labels(self) -> tuple[np.ndarray, list[str]]:
-        return self._snapshot.labels()
-
-
-def _parts(num_rows: int, step: int = 8192) -> list[slice]:
-    return [slice(start, min(start + step, num_rows)) for start in range(0, num_rows, step)]
+        See `CodeIndex.pairs_within`; of whole images.
+        """

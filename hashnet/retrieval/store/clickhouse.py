@@ -1,4 +1,4 @@
-"""An index in a ClickHouse table; no other file knows SQL for it.
+"""An index in a ClickHouse table. `search.clickhouse_finder` has the SQL of searching it.
 
     clickhouse://[USER[:PASSWORD]@]HOST:PORT/DB/TABLE    a server (clickhouses:// with TLS)
     chdb:///FOLDER/DB/TABLE                              the engine in this process (chdb)
@@ -42,14 +42,14 @@ import tempfile
 import threading
 import time
 import urllib.parse
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from hashnet.codes import code_bytes
-from hashnet.errors import ArgumentError, BackendError, ShapeError, StoreError
+from hashnet.errors import ArgumentError, BackendError, StoreError
 from hashnet.network import bundle as bundles
-from hashnet.retrieval.search.coarse.hamming import CodeIndex, checked_integer
-from hashnet.retrieval.search.finder import Found, threshold_of
 from hashnet.retrieval.store.items import (
     CompactReport,
     Item,
@@ -740,7 +740,7 @@ class Snapshot:
 
     def __init__(self, connection, store):
         self._connection = connection
-        self._store = store
+        self.store = store
         [[last]] = connection.ask("SELECT max(row) FROM {table}")
         self.last = int(last)
         self._kept = NOT_DEAD
@@ -755,7 +755,7 @@ class Snapshot:
             self._kept = NONE_DEAD
         self.codes = _Codes(self)
 
-    def ask(self, statement, *, width=1, **parameters):
+    def ask(self, statement: str, *, width: int = 1, **parameters: Any) -> list[Sequence[Any]]:
         """Ask about this snapshot.
 
         Args:
@@ -767,7 +767,7 @@ class Snapshot:
         Returns:
             list of `width` sequences, one a column.
         """
-        whole = " AND empty(region)" if self._store.regions_per_image else ""
+        whole = " AND empty(region)" if self.store.regions_per_image else ""
         statement = statement.replace("{live}", "{kept}" + whole).replace("{kept}", self._kept)
         return self._connection.ask(statement, width=width, last=self.last, **parameters)
 
@@ -781,9 +781,9 @@ class Snapshot:
             codes: uint8 `(n, code_bytes)`.
             features: float32 `(n, feature_dim)`.
         """
-        num_bytes = code_bytes(self._store.num_bits)
+        num_bytes = code_bytes(self.store.num_bits)
         if not len(rows):
-            dim = self._store.feature_dim
+            dim = self.store.feature_dim
             return np.empty((0, num_bytes), np.uint8), np.empty((0, dim), np.float32)
         found, codes, features = self.ask(
             "SELECT row, code, feature FROM {table} WHERE kills = 0 "
@@ -796,7 +796,7 @@ class Snapshot:
         features = [np.asarray(features[at], np.float32) for at in order]
         return (
             np.array(codes, np.uint8).reshape(len(order), num_bytes),
-            np.array(features, np.float32).reshape(len(order), self._store.feature_dim),
+            np.array(features, np.float32).reshape(len(order), self.store.feature_dim),
         )
 
     def features(self, rows):
@@ -809,8 +809,8 @@ class Snapshot:
 
     def local_features(self, rows):
         """As for `Snapshot.local_features`; checksums are ClickHouse's."""
-        if self._store.extractor is None:
-            raise no_local_features(self._store.folder)
+        if self.store.extractor is None:
+            raise no_local_features(self.store.folder)
         if not len(rows):
             return []
         found, yx, descriptors = self._connection.ask(
@@ -822,13 +822,13 @@ class Snapshot:
         order = self._order(found, rows)
         try:
             return [
-                StoredFeatures.from_bytes(yx[at], descriptors[at], self._store.descriptor_dim)
+                StoredFeatures.from_bytes(yx[at], descriptors[at], self.store.descriptor_dim)
                 for at in order
             ]
         except ValueError as error:
             raise StoreError(
                 "Local features are as HashNet wrote them.",
-                f"{error} in {self._store.folder}_descriptors",
+                f"{error} in {self.store.folder}_descriptors",
                 "Restore the table from a copy, or build the index again.",
             ) from error
 
@@ -844,14 +844,14 @@ class Snapshot:
 
     def regions(self, rows):
         """As for `Snapshot.regions`."""
-        if not self._store.regions_per_image or not len(rows):
+        if not self.store.regions_per_image or not len(rows):
             return [None] * len(rows)
         found, regions = self.ask(
             "SELECT row, region FROM {table} WHERE kills = 0 AND row IN {rows:Array(UInt64)}",
             width=2,
             rows=[int(row) for row in rows],
         )
-        return [_region(regions[at]) for at in self._order(found, rows)]
+        return [region_of_numbers(regions[at]) for at in self._order(found, rows)]
 
     def items(self, rows):
         """As for `Snapshot.items`."""
@@ -862,7 +862,7 @@ class Snapshot:
             width=6,
             rows=[int(row) for row in rows],
         )
-        items = _items(columns)
+        items = items_of_columns(columns)
         return [items[at] for at in self._order(found, rows)]
 
     def rows(self, ids):
@@ -871,7 +871,7 @@ class Snapshot:
             f"SELECT id, max(row) FROM {{table}} PREWHERE {KEY_OF_IDS} WHERE {{live}} AND {OF_IDS} "
             "GROUP BY id",
             width=2,
-            ids=_hex(ids),
+            ids=hexadecimal(ids),
         )
         known = dict(zip(found, rows, strict=True))
         return np.array([int(known.get(_bytes(id), -1)) for id in ids], np.int64)
@@ -911,17 +911,6 @@ class Snapshot:
         )
         return {_text(label): int(count) for label, count in zip(labels, counts, strict=True)}
 
-    def finder(self, *, num_threads: int = 1):
-        """What the engine searches this snapshot with; the server has threads of its own.
-
-        Args:
-            num_threads: int, as for `Snapshot.finder`; nothing depends on it here.
-
-        Returns:
-            A `Finder`.
-        """
-        return Finder(self, self._store)
-
     def close(self):
         """Nothing is held."""
 
@@ -939,7 +928,7 @@ class Snapshot:
         except KeyError as error:
             raise StoreError(
                 "A snapshot is read while its rows are there.",
-                f"row {error} of {self._store.folder}",
+                f"row {error} of {self.store.folder}",
                 "The table was compacted since: take a new snapshot.",
             ) from error
 
@@ -958,170 +947,6 @@ class _Candidates:
             if self._features is None:
                 self._features = dict(enumerate(self._snapshot.local_features(self.rows)))
             return self._features.pop(place)
-
-
-class Finder:
-    """A finder (see `search.finder`) that asks ClickHouse, made by `Snapshot.finder`."""
-
-    def __init__(self, snapshot, store):
-        self._snapshot = snapshot
-        self._store = store
-
-    @functools.cached_property
-    def labels(self):
-        """list of str, the labels that images have."""
-        return list(self._snapshot.label_counts())
-
-    def allowed(self, labels, ids):
-        """As for `LocalFinder.allowed`: a condition and its parameters."""
-        condition, parameters = "", {}
-        if labels is not None:
-            condition += " AND label IN (SELECT unhex(arrayJoin({labels:Array(String)})))"
-            parameters["labels"] = _hex(labels)
-        if ids is not None:
-            condition += f" AND {OF_IDS}"
-            parameters["ids"] = _hex(ids)
-        return condition, parameters
-
-    def histogram(self, code, *, allowed=None):
-        """As for `LocalFinder.histogram`."""
-        condition, parameters = allowed or ("", {})
-        apart, of_image = self._apart(), ""
-        if self._store.regions_per_image:
-            apart, of_image = f"min({apart})", " GROUP BY id"
-        bits, counts = self._snapshot.ask(
-            f"SELECT apart, count() FROM (SELECT {apart} AS apart FROM {{table}} "
-            f"WHERE {{kept}}{condition}{of_image}) GROUP BY apart",
-            width=2,
-            code=self._code(code),
-            **parameters,
-        )
-        histogram = np.zeros(8 * self._code_bytes + 1, np.int64)
-        histogram[np.asarray(bits, np.int64)] = counts
-        return histogram
-
-    def find(self, code, feature, k, *, threshold=None, at_least=None, allowed=None):
-        """As for `LocalFinder.find`; one statement finds, counts and ranks."""
-        feature = self._feature(feature)
-        condition, parameters = allowed or ("", {})
-        start = time.perf_counter()
-        if threshold is None:
-            threshold = threshold_of(self.histogram(code, allowed=allowed), at_least)
-        threshold = checked_integer(threshold, 0, "threshold")
-        middle = time.perf_counter()
-        with_regions = bool(self._store.regions_per_image)
-        hit = f"L2Distance(feature, {{feature:Array(Float64)}}), row, {self._apart()}, {ITEM}"
-        hit = f"({hit}, region)" if with_regions else f"({hit})"
-        source = (
-            f"FROM {{table}} PREWHERE {self._apart()} < {{threshold:UInt32}} "
-            f"WHERE {{kept}}{condition}"
-        )
-        if with_regions:  # of the rows of an image the nearest, of equal ones the first
-            hit, source = "hit", f"FROM (SELECT min({hit}) AS hit {source} GROUP BY id)"
-        # However large the pool is, the server holds the k best of it.
-        [[pool], [best]] = self._snapshot.ask(
-            f"SELECT count(), groupArraySorted({{k:UInt64}})({hit}) {source}",
-            width=2,
-            code=self._code(code),
-            feature=feature,
-            threshold=min(threshold, 8 * self._code_bytes + 1),
-            k=int(k),
-            **parameters,
-        )
-        distances, rows, bits, *columns = zip(*best, strict=True) if best else [()] * 9
-        end = time.perf_counter()
-        return Found(
-            np.array(rows, np.int64),
-            _items(columns[:5]),
-            np.array(bits, np.int64),
-            np.array(distances, np.float64),
-            threshold,
-            int(pool),
-            middle - start,
-            end - middle,
-            list(map(_region, columns[5])) if with_regions else None,
-        )
-
-    def rows(self, label=None, *, offset=0, limit=None):
-        """As for `LocalFinder.rows`."""
-        condition, parameters = self._labelled(label)
-        page = "" if limit is None else "LIMIT {limit:UInt64} "
-        [rows] = self._snapshot.ask(
-            f"SELECT row FROM {{table}} WHERE {{live}}{condition} "
-            f"ORDER BY row {page}OFFSET {{offset:UInt64}}",
-            offset=int(offset),
-            limit=limit,
-            **parameters,
-        )
-        return np.array(rows, np.int64)
-
-    def spread(self, label, most):
-        """As for `LocalFinder.spread`."""
-        condition, parameters = self._labelled(label)
-        [rows] = self._snapshot.ask(
-            "SELECT row FROM (SELECT row, row_number() OVER (ORDER BY row) AS place, "
-            f"count() OVER () AS num FROM {{table}} WHERE {{live}}{condition}) "
-            "WHERE (place - 1) % intDiv(num + {most:UInt64} - 1, {most:UInt64}) = 0 ORDER BY row",
-            most=int(most),
-            **parameters,
-        )
-        return np.array(rows, np.int64)
-
-    def most_like(self, weights, most, *, by):
-        """As for `LocalFinder.most_like`."""
-        numbers = "feature"
-        if by == "code":
-            # Its bits as text are bytes 48 and 49: that much more for all changes no order.
-            numbers = "reinterpret(bin(code), 'Array(UInt8)')"
-            weights = np.append(weights, np.zeros(8 * self._code_bytes - len(weights)))
-        [rows] = self._snapshot.ask(
-            f"SELECT row FROM {{table}} WHERE {{live}} ORDER BY "
-            f"dotProduct({numbers}, {{weights:Array(Float64)}}) DESC, row LIMIT {{most:UInt64}}",
-            weights=np.asarray(weights, np.float64).tolist(),
-            most=int(most),
-        )
-        return np.array(rows, np.int64)
-
-    def _labelled(self, label):
-        return ("", {}) if label is None else self.allowed([label], None)
-
-    def pairs_within(self, threshold):
-        """As for `CodeIndex.pairs_within`; all codes are read here for it."""
-        rows, codes = self._snapshot.ask(
-            "SELECT row, code FROM {table} WHERE {live} ORDER BY row", width=2
-        )
-        rows = np.array(rows, np.int64)
-        codes = np.frombuffer(b"".join(codes), np.uint8).reshape(len(rows), self._code_bytes)
-        for first, second, bits in CodeIndex(codes).pairs_within(threshold):
-            yield rows[first], rows[second], bits
-
-    @property
-    def _code_bytes(self):
-        return code_bytes(self._store.num_bits)
-
-    def _apart(self):
-        return (
-            f"bitHammingDistance(code, toFixedString(unhex({{code:String}}), {self._code_bytes}))"
-        )
-
-    def _code(self, code):
-        code = np.asarray(code)
-        if code.dtype != np.uint8 or code.shape != (self._code_bytes,):
-            raise ShapeError(
-                f"A query's code is uint8 of shape ({self._code_bytes},).",
-                f"{code.dtype} of shape {code.shape}",
-            )
-        return code.tobytes().hex()
-
-    def _feature(self, feature):
-        feature = np.asarray(feature, np.float64)
-        if feature.shape != (self._store.feature_dim,):
-            raise ShapeError(
-                f"A query's feature has shape ({self._store.feature_dim},).", f"{feature.shape}"
-            )
-        if not np.isfinite(feature).all():
-            raise ArgumentError("A query's feature is finite.", "NaN or infinity")
-        return feature.tolist()
 
 
 class Writer:
@@ -1284,7 +1109,7 @@ class Writer:
         found, rows = snapshot.ask(
             f"SELECT id, row FROM {{table}} PREWHERE {KEY_OF_IDS} WHERE {{kept}} AND {OF_IDS}",
             width=2,
-            ids=_hex(ids),
+            ids=hexadecimal(ids),
         )
         return [(_text(id), int(row)) for id, row in zip(found, rows, strict=True)]
 
@@ -1348,11 +1173,13 @@ def _text(content):
     return None if content is None else content.decode("utf-8", "surrogatepass")
 
 
-def _region(numbers):
-    return tuple(map(int, numbers)) or None
+def region_of_numbers(numbers: Iterable[int]) -> tuple[int, int, int, int] | None:
+    """A region as a snapshot gives it, out of the column: None for a whole image."""
+    region = tuple(map(int, numbers))
+    return (region[0], region[1], region[2], region[3]) if region else None
 
 
-def _hex(texts):
+def hexadecimal(texts: Iterable[str]) -> list[str]:
     """Texts as bound parameters take them, whatever bytes they hold."""
     return [_bytes(text).hex() for text in texts]
 
@@ -1361,7 +1188,8 @@ def _int(value):
     return None if value is None else int(value)
 
 
-def _items(columns):
+def items_of_columns(columns: Sequence[Sequence[Any]]) -> list[Item]:
+    """List of `Item` out of the columns that `ITEM` names."""
     return [
         Item(
             _text(id),

@@ -538,19 +538,6 @@ class Snapshot:
         counts = np.bincount(places[places >= 0], minlength=len(names))
         return {name: int(count) for name, count in zip(names, counts, strict=True)}
 
-    def finder(self, *, num_threads: int = 1):
-        """What the engine searches this snapshot with, a `LocalFinder`.
-
-        Args:
-            num_threads: int. Threads of one search; answers do not depend on it.
-
-        Returns:
-            A `LocalFinder`.
-        """
-        from hashnet.retrieval.search.finder import LocalFinder
-
-        return LocalFinder(self, num_threads)
-
     def close(self) -> None:
         """Let go of the files. Arrays that were handed out stay valid."""
         self._view = None

@@ -1,0 +1,195 @@
+"""How an index in ClickHouse is searched: statements by which the server compares and ranks."""
+
+import functools
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from hashnet.codes import code_bytes
+from hashnet.errors import ArgumentError, ShapeError
+from hashnet.retrieval.search.coarse.hamming import CodeIndex, checked_integer
+from hashnet.retrieval.search.finder import Found, threshold_of
+from hashnet.retrieval.store.clickhouse import (
+    ITEM,
+    OF_IDS,
+    Snapshot,
+    hexadecimal,
+    items_of_columns,
+    region_of_numbers,
+)
+
+# Part of a statement, and the parameters it is bound to.
+Condition = tuple[str, dict[str, Any]]
+
+
+class ClickHouseFinder:
+    """Finds in a snapshot of an index in ClickHouse, by statements that the server works out."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._store = snapshot.store
+
+    @functools.cached_property
+    def labels(self) -> list[str]:
+        return list(self._snapshot.label_counts())
+
+    def allowed(self, labels: Sequence[str] | None, ids: Sequence[str] | None) -> Condition:
+        condition: str = ""
+        parameters: dict[str, Any] = {}
+        if labels is not None:
+            condition += " AND label IN (SELECT unhex(arrayJoin({labels:Array(String)})))"
+            parameters["labels"] = hexadecimal(labels)
+        if ids is not None:
+            condition += f" AND {OF_IDS}"
+            parameters["ids"] = hexadecimal(ids)
+        return condition, parameters
+
+    def histogram(self, code: np.ndarray, *, allowed: Condition | None = None) -> np.ndarray:
+        condition, parameters = allowed or ("", {})
+        apart, of_image = self._apart(), ""
+        if self._store.regions_per_image:
+            apart, of_image = f"min({apart})", " GROUP BY id"
+        bits, counts = self._snapshot.ask(
+            f"SELECT apart, count() FROM (SELECT {apart} AS apart FROM {{table}} "
+            f"WHERE {{kept}}{condition}{of_image}) GROUP BY apart",
+            width=2,
+            code=self._code(code),
+            **parameters,
+        )
+        histogram = np.zeros(8 * self._code_bytes + 1, np.int64)
+        histogram[np.asarray(bits, np.int64)] = counts
+        return histogram
+
+    def find(
+        self,
+        code: np.ndarray,
+        feature: np.ndarray,
+        k: int,
+        *,
+        threshold: int | None = None,
+        at_least: int | None = None,
+        allowed: Condition | None = None,
+    ) -> Found:
+        """One statement finds, counts and ranks; for the rest see `Finder.find`."""
+        numbers = self._feature(feature)
+        condition, parameters = allowed or ("", {})
+        start = time.perf_counter()
+        if threshold is None:
+            at_least = checked_integer(at_least, 1, "at_least")
+            threshold = threshold_of(self.histogram(code, allowed=allowed), at_least)
+        threshold = checked_integer(threshold, 0, "threshold")
+        middle = time.perf_counter()
+        with_regions = bool(self._store.regions_per_image)
+        hit = f"L2Distance(feature, {{feature:Array(Float64)}}), row, {self._apart()}, {ITEM}"
+        hit = f"({hit}, region)" if with_regions else f"({hit})"
+        source = (
+            f"FROM {{table}} PREWHERE {self._apart()} < {{threshold:UInt32}} "
+            f"WHERE {{kept}}{condition}"
+        )
+        if with_regions:  # of the rows of an image the nearest, of equal ones the first
+            hit, source = "hit", f"FROM (SELECT min({hit}) AS hit {source} GROUP BY id)"
+        # However large the pool is, the server holds the k best of it.
+        [[pool], [best]] = self._snapshot.ask(
+            f"SELECT count(), groupArraySorted({{k:UInt64}})({hit}) {source}",
+            width=2,
+            code=self._code(code),
+            feature=numbers,
+            threshold=min(threshold, 8 * self._code_bytes + 1),
+            k=int(k),
+            **parameters,
+        )
+        distances, rows, bits, *columns = zip(*best, strict=True) if best else [()] * 9
+        end = time.perf_counter()
+        return Found(
+            np.array(rows, np.int64),
+            items_of_columns(columns[:5]),
+            np.array(bits, np.int64),
+            np.array(distances, np.float64),
+            threshold,
+            int(pool),
+            middle - start,
+            end - middle,
+            list(map(region_of_numbers, columns[5])) if with_regions else None,
+        )
+
+    def rows(
+        self, label: str | None = None, *, offset: int = 0, limit: int | None = None
+    ) -> np.ndarray:
+        condition, parameters = self._labelled(label)
+        page = "" if limit is None else "LIMIT {limit:UInt64} "
+        [rows] = self._snapshot.ask(
+            f"SELECT row FROM {{table}} WHERE {{live}}{condition} "
+            f"ORDER BY row {page}OFFSET {{offset:UInt64}}",
+            offset=int(offset),
+            limit=limit,
+            **parameters,
+        )
+        return np.array(rows, np.int64)
+
+    def spread(self, label: str, most: int) -> np.ndarray:
+        condition, parameters = self._labelled(label)
+        [rows] = self._snapshot.ask(
+            "SELECT row FROM (SELECT row, row_number() OVER (ORDER BY row) AS place, "
+            f"count() OVER () AS num FROM {{table}} WHERE {{live}}{condition}) "
+            "WHERE (place - 1) % intDiv(num + {most:UInt64} - 1, {most:UInt64}) = 0 ORDER BY row",
+            most=int(most),
+            **parameters,
+        )
+        return np.array(rows, np.int64)
+
+    def most_like(self, weights: np.ndarray, most: int, *, by: str) -> np.ndarray:
+        numbers = "feature"
+        if by == "code":
+            # Its bits as text are bytes 48 and 49: that much more for all changes no order.
+            numbers = "reinterpret(bin(code), 'Array(UInt8)')"
+            weights = np.append(weights, np.zeros(8 * self._code_bytes - len(weights)))
+        [rows] = self._snapshot.ask(
+            f"SELECT row FROM {{table}} WHERE {{live}} ORDER BY "
+            f"dotProduct({numbers}, {{weights:Array(Float64)}}) DESC, row LIMIT {{most:UInt64}}",
+            weights=np.asarray(weights, np.float64).tolist(),
+            most=int(most),
+        )
+        return np.array(rows, np.int64)
+
+    def _labelled(self, label: str | None) -> Condition:
+        return self.allowed(None if label is None else [label], None)
+
+    def pairs_within(self, threshold: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """All codes are read here for it; for the rest see `Finder.pairs_within`."""
+        rows, codes = self._snapshot.ask(
+            "SELECT row, code FROM {table} WHERE {live} ORDER BY row", width=2
+        )
+        rows = np.array(rows, np.int64)
+        codes = np.frombuffer(b"".join(codes), np.uint8).reshape(len(rows), self._code_bytes)
+        for first, second, bits in CodeIndex(codes).pairs_within(threshold):
+            yield rows[first], rows[second], bits
+
+    @property
+    def _code_bytes(self) -> int:
+        return code_bytes(self._store.num_bits)
+
+    def _apart(self) -> str:
+        return (
+            f"bitHammingDistance(code, toFixedString(unhex({{code:String}}), {self._code_bytes}))"
+        )
+
+    def _code(self, code: np.ndarray) -> str:
+        code = np.asarray(code)
+        if code.dtype != np.uint8 or code.shape != (self._code_bytes,):
+            raise ShapeError(
+                f"A query's code is uint8 of shape ({self._code_bytes},).",
+                f"{code.dtype} of shape {code.shape}",
+            )
+        return code.tobytes().hex()
+
+    def _feature(self, feature: np.ndarray) -> list[float]:
+        feature = np.asarray(feature, np.float64)
+        if feature.shape != (self._store.feature_dim,):
+            raise ShapeError(
+                f"A query's feature has shape ({self._store.feature_dim},).", f"{feature.shape}"
+            )
+        if not np.isfinite(feature).all():
+            raise ArgumentError("A query's feature is finite.", "NaN or infinity")
+        return feature.tolist()

@@ -1,0 +1,172 @@
+"""How an index folder is searched: over its codes in memory and its features on disk."""
+
+import functools
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from hashnet import codes
+from hashnet.retrieval.search.coarse.hamming import CodeIndex, checked_integer
+from hashnet.retrieval.search.finder import Found
+from hashnet.retrieval.search.fine import nearest_features
+from hashnet.retrieval.store.folder.store import Snapshot
+
+
+class FolderFinder:
+    """Finds in a snapshot of an index folder.
+
+    Its filters are bool `(num_rows,)`.
+
+    Args:
+        snapshot: a `Snapshot`.
+        num_threads: int. Threads of the coarse and fine stages; answers do not depend on it.
+    """
+
+    def __init__(self, snapshot: Snapshot, num_threads: int) -> None:
+        self._snapshot = snapshot
+        self._num_threads = num_threads
+        self._codes = CodeIndex(snapshot.codes, live=snapshot.kept, num_threads=num_threads)
+        self._owners, self._most_rows = snapshot.owners, 1
+        if self._owners is not None and len(self._owners):
+            firsts = np.flatnonzero(np.diff(self._owners, prepend=-1))
+            self._most_rows = int(np.diff(firsts, append=len(self._owners)).max())
+
+    @property
+    def labels(self) -> list[str]:
+        return self._labels[1]
+
+    def allowed(self, labels: Sequence[str] | None, ids: Sequence[str] | None) -> np.ndarray | None:
+        allowed = None
+        if labels is not None:
+            places, names = self._labels
+            passes = np.zeros(len(names) + 1, bool)  # the last one is for -1, no label
+            passes[[names.index(name) for name in labels]] = True
+            allowed = passes[places]
+        if ids is not None:
+            rows = self._snapshot.rows(ids)
+            among = np.zeros(self._snapshot.num_rows, bool)
+            among[rows[rows >= 0]] = True
+            allowed = among if allowed is None else allowed & among
+        if allowed is not None and self._owners is not None:
+            allowed = allowed[self._owners]
+        return allowed
+
+    def histogram(self, code: np.ndarray, *, allowed: np.ndarray | None = None) -> np.ndarray:
+        if self._owners is None:
+            return self._codes.histogram(code, allowed=allowed)
+        num_bits = 8 * self._codes.code_bytes
+        rows, bits = self._codes.within(code, num_bits + 1, allowed=allowed)
+        return np.bincount(self._least_bits(rows, bits), minlength=num_bits + 1)
+
+    def find(
+        self,
+        code: np.ndarray,
+        feature: np.ndarray,
+        k: int,
+        *,
+        threshold: int | None = None,
+        at_least: int | None = None,
+        allowed: np.ndarray | None = None,
+    ) -> Found:
+        start = time.perf_counter()
+        rows, bits, threshold, pool = self._pool(code, threshold, at_least, allowed)
+        middle = time.perf_counter()
+        best, distances = nearest_features(
+            feature,
+            rows,
+            self._snapshot.feature_map,
+            k * self._most_rows,  # among so many rows there are k images
+            num_threads=self._num_threads,
+        )
+        if self._owners is not None:
+            _, firsts = np.unique(self._owners[best], return_index=True)
+            firsts = np.sort(firsts)[:k]
+            best, distances = best[firsts], distances[firsts]
+        items = self._snapshot.verify_features(best)
+        end = time.perf_counter()
+        return Found(
+            best,
+            items,
+            bits[np.searchsorted(rows, best)],
+            distances,
+            int(threshold),
+            pool,
+            middle - start,
+            end - middle,
+            None if self._owners is None else self._snapshot.regions(best),
+        )
+
+    def rows(
+        self, label: str | None = None, *, offset: int = 0, limit: int | None = None
+    ) -> np.ndarray:
+        if label is not None:
+            places, names = self._labels
+            rows = np.flatnonzero(places == names.index(label))
+        elif self._snapshot.live is not None:
+            rows = np.flatnonzero(self._snapshot.live)
+        else:
+            rows = np.arange(self._snapshot.num_rows)
+        return rows[offset:][:limit]
+
+    def spread(self, label: str, most: int) -> np.ndarray:
+        rows = self.rows(label)
+        return rows[:: max(1, -(-len(rows) // most))]
+
+    def most_like(self, weights: np.ndarray, most: int, *, by: str) -> np.ndarray:
+        scores = np.empty(self._snapshot.num_rows, np.float32)
+        if by == "code":
+            for rows in _parts(len(scores)):
+                bits = codes.unpack(self._snapshot.codes[rows], len(weights))
+                scores[rows] = bits.astype(np.float32) @ weights
+        else:
+            for rows in _parts(len(scores)):
+                scores[rows] = self._snapshot.feature_map[rows].astype(np.float32) @ weights
+        live = self.rows()
+        return live[np.argsort(-scores[live], kind="stable")[:most]]
+
+    def _pool(
+        self,
+        code: np.ndarray,
+        threshold: int | None,
+        at_least: int | None,
+        allowed: np.ndarray | None,
+    ) -> tuple[np.ndarray, np.ndarray, int, int]:
+        """Rows of the pool, their bits apart, the threshold, and how many images they show."""
+        if self._owners is None or threshold is not None:
+            rows, bits, threshold = self._codes.pool(
+                code, threshold=threshold, at_least=at_least, allowed=allowed
+            )
+            return rows, bits, threshold, len(self._least_bits(rows, bits))
+        at_least = checked_integer(at_least, 1, "at_least")
+        # So many rows show enough images, or all there are; perhaps at a threshold too high.
+        rows, bits, _ = self._codes.pool(code, at_least=at_least * self._most_rows, allowed=allowed)
+        least = np.sort(self._least_bits(rows, bits))
+        threshold = int(least[:at_least][-1]) + 1 if len(least) else 0
+        near = bits < threshold
+        return rows[near], bits[near], threshold, int(np.count_nonzero(least < threshold))
+
+    def _least_bits(self, rows: np.ndarray, bits: np.ndarray) -> np.ndarray:
+        """Bits apart of the nearest row of each image that some rows, ascending, show."""
+        if not len(rows) or self._owners is None:
+            return bits
+        firsts = np.flatnonzero(np.diff(self._owners[rows], prepend=-1))
+        return np.minimum.reduceat(bits, firsts)
+
+    def pairs_within(self, threshold: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        return self._whole_codes.pairs_within(threshold)
+
+    @functools.cached_property
+    def _whole_codes(self) -> CodeIndex:
+        if self._owners is None:
+            return self._codes
+        snapshot = self._snapshot
+        return CodeIndex(snapshot.codes, live=snapshot.live, num_threads=self._num_threads)
+
+    @functools.cached_property
+    def _labels(self) -> tuple[np.ndarray, list[str]]:
+        return self._snapshot.labels()
+
+
+def _parts(num_rows: int, step: int = 8192) -> list[slice]:
+    return [slice(start, min(start + step, num_rows)) for start in range(0, num_rows, step)]
