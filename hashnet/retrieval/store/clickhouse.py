@@ -755,7 +755,7 @@ class Snapshot:
             self._kept = NONE_DEAD
         self.codes = _Codes(self)
 
-    def ask(self, statement: str, *, width: int = 1, **parameters: Any) -> list[Sequence[Any]]:
+    def ask(self, statement: str, *, width: int = 1, **parameters: Any) -> list[Any]:
         """Ask about this snapshot.
 
         Args:
