@@ -1,3 +1,3 @@
 """What a picture becomes: codes, features and the networks that make them."""
 
-__version__ = "0.1.0"
+from hashnet.version import __version__ as __version__

@@ -173,7 +173,7 @@ def test_two_processes_may_begin_at_once(tiny, photos, out):
     children = [subprocess.Popen([*arguments, str(part)]) for part in (1, 2, 3)]
     assert [child.wait() for child in children] == [0, 0, 0]
     assert sum(map(len, read_all(out))) == 24
-    assert not [name for name in files(out) if ".writing-" in name]
+    assert not [name for name in files(out) if ".hashnet-" in name]
 
 
 # --- Resuming ---------------------------------------------------------------------------------

@@ -694,7 +694,12 @@ def test_without_the_digest_or_the_lock_an_index_opens(folder):
 
 def test_stray_files_are_ignored_and_ours_are_removed_by_the_next_writer(folder):
     wanted = use(folder)
-    ours = ["segments/000002.codes", "segments/000007.yx", "catalogue.sha256.new"]
+    ours = [
+        "segments/000002.codes",
+        "segments/000007.yx",
+        "catalogue.sha256.new",
+        ".catalogue.sha256.hashnet-0",
+    ]
     others = ["segments/notes.txt", "segments/000001.codes.bak", "readme", "encoder/more"]
     for name in ours + others:
         (folder / name).write_bytes(b"stray")

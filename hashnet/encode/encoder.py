@@ -15,7 +15,7 @@ from typing import Self
 
 import numpy as np
 
-from hashnet import codes, images
+from hashnet import codes, images, threads
 from hashnet.errors import ArgumentError, BundleError, ImageError, ShapeError
 from hashnet.network import bundle as bundles
 from hashnet.network import runtimes
@@ -91,7 +91,7 @@ class Encoder:
         self.bundle = bundle
         self.config = bundle.config
         self.fingerprint = bundle.fingerprint
-        self.num_threads = num_threads or len(os.sched_getaffinity(0))
+        self.num_threads = num_threads or threads.cores()
         self._workers = num_threads or self.num_threads + 1
         self.precision = bundle.precision
         takes = runtimes.FOR_PRECISION[self.precision]

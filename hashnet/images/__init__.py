@@ -16,7 +16,6 @@ import io
 import logging
 import os
 import re
-import secrets
 import stat
 import struct
 import threading
@@ -39,6 +38,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from hashnet import files
 from hashnet.errors import ArgumentError, HashnetError, ImageError, ShapeError
 
 ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
@@ -741,14 +741,10 @@ def write(path: str | os.PathLike[str], image: np.ndarray) -> None:
             f"End the name in one of: {', '.join(encoders)}.",
         )
     content = encoders[suffix](image)
-    beside = os.path.join(os.path.dirname(path), f".hashnet-{secrets.token_hex(8)}.tmp")
     try:
-        with open(beside, "xb") as file:
+        with files.whole_file(path) as file:
             file.write(content)
-        os.replace(beside, path)
     except (OSError, ValueError) as error:
-        with contextlib.suppress(OSError, ValueError):
-            os.remove(beside)
         reason = getattr(error, "strerror", None) or str(error)
         raise ImageError("The picture could not be written.", f"{path!r}: {reason}") from error
 

@@ -11,7 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
-from hashnet.errors import HashnetError, ShapeError, UnknownNameError
+from hashnet import extras
+from hashnet.errors import ShapeError, UnknownNameError
 
 NAMES = ("delf", "sift")
 MAX_FEATURES = 1000
@@ -107,12 +108,4 @@ def opencv() -> ModuleType:
     Raises:
         HashnetError: OpenCV is not installed.
     """
-    try:
-        import cv2
-    except ImportError as error:
-        raise HashnetError(
-            "Local features and their geometry need OpenCV.",
-            str(error),
-            'Install it: pip install "hashnet[delf]"',
-        ) from error
-    return cv2
+    return extras.load("cv2", "delf", "Local features and their geometry need OpenCV.")

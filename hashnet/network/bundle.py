@@ -13,12 +13,12 @@ import json
 import os
 import pathlib
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hashnet import files
 from hashnet.errors import BundleError
 from hashnet.network.model import HashNetConfig
 
@@ -157,21 +157,11 @@ def _write(folder: Path, fill: Callable[[pathlib.Path], dict[str, Any]]) -> Bund
         raise BundleError(
             "A bundle replaces only a bundle or an empty folder.", str(folder), "Give a new name."
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        beside = pathlib.Path(scratch) / "bundle"
-        beside.mkdir(mode=0o755)
+    with files.whole_folder(folder) as beside:
         description = fill(beside)
         description["sha256"] = {name: _sha256(beside / name) for name in (MODEL, ENCODER)}
         text = json.dumps(description, indent=1, ensure_ascii=True)
         (beside / DESCRIPTION).write_text(text + "\n", encoding="ascii")
-        for path in beside.iterdir():
-            fsync(path)
-        fsync(beside)
-        if folder.exists():
-            shutil.move(folder, pathlib.Path(scratch) / "replaced")
-        os.rename(beside, folder)
-        fsync(folder.parent)
     return load(folder)
 
 
@@ -254,16 +244,3 @@ def _verify(path: pathlib.Path, expected: str) -> None:
 def _sha256(path: pathlib.Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def fsync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk.
-
-    Args:
-        path: str or path-like.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

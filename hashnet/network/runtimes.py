@@ -5,7 +5,6 @@ itself holds less or less is asked for, and is imported only when it is opened. 
 first of `FASTEST` that is installed, `soonest` the one that opens fastest.
 """
 
-import importlib.util
 import os
 import pathlib
 import threading
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from hashnet import extras, threads
 from hashnet.errors import ArgumentError, BundleError, HashnetError, UnknownNameError
 from hashnet.network import onnx_check
 
@@ -236,15 +236,11 @@ def require(runtime: str) -> None:
         >>> require("onnxruntime")
     """
     if not _is_installed(runtime):
-        raise HashnetError(
-            "A runtime must be installed.",
-            f"no {runtime}",
-            f'Install the extra: pip install "hashnet[{runtime}]"',
-        )
+        raise extras.missing(runtime, "A runtime must be installed.", f"no {runtime}")
 
 
 def _is_installed(runtime: str) -> bool:
-    return importlib.util.find_spec(_MODULES[runtime]) is not None
+    return extras.is_installed(_MODULES[runtime])
 
 
 def read(
@@ -280,7 +276,7 @@ def _opened(
     **options: Any,
 ) -> Network:
     require(kind.name)
-    num_threads = num_threads or len(os.sched_getaffinity(0))
+    num_threads = num_threads or threads.cores()
     try:
         if kind is _OpenVINO:
             options["single"] = one_by_one

@@ -26,7 +26,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from hashnet import images
+from hashnet import files, images
 from hashnet.errors import ArgumentError, ImageError, UnknownNameError
 from hashnet.local import delf
 from hashnet.train.config import check_types
@@ -202,10 +202,11 @@ def save(trained: Trained, bundle) -> pathlib.Path:
     """
     path = bundle.folder / delf.FILE
     model = delf.load_backbone(bundle.config.backbone, start_from=bundle.folder)
-    with tempfile.TemporaryDirectory(dir=bundle.folder, prefix=".delf-") as scratch:
-        beside = pathlib.Path(scratch, delf.FILE)
-        delf.export(beside, model, trained.head)
-        os.replace(beside, path)
+    with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
+        exported = pathlib.Path(scratch, delf.FILE)
+        delf.export(exported, model, trained.head)
+        with files.whole_file(path) as file:
+            file.write(exported.read_bytes())
     return path
 
 

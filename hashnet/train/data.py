@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hashnet import images
+from hashnet import images, threads
 from hashnet.errors import ArgumentError, ImageError, ShapeError
 
 LABEL_SEPARATOR = "|"
@@ -160,7 +160,7 @@ class LabelledImages:
                 return images.Problem(os.fsdecode(self.sources[row]), str(error))
             return None
 
-        with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with concurrent.futures.ThreadPoolExecutor(threads.cores()) as pool:
             for row, problem in enumerate(pool.map(attempt, range(len(self)), chunksize=64)):
                 if problem:
                     good[row] = False

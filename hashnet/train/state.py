@@ -1,8 +1,6 @@
 """What an interrupted run needs to go on as if nothing had happened."""
 
-import contextlib
 import json
-import os
 import pathlib
 import shutil
 import time
@@ -11,6 +9,7 @@ import zipfile
 import numpy as np
 from keras import ops
 
+from hashnet import files
 from hashnet.errors import ArgumentError, BundleError
 
 STATE = "state.npz"
@@ -80,19 +79,15 @@ class RunState:
             "history": self.history,
             "spent": self.seconds,
         }
-        beside = self.folder / f"{STATE}.tmp"
+        path = self.folder / STATE
         try:
-            with open(beside, "wb") as file:
+            files.remove_leftovers(path)
+            with files.whole_file(path) as file:
                 np.savez(file, about=json.dumps(about), **self._arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, self.folder / STATE)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                os.remove(beside)
             raise BundleError(
                 "The state of the training is written after every epoch.",
-                f"{beside}: {error.strerror or error}",
+                f"{path}: {error.strerror or error}",
                 "Make room and give the same command again: it goes on after the last whole epoch.",
             ) from error
 

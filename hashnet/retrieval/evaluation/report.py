@@ -15,13 +15,11 @@ import html
 import json
 import os
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from hashnet import images
+from hashnet import extras, files, images
 from hashnet.errors import ArgumentError, HashnetError, ImageError
 from hashnet.retrieval.evaluation.evaluate import COARSE, FINE, EvaluationReport
 
@@ -37,14 +35,8 @@ def require_plots() -> None:
     Raises:
         HashnetError: matplotlib is not installed.
     """
-    try:
-        import matplotlib.backends.backend_agg  # noqa: F401
-    except ImportError as error:
-        raise HashnetError(
-            "A report has plots, which matplotlib draws.",
-            str(error),
-            'Install the extra: pip install "hashnet[plots]"',
-        ) from error
+    rule = "A report has plots, which matplotlib draws."
+    extras.load("matplotlib.backends.backend_agg", "plots", rule)
 
 
 def check_place(folder: str | os.PathLike) -> None:
@@ -86,22 +78,15 @@ def write(
     """
     require_plots()
     check_place(folder)
-    # The real path: a name such as "." cannot be renamed to.
-    folder = pathlib.Path(os.path.abspath(folder))
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-            beside = pathlib.Path(scratch, "report")
-            for inner in (beside, beside / PLOTS, beside / PICTURES):
+        with files.whole_folder(folder) as beside:
+            for inner in (beside / PLOTS, beside / PICTURES):
                 inner.mkdir(mode=0o755)
             text = json.dumps(report.to_dict(), indent=1, ensure_ascii=True)
             (beside / REPORT).write_text(text + "\n", encoding="ascii")
             plots = _draw_plots(beside, report, others or {})
             page = "".join(_page(report, plots, _Thumbnails(beside)))
             (beside / PAGE).write_text(page, encoding="utf-8")
-            if folder.exists():
-                shutil.move(folder, pathlib.Path(scratch, "replaced"))
-            os.rename(beside, folder)
     except OSError as error:
         raise HashnetError(
             "A report is written where there is room and leave to write.",

@@ -13,11 +13,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from hashnet import extras
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, HashnetError
 from hashnet.images import Problem
 from hashnet.retrieval.extraction import parquet, sources
 from hashnet.retrieval.store.items import Item
+
+RAY = "Extraction on a cluster needs Ray."
 
 
 @dataclass(frozen=True)
@@ -156,15 +159,8 @@ class _Actor:
 
 def _with_ray(extraction, listings, workers, runtime, address):
     """Make shards in actors; yields the images of each shard that is done."""
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise HashnetError(
-            "Extraction on a cluster needs Ray.",
-            "none is installed",
-            'Install the extra: pip install "hashnet[ray]"',
-        ) from error
+    extras.load("ray.data", "ray", RAY)
+    ray = extras.load("ray", "ray", RAY)
     if not listings:
         return
     started = not ray.is_initialized()

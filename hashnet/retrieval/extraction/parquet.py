@@ -25,7 +25,6 @@ import json
 import os
 import pathlib
 import re
-import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hashnet import codes as hashcodes
-from hashnet import images
+from hashnet import extras, files, images
 from hashnet.errors import ArgumentError, FingerprintError, HashnetError, ShapeError, StoreError
 from hashnet.network import bundle as bundles
 from hashnet.retrieval.store.items import Item
@@ -50,7 +49,7 @@ MAX_SHARD_ROWS = 1 << 16
 FEATURE_DTYPES = ("float16", "float32")
 
 _MANIFEST, _SHARDS, _ENCODER, _LOCK = "extraction.json", "shards", "encoder", "lock"
-_SCRATCH = ".writing-"
+PYARROW = "Parquet is read and written with pyarrow."
 # A row's words, all together: far more than a file system's paths take.
 _MAX_WORD_BYTES = 1 << 16
 _MAX_JSON_BYTES = 1 << 28
@@ -634,16 +633,8 @@ class _Compact:
 
 
 def _pyarrow() -> ModuleType:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise HashnetError(
-            "Parquet is read and written with pyarrow.",
-            "none is installed",
-            'Install the extra: pip install "hashnet[parquet]"',
-        ) from error
-    return pyarrow
+    extras.load("pyarrow.parquet", "parquet", PYARROW)
+    return extras.load("pyarrow", "parquet", PYARROW)
 
 
 def _digest(items: Sequence[Item]) -> str:
@@ -660,7 +651,7 @@ def _is_free(folder: pathlib.Path) -> bool:
     if not folder.is_dir():
         return False
     names = os.listdir(folder)
-    return all(name == _LOCK or name.startswith(_SCRATCH) for name in names)
+    return all(name == _LOCK or files.is_leftover(name) for name in names)
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -709,30 +700,20 @@ def _read_manifest(folder: pathlib.Path) -> dict[str, Any]:
 
 def _write_whole(path: pathlib.Path, content: bytes) -> None:
     """Put a file in its place at once; what a killed writer left of the same file goes."""
-    for old in path.parent.glob(f"{_SCRATCH}{path.name}-*"):
-        old.unlink(missing_ok=True)
-    scratch = path.parent / f"{_SCRATCH}{path.name}-{secrets.token_hex(4)}"
-    with open(scratch, "xb") as file:
+    files.remove_leftovers(path)
+    with files.whole_file(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(scratch, path)
-    bundles.fsync(path.parent)
 
 
 def _copy_bundle(bundle: bundles.Bundle, folder: pathlib.Path) -> None:
     """Copy a bundle into the extraction, unless one is there."""
-    for old in folder.glob(f"{_SCRATCH}{_ENCODER}-*"):
-        shutil.rmtree(old)
-    if (folder / _ENCODER).exists():
+    place = folder / _ENCODER
+    files.remove_leftovers(place)
+    if place.exists():
         return
-    scratch = folder / f"{_SCRATCH}{_ENCODER}-{secrets.token_hex(4)}"
-    scratch.mkdir()
-    for name, source in bundle.files().items():
-        shutil.copyfile(source, scratch / name)
-        bundles.fsync(scratch / name)
-    os.rename(scratch, folder / _ENCODER)
-    bundles.fsync(folder)
+    with files.whole_folder(place) as beside:
+        for name, source in bundle.files().items():
+            shutil.copyfile(source, beside / name)
 
 
 @contextlib.contextmanager

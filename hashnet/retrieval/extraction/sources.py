@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from hashnet import images
+from hashnet import extras, images
 from hashnet.errors import HashnetError
 from hashnet.retrieval.store.items import Item
 
@@ -163,14 +163,7 @@ def _placed(uri: str) -> tuple["fs.FileSystem", str]:
 
 @functools.lru_cache(maxsize=64)
 def _filesystem(place: str) -> tuple["fs.FileSystem", str]:
-    try:
-        from pyarrow import fs
-    except ImportError as error:
-        raise HashnetError(
-            "Object stores are read with pyarrow.",
-            "none is installed",
-            'Install the extra: pip install "hashnet[parquet]"',
-        ) from error
+    fs = extras.load("pyarrow.fs", "parquet", "Object stores are read with pyarrow.")
     try:
         return fs.FileSystem.from_uri(place if not place.endswith("://") else place + "/")
     except (ValueError, OSError) as error:

@@ -11,11 +11,9 @@ Reference:
     single and multiple images", IJCV 2016: the binary aggregated selective match kernel, ASMK*.
 """
 
-import contextlib
 import io
 import os
 import pathlib
-import tempfile
 import threading
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -24,10 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from hashnet import codes
+from hashnet import codes, files, threads
+from hashnet.checks import checked_integer
 from hashnet.errors import ArgumentError, ShapeError, StoreError
 from hashnet.retrieval.search import compiled
-from hashnet.retrieval.search.coarse.hamming import checked_integer, to_words
+from hashnet.retrieval.search.coarse.hamming import to_words
 
 FORMAT = 1
 # The paper's exponent, and no threshold: whatever agrees in more than half of its bits counts.
@@ -218,7 +217,7 @@ class AggregatedIndex:
                 "An id is text and occurs once in a call.", f"ids={ids!r:.200}", "Name each once."
             )
         added = {}
-        with compiled.one_blas_thread():
+        with threads.blas_threads(1):
             for id, one in zip(ids, features, strict=True):
                 descriptors = _checked_descriptors(one.descriptors, self.codebook.shape[1])
                 _refuse_infinite(descriptors, f"those of {id!r}")
@@ -274,7 +273,7 @@ class AggregatedIndex:
         descriptors = _checked_descriptors(features.descriptors, self.codebook.shape[1])
         descriptors = descriptors[np.isfinite(descriptors).all(axis=1)]
         lists = self._settled()
-        with compiled.one_blas_thread():
+        with threads.blas_threads(1):
             words, signatures = self._aggregated(descriptors, assignments)
         scores = np.zeros(len(lists.ids))
         if not len(words):
@@ -287,7 +286,7 @@ class AggregatedIndex:
             query = words, signatures, like
             kernels.add_agreements(*lists_of_words, *query, selectivity, scores, first, last)
 
-        compiled.in_parts(count, len(scores), self.num_threads, LEAST_IMAGES)
+        threads.in_parts(count, len(scores), self.num_threads, LEAST_IMAGES)
         rows = np.flatnonzero(scores)
         similarities = scores[rows] / np.sqrt(lists.lengths[rows] * float(len(words)))
         order = np.lexsort([rows, -similarities])[:k]
@@ -306,10 +305,8 @@ class AggregatedIndex:
         # surrogatepass gives back an id made of a file name's odd bytes as it was.
         ids = [id.encode("utf-8", "surrogatepass") for id in lists.ids]
         packed = lists.signatures.view(np.uint8)[:, : self._code_bytes]
-        beside = None
         try:
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-                beside = file.name
+            with files.whole_file(path) as file:
                 np.savez(
                     file,
                     format=np.int64(FORMAT),
@@ -320,13 +317,7 @@ class AggregatedIndex:
                     rows=lists.rows,
                     codes=packed,
                 )
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
         except OSError as error:
-            if beside is not None:
-                with contextlib.suppress(OSError):
-                    os.unlink(beside)
             raise StoreError(
                 "An index is written to a folder that has room.", f"{path}: {error}"
             ) from error
@@ -477,7 +468,7 @@ def _nearest_words(
             nearest[part] = np.take_along_axis(near, order, 1)
 
     blocks = -(-len(descriptors) // FEATURES_AT_ONCE)
-    compiled.in_parts(fill, blocks, num_threads, 1)
+    threads.in_parts(fill, blocks, num_threads, 1)
     return nearest
 
 

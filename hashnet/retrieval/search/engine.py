@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hashnet import images
+from hashnet import images, threads
 from hashnet.errors import ArgumentError, RegionError, UnknownIdError, UnknownNameError
 from hashnet.retrieval.search import feedback
 from hashnet.retrieval.search import verify as verification
@@ -69,8 +69,7 @@ class Engine:
 
     def __init__(self, index, *, num_threads: int | None = None):
         self.index = index
-        cores = len(os.sched_getaffinity(0))
-        self.num_threads = cores if num_threads is None else num_threads
+        self.num_threads = threads.cores() if num_threads is None else num_threads
         self.snapshot = index.store.snapshot()
         self.finder = finder_of(self.snapshot, num_threads=self.num_threads)
 

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from hashnet.retrieval.search.coarse.hamming import checked_integer
+from hashnet.checks import checked_integer
 from hashnet.retrieval.store.items import Item
 
 # What a finder makes of labels and ids, for its own methods only.

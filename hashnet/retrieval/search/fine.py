@@ -12,6 +12,8 @@ from types import ModuleType
 
 import numpy as np
 
+from hashnet import threads
+from hashnet.checks import checked_integer
 from hashnet.errors import ArgumentError, ShapeError
 from hashnet.retrieval.search import compiled
 from hashnet.retrieval.search.coarse.scan import read_only
@@ -64,8 +66,7 @@ def nearest_features(
     query = _checked_query(query)
     features = _checked_features(features, len(query))
     rows = _checked_rows(rows, len(features))
-    if isinstance(k, (bool, np.bool_)) or not isinstance(k, (int, np.integer)) or k < 1:
-        raise ArgumentError("k is a whole number of rows, 1 or more.", f"k={k!r}", "Ask for one.")
+    k = checked_integer(k, 1, "k")
     kernels = compiled.kernels(len(rows) * len(query) * NUMPY_COST * 4)
     if kernels is None:
         squared = _square_distances(query, features, rows)
@@ -90,7 +91,7 @@ def _perhaps_nearest(
     if features.dtype == np.float16:
         features = features.view(np.uint16)
     features, query, rows = read_only(features), read_only(query), read_only(rows)
-    parts = compiled.in_parts(
+    parts = threads.in_parts(
         lambda first, last: kernels.perhaps_nearest(features, query, rows, k, first, last),
         len(rows),
         num_threads,

@@ -11,9 +11,9 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from hashnet.errors import ArgumentError, HashnetError, ShapeError, StoreError
+from hashnet import extras, threads
+from hashnet.errors import ArgumentError, ShapeError, StoreError
 from hashnet.retrieval.search import verify
 
 NEIGHBOURS = 60
@@ -200,7 +200,7 @@ class LocalIndex:
         best = np.empty(0, np.float32)
         for start in range(0, len(self), step):
             block = self._descriptors[start : start + step].astype(np.float32)
-            with threadpool_limits(self.num_threads, user_api="blas"):
+            with threads.blas_threads(self.num_threads):
                 similarity = queries @ block.T
             # Half precision leaves descriptors a little longer or shorter than 1.
             similarity -= np.square(block).sum(axis=1) / 2
@@ -232,14 +232,8 @@ class LocalIndex:
 
     @functools.cached_property
     def _faiss(self):
-        try:
-            import faiss
-        except ImportError as error:
-            raise HashnetError(
-                "The approximate index of local features needs FAISS.",
-                str(error),
-                'Install it: pip install "hashnet[bench]", or take the exact method.',
-            ) from error
+        rule = "The approximate index of local features needs FAISS; the exact one does not."
+        faiss = extras.load("faiss", "bench", rule)
         count, dim = self._descriptors.shape
         lists = max(1, min(FAISS_LISTS, count // FAISS_TRAINING_PER_LIST))
         # Parts must divide the size of a descriptor: 10 of DELF's 40 numbers, 8 of SIFT's 128.

@@ -6,13 +6,13 @@ image retrieval with attentive deep local features", 2017, section 5; the robust
 MAGSAC++, Barath et al. 2020, by OpenCV.)
 """
 
-import concurrent.futures
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hashnet import threads
 from hashnet.errors import ArgumentError, ShapeError
 from hashnet.local.extractors import opencv
 from hashnet.retrieval.search import compiled
@@ -303,11 +303,8 @@ def verify_all(
             seed=seed,
         )
 
-    with compiled.one_blas_thread():
-        if num_threads == 1:
-            return [one(candidate) for candidate in candidates]
-        with concurrent.futures.ThreadPoolExecutor(num_threads, "verify") as pool:
-            return list(pool.map(one, candidates))
+    with threads.blas_threads(1):
+        return threads.mapped(one, candidates, num_threads)
 
 
 def _extent(yx):

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
-from hashnet import __version__, images
+from hashnet import images
 from hashnet.errors import (
     ArgumentError,
     BackendError,
@@ -37,6 +37,7 @@ from hashnet.retrieval.service.current import Live
 from hashnet.retrieval.service.limits import RETRY_AFTER, Limits
 from hashnet.retrieval.service.thumbnails import Pictures
 from hashnet.retrieval.service.work_queue import BusyError, Desk
+from hashnet.version import __version__
 
 _log = logging.getLogger(__name__)
 

@@ -37,8 +37,6 @@ import json
 import os
 import pathlib
 import re
-import shutil
-import tempfile
 import threading
 import time
 import urllib.parse
@@ -47,6 +45,8 @@ from typing import Any
 
 import numpy as np
 
+from hashnet import extras, files
+from hashnet.checks import checked_integer
 from hashnet.codes import code_bytes
 from hashnet.errors import ArgumentError, BackendError, StoreError
 from hashnet.network import bundle as bundles
@@ -170,14 +170,8 @@ class Place:
         Raises:
             BackendError: `clickhouse_connect` is not installed.
         """
-        try:
-            import clickhouse_connect
-        except ImportError as error:
-            raise BackendError(
-                "An index in ClickHouse needs its client.",
-                str(error),
-                'Install the extra: pip install "hashnet[clickhouse]"',
-            ) from error
+        rule = "An index in ClickHouse needs its client."
+        clickhouse_connect = extras.load("clickhouse_connect", "clickhouse", rule, BackendError)
         if self.scheme == "chdb":
             os.makedirs(self.folder, exist_ok=True)
             return clickhouse_connect.get_client(interface="chdb", path=self.folder)
@@ -624,22 +618,24 @@ class Store:
             BackendError: the server does not answer.
         """
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        name, files = _plain_fingerprint(self.fingerprint), self._encoder_files
-        if files is None:  # as before there were others
-            files = dict.fromkeys((bundles.DESCRIPTION, bundles.MODEL, bundles.ENCODER))
+        name, sums = _plain_fingerprint(self.fingerprint), self._encoder_files
+        if sums is None:  # as before there were others
+            sums = dict.fromkeys((bundles.DESCRIPTION, bundles.MODEL, bundles.ENCODER))
         else:
             # Two indexes may share a network, and not what finds local features or regions.
-            name += (
-                "-" + hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest()[:16]
-            )
+            name += "-" + hashlib.sha256(json.dumps(sorted(sums.items())).encode()).hexdigest()[:16]
         folder = cache / "hashnet" / "encoders" / name
-        if _holds(folder, files, self.fingerprint):
-            return folder
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetching-") as scratch:
-            fresh = pathlib.Path(scratch) / "bundle"
-            fresh.mkdir()
-            for file, sha256 in files.items():
+        if not _holds(folder, sums, self.fingerprint):
+            try:
+                self._fetch_encoder(folder, sums)
+            except OSError:
+                if not _holds(folder, sums, self.fingerprint):  # another process was quicker
+                    raise
+        return folder
+
+    def _fetch_encoder(self, folder, sums):
+        with files.whole_folder(folder) as fresh:
+            for file, sha256 in sums.items():
                 [contents] = self._connection.ask(
                     "SELECT content FROM {encoder_table} WHERE name = {name:String} LIMIT 1",
                     name=f"{self.fingerprint}/{_plain_name(file)}",
@@ -651,11 +647,6 @@ class Store:
                         "An index carries its encoder as it was.", f"{file} in {self.folder}"
                     )
                 (fresh / file).write_bytes(contents[0])
-            if folder.exists():
-                shutil.rmtree(folder, ignore_errors=True)
-            with contextlib.suppress(OSError):  # another process may have been quicker
-                os.rename(fresh, folder)
-        return folder
 
     def reopened(self):
         """What is in this index's place now. For the errors, see `open`."""

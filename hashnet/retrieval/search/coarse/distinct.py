@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from hashnet import threads
 from hashnet.retrieval.search import compiled
 from hashnet.retrieval.search.coarse.scan import Answers, Scan, joined, mask, read_only
 
@@ -85,7 +86,7 @@ class DistinctCodes:
             return joined([self._nearest_of_many(query, at_least) for query in single])
         kernels, queries = compiled.load(), read_only(queries)
         like, words = kernels.query_like(queries), words.reshape(-1)
-        parts = compiled.in_parts(
+        parts = threads.in_parts(
             lambda first, last: kernels.nearest_codes(
                 words, queries, like, at_least, self._borders, first, last
             ),
@@ -118,7 +119,7 @@ class DistinctCodes:
 
     def _by_query(self, function: Callable[[np.ndarray], T], ends: np.ndarray) -> list[T]:
         """Call `function` with the borders of parts of the queries, on several threads."""
-        return compiled.in_parts(
+        return threads.in_parts(
             lambda first, last: function(ends[first : last + 1]),
             len(ends) - 1,
             self._num_threads,

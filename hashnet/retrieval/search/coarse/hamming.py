@@ -7,10 +7,10 @@ codes (`distinct`) or tables of substrings (`mih`). All give the same answer.
 import operator
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
+from hashnet.checks import checked_integer
 from hashnet.errors import ArgumentError, ShapeError, UnknownNameError
 from hashnet.retrieval.search import compiled
 from hashnet.retrieval.search.coarse import distinct, mih
@@ -455,37 +455,6 @@ def to_words(codes: np.ndarray) -> np.ndarray:
     padded = np.zeros((num_rows, -(-code_bytes // 8) * 8), np.uint8)
     padded[:, :code_bytes] = codes
     return padded.view(np.uint64)
-
-
-def checked_integer(value: Any, least: int, name: str) -> int:
-    """See that an argument is a whole number and large enough.
-
-    Args:
-        value: what the caller was given.
-        least: int. The smallest that is right.
-        name: str. What the caller calls it.
-
-    Returns:
-        int.
-
-    Raises:
-        ArgumentError: it is no integer (True is none either), or below `least`.
-
-    Example:
-        >>> checked_integer(3, 1, "k")
-        3
-    """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, (bool, np.bool_)) or number < least:
-        raise ArgumentError(
-            f"{name} is an integer, {least} or more.",
-            f"{name}={value!r}",
-            f"Give a whole number from {least} on.",
-        )
-    return number
 
 
 def _checked_codes(codes: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 
+from hashnet import threads
 from hashnet.retrieval.search import compiled
 from hashnet.retrieval.search.coarse.scan import Answers, Scan, joined, read_only
 
@@ -90,7 +91,7 @@ class MultiIndex:
         kernels = compiled.load()
         if threshold == 0 or threshold > 64 * queries.shape[1]:
             return self._scan.within(queries, threshold, allowed)
-        parts = compiled.in_parts(
+        parts = threads.in_parts(
             lambda first, last: kernels.look_up(
                 self._scan.words.reshape(-1),
                 read_only(queries[first:last]),

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from hashnet import threads
 from hashnet.retrieval.search import compiled
 
 # Rows int64 and bits int32 of all queries, and int64 `(num_queries + 1,)` borders by query.
@@ -181,7 +182,7 @@ class Scan:
             arguments += (argument,)
         masks = (self._live_mask, mask(allowed))
         least = LEAST_WORDS_A_THREAD // (self.words.shape[1] * len(queries)) + 1
-        return compiled.in_parts(
+        return threads.in_parts(
             lambda first, last: kernel(*arguments, *masks, first, last),
             len(self.words),
             self.num_threads,

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 from zlib_ng.zlib_ng import crc32
 
+from hashnet import files
 from hashnet.codes import MAX_BITS, code_bytes
 from hashnet.errors import ArgumentError, LockedError, StoreError
 from hashnet.retrieval.store.folder.paths import StrPath, damaged, inner_name, inside
@@ -545,12 +546,8 @@ def write_digest(folder: StrPath) -> None:
     """
     commits, content = _consult(folder, _read_image)
     line = f"{commits} {len(content)} {hashlib.sha256(content).hexdigest()}"
-    beside = pathlib.Path(folder, _DIGEST + ".new")
-    with open(beside, "w", encoding="ascii") as file:
-        file.write(f"{line} {crc32(line.encode()):08x}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, pathlib.Path(folder, _DIGEST))
+    with files.whole_file(pathlib.Path(folder, _DIGEST)) as file:
+        file.write(f"{line} {crc32(line.encode()):08x}\n".encode())
 
 
 def renew_digest(folder: StrPath, commits: int) -> None:
@@ -619,8 +616,9 @@ def remove_catalogue_leftovers(folder: pathlib.Path) -> None:
     Args:
         folder: pathlib.Path of the index.
     """
+    files.remove_leftovers(folder / _DIGEST)
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(folder / (_DIGEST + ".new"))
+        os.unlink(folder / (_DIGEST + ".new"))  # as version 0.1 named it
     if os.path.lexists(folder / _JOURNAL):
         # One that is to be played back has been; SQLite ignores this one, and would keep it.
         with _connected(folder / CATALOGUE, "rw") as connection:

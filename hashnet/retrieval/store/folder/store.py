@@ -79,7 +79,7 @@ from zlib_ng.zlib_ng import crc32
 
 from hashnet.codes import code_bytes
 from hashnet.errors import ArgumentError, LockedError, ShapeError, StoreError
-from hashnet.network.bundle import fsync
+from hashnet.files import fsync
 from hashnet.retrieval.store.folder.catalogue import (
     ARRAY_NAMES,
     CATALOGUE,

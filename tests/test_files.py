@@ -1,0 +1,82 @@
+"""hashnet/files.py: whole or not at all, and durable before it has its name."""
+
+import os
+
+import pytest
+
+from hashnet import files
+
+
+def content(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_file_that_fails_half_way_leaves_the_old_one_and_nothing_else(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    with pytest.raises(KeyError), files.whole_file(path) as file:
+        file.write(b"ne")
+        raise KeyError
+    assert content(tmp_path) == {"a": b"old"}
+    with files.whole_file(path) as file:
+        file.write(b"new")
+    assert content(tmp_path) == {"a": b"new"}
+
+
+def test_a_folder_that_fails_half_way_leaves_the_old_one_and_nothing_else(tmp_path):
+    folder = tmp_path / "deep" / "f"
+    with files.whole_folder(folder) as beside:
+        (beside / "inner").mkdir()
+        (beside / "inner" / "a").write_bytes(b"old")
+    with pytest.raises(KeyError), files.whole_folder(folder) as beside:
+        (beside / "b").write_bytes(b"half")
+        raise KeyError
+    assert content(tmp_path) == {"deep/f/inner/a": b"old"}
+    with files.whole_folder(folder) as beside:
+        (beside / "b").write_bytes(b"new")
+    assert content(tmp_path) == {"deep/f/b": b"new"}
+
+
+def test_where_the_new_folder_cannot_take_its_place_the_old_one_comes_back(tmp_path, monkeypatch):
+    folder = tmp_path / "f"
+    with files.whole_folder(folder) as beside:
+        (beside / "a").write_bytes(b"old")
+    real = os.rename
+
+    def rename(source, target):
+        if os.fspath(target) == os.fspath(folder) and (source / "b").exists():
+            raise OSError(28, "No space left on device")
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(OSError, match="No space"), files.whole_folder(folder) as beside:
+        (beside / "b").write_bytes(b"new")
+    assert content(tmp_path) == {"f/a": b"old"}
+
+
+def test_everything_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    events = []
+    for name in ("fsync", "rename", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(
+            os, name, lambda *given, name=name, real=real: (events.append(name), real(*given))[1]
+        )
+    with files.whole_file(tmp_path / "a") as file:
+        file.write(b"1")
+    assert events == ["fsync", "replace", "fsync"]
+    events.clear()
+    with files.whole_folder(tmp_path / "f") as beside:
+        (beside / "a").write_bytes(b"1")
+    assert events == ["fsync", "fsync", "rename", "fsync"]
+
+
+def test_leftovers_of_killed_writers_are_found_and_nothing_else_is(tmp_path):
+    for name in ("a", ".a", ".a.hashnet-00", ".ab.hashnet-00", ".a.hashnet-11"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / ".a.hashnet-22").mkdir()
+    files.remove_leftovers(tmp_path / "a")
+    assert sorted(os.listdir(tmp_path)) == [".a", ".ab.hashnet-00", "a"]
