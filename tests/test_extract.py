@@ -184,7 +184,8 @@ def test_a_killed_run_is_finished_by_the_next_and_ends_the_same(
     tiny, photos, out, tmp_path, num_shards
 ):
     code = (
-        "import sys, time; from hashnet.network import backbones; from tests.tiny_backbone import TINY\n"
+        "import sys, time; from hashnet.network import backbones\n"
+        "from tests.tiny_backbone import TINY\n"
         "backbones.BACKBONES['tiny'] = TINY\n"
         "from hashnet.encode.encoder import Encoder; pixels = Encoder._pixels\n"
         "Encoder._pixels = lambda *a: time.sleep(0.02) or pixels(*a)\n"
@@ -211,7 +212,8 @@ def test_a_killed_run_is_finished_by_the_next_and_ends_the_same(
 @pytest.mark.slow
 def test_killed_again_and_again_at_any_moment_it_ends_the_same(tiny, photos, out, tmp_path):
     code = (
-        "import sys, time; from hashnet.network import backbones; from tests.tiny_backbone import TINY\n"
+        "import sys, time; from hashnet.network import backbones\n"
+        "from tests.tiny_backbone import TINY\n"
         "backbones.BACKBONES['tiny'] = TINY\n"
         "from hashnet.encode.encoder import Encoder; pixels = Encoder._pixels\n"
         "Encoder._pixels = lambda *a: time.sleep(0.02) or pixels(*a)\n"

@@ -38,9 +38,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from hashnet import codes
+from hashnet import codes, threads
 from hashnet.errors import ArgumentError, ShapeError
 
 MAX_ITEMS = 10_000  # of a larger collection, a seeded sample is enough
@@ -102,7 +101,7 @@ def _on_one_thread(method):
 
     @functools.wraps(method)
     def wrapped(*arguments, **options):
-        with threadpool_limits(1):
+        with threads.blas_threads(1):
             return method(*arguments, **options)
 
     return wrapped
