@@ -30,6 +30,7 @@ from hashnet.retrieval.extraction import parquet, sources
 from hashnet.retrieval.extraction.extract import extract
 from hashnet.retrieval.extraction.parquet import Extraction
 from hashnet.retrieval.index import Index
+from hashnet.retrieval.ingest import Ingest
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.finders import finder_of
 from hashnet.retrieval.store.items import Item
@@ -473,14 +474,14 @@ def test_images_without_a_time_are_compared_by_what_they_became(tiny, out, any_i
 def test_a_killed_loading_is_finished_by_the_next(tiny, photos, out, any_index, monkeypatch):
     index = any_index
     extract([photos], out, tiny, shard_rows=5)
-    store_rows, calls = Index._store_rows, iter(range(2))
+    store_rows, calls = Ingest._store_rows, iter(range(2))
 
     def killing(*args):
         if next(calls, None) is None:
             raise Killed
         return store_rows(*args)
 
-    monkeypatch.setattr(Index, "_store_rows", killing)
+    monkeypatch.setattr(Ingest, "_store_rows", killing)
     with pytest.raises(Killed):
         index.add_parquet(out)
     monkeypatch.undo()

@@ -12,9 +12,9 @@ import os
 import sys
 from collections.abc import Collection, Sequence
 
-from hashnet import __version__
 from hashnet.cli.output import DONE, FAILED, SKIPPED_SOME, WRONG_ARGUMENTS, fail
 from hashnet.errors import ArgumentError, HashnetError
+from hashnet.version import __version__
 
 __all__ = ["DONE", "FAILED", "SKIPPED_SOME", "VERBS", "WRONG_ARGUMENTS", "main", "parser"]
 

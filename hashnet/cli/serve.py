@@ -1,12 +1,10 @@
 """hashnet serve: search in the browser, and over HTTP."""
 
 import argparse
-import os
 
 from hashnet.cli.indexes import shown
 from hashnet.cli.options import add_index, positive_number, whole_number
 from hashnet.cli.output import DONE
-from hashnet.errors import HashnetError
 
 EXAMPLE = "photos.index"
 
@@ -36,16 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    try:
-        from hashnet.retrieval.service import server
-    except ImportError as error:
-        raise HashnetError(
-            "Serving needs packages that searching does not.",
-            f"no {error.name}",
-            "Install them with `pip install hashnet[serve]`.",
-        ) from error
+    from hashnet import extras, threads
 
-    workers = arguments.workers or len(os.sched_getaffinity(0))
+    rule = "Serving needs packages that searching does not."
+    server = extras.load("hashnet.retrieval.service.server", "serve", rule)
+    workers = arguments.workers or threads.cores()
     settings = server.Settings(
         token=server.token_from(arguments.token_file),
         show_paths=arguments.show_paths,
