@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from hashnet.checks import checked_integer
 from hashnet.codes import code_bytes
 from hashnet.errors import ArgumentError, ShapeError
-from hashnet.retrieval.search.coarse.hamming import CodeIndex, checked_integer
+from hashnet.retrieval.search.coarse.hamming import CodeIndex
 from hashnet.retrieval.search.finder import Found, threshold_of
 from hashnet.retrieval.store.clickhouse import (
     ITEM,

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from hashnet import codes
-from hashnet.retrieval.search.coarse.hamming import CodeIndex, checked_integer
+from hashnet.checks import checked_integer
+from hashnet.retrieval.search.coarse.hamming import CodeIndex
 from hashnet.retrieval.search.finder import Found
 from hashnet.retrieval.search.fine import nearest_features
 from hashnet.retrieval.store.folder.store import Snapshot

@@ -46,7 +46,6 @@ from typing import Any
 import numpy as np
 
 from hashnet import extras, files
-from hashnet.checks import checked_integer
 from hashnet.codes import code_bytes
 from hashnet.errors import ArgumentError, BackendError, StoreError
 from hashnet.network import bundle as bundles
