@@ -1,14 +1,16 @@
 """Encoding: the ONNX file gives what Keras gives, in order, whatever the batch."""
 
+import io
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hashnet import codes, images
 from hashnet.encode.encoder import Encoder
-from hashnet.errors import BundleError, ImageError
+from hashnet.errors import ArgumentError, BundleError, ImageError
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,46 @@ def test_arrays_bytes_and_paths_of_one_picture_give_one_code(encoder, paths):
     sources = [paths[0], str(paths[0]), paths[0].read_bytes(), array]
     encoded = encoder.encode(sources)
     assert len(np.unique(encoded.codes, axis=0)) == 1
+
+
+def test_pil_images_and_arrays_of_any_kind_are_encoded(encoder, paths):
+    array = images.read(paths[0])
+    opaque = np.full((*array.shape[:2], 1), 255, np.uint8)
+    sources = [
+        array,
+        Image.fromarray(array),
+        np.concatenate([array, opaque], axis=-1),
+        array / 255,
+        images.Photo(paths[0]),
+    ]
+    assert len(np.unique(encoder.encode(sources).codes, axis=0)) == 1
+    grey = np.stack([array[..., 0]] * 3, axis=-1)
+    encoded = encoder.encode([grey, array[..., 0], array[..., :1], array[..., 0] / 255])
+    assert len(np.unique(encoded.codes, axis=0)) == 1 and len(encoded) == 4
+
+
+def test_one_image_where_a_list_is_meant_is_refused(encoder, paths):
+    array = images.read(paths[0])
+    for one in (str(paths[0]), paths[0], b"bytes", io.BytesIO(), array, Image.fromarray(array)):
+        with pytest.raises(ArgumentError, match="encode_one"):
+            encoder.encode(one)
+        with pytest.raises(ArgumentError, match="encode_one"):
+            encoder.stream(one)
+
+
+def test_what_is_no_image_is_a_problem_with_a_name(encoder):
+    encoded = encoder.encode([3, None, np.zeros((4, 4), np.int64)])
+    assert len(encoded) == 0
+    assert [problem.path for problem in encoded.problems] == ["image 0", "image 1", "image 2"]
+    assert all("Received: " in problem.reason for problem in encoded.problems)
+
+
+def test_more_can_be_asked_of_each_image_while_it_is_decoded(encoder, paths):
+    sources = [paths[0], b"none", paths[1]]
+    [part] = encoder.stream(sources, also=lambda photo: photo.full())
+    assert part.positions.tolist() == [0, 2]
+    for extra, path in zip(part.extras, (paths[0], paths[1]), strict=True):
+        np.testing.assert_array_equal(extra, images.read(path))
 
 
 def test_broken_images_are_named_and_the_rest_keeps_its_order(encoder, paths, tmp_path):

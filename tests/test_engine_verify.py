@@ -165,14 +165,12 @@ def test_local_features_follow_their_images(folder, bundle_folder, tmp_path):
     assert index.info()["local"] == "sift" and index.info()["format_version"] == 2
 
 
-def test_an_image_that_is_gone_between_two_readings_is_a_problem(
-    bundle_folder, tmp_path, monkeypatch
-):
+def test_an_image_that_is_damaged_behind_its_header_is_a_problem(bundle_folder, tmp_path):
     for number in range(3):
         images.write(tmp_path / f"{number}.png", thing(number))
+    whole = (tmp_path / "1.png").read_bytes()
+    (tmp_path / "1.png").write_bytes(whole[: len(whole) // 2])
     index = Index.create(tmp_path / "index", bundle_folder, local="sift")
-    real = images.read
-    monkeypatch.setattr(images, "read", lambda s: real(b"gone" if str(s).endswith("1.png") else s))
     report = index.update([tmp_path / "0.png", tmp_path / "1.png", tmp_path / "2.png"])
     assert [problem.path for problem in report.problems] == [str(tmp_path / "1.png")]
     assert (report.added, index.num_items) == (2, 2)

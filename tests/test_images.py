@@ -1,4 +1,4 @@
-"""hashnet/images/__init__.py: each picture becomes one RGB array, each other file one error."""
+"""hashnet/images: each picture becomes one RGB array, each other file one error."""
 
 import io
 import logging
@@ -179,7 +179,7 @@ def test_a_file_of_too_many_bytes_is_refused_before_it_is_read(tmp_path):
 
 
 def test_an_endless_file_object_is_refused(monkeypatch):
-    monkeypatch.setattr(images, "MAX_BYTES", 2**22)
+    monkeypatch.setattr(images.sources, "MAX_BYTES", 2**22)
     with open("/dev/zero", "rb") as file:
         refused(file, "bytes are more than")
 
@@ -339,7 +339,7 @@ def test_alpha_is_laid_on_white(name):  # 9
 
 def test_premultiplied_alpha_is_laid_on_white():  # 9
     solid = Image.new("RGBA", (4, 4), (200, 100, 0, 128)).convert("RGBa")
-    image = images._to_rgb(solid)
+    image = images.pixels.to_rgb(solid)
     assert np.abs(np.array(image)[0, 0].astype(int) - [227, 177, 127]).max() <= 2
 
 
@@ -386,7 +386,10 @@ def test_ycbcr_lab_and_hsv_become_rgb():  # 9
     assert np.abs(images.read(data).astype(int) - PHOTO).max() <= 3
     lab = Image.new("LAB", (4, 4), (255, 128, 128))  # the lightest
     assert images.read(make_images.encoded(lab, "TIFF")).min() > 250
-    assert np.abs(np.array(images._to_rgb(colours.convert("HSV"))) - PHOTO.astype(int)).max() < 12
+    assert (
+        np.abs(np.array(images.pixels.to_rgb(colours.convert("HSV"))) - PHOTO.astype(int)).max()
+        < 12
+    )
 
 
 @pytest.mark.parametrize("mode", ["PNG", "I;16", "I;16B"])
@@ -658,6 +661,69 @@ def test_all_sources_of_one_picture_give_the_same_array(tmp_path, name):
 def test_what_is_no_source_is_refused(source):
     with pytest.raises(ImageError):
         images.read(source)
+
+
+def test_pil_images_and_arrays_are_sources_like_files():
+    grey, white = PHOTO[..., 0], np.full((*PHOTO.shape[:2], 1), 255, np.uint8)
+    pairs = [
+        (Image.fromarray(PHOTO), PHOTO),
+        (Image.fromarray(grey), np.stack([grey] * 3, axis=-1)),
+        (PHOTO, PHOTO),
+        (grey, np.stack([grey] * 3, axis=-1)),
+        (grey[..., None], np.stack([grey] * 3, axis=-1)),
+        (np.concatenate([PHOTO, white], axis=-1), PHOTO),
+        (np.concatenate([PHOTO, 0 * white], axis=-1), np.full_like(PHOTO, 255)),
+        (PHOTO / 255, PHOTO),
+        ((PHOTO / 255).astype(np.float16), PHOTO),
+        (np.concatenate([PHOTO, white], axis=-1).astype(np.float32) / 255, PHOTO),
+    ]
+    for source, expected in pairs:
+        image = images.read(source)
+        np.testing.assert_array_equal(image, expected)
+        assert image.flags.writeable
+        assert not (isinstance(source, np.ndarray) and np.shares_memory(image, source))
+        assert np.array_equal(images.read_resized(source, (9, 7)), images.resize(expected, (9, 7)))
+        assert images.size(source) == PHOTO.shape[:2]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_pil_image_is_turned_upright_and_left_as_it_is(orientation):
+    data = as_file(PHOTO, "PNG", exif=make_images.exif(orientation))
+    picture = Image.open(io.BytesIO(data))
+    np.testing.assert_array_equal(images.read(picture), images.read(data))
+    assert picture.size == PHOTO.shape[1::-1]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 4), np.int32),
+        np.zeros((4, 4), bool),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((2, 4, 4, 3), np.uint8),
+        np.zeros(4, np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+        np.full((4, 4, 3), 1.5),
+        np.full((4, 4, 3), -0.5),
+        np.full((4, 4, 3), np.nan),
+    ],
+)
+def test_other_arrays_are_refused_by_dtype_shape_and_range(array):
+    with pytest.raises(ImageError, match=f"An array is an image if .*{array.dtype}"):
+        images.read(array)
+
+
+def test_a_photo_gives_what_each_function_gives_and_is_read_once():
+    for name in FORMATS:
+        data = as_file(make_images.photo(400, 600), name)
+        file = io.BytesIO(data)  # a second reading of it would find nothing
+        photo = images.Photo(file)
+        assert photo.size == (400, 600)
+        for _ in range(2):
+            assert np.array_equal(photo.resized((64, 48)), images.read_resized(data, (64, 48)))
+            assert np.array_equal(photo.full(), images.read(data))
+            assert np.array_equal(photo.at_least(90), images.read(data, min_side=90))
+            assert np.array_equal(photo.resized((399, 9)), images.read_resized(data, (399, 9)))
 
 
 def test_a_file_object_that_fails_is_refused():

@@ -97,7 +97,9 @@ def test_known_features_are_taken_for_the_very_same_files_only(index, folder, mo
     os.utime(folder / "disc/0.png", ns=(1, 1))
     read = []
     pixels = Encoder._pixels
-    monkeypatch.setattr(Encoder, "_pixels", lambda self, s: read.append(s) or pixels(self, s))
+    monkeypatch.setattr(
+        Encoder, "_pixels", lambda self, photo: read.append(photo.path) or pixels(self, photo)
+    )
     assert counts(index.update([folder], known_features=known)) == (24, 0, 0, 0)
     assert read == [str(folder / "disc/0.png")]
     after = contents(index)
@@ -191,6 +193,28 @@ def test_odd_names_come_back_as_they_are(index, photos, tmp_path):
     with index.store.snapshot() as snapshot:
         paths = [item.path for item in snapshot.items(np.arange(len(names)))]
     assert all(os.path.exists(path) for path in paths)
+
+
+def test_a_known_id_that_cannot_be_read_is_not_counted_for_a_new_one_that_can(index, photos):
+    good, bad = photos / "checks/0.png", b"no picture"
+    assert index.add(["a"], [good]).added == 1
+    report = index.add(["a", "b"], [bad, good])
+    assert (report.added, report.changed, len(report.problems)) == (1, 0, 1)
+    report = index.add(["a", "b", "c"], [good, bad, good])
+    assert (report.added, report.changed, len(report.problems)) == (1, 1, 1)
+
+
+def test_one_image_where_a_list_is_meant_is_refused(index, photos):
+    path = photos / "checks/0.png"
+    for ids, sources in [
+        ("a", [path]),
+        (["a"], path),
+        (["a"], str(path)),
+        (["a"], images.read(path)),
+    ]:
+        with pytest.raises(ArgumentError, match="lists"):
+            index.add(ids, sources)
+    assert index.num_items == 0
 
 
 def test_images_of_ones_own_are_added_under_ids_of_ones_own(index, photos):

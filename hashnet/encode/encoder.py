@@ -9,9 +9,9 @@ import concurrent.futures
 import functools
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from hashnet.errors import ArgumentError, BundleError, ImageError, ShapeError
 from hashnet.network import bundle as bundles
 from hashnet.network import runtimes
 from hashnet.network.model import HashNetConfig
+
+Source = images.Source | images.Photo
 
 # Images that a worker takes at once: fewer are handed out at a cost, more are held at a time.
 BATCH = 8
@@ -37,6 +39,8 @@ class Encoded:
         latents: float32 `(n, num_bits)`, 0..1.
         scores: float32 `(n, num_classes)`, class probabilities.
         problems: list of `images.Problem`, one for each image that could not be read.
+        extras: list, as long as `positions`: what the function given to `Encoder.stream` made of
+            each image. Empty where none was given.
     """
 
     positions: np.ndarray
@@ -45,6 +49,7 @@ class Encoded:
     latents: np.ndarray
     scores: np.ndarray
     problems: list[images.Problem]
+    extras: list[Any] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -145,17 +150,20 @@ class Encoder:
             precision=self.precision,
         )
 
-    def encode(self, sources: Iterable[images.Source | np.ndarray]) -> Encoded:
+    def encode(self, sources: Iterable[Source]) -> Encoded:
         """Encode images; unreadable ones are named in `problems` and leave no row.
 
         Args:
-            sources: iterable of paths, bytes or binary files (see `images.read`), or
-                uint8 arrays `(height, width, 3)`, RGB and upright.
+            sources: iterable of images, each a path, bytes, a binary file, a PIL image, an array
+                or a `Photo`: see `images.Photo`.
 
         Returns:
             An `Encoded`.
+
+        Raises:
+            ArgumentError: this is one image, where a list of images is meant.
         """
-        parts = list(self.stream(sources)) or [self._encode_group(0, [])]
+        parts = list(self.stream(sources)) or [self._encode_group(0, [], None)]
         return Encoded(
             np.concatenate([part.positions for part in parts]),
             np.concatenate([part.codes for part in parts]),
@@ -165,7 +173,7 @@ class Encoder:
             [problem for part in parts for problem in part.problems],
         )
 
-    def encode_one(self, source: images.Source | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def encode_one(self, source: Source) -> tuple[np.ndarray, np.ndarray]:
         """Encode one image, such as a query.
 
         Args:
@@ -183,16 +191,17 @@ class Encoder:
             >>> code.shape, feature.shape
             ((4,), (1280,))
         """
-        pixels = self._pixels(source)[None]
+        pixels = self._pixels(images.Photo.of(source))[None]
         latents, features = self._network.run(["latent", "feature"], {"image": pixels})
         return codes.from_latent(latents[0]), features[0]
 
     def stream(
         self,
-        sources: Iterable[images.Source | np.ndarray],
+        sources: Iterable[Source],
         *,
         workers: int | None = None,
         batch: int = BATCH,
+        also: Callable[[images.Photo], Any] | None = None,
     ) -> Iterator[Encoded]:
         """Encode any number of images in order, with bounded memory.
 
@@ -205,16 +214,36 @@ class Encoder:
                 left open, since a core idles while a worker waits for its file. More of them help
                 where files come slowly, from a network or a turning disk.
             batch: int. Images that a worker takes at once.
+            also: function of a `Photo`, or None. What else is wanted of each image while it is
+                decoded, such as local features; called by the workers, several at a time. An
+                `ImageError` that it raises makes the image a problem.
 
         Yields:
             An `Encoded` for every `batch` images; positions count from the first source.
+
+        Raises:
+            ArgumentError: this is one image, where a list of images is meant.
         """
-        workers = workers or self._workers
+        if images.is_one(sources):
+            raise ArgumentError(
+                "Images come as a list.",
+                f"one image, {type(sources).__name__}",
+                "Put it in a list, or call encode_one.",
+            )
+        return self._stream(sources, workers or self._workers, batch, also)
+
+    def _stream(
+        self,
+        sources: Iterable[Source],
+        workers: int,
+        batch: int,
+        also: Callable[[images.Photo], Any] | None,
+    ) -> Iterator[Encoded]:
         queue: collections.deque[concurrent.futures.Future[Encoded]] = collections.deque()
         with concurrent.futures.ThreadPoolExecutor(workers, "encode") as pool:
             try:
                 for start, group in _batches(sources, batch):
-                    queue.append(pool.submit(self._encode_group, start, group))
+                    queue.append(pool.submit(self._encode_group, start, group, also))
                     if len(queue) > workers + 1:
                         yield queue.popleft().result()
                 while queue:
@@ -295,14 +324,25 @@ class Encoder:
             "A network's scores come from a matrix of its classes.", str(self.bundle.encoder_file)
         )
 
-    def _encode_group(self, start: int, group: Sequence[images.Source | np.ndarray]) -> Encoded:
-        positions, pixels, problems = [], [], []
+    def _encode_group(
+        self,
+        start: int,
+        group: Sequence[Source],
+        also: Callable[[images.Photo], Any] | None,
+    ) -> Encoded:
+        positions, pixels, problems, extras = [], [], [], []
         for position, source in enumerate(group, start):
             try:
-                pixels.append(self._pixels(source))
-                positions.append(position)
+                # One at a time: whole images are large.
+                photo = images.Photo.of(source)
+                of_network = self._pixels(photo)
+                if also is not None:
+                    extras.append(also(photo))
             except ImageError as error:
                 problems.append(images.Problem(_name(source, position), str(error)))
+                continue
+            pixels.append(of_network)
+            positions.append(position)
         names = ("latent", "feature", "scores")
         if pixels:
             latents, features, scores = self._networks.run(names, {"image": np.stack(pixels)})
@@ -317,26 +357,34 @@ class Encoder:
             latents,
             scores,
             problems,
+            extras,
         )
 
-    def _pixels(self, source: images.Source | np.ndarray) -> np.ndarray:
-        size = (self.config.image_size, self.config.image_size)
-        if isinstance(source, np.ndarray):
-            return images.resize(source, size)
-        return images.read_resized(source, size)
+    def encode_here(self, pieces: Sequence[np.ndarray]) -> Encoded:
+        """Encode a few images in the thread that asks, such as one of `stream`'s workers.
+
+        Args:
+            pieces: as for `encode`.
+
+        Returns:
+            An `Encoded`, equal to that of `encode`.
+        """
+        return self._encode_group(0, pieces, None)
+
+    def _pixels(self, photo: images.Photo) -> np.ndarray:
+        return photo.resized((self.config.image_size, self.config.image_size))
 
 
-def _batches(
-    sources: Iterable[images.Source | np.ndarray], size: int
-) -> Iterator[tuple[int, list[images.Source | np.ndarray]]]:
+def _batches(sources: Iterable[Source], size: int) -> Iterator[tuple[int, list[Source]]]:
     sources, start = iter(sources), 0
     while group := list(itertools.islice(sources, size)):
         yield start, group
         start += len(group)
 
 
-def _name(source: images.Source | np.ndarray, position: int) -> str:
-    return os.fsdecode(source) if isinstance(source, str | os.PathLike) else f"image {position}"
+def _name(source: Source, position: int) -> str:
+    path = source.path if isinstance(source, images.Photo) else source
+    return os.fsdecode(path) if isinstance(path, str | os.PathLike) else f"image {position}"
 
 
 def _check_ends(network: runtimes.Network, config: HashNetConfig, path: os.PathLike[str]) -> None:

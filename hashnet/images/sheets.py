@@ -38,14 +38,14 @@ class Hit(Protocol):
 
 
 def contact_sheet(
-    results: Iterable[tuple[images.Source | np.ndarray, Iterable[Hit]]], *, columns: int = COLUMNS
+    results: Iterable[tuple[images.Source, Iterable[Hit]]], *, columns: int = COLUMNS
 ) -> np.ndarray:
     """Draw the queries, each followed by its hits with label, bits apart and distance.
 
     Where a hit is a region of its image, the region is outlined.
 
     Args:
-        results: sequence of `(query, hits)`: `query` as for `images.read` or an image,
+        results: sequence of `(query, hits)`: `query` as for `images.read`,
             and objects with the fields of `Hit`.
         columns: int. Tiles in a row; the query is the first.
 
@@ -75,16 +75,16 @@ def contact_sheet(
 
 
 def match_sheet(
-    matched: Iterable[tuple[images.Source | np.ndarray, Hit, np.ndarray, np.ndarray]],
+    matched: Iterable[tuple[images.Source, Hit, np.ndarray, np.ndarray]],
 ) -> np.ndarray:
     """Draw pairs of images side by side, and a line between places that match.
 
     Where a hit is a region of its image, the region is outlined.
 
     Args:
-        matched: iterable of `(query, hit, query_yx, yx)`: `query` as for `images.read`
-            or an image, an object with the fields of `Hit`, and two float arrays
-            `(m, 2)`, (row, column) in pixels of the query and of the hit's file.
+        matched: iterable of `(query, hit, query_yx, yx)`: `query` as for `images.read`, an object
+            with the fields of `Hit`, and two float arrays `(m, 2)`, (row, column) in pixels of the
+            query and of the hit's file.
 
     Returns:
         uint8 array `(height, width, 3)`, a row of it for each pair.
@@ -115,11 +115,11 @@ def match_sheet(
     return np.pad(sheet, ((GAP, GAP), (GAP, GAP), (0, 0)), constant_values=_PAPER)
 
 
-def _picture(source: images.Source | np.ndarray | None, side: int) -> tuple[np.ndarray, np.ndarray]:
+def _picture(source: images.Source | None, side: int) -> tuple[np.ndarray, np.ndarray]:
     """An image in `side` pixels, and by what its (rows, columns) were scaled; white if it is
     none."""
     try:
-        image = source if isinstance(source, np.ndarray) else images.read(source or "")
+        image = images.read("" if source is None else source)
     except (ImageError, TypeError):
         image = np.full((1, 1, 3), _PAPER, np.uint8)
     scale = side / max(image.shape[:2])
@@ -147,7 +147,7 @@ def _base(hit: Hit) -> str:
 
 
 def _tile(
-    source: images.Source | np.ndarray | None,
+    source: images.Source | None,
     lines: list[str],
     framed: bool = False,
     region: tuple[int, int, int, int] | None = None,
@@ -157,10 +157,7 @@ def _tile(
     try:
         # A region is in pixels of the original, which a quick look at a file does not give.
         least = TILE if region is None else None
-        if isinstance(source, np.ndarray):
-            image = source
-        else:
-            image = images.read(source or "", min_side=least)
+        image = images.read("" if source is None else source, min_side=least)
         picture = images.resize(image, _fitted(image.shape[:2]))
         if region is not None:
             scale = np.divide(picture.shape[:2], image.shape[:2])

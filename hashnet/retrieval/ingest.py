@@ -1,6 +1,7 @@
 """Filling an index: from images to committed rows, piece by piece."""
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from hashnet import codes, images
-from hashnet.encode.encoder import Encoder
+from hashnet.encode.encoder import Encoded, Encoder, Source
 from hashnet.errors import ArgumentError, FingerprintError, ImageError
-from hashnet.local.extractors import Extractor
+from hashnet.local.extractors import Extractor, LocalFeatures
 from hashnet.local.regions import Proposer
 from hashnet.retrieval.extraction import parquet
 from hashnet.retrieval.store.items import Item
@@ -36,28 +37,24 @@ class UpdateReport:
     added: int = 0
     changed: int = 0
     unchanged: int = 0
-    removed: list = field(default_factory=list)
-    problems: list = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    problems: list[images.Problem] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class _Details:
-    """What only the pixels of an image tell, of those of some sources that can be read again.
+    """What an index keeps of one image besides its own code and feature.
 
     Attributes:
-        places: list of int, which of the sources.
-        local: list of `LocalFeatures`, as many; None where the index keeps none.
-        regions: list of int `(r, 4)`, as many; None where the index keeps none.
-        codes, features: of all regions, in their order.
-        problems: list of `images.Problem`.
+        local: `LocalFeatures`, or None where the index keeps none.
+        regions: int `(r, 4)`, or None where the index keeps none.
+        codes, features: of the regions, in their order; None where the index keeps none.
     """
 
-    places: list
-    local: list | None
-    regions: list | None
+    local: LocalFeatures | None
+    regions: np.ndarray | None
     codes: np.ndarray | None
     features: np.ndarray | None
-    problems: list
 
 
 class Ingest:
@@ -81,15 +78,23 @@ class Ingest:
         self.store = store
         self.encoder = encoder
         self._extractor, self._proposer = extractor, proposer
+        # Networks for local features take gigabytes for a large image, so one image at a time.
+        self._details_lock = threading.Lock()
 
     def add(
         self,
         ids: Sequence[str],
-        sources: Sequence[images.Source | np.ndarray],
+        sources: Sequence[Source],
         labels: Sequence[str | None] | None,
         progress: Callable[[int], None] | None,
     ) -> UpdateReport:
         """As `Index.add` says."""
+        if isinstance(ids, str) or images.is_one(sources):
+            raise ArgumentError(
+                "Ids and images come as lists.",
+                f"ids={ids!r}"[:100] if isinstance(ids, str) else f"one {type(sources).__name__}",
+                'Put them in lists: index.add(["cat"], ["cat.jpg"])',
+            )
         ids, sources = list(ids), list(sources)
         labels = [None] * len(ids) if labels is None else list(labels)
         if not len(ids) == len(sources) == len(labels):
@@ -106,9 +111,10 @@ class Ingest:
             for id, source, label in zip(ids, sources, labels, strict=True)
         ]
         with self.store.writer() as writer, self.store.snapshot() as snapshot:
-            known = int((snapshot.rows(ids) >= 0).sum()) if ids else 0
+            rows = snapshot.rows(ids) if ids else ()
+            known = {id for id, row in zip(ids, rows, strict=True) if row >= 0}
             done, problems = self._encode_into(writer, items, sources, None, progress)
-        return UpdateReport(added=max(done - known, 0), changed=min(known, done), problems=problems)
+        return UpdateReport(added=len(done - known), changed=len(done & known), problems=problems)
 
     def update(
         self,
@@ -121,9 +127,9 @@ class Ingest:
         progress: Callable[[int, int], None] | None,
     ) -> UpdateReport:
         """As `Index.update` says."""
-        paths = [os.fsdecode(path) for path in paths]
-        found, problems = images.find(paths)
-        items = {}
+        roots = [os.fsdecode(path) for path in paths]
+        found, problems = images.find(roots)
+        items: dict[str, Item] = {}
         for file in found:
             path = os.path.abspath(file.path)
             label = file.folder if label_from_folder else None
@@ -140,11 +146,11 @@ class Ingest:
                 same = [item for item in items.values() if item.id not in todo_ids]
                 if label_from_folder:
                     writer.update(_relabelled(snapshot, same))
-            removed = writer.remove(_vanished(stats, paths, items)) if prune else []
+            removed = writer.remove(_vanished(stats, roots, items)) if prune else []
             changed = {item.id for item in todo if item.id in stats}
             num_done = 0
 
-            def step(number):
+            def step(number: int) -> None:
                 nonlocal num_done
                 num_done += number
                 if progress:
@@ -154,7 +160,7 @@ class Ingest:
             known = [item for item in todo if _version(item) in known_features]
             unreadable = self._add_known(writer, known, known_features, step)
             rest = [item for item in todo if _version(item) not in known_features]
-            sources = [item.path for item in rest]
+            sources = [item.path or "" for item in rest]
             unreadable += self._encode_into(writer, rest, sources, workers, step)[1]
             failed = {problem.path for problem in unreadable}
             # What was a good image once and is none now must not be found any more.
@@ -213,9 +219,12 @@ class Ingest:
                     progress(added + changed + unchanged, total)
         return UpdateReport(added=added, changed=changed, unchanged=unchanged)
 
-    def _held_already(self, snapshot, batch, rows):
+    def _held_already(
+        self, snapshot: Any, batch: parquet.Batch, rows: np.ndarray
+    ) -> tuple[np.ndarray, list[Item | None]]:
         """bool `(n,)`, whether each item is there as it is; and the items there, None if not."""
-        same, held = np.zeros(len(batch), bool), [None] * len(batch)
+        same = np.zeros(len(batch), bool)
+        held: list[Item | None] = [None] * len(batch)
         known, unsure = np.flatnonzero(rows >= 0), []
         for place, old in zip(known.tolist(), snapshot.items(rows[known]), strict=True):
             item = batch.items[place]
@@ -232,123 +241,144 @@ class Ingest:
                 same[place], held[place] = False, None
         return same, held
 
-    def _add_known(self, writer, items, known_features, progress):
+    def _add_known(
+        self,
+        writer: Any,
+        items: Sequence[Item],
+        known_features: Mapping[tuple[Any, ...], np.ndarray],
+        progress: Callable[[int], None],
+    ) -> list[images.Problem]:
         """Commit items whose features are known, with the codes that H gives for them."""
-        problems, at_once = [], self._items_at_once
+        problems: list[images.Problem] = []
+        at_once = self._items_at_once
         for start in range(0, len(items), at_once):
+            readable, details = [], []
             part = items[start : start + at_once]
-            features = np.stack([known_features[_version(item)] for item in part])
-            latents = self.encoder.from_features("latent", features)
-            details = self._details([item.path for item in part])
-            self._store_rows(writer, part, codes.from_latent(latents), features, details)
-            problems += details.problems if details else []
+            for item in part:
+                try:
+                    if self._has_details:
+                        details.append(self._details(images.Photo(item.path or "")))
+                    readable.append(item)
+                except ImageError as error:
+                    problems.append(images.Problem(item.path or item.id, str(error)))
+            if readable:
+                features = np.stack([known_features[_version(item)] for item in readable])
+                latents = self.encoder.from_features("latent", features)
+                self._store_rows(writer, readable, codes.from_latent(latents), features, details)
             progress(len(part))
         return problems
 
-    @property
-    def _has_details(self):
-        return self.store.extractor is not None or bool(self.store.regions_per_image)
-
-    @property
-    def _items_at_once(self):
-        return COMMIT_ITEMS_DETAILED if self._has_details else COMMIT_ITEMS
-
-    def _details(self, sources):
-        """The `_Details` of some sources; None for an index that keeps none."""
-        if not self._has_details:
-            return None
-        store, places, problems = self.store, [], []
-        local = None if store.extractor is None else []
-        regions = [] if store.regions_per_image else None
-
-        def crops():
-            for place, source in enumerate(sources):
-                try:
-                    image = source if isinstance(source, np.ndarray) else images.read(source)
-                except ImageError as error:  # it was one a moment ago, when it was encoded
-                    named = isinstance(source, str | os.PathLike)
-                    name = os.fsdecode(source) if named else f"image {place}"
-                    problems.append(images.Problem(name, str(error)))
-                    continue
-                places.append(place)
-                if local is not None:
-                    local.append(self._extractor().extract(image))
-                if regions is not None:
-                    regions.append(self._proposer().propose(image, store.regions_per_image))
-                    for top, left, bottom, right in regions[-1]:
-                        yield np.ascontiguousarray(image[top:bottom, left:right])
-
-        encoded = self.encoder.encode(crops())
-        return _Details(places, local, regions, encoded.codes, encoded.features, problems)
-
-    def _store_rows(self, writer, items, codes, features, details=None):
-        """Commit items, but for those whose details could not be had."""
-        local = regions = None
-        if details is not None:
-            places, local, regions = details.places, details.local, details.regions
-            items = [items[place] for place in places]
-            codes, features = codes[places], features[places]
-        if regions is not None:
-            # Each image stands before the first of its regions.
-            counts = [len(of_image) for of_image in regions]
-            firsts = np.cumsum([0, *counts])[:-1]
-            codes = np.insert(details.codes, firsts, codes, axis=0)
-            features = np.insert(details.features, firsts, features, axis=0)
-        features = features.astype(self.store.feature_dtype, copy=False)
-        writer.add(items, codes, features, local, regions)
-        return len(items)
-
-    def _encode_into(self, writer, items, sources, workers, progress):
-        """Encode `sources` and commit them piece by piece; returns (number done, problems)."""
-        if self._has_details:
-            # What is read twice must be there twice.
-            sources = [
-                bytes(source.read()) if hasattr(source, "read") else source for source in sources
-            ]
-        waiting, num_done, problems = [], 0, []
+    def _encode_into(
+        self,
+        writer: Any,
+        items: Sequence[Item],
+        sources: Sequence[Source],
+        workers: int | None,
+        progress: Callable[[int], None] | None,
+    ) -> tuple[set[str], list[images.Problem]]:
+        """Encode `sources` and commit them piece by piece; returns (ids that are in, problems)."""
+        waiting: list[Encoded] = []
+        done: set[str] = set()
+        problems: list[images.Problem] = []
         last_commit = time.monotonic()
 
-        def commit():
-            nonlocal last_commit, num_done, problems
-            places = [position for part in waiting for position in part.positions]
-            if places:
-                details = self._details([sources[place] for place in places])
-                problems += details.problems if details else []
-                num_done += self._store_rows(
+        def commit() -> None:
+            nonlocal last_commit
+            part = [items[position] for encoded in waiting for position in encoded.positions]
+            if part:
+                self._store_rows(
                     writer,
-                    [items[place] for place in places],
-                    np.concatenate([part.codes for part in waiting]),
-                    np.concatenate([part.features for part in waiting]),
-                    details,
+                    part,
+                    np.concatenate([encoded.codes for encoded in waiting]),
+                    np.concatenate([encoded.features for encoded in waiting]),
+                    [details for encoded in waiting for details in encoded.extras],
                 )
+                done.update(item.id for item in part)
             waiting.clear()
             last_commit = time.monotonic()
 
-        for part in self.encoder.stream(sources, workers=workers):
-            waiting.append(part)
-            problems += part.problems
+        also = self._details if self._has_details else None
+        for encoded in self.encoder.stream(sources, workers=workers, also=also):
+            waiting.append(encoded)
+            problems += encoded.problems
             full = sum(map(len, waiting)) >= self._items_at_once
             if full or time.monotonic() - last_commit > COMMIT_SECONDS:
                 commit()
             if progress:
-                progress(len(part) + len(part.problems))
+                progress(len(encoded) + len(encoded.problems))
         commit()
-        return num_done, problems
+        return done, problems
+
+    @property
+    def _has_details(self) -> bool:
+        return self.store.extractor is not None or bool(self.store.regions_per_image)
+
+    @property
+    def _items_at_once(self) -> int:
+        return COMMIT_ITEMS_DETAILED if self._has_details else COMMIT_ITEMS
+
+    def _details(self, photo: images.Photo) -> _Details:
+        image, store = photo.full(), self.store
+        local = boxes = None
+        with self._details_lock:
+            if store.extractor is not None:
+                local = self._extractor().extract(image)
+            if store.regions_per_image:
+                boxes = self._proposer().propose(image, store.regions_per_image)
+        if boxes is None:
+            return _Details(local, None, None, None)
+        encoded = self.encoder.encode_here(
+            [image[top:bottom, left:right] for top, left, bottom, right in boxes]
+        )
+        return _Details(local, boxes, encoded.codes, encoded.features)
+
+    def _store_rows(
+        self,
+        writer: Any,
+        items: Sequence[Item],
+        codes: np.ndarray,
+        features: np.ndarray,
+        details: Sequence[_Details] = (),
+    ) -> None:
+        """Commit items with their rows; `details` of each, where the index keeps any."""
+        local = regions = None
+        if self.store.extractor is not None:
+            local = [of_image.local for of_image in details]
+        if self.store.regions_per_image:
+            regions = [of_image.regions for of_image in details]
+            # Each image stands before the first of its regions.
+            codes = _interleaved(codes, [of_image.codes for of_image in details])
+            features = _interleaved(features, [of_image.features for of_image in details])
+        features = features.astype(self.store.feature_dtype, copy=False)
+        writer.add(items, codes, features, local, regions)
 
 
-def _version(item):
+def _interleaved(of_images: np.ndarray, of_regions: Sequence[np.ndarray | None]) -> np.ndarray:
+    """The row of each image, followed by those of its regions."""
+    parts = [
+        part
+        for image, regions in zip(of_images, of_regions, strict=True)
+        for part in (image[None], regions)
+        if part is not None
+    ]
+    return np.concatenate([of_images[:0], *parts])
+
+
+def _version(item: Item) -> tuple[Any, ...]:
     """What tells a file apart from the same file before it was changed."""
     return item.path, item.size, item.mtime_ns
 
 
-def _relabelled(snapshot, items: Sequence[Item]) -> list:
+def _relabelled(snapshot: Any, items: Sequence[Item]) -> list[Item]:
     """Those of `items` whose label in the snapshot is another."""
     rows = snapshot.rows([item.id for item in items]) if items else []
     held = snapshot.items(rows)
     return [item for item, old in zip(items, held, strict=True) if item.label != old.label]
 
 
-def _vanished(stats: Mapping, paths: Sequence[str], items: Mapping) -> list:
+def _vanished(
+    stats: Mapping[str, Any], paths: Sequence[str], items: Mapping[str, Any]
+) -> list[str]:
     """Known ids below `paths` that are no files any more.
 
     A path that is gone itself vouches for nothing below it: a disk that is not mounted must

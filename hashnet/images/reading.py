@@ -1,0 +1,272 @@
+"""Reading: one picture, decoded once, gives the whole image and every size that is asked for."""
+
+import os
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from hashnet.errors import ArgumentError, ImageError
+from hashnet.images import pixels
+from hashnet.images.formats import check_size, open_image
+from hashnet.images.resizing import REDUCING_GAP, Box, checked_size, resized
+from hashnet.images.sources import FILES, File, content_of, name_of, refusals
+
+MAX_PIXELS = 50_000_000
+
+Source = File | Image.Image | np.ndarray
+
+
+class Photo:
+    """One picture, whose bytes are read once and whose pixels are decoded once.
+
+    The one exception is a large JPEG picture, which `resized` and `at_least` decode again at 1/2,
+    1/4 or 1/8 of its size: other numbers than the whole image reduced, and several times faster
+    where the whole image is not asked for.
+
+    Args:
+        source: a path (str or `os.PathLike`), the content of a file (bytes, bytearray or
+            memoryview), a binary file object, which is read from where it stands to its end, a
+            PIL image, or an array: uint8, or float within 0..1; grey `(height, width)` or
+            `(height, width, 1)`, RGB `(height, width, 3)` or RGBA `(height, width, 4)`.
+        max_pixels: positive int. Largest height times width.
+
+    Attributes:
+        path: str or None. Where the source is a path, that path.
+
+    Raises:
+        ImageError: the source cannot be opened, or is not such a picture. Damage behind a file's
+            header is seen only when it is decoded, and raised then.
+
+    Example:
+        >>> photo = Photo(np.zeros((4, 6), dtype="uint8"))
+        >>> photo.size, photo.full().shape, photo.resized((2, 2)).shape
+        ((4, 6), (4, 6, 3), (2, 2, 3))
+    """
+
+    def __init__(self, source: Source, *, max_pixels: int = MAX_PIXELS) -> None:
+        self.path = os.fsdecode(source) if isinstance(source, str | os.PathLike) else None
+        self._name, self._max_pixels = name_of(source), max_pixels
+        self._content: bytes | None = None
+        self._undecoded: ImageFile.ImageFile | None = None
+        self._upright: Image.Image | None = None
+        self._is_jpeg = False
+        with refusals(self._name):
+            if isinstance(source, np.ndarray):
+                self._upright = pixels.from_array(source)
+            elif isinstance(source, Image.Image):
+                check_size(source.size, max_pixels)
+                source.load()
+                self._upright = self._turned_upright(source)
+            elif isinstance(source, FILES):
+                self._content = content_of(source)
+                self._undecoded = open_image(self._content, max_pixels)
+                self._is_jpeg = self._undecoded.format == "JPEG"
+            else:
+                raise ImageError(
+                    "An image is a path, bytes, a binary file, a PIL image or an array.",
+                    f"{self._name} {source!r}"[:200],
+                )
+
+    @classmethod
+    def of(cls, source: "Source | Photo") -> "Photo":
+        """The picture itself where it is one already."""
+        return source if isinstance(source, Photo) else cls(source)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the upright image, pixels; only a PNG may be decoded for it."""
+        if self._upright is not None:
+            return self._upright.height, self._upright.width
+        with refusals(self._name):
+            image = self._taken()
+            self._undecoded = image
+            width, height = image.size
+            # The size of a TIFF is that of the upright picture, as Pillow opens it.
+            lies = image.format != "TIFF" and pixels.orientation_of(image) >= 5
+            return (width, height) if lies else (height, width)
+
+    def full(self) -> np.ndarray:
+        """The whole image.
+
+        Returns:
+            uint8 array of shape `(height, width, 3)`, RGB and upright, writable and the caller's.
+
+        Raises:
+            ImageError: the picture is damaged.
+        """
+        with refusals(self._name):
+            return np.array(self._decoded())
+
+    def resized(self, size: tuple[int, int]) -> np.ndarray:
+        """The whole image squashed to another size: see `read_resized`.
+
+        Args:
+            size: (height, width), pixels. The aspect ratio is not kept.
+
+        Returns:
+            uint8 array of shape `(*size, 3)`, writable and the caller's.
+
+        Raises:
+            ImageError: the picture is damaged.
+        """
+        height, width = checked_size(size)
+        with refusals(self._name):
+            image, box = self._reduced(int(REDUCING_GAP * height), int(REDUCING_GAP * width))
+            return np.array(resized(image, height, width, box))
+
+    def at_least(self, min_side: int) -> np.ndarray:
+        """The image, or a reduced one, whose shorter side keeps `min_side` pixels: see `read`."""
+        if min_side < 1:
+            raise ArgumentError("A side has at least one pixel.", f"min_side={min_side}")
+        with refusals(self._name):
+            return np.array(self._reduced(min_side, min_side)[0])
+
+    def _taken(self) -> ImageFile.ImageFile:
+        """The file as opened, for one use: decoding changes it."""
+        assert self._content is not None
+        image, self._undecoded = self._undecoded, None
+        return open_image(self._content, self._max_pixels) if image is None else image
+
+    def _decoded(self) -> Image.Image:
+        if self._upright is None:
+            image = self._taken()
+            image.load()
+            self._upright = self._turned_upright(image)
+        return self._upright
+
+    def _reduced(self, height: int, width: int) -> tuple[Image.Image, Box | None]:
+        """The upright image, its sides no shorter than asked for if they were not before.
+
+        Also the box that the picture fills, (left, top, right, bottom), or `None` for all of it:
+        at 1/8 of its size a picture of 60 pixels fills 7.5 of 8.
+        """
+        if not self._is_jpeg:
+            return self._decoded(), None
+        image = self._taken()
+        whole, orientation = image.size, pixels.orientation_of(image)
+        drafted = image.draft(None, (height, width) if orientation >= 5 else (width, height))
+        if drafted is None or image.size == whole:
+            if self._upright is None:  # a file can be drafted once: this is its use
+                self._undecoded = image
+            return self._decoded(), None
+        image.load()
+        box = pixels.turned_box(drafted[1], image.size, orientation)
+        upright = self._turned_upright(image)
+        return upright, box if box != (0, 0, *upright.size) else None
+
+    @staticmethod
+    def _turned_upright(image: Image.Image) -> Image.Image:
+        # Pillow itself turns a TIFF while it loads; in a PNG the tag may follow the pixels.
+        orientation = 1 if image.format == "TIFF" else pixels.orientation_of(image)
+        return pixels.turned(pixels.to_rgb(image), orientation)
+
+
+def is_one(source: object) -> bool:
+    """Whether this is one image as `Photo` takes it, and no list of images.
+
+    An array of three axes is one image; images of equal size in an array have four.
+
+    Example:
+        >>> is_one("cat.png"), is_one(["cat.png"]), is_one(np.zeros((9, 9, 3)))
+        (True, False, True)
+    """
+    if isinstance(source, np.ndarray):
+        return source.ndim in (2, 3)
+    return isinstance(source, (Photo, Image.Image, *FILES))
+
+
+def read(
+    source: Source, *, min_side: int | None = None, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """Read a picture as RGB, upright, from its first frame or page.
+
+    Each mode has one meaning:
+
+    - grey, palette, CMYK (in JPEG as Adobe writes it, inverted), YCbCr, LAB and HSV become RGB;
+    - transparency, as a channel, in the palette or as one colour, is laid on white;
+    - 16 bits a pixel are scaled, 65535 to 255;
+    - 32-bit integers and floats within 0..255 stay as they are, except floats within 0..1, which
+      are scaled by 255. Integers within 0..65535 count as 16 bits. All others are stretched from
+      their least to their greatest value; if these are equal, the picture is black. Not-a-number
+      and minus infinity are black, infinity is white.
+
+    A truncated file is refused. So are pictures of more than `max_pixels`, files of more than
+    `MAX_BYTES`, progressive JPEG of more than `MAX_SCANS` scans, and anything but a regular file.
+    Damage that the format itself cannot notice (a changed byte within JPEG data, say) is not seen.
+
+    Args:
+        source: as for `Photo`: a path, bytes, a binary file, a PIL image or an array.
+        min_side: positive int or None, pixels. If given, a JPEG picture may be decoded at 1/2, 1/4
+            or 1/8 of its size, which is several times faster, as long as its shorter side keeps
+            `min_side` pixels.
+        max_pixels: positive int. Largest height times width.
+
+    Returns:
+        uint8 array of shape `(height, width, 3)`, writable.
+
+    Raises:
+        ImageError: if the file cannot be opened, or is not such a picture.
+        ArgumentError: if `min_side` is below 1.
+
+    Example:
+        >>> white = np.full((2, 3, 3), 255, dtype="uint8")
+        >>> from hashnet.images import to_png
+        >>> read(to_png(white)).shape
+        (2, 3, 3)
+    """
+    if min_side is not None and min_side < 1:
+        raise ArgumentError("A side has at least one pixel.", f"min_side={min_side}")
+    photo = Photo(source, max_pixels=max_pixels)
+    return photo.full() if min_side is None else photo.at_least(min_side)
+
+
+def read_resized(
+    source: Source, size: tuple[int, int], *, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """Read a picture and squash the whole of it to `size`: the fast way to a network's input.
+
+    Equal to `resize(read(source), size)`, except that a JPEG picture whose sides are at least four
+    times as long is decoded at 1/2, 1/4 or 1/8 of its size. The mean difference is then about 1
+    of 255, and below 4 even for drawings full of fine lines.
+
+    Args:
+        source: as for `Photo`.
+        size: (height, width), pixels. The aspect ratio is not kept.
+        max_pixels: positive int. Largest height times width of the picture in the file.
+
+    Returns:
+        uint8 array of shape `(height, width, 3)`, writable.
+
+    Raises:
+        ImageError: as in `read`.
+
+    Example:
+        >>> grey = np.full((5, 9, 3), 128, dtype="uint8")
+        >>> from hashnet.images import to_png
+        >>> read_resized(to_png(grey), (2, 2)).tolist()[0]
+        [[128, 128, 128], [128, 128, 128]]
+    """
+    checked_size(size)
+    return Photo(source, max_pixels=max_pixels).resized(size)
+
+
+def size(source: Source, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """The size of a picture once it is upright, from its header: no pixel is decoded for it.
+
+    Only a PNG may be, whose orientation can stand behind its pixels.
+
+    Args:
+        source, max_pixels: as in `read`.
+
+    Returns:
+        (height, width), pixels: what `read` gives.
+
+    Raises:
+        ImageError: as in `read`, except that damage behind the header is not seen.
+
+    Example:
+        >>> from hashnet.images import to_png
+        >>> size(to_png(np.zeros((4, 6, 3), dtype="uint8")))
+        (4, 6)
+    """
+    return Photo(source, max_pixels=max_pixels).size

@@ -1,0 +1,110 @@
+"""The bytes of a picture, whatever holds them: a path, bytes or a binary file."""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
+
+from hashnet.errors import HashnetError, ImageError
+from hashnet.images.formats import ALLOWED_FORMATS, decoder_for
+from hashnet.images.silence import silence
+
+MAX_BYTES = 256 * 2**20
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """A binary file object: bytes, `size` of them at most, and none at its end."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+File = str | os.PathLike[str] | bytes | bytearray | memoryview | Readable
+FILES = (str, os.PathLike, bytes, bytearray, memoryview, Readable)  # the same, for `isinstance`
+
+
+def content_of(source: File) -> bytes:
+    """All bytes of the source. They are read first and once, so that a file that changes
+    meanwhile can end too early, which is noticed, but cannot pull mapped memory away."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        _check_bytes(len(source))
+        return bytes(source)
+    if isinstance(source, Readable):
+        return _drained(source)
+    # Opening must not wait for a writer to a pipe; and what was opened is what gets checked.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(source, flags)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(f"it is a {kind_of_file(status.st_mode)}")
+        with open(descriptor, "rb", closefd=False) as file:
+            decoder_for(file.peek(16))  # a file that is no picture is not read to its end
+            _check_bytes(status.st_size)
+            return file.read(status.st_size)
+    finally:
+        os.close(descriptor)
+
+
+def _drained(file: Readable) -> bytes:
+    content = bytearray()
+    while chunk := file.read(2**20):
+        if not isinstance(chunk, bytes):
+            raise TypeError("the file object does not give bytes; open it in binary mode")
+        content += chunk
+        _check_bytes(len(content))
+    return bytes(content)
+
+
+def _check_bytes(count: int) -> None:
+    if count > MAX_BYTES:
+        raise OSError(f"{count} bytes are more than {MAX_BYTES}")
+
+
+def kind_of_file(mode: int) -> str:
+    """What a path leads to, in words.
+
+    Args:
+        mode: int, `st_mode` of `os.stat`.
+
+    Example:
+        >>> kind_of_file(os.stat(".").st_mode)
+        'folder'
+    """
+    kinds = {
+        stat.S_IFDIR: "folder",
+        stat.S_IFIFO: "pipe",
+        stat.S_IFSOCK: "socket",
+        stat.S_IFCHR: "device",
+        stat.S_IFBLK: "device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "special file")
+
+
+def name_of(source: object) -> str:
+    """The source as messages call it; `repr` keeps odd names printable."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return f"{len(source)} bytes"
+    if isinstance(source, (str, os.PathLike)):
+        return repr(os.fsdecode(source))
+    return repr(getattr(source, "name", type(source).__name__))
+
+
+@contextlib.contextmanager
+def refusals(name: str) -> Iterator[None]:
+    """Turn whatever goes wrong inside into an `ImageError` that names the source."""
+    try:
+        with silence:
+            yield
+    except HashnetError:
+        raise
+    except Exception as error:  # Pillow raises nearly anything, depending on the bytes
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        if isinstance(error, MemoryError):
+            reason = "more memory is needed than there is"
+        raise ImageError(
+            "An image must be a whole, regular file of a known format.",
+            f"{name}: {reason[:200] or type(error).__name__}",
+            f"Known formats: {', '.join(ALLOWED_FORMATS)}.",
+        ) from error
