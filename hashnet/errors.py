@@ -68,8 +68,14 @@ class BackendError(StoreError):
     """The database that holds an index is down, too slow, or refuses; nothing was answered."""
 
 
-class UnknownIdError(HashnetError):
+class UnknownIdError(HashnetError, KeyError):
     """An index holds no image of this id."""
+
+    __str__ = Exception.__str__  # a KeyError's would put the message in quotes
+
+
+class SkippedWarning(UserWarning):
+    """Some images could not be read; an index was made without them."""
 
 
 class FingerprintError(HashnetError):

@@ -90,7 +90,7 @@ unsupervised.fit_bundle(work / "bundle", paths, num_bits=64)
 engines = {}
 for name in ("delf", "sift"):
     index = Index.create(work / f"{name}.index", work / "bundle", local=name)
-    index.add([path.stem for path in paths], paths)
+    index.add(paths, ids=[path.stem for path in paths])
     engines[name] = Engine(index)
     print(name, MATCHING[name])
 

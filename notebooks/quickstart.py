@@ -46,7 +46,7 @@ print(len(paths), "files of", photos.shape[1:], "pixels and channels")
 # %%
 unsupervised.fit_bundle(work / "bundle", paths, num_bits=64)
 index = Index.create(work / "photos.index", work / "bundle")
-report = index.add([path.name for path in paths], paths, labels=labels)
+report = index.add(paths, ids=[path.name for path in paths], labels=labels)
 print(report.added, "added,", len(report.problems), "could not be read")
 
 # %% [markdown]

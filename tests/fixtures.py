@@ -102,7 +102,7 @@ def doctest_folder(bundle_folder, tmp_path):
     for path in paths:
         images.write(path, rng.integers(0, 256, (40, 50, 3), dtype=np.uint8))
     index = Index.create(tmp_path / "pets.index", bundle_folder)
-    index.add(["cat", "dog"], paths, labels=["cat", "dog"])
+    index.add(paths, ids=["cat", "dog"], labels=["cat", "dog"])
     return tmp_path
 
 

@@ -47,7 +47,7 @@ def search(folder):
         images.write(path, photo if photo.ndim == 3 else photo[..., None].repeat(3, axis=2))
     unsupervised.fit_bundle(folder / "bundle", paths, num_bits=64)
     index = Index.create(folder / "index", folder / "bundle", local="sift")
-    index.add([path.stem for path in paths], paths)
+    index.add(paths, ids=[path.stem for path in paths])
     engine = Engine(index)
     query = view(images.read(folder / f"{SUBJECT}.png"))
     return query, engine.search(query, k=5, verify=True).hits, engine

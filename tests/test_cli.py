@@ -142,7 +142,7 @@ def test_bits_and_bundle_exclude_each_other(run, photos, bundle_folder, tmp_path
 def test_a_bundle_has_its_own_backbone(run, photos, bundle_folder, tmp_path):
     given = ("--bundle", bundle_folder, "--backbone", "efficientnet_lite1")
     status, _, err = run("index", tmp_path / "i", photos, *given)
-    assert status == cli.WRONG_ARGUMENTS and "--backbone" in err
+    assert status == cli.WRONG_ARGUMENTS and "backbone" in err
     assert not (tmp_path / "i").exists()
 
 

@@ -161,7 +161,7 @@ def test_an_engine_keeps_its_view_while_others_write(bundle_folder, photos, tmp_
 def test_duplicates_are_the_pairs_that_the_definition_gives(bundle_folder, photos, tmp_path):
     index = Index.create(tmp_path / "index", bundle_folder)
     copy = images.read(photos / "disc/0.png")
-    index.add(["first", "second"], [photos / "disc/0.png", copy])
+    index.add([photos / "disc/0.png", copy], ids=["first", "second"])
     index.update([photos / "stripes"])
     pairs = {(a.id, b.id): b.bits_apart for a, b in Engine(index).duplicates(1)}
     assert pairs[("first", "second")] == 0
@@ -211,7 +211,7 @@ def test_a_search_by_id_is_the_search_by_its_file_without_itself(engine, photos,
 def test_a_search_by_id_finds_an_exact_copy_of_the_image(bundle_folder, photos, tmp_path):
     index = Index.create(tmp_path / "index", bundle_folder)
     copy = images.read(photos / "disc/0.png")
-    index.add(["first", "second", "other"], [copy, copy, photos / "ramp/0.png"])
+    index.add([copy, copy, photos / "ramp/0.png"], ids=["first", "second", "other"])
     for asked, other in (("first", "second"), ("second", "first")):
         [hit] = Engine(index).search_id(asked, k=1).hits
         assert (hit.id, hit.bits_apart, hit.distance) == (other, 0, 0.0)
@@ -219,7 +219,7 @@ def test_a_search_by_id_finds_an_exact_copy_of_the_image(bundle_folder, photos, 
 
 def test_a_search_by_an_unknown_or_removed_id_is_refused(bundle_folder, photos, tmp_path):
     index = Index.create(tmp_path / "index", bundle_folder)
-    index.add(["a", "b"], [photos / "disc/0.png", photos / "ramp/0.png"])
+    index.add([photos / "disc/0.png", photos / "ramp/0.png"], ids=["a", "b"])
     index.remove(["b"])
     for id in ("b", "c"):
         with pytest.raises(UnknownIdError, match=id):

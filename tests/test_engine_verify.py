@@ -152,9 +152,9 @@ def test_local_features_follow_their_images(folder, bundle_folder, tmp_path):
     images.write(path, np.ascontiguousarray(thing(1)))
     assert index.update([tmp_path / "db"]).changed == 1
     assert Engine(index).match(query, str(path)).inliers > 20
-    assert index.add(["b"], [folder / "db" / "2.png"]).added == 1
+    assert index.add([folder / "db" / "2.png"], ids=["b"]).added == 1
     with open(folder / "db" / "3.png", "rb") as file:
-        assert index.add(["c", "d"], [file, b"no image"]).added == 1
+        assert index.add([file, b"no image"], ids=["c", "d"]).added == 1
     index.remove([str(path)])
     with index.store.writer() as writer:
         writer.compact()

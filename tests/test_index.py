@@ -219,9 +219,9 @@ def test_one_image_where_a_list_is_meant_is_refused(index, photos):
 
 def test_images_of_ones_own_are_added_under_ids_of_ones_own(index, photos):
     picture = images.read(photos / "disc/0.png")
-    report = index.add(["a", "b"], [picture, photos / "disc/1.png"], labels=["x", None])
+    report = index.add([picture, photos / "disc/1.png"], ids=["a", "b"], labels=["x", None])
     assert counts(report) == (2, 0, 0, 0)
-    assert counts(index.add(["a"], [picture], labels=["y"])) == (0, 1, 0, 0)
+    assert counts(index.add([picture], ids=["a"], labels=["y"])) == (0, 1, 0, 0)
     assert contents(index)["a"][0] == "y" and index.num_items == 2
     assert index.remove(["a", "never was"]) == ["a"]
     assert set(contents(index)) == {"b"}
@@ -230,9 +230,9 @@ def test_images_of_ones_own_are_added_under_ids_of_ones_own(index, photos):
 def test_ids_that_do_not_fit_their_images_are_refused(index, photos):
     path = photos / "disc/0.png"
     with pytest.raises(ArgumentError, match="2 ids, 1 images"):
-        index.add(["a", "b"], [path])
+        index.add([path], ids=["a", "b"])
     with pytest.raises(ArgumentError, match="twice"):
-        index.add(["a", "a"], [path, path])
+        index.add([path, path], ids=["a", "a"])
     assert index.num_items == 0
 
 

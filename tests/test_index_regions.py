@@ -96,7 +96,7 @@ def test_a_region_is_in_pixels_of_the_upright_original(index, bundle_folder, tmp
         Image.fromarray(np.ascontiguousarray(lying)), "PNG", exif=make_images.exif(6)
     )
     turned = Index.create(tmp_path / "index", bundle_folder, regions=MOST)
-    turned.add(["turned"], [content])
+    turned.add([content], ids=["turned"])
     [rows] = rows_of(turned).values()
     wanted = rows_of(index)[next(id for id in rows_of(index) if id.endswith("1.png"))]
     assert [row[0] for row in rows] == [row[0] for row in wanted]

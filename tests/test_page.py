@@ -171,7 +171,7 @@ def served(bundle_folder, photos, tmp_path_factory):
     index = Index.create(folder / "photos.index", bundle_folder)
     ids = [f"{path.parent.name}/{path.name}" for path in paths]
     labels = [path.parent.name for path in paths]
-    index.add([*ids, ODD], [*paths, odd], labels=[*labels, "odd"])
+    index.add([*paths, odd], ids=[*ids, ODD], labels=[*labels, "odd"])
     with serving(index.store.folder) as address:
         yield address
 

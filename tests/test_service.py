@@ -607,7 +607,7 @@ def test_what_others_commit_is_served_without_downtime(any_writable, folder):
     index = Index.open(writable.place)
     try:
         for number in range(5):
-            index.add([f"more {number}"], [folder / "ramp/0.png"], labels=["more"])
+            index.add([folder / "ramp/0.png"], ids=[f"more {number}"], labels=["more"])
         wait_for(lambda: writable.get("/healthz").json()["items"] == 32)
     finally:
         stop.set()
@@ -640,7 +640,7 @@ def test_an_indexing_that_is_killed_and_goes_on_is_served_throughout(writable, f
     code = (
         "import sys; from hashnet.retrieval.index import Index; index = Index.open(sys.argv[1])\n"
         "for number in range(1000):\n"
-        "    index.add([f'more {number}'], [sys.argv[2]]); print(number, flush=True)"
+        "    index.add([sys.argv[2]], ids=[f'more {number}']); print(number, flush=True)"
     )
     command = [sys.executable, "-c", code, writable.place, folder / "ramp/0.png"]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -3,8 +3,9 @@
 import argparse
 
 from hashnet.cli.options import add_label_from
-from hashnet.cli.output import DONE, SKIPPED_SOME, import_keras, name_problems
+from hashnet.cli.output import DONE, SKIPPED_SOME, name_problems
 from hashnet.errors import ArgumentError
+from hashnet.quiet import import_keras
 
 EXAMPLE = "photos/ --bundle my.bundle"
 

@@ -6,8 +6,9 @@ import pathlib
 import shutil
 import sys
 
-from hashnet.cli.output import DONE, Progress, import_keras
+from hashnet.cli.output import DONE, Progress
 from hashnet.errors import HashnetError
+from hashnet.quiet import import_keras
 
 EXAMPLE = ""
 

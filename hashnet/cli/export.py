@@ -3,7 +3,8 @@
 import argparse
 
 from hashnet.cli.choices import EXPORT_PRECISIONS, FORMATS, PRECISIONS
-from hashnet.cli.output import DONE, import_keras, without_chatter
+from hashnet.cli.output import DONE
+from hashnet.quiet import import_keras, without_chatter
 
 EXAMPLE = "my.bundle my.onnx --format onnx"
 

@@ -1,9 +1,7 @@
 """What a command writes for people: errors, what was skipped, progress; and the exit statuses."""
 
-import contextlib
-import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 from hashnet.errors import HashnetError
@@ -34,26 +32,6 @@ def name_problems(problems: "Iterable[Problem]") -> None:
     """Write to stderr what was skipped, and why."""
     for problem in problems:
         note(f"skipped {printable(problem.path)}: {printable(problem.reason)}")
-
-
-def import_keras() -> None:
-    """Import Keras without the lines that TensorFlow writes about the machine on the way in."""
-    with without_chatter():
-        import keras  # noqa: F401
-
-
-@contextlib.contextmanager
-def without_chatter() -> Iterator[None]:
-    """Drop what libraries write to stderr from below Python; what goes wrong they raise."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 class Progress:

@@ -8,7 +8,7 @@ import shlex
 import sys
 
 from hashnet.cli.options import names
-from hashnet.cli.output import DONE, SKIPPED_SOME, import_keras, name_problems
+from hashnet.cli.output import DONE, SKIPPED_SOME, name_problems
 
 EXAMPLE = "photos/ --bundle my.bundle"
 
@@ -23,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe",
         metavar="R",
         help=f"start from one of {', '.join(config.recipe_names())}, or a TOML file",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the bundle that is there already"
     )
     choices = {
         "loss": config.LOSSES,
@@ -48,26 +51,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    from hashnet.train import config
+    from hashnet import train
 
     changes = {
         name: value
         for name, value in vars(arguments).items()
         if name in _fields() and value is not None
     }
-    settings = (
-        config.from_recipe(arguments.recipe, **changes)
-        if arguments.recipe
-        else config.TrainConfig(**changes)
-    )
-    import_keras()
-    from hashnet.train import supervised
-
-    trained = supervised.train(
-        arguments.data, arguments.bundle, settings, command=shlex.join(["hashnet", *sys.argv[1:]])
+    trained = train(
+        arguments.data,
+        arguments.bundle,
+        recipe=arguments.recipe,
+        overwrite=arguments.overwrite,
+        command=shlex.join(["hashnet", *sys.argv[1:]]),
+        **changes,
     )
     name_problems(trained.problems)
-    print(f"{arguments.bundle}: {settings.num_bits} bits, {trained.minutes:.1f} minutes")
+    num_bits = trained.bundle.config.num_bits
+    print(f"{arguments.bundle}: {num_bits} bits, {trained.minutes:.1f} minutes, {trained.score}")
     return SKIPPED_SOME if trained.problems else DONE
 
 

@@ -1,51 +1,73 @@
 """An index: a store of codes and features, joined to the encoder that made them."""
 
 import functools
+import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
 
 from hashnet.encode.encoder import Encoder
+from hashnet.errors import ArgumentError, HashnetError, StoreError, UnknownIdError
 from hashnet.local import extractors
+from hashnet.local import regions as proposals
 from hashnet.network import bundle as bundles
 from hashnet.retrieval import carried
 from hashnet.retrieval.ingest import Ingest, UpdateReport
+from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.store.folder.store import Store
-from hashnet.retrieval.store.items import check_regions_per_image
+from hashnet.retrieval.store.items import Item, check_regions_per_image
+
+StrPath = str | os.PathLike[str]
+
+_ITEMS_AT_ONCE = 4096  # held in memory while all are walked through
 
 
 class Index:
-    """A searchable folder of codes and features that carries its encoder.
+    """Photos that can be searched by example, with the network that encodes them.
 
-    Made by `create` or `open`.
+    It is a folder, or a table of a database, made by `of_photos` or `create` and opened by `open`.
+    To Python it is a mapping of ids to `Item`s: `len(index)`, `id in index`, `index[id]`,
+    `for id in index`. It always shows what is committed, by whatever process. It is safe to use
+    from several threads, can be pickled (by its place: whoever unpickles opens it there), and
+    closes its files at the end of a `with` block.
 
     Attributes:
         store: the `Store`, or a database in its place.
         encoder: the `Encoder` that the store carries.
+        report: `UpdateReport` of what was last added through this object, or None.
 
     Example:
         >>> index = Index.create("photos.index", bundle_folder)
-        >>> index.add(["a", "b"], ["cat.png", "dog.png"], labels=["cat", "dog"]).added
+        >>> index.add(["cat.png", "dog.png"], ids=["a", "b"], labels=["cat", "dog"]).added
         2
-        >>> index.num_items
-        2
+        >>> len(index), index["b"].label
+        (2, 'dog')
     """
 
-    def __init__(self, store: Store, encoder: Encoder):
+    def __init__(self, store: Store, encoder: Encoder) -> None:
         self.store = store
         self.encoder = encoder
+        self.report: UpdateReport | None = None
+        self._encoder_options: dict[str, Any] = {}
+        self._lock = threading.RLock()
+        self._current: tuple[tuple[Any, ...], Engine] | None = None
+        self._is_closed = False
 
     @classmethod
     def create(
         cls,
-        folder,
-        bundle_folder,
+        folder: StrPath,
+        bundle_folder: StrPath,
         *,
-        feature_dtype=None,
+        feature_dtype: str | None = None,
         local: str | None = None,
         regions: int = 0,
-        runtime="auto",
-        num_threads=None,
-    ) -> "Index":
+        runtime: str = "auto",
+        num_threads: int | None = None,
+    ) -> Self:
         """Make an empty index that carries a copy of a bundle.
 
         Args:
@@ -95,10 +117,14 @@ class Index:
             )
         # From now on it is the index's own: the bundle may go.
         encoder.bundle = carried.bundle_of(store)
-        return cls(store, encoder)
+        index = cls(store, encoder)
+        index._encoder_options = {"runtime": runtime, "num_threads": num_threads}
+        return index
 
     @classmethod
-    def open(cls, folder, *, runtime="auto", num_threads=None) -> "Index":
+    def open(
+        cls, folder: StrPath, *, runtime: str = "auto", num_threads: int | None = None
+    ) -> Self:
         """Open an index.
 
         Args:
@@ -114,9 +140,11 @@ class Index:
         """
         store = _stores(folder).open(folder)
         encoder = Encoder(carried.bundle_of(store), runtime=runtime, num_threads=num_threads)
-        return cls(store, encoder)
+        index = cls(store, encoder)
+        index._encoder_options = {"runtime": runtime, "num_threads": num_threads}
+        return index
 
-    def reopened(self) -> "Index":
+    def reopened(self) -> Self:
         """What is in this index's place now; networks are opened again only if they are others.
 
         Raises:
@@ -128,10 +156,15 @@ class Index:
         if all(getattr(store, fact) == getattr(self.store, fact) for fact in facts):
             return self
         known = store.fingerprint == self.store.fingerprint
-        return Index(store, self.encoder if known else Encoder(carried.bundle_of(store)))
+        options = self._encoder_options
+        index = type(self)(
+            store, self.encoder if known else Encoder(carried.bundle_of(store), **options)
+        )
+        index._encoder_options = options
+        return index
 
     @staticmethod
-    def is_there(folder) -> bool:
+    def is_there(folder: StrPath) -> bool:
         """Whether something is at a place already, so that no new index can be made there.
 
         Args:
@@ -146,7 +179,7 @@ class Index:
         return _stores(folder).is_there(folder)
 
     @functools.cached_property
-    def extractor(self):
+    def extractor(self) -> extractors.Extractor:
         """What gives images their local features: see `extractors.open`.
 
         Raises:
@@ -156,7 +189,7 @@ class Index:
         return carried.extractor_of(self.store)
 
     @functools.cached_property
-    def proposer(self):
+    def proposer(self) -> proposals.Proposer:
         """What proposes the regions of an image that is added, a `Proposer`.
 
         Raises:
@@ -165,7 +198,7 @@ class Index:
         return carried.proposer_of(self.store)
 
     @property
-    def _ingest(self):
+    def _ingest(self) -> Ingest:
         return Ingest(
             self.store,
             self.encoder,
@@ -173,46 +206,249 @@ class Index:
             proposer=lambda: self.proposer,
         )
 
+    # --- What is committed now ---
+
+    @property
+    def engine(self) -> Engine:
+        """The `Engine` of what is committed now; it is kept until that changes.
+
+        Raises:
+            StoreError: the index was closed, is gone, or is damaged.
+        """
+        with self._lock:
+            if self._is_closed:
+                raise StoreError(
+                    "An index is used while it is open.",
+                    f"{self.store.folder}, which was closed",
+                    "Open it again, or search inside the `with` block.",
+                )
+            # Asked before the engine is made: what is committed meanwhile is looked at once more.
+            version = self.store.version()
+            if self._current is None or self._current[0] != version:
+                self._follow()
+                self._current = version, Engine(self, num_threads=self._num_threads)
+            return self._current[1]
+
+    @property
+    def _num_threads(self) -> int | None:
+        number: int | None = self._encoder_options.get("num_threads")
+        return number
+
+    def _follow(self) -> None:
+        """Become the index that is in this one's place now, if another was made there."""
+        index = self.reopened()
+        if index is not self:
+            self.store, self.encoder = index.store, index.encoder
+            for cached in ("extractor", "proposer"):
+                self.__dict__.pop(cached, None)
+
+    def close(self) -> None:
+        """Let go of the files; a `with` block does it at its end. Searching is then refused."""
+        with self._lock:
+            if self._current is not None:
+                self._current[1].snapshot.close()
+            self._current, self._is_closed = None, True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened, (type(self), str(self.store.folder), self._encoder_options)
+
+    def __repr__(self) -> str:
+        try:
+            what = f"{len(self)} images, {self.store.num_bits} bits"
+        except HashnetError as error:
+            what = str(error)
+        return f"<{type(self).__name__} {self.store.folder}: {what}>"
+
+    # --- A mapping of ids to items ---
+
+    def __len__(self) -> int:
+        return self.engine.snapshot.num_items
+
     @property
     def num_items(self) -> int:
-        """int, images that can be found."""
-        with self.store.snapshot() as snapshot:
-            return snapshot.num_items
+        """int, images that can be found, as `len(index)`."""
+        return len(self)
+
+    def __contains__(self, id: object) -> bool:
+        return isinstance(id, str) and bool(self.engine.snapshot.rows([id])[0] >= 0)
+
+    def __getitem__(self, id: str) -> Item:
+        """What the index keeps of an image: an `Item` with path, label, size and time.
+
+        Raises:
+            UnknownIdError: the index holds no image of this id; it is a KeyError too.
+        """
+        snapshot = self.engine.snapshot
+        return snapshot.items(_rows(snapshot, [id]))[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return self.keys()
+
+    def keys(self) -> Iterator[str]:
+        """The ids, in the order in which the images were added."""
+        return (item.id for item in self.values())
+
+    def values(self) -> Iterator[Item]:
+        """An `Item` for each image, in the order in which they were added."""
+        engine = self.engine
+        rows = engine.finder.rows()
+        for start in range(0, len(rows), _ITEMS_AT_ONCE):
+            yield from engine.snapshot.items(rows[start : start + _ITEMS_AT_ONCE])
+
+    def items(self) -> Iterator[tuple[str, Item]]:
+        """Each id with its `Item`, in the order in which the images were added."""
+        return ((item.id, item) for item in self.values())
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """dict of each label to the number of images that have it."""
+        return self.engine.snapshot.label_counts()
+
+    def codes(self, ids: Iterable[str] | None = None) -> np.ndarray:
+        """The codes of some images, or of all.
+
+        Args:
+            ids: iterable of str, or None for all, in the order of `list(index)`.
+
+        Returns:
+            uint8 `(n, code_bytes)`; `hashnet.codes` unpacks and compares them.
+
+        Raises:
+            UnknownIdError: the index holds no image of one of these ids.
+
+        Example:
+            >>> Index.open(index_folder).codes(["dog", "cat"]).shape
+            (2, 4)
+        """
+        engine = self.engine
+        rows = engine.finder.rows() if ids is None else _rows(engine.snapshot, ids)
+        return np.array(engine.snapshot.codes[rows])
+
+    def features(self, ids: Iterable[str] | None = None) -> np.ndarray:
+        """The features of some images, or of all.
+
+        Args:
+            ids: iterable of str, or None for all, in the order of `list(index)`.
+
+        Returns:
+            float32 `(n, feature_dim)`, each of length 1, compared with their checksums. Of all
+            images of a large index: think of the memory.
+
+        Raises:
+            UnknownIdError: the index holds no image of one of these ids.
+            StoreError: they are damaged.
+
+        Example:
+            >>> features = Index.open(index_folder).features(["dog", "cat"])
+            >>> features.shape, round(float(features[0] @ features[0]), 2)
+            ((2, 1280), 1.0)
+        """
+        engine = self.engine
+        rows = engine.finder.rows() if ids is None else _rows(engine.snapshot, ids)
+        engine.snapshot.verify_features(rows)
+        return engine.snapshot.features(rows).astype(np.float32)
+
+    # --- Filling ---
 
     def add(
         self,
-        ids: Sequence[str],
-        sources: Sequence,
+        images: Any,
         *,
-        labels: Sequence[str | None] | None = None,
-        progress: Callable[[int], None] | None = None,
+        ids: str | Sequence[str] | None = None,
+        labels: str | Sequence[str | None] | None = None,
+        workers: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> UpdateReport:
-        """Encode images and add them under names of yours; a known id is replaced.
+        """Add images: files and folders by their paths alone, or anything under ids of yours.
+
+        Without ids, images are paths of files and folders; an image's id is the absolute path of
+        its file, as `hashnet index` makes it, and files that are there unchanged are not encoded
+        again. With ids, an image of a known id is replaced.
 
         Args:
-            ids: str, each once.
-            sources: as many, as for `Encoder.encode`. A path is kept with its
-                id, so that hits can show it.
-            labels: as many, or None.
-            progress: called with the number of images done since the last call.
+            images: an image or several: paths; with ids also all that `search` takes as an image.
+            ids: str, one an image, each once; or None.
+            labels: str, one an image, None where it has none; or None. Without ids, every image
+                is then a file.
+            workers: int or None. Decoding threads.
+            progress: called with images done and images to do.
 
         Returns:
-            An `UpdateReport`; unreadable images are in its `problems`.
+            An `UpdateReport`; images that cannot be read are in its `problems`.
 
         Raises:
-            ArgumentError: the three differ in length, or an id comes twice.
+            ArgumentError: the three differ in length, an id comes twice, or an image that is no
+                file has no id.
             LockedError: another process is writing.
+
+        Example:
+            >>> index = Index.create("photos.index", bundle_folder)
+            >>> index.add(["cat.png", "dog.png"]).added
+            2
+            >>> pixels = np.zeros((40, 50, 3), "uint8")
+            >>> index.add([pixels], ids=["black"], labels=["dark"]).added, len(index)
+            (1, 3)
         """
-        return self._ingest.add(ids, sources, labels, progress)
+        sources = list(images) if _is_several(images) else [images]
+        ids, labels = ([one] if isinstance(one, str) else one for one in (ids, labels))
+        if ids is None:
+            return self._add_files(sources, labels, workers, progress)
+        num_done = 0
+
+        def step(number: int) -> None:
+            nonlocal num_done
+            num_done += number
+            if progress:
+                progress(num_done, len(sources))
+
+        self.report = self._ingest.add(ids, sources, labels, step)
+        return self.report
+
+    def _add_files(
+        self,
+        paths: list[Any],
+        labels: Sequence[str | None] | None,
+        workers: int | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> UpdateReport:
+        for path in paths:
+            if not isinstance(path, str | os.PathLike):
+                raise ArgumentError(
+                    "An image that is no file has an id of yours.",
+                    f"{type(path).__name__} without ids",
+                    "Give ids=[...], one an image.",
+                )
+        if labels is None:
+            return self.update(paths, workers=workers, progress=progress)
+        wanted = dict(zip(map(os.path.abspath, map(os.fsdecode, paths)), labels, strict=False))
+        folders = [path for path in wanted if os.path.isdir(path)]
+        if len(paths) != len(labels) or folders:
+            raise ArgumentError(
+                "There is one label a file.",
+                f"{len(labels)} labels for {len(paths)} paths, {len(folders)} of them folders",
+                "Name the files, or label by folder: update(..., label_from_folder=True).",
+            )
+        report = self.update(paths, workers=workers, progress=progress)
+        with self.store.writer() as writer, self.store.snapshot() as snapshot:
+            rows = snapshot.rows(list(wanted))
+            held = snapshot.items(rows[rows >= 0])
+            writer.update(item._replace(label=wanted[item.id]) for item in held)
+        return report
 
     def update(
         self,
-        paths: Iterable,
+        paths: StrPath | Iterable[StrPath],
         *,
         label_from_folder: bool = False,
         prune: bool = False,
         workers: int | None = None,
-        known_features: Mapping | None = None,
+        known_features: Mapping[tuple[Any, ...], np.ndarray] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> UpdateReport:
         """Make the index follow files and folders; only new and changed files are encoded.
@@ -223,7 +459,7 @@ class Index:
         began.
 
         Args:
-            paths: files and folders, searched as `images.find` does.
+            paths: one or more files and folders, searched as `images.find` does.
             label_from_folder: bool. Label each image with the first folder below its root.
             prune: bool. Also drop the images under `paths` whose files have vanished.
             workers: int or None. Decoding threads.
@@ -245,17 +481,18 @@ class Index:
             >>> index.update(["cat.png", "dog.png"]).unchanged
             2
         """
-        return self._ingest.update(
-            paths,
+        self.report = self._ingest.update(
+            [paths] if isinstance(paths, str | os.PathLike) else paths,
             label_from_folder=label_from_folder,
             prune=prune,
             workers=workers,
             known_features=known_features,
             progress=progress,
         )
+        return self.report
 
     def add_parquet(
-        self, folder, *, progress: Callable[[int, int], None] | None = None
+        self, folder: StrPath, *, progress: Callable[[int, int], None] | None = None
     ) -> UpdateReport:
         """Add what `hashnet extract` has made; nothing is read or encoded again.
 
@@ -283,13 +520,14 @@ class Index:
             >>> Index.create("photos.index", "pets").add_parquet("pets").added
             2
         """
-        return self._ingest.add_parquet(folder, progress)
+        self.report = self._ingest.add_parquet(folder, progress)
+        return self.report
 
-    def remove(self, ids: Iterable[str]) -> list:
+    def remove(self, ids: str | Iterable[str]) -> list[str]:
         """Remove images.
 
         Args:
-            ids: iterable of str.
+            ids: str, one or more.
 
         Returns:
             list of str: the ids that were there, in the order given.
@@ -303,9 +541,9 @@ class Index:
             ['cat']
         """
         with self.store.writer() as writer:
-            return writer.remove(list(ids))
+            return writer.remove([ids] if isinstance(ids, str) else list(ids))
 
-    def info(self) -> dict:
+    def info(self) -> dict[str, Any]:
         """What the index holds, as `hashnet info --json` prints it."""
         with self.store.snapshot() as snapshot:
             labels = snapshot.label_counts()
@@ -335,10 +573,40 @@ class Index:
         }
 
 
-def _stores(place):
+def _stores(place: StrPath) -> Any:
     """The class of stores that a place belongs to."""
     if isinstance(place, str) and "://" in place:
         from hashnet.retrieval.store import clickhouse
 
         return clickhouse.Store
     return Store
+
+
+def _opened(kind: type[Index], place: str, options: dict[str, Any]) -> Index:
+    """What a pickled index becomes."""
+    return kind.open(place, **options)
+
+
+def _is_several(images: object) -> bool:
+    """Whether images are several, given as a list, a tuple, a set or an iterator."""
+    return isinstance(images, list | tuple | set | frozenset) or (
+        isinstance(images, Iterator) and not hasattr(images, "read")  # a file iterates over lines
+    )
+
+
+def _rows(snapshot: Any, ids: Iterable[str]) -> np.ndarray:
+    if isinstance(ids, str):
+        raise ArgumentError("ids are several str.", repr(ids), "Give [id].")
+    ids = list(ids)
+    for id in ids:
+        if not isinstance(id, str):
+            raise ArgumentError("An id is a str.", f"{id!r}, of type {type(id).__name__}")
+    rows: np.ndarray = snapshot.rows(ids)
+    unknown = [id for id, row in zip(ids, rows, strict=True) if row < 0]
+    if unknown:
+        raise UnknownIdError(
+            "An image is named by the id that the index has for it.",
+            ", ".join(map(repr, unknown[:3])) + (", ..." if len(unknown) > 3 else ""),
+            "`list(index)` gives the ids; so do hits.",
+        )
+    return rows

@@ -190,12 +190,12 @@ def recipe_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in RECIPES.glob("*.toml")))
 
 
-def from_recipe(recipe: str, **changes: Any) -> TrainConfig:
+def from_recipe(recipe: str | None, **changes: Any) -> TrainConfig:
     """Read a recipe, and change some of it.
 
     Args:
         recipe: name of a recipe that comes with HashNet, or path of a TOML file whose keys are
-            fields of `TrainConfig`.
+            fields of `TrainConfig`; or None, to change the defaults.
         **changes: fields of `TrainConfig` that overrule the file.
 
     Returns:
@@ -209,16 +209,20 @@ def from_recipe(recipe: str, **changes: Any) -> TrainConfig:
         >>> from_recipe("cifar10_48", epochs=1).epochs
         1
     """
-    path = RECIPES / f"{recipe}.toml" if recipe in recipe_names() else pathlib.Path(recipe)
-    if path.suffix != ".toml":
-        raise UnknownNameError("recipe", recipe, recipe_names())
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArgumentError("A recipe is a TOML file.", f"{path}: {error}") from error
+    values = {} if recipe is None else _read_recipe(recipe)
     known = {field.name for field in fields(TrainConfig)}
     for name in (*values, *changes):
         if name not in known:
             raise UnknownNameError("training setting", name, known)
     values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     return replace(TrainConfig(**values), **changes)
+
+
+def _read_recipe(recipe: str) -> dict[str, Any]:
+    path = RECIPES / f"{recipe}.toml" if recipe in recipe_names() else pathlib.Path(recipe)
+    if path.suffix != ".toml":
+        raise UnknownNameError("recipe", recipe, recipe_names())
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArgumentError("A recipe is a TOML file.", f"{path}: {error}") from error

@@ -27,6 +27,7 @@ from hashnet.network import bundle as bundles
 from hashnet.network.model import HashNetConfig, build
 from hashnet.train import data as datasets
 from hashnet.train.config import TrainConfig
+from hashnet.train.score import Score, score
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,14 @@ class Trained:
         history: list of dict, one for each epoch: phase, epoch, loss, and validation_map if
             images were kept apart.
         minutes: float. From the first image to the bundle, over all calls if it was interrupted.
+        score: `Score` of the network that was written.
     """
 
     bundle: bundles.Bundle
     problems: list
     history: list
     minutes: float
+    score: Score
 
 
 def train(
@@ -137,6 +140,12 @@ def train(
     plain = build(kept, weights=None)
     networks.copy_backbone(network, plain)
     networks.fold(head, plain)
+    scored = score(
+        plain,
+        shown if apart is None else apart,
+        kept_apart=apart is not None,
+        seed=config.seed,
+    )
     minutes = state.seconds / 60
     origin = {
         "command": command,
@@ -144,11 +153,12 @@ def train(
         "images": len(shown),
         "history": state.history,
         "minutes": round(minutes, 2),
+        "score": scored.to_dict(),
     }
     saved = _saved(target, plain, kept, origin, state)
     state.remove()
-    say(f"{minutes:.1f} minutes; bundle {target}")
-    return Trained(saved, labelled.problems, state.history, minutes)
+    say(f"{minutes:.1f} minutes; {scored}; bundle {target}")
+    return Trained(saved, labelled.problems, state.history, minutes, scored)
 
 
 def keep_freed_memory() -> bool:

@@ -135,7 +135,7 @@ class World:
         if proposer:
             index.proposer = proposer
         start = time.perf_counter()
-        index.add([os.fspath(path) for path in self.paths], self.paths)
+        index.add(self.paths, ids=[os.fspath(path) for path in self.paths])
         seconds = time.perf_counter() - start
         held = sum(path.stat().st_size for path in pathlib.Path(folder, "segments").iterdir())
         info = index.info()

@@ -41,7 +41,7 @@ class ShardedEngine:
     Example:
         >>> from hashnet.retrieval.index import Index
         >>> shard = Index.create("more.index", bundle_folder)
-        >>> _ = shard.add(["cow"], ["dog.png"])
+        >>> _ = shard.add(["dog.png"], ids=["cow"])
         >>> engine = ShardedEngine([Engine(Index.open(index_folder)), Engine(shard)])
         >>> [(hit.id, hit.bits_apart) for hit in engine.search("dog.png", k=2).hits]
         [('dog', 0), ('cow', 0)]

@@ -86,7 +86,7 @@ class Live:
             LockedError, StoreError: another process is writing, or the disk refuses.
         """
         index = self.view.engine.index
-        problems = index.add([id], [content], labels=[label]).problems
+        problems = index.add([content], ids=[id], labels=[label]).problems
         if problems:
             raise ImageError(problems[0].reason)
         self.refresh()

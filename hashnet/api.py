@@ -1,0 +1,372 @@
+"""What Python users call: each does what the command of its name does."""
+
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+
+from hashnet import images
+from hashnet.encode import precision as precisions
+from hashnet.errors import ArgumentError, FingerprintError, HashnetError, SkippedWarning
+from hashnet.network import bundle as bundles
+from hashnet.quiet import import_keras
+from hashnet.retrieval import index as indexes
+from hashnet.retrieval.extraction.parquet import Extraction
+
+if TYPE_CHECKING:
+    from hashnet.retrieval.evaluation.evaluate import EvaluationReport
+
+StrPath = str | os.PathLike[str]
+Progress = Callable[[str, int, int], None]
+
+# What an index of Parquet files takes from them, or cannot have.
+_NOT_OF_PARQUET = (
+    "photos",
+    "bits",
+    "backbone",
+    "precision",
+    "label_from_folder",
+    "prune",
+    "workers",
+    "local",
+    "regions",
+)
+
+
+class _Options(NamedTuple):
+    """What `index_photos` was asked for; None, False and () where it was not."""
+
+    photos: tuple[str, ...]
+    bundle: StrPath | None
+    bits: int | None
+    backbone: str | None
+    precision: str | None
+    label_from_folder: bool
+    prune: bool
+    workers: int | None
+    local: str | None
+    regions: int | None
+    runtime: str
+    progress: Progress
+
+
+class Index(indexes.Index):
+    """Photos that can be searched by example, and how one is made of them.
+
+    For all that an index does, see `hashnet.retrieval.index.Index`.
+    """
+
+    @classmethod
+    def of_photos(
+        cls,
+        place: StrPath,
+        photos: StrPath | Iterable[StrPath] = (),
+        *,
+        bundle: StrPath | None = None,
+        bits: int | None = None,
+        backbone: str | None = None,
+        precision: str | None = None,
+        label_from_folder: bool = False,
+        prune: bool = False,
+        workers: int | None = None,
+        local: str | None = None,
+        regions: int | None = None,
+        from_parquet: StrPath | None = None,
+        runtime: str = "auto",
+        progress: Progress | None = None,
+    ) -> Self:
+        """Make an index of photos, or let the one that is there follow them.
+
+        Only new and changed files are encoded. An image's id is the absolute path of its file.
+        Without a bundle, a new index gets a network that is fitted to the photos, without labels.
+        Photos that cannot be read are skipped with a warning; `report.problems` of the index
+        names them.
+
+        Args:
+            place: str or path-like, the folder of the index; or the URL of a table, `clickhouse://`
+                or `chdb://`.
+            photos: one or more files and folders, which are searched with all below them.
+            bundle: str or path-like. Network of a new index: a bundle, or an index that has one.
+            bits: int, 1 to 1024. Code length where no bundle is given; 128 if None.
+            backbone: str. Pretrained network where no bundle is given; `"efficientnet_lite0"` if
+                None.
+            precision: `"float32"`, `"bfloat16"` or `"int8"`. What a new index encodes in, images
+                and queries; the bundle's if None.
+            label_from_folder: bool. Label each image with the first folder below the one given.
+            prune: bool. Drop images under `photos` whose files have vanished.
+            workers: int or None. Decoding threads.
+            local: `"sift"` or `"delf"`. Keep local features in a new index, for
+                `search(..., verify=True)`.
+            regions: int, 1 to 64. Keep up to so many parts of each image in a new index, so that
+                small objects in it are found.
+            from_parquet: str or path-like. Instead of photos: what `hashnet extract` has made.
+            runtime: str, as for `Encoder`.
+            progress: called with what is being done, how many images are done, and how many there
+                are.
+
+        Returns:
+            The opened `Index`; its `report` says what was added, changed, removed and skipped.
+
+        Raises:
+            ArgumentError: options exclude each other or are out of range.
+            FingerprintError: an option asks an index that is there for another network.
+            HashnetError: there is no photo to make an index of.
+            LockedError: another process is writing.
+            StoreError: the index is damaged, or the disk refuses.
+
+        Example:
+            >>> photos = ["cat.png", "dog.png"]
+            >>> index = Index.of_photos("photos.index", photos, bundle=bundle_folder)
+            >>> len(index), index.report.added
+            (2, 2)
+            >>> Index.of_photos("photos.index", photos).report.unchanged
+            2
+        """
+        given = [photos] if isinstance(photos, str | os.PathLike) else photos
+        options = _Options(
+            photos=tuple(os.fsdecode(path) for path in given),
+            bundle=bundle,
+            bits=bits,
+            backbone=backbone,
+            precision=precision,
+            label_from_folder=label_from_folder,
+            prune=prune,
+            workers=workers,
+            local=local,
+            regions=regions,
+            runtime=runtime,
+            progress=progress or (lambda stage, done, total: None),
+        )
+        for option, what in (("bits", "code length"), ("backbone", "backbone")):
+            if bundle and getattr(options, option):
+                raise ArgumentError(f"A bundle has its own {what}.", f"bundle and {option}")
+        if from_parquet is not None:
+            index: Self = _of_parquet(cls, place, from_parquet, options)
+        elif options.photos:
+            index = _of_photos(cls, place, options)
+        else:
+            raise ArgumentError(
+                "An index is made of photos.", "none", "Name files or folders, or from_parquet."
+            )
+        if index.report and (problems := index.report.problems):
+            warnings.warn(
+                f"{len(problems)} images were skipped, the first: {problems[0].path}: "
+                f"{problems[0].reason}. The index's report.problems names all.",
+                SkippedWarning,
+                stacklevel=2,
+            )
+        return index
+
+
+def open(place: StrPath, *, runtime: str = "auto", num_threads: int | None = None) -> Index:
+    """Open an index.
+
+    Args:
+        place: str or path-like, the folder of the index; or the URL of a table,
+            `clickhouse://HOST:PORT/DATABASE/TABLE` or `chdb:///FOLDER/DATABASE/TABLE`.
+        runtime, num_threads: as for `Encoder`.
+
+    Returns:
+        The opened `Index`.
+
+    Raises:
+        StoreError: there is none, it is damaged, or a newer version made it.
+        FingerprintError: its codes were made by another encoder than it carries.
+
+    Example:
+        >>> len(open(index_folder))
+        2
+    """
+    return Index.open(place, runtime=runtime, num_threads=num_threads)
+
+
+def evaluate(
+    index: indexes.Index | StrPath,
+    queries: StrPath | Iterable[StrPath],
+    *,
+    ground_truth: StrPath | None = None,
+    report: StrPath | None = None,
+    **options: Any,
+) -> "EvaluationReport":
+    """Search an index by queries whose answers are known, and score what is found.
+
+    The codes are measured beside three plainer ones: random projections (`lsh`), signs of
+    principal components (`pca_sign`) and iterative quantisation (`itq`).
+
+    Args:
+        index: an `Index`, or where one is.
+        queries: paths of class folders; or of images and folders of them, with a ground truth.
+        ground_truth: path of a JSON file `{query: [relevant, ...]}`, or None: an image of the
+            index is then relevant if its label is the query's first folder below the path given.
+        report: str or path-like. Folder for a report with plots and pictures; None for none.
+        **options: as for `hashnet.retrieval.evaluation.evaluate.evaluate`.
+
+    Returns:
+        An `EvaluationReport`: figures of every stage, and the protocol in words.
+
+    Raises:
+        ArgumentError: an option is out of its range, labels are missing, or no query has any
+            relevant image.
+        StoreError: images are to be verified, and the index has no local features.
+
+    Example:
+        >>> import os, shutil
+        >>> os.makedirs("queries/cat")
+        >>> _ = shutil.copy("cat.png", "queries/cat")
+        >>> evaluate(index_folder, "queries").to_dict()["map_all"]
+        1.0
+    """
+    from hashnet.retrieval.evaluation import evaluate as evaluation
+    from hashnet.retrieval.evaluation import report as reports
+    from hashnet.train import label_free
+
+    opened = index if isinstance(index, indexes.Index) else open(index)
+    if report is not None:
+        reports.require_plots()
+        reports.check_place(report)
+    options.setdefault(
+        "baselines",
+        {"lsh": label_free.lsh, "pca_sign": label_free.pca_sign, "itq": label_free.itq},
+    )
+    # The report draws how mAP grows with the length of codes.
+    options.setdefault("baseline_bits", (12, 24, 64, 128) if report is not None else ())
+    figures = evaluation.evaluate(opened, queries, ground_truth=ground_truth, **options)
+    if report is not None:
+        reports.write(report, figures)
+    return figures
+
+
+def _of_photos(cls: type[Index], place: StrPath, options: _Options) -> Any:
+    known_features: dict[tuple[str, int, int], np.ndarray] = {}
+    if cls.is_there(place):
+        index = cls.open(place, runtime=options.runtime)
+        _refuse_another_network(index, options)
+    elif options.bundle:
+        index = _created(cls, place, options.bundle, options)
+    else:
+        index, known_features = _fitted(cls, place, options)
+    index.update(
+        options.photos,
+        label_from_folder=options.label_from_folder,
+        prune=options.prune,
+        workers=options.workers,
+        known_features=known_features,
+        progress=lambda done, total: options.progress("encoding", done, total),
+    )
+    return index
+
+
+def _fitted(
+    cls: type[Index], place: StrPath, options: _Options
+) -> tuple[Index, dict[tuple[str, int, int], np.ndarray]]:
+    """An empty index with a network fitted to the photos, and the features known from that."""
+    found, problems = images.find(options.photos)
+    if not found:
+        reasons = [f"{one.path}: {one.reason}" for one in problems[:3]]
+        received = f"none in {' '.join(options.photos)}"
+        raise HashnetError("A new index needs at least one image.", "; ".join([received, *reasons]))
+    import_keras()
+    from hashnet.train import unsupervised
+
+    asked: dict[str, Any] = {"num_bits": options.bits, "backbone": options.backbone}
+    with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
+        fitted = unsupervised.fit_bundle(
+            scratch,
+            [file.path for file in found],
+            **{name: value for name, value in asked.items() if value is not None},
+            origin={"command": "hashnet index"},
+            progress=lambda done, total: options.progress("fitting codes", done, total),
+        )
+        index = _created(cls, place, scratch, options)
+    if index.encoder.precision != "float32":
+        return index, {}  # the features are float32's
+    read = [found[position] for position in fitted.positions]
+    versions = [(os.path.abspath(file.path), file.size, file.mtime_ns) for file in read]
+    return index, dict(zip(versions, fitted.features, strict=True))
+
+
+def _created(cls: type[Index], place: StrPath, bundle: StrPath, options: _Options) -> Any:
+    """A new index in the precision that is asked for, and no trace of it where that fails."""
+    source = bundles.load(bundle)
+    kept: dict[str, Any] = {
+        "local": options.local,
+        "regions": options.regions or 0,
+        "runtime": options.runtime,
+    }
+    if options.precision in (None, source.precision):
+        return cls.create(place, bundle, **kept)
+    with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
+        converted = precisions.convert(
+            source, scratch, options.precision, images_from=list(options.photos)
+        )
+        return cls.create(place, converted.folder, **kept)
+
+
+def _of_parquet(cls: type[Index], place: StrPath, folder: StrPath, options: _Options) -> Any:
+    given = [name for name in _NOT_OF_PARQUET if getattr(options, name)]
+    if given:
+        raise ArgumentError(
+            "Parquet files hold codes, features and labels, and nothing else.",
+            f"from_parquet and {', '.join(given)}",
+        )
+    # Seen before there is an index, which would have to stay empty.
+    extraction = Extraction.open(folder)
+    total = extraction.num_images
+    if options.bundle:
+        fingerprint = bundles.load(options.bundle).fingerprint
+        if fingerprint != extraction.bundle.fingerprint:
+            raise FingerprintError(
+                "Codes are searched with the network that made them.",
+                f"{options.bundle} ({fingerprint[:12]}) for {extraction.bundle.fingerprint[:12]}",
+                "Leave the bundle out: the Parquet files carry theirs.",
+            )
+    if cls.is_there(place):
+        index = cls.open(place, runtime=options.runtime)
+    else:
+        index = cls.create(
+            place,
+            extraction.bundle.folder,
+            # Else what such an index stores by itself, which holds float16 exactly.
+            feature_dtype="float32" if extraction.feature_dtype == "float32" else None,
+            runtime=options.runtime,
+        )
+    options.progress("loading", 0, total)
+    index.add_parquet(folder, progress=lambda done, total: options.progress("loading", done, total))
+    return index
+
+
+def _refuse_another_network(index: Index, options: _Options) -> None:
+    way_out = "Leave the option out to add to this index, or make another index."
+    store, config = index.store, index.encoder.config
+    held = {
+        "bits": (config.num_bits, "code length", f"{config.num_bits} bits"),
+        "backbone": (config.backbone, "backbone", config.backbone),
+        "local": (
+            store.extractor,
+            "local features",
+            store.extractor or "an index without any",
+        ),
+        "regions": (
+            store.regions_per_image,
+            "number of regions",
+            store.regions_per_image or "none",
+        ),
+        "precision": (index.encoder.precision, "precision", index.encoder.precision),
+    }
+    for option, (kept, what, shown) in held.items():
+        given = getattr(options, option)
+        if given not in (None, kept):
+            raise FingerprintError(
+                f"An index keeps its {what}.", f"{option} {given} for {shown}", way_out
+            )
+    if options.bundle:
+        fingerprint = bundles.load(options.bundle).fingerprint
+        if fingerprint != index.encoder.fingerprint:
+            raise FingerprintError(
+                "An index keeps its network.",
+                f"{options.bundle} ({fingerprint[:12]}) for {index.encoder.fingerprint[:12]}",
+                way_out,
+            )

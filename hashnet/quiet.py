@@ -1,0 +1,33 @@
+"""Keras imported without the lines that the libraries beneath it write about the machine."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+
+def import_keras() -> None:
+    """Import Keras and its backend, silently.
+
+    TensorFlow also takes its faster CPU kernels, which it leaves off on some processors that they
+    run on: whoever imports Keras through here computes the same numbers.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    if "keras" not in sys.modules:
+        with without_chatter():
+            import keras  # noqa: F401
+
+
+@contextlib.contextmanager
+def without_chatter() -> Iterator[None]:
+    """Drop what libraries write to stderr from below Python; what goes wrong they raise."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
