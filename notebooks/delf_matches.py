@@ -21,6 +21,7 @@ from hashnet.images import sheets
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.hits import Hit
+from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.search.verify import MATCHING, verify_all
 from hashnet.samples import fashion_mnist
 from hashnet.train import unsupervised
@@ -103,7 +104,7 @@ for name in ("delf", "sift"):
 # %%
 query = photos[0]
 for name, engine in engines.items():
-    hits = engine.search(query, k=2, verify=True).hits
+    hits = engine.search(query, Query(k=2, verify=True)).hits
     matched = [(hit, engine.match(query, hit.id)) for hit in hits]
     sheet = sheets.match_sheet((query, hit, one.query_yx, one.yx) for hit, one in matched)
     print(name, "- hits:", ", ".join(f"{hit.id} with {hit.inliers} inliers" for hit in hits))
@@ -151,7 +152,7 @@ for name, counts in inliers.items():
         f"\n      error of a right inlier: median {np.median(errors[name]):.1f} pixels, ninetieth "
         f"percentile {np.percentile(errors[name], 90):.1f}"
     )
-by_feature = [engines["sift"].search(photo, k=1).hits[0].id for photo in photos]
+by_feature = [engines["sift"].search(photo, Query(k=1)).hits[0].id for photo in photos]
 right = sum(hit == f"page{row}" for row, hit in enumerate(by_feature))
 print(f"by feature alone, nothing verified: own page first for {right} of {len(pages)}")
 finer = min(errors, key=lambda name: np.median(errors[name]))

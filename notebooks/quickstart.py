@@ -16,6 +16,7 @@ from hashnet import images
 from hashnet.images import sheets
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.query import Query
 from hashnet.samples import fashion_mnist
 from hashnet.train import unsupervised
 
@@ -63,7 +64,7 @@ for number, photo in enumerate(sample["test_images"][:4, ..., None].repeat(3, ax
     queries.append(work / f"query{number}.png")
     images.write(queries[-1], photo)
 engine = Engine(index)
-results = [engine.search(query, k=5, pool=30) for query in queries]
+results = [engine.search(query, Query(k=5, pool=30)) for query in queries]
 for result, truth in zip(results, sample["test_labels"], strict=False):
     right = sum(hit.label == truth for hit in result.hits)
     print(

@@ -19,6 +19,7 @@ from hashnet.images import sheets
 from hashnet.retrieval.evaluation.evaluate import evaluate
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.query import Query
 from hashnet.samples import fashion_mnist
 from hashnet.train import label_free, supervised
 from hashnet.train.config import TrainConfig
@@ -83,7 +84,9 @@ print(f"first: {first.added} added; again: {again.added} added, {again.unchanged
 # %%
 engine = Engine(index)
 shown = [min(label.iterdir()) for label in sorted(queries.iterdir())]
-sheet = sheets.contact_sheet((query, engine.search(query, k=5, pool=40).hits) for query in shown)
+sheet = sheets.contact_sheet(
+    (query, engine.search(query, Query(k=5, pool=40)).hits) for query in shown
+)
 display(Image(images.to_png(sheet)))
 
 # %% [markdown]
@@ -101,7 +104,7 @@ display(Image(images.to_png(sheet)))
 # is outside the pool is never found. Its first hits are what counts.
 
 # %%
-report = evaluate(index, queries, pool=40, baselines={"ITQ": label_free.itq})
+report = evaluate(index, queries, baselines={"ITQ": label_free.itq}, query=Query(pool=40))
 print(f"{'':22} {'bits':>5} {'mAP':>6} {'precision at 10':>16}")
 for name, row in report.rows.items():
     scores = row.evaluation

@@ -21,6 +21,7 @@ from hashnet.retrieval.evaluation.evaluate import evaluate
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.prototypes import Words
+from hashnet.retrieval.search.query import Query
 from hashnet.samples import fashion_mnist
 from hashnet.train import data, label_free, supervised
 from hashnet.train.config import TrainConfig
@@ -69,12 +70,12 @@ print(f"{report.added} photos, {len(query_paths)} queries; not taught: {', '.joi
 # the first ten hits.
 
 # %%
-measured = evaluate(index, queries, pool=pool)
+measured = evaluate(index, queries, query=Query(pool=pool))
 sheet = sheets.contact_sheet((one.query, one.hits[:5]) for one in measured.worst[:4])
 display(Image(images.to_png(sheet)))
 
 # %%
-results = [engine.search(path, k=10, pool=pool) for path in query_paths]
+results = [engine.search(path, Query(k=10, pool=pool)) for path in query_paths]
 taken = collections.Counter()
 for label, result in zip(truth, results, strict=True):
     taken.update((label, hit.label) for hit in result.hits if hit.label != label)
@@ -152,7 +153,10 @@ for place, name in enumerate(("taught", "not taught")):
 
 # %%
 nearest = np.array(
-    [engine.search(path, k=1, pool=pool, label=known).hits[0].distance for path in query_paths]
+    [
+        engine.search(path, Query(k=1, pool=pool, labels=known)).hits[0].distance
+        for path in query_paths
+    ]
 )
 nearer = nearest[~is_unknown][:, None] < nearest[is_unknown][None]
 plt.figure(figsize=(6, 2.6), layout="constrained")
@@ -171,7 +175,10 @@ print(
 # %%
 strangers = np.flatnonzero(is_unknown)[np.argsort(nearest[is_unknown])[:3]]
 shown = [
-    (query_paths[query], engine.search(query_paths[query], k=5, pool=pool, label=known).hits)
+    (
+        query_paths[query],
+        engine.search(query_paths[query], Query(k=5, pool=pool, labels=known)).hits,
+    )
     for query in strangers
 ]
 display(Image(images.to_png(sheets.contact_sheet(shown))))
@@ -192,7 +199,7 @@ right_at = {}
 for size in sizes:
     small = index.encoder.encode([images.resize(photo, (size, size)) for photo in pixels])
     hits = [
-        engine.search_encoded(code, feature, k=10, pool=pool).hits
+        engine.search_encoded(code, feature, Query(k=10, pool=pool)).hits
         for code, feature in zip(small.codes, small.features, strict=True)
     ]
     right_at[size] = np.mean(
@@ -215,7 +222,7 @@ for query in chosen:
     room = np.full((140, 140, 3), 90, np.uint8)
     room[8:36, 100:128] = pixels[query]
     for region in (None, (8, 100, 36, 128)):
-        hits = engine.search(room, k=10, pool=pool, region=region).hits
+        hits = engine.search(room, Query(k=10, pool=pool, region=region)).hits
         right = np.mean([hit.label == truth[query] for hit in hits])
         whole, inside = (whole + right, inside) if region is None else (whole, inside + right)
 print(
@@ -241,7 +248,7 @@ except HashnetError as error:
 
 line = 255 - images.text("sneaker", 40)
 word = np.pad(line, ((20, 20), (6, 6)), constant_values=255)[..., None].repeat(3, axis=2)
-result = engine.search(word, k=10, pool=pool)
+result = engine.search(word, Query(k=10, pool=pool))
 print("Its picture finds", dict(collections.Counter(hit.label for hit in result.hits)))
 display(Image(images.to_png(sheets.contact_sheet([(word, result.hits[:5])]))))
 
@@ -249,7 +256,7 @@ display(Image(images.to_png(sheets.contact_sheet([(word, result.hits[:5])]))))
 words = Words(engine)
 for name in ("sneaker", "red shoes with laces"):
     try:
-        hits = engine.search_encoded(*words.query(name), k=10, pool=pool).hits
+        hits = engine.search_encoded(*words.query(name), Query(k=10, pool=pool)).hits
         print(f"{name!r}: {sum(hit.label == name for hit in hits)} of {len(hits)} hits are right")
     except HashnetError as error:
         print(f"{name!r}: {error}")
@@ -276,7 +283,7 @@ itself, its_class = {}, {}
 for name, views in changed.items():
     encoded = index.encoder.encode([np.ascontiguousarray(view) for view in views])
     first = [
-        engine.search_encoded(code, feature, k=1, pool=pool).hits[0]
+        engine.search_encoded(code, feature, Query(k=1, pool=pool)).hits[0]
         for code, feature in zip(encoded.codes, encoded.features, strict=True)
     ]
     itself[name] = np.mean([hit.id == id for hit, id in zip(first, own_ids, strict=True)])
@@ -303,7 +310,7 @@ print(
 # %%
 worst = min(itself, key=itself.get)
 shown = [
-    (changed[worst][row], engine.search(changed[worst][row], k=5, pool=pool).hits)
+    (changed[worst][row], engine.search(changed[worst][row], Query(k=5, pool=pool)).hits)
     for row in (0, 40, 80)
 ]
 print("queries:", worst)

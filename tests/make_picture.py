@@ -16,6 +16,7 @@ from hashnet import images
 from hashnet.images import sheets
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.query import Query
 from hashnet.train import unsupervised
 
 PICTURE = pathlib.Path(__file__).resolve().parents[1] / "docs" / "search.jpg"
@@ -50,7 +51,7 @@ def search(folder):
     index.add(paths, ids=[path.stem for path in paths])
     engine = Engine(index)
     query = view(images.read(folder / f"{SUBJECT}.png"))
-    return query, engine.search(query, k=5, verify=True).hits, engine
+    return query, engine.search(query, Query(k=5, verify=True)).hits, engine
 
 
 def picture(query, hits, engine):

@@ -14,6 +14,7 @@ from hashnet.errors import ArgumentError, ShapeError, StoreError, UnknownIdError
 from hashnet.retrieval.index import Index, _stores
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.finders import finder_of
+from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.store.items import Item, StoredFeatures
 
 NUM = 300
@@ -81,15 +82,15 @@ def assert_same(first, second):
     np.testing.assert_allclose(*distances, rtol=DISTANCE_TOLERANCE, atol=DISTANCE_TOLERANCE)
 
 
-POOLS = [{}, *({"threshold": t} for t in (0, 1, 9, 16, 33, 100)), {"pool": 1}, {"pool": 50}]
+POOLS = [{}, *({"threshold": t} for t in (1, 9, 16, 33, 100)), {"pool": 1}, {"pool": 50}]
 FILTERS = [
     {},
-    {"label": "cat"},
-    {"label": ["dog", "o'x\n"]},
-    {"label": []},
+    {"labels": "cat"},
+    {"labels": ["dog", "o'x\n"]},
+    {"labels": []},
     {"ids": ["i1", "i2", "i3", "i5", "nobody", "'; DROP"]},
     {"ids": []},
-    {"label": "dog", "ids": [f"i{n}" for n in range(0, NUM, 2)]},
+    {"labels": "dog", "ids": [f"i{n}" for n in range(0, NUM, 2)]},
 ]
 
 
@@ -99,7 +100,7 @@ def test_answers_are_identical(two, pool, narrowed):
     _, codes, features = made(NUM)
     for k, at in ((1, 0), (7, 1), (10 * NUM, 2)):
         answers = [
-            engine.search_encoded(codes[at], features[at], k=k, **pool, **narrowed)
+            engine.search_encoded(codes[at], features[at], Query(k=k, **pool, **narrowed))
             for engine in two
         ]
         assert_same(*answers)
@@ -108,7 +109,7 @@ def test_answers_are_identical(two, pool, narrowed):
 def test_ties_are_ordered_by_row(two):
     _, codes, features = made(NUM)
     for engine in two:
-        hits = engine.search_encoded(codes[0], features[0], k=NUM, threshold=33).hits
+        hits = engine.search_encoded(codes[0], features[0], Query(k=NUM, threshold=33)).hits
         distances = [hit.distance for hit in hits]
         assert len(set(distances)) < len(hits) / 4 and distances == sorted(distances)
         rows = engine.snapshot.rows([hit.id for hit in hits])
@@ -118,8 +119,8 @@ def test_ties_are_ordered_by_row(two):
 
 def test_searches_by_id_are_identical(two):
     for id in ("i0", "i1", "i2", "i5"):
-        for options in ({}, {"threshold": 9}, {"label": "dog", "k": 3}):
-            assert_same(*(engine.search_id(id, **options) for engine in two))
+        for options in ({}, {"threshold": 9}, {"labels": "dog", "k": 3}):
+            assert_same(*(engine.search_id(id, Query(**options)) for engine in two))
         assert two[0].path(id) == two[1].path(id)
 
 
@@ -264,12 +265,14 @@ def test_answers_with_details_are_identical(both, pool):
     regions = set()
     for k, at, narrowed in (
         (1, 0, {}),
-        (7, 1, {"label": "dog"}),
+        (7, 1, {"labels": "dog"}),
         (999, 2, {}),
         (9, 3, {"ids": ["i1", "i2", "i3", "i50", "i7"]}),
     ):
         found = [
-            engine.search_encoded(codes[at], features[at], k=k, histogram=True, **pool, **narrowed)
+            engine.search_encoded(
+                codes[at], features[at], Query(k=k, histogram=True, **pool, **narrowed)
+            )
             for engine in engines
         ]
         assert_same(*found)
@@ -284,18 +287,19 @@ def test_verified_answers_are_identical(both):
     if "local" not in details:
         for engine in engines:
             with pytest.raises(StoreError, match="--local sift"):
-                engine.search_id("i1", verify=True)
+                engine.search_id("i1", Query(verify=True))
         return
     pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
     confirmed = 0
     for id in ("i0", "i1", "i5", "i10", "i50", "i79"):  # i0 has no local features
-        for options in ({}, {"k": 3, "verify_top": 40}, {"label": "dog"}, {"pool": 9}):
-            found = [engine.search_id(id, verify=True, **options) for engine in engines]
+        for options in ({}, {"k": 3, "verify_top": 40}, {"labels": "dog"}, {"pool": 9}):
+            found = [engine.search_id(id, Query(verify=True, **options)) for engine in engines]
             assert_same(*found)
             confirmed += sum(hit.inliers >= 8 for hit in found[0].hits if hit.inliers)
         threaded = engine_of(engines[1].index.store, num_threads=3)
         assert (
-            threaded.search_id(id, verify=True).hits == engines[1].search_id(id, verify=True).hits
+            threaded.search_id(id, Query(verify=True)).hits
+            == engines[1].search_id(id, Query(verify=True)).hits
         )
     assert confirmed > 20
     one, other = (engine.match_id("i10", "i19") for engine in engines)
@@ -352,9 +356,9 @@ def test_only_candidates_have_their_local_features_read(
         return real(self, rows)
 
     monkeypatch.setattr(type(engine.snapshot), "local_features", counted)
-    engine.search_id("i10", k=3)
+    engine.search_id("i10", Query(k=3))
     assert read == []
-    hits = engine.search_id("i10", verify=True, verify_top=21).hits
+    hits = engine.search_id("i10", Query(verify=True, verify_top=21)).hits
     wanted = engine.snapshot.rows(["i10", *(hit.id for hit in hits if hit.inliers is not None)])
     assert len(read) == len(set(read)) == 22 and set(wanted.tolist()) <= set(read)
 
@@ -393,7 +397,8 @@ def test_images_whose_details_do_not_fit_are_refused_alike(kind, request, tmp_pa
 def all_ids(index):
     code, feature = np.zeros(4, np.uint8), np.zeros(1280, np.float32)
     return [
-        hit.id for hit in Engine(index).search_encoded(code, feature, k=10**6, threshold=99).hits
+        hit.id
+        for hit in Engine(index).search_encoded(code, feature, Query(k=10**6, threshold=99)).hits
     ]
 
 
@@ -410,9 +415,11 @@ def test_wrong_arguments_are_refused_alike(place, bundle_folder):
     _, codes, features = made(1)
     for wrong in ({"k": 0}, {"threshold": -1}, {"threshold": 1.5}, {"pool": 0}, {"ids": "i1"}):
         with pytest.raises(ArgumentError):
-            engine.search_encoded(codes[0], features[0], **wrong)
+            engine.search_encoded(codes[0], features[0], Query(**wrong))
+    with pytest.raises(UnknownIdError, match="i3"):  # removed
+        engine.search_encoded(codes[0], features[0], Query(ids=["i3", "nobody"]))
     with pytest.raises(UnknownNameError, match="cat"):
-        engine.search_encoded(codes[0], features[0], label="bird")
+        engine.search_encoded(codes[0], features[0], Query(labels="bird"))
     with pytest.raises(UnknownIdError):
         engine.search_id("i3")  # removed
     with pytest.raises(StoreError):
@@ -449,10 +456,10 @@ def test_an_engine_keeps_its_view_while_others_write(place, bundle_folder):
     with index.store.writer() as writer:
         writer.add(items[:20], codes[:20], features[:20])
         engine = Engine(index)
-        before = engine.search_encoded(codes[0], features[0], k=99, threshold=99)
+        before = engine.search_encoded(codes[0], features[0], Query(k=99, threshold=99))
         writer.add(items[10:], codes[10:][::-1].copy(), features[10:])
         writer.remove(["i0", "i15"])
-    after = engine.search_encoded(codes[0], features[0], k=99, threshold=99)
+    after = engine.search_encoded(codes[0], features[0], Query(k=99, threshold=99))
     assert after.hits == before.hits and after.pool == before.pool == 20
     assert len(all_ids(index)) == 28
 
@@ -479,11 +486,11 @@ def test_a_version_changes_with_every_commit_and_only_then(place, bundle_folder)
 def test_compaction_changes_no_answer(place, bundle_folder):
     index = filled(place, bundle_folder)
     _, codes, features = made(NUM)
-    before = Engine(index).search_encoded(codes[0], features[0], k=NUM, pool=100)
+    before = Engine(index).search_encoded(codes[0], features[0], Query(k=NUM, pool=100))
     with index.store.writer() as writer:
         report = writer.compact()
     assert report.rows_after == index.num_items < report.rows_before
-    after = Engine(index).search_encoded(codes[0], features[0], k=NUM, pool=100)
+    after = Engine(index).search_encoded(codes[0], features[0], Query(k=NUM, pool=100))
     assert after.hits == before.hits
 
 
@@ -496,7 +503,7 @@ def test_odd_names_are_kept(place, bundle_folder):
         writer.add(items, codes, features)
     engine = Engine(Index.open(place))
     for id in ids:
-        [hit] = engine.search_encoded(codes[0], features[0], ids=[id], label=id).hits
+        [hit] = engine.search_encoded(codes[0], features[0], Query(ids=[id], labels=id)).hits
         assert (hit.id, hit.path, hit.label) == (id, id, id)
     assert index.remove(ids) == ids and index.num_items == 0
 
@@ -507,7 +514,7 @@ def test_photos_are_followed_and_found_after_opening_again(place, bundle_folder,
     assert index.update([photos], label_from_folder=True).unchanged == 24
     opened = Index.open(place)
     assert opened.encoder.fingerprint == index.encoder.fingerprint
-    hits = Engine(opened).search(photos / "disc/3.png", k=6).hits
+    hits = Engine(opened).search(photos / "disc/3.png", Query(k=6)).hits
     assert hits[0].id == str(photos / "disc/3.png") and hits[0].bits_apart == 0
     assert {hit.label for hit in hits} == {"disc"}
     assert index.update([photos]).unchanged == 24

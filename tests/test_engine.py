@@ -7,6 +7,7 @@ from hashnet import images
 from hashnet.errors import ArgumentError, ImageError, UnknownIdError, UnknownNameError
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search.engine import Engine, default_pool
+from hashnet.retrieval.search.query import Query
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +37,11 @@ def slowly(index, query, threshold):
     return [(id, bits, distance) for distance, _, id, bits in sorted(found)]
 
 
-@pytest.mark.parametrize("threshold", [0, 1, 3, 8, 16, 33])
+@pytest.mark.parametrize("threshold", [1, 3, 8, 16, 33])
 def test_a_search_follows_the_definition(engine, index, photos, threshold):
     query = photos / "stripes/2.png"
     expected = slowly(index, query, threshold)
-    result = engine.search(query, k=50, threshold=threshold)
+    result = engine.search(query, Query(k=50, threshold=threshold))
     assert result.pool == len(expected) and result.threshold == threshold
     assert [(hit.id, hit.bits_apart) for hit in result.hits] == [e[:2] for e in expected]
     np.testing.assert_allclose(
@@ -51,7 +52,7 @@ def test_a_search_follows_the_definition(engine, index, photos, threshold):
 @pytest.mark.parametrize("label", ["checks", "stripes", "disc", "ramp"])
 def test_patterns_find_their_own_kind_and_themselves_first(engine, photos, label):
     path = photos / label / "3.png"
-    hits = engine.search(path, k=6).hits
+    hits = engine.search(path, Query(k=6)).hits
     assert hits[0].path == str(path)
     assert (hits[0].bits_apart, hits[0].distance < 1e-3) == (0, True)
     assert [hit.label for hit in hits] == [label] * 6
@@ -60,10 +61,10 @@ def test_patterns_find_their_own_kind_and_themselves_first(engine, photos, label
 def test_a_pool_is_the_smallest_that_is_large_enough(engine, index, photos):
     query = photos / "disc/0.png"
     for wanted in (1, 5, 12, 24):
-        result = engine.search(query, k=1, pool=wanted)
+        result = engine.search(query, Query(k=1, pool=wanted))
         assert result.pool >= wanted
         assert len(slowly(index, query, result.threshold - 1)) < wanted
-    assert engine.search(query, pool=1000).pool == 24
+    assert engine.search(query, Query(pool=1000)).pool == 24
 
 
 def test_by_default_a_small_index_is_searched_whole(engine, photos):
@@ -71,31 +72,31 @@ def test_by_default_a_small_index_is_searched_whole(engine, photos):
 
 
 def test_a_label_narrows_the_search(engine, photos):
-    result = engine.search(photos / "disc/0.png", k=50, label="ramp")
+    result = engine.search(photos / "disc/0.png", Query(k=50, labels="ramp"))
     assert {hit.label for hit in result.hits} == {"ramp"} and result.pool == 6
     with pytest.raises(UnknownNameError, match="checks.*disc.*ramp.*stripes"):
-        engine.search(photos / "disc/0.png", label="circle")
+        engine.search(photos / "disc/0.png", Query(labels="circle"))
 
 
 def test_a_region_is_searched_as_if_it_had_been_cut_out(engine, photos):
     picture = images.read(photos / "checks/0.png")
     region = (10, 20, 60, 90)
     cut = np.ascontiguousarray(picture[10:60, 20:90])
-    by_region = engine.search(photos / "checks/0.png", region=region)
+    by_region = engine.search(photos / "checks/0.png", Query(region=region))
     assert by_region.hits == engine.search(cut).hits
     for wrong in [(0, 0, 0, 5), (0, 0, 81, 5), (-1, 0, 5, 5), (0, 50, 5, 20)]:
         with pytest.raises(ImageError, match="region"):
-            engine.search(photos / "checks/0.png", region=wrong)
+            engine.search(photos / "checks/0.png", Query(region=wrong))
 
 
 def test_answers_do_not_depend_on_threads(index, photos):
-    one = Engine(index, num_threads=1).search(photos / "disc/0.png", k=24)
-    two = Engine(index, num_threads=2).search(photos / "disc/0.png", k=24)
+    one = Engine(index, num_threads=1).search(photos / "disc/0.png", Query(k=24))
+    two = Engine(index, num_threads=2).search(photos / "disc/0.png", Query(k=24))
     assert one.hits == two.hits
 
 
 def test_stages_report_their_time_and_json_has_the_agreed_fields(engine, photos):
-    answer = engine.search(photos / "disc/0.png", k=1).to_dict()
+    answer = engine.search(photos / "disc/0.png", Query(k=1)).to_dict()
     assert list(answer) == ["query", "threshold", "pool", "milliseconds", "hits"]
     assert list(answer["milliseconds"]) == ["encode", "coarse", "fine", "verify"]
     assert answer["milliseconds"]["encode"] > 0 and answer["milliseconds"]["verify"] is None
@@ -109,15 +110,57 @@ def test_stages_report_their_time_and_json_has_the_agreed_fields(engine, photos)
     [
         {"k": 0},
         {"k": 1.5},
+        {"k": True},
+        {"threshold": 0},  # no image is nearer than that
         {"threshold": -1},
         {"threshold": 2.5},
         {"pool": 0},
         {"threshold": 3, "pool": 3},
+        {"verify_top": 0},
+        {"labels": [1]},
+        {"ids": "a"},
+        {"ids": 5},
+        {"right": "a"},
+        {"wrong": [b"a"]},
+        {"region": "0,0,5,5"},
+        {"region": (0, 0, 5)},
+        {"region": (0, 0, 5, 5.5)},
     ],
+    ids=str,
 )
-def test_arguments_out_of_range_are_refused(engine, photos, arguments):
-    with pytest.raises(ArgumentError):
-        engine.search(photos / "disc/0.png", **arguments)
+def test_arguments_out_of_range_are_refused(arguments):
+    with pytest.raises(ArgumentError, match=next(iter(arguments))):
+        Query(**arguments)
+
+
+def test_a_query_is_the_same_however_it_is_written():
+    one = Query(labels="cat", ids=["a", "b"], region=[np.int64(1), 2, 3, 4], right=iter(["r"]))
+    assert one == Query(
+        k=np.int64(10), labels=("cat",), ids=("a", "b"), region=(1, 2, 3, 4), right=("r",)
+    )
+    assert hash(one) and one != Query()
+
+
+def test_what_needs_a_picture_is_refused_where_there_is_none(engine, index, photos):
+    code, feature = index.encoder.encode_one(photos / "disc/0.png")
+    for query in (Query(region=(0, 0, 9, 9)), Query(verify=True)):
+        with pytest.raises(ArgumentError, match="picture"):
+            engine.search_encoded(code, feature, query)
+    with pytest.raises(ArgumentError, match="picture"):
+        engine.search_id(str(photos / "disc/0.png"), Query(region=(0, 0, 9, 9)))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"histogram": True}, {"threshold": 33}, {"labels": "disc"}]
+)
+def test_ids_that_nobody_has_are_said(engine, photos, options):
+    query = photos / "disc/0.png"
+    with pytest.raises(UnknownIdError, match="'a', 'b', 'c' and 2 more"):
+        engine.search(query, Query(ids="a b c d e".split(), **options))
+    with pytest.raises(UnknownIdError, match="'a'"):
+        engine.search_id(str(query), Query(ids=["a"], **options))
+    # One that is there, and none near enough, is an answer.
+    assert engine.search(query, Query(ids=["a", str(photos / "ramp/0.png")], threshold=1)).pool == 0
 
 
 def test_a_broken_query_raises(engine, tmp_path):
@@ -143,7 +186,7 @@ def test_removed_images_are_not_found(bundle_folder, photos, tmp_path):
 
 
 def engine_hits(index, photos):
-    return [hit.id for hit in Engine(index).search(photos / "disc/0.png", k=50).hits]
+    return [hit.id for hit in Engine(index).search(photos / "disc/0.png", Query(k=50)).hits]
 
 
 def test_an_engine_keeps_its_view_while_others_write(bundle_folder, photos, tmp_path):
@@ -163,6 +206,8 @@ def test_duplicates_are_the_pairs_that_the_definition_gives(bundle_folder, photo
     copy = images.read(photos / "disc/0.png")
     index.add([photos / "disc/0.png", copy], ids=["first", "second"])
     index.update([photos / "stripes"])
+    with pytest.raises(ArgumentError, match="threshold=0"):
+        next(Engine(index).duplicates(0))
     pairs = {(a.id, b.id): b.bits_apart for a, b in Engine(index).duplicates(1)}
     assert pairs[("first", "second")] == 0
     codes = {}
@@ -182,23 +227,27 @@ def test_a_search_changes_nothing_on_disk(index, photos):
 
 def test_several_labels_and_ids_narrow_the_search(engine, index, photos):
     query = photos / "disc/0.png"
-    both = engine.search(query, k=50, label=["ramp", "checks"])
+    both = engine.search(query, Query(k=50, labels=["ramp", "checks"]))
     assert {hit.label for hit in both.hits} == {"ramp", "checks"} and both.pool == 12
     some = [str(photos / "disc/1.png"), str(photos / "ramp/2.png"), "/no/such/file.png"]
-    found = engine.search(query, k=50, ids=some)
+    found = engine.search(query, Query(k=50, ids=some))
     assert [hit.id for hit in found.hits] == some[:2] and found.pool == 2
-    assert [hit.id for hit in engine.search(query, ids=set(some), label="ramp").hits] == [some[1]]
-    assert engine.search(query, ids=[]).hits == () == engine.search(query, label=[]).hits
-    with pytest.raises(ArgumentError, match="collection"):
-        engine.search(query, ids=some[0])
+    assert [hit.id for hit in engine.search(query, Query(ids=set(some), labels="ramp")).hits] == [
+        some[1]
+    ]
+    assert (
+        engine.search(query, Query(ids=[])).hits
+        == ()
+        == engine.search(query, Query(labels=[])).hits
+    )
 
 
-@pytest.mark.parametrize("filters", [{}, {"label": "disc"}, {"label": ["ramp", "disc"]}])
+@pytest.mark.parametrize("filters", [{}, {"labels": "disc"}, {"labels": ["ramp", "disc"]}])
 @pytest.mark.parametrize("k", [1, 5, 50])
 def test_a_search_by_id_is_the_search_by_its_file_without_itself(engine, photos, k, filters):
     path = str(photos / "disc/2.png")
-    by_file = [hit for hit in engine.search(path, k=k + 1, **filters).hits if hit.id != path]
-    by_id = engine.search_id(path, k=k, **filters)
+    by_file = [hit for hit in engine.search(path, Query(k=k + 1, **filters)).hits if hit.id != path]
+    by_id = engine.search_id(path, Query(k=k, **filters))
     assert by_id.query == path and by_id.milliseconds["encode"] is None
     assert [hit.id for hit in by_id.hits] == [hit.id for hit in by_file[:k]]
     np.testing.assert_allclose(
@@ -213,7 +262,7 @@ def test_a_search_by_id_finds_an_exact_copy_of_the_image(bundle_folder, photos, 
     copy = images.read(photos / "disc/0.png")
     index.add([copy, copy, photos / "ramp/0.png"], ids=["first", "second", "other"])
     for asked, other in (("first", "second"), ("second", "first")):
-        [hit] = Engine(index).search_id(asked, k=1).hits
+        [hit] = Engine(index).search_id(asked, Query(k=1)).hits
         assert (hit.id, hit.bits_apart, hit.distance) == (other, 0, 0.0)
 
 
@@ -234,7 +283,7 @@ def test_features_are_stored_in_half_the_bytes_unless_asked(bundle_folder, photo
         one.update([photos], label_from_folder=True)
     assert (index.info()["feature_dtype"], whole.info()["feature_dtype"]) == ("float16", "float32")
     for query in photos.glob("*/0.png"):
-        half, full = (Engine(one).search(query, k=6).hits for one in (index, whole))
+        half, full = (Engine(one).search(query, Query(k=6)).hits for one in (index, whole))
         assert {hit.id for hit in half} == {hit.id for hit in full}
         np.testing.assert_allclose(
             [hit.distance for hit in half], [hit.distance for hit in full], atol=2e-3

@@ -8,12 +8,13 @@ import pytest
 
 from hashnet.errors import ArgumentError, ShapeError
 from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.search.sharded import ShardedEngine
 from hashnet.retrieval.store.folder.store import Store
 from hashnet.retrieval.store.items import Item
 
 NUM, BITS, DIM, MOST = 60, 16, 3, 4
-THRESHOLDS = (0, 1, 3, 6, 9, 17, 99)
+THRESHOLDS = (1, 3, 6, 9, 17, 99)
 
 
 def made(num, seed):
@@ -112,7 +113,7 @@ def test_a_search_follows_the_definition(world, threshold):
     engine, images = world
     for (code, feature), k in itertools.product(queries(), (1, 2, 7, 1000)):
         wanted = slowly(images, code, feature, threshold)
-        result = engine.search_encoded(code, feature, k=k, threshold=threshold)
+        result = engine.search_encoded(code, feature, Query(k=k, threshold=threshold))
         assert result.pool == len(wanted)
         assert fields(result) == wanted[:k]
         assert len({hit.id for hit in result.hits}) == len(result.hits)
@@ -120,17 +121,19 @@ def test_a_search_follows_the_definition(world, threshold):
         assert {region is None for _, region, _, _ in wanted} == {True, False}
 
 
-@pytest.mark.parametrize("options", [{}, {"label": "cat"}, {"ids": ["i0", "i1", "i3", "i18", "x"]}])
+@pytest.mark.parametrize(
+    "options", [{}, {"labels": "cat"}, {"ids": ["i0", "i1", "i3", "i18", "x"]}]
+)
 @pytest.mark.parametrize("wanted", [1, 2, 13, 40, 1000])
 def test_a_pool_counts_images_and_is_the_smallest_that_is_large_enough(world, wanted, options):
     engine, images = world
     allowed = {
         id: image
         for id, image in images.items()
-        if id in options.get("ids", images) and options.get("label") in (None, image[0].label)
+        if id in options.get("ids", images) and options.get("labels") in (None, image[0].label)
     }
     for code, feature in queries():
-        result = engine.search_encoded(code, feature, k=1000, pool=wanted, **options)
+        result = engine.search_encoded(code, feature, Query(k=1000, pool=wanted, **options))
         assert fields(result) == slowly(allowed, code, feature, result.threshold)
         assert result.pool == len(result.hits) >= min(wanted, len(allowed))
         fewer = slowly(allowed, code, feature, result.threshold - 1)
@@ -141,10 +144,10 @@ def test_the_histogram_counts_each_image_once(world):
     engine, images = world
     for code, feature in queries():
         least = [min(apart(code, row[0]) for row in rows) for _, rows in images.values()]
-        result = engine.search_encoded(code, feature, histogram=True)
+        result = engine.search_encoded(code, feature, Query(histogram=True))
         assert list(result.histogram) == np.bincount(least, minlength=BITS + 1).tolist()
         for threshold in THRESHOLDS:
-            pool = engine.search_encoded(code, feature, threshold=threshold).pool
+            pool = engine.search_encoded(code, feature, Query(threshold=threshold)).pool
             assert pool == sum(result.histogram[:threshold])
 
 
@@ -154,7 +157,7 @@ def test_a_search_by_id_asks_with_the_whole_image_and_leaves_it_out(world):
     others = {id: image for id, image in images.items() if id != "i18"}
     for k in (1, 5, 1000):
         wanted = slowly(others, code, feature, 99)[:k]
-        assert fields(engine.search_id("i18", k=k, threshold=99)) == wanted
+        assert fields(engine.search_id("i18", Query(k=k, threshold=99))) == wanted
 
 
 def test_duplicates_are_of_whole_images(world):
@@ -186,8 +189,8 @@ def test_shards_answer_as_one_index(world, tmp_path):
         engines.append(engine_of(store))
     for code, feature in queries():
         for options in ({"threshold": 6}, {"pool": 9}):
-            one = engine.search_encoded(code, feature, k=1000, **options)
-            many = ShardedEngine(engines).search_encoded(code, feature, k=1000, **options)
+            one = engine.search_encoded(code, feature, Query(k=1000, **options))
+            many = ShardedEngine(engines).search_encoded(code, feature, Query(k=1000, **options))
             assert (one.pool, one.threshold) == (many.pool, many.threshold)
             assert sorted(fields(one), key=str) == sorted(fields(many), key=str)
 
@@ -207,7 +210,7 @@ def test_compaction_keeps_every_answer(tmp_path, monkeypatch):
     assert 0 < report.regions_gone < report.rows_before - report.rows_after
     assert store.check() == []
     for code, feature in queries():
-        result = engine_of(store).search_encoded(code, feature, k=1000, threshold=99)
+        result = engine_of(store).search_encoded(code, feature, Query(k=1000, threshold=99))
         assert fields(result) == slowly(images, code, feature, 99)
 
 
@@ -282,5 +285,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(tmp_path):
 
 
 def test_an_empty_index_with_regions_has_no_hits(tmp_path):
-    result = engine_of(a_store(tmp_path / "index")).search_encoded(*queries()[0], histogram=True)
+    result = engine_of(a_store(tmp_path / "index")).search_encoded(
+        *queries()[0], Query(histogram=True)
+    )
     assert (result.hits, result.pool, result.threshold, sum(result.histogram)) == ((), 0, 0, 0)

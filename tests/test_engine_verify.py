@@ -12,6 +12,7 @@ from hashnet.retrieval.evaluation.evaluate import evaluate
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search import verify
 from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.query import Query
 
 pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
 
@@ -60,7 +61,7 @@ def name(hit):
 
 @pytest.mark.parametrize("number", range(NUM_THINGS))
 def test_a_view_of_a_thing_finds_the_thing(engine, folder, number):
-    result = engine.search(folder / f"view {number}.png", verify=True)
+    result = engine.search(folder / f"view {number}.png", Query(verify=True))
     first, *others = result.hits
     assert name(first) == str(number) and first.inliers > 20
     assert all(0 <= hit.inliers < 8 for hit in others)
@@ -70,7 +71,7 @@ def test_a_view_of_a_thing_finds_the_thing(engine, folder, number):
 def test_verifying_only_permutes(engine, folder):
     for number in range(NUM_THINGS):
         query = folder / f"view {number}.png"
-        plain, verified = engine.search(query), engine.search(query, verify=True)
+        plain, verified = engine.search(query), engine.search(query, Query(verify=True))
         assert {hit.id for hit in plain.hits} == {hit.id for hit in verified.hits}
         by_id = {hit.id: (hit.bits_apart, hit.distance) for hit in plain.hits}
         assert all((h.bits_apart, h.distance) == by_id[h.id] for h in verified.hits)
@@ -87,34 +88,34 @@ def test_only_the_nearest_are_verified_and_fewer_can_be_asked_for(engine, folder
     query = folder / "view 2.png"
     order = [name(hit) for hit in engine.search(query).hits]
     place = order.index("2") + 1
-    some = engine.search(query, verify=True, verify_top=place)
+    some = engine.search(query, Query(verify=True, verify_top=place))
     assert name(some.hits[0]) == "2"
     assert [hit.inliers is None for hit in some.hits] == [n >= place for n in range(7)]
     # A hit may come from beyond the k nearest, if it is among those verified.
-    one = engine.search(query, k=1, verify=True)
+    one = engine.search(query, Query(k=1, verify=True))
     assert [name(hit) for hit in one.hits] == ["2"]
     with pytest.raises(ArgumentError, match="verify_top=0"):
-        engine.search(query, verify=True, verify_top=0)
+        engine.search(query, Query(verify=True, verify_top=0))
 
 
 def test_the_answer_does_not_depend_on_threads(index, engine, folder):
     query = folder / "view 1.png"
-    assert Engine(index, num_threads=3).search(query, verify=True).hits == (
-        engine.search(query, verify=True).hits
+    assert Engine(index, num_threads=3).search(query, Query(verify=True)).hits == (
+        engine.search(query, Query(verify=True)).hits
     )
 
 
 def test_a_query_may_come_in_any_form(engine, folder):
     path = folder / "view 3.png"
-    wanted = engine.search(path, verify=True).hits
+    wanted = engine.search(path, Query(verify=True)).hits
     with open(path, "rb") as file:
         for query in (path.read_bytes(), file, images.read(path)):
-            assert engine.search(query, verify=True).hits == wanted
+            assert engine.search(query, Query(verify=True)).hits == wanted
 
 
 def test_a_search_by_id_is_verified_by_what_is_stored(engine, folder):
     id = str(folder / "db" / "4.png")
-    result = engine.search_id(id, verify=True)
+    result = engine.search_id(id, Query(verify=True))
     assert id not in [hit.id for hit in result.hits]
     assert max(hit.inliers for hit in result.hits) < 8
 
@@ -137,7 +138,7 @@ def test_a_region_is_matched_by_itself(engine, folder):
     whole = engine.match(folder / "view 0.png", id)
     part = engine.match(folder / "view 0.png", id, region=region)
     assert 8 <= part.inliers < whole.inliers
-    result = engine.search(folder / "view 0.png", region=region, verify=True)
+    result = engine.search(folder / "view 0.png", Query(region=region, verify=True))
     assert (result.hits[0].id, result.hits[0].inliers) == (id, part.inliers)
 
 
@@ -181,8 +182,8 @@ def test_an_index_without_local_features_says_so(folder, bundle_folder, tmp_path
     index.update([folder / "db"])
     engine = Engine(index)
     for ask in (
-        lambda: engine.search(folder / "view 0.png", verify=True),
-        lambda: engine.search_id(str(folder / "db" / "0.png"), verify=True),
+        lambda: engine.search(folder / "view 0.png", Query(verify=True)),
+        lambda: engine.search_id(str(folder / "db" / "0.png"), Query(verify=True)),
         lambda: engine.match(folder / "view 0.png", str(folder / "db" / "0.png")),
     ):
         with pytest.raises(StoreError, match="--local"):
@@ -216,13 +217,15 @@ def slow_stage(rankings):
 
 def test_an_evaluation_sets_the_stages_side_by_side(index, engine, truth):
     queries, path = truth
-    stages = evaluate(index, [queries], ground_truth=path, verify=True).stages
+    stages = evaluate(index, [queries], ground_truth=path, query=Query(verify=True)).stages
     assert stages.queries == NUM_THINGS
     for name_of_stage, verified in (("coarse_to_fine", False), ("verified", True)):
         rankings = {
             str(number): [
                 name(hit)
-                for hit in engine.search(queries / f"seen {number}.png", verify=verified).hits
+                for hit in engine.search(
+                    queries / f"seen {number}.png", Query(verify=verified)
+                ).hits
             ]
             for number in range(NUM_THINGS)
         }
@@ -247,11 +250,15 @@ def test_an_evaluation_verifies_no_more_than_it_is_told(index, truth, monkeypatc
 
     monkeypatch.setattr(verify, "verify_all", counted)
     stages = evaluate(
-        index, [queries], ground_truth=path, verify=True, verify_top=3, verify_queries=2
+        index,
+        [queries],
+        ground_truth=path,
+        verify_queries=2,
+        query=Query(verify=True, verify_top=3),
     ).stages
     assert compared == [3, 3] and stages.queries == 2
     with pytest.raises(ArgumentError, match="verify_queries=0"):
-        evaluate(index, [queries], ground_truth=path, verify=True, verify_queries=0)
+        evaluate(index, [queries], ground_truth=path, verify_queries=0, query=Query(verify=True))
 
 
 def test_stages_of_class_folders_leave_out_the_query_and_repeat(bundle_folder, tmp_path):
@@ -264,7 +271,9 @@ def test_stages_of_class_folders_leave_out_the_query_and_repeat(bundle_folder, t
     index.update([tmp_path / "db"], label_from_folder=True)
 
     def figures(**options):
-        content = evaluate(index, [tmp_path / "db"], verify=True, **options).stages.to_dict()
+        content = evaluate(
+            index, [tmp_path / "db"], **options, query=Query(verify=True)
+        ).stages.to_dict()
         assert content.pop("milliseconds")
         for stage in ("coarse", "coarse_to_fine", "verified"):
             assert content[stage].pop("milliseconds") >= 0
@@ -289,7 +298,7 @@ def test_verification_does_not_harm_where_classes_are_searched(
                 (tmp_path / part / group.name / photo.name).symlink_to(photo)
     index = Index.create(tmp_path / "index", bundle_folder, local="sift")
     index.update([tmp_path / "db"], label_from_folder=True)
-    stages = evaluate(index, [tmp_path / "queries"], verify=True, num_threads=2).stages
+    stages = evaluate(index, [tmp_path / "queries"], num_threads=2, query=Query(verify=True)).stages
     print(json.dumps(stages.to_dict()))
     assert stages.queries >= 50
     before, after = (stages.figures[name]["map_all"] for name in ("coarse_to_fine", "verified"))
@@ -343,7 +352,7 @@ def test_an_index_without_local_features_is_not_evaluated_by_them(
     index = Index.create(tmp_path / "index", bundle_folder)
     index.update([folder / "db"])
     with pytest.raises(StoreError, match="--local"):
-        evaluate(index, [truth[0]], ground_truth=truth[1], verify=True)
+        evaluate(index, [truth[0]], ground_truth=truth[1], query=Query(verify=True))
 
 
 def test_an_index_keeps_its_local_features(index, folder, bundle_folder, tmp_path):

@@ -13,6 +13,7 @@ from hashnet.encode.encoder import Encoded
 from hashnet.errors import ArgumentError
 from hashnet.retrieval.evaluation import evaluate as evaluation
 from hashnet.retrieval.evaluation.evaluate import evaluate
+from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.store.folder.store import Store
 from hashnet.retrieval.store.items import Item
 
@@ -145,7 +146,7 @@ def test_a_perfect_index_scores_one_in_every_row(tmp_path):
     world = World(tmp_path, labels, bits, bits.astype(np.float32), scores)
     for label, one in zip(CLASSES, np.eye(3), strict=True):
         world.ask(f"{label}/query.png", one, one, one)
-    report = world.evaluate(threshold=2, encode_database=True)
+    report = world.evaluate(encode_database=True, query=Query(threshold=2))
     assert set(report.rows) == {
         "coarse", "coarse_to_fine", "float_f7", "class_id", "class_probabilities"
     }  # fmt: skip
@@ -197,9 +198,9 @@ def test_coarse_is_the_expected_average_precision_of_bits_apart(random_world):
     assert report.map_by_label == pytest.approx(by_label)
 
 
-@pytest.mark.parametrize("choice", [{"threshold": 3}, {"pool": 7}, {"threshold": 0}, {}])
+@pytest.mark.parametrize("choice", [{"threshold": 3}, {"pool": 7}, {"threshold": 1}, {}])
 def test_coarse_to_fine_ranks_the_pool_and_never_finds_the_rest(random_world, choice):
-    row = random_world.evaluate(**choice).rows["coarse_to_fine"]
+    row = random_world.evaluate(query=Query(**choice)).rows["coarse_to_fine"]
     slow, sizes, precision = [], [], []
     for _, label, bits, feature, _ in random_world.asked:
         apart = np.array(bits_between(bits, random_world.bits))
@@ -510,7 +511,16 @@ def test_an_index_without_labels_or_images_is_refused(tmp_path, random_world):
 
 
 @pytest.mark.parametrize(
-    "options", [{"pool": 3, "threshold": 2}, {"at": 0}, {"ks": ()}, {"ks": (0,)}]
+    "options",
+    [
+        {"query": Query(labels="cat")},
+        {"query": Query(region=(0, 0, 1, 1))},
+        {"query": Query(histogram=True)},
+        {"at": 0},
+        {"ks": ()},
+        {"ks": (0,)},
+    ],
+    ids=str,
 )
 def test_arguments_out_of_range_are_refused(random_world, options):
     with pytest.raises(ArgumentError):
@@ -583,7 +593,7 @@ def test_the_json_has_the_fields_of_the_contract(random_world):
 
 
 def test_the_protocol_says_what_was_done(random_world):
-    text = random_world.evaluate(threshold=3, at=20, seed=8).protocol
+    text = random_world.evaluate(at=20, seed=8, query=Query(threshold=3)).protocol
     for words in ("9 images", "40 images", "6 bits", "fewer than 3 bits", "R = 20", "seed 8",
                   "McSherry", "Lin et al.", "label of the query"):  # fmt: skip
         assert words in text
@@ -628,7 +638,7 @@ def test_the_same_seed_gives_the_same_report(random_world):
 
 
 def test_examples_are_the_best_and_the_worst_by_coarse_to_fine(random_world):
-    report = random_world.evaluate(pool=10)
+    report = random_world.evaluate(query=Query(pool=10))
     aps = np.sort(report.rows["coarse_to_fine"].evaluation.ap_of_query)
     assert [one.average_precision for one in report.worst] == aps[:8].tolist()
     assert [one.average_precision for one in report.best] == aps[::-1][:8].tolist()

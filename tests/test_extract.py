@@ -33,6 +33,7 @@ from hashnet.retrieval.index import Index
 from hashnet.retrieval.ingest import Ingest
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.finders import finder_of
+from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.store.items import Item
 from tests.tiny_backbone import TINY
 
@@ -408,8 +409,11 @@ def test_an_index_of_parquet_answers_as_one_of_images(tiny, photos, out, any_ind
     assert {id: row[:2] for id, row in mine.items()} == {id: row[:2] for id, row in theirs.items()}
     one, other = Engine(index), Engine(direct)
     for path in sorted(photos.rglob("*.png")):
-        for options in ({"k": 24}, {"threshold": 3}, {"pool": 5}, {"label": "disc"}):
-            ours, expected = one.search(path, **options), other.search(path, **options)
+        for options in ({"k": 24}, {"threshold": 3}, {"pool": 5}, {"labels": "disc"}):
+            ours, expected = (
+                one.search(path, Query(**options)),
+                other.search(path, Query(**options)),
+            )
             assert (ours.threshold, ours.pool) == (expected.threshold, expected.pool)
             near = {hit.id: hit for hit in expected.hits}
             assert {hit.id for hit in ours.hits} == set(near)

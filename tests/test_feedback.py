@@ -10,6 +10,7 @@ from hashnet.errors import ArgumentError, UnknownIdError
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search import feedback
 from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.query import Query
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_marks_bring_more_of_what_is_right(index, photos):
     engine = Engine(Index.open(index))
 
     def found(**marks):
-        hits = engine.search(photos / "disc/0.png", k=6, **marks).hits
+        hits = engine.search(photos / "disc/0.png", Query(k=6, **marks)).hits
         return sum(hit.label == "checks" for hit in hits)
 
     right = [str(photos / f"checks/{number}.png") for number in range(3)]
@@ -108,9 +109,9 @@ def test_unknown_and_odd_marks_are_refused(index, photos):
     engine = Engine(Index.open(index))
     query = str(photos / "disc/0.png")
     with pytest.raises(UnknownIdError, match="nothing"):
-        engine.search(query, right=["nothing"])
+        engine.search(query, Query(right=["nothing"]))
     with pytest.raises(ArgumentError, match="collection"):
-        engine.search(query, wrong=query)
+        engine.search(query, Query(wrong=query))
 
 
 def test_the_command_line_takes_marks(index, photos, capsys):
@@ -119,6 +120,6 @@ def test_the_command_line_takes_marks(index, photos, capsys):
     assert cli.main(["search", str(index), query, "--json", "-k", "3", *marks]) == cli.DONE
     answer = json.loads(capsys.readouterr().out)
     engine = Engine(Index.open(index, runtime="onnxruntime"))
-    wanted = engine.search(query, k=3, right=marks[1:2], wrong=marks[3:])
+    wanted = engine.search(query, Query(k=3, right=marks[1:2], wrong=marks[3:]))
     assert [hit["id"] for hit in answer["hits"]] == [hit.id for hit in wanted.hits]
     assert "histogram" not in answer

@@ -11,6 +11,7 @@ from hashnet import cli, images
 from hashnet.local import extractors
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.query import Query
 from tests.scenes import PLACES, bright_regions, scene, thing
 
 MOST = 3
@@ -76,7 +77,7 @@ def test_every_region_is_encoded_as_its_own_crop(index, folder):
 def test_a_small_object_is_found_where_it_is(index):
     engine = Engine(index)
     for number, (top, left) in enumerate(PLACES):
-        first, *others = engine.search(thing(number), k=10).hits
+        first, *others = engine.search(thing(number), Query(k=10)).hits
         assert first.id.endswith(f"{number}.png") and len(others) == 4
         y0, x0, y1, x1 = first.region
         inside = np.minimum((y1, x1), (top + 64, left + 64)) - np.maximum((y0, x0), (top, left))
@@ -177,7 +178,7 @@ def test_local_features_stay_those_of_the_whole_image(folder, bundle_folder, tmp
     with index.store.snapshot() as snapshot:
         [local] = snapshot.local_features(snapshot.rows([str(path)]))
     np.testing.assert_array_equal(local.yx, wanted.yx)
-    first = Engine(index).search(path, verify=True).hits[0]
+    first = Engine(index).search(path, Query(verify=True)).hits[0]
     assert first.id == str(path) and first.inliers >= 8
     assert index.store.check() == []
 

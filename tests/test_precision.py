@@ -19,6 +19,7 @@ from hashnet.errors import (
 from hashnet.network import bundle, export, runtimes
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.query import Query
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def test_an_index_encodes_its_queries_as_it_encoded_its_images(int8, photos, tmp
     assert index.encoder.precision == index.info()["precision"] == "int8"
     assert index.info()["origin"]["precision"]["bits"] == 24 * 32
     for path in sorted(photos.rglob("*.png"))[::5]:
-        best = Engine(index).search(path, k=1).hits[0]
+        best = Engine(index).search(path, Query(k=1)).hits[0]
         assert (best.path, best.bits_apart) == (str(path), 0)
 
 

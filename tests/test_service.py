@@ -34,6 +34,7 @@ pytest.importorskip("fastapi", reason="the service needs hashnet[serve]")
 
 from starlette.testclient import TestClient
 
+from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.service import app as service
 from hashnet.retrieval.service import limits, server
 from hashnet.retrieval.service.public_ids import Names
@@ -148,7 +149,7 @@ def refused(answer, status):
 def test_an_upload_is_searched_as_the_engine_does(client, place, folder):
     query = folder / "disc/1.png"
     answer = client.post("/api/search", files=upload(query), data={"k": 7, "pool": 10}).json()
-    wanted = Engine(Index.open(place)).search(query, k=7, pool=10).to_dict()
+    wanted = Engine(Index.open(place)).search(query, Query(k=7, pool=10)).to_dict()
     root = f"{folder}/"
     for hit in wanted["hits"]:
         hit["id"] = hit["id"].removeprefix(root)
@@ -194,12 +195,37 @@ def test_ids_regions_labels_and_words(client, folder):
     assert client.get("/api/search", params={"class": "two"}).json()["hits"]
 
 
+def test_a_posted_search_takes_parameters_from_the_query_string_too(client, folder):
+    query = upload(folder / "disc/0.png")
+    options = {"k": 1, "label": ["ramp", "disc"], "ids": ["ramp/1.png", "checks/1.png"]}
+    by_form = client.post("/api/search", files=query, data=options).json()
+    by_address = client.post("/api/search", files=query, params=options).json()
+    mixed = client.post("/api/search?k=1", files=query, data={**options, "k": []}).json()
+    assert [hit["id"] for hit in by_form["hits"]] == ["ramp/1.png"] and by_form["pool"] == 1
+    assert by_address["hits"] == by_form["hits"] == mixed["hits"]
+    twice = client.post("/api/search?k=1", files=query, data={"k": 1})
+    assert "k in both" in refused(twice, 422)
+    assert "kk" in refused(client.post("/api/search?kk=1", files=query), 422)
+    refused(client.post("/api/search?k=0", files=query), 422)
+    # Without any, the defaults are those of `Query`.
+    assert len(client.post("/api/search", files=query).json()["hits"]) == Query.k
+    assert len(client.get("/api/search?id=disc/0.png").json()["hits"]) == Query.k
+
+
+def test_a_match_takes_no_parameter_from_where_it_is_not_looked_for(things):
+    content = things.get("/api/images/part.png/picture?size=2000").content
+    answer = things.post(
+        "/api/matches?region=0,0,9,9", files=upload(content), data={"hit": "one.png"}
+    )
+    assert "region" in refused(answer, 422)
+
+
 def test_feedback_reaches_the_engine(client, place, folder):
     marked = {"right": ["checks/1.png", "checks/2.png"], "wrong": ["disc/1.png"]}
     answer = client.get("/api/search", params={"id": "disc/0.png", "k": 9, **marked}).json()
     root = f"{folder}/"
     paths = {name: [root + id for id in ids] for name, ids in marked.items()}
-    wanted = Engine(Index.open(place)).search_id(root + "disc/0.png", k=9, **paths)
+    wanted = Engine(Index.open(place)).search_id(root + "disc/0.png", Query(k=9, **paths))
     assert [root + hit["id"] for hit in answer["hits"]] == [hit.id for hit in wanted.hits]
     plain = client.get("/api/search", params={"id": "disc/0.png"}).json()
     assert plain["hits"] != answer["hits"]
@@ -390,6 +416,9 @@ def test_verification_puts_the_same_thing_first(things):
         ({"class": "nothing"}, 404),
         ({"id": "disc/0.png", "label": "nothing"}, 404),
         ({"id": "disc/0.png", "right": "nothing"}, 404),
+        ({"id": "disc/0.png", "ids": ["nothing", "no more"]}, 404),
+        ({"id": "disc/0.png", "kk": 3}, 422),
+        ({"id": "disc/0.png", "threshold": 0}, 422),
         ({"id": "disc/0.png", "k": 0}, 422),
         ({"id": "disc/0.png", "k": 10**9}, 422),
         ({"id": "disc/0.png", "threshold": -1}, 422),
@@ -399,6 +428,7 @@ def test_verification_puts_the_same_thing_first(things):
         ({"id": "disc/0.png", "region": "0,0,999,9"}, 422),
         ({"id": "disc/0.png", "region": "a"}, 422),
         ({"class": "disc", "region": "0,0,9,9"}, 422),
+        ({"class": "disc", "verify": "true"}, 409),
         ({"id": "disc/0.png", "right": ["x"] * 201}, 422),
         ({"id": "x" * 5000}, 422),
     ],
@@ -1118,11 +1148,11 @@ def test_an_index_that_may_only_be_read_is_served(index, tmp_path):
         libc.prctl(24, 1, 0, 0, 0)
 
     with process(copy, before=without_overriding, HASHNET_TOKEN=TOKEN) as (_, url):
-        before = httpx.get(url + "/api/search?id=disc%2F0.png", timeout=30)
+        before = httpx.get(url + "/api/search?id=disc%2F0.png&k=99", timeout=30)
         assert before.status_code == 200 and len(before.json()["hits"]) == 26
         gone = httpx.delete(url + "/api/images/disc%2F0.png", headers=bearer())
         assert "log" in refused(gone, 503) and gone.headers["retry-after"] == "1"
-        after = httpx.get(url + "/api/search?id=disc%2F0.png", timeout=30)
+        after = httpx.get(url + "/api/search?id=disc%2F0.png&k=99", timeout=30)
         assert after.json()["hits"] == before.json()["hits"]
 
 

@@ -8,6 +8,7 @@ import pytest
 from hashnet.errors import ArgumentError, FingerprintError, UnknownNameError
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.finder import threshold_of
+from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.search.sharded import ShardedEngine
 from hashnet.retrieval.store.folder.store import Store
 from hashnet.retrieval.store.items import Item
@@ -51,17 +52,16 @@ OPTIONS = [
     {},
     {"k": 1},
     {"k": 1000},
-    {"threshold": 0},
     {"threshold": 1},
     {"threshold": 3, "k": 50},
     {"threshold": 17},
     *({"pool": pool, "k": 40} for pool in (1, 2, 10, 50, 299, 300, 301, 10_000)),
-    {"pool": 30, "label": "dog"},
-    {"pool": 30, "label": ["cat", "rare"], "k": 300},
-    {"label": "rare"},
-    {"label": []},
+    {"pool": 30, "labels": "dog"},
+    {"pool": 30, "labels": ["cat", "rare"], "k": 300},
+    {"labels": "rare"},
+    {"labels": []},
     {"pool": 3, "ids": ["3", "7", "60", "299", "nobody"]},
-    {"threshold": 5, "ids": ["7"], "label": "rare"},
+    {"threshold": 5, "ids": ["7"], "labels": "rare"},
     {"ids": []},
 ]
 
@@ -73,8 +73,8 @@ def test_the_answer_is_that_of_a_single_index(world, options):
     for _ in range(20):
         code = rng.integers(0, 4, 2, dtype=np.uint8)
         feature = rng.integers(0, 3, 4).astype(np.float32)
-        expected = single.search_encoded(code, feature, **options)
-        answer = sharded.search_encoded(code, feature, **options)
+        expected = single.search_encoded(code, feature, Query(**options))
+        answer = sharded.search_encoded(code, feature, Query(**options))
         assert answer.hits == expected.hits
         assert (answer.threshold, answer.pool) == (expected.threshold, expected.pool)
         assert answer.milliseconds.keys() == expected.milliseconds.keys()
@@ -87,12 +87,12 @@ def test_the_answer_is_that_of_a_single_index(world, options):
 def test_what_a_single_index_refuses_is_refused(world, options):
     for one in world:
         with pytest.raises(ArgumentError):
-            one.search_encoded(np.zeros(2, np.uint8), np.zeros(4, np.float32), **options)
+            one.search_encoded(np.zeros(2, np.uint8), np.zeros(4, np.float32), Query(**options))
 
 
 def test_a_label_that_no_shard_has_is_named_with_those_of_all(world):
     with pytest.raises(UnknownNameError, match="cat, dog, rare"):
-        world[1].search_encoded(np.zeros(2, np.uint8), np.zeros(4, np.float32), label="cow")
+        world[1].search_encoded(np.zeros(2, np.uint8), np.zeros(4, np.float32), Query(labels="cow"))
 
 
 def test_shards_are_of_one_encoder(tmp_path):

@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         index.update([out / "photos"], label_from_folder=True, progress=progress)
     say("4/5  searching")
     engine = Engine(index)
-    answers = [engine.search(path, k=10) for path in queries]
+    answers = [engine.search(path) for path in queries]
     milliseconds = np.median([sum(filter(None, one.milliseconds.values())) for one in answers])
     truth = [path.parent.name for path in queries]
     say("5/5  evaluating")

@@ -43,9 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
     from hashnet.retrieval.evaluation import report
     from hashnet.retrieval.evaluation.evaluate import evaluate
     from hashnet.retrieval.index import Index
+    from hashnet.retrieval.search.query import Query
     from hashnet.train import label_free
 
     refuse_url(arguments.index, "Evaluate an index folder of the same images.")
+    query = Query(threshold=arguments.threshold, pool=arguments.pool, verify=arguments.verify)
     if arguments.report:
         report.require_plots()
         report.check_place(arguments.report)
@@ -53,9 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
         evaluation = evaluate(
             Index.open(arguments.index),
             arguments.queries,
+            query,
             ground_truth=arguments.ground_truth,
-            threshold=arguments.threshold,
-            pool=arguments.pool,
             baselines={
                 "lsh": label_free.lsh,
                 "pca_sign": label_free.pca_sign,
@@ -63,7 +64,6 @@ def run(arguments: argparse.Namespace) -> int:
             },
             baseline_bits=(12, 24, 64, 128) if arguments.report else (),
             encode_database=arguments.encode_database,
-            verify=arguments.verify,
             progress=progress,
         )
     name_problems(evaluation.problems)

@@ -61,27 +61,29 @@ def run(arguments: argparse.Namespace) -> int:
     from hashnet import images
     from hashnet.errors import ImageError, UnknownIdError
     from hashnet.retrieval.search.engine import Engine
+    from hashnet.retrieval.search.query import Query
 
     if arguments.by_id and arguments.region:
         raise ArgumentError("A region is cut out of a file.", "--by-id and --region")
+    wanted = Query(
+        k=arguments.k,
+        threshold=arguments.threshold,
+        pool=arguments.pool,
+        labels=arguments.label,
+        ids=_listed_ids(arguments.ids),
+        region=arguments.region,
+        right=arguments.right,
+        wrong=arguments.wrong,
+        verify=arguments.verify,
+    )
     engine = Engine(opened(arguments.index))
-    options = {
-        "k": arguments.k,
-        "threshold": arguments.threshold,
-        "pool": arguments.pool,
-        "label": arguments.label,
-        "ids": _listed_ids(arguments.ids),
-        "verify": arguments.verify,
-        "right": arguments.right,
-        "wrong": arguments.wrong,
-    }
     results, problems = [], []
     for query in arguments.queries:
         try:
             if arguments.by_id:
-                result = engine.search_id(query, **options)
+                result = engine.search_id(query, wanted)
             else:
-                result = engine.search(query, region=arguments.region, **options)
+                result = engine.search(query, wanted)
         except (ImageError, UnknownIdError) as error:
             if len(arguments.queries) == 1:
                 raise

@@ -31,6 +31,7 @@ from hashnet import metrics
 from hashnet.encode.encoder import Encoder
 from hashnet.network import bundle as bundles
 from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.store.folder.store import Store
 from hashnet.retrieval.store.items import Item
 from hashnet.train import label_free
@@ -306,7 +307,7 @@ def measured(world, threads, k, options):
     for pool in options.pools:
         if k <= pool < len(world.labels):
             contestants[f"coarse_to_fine, pool {pool}"] = lambda at, pool=pool: (
-                searcher.search_encoded(world.codes[at], world.queries[at], k=k, pool=pool)
+                searcher.search_encoded(world.codes[at], world.queries[at], Query(k=k, pool=pool))
             )
     for call in contestants.values():
         for at in range(20):

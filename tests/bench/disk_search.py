@@ -13,6 +13,7 @@ import types
 import numpy as np
 
 from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.store.folder.store import Store
 
 
@@ -29,7 +30,7 @@ def main(folder, queries, k, threads, pools):
             results, took = [], []
             for code, feature in zip(asked["codes"], asked["features"], strict=True):
                 began = time.perf_counter()
-                results.append(engine.search_encoded(code, feature, k=int(k), pool=pool))
+                results.append(engine.search_encoded(code, feature, Query(k=int(k), pool=pool)))
                 took.append(1000 * (time.perf_counter() - began))
             if not timed:
                 first_round = took

@@ -72,7 +72,7 @@ index = Index.open(sys.argv[1], runtime="soonest")
 mark("open the index and its encoder")
 engine = Engine(index)
 mark("open the engine")
-engine.search(sys.argv[2], k=10)
+engine.search(sys.argv[2])
 mark("search")
 print(json.dumps(marks))
 """
@@ -314,11 +314,11 @@ def query(folder, paths, count):
     os.sync()
     engine = Engine(Index.open(folder))
     for path in np.resize(paths, count):
-        engine.search(str(path), k=10)
+        engine.search(str(path))
     taken, stages = [], []
     for path in np.resize(paths, count):
         began = time.perf_counter()
-        result = engine.search(str(path), k=10)
+        result = engine.search(str(path))
         taken.append(1000 * (time.perf_counter() - began))
         stages.append(result.milliseconds)
     return {

@@ -21,6 +21,7 @@ import numpy as np
 
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.store.items import Item
 from tests.bench import figures
 
@@ -91,11 +92,11 @@ def make(folder, bundle, num_images):
 def engine_alone(folder):
     engine = Engine(Index.open(folder))
     for id in asked(WARM_UP, engine.snapshot.num_items):
-        engine.search_id(id, k=50, histogram=True)
+        engine.search_id(id, Query(k=50, histogram=True))
     times = []
     for id in asked(500, engine.snapshot.num_items):
         start = time.perf_counter()
-        engine.search_id(id, k=50, histogram=True)
+        engine.search_id(id, Query(k=50, histogram=True))
         times.append((time.perf_counter() - start) * 1000)
     return spread(times)
 

@@ -18,6 +18,7 @@ import types
 import numpy as np
 
 from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.search.sharded import ShardedEngine
 from hashnet.retrieval.store.folder.store import Store
 from hashnet.retrieval.store.items import Item
@@ -100,12 +101,12 @@ def compared(single, sharded, asked):
     )
     for feature, code in asked:
         feature = feature.astype(np.float32)
-        threshold = single.search_encoded(code, feature, pool=POOL).threshold
-        for options in ({"pool": POOL}, {"threshold": threshold}, {"pool": POOL, "label": "3"}):
+        threshold = single.search_encoded(code, feature, Query(pool=POOL)).threshold
+        for options in ({"pool": POOL}, {"threshold": threshold}, {"pool": POOL, "labels": "3"}):
             began = time.perf_counter()
-            expected = single.search_encoded(code, feature, **options)
+            expected = single.search_encoded(code, feature, Query(**options))
             middle = time.perf_counter()
-            answer = sharded.search_encoded(code, feature, **options)
+            answer = sharded.search_encoded(code, feature, Query(**options))
             end = time.perf_counter()
             same += (answer.hits, answer.threshold, answer.pool) == (
                 expected.hits,
@@ -119,7 +120,7 @@ def compared(single, sharded, asked):
             for one in sharded.engines:
                 began = time.perf_counter()
                 one.search_encoded(
-                    code, feature, threshold=answer.threshold, label=options.get("label")
+                    code, feature, Query(threshold=answer.threshold, labels=options.get("labels"))
                 )
                 alone.append(time.perf_counter() - began)
             took["slowest_shard"].append(max(alone))

@@ -19,6 +19,7 @@ from hashnet import images
 from hashnet.local import extractors
 from hashnet.retrieval.evaluation.evaluate import evaluate
 from hashnet.retrieval.index import Index
+from hashnet.retrieval.search.query import Query
 from tests.bench import figures
 
 SEED = 0
@@ -44,7 +45,12 @@ def measured(local, bundle, database, queries, scratch):
     index = Index.create(scratch / f"{local}.index", bundle, local=local)
     index.update([str(database)], label_from_folder=True)
     stages = evaluate(
-        index, str(queries), verify=True, verify_queries=10**6, num_threads=2, seed=SEED
+        index,
+        str(queries),
+        verify_queries=10**6,
+        num_threads=2,
+        seed=SEED,
+        query=Query(verify=True),
     ).stages
     before, after = (stages.figures[name]["map_all"] for name in ("coarse_to_fine", "verified"))
     return {**stages.to_dict(), "map_change": after / before - 1}

@@ -15,12 +15,14 @@ from functools import partial
 import numpy as np
 
 from hashnet import codes, images, metrics
+from hashnet.checks import checked_integer
 from hashnet.errors import ArgumentError, HashnetError
 from hashnet.retrieval.evaluation.ground_truth import Database, answerable, asked_of, encoded
 from hashnet.retrieval.search.coarse.hamming import CodeIndex
-from hashnet.retrieval.search.engine import VERIFY_TOP, Engine, default_pool
+from hashnet.retrieval.search.engine import DEFAULT, Engine, least_pool
 from hashnet.retrieval.search.fine import nearest_features
 from hashnet.retrieval.search.hits import Hit
+from hashnet.retrieval.search.query import Query
 
 COARSE, FINE, VERIFIED = "coarse", "coarse_to_fine", "verified"
 FLOAT, CLASS_ID, PROBABILITIES = "float_f7", "class_id", "class_probabilities"
@@ -249,17 +251,14 @@ class EvaluationReport:
 def evaluate(
     index,
     queries,
+    query: Query = DEFAULT,
     *,
     ground_truth: str | os.PathLike | None = None,
     ks: Sequence[int] = metrics.KS,
     at: int = 1000,
     baselines: Mapping[str, Callable] | None = None,
     baseline_bits: Sequence[int] = (),
-    pool: int | None = None,
-    threshold: int | None = None,
     encode_database: bool = False,
-    verify: bool = False,
-    verify_top: int = VERIFY_TOP,
     verify_queries: int = VERIFY_QUERIES,
     num_threads: int = 1,
     seed: int = 0,
@@ -277,6 +276,10 @@ def evaluate(
         queries: path or paths, searched as `images.find` does. The label of a query is
             the first folder below the path given; an image of the index is relevant if its
             label is the same.
+        query: a `Query`. How coarse to fine finds its pool, and whether, and how many of, the
+            nearest images are also verified by their local features, for a report of the three
+            stages side by side. `k` matters for the pool only; what narrows a search, or is made
+            of its pictures, is refused.
         ground_truth: path of a JSON file `{query: [relevant, ...]}` or None. With it, labels do
             not matter: the queries are those that it names. A name means the one query or image
             whose path, or id, it is or whose path it ends, by whole folder names.
@@ -287,17 +290,11 @@ def evaluate(
             `hashnet.train.label_free`. Fitted to the database's features; a bit is one where
             `feature @ kernel + bias` is at least 0.
         baseline_bits: ints. Code lengths at which the baselines are measured besides the index's.
-        pool: int or None. The pool of coarse to fine is the smallest of at least so many images;
-            with neither this nor a threshold, the larger of 1000 and 1 % of the index.
-        threshold: int or None. Instead: the pool holds images with fewer differing bits.
         encode_database: bool. Read and encode the images of the index again where their class
             scores do not follow from what it holds (networks with `scores_from="feature"`);
             without it, such a network has no class baselines.
-        verify: bool. Also verify the nearest images of coarse to fine by their local features,
-            and report the three stages side by side.
-        verify_top: int. How many images of each query.
-        verify_queries: int. Of so many queries, by chance, where there are more; the stages
-            before are scored for the same ones.
+        verify_queries: int. So many queries are verified, drawn by chance where there are more;
+            the stages before are scored for the same ones.
         num_threads: int. Threads of the search; figures do not depend on it.
         seed: int. Of the order in which ties are listed, of the baselines, of which queries are
             verified, and of which examples are shown among equally good ones.
@@ -320,13 +317,12 @@ def evaluate(
         >>> report.queries, report.coarse.evaluation.map_all.expected
         (1, 1.0)
     """
-    _check(pool, threshold, at, ks, verify_top, verify_queries)
-    extractor = index.extractor if verify else None
+    _check(query, at, ks, verify_queries)
+    extractor = index.extractor if query.verify else None
     tell = progress or (lambda stage, done, total: None)
     engine = Engine(index, num_threads=num_threads)
     with engine.snapshot as snapshot:
-        if pool is None and threshold is None:
-            pool = default_pool(1, snapshot.num_items)  # as a search for a few hits chooses it
+        query = replace(query, pool=least_pool(query, snapshot.num_items))
         database = Database(snapshot)
         asked = asked_of(queries, ground_truth, database)
         asked = encoded(asked, index.encoder, tell)
@@ -336,7 +332,7 @@ def evaluate(
         num_bits = index.store.num_bits
 
         rows = {COARSE: judge.codes(COARSE, asked.codes, database.codes(judge.rows), num_bits)}
-        rank = judge.ranker(pool, threshold, num_threads)
+        rank = judge.ranker(query, num_threads)
         rows[FINE] = judge.coarse_to_fine(num_bits, rank)
         # Both rows begin with the codes, and the time of that was taken once.
         spent = {"coarse": rows[FINE].milliseconds["coarse"]}
@@ -354,11 +350,10 @@ def evaluate(
             }
         bit_share, bit_correlation = _bit_statistics(database.codes(database.rows), num_bits)
         stages = None
-        if verify:
-            stages = judge.stages(rows, rank, engine, extractor, verify_top, verify_queries, seed)
-        best, worst = _examples(
-            engine, asked, database, rows[FINE].evaluation, pool, threshold, seed
-        )
+        if query.verify:
+            top = query.verify_top
+            stages = judge.stages(rows, rank, engine, extractor, top, verify_queries, seed)
+        best, worst = _examples(engine, asked, database, rows[FINE].evaluation, query, seed)
     return EvaluationReport(
         rows=rows,
         ks=tuple(ks),
@@ -373,23 +368,30 @@ def evaluate(
         bit_correlation=bit_correlation,
         best=best,
         worst=worst,
-        protocol=_protocol(asked, rows, pool, threshold, at, seed, bool(ground_truth), stages),
+        protocol=_protocol(asked, rows, query, at, seed, bool(ground_truth), stages),
         stages=stages,
     )
 
 
-def _check(pool, threshold, at, ks, verify_top, verify_queries):
-    if pool is not None and threshold is not None:
+def _check(query, at, ks, verify_queries):
+    taken = replace(
+        DEFAULT,
+        k=query.k,
+        threshold=query.threshold,
+        pool=query.pool,
+        verify=query.verify,
+        verify_top=query.verify_top,
+    )
+    if query != taken:
         raise ArgumentError(
-            "A pool is set by a threshold or by its size.", f"{threshold=}, {pool=}"
+            "An evaluation searches the whole index by whole images.",
+            f"{query}",
+            "Of a query, give k, threshold or pool, verify and verify_top.",
         )
     if not len(ks):
         raise ArgumentError("Precision and recall are taken somewhere.", f"{ks=}", "Give one k.")
-    numbers = [("at", at), *(("k", k) for k in ks)]
-    numbers += [("verify_top", verify_top), ("verify_queries", verify_queries)]
-    for name, value in numbers:
-        if not isinstance(value, int | np.integer) or value < 1:
-            raise ArgumentError("Ranks and counts are whole numbers from 1.", f"{name}={value!r}")
+    for name, value in (("at", at), *(("k", k) for k in ks), ("verify_queries", verify_queries)):
+        checked_integer(value, 1, name)
 
 
 def _curve_ks(num_items):
@@ -450,12 +452,13 @@ class _Judge:
         evaluation = self._scored(name, score, query_features, database_features, rows, symmetric)
         return Row(name, evaluation)
 
-    def ranker(self, pool, threshold, num_threads):
+    def ranker(self, asked_for, num_threads):
         """A function of a query to its pool, nearest first, and seconds of the two stages."""
         asked, database = self.asked, self.database
         index = CodeIndex(
             database.snapshot.codes, live=database.snapshot.live, num_threads=num_threads
         )
+        threshold, pool = asked_for.threshold, asked_for.pool
         index.prepare(threshold)
         features = database.snapshot.feature_map
 
@@ -833,7 +836,7 @@ def _map_by_label(asked, evaluation):
     return {asked.names[at]: float(totals[at] / counts[at]) for at in np.flatnonzero(counts)}
 
 
-def _examples(engine, asked, database, evaluation, pool, threshold, seed):
+def _examples(engine, asked, database, evaluation, asked_for, seed):
     """The best and the worst queries with their hits; chance chooses among equals."""
     shuffled = np.random.default_rng(seed).permutation(asked.answerable)
     ordered = shuffled[np.argsort(evaluation.ap_of_query[shuffled], kind="stable")]
@@ -843,9 +846,7 @@ def _examples(engine, asked, database, evaluation, pool, threshold, seed):
         result = engine.search_encoded(
             asked.codes[query],
             asked.features[query],
-            k=HITS_PER_EXAMPLE + int(own >= 0),
-            threshold=threshold,
-            pool=pool,
+            replace(asked_for, k=HITS_PER_EXAMPLE + int(own >= 0), verify=False),
         )
         rows = engine.snapshot.rows([hit.id for hit in result.hits])
         relevant = asked.relevant(query, database)
@@ -867,14 +868,14 @@ def _examples(engine, asked, database, evaluation, pool, threshold, seed):
     return best, worst
 
 
-def _protocol(asked, rows, pool, threshold, at, seed, by_list, stages):
+def _protocol(asked, rows, query, at, seed, by_list, stages):
     """What was measured, in words."""
     evaluation = rows[COARSE].evaluation
     bits, database = rows[COARSE].bits, evaluation.database
-    if threshold is not None:
-        pool_in_words = f"the images with fewer than {threshold} bits apart"
+    if query.threshold is not None:
+        pool_in_words = f"the images with fewer than {query.threshold} bits apart"
     else:
-        pool_in_words = f"the smallest pool of at least {pool} images by bits apart"
+        pool_in_words = f"the smallest pool of at least {query.pool} images by bits apart"
     mean_pool = round(rows[FINE].pool["mean"])
     own = int(np.count_nonzero(asked.own >= 0))
     sentences = [

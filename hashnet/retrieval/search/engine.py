@@ -6,41 +6,49 @@ Only this file knows it; everything that searches goes through here.
 import math
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from hashnet import images, threads
+from hashnet.checks import checked_integer
 from hashnet.errors import ArgumentError, RegionError, UnknownIdError, UnknownNameError
 from hashnet.retrieval.search import feedback
 from hashnet.retrieval.search import verify as verification
 from hashnet.retrieval.search.finder import threshold_of
 from hashnet.retrieval.search.finders import finder_of
 from hashnet.retrieval.search.hits import Hit, SearchResult
+from hashnet.retrieval.search.query import Query
 
 # The smallest pool that is asked for by default, per hit wanted, and per root of the index's size:
 # tests/bench/pool_size.py measures how the pool that holds the nearest grows with the index.
 POOL = 1000
 POOL_PER_HIT = 10
 POOL_PER_ROOT = 5
+# Ids that a refusal names.
+IDS_SHOWN = 3
 # Pairs of duplicates whose features are in memory at one time.
 PAIRS_AT_ONCE = 4096
-# Hits that local features are asked about, from the nearest on.
-VERIFY_TOP = 100
+
+
+DEFAULT = Query()
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """What a search is to give, checked; `local` gives the query's local features, if wanted."""
+class _Asked:
+    """What a query means in one snapshot.
 
-    k: int
-    threshold: int | None
-    pool: int | None
-    allowed: object
+    Attributes:
+        allowed: what passes its filters, as the finder takes it.
+        marked: codes and features of the images marked right, and of those marked wrong; or None.
+        local: function that gives the query's local features, or None where none are wanted.
+        without: str or None. The id of the image that is left out of the hits.
+    """
+
+    allowed: Any
     marked: tuple | None
-    histogram: bool
-    verify_top: int
     local: Callable | None = None
     without: str | None = None
 
@@ -62,7 +70,7 @@ class Engine:
     Example:
         >>> from hashnet.retrieval.index import Index
         >>> engine = Engine(Index.open(index_folder))
-        >>> result = engine.search("cat.png", k=2)
+        >>> result = engine.search("cat.png", Query(k=2))
         >>> [(hit.label, hit.bits_apart) for hit in result.hits][0]
         ('cat', 0)
     """
@@ -73,142 +81,91 @@ class Engine:
         self.snapshot = index.store.snapshot()
         self.finder = finder_of(self.snapshot, num_threads=self.num_threads)
 
-    def search(
-        self,
-        query,
-        *,
-        k: int = 10,
-        threshold: int | None = None,
-        pool: int | None = None,
-        label: str | Collection[str] | None = None,
-        ids: Collection[str] | None = None,
-        right: Collection[str] = (),
-        wrong: Collection[str] = (),
-        histogram: bool = False,
-        region: tuple[int, int, int, int] | None = None,
-        verify: bool = False,
-        verify_top: int = VERIFY_TOP,
-    ) -> SearchResult:
+    def search(self, image: images.Source | np.ndarray, query: Query = DEFAULT) -> SearchResult:
         """Find the images most like one image.
 
         Args:
-            query: path, bytes, binary file, or uint8 array `(height, width, 3)`.
-            k: int, 1 or more. Hits wanted.
-            threshold: int or None. The pool holds the images whose code differs from the
-                query's in strictly fewer bits.
-            pool: int or None. Instead of a threshold: the smallest threshold that gives a pool
-                of at least so many images. With neither, what `default_pool` gives.
-            label: str, several, or None. Search only images with this label, or one of these.
-            ids: collection of str, or None. Search only images of these ids; one that the index
-                does not know stands for no image.
-            right, wrong: collections of str. Ids of images that a person has marked; the query
-                moves towards the first and away from the others (see `feedback`), as
-                whole images, whatever region of them was found.
-            histogram: bool. Also count the images at each number of bits apart.
-            region: (top, left, bottom, right) in pixels of the upright query, or None. Search
-                by this part of it.
-            verify: bool. Compare local features of the query with those of the nearest
-                images. Those that show the same thing come first, by (most inliers, distance,
-                row); all others follow as they were.
-            verify_top: int, 1 or more. How many of the nearest are compared; no image is found
-                that is not among these, or among the `k` nearest.
+            image: path, bytes, binary file, or uint8 array `(height, width, 3)`.
+            query: a `Query`.
 
         Returns:
             A `SearchResult`; its hits are ordered by (distance, row) where nothing is verified.
             In an index with regions, each image is found once, by its nearest row in the pool.
 
         Raises:
-            ImageError: the query cannot be read.
+            ImageError: the image cannot be read, or a `RegionError`: the region lies outside it.
             StoreError: local features are asked for, and the index has none.
-            ArgumentError: an argument is out of range, or both threshold and pool are given.
-            UnknownNameError: no image has the label; the message lists those there are.
-            UnknownIdError: an image marked right or wrong is not in the index.
+            UnknownNameError: no image has one of the labels; the message lists those there are.
+            UnknownIdError: an image marked right or wrong is not in the index, or none of `ids`.
         """
-        wanted = self._wanted(
-            k, threshold, pool, label, ids, right, wrong, histogram, verify_top=verify_top
-        )
-        extractor = self.index.extractor if verify else None
+        asked = self._asked(query)
+        extractor = self.index.extractor if query.verify else None
         start = time.perf_counter()
-        name = os.fsdecode(query) if isinstance(query, str | os.PathLike) else "image"
-        if region is not None:
-            query = _crop(query, region)
-        elif verify and hasattr(query, "read"):
-            query = bytes(query.read())  # it is read twice
-        code, feature = self.index.encoder.encode_one(query)
+        name = os.fsdecode(image) if isinstance(image, str | os.PathLike) else "image"
+        if query.region is not None:
+            image = _crop(image, query.region)
+        elif query.verify and hasattr(image, "read"):
+            image = bytes(image.read())  # it is read twice
+        code, feature = self.index.encoder.encode_one(image)
         encode = time.perf_counter() - start
-        if verify:
-            wanted = replace(wanted, local=lambda: extractor.extract(_read(query)))
-        return self._search(name, code, feature, wanted, encode)
+        if extractor is not None:
+            asked = replace(asked, local=lambda: extractor.extract(_read(image)))
+        return self._search(name, code, feature, query, asked, encode)
 
     def search_encoded(
-        self,
-        code: np.ndarray,
-        feature: np.ndarray,
-        *,
-        name: str = "code",
-        k: int = 10,
-        threshold: int | None = None,
-        pool: int | None = None,
-        label: str | Collection[str] | None = None,
-        ids: Collection[str] | None = None,
-        right: Collection[str] = (),
-        wrong: Collection[str] = (),
-        histogram: bool = False,
+        self, code: np.ndarray, feature: np.ndarray, query: Query = DEFAULT, *, name: str = "code"
     ) -> SearchResult:
         """Find by a code and a feature.
 
-        For the other arguments, the answer and the errors, see `search`.
+        For the answer and the errors, see `search`.
 
         Args:
             code: uint8 `(code_bytes,)`.
             feature: float32 `(feature_dim,)`.
+            query: a `Query`, but for what is done with a picture: `region` and `verify`.
             name: str. What the answer calls the query.
-        """
-        wanted = self._wanted(k, threshold, pool, label, ids, right, wrong, histogram)
-        return self._search(name, code, feature, wanted)
 
-    def search_id(
-        self,
-        id: str,
-        *,
-        k: int = 10,
-        threshold: int | None = None,
-        pool: int | None = None,
-        label: str | Collection[str] | None = None,
-        ids: Collection[str] | None = None,
-        right: Collection[str] = (),
-        wrong: Collection[str] = (),
-        histogram: bool = False,
-        verify: bool = False,
-        verify_top: int = VERIFY_TOP,
-    ) -> SearchResult:
+        Raises:
+            ArgumentError: the query has a region, or is to be verified.
+        """
+        _refuse_region(query)
+        if query.verify:
+            raise ArgumentError(
+                "Local features are compared between pictures.",
+                "verify=True for a code and a feature",
+                "Search by the image or its id.",
+            )
+        return self._search(name, code, feature, query, self._asked(query))
+
+    def search_id(self, id: str, query: Query = DEFAULT) -> SearchResult:
         """Find the images most like one that the index holds; nothing is read or encoded again.
 
         The image itself is in the pool, and left out of the hits.
 
         Args:
             id: str.
+            query: a `Query` without a region.
 
         Returns:
-            A `SearchResult`; `query` is the id. For the other arguments and errors, see `search`.
+            A `SearchResult`; `query` is the id. For the other errors, see `search`.
 
         Raises:
             UnknownIdError: the index holds no image of this id.
+            ArgumentError: the query has a region.
 
         Example:
             >>> from hashnet.retrieval.index import Index
             >>> [hit.id for hit in Engine(Index.open(index_folder)).search_id("cat").hits]
             ['dog']
         """
-        wanted = self._wanted(
-            k, threshold, pool, label, ids, right, wrong, histogram, verify_top=verify_top
-        )
+        _refuse_region(query)
+        asked = self._asked(query)
         row = self._row(id)
-        wanted = replace(wanted, without=id)
-        if verify:
-            wanted = replace(wanted, local=self.snapshot.candidates([row])[0])
+        asked = replace(asked, without=id)
+        if query.verify:
+            asked = replace(asked, local=self.snapshot.candidates([row])[0])
         code, feature = self.snapshot.codes[row], self._checked_features([row])[0][0]
-        return self._search(id, code, feature, wanted)
+        return self._search(id, code, feature, query, asked)
 
     def match(
         self, query, id: str, *, region: tuple[int, int, int, int] | None = None
@@ -269,18 +226,12 @@ class Engine:
         counted = np.where(inliers >= self.min_inliers, inliers, 0)
         return np.argsort(-counted, kind="stable"), inliers
 
-    def histogram(
-        self,
-        code: np.ndarray,
-        *,
-        label: str | Collection[str] | None = None,
-        ids: Collection[str] | None = None,
-    ) -> np.ndarray:
+    def histogram(self, code: np.ndarray, query: Query = DEFAULT) -> np.ndarray:
         """Count the images at each number of bits from a code.
 
         Args:
             code: uint8 `(code_bytes,)`.
-            label, ids: as for `search`.
+            query: a `Query`, of which labels and ids count.
 
         Returns:
             int64 `(8 * code_bytes + 1,)`; element d counts the images d bits apart.
@@ -291,7 +242,7 @@ class Engine:
             >>> int(engine.histogram(engine.snapshot.codes[0]).sum())
             2
         """
-        return self.finder.histogram(code, allowed=self._allowed(label, ids))
+        return self.finder.histogram(code, allowed=self._allowed(query))
 
     @property
     def min_inliers(self) -> int:
@@ -325,7 +276,7 @@ class Engine:
         """Pairs of images whose codes differ in strictly fewer than `threshold` bits.
 
         Args:
-            threshold: int.
+            threshold: int, 1 or more.
 
         Yields:
             (Hit, Hit) pairs; the first has `bits_apart` and `distance` 0, the second those
@@ -337,6 +288,7 @@ class Engine:
             >>> [(first.id, second.id) for first, second in pairs]
             [('cat', 'dog')]
         """
+        threshold = checked_integer(threshold, 1, "threshold")
         for first, second, bits in self.finder.pairs_within(threshold):
             for start in range(0, len(first), PAIRS_AT_ONCE):
                 part = slice(start, start + PAIRS_AT_ONCE)
@@ -364,31 +316,29 @@ class Engine:
                 )
         return rows
 
-    def _wanted(
-        self, k, threshold, pool, label, ids, right, wrong, histogram, *, verify_top=VERIFY_TOP
-    ):
-        """Refuse what no search can take."""
-        if not isinstance(verify_top, int | np.integer) or verify_top < 1:
-            raise ArgumentError("verify_top is a whole number, 1 or more.", f"{verify_top=}")
-        if not isinstance(k, int | np.integer) or k < 1:
-            raise ArgumentError("k is a whole number, 1 or more.", f"k={k!r}")
-        if threshold is not None and pool is not None:
-            raise ArgumentError(
-                "A pool is set by a threshold or by its size.", f"{threshold=}, {pool=}"
-            )
-        allowed = self._allowed(label, ids)
-        right, wrong = _listed(right), _listed(wrong)
-        marked = (self._marked(right), self._marked(wrong)) if right or wrong else None
-        return _Wanted(k, threshold, pool, allowed, marked, histogram, verify_top)
+    def _asked(self, query):
+        marked = None
+        if query.right or query.wrong:
+            marked = self._marked(query.right), self._marked(query.wrong)
+        return _Asked(self._allowed(query), marked)
 
-    def _allowed(self, label, ids):
+    def _allowed(self, query):
         """What passes the filters, as the finder takes it."""
-        labels = [label] if isinstance(label, str) else None if label is None else list(label)
-        known = self.finder.labels if labels else []
-        for name in labels or ():
+        known = self.finder.labels if query.labels else []
+        for name in query.labels or ():
             if name not in known:
                 raise UnknownNameError("label", name, known)
-        return self.finder.allowed(labels, None if ids is None else _listed(ids))
+        return self.finder.allowed(query.labels, query.ids)
+
+    def _refuse_unknown(self, ids):
+        """Where nothing was found among some ids, say so if there are no such images."""
+        if ids and (self.snapshot.rows(ids) < 0).all():
+            more = f" and {len(ids) - IDS_SHOWN} more" if len(ids) > IDS_SHOWN else ""
+            raise UnknownIdError(
+                "A search among ids needs one that the index holds.",
+                ", ".join(map(repr, ids[:IDS_SHOWN])) + more,
+                "Ids are what hits show.",
+            )
 
     def _checked_features(self, rows):
         """Features of some rows, float32, compared with their checksums, and their items."""
@@ -400,42 +350,41 @@ class Engine:
         rows = self._rows(ids)
         return self.snapshot.codes[rows], self._checked_features(rows)[0]
 
-    def _search(self, name, code, feature, wanted, encode=None):
+    def _search(self, name, code, feature, query, asked, encode=None):
         """Coarse, fine and, where the query's local features can be had, verification."""
-        k, pool = wanted.k, wanted.pool
-        if wanted.local:
-            k = max(k, wanted.verify_top)
-        if wanted.threshold is None and pool is None:
-            pool = default_pool(k, self.snapshot.num_items)
+        k = max(query.k, query.verify_top) if asked.local else query.k
+        threshold, pool = query.threshold, least_pool(query, self.snapshot.num_items)
         num_bits = self.index.store.num_bits
-        if wanted.marked:
-            code, feature = feedback.move(code, feature, *wanted.marked, num_bits=num_bits)
-        counts, threshold = None, wanted.threshold
-        if wanted.histogram:
-            counts = self.finder.histogram(code, allowed=wanted.allowed)
+        if asked.marked:
+            code, feature = feedback.move(code, feature, *asked.marked, num_bits=num_bits)
+        counts = None
+        if query.histogram:
+            counts = self.finder.histogram(code, allowed=asked.allowed)
             if threshold is None:  # it need not be counted a second time
                 threshold, pool = threshold_of(counts, pool), None
             counts = tuple(counts[: num_bits + 1].tolist())
         found = self.finder.find(
             code,
             feature,
-            k if wanted.without is None else k + 1,
+            k if asked.without is None else k + 1,
             threshold=threshold,
             at_least=pool,
-            allowed=wanted.allowed,
+            allowed=asked.allowed,
         )
+        if not found.pool:
+            self._refuse_unknown(query.ids)
         hits = _hits(found.items, found.bits, found.distances, found.regions)
-        if wanted.without is not None:
-            hits = [hit for hit in hits if hit.id != wanted.without][:k]
+        if asked.without is not None:
+            hits = [hit for hit in hits if hit.id != asked.without][:k]
         milliseconds = {
             "encode": None if encode is None else round(encode * 1000, 3),
             "coarse": round(found.coarse_seconds * 1000, 3),
             "fine": round(found.fine_seconds * 1000, 3),
             "verify": None,
         }
-        if wanted.local:
+        if asked.local:
             start = time.perf_counter()
-            hits = self._verified_first(hits, wanted.local(), wanted.verify_top)[: wanted.k]
+            hits = self._verified_first(hits, asked.local(), query.verify_top)[: query.k]
             milliseconds["verify"] = round((time.perf_counter() - start) * 1000, 3)
         return SearchResult(name, found.threshold, found.pool, milliseconds, tuple(hits), counts)
 
@@ -458,10 +407,13 @@ class Engine:
         return verification.MATCHING[extractor]
 
 
-def _listed(ids):
-    if isinstance(ids, str):
-        raise ArgumentError("ids are a collection of str.", repr(ids), "Give [id].")
-    return list(ids)
+def _refuse_region(query):
+    if query.region is not None:
+        raise ArgumentError(
+            "A region is cut out of a picture.",
+            f"region={query.region}, and no picture",
+            "Search by the image itself, or without a region.",
+        )
 
 
 def _read(query):
@@ -487,6 +439,25 @@ def default_pool(k: int, num_items: int) -> int:
         (1000, 5000, 5000)
     """
     return max(POOL, POOL_PER_HIT * k, POOL_PER_ROOT * math.isqrt(num_items))
+
+
+def least_pool(query: Query, num_items: int) -> int | None:
+    """The least size of the pool that a query asks for; None where a threshold sets its pool.
+
+    Args:
+        query: a `Query`.
+        num_items: int, images of the index.
+
+    Returns:
+        int or None.
+
+    Example:
+        >>> [least_pool(query, 50) for query in (Query(), Query(pool=7), Query(threshold=3))]
+        [1000, 7, None]
+    """
+    if query.threshold is not None or query.pool is not None:
+        return query.pool
+    return default_pool(max(query.k, query.verify_top) if query.verify else query.k, num_items)
 
 
 def _hits(items, bits, distances, regions=None):

@@ -15,16 +15,17 @@ Only codes' histograms and k hits a shard would travel over a network.
 import heapq
 import itertools
 import time
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from hashnet import images
 from hashnet.errors import ArgumentError, FingerprintError, UnknownNameError
-from hashnet.retrieval.search.engine import Engine, default_pool
+from hashnet.retrieval.search.engine import DEFAULT, Engine, least_pool
 from hashnet.retrieval.search.finder import threshold_of
 from hashnet.retrieval.search.hits import SearchResult
+from hashnet.retrieval.search.query import Query
 
 
 class ShardedEngine:
@@ -43,7 +44,7 @@ class ShardedEngine:
         >>> shard = Index.create("more.index", bundle_folder)
         >>> _ = shard.add(["dog.png"], ids=["cow"])
         >>> engine = ShardedEngine([Engine(Index.open(index_folder)), Engine(shard)])
-        >>> [(hit.id, hit.bits_apart) for hit in engine.search("dog.png", k=2).hits]
+        >>> [(hit.id, hit.bits_apart) for hit in engine.search("dog.png", Query(k=2)).hits]
         [('dog', 0), ('cow', 0)]
     """
 
@@ -59,59 +60,47 @@ class ShardedEngine:
                 "Build the others again with the first one's encoder.",
             )
 
-    def search(
-        self, query: images.Source | np.ndarray, *, k: int = 10, **options: Any
-    ) -> SearchResult:
+    def search(self, image: images.Source | np.ndarray, query: Query = DEFAULT) -> SearchResult:
         """Find the images most like one image; encoded once.
 
         Args:
-            query: path, bytes, binary file, or uint8 array `(height, width, 3)`.
-            k, options: as for `search_encoded`.
+            image: path, bytes, binary file, or uint8 array `(height, width, 3)`.
+            query: a `Query`.
 
         Returns:
             A `SearchResult`. For the errors, see `Engine.search`.
         """
         start = time.perf_counter()
-        code, feature = self.engines[0].index.encoder.encode_one(query)
+        code, feature = self.engines[0].index.encoder.encode_one(image)
         encode = round((time.perf_counter() - start) * 1000, 3)
-        result = self.search_encoded(code, feature, k=k, name=str(query), **options)
+        result = self.search_encoded(code, feature, query, name=str(image))
         result.milliseconds["encode"] = encode
         return result
 
     def search_encoded(
-        self,
-        code: np.ndarray,
-        feature: np.ndarray,
-        *,
-        name: str = "code",
-        k: int = 10,
-        threshold: int | None = None,
-        pool: int | None = None,
-        label: str | Collection[str] | None = None,
-        ids: Collection[str] | None = None,
+        self, code: np.ndarray, feature: np.ndarray, query: Query = DEFAULT, *, name: str = "code"
     ) -> SearchResult:
         """Find by a code and a feature, as `Engine.search_encoded` does.
 
         Milliseconds are sums over the shards, which are searched one after another here.
         """
-        if threshold is not None and pool is not None:
-            raise ArgumentError(
-                "A pool is set by a threshold or by its size.", f"{threshold=}, {pool=}"
-            )
-        filters = self._filters(label, ids)
+        shards = self._shards(query)
         counting = 0.0
+        threshold = query.threshold
         if threshold is None:
             start = time.perf_counter()
-            if pool is None:
-                pool = default_pool(k, sum(one.snapshot.num_items for one in self.engines))
-            if not isinstance(pool, int | np.integer) or pool < 1:
-                raise ArgumentError("A pool has at least one image.", f"{pool=}")
-            histograms = [engine.histogram(code, **options) for engine, options in filters]
+            pool = least_pool(query, sum(one.snapshot.num_items for one in self.engines))
+            histograms = [engine.histogram(code, narrowed) for engine, narrowed in shards]
             threshold = threshold_of(np.sum(histograms, axis=0), pool)
             counting = (time.perf_counter() - start) * 1000
+        if not threshold:  # there is no image
+            milliseconds = {"encode": None, "coarse": round(counting, 3), "fine": 0.0}
+            return SearchResult(name, 0, 0, {**milliseconds, "verify": None}, ())
         results = [
-            engine.search_encoded(code, feature, name=name, k=k, threshold=threshold, **options)
-            for engine, options in filters
+            engine.search_encoded(
+                code, feature, replace(narrowed, threshold=threshold, pool=None), name=name
+            )
+            for engine, narrowed in shards
         ]
         # Stable: of equal distances the hit of the earlier shard, and in it the earlier row, wins.
         merged = heapq.merge(*(result.hits for result in results), key=lambda hit: hit.distance)
@@ -125,22 +114,23 @@ class ShardedEngine:
             int(threshold),
             sum(result.pool for result in results),
             {"encode": None, **milliseconds, "verify": None},
-            tuple(itertools.islice(merged, k)),
+            tuple(itertools.islice(merged, query.k)),
         )
 
-    def _filters(
-        self, label: str | Collection[str] | None, ids: Collection[str] | None
-    ) -> list[tuple[Engine, dict[str, Any]]]:
-        """Shards that may hold a hit, each with its filters: (engine, options) pairs."""
-        if label is None:
-            return [(engine, {"ids": ids}) for engine in self.engines]
-        wanted = [label] if isinstance(label, str) else list(label)
-        held = [set(engine.labels) for engine in self.engines]
-        for name in wanted:
-            if not any(name in labels for labels in held):
-                raise UnknownNameError("label", name, set().union(*held))
-        return [
-            (engine, {"ids": ids, "label": [name for name in wanted if name in labels]})
-            for engine, labels in zip(self.engines, held, strict=True)
-            if labels.intersection(wanted) or not wanted
-        ]
+    def _shards(self, query: Query) -> list[tuple[Engine, Query]]:
+        """The shards, each with the query as it is for that shard."""
+        labels, shards = query.labels, []
+        known = set().union(*(engine.labels for engine in self.engines))
+        for name in labels or ():
+            if name not in known:
+                raise UnknownNameError("label", name, known)
+        for engine in self.engines:
+            narrowed = query
+            if labels is not None:
+                narrowed = replace(query, labels=[one for one in labels if one in engine.labels])
+            if query.ids is not None:
+                rows = engine.snapshot.rows(query.ids).tolist()
+                held = [id for id, row in zip(query.ids, rows, strict=True) if row >= 0]
+                narrowed = replace(narrowed, ids=held)
+            shards.append((engine, narrowed))
+        return shards

@@ -11,8 +11,9 @@ import os
 import time
 from typing import Annotated
 
+import fastapi
 import prometheus_client
-from fastapi import Depends, FastAPI, File, Form, Path, Query, Request, UploadFile
+from fastapi import Depends, FastAPI, File, Form, Path, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
@@ -33,6 +34,7 @@ from hashnet.errors import (
     UnknownIdError,
     UnknownNameError,
 )
+from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.service.current import Live
 from hashnet.retrieval.service.limits import RETRY_AFTER, Limits
 from hashnet.retrieval.service.thumbnails import Pictures
@@ -45,6 +47,7 @@ STATIC = importlib.resources.files("hashnet.retrieval.service") / "static"
 MAX_K = 10_000
 MAX_MARKED = 200  # images marked right, and as many wrong
 MAX_LABELS = 100
+MAX_IDS = 1000  # that a search is narrowed to
 MAX_TEXT = 4096  # characters of an id or label
 THUMBNAIL, PICTURE = 256, 1600
 MAX_SIDE = 2048
@@ -139,7 +142,7 @@ _CHANGE = {
 }
 
 _REGION = r"^[0-9]{1,6}(,[0-9]{1,6}){3}$"
-_Text = Annotated[str, Query(min_length=1, max_length=MAX_TEXT)]
+_Text = Annotated[str, fastapi.Query(min_length=1, max_length=MAX_TEXT)]
 _PostedText = Annotated[str, Form(min_length=1, max_length=MAX_TEXT)]
 
 
@@ -154,25 +157,31 @@ def _box(region):
 
 
 def _parameters(kind):
-    """The parameters that every search takes, from the query string or from a form."""
+    """The parameters that every search takes, from the query string or from a form.
+
+    They are the fields of `Query`, whose defaults they have.
+    """
 
     def several(most, text):
         item = Annotated[str, kind(max_length=MAX_TEXT)]
         return Annotated[list[item], kind(max_length=most, description=text)]
 
     def parameters(
-        k: Annotated[int, kind(ge=1, le=MAX_K, description="Hits wanted.")] = 50,
+        k: Annotated[int, kind(ge=1, le=MAX_K, description="Hits wanted.")] = Query.k,
         threshold: Annotated[
             int | None,
-            kind(ge=0, le=1025, description="The pool has fewer than so many bits apart."),
-        ] = None,
+            kind(ge=1, le=1025, description="The pool has fewer than so many bits apart."),
+        ] = Query.threshold,
         pool: Annotated[
             int | None,
             kind(ge=1, le=2**31, description="Instead of a threshold: least size of the pool."),
-        ] = None,
+        ] = Query.pool,
         label: several(MAX_LABELS, "Only images with one of these labels.") = [],  # noqa: B006
+        ids: several(MAX_IDS, "Only images of these ids.") = [],  # noqa: B006
         region: _region(kind) = None,
-        verify: Annotated[bool, kind(description="Also count matches of local features.")] = False,
+        verify: Annotated[
+            bool, kind(description="Also count matches of local features.")
+        ] = Query.verify,
         right: several(MAX_MARKED, "Ids of hits that are right.") = [],  # noqa: B006
         wrong: several(MAX_MARKED, "Ids of hits that are wrong.") = [],  # noqa: B006
     ) -> dict:
@@ -180,8 +189,9 @@ def _parameters(kind):
             "k": k,
             "threshold": threshold,
             "pool": pool,
-            "label": label or None,
-            "region": _box(region),
+            "label": label,
+            "ids": ids,
+            "region": region,
             "verify": verify,
             "right": right,
             "wrong": wrong,
@@ -190,8 +200,45 @@ def _parameters(kind):
     return parameters
 
 
-_Asked = Annotated[dict, Depends(_parameters(Query))]
-_Posted = Annotated[dict, Depends(_parameters(Form))]
+async def _posted(
+    request: Request,
+    in_address: Annotated[dict, Depends(_parameters(fastapi.Query))],
+    in_form: Annotated[dict, Depends(_parameters(Form))],
+) -> dict:
+    """The parameters of a search that posts a picture, each from the form or the query string."""
+    form = await request.form()
+    twice = [name for name in in_form if name in form and name in request.query_params]
+    if twice:
+        raise ArgumentError(
+            "A parameter is given in the form or in the query string.",
+            f"{', '.join(twice)} in both",
+        )
+    return {
+        name: in_address[name] if name in request.query_params else value
+        for name, value in in_form.items()
+    }
+
+
+def _refuse_unknown(request: Request) -> None:
+    """Name the parameters in the query string that a question does not take."""
+    path, method = request.scope["route"].path_format, request.method.lower()
+    described = request.app.openapi()["paths"].get(path, {}).get(method, {})
+    if "422" not in described.get("responses", {}):  # the page keeps its state there
+        return
+    parameters = described.get("parameters", [])
+    known = {one["name"] for one in parameters if one["in"] == "query"}
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        taken = ", ".join(sorted(known)) or "none"
+        raise ArgumentError(
+            "A question has no parameters in its address but its own.",
+            ", ".join(dict.fromkeys(unknown))[:1000],
+            f"They are: {taken}.",
+        )
+
+
+_Asked = Annotated[dict, Depends(_parameters(fastapi.Query))]
+_Posted = Annotated[dict, Depends(_posted)]
 _Id = Annotated[str, Path(max_length=MAX_TEXT, description="As answers show it, URL-encoded.")]
 _Image = Annotated[UploadFile, File(description="A picture; JPEG, PNG, WebP, BMP, GIF or TIFF.")]
 
@@ -296,10 +343,11 @@ def create_app(place, settings: Settings | None = None):
         docs_url=None,  # their scripts would come from elsewhere
         redoc_url=None,
         lifespan=lifespan,
+        dependencies=[Depends(_refuse_unknown)],
         default_response_class=Json,
         form_limits={
             "max_files": 1,
-            "max_fields": 2 * MAX_MARKED + MAX_LABELS + 10,
+            "max_fields": 2 * MAX_MARKED + MAX_LABELS + MAX_IDS + 10,
             "max_part_size": 4 * MAX_TEXT,
         },
     )
@@ -332,13 +380,12 @@ def create_app(place, settings: Settings | None = None):
         }
 
     async def answer(view, search, options):
-        """Ids are looked up at the desk too: the index may be a database that is slow."""
+        """Ids are looked up by the worker too: the index may be a database that is slow."""
         if options["verify"]:
             _need_local(view)
 
         def work():
-            marked = {name: _ids(view, options[name]) for name in ("right", "wrong")}
-            return search({**options, **marked, "histogram": True})
+            return search(_query(view, options))
 
         result = await desks["search"].do(work)
         metrics.count_stages(result.milliseconds)
@@ -352,7 +399,7 @@ def create_app(place, settings: Settings | None = None):
     @api.post("/api/search", summary="Search by a picture", responses=_UPLOAD)
     async def search_by_image(image: _Image, options: _Posted) -> dict:
         view, content = live.view, await image.read()
-        return await answer(view, lambda asked: view.engine.search(content, **asked), options)
+        return await answer(view, lambda query: view.engine.search(content, query), options)
 
     @api.get(
         "/api/search", summary="Search by an image of the index, or by a word", responses=_SOME
@@ -362,7 +409,7 @@ def create_app(place, settings: Settings | None = None):
         id: _Text | None = None,
         class_: Annotated[
             str | None,
-            Query(
+            fastapi.Query(
                 alias="class",
                 max_length=MAX_TEXT,
                 description="A label of the index or a class that the network knows.",
@@ -373,19 +420,15 @@ def create_app(place, settings: Settings | None = None):
             raise ArgumentError("A search is by an id or by a class.", "both or neither")
         view = live.view
         if class_ is not None:
-            if options["region"]:
-                raise ArgumentError("A region is cut out of a picture.", "a class and a region")
-            if options["verify"]:
-                raise ArgumentError("Matches are counted between pictures.", "a class and verify")
-            return await answer(view, lambda asked: _search_word(view, class_, asked), options)
+            return await answer(view, lambda query: _search_word(view, class_, query), options)
         search = _search_region if options["region"] else _search_id
-        return await answer(view, lambda asked: search(view, id, asked), options)
+        return await answer(view, lambda query: search(view, id, query), options)
 
     @api.get("/api/images", summary="List the images of the index", responses=_SOME)
     async def list_images(
-        offset: Annotated[int, Query(ge=0, le=2**40)] = 0,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-        label: Annotated[str | None, Query(max_length=MAX_TEXT)] = None,
+        offset: Annotated[int, fastapi.Query(ge=0, le=2**40)] = 0,
+        limit: Annotated[int, fastapi.Query(ge=1, le=1000)] = 100,
+        label: Annotated[str | None, fastapi.Query(max_length=MAX_TEXT)] = None,
     ) -> dict:
         view = live.view
         total, items = await desks["pictures"].do(view.words.listed, label, offset, limit)
@@ -398,7 +441,7 @@ def create_app(place, settings: Settings | None = None):
         responses={**_SOME, 200: {"content": {"image/jpeg": {}}}},
     )
     async def thumbnail(
-        id: _Id, size: Annotated[int, Query(ge=16, le=1024)] = THUMBNAIL
+        id: _Id, size: Annotated[int, fastapi.Query(ge=16, le=1024)] = THUMBNAIL
     ) -> Response:
         return await picture_of(id, size, remember=True)
 
@@ -409,7 +452,7 @@ def create_app(place, settings: Settings | None = None):
         responses={**_SOME, 200: {"content": {"image/jpeg": {}}}},
     )
     async def picture(
-        id: _Id, size: Annotated[int, Query(ge=16, le=MAX_SIDE)] = PICTURE
+        id: _Id, size: Annotated[int, fastapi.Query(ge=16, le=MAX_SIDE)] = PICTURE
     ) -> Response:
         return await picture_of(id, size, remember=False)
 
@@ -428,7 +471,7 @@ def create_app(place, settings: Settings | None = None):
     @api.get(
         "/api/matches", summary="Which places of two images of the index match", responses=_SOME
     )
-    async def matches(query: _Text, hit: _Text, region: _region(Query) = None) -> dict:
+    async def matches(query: _Text, hit: _Text, region: _region(fastapi.Query) = None) -> dict:
         return await matched(query, hit, region)
 
     @api.post(
@@ -506,14 +549,34 @@ async def _refresh(live, seconds):
 # --- Questions to the engine, in a thread -----------------------------------------------------
 
 
-def _search_id(view, name, options):
-    del options["region"]
-    result = view.engine.search_id(_item(view, name).id, **options)
+def _query(view, options):
+    """What the parameters of a request ask the engine for."""
+    ids = [view.names.id(name) for name in options["ids"]]
+    if ids and (view.engine.snapshot.rows(ids) < 0).all():
+        raise UnknownIdError(
+            "A search among ids needs one that the index holds.", ", ".join(options["ids"][:3])
+        )
+    return Query(
+        k=options["k"],
+        threshold=options["threshold"],
+        pool=options["pool"],
+        labels=options["label"] or None,
+        ids=ids or None,
+        region=_box(options["region"]),
+        right=_ids(view, options["right"]),
+        wrong=_ids(view, options["wrong"]),
+        histogram=True,
+        verify=options["verify"],
+    )
+
+
+def _search_id(view, name, query):
+    result = view.engine.search_id(_item(view, name).id, query)
     return dataclasses.replace(result, query=name)
 
 
-def _search_region(view, name, options):
-    result = _of_file(view, name, lambda path: view.engine.search(path, **options))
+def _search_region(view, name, query):
+    result = _of_file(view, name, lambda path: view.engine.search(path, query))
     return dataclasses.replace(result, query=name)
 
 
@@ -530,10 +593,9 @@ def _of_file(view, name, ask):
         raise HTTPException(404, "The file of this image is no picture any more.") from error
 
 
-def _search_word(view, name, options):
-    del options["region"], options["verify"]
+def _search_word(view, name, query):
     code, feature = view.words.query(name)
-    return view.engine.search_encoded(code, feature, name=name, **options)
+    return view.engine.search_encoded(code, feature, query, name=name)
 
 
 def _ids(view, names):

@@ -1,0 +1,112 @@
+"""What a search is asked for, besides the image: one description for every way to search."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hashnet.checks import checked_integer
+from hashnet.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class Query:
+    """How many hits are wanted, among which images, and what is made of them.
+
+    Checked when it is made. Engine, sharded search, command line, HTTP and evaluation all take
+    it, and its defaults are theirs.
+
+    Attributes:
+        k: int, 1 or more. Hits wanted.
+        threshold: int, 1 or more, or None. The pool holds the images whose code differs from
+            the query's in strictly fewer bits.
+        pool: int, 1 or more, or None. Instead of a threshold: the smallest threshold that gives
+            a pool of at least so many images. With neither, what `engine.default_pool` gives.
+        labels: collection of str, or one str, or None. Search only images that have one of
+            these labels; None means all images, and no label means none of them.
+        ids: collection of str, or None. Search only images of these ids. Ids that the index does
+            not know are passed over as long as it knows one of them.
+        region: (top, left, bottom, right) in pixels of the upright query, or None. Search by
+            this part of it.
+        right, wrong: collections of str. Ids of images that a person has marked; the query
+            moves towards the first and away from the others (see `feedback`), as whole
+            images, whatever region of them was found.
+        histogram: bool. Also count the images at each Hamming distance from the query.
+        verify: bool. Compare local features of the query with those of the nearest images.
+            Those that show the same thing come first, by (most inliers, distance, row); all
+            others follow as they were.
+        verify_top: int, 1 or more. How many of the nearest are compared; no image is found
+            that is not among these, or among the `k` nearest.
+
+    Raises:
+        ArgumentError: a field is out of its range, or both threshold and pool are given.
+
+    Example:
+        >>> query = Query(k=5, labels="cat")
+        >>> query.labels, query.pool
+        (('cat',), None)
+        >>> Query(k=0)
+        Traceback (most recent call last):
+        hashnet.errors.ArgumentError: k is an integer, 1 or more. ...
+    """
+
+    k: int = 10
+    threshold: int | None = None
+    pool: int | None = None
+    labels: Collection[str] | None = None
+    ids: Collection[str] | None = None
+    region: tuple[int, int, int, int] | None = None
+    right: Collection[str] = ()
+    wrong: Collection[str] = ()
+    histogram: bool = False
+    verify: bool = False
+    verify_top: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("k", "threshold", "pool", "verify_top"):
+            value = getattr(self, name)
+            if value is not None or name in ("k", "verify_top"):
+                self._set(name, checked_integer(value, 1, name))
+        if self.threshold is not None and self.pool is not None:
+            raise ArgumentError(
+                "A pool is set by a threshold or by its size.",
+                f"threshold={self.threshold}, pool={self.pool}",
+                "Give one of the two.",
+            )
+        if isinstance(self.labels, str):
+            self._set("labels", (self.labels,))
+        for name in ("labels", "ids", "right", "wrong"):
+            value = getattr(self, name)
+            if value is not None or name in ("right", "wrong"):
+                self._set(name, _texts(value, name))
+        if self.region is not None:
+            self._set("region", _box(self.region))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+
+def _texts(value: Any, name: str) -> tuple[str, ...]:
+    texts = None if isinstance(value, str | bytes) else _listed(value)
+    if texts is None or not all(isinstance(text, str) for text in texts):
+        raise ArgumentError(f"{name} is a collection of str.", repr(value), "Give a list of them.")
+    return texts
+
+
+def _box(value: Any) -> tuple[int, int, int, int]:
+    edges = _listed(value)
+    whole = edges is not None and all(isinstance(edge, int | np.integer) for edge in edges)
+    if edges is None or not whole or len(edges) != 4:
+        raise ArgumentError(
+            "A region is four whole numbers: top, left, bottom and right.", repr(value)
+        )
+    top, left, bottom, right = map(int, edges)
+    return top, left, bottom, right
+
+
+def _listed(value: Any) -> tuple[Any, ...] | None:
+    try:
+        return tuple(value)
+    except TypeError:
+        return None
