@@ -11,6 +11,7 @@ import numpy as np
 from hashnet import images
 from hashnet.encode import precision as precisions
 from hashnet.errors import ArgumentError, FingerprintError, HashnetError, SkippedWarning
+from hashnet.local import extractors
 from hashnet.network import bundle as bundles
 from hashnet.quiet import import_keras
 from hashnet.retrieval import index as indexes
@@ -268,6 +269,8 @@ def _fitted(
         reasons = [f"{one.path}: {one.reason}" for one in problems[:3]]
         received = f"none in {' '.join(options.photos)}"
         raise HashnetError("A new index needs at least one image.", "; ".join([received, *reasons]))
+    if options.local:
+        extractors.opencv()  # if it is missing, better now than when the codes have been fitted
     import_keras()
     from hashnet.train import unsupervised
 

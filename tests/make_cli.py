@@ -18,24 +18,13 @@ HEAD = """\
 Written by `python -m tests.make_cli` from the argument parser, so it says what
 `hashnet COMMAND --help` says. Answers go to stdout, progress to stderr. Exit status: 0 done,
 1 failed, 2 wrong arguments, 3 done, but some inputs were skipped and named.
+
+Every command also takes `-v` (`--verbose`), which says more on stderr: what was chosen, what takes
+how long, and each input that was skipped; and `-q` (`--quiet`), which leaves errors and what was
+skipped. `python -m hashnet` is the same as `hashnet`.
 """
-
-
-def commands(parser):
-    """dict of a command's name to its parser, in the order of `hashnet --help`.
-
-    Args:
-        parser: `argparse.ArgumentParser` with one group of subparsers.
-
-    Returns:
-        dict of str to `argparse.ArgumentParser`.
-
-    Example:
-        >>> list(commands(cli.parser()))[:2]
-        ['demo', 'index']
-    """
-    [action] = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
-    return action.choices
+# In every command, and said once above.
+SHARED = ("help", "verbosity")
 
 
 def reference(parser):
@@ -51,12 +40,14 @@ def reference(parser):
         >>> "## hashnet search" in reference(cli.parser())
         True
     """
-    parts = [HEAD, "".join(f"- [{name}](#hashnet-{name})\n" for name in commands(parser))]
-    for name, sub in commands(parser).items():
+    parts = [HEAD, "".join(f"- [{name}](#hashnet-{name})\n" for name in cli.commands(parser))]
+    for name, sub in cli.commands(parser).items():
         parts.append(f"## hashnet {name}\n\n{sub.description[0].upper()}{sub.description[1:]}.\n")
-        rows = [_row(sub, a) for a in sub._actions if not isinstance(a, argparse._HelpAction)]
+        rows = [_row(sub, a) for a in sub._actions if a.dest not in SHARED]
         parts.append(f"| argument | default | meaning |\n|---|---|---|\n{''.join(rows)}")
         for group in sub._mutually_exclusive_groups:
+            if group._group_actions[0].dest in SHARED:
+                continue
             names = ", ".join(f"`{a.option_strings[-1]}`" for a in group._group_actions)
             parts.append(f"Only one of {names} at a time.\n")
         # The examples are shell lines; argparse puts one at the foot of each --help.

@@ -1,5 +1,7 @@
 """The command line: answers on stdout, progress on stderr, and the four exit statuses."""
 
+import dataclasses
+import io
 import json
 import os
 import resource
@@ -9,8 +11,10 @@ import sys
 
 import numpy as np
 import pytest
+import shtab
 
 from hashnet import cli, images
+from hashnet.train.config import TrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -19,11 +23,6 @@ def index(photos, bundle_folder, tmp_path_factory):
     arguments = ["index", folder, photos, "--bundle", bundle_folder, "--label-from", "folder"]
     assert cli.main([str(argument) for argument in arguments]) == cli.DONE
     return folder
-
-
-def commands():
-    [action] = [a for a in cli.parser()._actions if hasattr(a, "choices") and a.choices]
-    return action.choices
 
 
 def test_index_again_does_nothing(run, index, photos):
@@ -85,6 +84,206 @@ def test_unknown_ids_as_queries_are_named(run, index, photos, tmp_path):
     assert status == cli.WRONG_ARGUMENTS and "one a line" in err
     status, _, err = run("search", index, known, "--by-id", "--region", "0,0,5,5")
     assert status == cli.WRONG_ARGUMENTS and "--region" in err
+
+
+def test_a_folder_stands_for_the_images_in_it(run, index, photos, tmp_path):
+    status, out, _ = run("search", index, photos / "disc", photos / "ramp/1.png", "--json")
+    answers = [json.loads(line) for line in out.splitlines()]
+    queries = [str(path) for path in sorted((photos / "disc").iterdir())]
+    assert status == cli.DONE
+    assert [answer["query"] for answer in answers] == [*queries, str(photos / "ramp/1.png")]
+    assert [answer["hits"][0]["path"] for answer in answers[:-1]] == queries
+    (tmp_path / "empty").mkdir()
+    status, out, err = run("search", index, tmp_path / "empty")
+    assert (status, out) == (cli.FAILED, "") and "no image" in err
+    status, _, err = run("search", index, tmp_path / "empty", photos / "disc/0.png")
+    assert status == cli.SKIPPED_SOME and "empty" in err
+
+
+def test_a_query_comes_from_standard_input(run, index, photos, tmp_path, monkeypatch):
+    query = photos / "disc/0.png"
+
+    def give(content):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+    give(query.read_bytes())
+    picture = tmp_path / "hits.png"
+    status, out, _ = run("search", index, "-", "-k", 2, "--json", "--picture", picture)
+    answer = json.loads(out)
+    assert (status, answer["query"]) == (cli.DONE, "-")
+    assert answer["hits"][0]["path"] == str(query) and picture.exists()
+    give(b"no image")
+    assert run("search", index, "-")[0] == cli.FAILED
+    give(query.read_bytes())
+    status, _, err = run("search", index, "-", "--ids", "-")
+    assert status == cli.WRONG_ARGUMENTS and "read once" in err
+
+
+def test_list_names_the_images_in_the_order_of_rows(run, index, photos, monkeypatch):
+    status, out, _ = run("list", index)
+    paths = [str(path) for kind in sorted(photos.iterdir()) for path in sorted(kind.iterdir())]
+    assert status == cli.DONE
+    assert out.splitlines() == [f"{path}  [{path.split('/')[-2]}]" for path in paths]
+    _, out, _ = run("list", index, "--label", "ramp", "--label", "disc", "--json")
+    assert [json.loads(line) for line in out.splitlines()] == [
+        {"id": path, "path": path, "label": path.split("/")[-2]}
+        for path in paths
+        if "/ramp/" in path or "/disc/" in path
+    ]
+    status, out, err = run("list", index, "--label", "no such")
+    assert (status, out) == (cli.FAILED, "") and "ramp" in err
+
+
+def test_list_holds_a_few_images_at_a_time(run, index, monkeypatch):
+    from hashnet.cli import list as listing
+    from hashnet.retrieval.store.folder.store import Snapshot
+
+    asked, items = [], Snapshot.items
+    monkeypatch.setattr(
+        Snapshot, "items", lambda self, rows: asked.append(len(rows)) or items(self, rows)
+    )
+    monkeypatch.setattr(listing, "ROWS_AT_ONCE", 5)
+    assert len(run("list", index)[1].splitlines()) == 24
+    assert asked == [5, 5, 5, 5, 4]
+
+
+def test_v_says_more_and_q_only_what_went_wrong(run, index, photos, tmp_path):
+    query, picture = photos / "disc/0.png", tmp_path / "hits.png"
+    ask = ("search", index, query, "--picture", picture)
+    answer, usual = run(*ask)[1:]
+    assert usual == f"wrote {picture}\n"
+    _, out, more = run(*ask, "-v")
+    assert len(out.splitlines()) == len(answer.splitlines())
+    assert "32 bits" in more and "seconds" in more and usual in more
+    assert run(*ask, "-q")[2] == ""
+    status, _, err = run("search", index, tmp_path / "none.png", "-q")
+    assert status == cli.FAILED and "none.png" in err
+    with pytest.raises(SystemExit):
+        cli.main(["info", str(index), "-q", "-v"])
+
+
+def test_a_flood_of_like_messages_is_counted(run, index, photos, tmp_path):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for number in range(8):
+        (broken / f"{number}.png").write_bytes(b"bad")
+    ask = ("search", index, photos / "disc/0.png", broken, "/no/such.png")
+    status, _, err = run(*ask)
+    assert status == cli.SKIPPED_SOME
+    assert len(err.splitlines()) == 3
+    assert "0.png" in err and "7 more for a like reason" in err and "/no/such.png" in err
+    for option, lines in (("-v", 9), ("-q", 3)):
+        err = run(*ask, option)[2]
+        assert len([line for line in err.splitlines() if line.startswith("skipped")]) == lines
+
+
+@pytest.mark.parametrize(
+    ("reasons", "lines"),
+    [
+        ([f"named for {n * 'x'}: no image has this name" for n in range(2278)], 2),
+        ([f"{n} of this name, such as /a/{n}.png; name more of the path" for n in range(9)], 2),
+        ([f"A rule. Received: '/my photos {n * 'x'}/a.png': torn." for n in range(9)], 2),
+        (["Permission denied"] * 3 + ["No such file or directory"] * 6, 5),
+        (["no image has this name"] * 5, 5),
+    ],
+)
+def test_skipped_inputs_are_grouped_by_reason(reasons, lines, capsys):
+    from hashnet.cli import output
+    from hashnet.images import Problem
+
+    output.set_verbosity(output.NORMAL)
+    output.name_problems([Problem(f"{place}.png", one) for place, one in enumerate(reasons)])
+    assert len(capsys.readouterr().err.splitlines()) == lines
+
+
+def test_a_progress_bar_ends_at_100_percent_when_all_is_done(monkeypatch):
+    from hashnet.cli import output
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    output.set_verbosity(output.NORMAL)
+    progress = output.Progress()
+    for done in range(1, 51):  # faster than a bar is drawn
+        progress("reading", done, 50)
+    # What comes next takes long: the bar must not stand at less until then.
+    assert "50/50" in sys.stderr.getvalue()
+    progress("encoding", 1, 2)
+    progress.close()
+    assert "1/2" in sys.stderr.getvalue()
+
+
+def test_a_shell_completes_commands_options_and_choices(tmp_path):
+    script = tmp_path / "hashnet.bash"
+    script.write_text(run_as_a_process("completion", "bash").stdout)
+
+    def completed(*words):
+        line = (
+            f"source {script}; COMP_WORDS=({' '.join(map(repr, words))}); "
+            f"COMP_CWORD={len(words) - 1}; _shtab_hashnet; echo ${{COMPREPLY[@]}}"
+        )
+        return subprocess.run(["bash", "-c", line], capture_output=True, text=True).stdout.split()
+
+    assert completed("hashnet", "du") == ["duplicates"]
+    assert completed("hashnet", "search", "--pi") == ["--picture"]
+    assert completed("hashnet", "index", "i", "--local", "") == ["delf", "sift"]
+    folder = tmp_path / "photos.index"
+    folder.mkdir()
+    assert completed("hashnet", "info", f"{tmp_path}/pho") == [str(folder)]
+    for shell in ("zsh", "fish"):
+        assert "duplicates" in run_as_a_process("completion", shell).stdout
+
+
+def test_info_is_lines_that_can_be_read(run, photos, bundle_folder, tmp_path):
+    folder = shutil.copytree(bundle_folder, tmp_path / "my.bundle")
+    description = json.loads((folder / "hashnet.json").read_text())
+    history = [{"phase": 2, "epoch": n, "loss": 1 / n, "validation_map": 0.9} for n in (1, 2, 3)]
+    description["origin"] = {
+        "command": "hashnet train photos --bundle my.bundle",
+        "training": TrainConfig(num_bits=24, epochs=3, validation=0.1).to_dict(),
+        "history": history,
+        "minutes": 1.5,
+    }
+    (folder / "hashnet.json").write_text(json.dumps(description))
+    run("index", tmp_path / "i", photos, "--bundle", folder, "--label-from", "folder")
+    out = run("info", tmp_path / "i")[1]
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "training num_bits 24, epochs 3, validation 0.1" in lines
+    last = "phase 2, epoch 3, loss 0.3333, validation_map 0.9"
+    assert f"history 3 epochs, the last: {last}" in lines
+    assert "6 disc" in lines and "bits 32" in lines
+    assert all(len(line) <= 100 for line in out.splitlines() if "fingerprint" not in line)
+
+
+def test_evaluate_shows_all_stages_and_one_line_of_protocol(run, index, photos):
+    status, out, _ = run("evaluate", index, photos)
+    lines = out.splitlines()
+    assert status == cli.DONE
+    assert [line[:22].strip() for line in lines if line.startswith("coarse")] == [
+        "coarse only",
+        "coarse then fine",
+    ]
+    figures = json.loads(run("evaluate", index, photos, "--json")[1])
+    [fine] = [line for line in lines if line.startswith("coarse then fine")]
+    assert f"{figures['coarse_to_fine']['map_all']:.4f}" in fine.split()
+    assert f"{figures['coarse_to_fine']['precision_at']['1']:.4f}" in fine.split()
+    assert "24 queries are in the index" in lines[-1] and "--report" in lines[-1]
+    assert len(out.split()) < 120 < len(figures["protocol"].split())
+
+
+@pytest.mark.parametrize("extractor", ["sift", "delf"])
+def test_missing_opencv_is_said_before_the_codes_are_fitted(
+    extractor, run, photos, tmp_path, monkeypatch
+):
+    from hashnet.train import unsupervised
+
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    monkeypatch.setattr(unsupervised, "fit_bundle", lambda *_, **__: pytest.fail("fitted"))
+    status, _, err = run("index", tmp_path / "i", photos, "--local", extractor)
+    assert status == cli.FAILED and "OpenCV" in err
+    assert not (tmp_path / "i").exists()
 
 
 def test_a_picture_shows_the_query_and_its_hits(run, index, photos, tmp_path):
@@ -305,10 +504,11 @@ def test_choices_are_those_of_what_they_choose():
     assert choices.EXTRACTORS == extractors.NAMES
     assert choices.FORMATS == tuple(export.SUFFIXES)
     assert choices.EXPORT_PRECISIONS == export.PRECISIONS
+    assert set(choices.SHELLS) <= set(shtab.SUPPORTED_SHELLS)
 
 
 def test_every_command_has_help_with_an_example():
-    for name, sub in commands().items():
+    for name, sub in cli.commands(cli.parser()).items():
         text = sub.format_help()
         assert f"hashnet {name}" in text and sub.description
 
@@ -322,12 +522,38 @@ def test_a_python_without_docstrings_searches_and_explains(index, photos):
 
 
 def test_train_options_mirror_the_configuration():
-    import dataclasses
-
-    from hashnet.train.config import TrainConfig
-
-    options = {action.dest for action in commands()["train"]._actions}
+    options = {action.dest for action in cli.commands(cli.parser())["train"]._actions}
     assert {field.name for field in dataclasses.fields(TrainConfig)} <= options
+
+
+TINY_TRAINING = (
+    *("--bits", 8, "--image-size", 32, "--weights", "random"),
+    *("--head-epochs", 1, "--epochs", 0, "--batch", 4),
+)
+
+
+def test_train_ends_with_the_score_of_what_it_made(run, photos, tmp_path):
+    bundle = tmp_path / "my.bundle"
+    status, out, err = run("train", photos, "--bundle", bundle, *TINY_TRAINING)
+    score = json.loads((bundle / "hashnet.json").read_text())["origin"]["score"]
+    assert status == cli.DONE and "phase 1" in err
+    assert f"mAP {score['map']:.3f} on 24 images that it has learned from" in out
+    status, out, err = run(
+        "train", photos, "--bundle", bundle, "--overwrite", "-q", *TINY_TRAINING,
+        "--validation", 0.5,
+    )  # fmt: skip
+    assert (status, err) == (cli.DONE, "") and "on 12 images kept apart" in out
+
+
+def test_train_replaces_a_bundle_only_when_told_to(run, photos, bundle_folder, tmp_path):
+    folder = shutil.copytree(bundle_folder, tmp_path / "my.bundle")
+    (folder / "delf.onnx").write_bytes(b"learned")
+    before = sorted(path.name for path in folder.iterdir())
+    status, _, err = run("train", photos, "--bundle", folder, *TINY_TRAINING)
+    assert status == cli.WRONG_ARGUMENTS
+    assert "--overwrite" in err and "delf.onnx" in err
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert (folder / "delf.onnx").read_bytes() == b"learned"
 
 
 @pytest.mark.slow

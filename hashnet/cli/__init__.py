@@ -10,13 +10,34 @@ import argparse
 import importlib
 import os
 import sys
+import time
 from collections.abc import Collection, Sequence
 
-from hashnet.cli.output import DONE, FAILED, SKIPPED_SOME, WRONG_ARGUMENTS, fail
+from hashnet.cli.output import (
+    DONE,
+    FAILED,
+    NORMAL,
+    QUIET,
+    SKIPPED_SOME,
+    VERBOSE,
+    WRONG_ARGUMENTS,
+    detail,
+    fail,
+    set_verbosity,
+)
 from hashnet.errors import ArgumentError, HashnetError
 from hashnet.version import __version__
 
-__all__ = ["DONE", "FAILED", "SKIPPED_SOME", "VERBS", "WRONG_ARGUMENTS", "main", "parser"]
+__all__ = [
+    "DONE",
+    "FAILED",
+    "SKIPPED_SOME",
+    "VERBS",
+    "WRONG_ARGUMENTS",
+    "commands",
+    "main",
+    "parser",
+]
 
 # Verb, which is also the name of its file, and what `hashnet --help` says of it.
 VERBS = {
@@ -24,6 +45,7 @@ VERBS = {
     "index": "create or update an index",
     "extract": "encode images into Parquet files, on one machine or many",
     "search": "find the images most like one",
+    "list": "name the images of an index",
     "remove": "remove images from an index",
     "info": "say what an index holds",
     "check": "verify every byte of an index",
@@ -35,6 +57,7 @@ VERBS = {
     "clickhouse": "print or run the statements that make an index's tables",
     "serve": "search in the browser, and over HTTP",
     "duplicates": "list pairs of near-identical images",
+    "completion": "print the script that completes commands and options in a shell",
 }
 
 
@@ -56,8 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     # What stands first is the verb, or an option of `hashnet` itself, which needs none.
     arguments = parser(argv[:1]).parse_args(argv)
+    set_verbosity(arguments.verbosity)
+    start = time.perf_counter()
     try:
         status: int = arguments.run(arguments)
+        detail(f"{arguments.command}: {time.perf_counter() - start:.2f} seconds")
         return status
     except ArgumentError as error:
         return fail(error, WRONG_ARGUMENTS)
@@ -95,6 +121,41 @@ def parser(verbs: Collection[str] = tuple(VERBS)) -> argparse.ArgumentParser:
         if verb in verbs:
             module = importlib.import_module(f"hashnet.cli.{verb}")
             module.add_arguments(sub)
+            _add_verbosity(sub)
             sub.epilog = f"example: hashnet {verb} {module.EXAMPLE}".rstrip()
             sub.set_defaults(run=module.run)
     return top
+
+
+def commands(top: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parsers of the verbs, in the order of `hashnet --help`.
+
+    Args:
+        top: what `parser` gave.
+
+    Returns:
+        dict of verb to `argparse.ArgumentParser`.
+
+    Example:
+        >>> next(iter(commands(parser([]))))
+        'demo'
+    """
+    [action] = [one for one in top._actions if isinstance(one, argparse._SubParsersAction)]
+    return dict(action.choices)
+
+
+def _add_verbosity(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    for option, verbosity, text in (
+        ("verbose", VERBOSE, "say more on stderr: what was chosen, what takes how long"),
+        ("quiet", QUIET, "say nothing on stderr but errors and what was skipped"),
+    ):
+        group.add_argument(
+            f"-{option[0]}",
+            f"--{option}",
+            dest="verbosity",
+            action="store_const",
+            const=verbosity,
+            default=NORMAL,
+            help=text,
+        )

@@ -3,7 +3,7 @@
 import argparse
 
 from hashnet.cli.options import add_label_from
-from hashnet.cli.output import DONE, SKIPPED_SOME, name_problems
+from hashnet.cli.output import DONE, SKIPPED_SOME, name_problems, quiet
 from hashnet.errors import ArgumentError
 from hashnet.quiet import import_keras
 
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
             "Move it into the folder of its class, or leave --label-from out.",
         )
     import_keras()
-    trained = attention.train([file.path for file in found], labels, settings)
+    trained = attention.train([file.path for file in found], labels, settings, verbose=not quiet())
     attention.save(trained, network)
     name_problems(trained.problems)
     learned = len(found) - len(trained.problems)

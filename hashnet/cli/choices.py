@@ -21,3 +21,5 @@ EXTRACTORS = ("delf", "sift")
 FORMATS = ("keras", "saved_model", "onnx", "openvino", "litert")
 # hashnet.network.export.PRECISIONS
 EXPORT_PRECISIONS = ("float32", "float16", "int8")
+# Of shtab.SUPPORTED_SHELLS
+SHELLS = ("bash", "zsh", "fish", "tcsh", "powershell")

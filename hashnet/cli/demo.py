@@ -4,13 +4,24 @@ import argparse
 import json
 import pathlib
 import shutil
-import sys
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from hashnet.cli.output import DONE, Progress
+from hashnet.cli.output import DONE, Progress, note, quiet
 from hashnet.errors import HashnetError
 from hashnet.quiet import import_keras
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from hashnet.retrieval.search.engine import Engine
+    from hashnet.retrieval.search.hits import SearchResult
+    from hashnet.train.supervised import Trained
+
 EXAMPLE = ""
+BITS = 48
+RESULTS = "results.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,83 +33,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    import numpy as np
-
-    from hashnet import images, metrics
+    from hashnet import images
     from hashnet.images import sheets
     from hashnet.samples import fashion_mnist
 
-    import_keras()
-    from hashnet.retrieval.index import Index
-    from hashnet.retrieval.search.engine import Engine
-    from hashnet.train import data, supervised
-    from hashnet.train.config import TrainConfig
-
-    out = pathlib.Path(arguments.out)
-    results_file = out / "results.json"
-    if out.exists() and any(out.iterdir()) and not results_file.exists():
-        raise HashnetError("The demo needs a folder of its own.", str(out), "Give another --out.")
-    shutil.rmtree(out, ignore_errors=True)
-
-    def say(text):
-        print(text, file=sys.stderr, flush=True)
-
-    say("1/5  writing 4,000 photos and 500 queries of the bundled sample of Fashion-MNIST")
+    out = _emptied(pathlib.Path(arguments.out))
+    note("1/5  writing 4,000 photos and 500 queries of the bundled sample of Fashion-MNIST")
     sample = fashion_mnist()
     photos, queries = (
         _write_photos(out / name, sample[f"{part}_images"], sample[f"{part}_labels"])
         for name, part in (("photos", "train"), ("queries", "test"))
     )
-    say("2/5  training a hash layer of 48 bits on features of a pretrained network")
-    settings = TrainConfig(num_bits=48, image_size=64, epochs=0)
-    labelled = data.from_arrays(sample["train_images"], sample["train_labels"])
-    trained = supervised.train(labelled, out / "bundle", settings, command="hashnet demo")
-    say("3/5  indexing")
-    index = Index.create(out / "index", out / "bundle")
-    with Progress("encoding") as progress:
-        index.update([out / "photos"], label_from_folder=True, progress=progress)
-    say("4/5  searching")
-    engine = Engine(index)
+    note(f"2/5  training a hash layer of {BITS} bits on features of a pretrained network")
+    trained = _trained(out / "bundle", sample)
+    note("3/5  indexing")
+    engine = _indexed(out)
+    note("4/5  searching")
     answers = [engine.search(path) for path in queries]
-    milliseconds = np.median([sum(filter(None, one.milliseconds.values())) for one in answers])
-    truth = [path.parent.name for path in queries]
-    say("5/5  evaluating")
-    encoded = index.encoder.encode(queries)
-    label_codes, names = engine.snapshot.labels()
-    evaluation = metrics.evaluate_codes(
-        encoded.codes,
-        np.array(truth),
-        engine.snapshot.codes,
-        np.array(names)[label_codes],
-        num_bits=settings.num_bits,
-    )
-    fine = np.mean(
-        [
-            [hit.label == label for hit in one.hits]
-            for one, label in zip(answers, truth, strict=True)
-        ]
-    )
+    note("5/5  evaluating")
+    results = {
+        "database": len(photos),
+        "queries": len(queries),
+        "bits": BITS,
+        "training_minutes": round(trained.minutes, 2),
+        **_measured(engine, queries, answers),
+    }
     picture = out / "results.png"
     shown = range(0, len(queries), len(queries) // 10)
     sheet = [(queries[row], answers[row].hits[:5]) for row in shown]
     images.write(picture, sheets.contact_sheet(sheet))
-    results = {
-        "database": len(photos),
-        "queries": len(queries),
-        "bits": settings.num_bits,
-        "training_minutes": round(trained.minutes, 2),
-        "map_all_tie_aware": round(evaluation.map_all.expected, 4),
-        "precision_at_10_coarse_to_fine": round(float(fine), 4),
-        "milliseconds_per_query_median": round(float(milliseconds), 2),
-        "milliseconds_of_stages": answers[-1].milliseconds,
-    }
-    results_file.write_text(json.dumps(results, indent=1) + "\n")
+    (out / RESULTS).write_text(json.dumps(results, indent=1) + "\n")
     print(
-        f"{results['queries']} queries against {results['database']} images, 48 bits, trained in "
-        f"{trained.minutes * 60:.0f} seconds:\n"
-        f"  mAP of the codes, whole database, tie-aware   {evaluation.map_all.expected:.3f}\n"
-        f"  right class among 10 hits, coarse to fine     {fine:.3f}\n"
-        f"  one query, from file to hits, median          {milliseconds:.1f} ms\n"
+        f"{results['queries']} queries against {results['database']} images, {BITS} bits, trained "
+        f"in {trained.minutes * 60:.0f} seconds:\n"
+        f"  mAP of the codes, whole database, tie-aware   {results['map_all_tie_aware']:.3f}\n"
+        "  right class among 10 hits, coarse to fine     "
+        f"{results['precision_at_10_coarse_to_fine']:.3f}\n"
+        "  one query, from file to hits, median          "
+        f"{results['milliseconds_per_query_median']:.1f} ms\n"
         f"  results as a picture                          {picture}\n\n"
         "Now your own photos, no labels needed:\n"
         "  hashnet index photos.index FOLDER\n"
@@ -108,7 +80,71 @@ def run(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _write_photos(folder, pixels, labels):
+def _emptied(out: pathlib.Path) -> pathlib.Path:
+    """The folder of the demo, without what an earlier one has left there."""
+    if out.exists() and any(out.iterdir()) and not (out / RESULTS).exists():
+        raise HashnetError("The demo needs a folder of its own.", str(out), "Give another --out.")
+    shutil.rmtree(out, ignore_errors=True)
+    return out
+
+
+def _trained(bundle: pathlib.Path, sample: Mapping[str, Any]) -> "Trained":
+    import_keras()
+    from hashnet.train import data, supervised
+    from hashnet.train.config import TrainConfig
+
+    settings = TrainConfig(num_bits=BITS, image_size=64, epochs=0)
+    labelled = data.from_arrays(sample["train_images"], sample["train_labels"])
+    return supervised.train(labelled, bundle, settings, command="hashnet demo", verbose=not quiet())
+
+
+def _indexed(out: pathlib.Path) -> "Engine":
+    from hashnet.retrieval.index import Index
+    from hashnet.retrieval.search.engine import Engine
+
+    index = Index.create(out / "index", out / "bundle")
+    with Progress() as progress:
+        index.update(
+            [out / "photos"], label_from_folder=True, progress=partial(progress, "encoding")
+        )
+    return Engine(index)
+
+
+def _measured(
+    engine: "Engine", queries: Sequence[pathlib.Path], answers: "Sequence[SearchResult]"
+) -> dict[str, Any]:
+    """What `results.json` says of codes, hits and times."""
+    import numpy as np
+
+    from hashnet import metrics
+
+    truth = [path.parent.name for path in queries]
+    label_codes, names = engine.snapshot.labels()
+    evaluation = metrics.evaluate_codes(
+        engine.index.encoder.encode(queries).codes,
+        np.array(truth),
+        engine.snapshot.codes,
+        np.array(names)[label_codes],
+        num_bits=BITS,
+    )
+    fine = np.mean(
+        [
+            [hit.label == label for hit in one.hits]
+            for one, label in zip(answers, truth, strict=True)
+        ]
+    )
+    milliseconds = [sum(filter(None, one.milliseconds.values())) for one in answers]
+    return {
+        "map_all_tie_aware": round(float(evaluation.map_all.expected), 4),
+        "precision_at_10_coarse_to_fine": round(float(fine), 4),
+        "milliseconds_per_query_median": round(float(np.median(milliseconds)), 2),
+        "milliseconds_of_stages": answers[-1].milliseconds,
+    }
+
+
+def _write_photos(
+    folder: pathlib.Path, pixels: "np.ndarray", labels: Iterable[str]
+) -> list[pathlib.Path]:
     """Write grey images as class folders of PNG files; returns their paths."""
     from hashnet import images
 

@@ -2,13 +2,16 @@
 
 import argparse
 import json
+import math
+from typing import Any
 
-from hashnet.cli.indexes import refuse_url
+from hashnet.cli.indexes import opened_for_many, refuse_url
 from hashnet.cli.options import add_index, add_json, add_pool
-from hashnet.cli.output import DONE, SKIPPED_SOME, Stages, name_problems, note
+from hashnet.cli.output import DONE, SKIPPED_SOME, Progress, name_problems, note
 
 EXAMPLE = "photos.index queries/ --report out"
 
+# What the table calls each stage, and `EvaluationReport.to_dict`.
 STAGES = {
     "coarse only": "coarse",
     "coarse then fine": "coarse_to_fine",
@@ -40,35 +43,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    from hashnet.retrieval.evaluation import report
-    from hashnet.retrieval.evaluation.evaluate import evaluate
-    from hashnet.retrieval.index import Index
+    from hashnet import api
     from hashnet.retrieval.search.query import Query
-    from hashnet.train import label_free
 
     refuse_url(arguments.index, "Evaluate an index folder of the same images.")
     query = Query(threshold=arguments.threshold, pool=arguments.pool, verify=arguments.verify)
-    if arguments.report:
-        report.require_plots()
-        report.check_place(arguments.report)
-    with Stages() as progress:
-        evaluation = evaluate(
-            Index.open(arguments.index),
+    with Progress() as progress:
+        evaluation = api.evaluate(
+            opened_for_many(arguments.index),
             arguments.queries,
-            query,
             ground_truth=arguments.ground_truth,
-            baselines={
-                "lsh": label_free.lsh,
-                "pca_sign": label_free.pca_sign,
-                "itq": label_free.itq,
-            },
-            baseline_bits=(12, 24, 64, 128) if arguments.report else (),
+            report=arguments.report,
+            query=query,
             encode_database=arguments.encode_database,
             progress=progress,
         )
     name_problems(evaluation.problems)
     if arguments.report:
-        report.write(arguments.report, evaluation)
         note(f"wrote {arguments.report}")
     if arguments.json:
         print(json.dumps(evaluation.to_dict()))
@@ -77,25 +68,52 @@ def run(arguments: argparse.Namespace) -> int:
     return SKIPPED_SOME if evaluation.problems else DONE
 
 
-def _print_evaluation(figures):
-    print(
-        f"{figures['queries']} queries, {figures['database']} images, {figures['bits']} bits\n\n"
-        f"{'':22} {'mAP':>8} {'mAP@1000':>9}"
-    )
-    print(f"{'these codes':22} {figures['map_all']:8.4f} {figures['map_at_1000']:9.4f}")
+def _print_evaluation(figures: dict[str, Any]) -> None:
+    print(f"{figures['queries']} queries, {figures['database']} images, {figures['bits']} bits\n")
+    _print_stages(figures)
+    print(f"\n{'codes':22} {'mAP':>8} {'mAP@1000':>9}")
+    print(f"{'of this index':22} {figures['map_all']:8.4f} {figures['map_at_1000']:9.4f}")
     for name, row in figures["baselines"].items():
         if "map_all" in row:
             print(f"{name:22} {row['map_all']:8.4f} {row['map_at_1000']:9.4f}")
         else:
             print(f"{name:22} {row['not_measured']}")
+    print(f"\n{_protocol(figures)}")
+
+
+def _print_stages(figures: dict[str, Any]) -> None:
+    """A row for each stage: of all queries, or where the last was measured, of the same ones."""
     if "stages" in figures:
-        print(
-            f"\n{figures['stages']['queries']} queries   {'R@1':>8} {'R@5':>8} {'mAP':>8} {'ms':>9}"
-        )
-        for title, name in STAGES.items():
-            row = figures["stages"][name]
-            print(
-                f"{title:22} {row['found_at_1']:8.4f} {row['found_at_5']:8.4f} "
-                f"{row['map_all']:8.4f} {row['milliseconds']:9.2f}"
-            )
-    print(f"\n{figures['protocol']}")
+        stages = figures["stages"]
+        columns = ("found@1", "found@5", "mAP", "ms")
+        rows = [
+            [row["found_at_1"], row["found_at_5"], row["map_all"], row["milliseconds"]]
+            for row in (stages[name] for name in STAGES.values())
+        ]
+        title = f"stage, {stages['queries']} queries"
+    else:
+        columns = ("P@1", "P@10", "mAP", "ms")
+        found = [figures[name] for name in STAGES.values() if name in figures]
+        rows = [
+            [
+                *(row["precision_at"].get(str(k), math.nan) for k in (1, 10)),
+                row["map_all"],
+                sum(row["milliseconds"].values()),
+            ]
+            for row in found
+        ]
+        title = "stage"
+    print(f"{title:22} " + " ".join(f"{column:>8}" for column in columns))
+    for name, row in zip(STAGES, rows, strict=False):
+        print(f"{name:22} " + " ".join(f"{value:8.4f}" for value in row[:-1]) + f" {row[-1]:8.2f}")
+
+
+def _protocol(figures: dict[str, Any]) -> str:
+    """What was measured, in one line."""
+    relevant = "of the query's label" if figures["map_by_label"] else "the ground truth's"
+    own = figures["queries_in_the_index"]
+    left_out = f"; {own} queries are in the index, each left out of its own ranking" if own else ""
+    return (
+        f"Relevant: {relevant}. mAP: over all {figures['database']} images, the mean over ties"
+        f"{left_out}. All definitions: --report."
+    )

@@ -1,6 +1,7 @@
 """hashnet extract: encode images into Parquet files."""
 
 import argparse
+from functools import partial
 
 from hashnet.cli.options import add_label_from, part_of_whole, positive_number
 from hashnet.cli.output import DONE, SKIPPED_SOME, Progress, name_problems
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     from hashnet.retrieval.extraction.extract import extract
 
-    with Progress("encoding") as progress:
+    with Progress() as progress:
         report = extract(
             arguments.images,
             arguments.out,
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
             part=arguments.shard,
             workers=arguments.workers,
             ray=arguments.ray,
-            progress=progress,
+            progress=partial(progress, "encoding"),
         )
     name_problems(report.problems)
     print(f"{report.extracted} extracted, {report.kept} kept, {len(report.problems)} skipped")

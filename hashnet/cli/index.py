@@ -5,7 +5,7 @@ import warnings
 
 from hashnet.cli.choices import BACKBONES, EXTRACTORS, PRECISIONS
 from hashnet.cli.options import add_index, add_label_from, positive_number
-from hashnet.cli.output import DONE, SKIPPED_SOME, Stages, name_problems
+from hashnet.cli.output import DONE, SKIPPED_SOME, Progress, name_problems
 from hashnet.errors import SkippedWarning
 
 EXAMPLE = "photos.index ~/Pictures"
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     from hashnet.api import Index
 
-    with Stages() as progress, warnings.catch_warnings():
+    with Progress() as progress, warnings.catch_warnings():
         warnings.simplefilter("ignore", SkippedWarning)  # they are all named below
         index = Index.of_photos(
             arguments.index,

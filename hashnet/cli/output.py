@@ -1,5 +1,10 @@
-"""What a command writes for people: errors, what was skipped, progress; and the exit statuses."""
+"""What a command writes for people: errors, notes, what was skipped, progress; the exit statuses.
 
+Answers are printed to stdout by the verbs themselves. All else goes to stderr through here: `-q`
+leaves errors and what was skipped, `-v` adds details.
+"""
+
+import re
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self
@@ -10,6 +15,26 @@ if TYPE_CHECKING:
     from hashnet.images import Problem
 
 DONE, FAILED, WRONG_ARGUMENTS, SKIPPED_SOME = 0, 1, 2, 3
+QUIET, NORMAL, VERBOSE = -1, 0, 1
+# Of more skipped inputs with a like reason, one is named and the others are counted.
+MOST_NAMED = 5
+
+_verbosity = NORMAL
+
+
+def set_verbosity(verbosity: int) -> None:
+    """Say how much this process writes to stderr from now on.
+
+    Args:
+        verbosity: `QUIET`, `NORMAL` or `VERBOSE`.
+    """
+    global _verbosity
+    _verbosity = verbosity
+
+
+def quiet() -> bool:
+    """Whether only errors are wanted."""
+    return _verbosity == QUIET
 
 
 def fail(error: HashnetError | str, status: int) -> int:
@@ -19,8 +44,15 @@ def fail(error: HashnetError | str, status: int) -> int:
 
 
 def note(text: str) -> None:
-    """Write what is not the answer to stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """Write to stderr, on a line of its own, what happens; nothing with `-q`."""
+    if _verbosity > QUIET:
+        print(text, file=sys.stderr, flush=True)
+
+
+def detail(text: str) -> None:
+    """Write to stderr what only `-v` asks for."""
+    if _verbosity >= VERBOSE:
+        print(text, file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:
@@ -29,57 +61,68 @@ def printable(text: str) -> str:
 
 
 def name_problems(problems: "Iterable[Problem]") -> None:
-    """Write to stderr what was skipped, and why."""
+    """Write to stderr what was skipped, and why.
+
+    Where more than `MOST_NAMED` have a like reason, the first is named and the others are
+    counted, unless `-v` asks for all.
+    """
+    alike: dict[str, list[Problem]] = {}
     for problem in problems:
-        note(f"skipped {printable(problem.path)}: {printable(problem.reason)}")
+        alike.setdefault(_kind(problem), []).append(problem)
+    for same in alike.values():
+        every = len(same) <= MOST_NAMED or _verbosity >= VERBOSE
+        for problem in same if every else same[:1]:
+            line = f"skipped {printable(problem.path)}: {printable(problem.reason)}"
+            print(line, file=sys.stderr)
+        if not every:
+            print(
+                f"skipped {len(same) - 1:,} more for a like reason (-v names each)", file=sys.stderr
+            )
+
+
+def _kind(problem: "Problem") -> str:
+    """What like reasons have in common: the words that are no names and no numbers."""
+    reason = re.sub(r"'[^']*'|\"[^\"]*\"", "", problem.reason.replace(problem.path, ""))
+    return " ".join(word for word in reason.split() if word.strip(".,;()").isalpha())
 
 
 class Progress:
-    """A progress bar on stderr, where a person is looking; called with done and total.
+    """Progress bars on stderr, one stage after another, where a person is looking.
 
-    Args:
-        text: str. What is being done.
+    Called with the stage, how many images are done, and how many there are. A bar ends when all
+    are done, and not when the next stage begins: what comes between is no part of it.
     """
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._bar: Any = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __call__(self, done: int, total: int) -> None:
-        """Show that `done` of `total` images are done."""
-        from tqdm import tqdm
-
-        if self._bar is None:
-            self._bar = tqdm(
-                total=total, desc=self._text, unit="images", file=sys.stderr, disable=None
-            )
-        self._bar.update(done - self._bar.n)
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-
-class Stages:
-    """One progress bar after another; called with stage, done and total."""
 
     def __init__(self) -> None:
         self._stage = ""
-        self._bar: Progress | None = None
+        self._bar: Any = None
 
     def __enter__(self) -> Self:
         return self
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Show that `done` of `total` images of a stage are done."""
-        if self._bar is None or stage != self._stage:
-            self.__exit__()
-            self._stage, self._bar = stage, Progress(stage)
-        self._bar(done, total)
+        if quiet():
+            return
+        if stage != self._stage:
+            self.close()
+            self._stage, self._bar = stage, self._new_bar(stage, total)
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+            if done >= total:
+                self.close()
+
+    def _new_bar(self, stage: str, total: int) -> Any:
+        from tqdm import tqdm
+
+        # None: only where stderr is a terminal.
+        return tqdm(total=total, desc=stage, unit="images", file=sys.stderr, disable=None)
+
+    def close(self) -> None:
+        """End the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.__exit__()
+        self.close()

@@ -1,24 +1,45 @@
 """hashnet search: find the images most like one."""
 
 import argparse
+import dataclasses
 import json
 import os
 import pathlib
 import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from hashnet.cli.indexes import opened
 from hashnet.cli.options import add_index, add_json, add_pool, positive_number, region
 from hashnet.cli.output import DONE, FAILED, SKIPPED_SOME, name_problems, note, printable
 from hashnet.errors import ArgumentError
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from hashnet.images import Problem
+    from hashnet.retrieval.search.engine import Engine
+    from hashnet.retrieval.search.hits import Hit, SearchResult
+    from hashnet.retrieval.search.query import Query
+
+    # What was asked, as it can be drawn, and what was found.
+    Results = Sequence[tuple[Any, Sequence[Hit]]]
+    Match = tuple[Any, Hit, np.ndarray, np.ndarray]
+
 EXAMPLE = "photos.index cat.jpg -k 5"
+STDIN = "-"
 PICTURED_MATCHES = 5  # hits of a query whose matches are drawn
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     add_index(parser)
-    parser.add_argument("queries", nargs="+", metavar="QUERY", help="image files")
+    parser.add_argument(
+        "queries",
+        nargs="+",
+        metavar="QUERY",
+        help="image files, folders of them, or - for an image from standard input",
+    )
     parser.add_argument(
         "--by-id",
         action="store_true",
@@ -35,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--label", action="append", metavar="L", help="only images with this label, or one of them"
     )
     parser.add_argument(
-        "--ids", metavar="F", help="only images whose ids this file lists, one a line; - for stdin"
+        "--ids",
+        metavar="F",
+        help="only images whose ids this file lists, one a line; - for standard input",
     )
     parser.add_argument(
         "--verify",
@@ -61,11 +84,52 @@ def run(arguments: argparse.Namespace) -> int:
     from hashnet import images
     from hashnet.errors import ImageError, UnknownIdError
     from hashnet.retrieval.search.engine import Engine
-    from hashnet.retrieval.search.query import Query
 
+    _check(arguments)
+    query = _query(arguments)
+    engine = Engine(opened(arguments.index))
+    queries, problems = _queries(arguments)
+    results = []
+    for name, source in queries:
+        try:
+            if arguments.by_id:
+                result = engine.search_id(name, query)
+            else:
+                result = engine.search(source, query)
+        except (ImageError, UnknownIdError) as error:
+            if len(queries) == 1:
+                raise
+            problems.append(images.Problem(name, str(error)))
+            continue
+        result = dataclasses.replace(result, query=name)
+        results.append((engine.path(name) if arguments.by_id else source, result.hits))
+        if arguments.json:
+            print(json.dumps(result.to_dict()))
+        else:
+            _print_result(result)
+    name_problems(problems)
+    if not results:
+        return FAILED
+    if arguments.picture:
+        _write_picture(arguments, engine, results)
+    return SKIPPED_SOME if problems else DONE
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse before the search what would fail after it."""
     if arguments.by_id and arguments.region:
         raise ArgumentError("A region is cut out of a file.", "--by-id and --region")
-    wanted = Query(
+    inputs = [*([] if arguments.by_id else arguments.queries), arguments.ids]
+    if inputs.count(STDIN) > 1:
+        raise ArgumentError(
+            "Standard input is read once.", f"{STDIN} given {inputs.count(STDIN)} times"
+        )
+
+
+def _query(arguments: argparse.Namespace) -> "Query":
+    from hashnet.retrieval.search.query import Query
+
+    return Query(
         k=arguments.k,
         threshold=arguments.threshold,
         pool=arguments.pool,
@@ -76,40 +140,47 @@ def run(arguments: argparse.Namespace) -> int:
         wrong=arguments.wrong,
         verify=arguments.verify,
     )
-    engine = Engine(opened(arguments.index))
-    results, problems = [], []
-    for query in arguments.queries:
-        try:
-            if arguments.by_id:
-                result = engine.search_id(query, wanted)
-            else:
-                result = engine.search(query, wanted)
-        except (ImageError, UnknownIdError) as error:
-            if len(arguments.queries) == 1:
-                raise
-            problems.append(images.Problem(query, str(error)))
-            continue
-        results.append((engine.path(query) if arguments.by_id else query, result.hits))
-        if arguments.json:
-            print(json.dumps(result.to_dict()))
+
+
+def _queries(
+    arguments: argparse.Namespace,
+) -> tuple[list[tuple[str, "str | bytes"]], list["Problem"]]:
+    """(what it is called, what is read) of each query, and what is no query."""
+    from hashnet import images
+
+    if arguments.by_id:
+        return [(id, id) for id in arguments.queries], []
+    queries: list[tuple[str, str | bytes]] = []
+    problems: list[Problem] = []
+    for given in arguments.queries:
+        if given == STDIN:
+            queries.append((STDIN, sys.stdin.buffer.read(images.MAX_BYTES + 1)))
+        elif os.path.isdir(given):
+            found, unreadable = images.find([given])
+            queries += [(file.path, file.path) for file in found]
+            problems += unreadable
+            if not found and not unreadable:
+                problems.append(images.Problem(given, "no image lies in this folder"))
         else:
-            _print_result(result)
-    name_problems(problems)
-    if not results:
-        return FAILED
-    if arguments.picture:
-        from hashnet.images import sheets
-
-        if arguments.verify:
-            sheet = sheets.match_sheet(_matched(engine, results, arguments.region))
-        else:
-            sheet = sheets.contact_sheet(results)
-        images.write(arguments.picture, sheet)
-        note(f"wrote {arguments.picture}")
-    return SKIPPED_SOME if problems else DONE
+            queries.append((given, given))
+    return queries, problems
 
 
-def _matched(engine, results, region):
+def _write_picture(arguments: argparse.Namespace, engine: "Engine", results: "Results") -> None:
+    from hashnet import images
+    from hashnet.images import sheets
+
+    if arguments.verify:
+        sheet = sheets.match_sheet(_matched(engine, results, arguments.region))
+    else:
+        sheet = sheets.contact_sheet(results)
+    images.write(arguments.picture, sheet)
+    note(f"wrote {arguments.picture}")
+
+
+def _matched(
+    engine: "Engine", results: "Results", region: tuple[int, int, int, int] | None
+) -> "Iterator[Match]":
     """(query, hit, query_yx, yx) of the hits of each query that were verified."""
     for query, hits in results:
         for hit in hits[:PICTURED_MATCHES]:
@@ -119,12 +190,12 @@ def _matched(engine, results, region):
                 yield query, hit, found.query_yx + offset, found.yx
 
 
-def _listed_ids(path):
+def _listed_ids(path: str | None) -> list[str] | None:
     """The ids that a file lists, or None without a file."""
     if path is None:
         return None
     try:
-        content = sys.stdin.buffer.read() if path == "-" else pathlib.Path(path).read_bytes()
+        content = sys.stdin.buffer.read() if path == STDIN else pathlib.Path(path).read_bytes()
     except OSError as error:
         raise ArgumentError(
             "Ids come from a file, one a line.", f"{path}: {error.strerror}"
@@ -133,7 +204,7 @@ def _listed_ids(path):
     return [os.fsdecode(line) for line in lines if line]
 
 
-def _print_result(result):
+def _print_result(result: "SearchResult") -> None:
     stages = ", ".join(
         f"{stage} {time_taken:.1f} ms"
         for stage, time_taken in result.milliseconds.items()

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         workers=workers,
     )
 
-    def ready(url):
+    def ready(url: str) -> None:
         print(f"serving {shown(arguments.index)} at {url} (Ctrl-C stops)", flush=True)
 
     server.serve(

@@ -8,7 +8,7 @@ import shlex
 import sys
 
 from hashnet.cli.options import names
-from hashnet.cli.output import DONE, SKIPPED_SOME, name_problems
+from hashnet.cli.output import DONE, SKIPPED_SOME, name_problems, quiet
 
 EXAMPLE = "photos/ --bundle my.bundle"
 
@@ -63,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.bundle,
         recipe=arguments.recipe,
         overwrite=arguments.overwrite,
+        verbose=not quiet(),
         command=shlex.join(["hashnet", *sys.argv[1:]]),
         **changes,
     )

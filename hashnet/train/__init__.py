@@ -50,9 +50,10 @@ class CallablePackage(types.ModuleType):
             A `Trained`: its `bundle`, its `score`, and what was left out.
 
         Raises:
-            ArgumentError: a setting is out of its range, or the data does not do.
+            ArgumentError: a setting is out of its range, the data does not do, or a bundle is
+                there already.
             UnknownNameError: a setting, a recipe or a value of that name is not known.
-            BundleError: a bundle is there already, or cannot be written.
+            BundleError: the bundle cannot be written.
             WeightsError: the backbone's weights cannot be had.
 
         Example:
@@ -68,7 +69,7 @@ class CallablePackage(types.ModuleType):
             >>> trained.bundle.config.num_bits, trained.score.images
             (8, 8)
         """
-        from hashnet.errors import ArgumentError, BundleError
+        from hashnet.errors import ArgumentError
         from hashnet.network import bundle as bundles
         from hashnet.quiet import import_keras
         from hashnet.train.config import from_recipe
@@ -78,10 +79,13 @@ class CallablePackage(types.ModuleType):
                 raise ArgumentError("A code has one length.", "bits and num_bits", "Give bits.")
             settings["num_bits"] = bits
         chosen = from_recipe(None if recipe is None else os.fsdecode(recipe), **settings)
-        if not overwrite and (pathlib.Path(bundle) / bundles.DESCRIPTION).exists():
-            raise BundleError(
+        there = pathlib.Path(bundle)
+        if not overwrite and (there / bundles.DESCRIPTION).exists():
+            # Those that `hashnet attention` has trained; the new bundle has none.
+            local = (there / "delf.onnx").exists()
+            raise ArgumentError(
                 "A training does not replace a bundle unless it is told to.",
-                f"{os.fsdecode(bundle)}, which is one",
+                f"{there}, which is one" + (" with local features (delf.onnx)" if local else ""),
                 "Give another name, or overwrite it (--overwrite, overwrite=True).",
             )
         import_keras()
