@@ -295,6 +295,15 @@ def test_a_picture_shows_the_query_and_its_hits(run, index, photos, tmp_path):
     assert all(np.abs(tile - disc).max() < 60 for tile in tiles)
 
 
+@pytest.mark.parametrize("name", ["hits.xyz", "hits", "no/such/folder/hits.png"])
+def test_a_picture_that_cannot_be_written_is_refused_before_the_search(
+    name, run, index, photos, tmp_path
+):
+    target = tmp_path / name
+    status, out, err = run("search", index, photos / "disc/0.png", "--picture", target)
+    assert (status, out) == (cli.WRONG_ARGUMENTS, "") and "picture" in err
+
+
 def test_broken_files_are_named_and_the_status_says_so(run, photos, bundle_folder, tmp_path):
     folder = shutil.copytree(photos / "disc", tmp_path / "disc")
     (folder / "bad.png").write_bytes(b"bad")

@@ -117,6 +117,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Refuse before the search what would fail after it."""
+    from hashnet import images
+
     if arguments.by_id and arguments.region:
         raise ArgumentError("A region is cut out of a file.", "--by-id and --region")
     inputs = [*([] if arguments.by_id else arguments.queries), arguments.ids]
@@ -124,6 +126,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ArgumentError(
             "Standard input is read once.", f"{STDIN} given {inputs.count(STDIN)} times"
         )
+    if arguments.picture:
+        images.check_target(arguments.picture)
 
 
 def _query(arguments: argparse.Namespace) -> "Query":

@@ -15,7 +15,7 @@ from hashnet.images.formats import ALLOWED_FORMATS, MAX_SCANS
 from hashnet.images.reading import MAX_PIXELS, Photo, Source, is_one, read, read_resized, size
 from hashnet.images.resizing import resize
 from hashnet.images.sources import MAX_BYTES
-from hashnet.images.writing import to_jpeg, to_png, write
+from hashnet.images.writing import check_target, to_jpeg, to_png, write
 
 __all__ = [
     "ALLOWED_FORMATS",
@@ -27,6 +27,7 @@ __all__ = [
     "Photo",
     "Problem",
     "Source",
+    "check_target",
     "find",
     "is_one",
     "read",

@@ -54,6 +54,34 @@ def to_jpeg(image: np.ndarray, quality: int = 90) -> bytes:
     return _encode(image, "JPEG", quality=quality)
 
 
+# By the end of a file's name.
+_ENCODERS = {".png": to_png, ".jpg": to_jpeg, ".jpeg": to_jpeg}
+
+
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Refuse a path that `write` could not write to, before there is a picture.
+
+    Args:
+        path: str or `os.PathLike`.
+
+    Raises:
+        ArgumentError: if it does not end in `.png`, `.jpg` or `.jpeg`, or its folder is not there.
+
+    Example:
+        >>> check_target("hits.png")
+    """
+    path = os.fsdecode(path)
+    if os.path.splitext(path)[1].lower() not in _ENCODERS:
+        raise ArgumentError(
+            "A picture is written as PNG or JPEG.",
+            repr(path),
+            f"End the name in one of: {', '.join(_ENCODERS)}.",
+        )
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise ArgumentError("A picture is written into a folder.", f"{folder!r}, which is none")
+
+
 def write(path: str | os.PathLike[str], image: np.ndarray) -> None:
     """Write an image as PNG or JPEG, whichever the path's suffix says.
 
@@ -64,7 +92,7 @@ def write(path: str | os.PathLike[str], image: np.ndarray) -> None:
         image: uint8 array of shape `(height, width, 3)`.
 
     Raises:
-        ArgumentError: if the suffix is another one.
+        ArgumentError: as for `check_target`.
         ImageError: if the file cannot be written.
 
     Example:
@@ -75,15 +103,8 @@ def write(path: str | os.PathLike[str], image: np.ndarray) -> None:
         ['black.png']
     """
     path = os.fsdecode(path)
-    encoders = {".png": to_png, ".jpg": to_jpeg, ".jpeg": to_jpeg}
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix not in encoders:
-        raise ArgumentError(
-            "A picture is written as PNG or JPEG.",
-            repr(path),
-            f"End the name in one of: {', '.join(encoders)}.",
-        )
-    content = encoders[suffix](image)
+    check_target(path)
+    content = _ENCODERS[os.path.splitext(path)[1].lower()](image)
     try:
         with files.whole_file(path) as file:
             file.write(content)
