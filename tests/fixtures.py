@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,9 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # As the commands set it: a process that a test starts must compute as this one does.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 
 @pytest.fixture(scope="session")
@@ -21,27 +25,19 @@ def shared_data():
 
 
 @pytest.fixture(scope="session")
-def small_network():
-    """The default backbone with its real weights at 64 pixels, 32 random bits: (model, config)."""
-    from hashnet.network.model import HashNetConfig, build
-
-    config = HashNetConfig(image_size=64, num_bits=32, classes=("one", "two", "three"))
-    model = build(config)
-    rng = np.random.default_rng(0)
-    kernel = rng.normal(size=(config.feature_dim, 32)).astype(np.float32)
-    # Features are not negative; without their common part half of all bits are ones.
-    model.get_layer("latent").set_weights([(kernel - kernel.mean(axis=0)) * 9, np.zeros(32)])
-    return model, config
+def bundle_folder(tmp_path_factory):
+    """The golden bundle, 32 bits at 64 pixels: a copy, so that no test can damage it."""
+    folder = tmp_path_factory.mktemp("bundle") / "small"
+    return shutil.copytree(GOLDEN / "bundle_v1", folder)
 
 
 @pytest.fixture(scope="session")
-def bundle_folder(small_network, tmp_path_factory):
-    """A bundle of `small_network`."""
+def small_network(bundle_folder):
+    """The network of the golden bundle, in Keras: (model, config)."""
     from hashnet.network import bundle
 
-    folder = tmp_path_factory.mktemp("bundle") / "small"
-    bundle.save(folder, *small_network, origin={"command": "tests"})
-    return folder
+    opened = bundle.load(bundle_folder)
+    return opened.load_model(), opened.config
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hashnet.local import regions
-from tests.tiny_backbone import TINY
+from tests.stub_backbone import STUB
 
 COLOURS = [(255, 100, 100), (100, 255, 100), (100, 100, 255), (255, 255, 40)]
 PLACES = [(16, 32), (200, 400), (128, 256), (240, 64)]  # top and left of the thing in each scene
@@ -38,7 +38,7 @@ def scene(number, top, left):
 @contextlib.contextmanager
 def bright_regions(folder: pathlib.Path):
     """Within it, an index that is created proposes regions by brightness: exported in no time."""
-    model = TINY.build(32, None)
+    model = STUB.build(32, None)
     kernel = np.zeros((3, 3, 3, 8), np.float32)
     kernel[1, 1, :, 0] = 1
     model.get_layer("conv").set_weights([kernel])

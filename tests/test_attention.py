@@ -11,10 +11,10 @@ from hashnet.local import delf
 from hashnet.network import backbones
 from hashnet.train import attention
 from tests.make_images import photo
-from tests.tiny_backbone import TINY
+from tests.stub_backbone import STUB
 
 SETTINGS = attention.AttentionConfig(
-    backbone="tiny",
+    backbone="stub",
     weights="random",
     descriptor_dim=3,
     hidden=6,
@@ -30,7 +30,7 @@ SETTINGS = attention.AttentionConfig(
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     pytest.importorskip("cv2", reason="views of photos need OpenCV")
-    monkeypatch.setitem(backbones.BACKBONES, "tiny", TINY)
+    monkeypatch.setitem(backbones.BACKBONES, "stub", STUB)
 
 
 def photos(count=6):
@@ -42,7 +42,7 @@ def test_training_lowers_the_loss_and_fits_the_backbone():
     losses = [epoch["loss"] for epoch in trained.history]
     assert len(losses) == 8 and losses[-1] < 0.9 * losses[0]
     assert trained.history[-1]["accuracy"] > trained.history[0]["accuracy"]
-    model = delf.load_backbone("tiny", "random")
+    model = delf.load_backbone("stub", "random")
     assert delf.build(model, trained.head).output["attention"].shape[1:] == (None, None)
 
 
@@ -83,7 +83,7 @@ def tiny_bundle(tmp_path):
     from hashnet.network import bundle
     from hashnet.network.model import HashNetConfig, build
 
-    config = HashNetConfig(backbone="tiny", image_size=32, num_bits=8, classes=("a", "b"))
+    config = HashNetConfig(backbone="stub", image_size=32, num_bits=8, classes=("a", "b"))
     network = build(config, weights=None)
     return bundle.save(tmp_path / "tiny", network, config, origin={"command": "tests"})
 

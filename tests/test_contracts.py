@@ -34,7 +34,7 @@ def place(request, tmp_path_factory):
     return a_place(request.param, request, tmp_path_factory)
 
 
-def made(num, seed=0, dim=1280):
+def made(num, seed=0, dim=64):
     """Items, codes and features, with many equal codes, equal features and equal distances."""
     rng = np.random.default_rng(seed)
     codes = rng.integers(0, 256, (12, 4), dtype=np.uint8)[rng.integers(0, 12, num)]
@@ -395,7 +395,7 @@ def test_images_whose_details_do_not_fit_are_refused_alike(kind, request, tmp_pa
 
 
 def all_ids(index):
-    code, feature = np.zeros(4, np.uint8), np.zeros(1280, np.float32)
+    code, feature = np.zeros(4, np.uint8), np.zeros(64, np.float32)
     return [
         hit.id
         for hit in Engine(index).search_encoded(code, feature, Query(k=10**6, threshold=99)).hits

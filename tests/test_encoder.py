@@ -113,7 +113,7 @@ def test_broken_images_are_named_and_the_rest_keeps_its_order(encoder, paths, tm
 def test_nothing_gives_nothing(encoder):
     encoded = encoder.encode([])
     assert len(encoded) == 0
-    assert encoded.codes.shape == (0, 4) and encoded.features.shape == (0, 1280)
+    assert encoded.codes.shape == (0, 4) and encoded.features.shape == (0, 64)
 
 
 def test_a_stream_reads_ahead_but_not_far(bundle_folder, paths):

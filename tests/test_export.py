@@ -13,7 +13,7 @@ from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, ExportError, HashnetError, UnknownNameError
 from hashnet.network import backbones, bundle, export, runtimes
 from hashnet.network.model import HashNetConfig, build
-from tests.tiny_backbone import TINY
+from tests.stub_backbone import STUB
 
 NUM_BITS = 12  # not a whole number of bytes
 RNG = np.random.default_rng(3)
@@ -27,10 +27,10 @@ def needs(package):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A bundle of the tiny backbone whose bits are about half ones."""
+    """A bundle of the stub of a backbone whose bits are about half ones."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(backbones.BACKBONES, "tiny", TINY)
-        config = HashNetConfig(backbone="tiny", num_bits=NUM_BITS, classes=("a", "b", "c"))
+        patch.setitem(backbones.BACKBONES, "stub", STUB)
+        config = HashNetConfig(backbone="stub", num_bits=NUM_BITS, classes=("a", "b", "c"))
         network = build(config, weights=None)
         kernel = np.random.default_rng(0).normal(size=(8, NUM_BITS))
         network.get_layer("latent").set_weights([(kernel - kernel.mean(0)) * 9, np.zeros(NUM_BITS)])

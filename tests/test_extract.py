@@ -35,7 +35,7 @@ from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.finders import finder_of
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.store.items import Item
-from tests.tiny_backbone import TINY
+from tests.stub_backbone import STUB
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
@@ -46,10 +46,10 @@ TABLES = itertools.count()
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):
-    """Two bundles of the tiny backbone."""
+    """Two bundles of the stub of a backbone."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(backbones.BACKBONES, "tiny", TINY)
-        config = HashNetConfig(backbone="tiny", num_bits=NUM_BITS, classes=("a", "b", "c"))
+        patch.setitem(backbones.BACKBONES, "stub", STUB)
+        config = HashNetConfig(backbone="stub", num_bits=NUM_BITS, classes=("a", "b", "c"))
         network = build(config, weights=None)
         rng = np.random.default_rng(0)
         folders = []
@@ -166,8 +166,8 @@ def test_files_do_not_depend_on_workers_parts_or_order(tiny, photos, tmp_path):
 
 def test_two_processes_may_begin_at_once(tiny, photos, out):
     code = (
-        "import sys; from hashnet.network import backbones; from tests.tiny_backbone import TINY\n"
-        "backbones.BACKBONES['tiny'] = TINY\n"
+        "import sys; from hashnet.network import backbones; from tests.stub_backbone import STUB\n"
+        "backbones.BACKBONES['stub'] = STUB\n"
         "from hashnet.retrieval.extraction.extract import extract; part = int(sys.argv[4]), 3\n"
         "extract([sys.argv[1]], *sys.argv[2:4], part=part, shard_rows=5)\n"
     )
@@ -187,8 +187,8 @@ def test_a_killed_run_is_finished_by_the_next_and_ends_the_same(
 ):
     code = (
         "import sys, time; from hashnet.network import backbones\n"
-        "from tests.tiny_backbone import TINY\n"
-        "backbones.BACKBONES['tiny'] = TINY\n"
+        "from tests.stub_backbone import STUB\n"
+        "backbones.BACKBONES['stub'] = STUB\n"
         "from hashnet.encode.encoder import Encoder; pixels = Encoder._pixels\n"
         "Encoder._pixels = lambda *a: time.sleep(0.02) or pixels(*a)\n"
         "from hashnet.retrieval.extraction.extract import extract\n"
@@ -215,8 +215,8 @@ def test_a_killed_run_is_finished_by_the_next_and_ends_the_same(
 def test_killed_again_and_again_at_any_moment_it_ends_the_same(tiny, photos, out, tmp_path):
     code = (
         "import sys, time; from hashnet.network import backbones\n"
-        "from tests.tiny_backbone import TINY\n"
-        "backbones.BACKBONES['tiny'] = TINY\n"
+        "from tests.stub_backbone import STUB\n"
+        "backbones.BACKBONES['stub'] = STUB\n"
         "from hashnet.encode.encoder import Encoder; pixels = Encoder._pixels\n"
         "Encoder._pixels = lambda *a: time.sleep(0.02) or pixels(*a)\n"
         "from hashnet.retrieval.extraction.extract import extract; print('begins', flush=True)\n"

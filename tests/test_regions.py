@@ -5,7 +5,7 @@ import pytest
 
 from hashnet.errors import ArgumentError, BundleError, ShapeError
 from hashnet.local import delf, regions
-from tests.tiny_backbone import TINY
+from tests.stub_backbone import STUB
 
 
 def slowly(scores, shape, most):
@@ -91,7 +91,7 @@ def test_what_is_no_map_is_refused():
 @pytest.fixture(scope="module")
 def tiny():
     """A network whose map, of stride 2, is the brightness of its image."""
-    model = TINY.build(32, None)
+    model = STUB.build(32, None)
     kernel = np.zeros((3, 3, 3, 8), np.float32)
     kernel[1, 1, :, 0] = 1
     model.get_layer("conv").set_weights([kernel])

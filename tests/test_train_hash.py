@@ -20,11 +20,11 @@ from hashnet.errors import ArgumentError, BundleError, UnknownNameError
 from hashnet.network import backbones, bundle, export
 from hashnet.train import data, supervised
 from hashnet.train.config import TrainConfig
-from tests.tiny_backbone import DEPTHWISE, TINY
+from tests.stub_backbone import DEPTHWISE, STUB
 
 SETTINGS = TrainConfig(
     num_bits=8,
-    backbone="tiny",
+    backbone="stub",
     weights="random",
     image_size=32,
     head_epochs=2,
@@ -40,8 +40,8 @@ VALIDATED = dataclasses.replace(SETTINGS, validation=0.2, patience=4)
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch, request):
-    """Know the tiny backbone; write no ONNX file, which takes longest, unless it is asked for."""
-    monkeypatch.setitem(backbones.BACKBONES, "tiny", TINY)
+    """Know the stub of a backbone; write no ONNX file, which takes longest, unless asked for."""
+    monkeypatch.setitem(backbones.BACKBONES, "stub", STUB)
     if "onnx" not in request.fixturenames:
         monkeypatch.setattr(export, "to_onnx", lambda model, path: path.write_bytes(b"no network"))
 
@@ -91,7 +91,7 @@ def test_the_folded_head_gives_the_bits_and_the_scores_that_were_trained(colours
     from hashnet.train import losses, network
 
     plain = build(
-        HashNetConfig(backbone="tiny", image_size=32, num_bits=8, classes=colours.classes),
+        HashNetConfig(backbone="stub", image_size=32, num_bits=8, classes=colours.classes),
         weights=None,
     )
     hash_loss = losses.create(loss, 8, 3)
@@ -122,7 +122,7 @@ def test_the_same_seed_gives_the_same_network_and_another_seed_another(tmp_path,
 def never_interrupted(tmp_path_factory, colours):
     """The history and the weights of a training with validation that ran through."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(backbones.BACKBONES, "tiny", TINY)
+        patch.setitem(backbones.BACKBONES, "stub", STUB)
         patch.setattr(export, "to_onnx", lambda model, path: path.write_bytes(b"no network"))
         folder = tmp_path_factory.mktemp("whole") / "b"
         trained = supervised.train(colours, folder, VALIDATED, verbose=False)
@@ -201,7 +201,7 @@ def test_minutes_count_the_calls_that_were_interrupted_too(tmp_path, colours):
     first = state.RunState(tmp_path / "s", "this run", time.monotonic() - 600)
     network = supervised.build(
         supervised.HashNetConfig(
-            backbone="tiny", image_size=32, num_bits=8, classes=colours.classes
+            backbone="stub", image_size=32, num_bits=8, classes=colours.classes
         ),
         weights=None,
     )
@@ -284,7 +284,7 @@ def test_a_network_that_is_to_see_mirror_images_learns_as_any_other(tmp_path, co
 
 
 def test_fixed_depthwise_kernels_stay_where_all_else_learns(tmp_path, colours, monkeypatch):
-    monkeypatch.setitem(backbones.BACKBONES, "tiny", DEPTHWISE)
+    monkeypatch.setitem(backbones.BACKBONES, "stub", DEPTHWISE)
     start = dataclasses.replace(SETTINGS, epochs=0)
     first = supervised.train(colours, tmp_path / "a", start, verbose=False)
     settings = dataclasses.replace(
@@ -346,7 +346,7 @@ def test_starting_from_a_bundle_of_another_backbone_is_refused(tmp_path, colours
     settings = dataclasses.replace(
         SETTINGS, backbone="efficientnet_lite0", start_from=str(tmp_path / "a")
     )
-    with pytest.raises(ArgumentError, match="same backbone.*tiny"):
+    with pytest.raises(ArgumentError, match="same backbone.*stub"):
         supervised.train(colours, tmp_path / "b", settings, verbose=False)
 
 
@@ -454,19 +454,19 @@ sys.meta_path.insert(0, NoTensorFlow())
 import numpy as np
 from hashnet import errors
 from hashnet.network import backbones, bundle, model
-from tests.tiny_backbone import DEPTHWISE, TINY
+from tests.stub_backbone import DEPTHWISE, STUB
 from hashnet.train import data
 from hashnet.train import supervised as hash
 from hashnet.train.config import TrainConfig
 
-backbones.BACKBONES["tiny"] = TINY
+backbones.BACKBONES["stub"] = STUB
 random = np.random.default_rng(1)
 label = np.arange(48) % 3
 pixels = random.integers(0, 60, (48, 32, 32, 3))
 pixels[np.arange(48), :, :, label] += 150
 colours = data.from_arrays(pixels.astype("uint8"), label, ["red", "green", "blue"])
 settings = TrainConfig(
-    num_bits=8, backbone="tiny", weights="random", image_size=32, head_epochs=30, epochs=3,
+    num_bits=8, backbone="stub", weights="random", image_size=32, head_epochs=30, epochs=3,
     head_rate=.1, rate=.01, batch=8, validation=.25, seed=3,
 )
 kept = {}

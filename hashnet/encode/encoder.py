@@ -85,7 +85,7 @@ class Encoder:
         >>> encoder = Encoder.open(bundle_folder, runtime="onnxruntime")
         >>> encoded = encoder.encode(["cat.png", "dog.png"])
         >>> encoded.codes.shape, encoded.features.shape
-        ((2, 4), (2, 1280))
+        ((2, 4), (2, 64))
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class Encoder:
         Example:
             >>> code, feature = Encoder.open(bundle_folder).encode_one("cat.png")
             >>> code.shape, feature.shape
-            ((4,), (1280,))
+            ((4,), (64,))
         """
         pixels = self._pixels(images.Photo.of(source))[None]
         latents, features = self._network.run(["latent", "feature"], {"image": pixels})

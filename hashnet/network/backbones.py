@@ -68,6 +68,8 @@ def known(name: str) -> Backbone:
         >>> known("efficientnet_lite0").feature_dim
         1280
     """
+    if name == TINY.name:
+        return TINY
     if name not in BACKBONES:
         raise UnknownNameError("backbone", name, BACKBONES)
     return BACKBONES[name]
@@ -331,6 +333,34 @@ def _caffe_pixels(image):
     return pixels
 
 
+# --- Tiny -------------------------------------------------------------------------------------
+
+
+def _tiny(size, weights):
+    from keras import Input, Model, layers
+
+    if weights is not None:
+        raise WeightsError(
+            "The tiny backbone was never pretrained.",
+            f"weights={weights!r}",
+            f"Choose one of {', '.join(BACKBONES)}.",
+        )
+    image = Input((size, size, 3), name="image")
+    x = layers.Rescaling(1 / 128, offset=-127 / 128, name="scale")(image)
+    for index, filters in enumerate((12, 24, 32, 48)):
+        x = layers.Conv2D(filters, 3, 2, padding="same", use_bias=False, name=f"block{index}_conv")(
+            x
+        )
+        x = layers.BatchNormalization(name=f"block{index}_bn")(x)
+        x = layers.ReLU(6.0, name=f"block{index}_relu")(x)
+    stride_16 = x  # (n, size/16, size/16, 48)
+    x = layers.Conv2D(64, 1, activation="relu", name="head_conv")(x)
+    feature = layers.GlobalAveragePooling2D(name="f7")(x)  # (n, 64)
+    scores = layers.Dense(1000, activation="softmax", name="f8")(feature)
+    outputs = {"map": stride_16, "feature": feature, "scores": scores}
+    return Model(image, outputs, name="tiny")
+
+
 # --- Filling ----------------------------------------------------------------------------------
 
 
@@ -431,3 +461,15 @@ BACKBONES = {
         ),
     )
 }
+
+# On this one, all that happens around a network can be tried in seconds and committed in a few
+# hundred kilobytes. Nobody pretrained it, so it is not offered among the others.
+TINY = Backbone(
+    name="tiny",
+    image_size=64,
+    any_size=True,
+    feature_dim=64,
+    map_channels=48,
+    build=_tiny,
+    source="nobody: there are no pretrained weights",
+)

@@ -81,7 +81,8 @@ def train(
         >>> pictures = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype="uint8")
         >>> cats_and_dogs = datasets.from_arrays(pictures, ["cat", "dog"] * 4)
         >>> config = TrainConfig(
-        ...     num_bits=8, image_size=32, weights="random", head_epochs=1, epochs=0, batch=4
+        ...     backbone="tiny", weights="random", image_size=32, num_bits=8,
+        ...     head_epochs=1, epochs=0, batch=4,
         ... )
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     trained = train(cats_and_dogs, f"{folder}/bundle", config, verbose=False)

@@ -18,11 +18,11 @@ def _build(size, weights, depthwise=False):
     feature = layers.GlobalAveragePooling2D(name="f7")(x)
     feature = layers.Dropout(0.1, name="drop")(feature)
     scores = layers.Dense(1000, activation="softmax", name="f8")(feature)
-    return Model(image, {"map": x, "feature": feature, "scores": scores}, name="tiny")
+    return Model(image, {"map": x, "feature": feature, "scores": scores}, name="stub")
 
 
-TINY = backbones.Backbone(
-    name="tiny",
+STUB = backbones.Backbone(
+    name="stub",
     image_size=32,
     any_size=True,
     feature_dim=8,
@@ -31,5 +31,5 @@ TINY = backbones.Backbone(
     source="nobody: random weights",
 )
 DEPTHWISE = dataclasses.replace(
-    TINY, build=lambda size, weights: _build(size, weights, depthwise=True)
+    STUB, build=lambda size, weights: _build(size, weights, depthwise=True)
 )
