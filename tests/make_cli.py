@@ -8,6 +8,7 @@ import dataclasses
 import pathlib
 
 from hashnet import cli
+from hashnet.cli import commands
 from hashnet.train.config import TrainConfig
 
 _TRAIN_DEFAULTS = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
@@ -21,7 +22,10 @@ Written by `python -m tests.make_cli` from the argument parser, so it says what
 
 Every command also takes `-v` (`--verbose`), which says more on stderr: what was chosen, what takes
 how long, and each input that was skipped; and `-q` (`--quiet`), which leaves errors and what was
-skipped. `python -m hashnet` is the same as `hashnet`.
+skipped. `python -m hashnet` is the same as `hashnet`. To have commands, options and files completed
+in the shell, write what `hashnet completion bash` prints to
+`~/.local/share/bash-completion/completions/hashnet` (zsh: `_hashnet` in a folder of `$fpath`; fish:
+`~/.config/fish/completions/hashnet.fish`).
 """
 # In every command, and said once above.
 SHARED = ("help", "verbosity")
@@ -40,8 +44,8 @@ def reference(parser):
         >>> "## hashnet search" in reference(cli.parser())
         True
     """
-    parts = [HEAD, "".join(f"- [{name}](#hashnet-{name})\n" for name in cli.commands(parser))]
-    for name, sub in cli.commands(parser).items():
+    parts = [HEAD, "".join(f"- [{name}](#hashnet-{name})\n" for name in commands(parser))]
+    for name, sub in commands(parser).items():
         parts.append(f"## hashnet {name}\n\n{sub.description[0].upper()}{sub.description[1:]}.\n")
         rows = [_row(sub, a) for a in sub._actions if a.dest not in SHARED]
         parts.append(f"| argument | default | meaning |\n|---|---|---|\n{''.join(rows)}")

@@ -14,6 +14,7 @@ import pytest
 import shtab
 
 from hashnet import cli, images
+from hashnet.retrieval.search.query import Query
 from hashnet.train.config import TrainConfig
 
 
@@ -514,6 +515,15 @@ def test_choices_are_those_of_what_they_choose():
     assert choices.FORMATS == tuple(export.SUFFIXES)
     assert choices.EXPORT_PRECISIONS == export.PRECISIONS
     assert set(choices.SHELLS) <= set(shtab.SUPPORTED_SHELLS)
+
+
+def test_a_search_on_the_command_line_has_the_defaults_of_a_query():
+    arguments = vars(cli.parser(["search"]).parse_args(["search", "photos.index", "cat.jpg"]))
+    for field in dataclasses.fields(Query):
+        # Labels are given one at a time; a picture's histogram is for the page.
+        name = {"labels": "label"}.get(field.name, field.name)
+        if name not in ("histogram", "verify_top"):
+            assert (arguments[name] or None) == (field.default or None), name
 
 
 def test_every_command_has_help_with_an_example():

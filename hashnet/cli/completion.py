@@ -5,7 +5,7 @@ import argparse
 from hashnet.cli.choices import SHELLS
 from hashnet.cli.output import DONE
 
-EXAMPLE = "bash > ~/.local/share/bash-completion/completions/hashnet"
+EXAMPLE = "bash"
 # Names, in the help, of arguments that are files or folders.
 _PATHS = frozenset({"B", "BUNDLE", "DATA", "DIR", "F", "IMAGES", "INDEX", "INDEX2", "OUT", "PNG"})
 _PATHS |= {"QUERIES", "QUERY", "R"}
