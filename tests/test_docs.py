@@ -15,7 +15,6 @@ from hashnet.network.model import HashNetConfig
 from hashnet.retrieval.evaluation.evaluate import evaluate
 from hashnet.retrieval.extraction.extract import extract
 from hashnet.retrieval.index import Index
-from hashnet.retrieval.search.engine import Engine
 from hashnet.train import unsupervised
 from hashnet.train.config import TrainConfig
 from tests import make_cli
@@ -218,10 +217,6 @@ def test_the_defaults_and_limits_that_the_readme_states_are_those_of_the_code(na
 
 def test_a_command_and_the_function_it_calls_have_the_same_defaults():
     for command, option, function, argument in (
-        ("search", "k", Engine.search, "k"),
-        ("search", "threshold", Engine.search, "threshold"),
-        ("search", "pool", Engine.search, "pool"),
-        ("search", "verify", Engine.search, "verify"),
         ("extract", "shard", extract, "part"),
         ("extract", "workers", extract, "workers"),
         ("index", "workers", Index.update, "workers"),
