@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import functools
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -48,11 +49,9 @@ def in_parts(function: Callable[[int, int], T], size: int, num_threads: int, lea
     if num_parts <= 1:
         return [function(0, size)]
     borders = [size * part // num_parts for part in range(num_parts + 1)]
-    others = [
-        _pool().submit(function, first, last)
-        for first, last in zip(borders[1:-1], borders[2:], strict=True)
-    ]
-    return [function(borders[0], borders[1]), *(other.result() for other in others)]
+    (first, last), *other_parts = itertools.pairwise(borders)
+    others = [_pool().submit(function, *part) for part in other_parts]
+    return [function(first, last), *(other.result() for other in others)]
 
 
 def mapped(function: Callable[[S], T], items: Iterable[S], num_threads: int) -> list[T]:

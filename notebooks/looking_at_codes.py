@@ -8,6 +8,7 @@
 # lie, and which pictures end up in the wrong place.
 
 # %%
+import itertools
 import pathlib
 import tempfile
 
@@ -206,7 +207,7 @@ moved = encoder.encode(np.roll(queries, 1, axis=2))
 flipped = codes.unpack(moved.codes, num_bits) != query_bits["with labels"]
 margin = np.abs(asked.latents - 0.5)
 edges = np.linspace(0, 0.5, 6)
-for low, high in zip(edges[:-1], edges[1:], strict=True):
+for low, high in itertools.pairwise(edges):
     inside = (margin >= low) & (margin <= high)
     if inside.any():
         print(

@@ -301,7 +301,7 @@ axes.set(
 )
 axes.legend(ncols=2, loc="upper right")
 plt.show()
-lost = sorted(itself, key=lambda name: its_class[name] - itself[name])[-1]
+lost = max(itself, key=lambda name: its_class[name] - itself[name])
 print(
     f"The gap is widest for {lost!r}: {its_class[lost]:.0%} keep their class, {itself[lost]:.0%} "
     "are found themselves."

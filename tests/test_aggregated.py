@@ -174,7 +174,11 @@ def test_what_was_removed_or_replaced_is_not_found():
 def test_an_index_folder_fills_it(tmp_path):
     store = Store.create(
         *(tmp_path / "index",),
-        **dict(num_bits=8, feature_dim=1, fingerprint="f", extractor="delf", descriptor_dim=DIM),
+        num_bits=8,
+        feature_dim=1,
+        fingerprint="f",
+        extractor="delf",
+        descriptor_dim=DIM,
     )
     with store.writer() as writer:
         items = [Item(str(seed)) for seed in range(6)]

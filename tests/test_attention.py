@@ -162,7 +162,7 @@ def test_pooling_is_what_a_slow_definition_gives():
 def test_components_are_those_of_the_singular_value_decomposition(whiten):
     rng = np.random.default_rng(0)
     columns = rng.normal(size=(500, 6)) * [5, 4, 3, 2, 1, 0.5] + 7
-    mean, components, kept = attention.principal_components(columns, 3, whiten=whiten)
+    _mean, components, kept = attention.principal_components(columns, 3, whiten=whiten)
     centred = columns - columns.mean(axis=0)
     _, values, axes = np.linalg.svd(centred, full_matrices=False)
     scale = values[:3] / np.sqrt(500) if whiten else np.ones(3)

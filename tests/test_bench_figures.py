@@ -6,7 +6,7 @@ from tests.bench import figures
 
 
 @pytest.mark.parametrize(
-    "argument, said",
+    ("argument", "said"),
     [
         ("/home/someone/sets/clothing10/test", "clothing10/test"),
         ("/scratch/photos.index", "photos.index"),

@@ -433,7 +433,7 @@ def test_odd_names_stay_on_one_line_and_json_gives_them_back(run, photos, bundle
     odd = os.fsencode(folder) + b"/\x1b[31m\nred\xff.png"
     shutil.copy(photos / "disc/0.png", odd)
     run("index", tmp_path / "i", folder, "--bundle", bundle_folder)
-    status, out, _ = run("search", tmp_path / "i", os.fsdecode(odd), "--json")
+    _status, out, _ = run("search", tmp_path / "i", os.fsdecode(odd), "--json")
     assert os.fsencode(json.loads(out)["hits"][0]["path"]) == odd
     table = run("search", tmp_path / "i", os.fsdecode(odd))[1]
     assert len(table.splitlines()) == 2 and "\x1b" not in table

@@ -249,7 +249,7 @@ def engine_of(store, **options):
     return Engine(types.SimpleNamespace(store=store), **options)
 
 
-@pytest.fixture(scope="module", params=DETAILS, ids=lambda details: "+".join(details))
+@pytest.fixture(scope="module", params=DETAILS, ids="+".join)
 def both(request, tmp_path_factory):
     """Engines of both kinds with the same local features, regions or both; and which."""
     engines = [
@@ -367,7 +367,7 @@ def test_only_candidates_have_their_local_features_read(
 def test_images_whose_details_do_not_fit_are_refused_alike(kind, request, tmp_path_factory):
     place = a_place(kind, request, tmp_path_factory)
     engine = detailed(place, local=True, regions=True)
-    items, codes, features, local, boxes = made_with_details(1, 3, local=True, regions=True)
+    items, codes, features, local, _boxes = made_with_details(1, 3, local=True, regions=True)
     short = StoredFeatures(local[0].yx, local[0].descriptors[:, :5])
     odd = StoredFeatures(np.full((1, 2), np.nan, np.float32), np.zeros((1, 32), np.float16))
     box = np.array([[0, 0, 1, 1]])

@@ -29,7 +29,7 @@ def slowly(index, query, threshold):
     with index.store.snapshot() as snapshot:
         for row, item in enumerate(snapshot.items(np.arange(snapshot.num_rows))):
             pairs = zip(snapshot.codes[row], code, strict=True)
-            bits = sum(bin(int(a) ^ int(b)).count("1") for a, b in pairs)
+            bits = sum((int(a) ^ int(b)).bit_count() for a, b in pairs)
             other = snapshot.features([row])[0]
             distance = sum((float(a) - float(b)) ** 2 for a, b in zip(feature, other, strict=True))
             if bits < threshold:

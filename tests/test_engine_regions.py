@@ -81,7 +81,7 @@ def world(tmp_path_factory):
 
 
 def apart(code, other):
-    return sum(bin(int(a) ^ int(b)).count("1") for a, b in zip(code, other, strict=True))
+    return sum((int(a) ^ int(b)).bit_count() for a, b in zip(code, other, strict=True))
 
 
 def slowly(images, code, feature, threshold):

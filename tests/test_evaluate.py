@@ -653,9 +653,9 @@ def test_progress_ends_with_all_done(random_world):
     steps = []
     random_world.evaluate(progress=lambda *step: steps.append(step))
     last = {stage: (done, total) for stage, done, total in steps}
-    assert last == {
-        stage: (9, 9) for stage in ("encoding queries", "coarse", "coarse_to_fine", "float_f7")
-    }
+    assert last == dict.fromkeys(
+        ("encoding queries", "coarse", "coarse_to_fine", "float_f7"), (9, 9)
+    )
 
 
 # --- A real network -------------------------------------------------------------------------------

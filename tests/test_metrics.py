@@ -78,7 +78,7 @@ def shares_a_label(a, b):
 
 
 def bits_apart_slowly(a, b):
-    return bin(int.from_bytes(bytes(a), "big") ^ int.from_bytes(bytes(b), "big")).count("1")
+    return (int.from_bytes(bytes(a), "big") ^ int.from_bytes(bytes(b), "big")).bit_count()
 
 
 def evaluate_slowly(apart, query_labels, database_labels, at, ks, radius, exclude_self=False):

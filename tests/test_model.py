@@ -25,7 +25,7 @@ PIXELS = RNG.integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
 
 
 def test_latent_is_the_sigmoid_of_a_dense_layer_on_the_feature(small_network):
-    network, config = small_network
+    network, _config = small_network
     outputs = {name: np.asarray(value) for name, value in network(PIXELS).items()}
     kernel, bias = network.get_layer("latent").get_weights()
     activation = outputs["feature"].astype(np.float64) @ kernel + bias

@@ -1,5 +1,6 @@
 """ONNX files of strangers: refused by name before a runtime sees them."""
 
+import itertools
 import time
 
 import numpy as np
@@ -148,7 +149,7 @@ def test_arrays_that_double_at_every_step_are_refused():
     names = ["x", *(f"twice{step}" for step in range(40))]
     nodes = [
         helper.make_node("Concat", [before] * 2, [after], axis=1)
-        for before, after in zip(names, names[1:], strict=False)
+        for before, after in itertools.pairwise(names)
     ]
     assert "far larger" in refusal(blown_up(*nodes))
 

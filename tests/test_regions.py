@@ -12,7 +12,7 @@ def slowly(scores, shape, most):
     """The definition, window by window."""
     found = []
     for part in regions.WINDOWS:
-        side = min(part * max(shape), min(shape))
+        side = min(part * max(shape), *shape)
         if side < regions.MIN_SIDE:
             continue
         rows, columns = (

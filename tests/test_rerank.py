@@ -57,8 +57,10 @@ def test_numpy_and_compiled_code_on_any_threads_agree_to_the_last_bit(monkeypatc
     answers = []
     for way in (None, kernels):
         monkeypatch.setattr(compiled, "kernels", lambda num_bytes, way=way: way)
-        for num_threads in (1, 2, 7):
-            answers.append(nearest_features(query, rows, features, 500, num_threads=num_threads))
+        answers += [
+            nearest_features(query, rows, features, 500, num_threads=num_threads)
+            for num_threads in (1, 2, 7)
+        ]
     for found, distances in answers[1:]:
         assert found.tolist() == answers[0][0].tolist()
         assert distances.tobytes() == answers[0][1].tobytes()

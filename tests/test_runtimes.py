@@ -48,7 +48,7 @@ def test_each_gives_what_keras_gives_and_a_batch_equals_its_singles(
 
 def test_codes_depend_on_the_size_of_no_batch(runtime, bundle_folder, paths):
     encoder = Encoder.open(bundle_folder, runtime=runtime)
-    whole = [part for part in encoder.stream(paths, batch=24)]
+    whole = list(encoder.stream(paths, batch=24))
     for batch in (1, 7):
         parts = list(encoder.stream(paths, batch=batch))
         codes = np.concatenate([part.codes for part in parts])

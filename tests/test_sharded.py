@@ -1,5 +1,6 @@
 """Many indexes searched as one: the very answer of the single index that holds all their images."""
 
+import itertools
 import types
 
 import numpy as np
@@ -38,7 +39,7 @@ def world(request, tmp_path_factory):
     items[7] = Item("7", None, "rare")  # in the first shard only
     folder = tmp_path_factory.mktemp("sharded")
     borders = [0, 50, 50, 51, 300]
-    parts = [slice(a, b) for a, b in zip(borders[:-1], borders[1:], strict=True)]
+    parts = [slice(a, b) for a, b in itertools.pairwise(borders)]
     sharded = ShardedEngine(
         [
             engine(folder / f"{n}", items[part], codes[part], features[part])

@@ -78,7 +78,7 @@ def _hdf5(path: str | os.PathLike[str], most_bytes: int) -> "Iterator[h5py.File]
     with zipfile.ZipFile(path) as archive:
         others = set(archive.namelist()) - _MEMBERS
         if others:
-            raise _Refused(f"it also holds {sorted(others)[0]!r}")
+            raise _Refused(f"it also holds {min(others)!r}")
         # No more than this is ever read, whatever the stream inside would unfold to.
         size = archive.getinfo(_WEIGHTS).file_size
         if size > most_bytes:

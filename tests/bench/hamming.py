@@ -10,6 +10,7 @@ rows of 64 bits take 2 GB.
 """
 
 import argparse
+import itertools
 import statistics
 import sys
 import time
@@ -174,7 +175,7 @@ def within_of(answer):
     if isinstance(answer, list):
         return answer
     borders, bits, rows = answer
-    parts = [slice(a, b) for a, b in zip(borders[:-1], borders[1:], strict=True)]
+    parts = [slice(a, b) for a, b in itertools.pairwise(borders)]
     orders = [np.argsort(rows[part]) for part in parts]
     return [
         (rows[part][order], bits[part][order]) for part, order in zip(parts, orders, strict=True)

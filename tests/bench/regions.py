@@ -163,7 +163,7 @@ class World:
         return Engine(index)
 
     def _recalls(self, engine):
-        pool = max(max(KS), round(POOL_SHARE * len(self.paths)))
+        pool = max(*KS, round(POOL_SHARE * len(self.paths)))
         ranks, in_pool = (
             [
                 self._rank(engine, *pair, options)

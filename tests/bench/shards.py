@@ -10,6 +10,7 @@ are of shards searched one after another on one core: on machines of their own t
 """
 
 import argparse
+import itertools
 import pathlib
 import tempfile
 import time
@@ -61,7 +62,7 @@ def measure(*, rows, dimensions, bits, shards, queries, seed):
             borders = np.linspace(0, rows, count + 1).astype(int)
             parts = [
                 engine(folder / f"{count}-{number}", first, codes[first:last], features[first:last])
-                for number, (first, last) in enumerate(zip(borders, borders[1:], strict=False))
+                for number, (first, last) in enumerate(itertools.pairwise(borders))
             ]
             measured.append({"shards": count, **compared(single, ShardedEngine(parts), asked)})
     return {

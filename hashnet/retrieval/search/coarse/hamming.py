@@ -4,6 +4,7 @@
 codes (`distinct`) or tables of substrings (`mih`). All give the same answer.
 """
 
+import itertools
 import operator
 import threading
 from collections.abc import Iterator
@@ -152,10 +153,7 @@ class CodeIndex:
         queries = self._checked_queries(queries)
         threshold = checked_integer(threshold, 0, "threshold")
         rows, bits, borders = self._within(queries, threshold, allowed)
-        return [
-            (rows[first:last], bits[first:last])
-            for first, last in zip(borders[:-1], borders[1:], strict=True)
-        ]
+        return [(rows[first:last], bits[first:last]) for first, last in itertools.pairwise(borders)]
 
     def histogram(self, query: np.ndarray, *, allowed: np.ndarray | None = None) -> np.ndarray:
         """Count the rows at each number of bits from the query.

@@ -573,7 +573,7 @@ def _read_digest(folder: StrPath) -> tuple[int, int, str]:
     """Commits, size and sha256 of the catalogue as the last writer to close left it."""
     path, size = inside(folder, _DIGEST)
     content = path.read_bytes() if size < 1000 else b""
-    line, _, crc = content.removesuffix(b"\n").rpartition(b" ")
+    line, _, _crc = content.removesuffix(b"\n").rpartition(b" ")
     if content != b"%s %08x\n" % (line, crc32(line)) or line.count(b" ") != 2:
         raise damaged(folder, _DIGEST, "the file differs from its checksum")
     commits, num_bytes, sha256 = line.decode().split()

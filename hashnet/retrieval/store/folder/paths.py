@@ -85,7 +85,7 @@ def write_at(descriptor: int, content: Any, offset: int) -> None:
         offset: int, bytes from the beginning of the file.
     """
     content = memoryview(content)
-    while len(content):
+    while content:
         written = os.pwrite(descriptor, content, offset)
         content, offset = content[written:], offset + written
 
