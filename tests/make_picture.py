@@ -1,80 +1,45 @@
-"""Make the picture at the top of the READMEs: `python -m tests.make_picture [PICTURE]`.
+"""Make the picture at the top of the READMEs: `python -m tests.make_picture CLOTHING10 [PICTURE]`.
 
-Photos that come with scikit-image, all in the public domain or CC0, are indexed with local
-features. The query is a view of one of them: part of it, seen askew and darker.
+CLOTHING10 is the folder of Grigorev's Clothing dataset (small), CC0, with `train` and `validation`.
+The commands of the README index its training photos and search by three of the others.
 """
 
 import pathlib
 import sys
 import tempfile
 
-import cv2
-import numpy as np
-import skimage.data
-
-from hashnet import images
-from hashnet.images import sheets
-from hashnet.retrieval.index import Index
-from hashnet.retrieval.search.engine import Engine
-from hashnet.retrieval.search.query import Query
-from hashnet.train import unsupervised
+from hashnet import cli, images
 
 PICTURE = pathlib.Path(__file__).resolve().parents[1] / "docs" / "search.jpg"
-PHOTOS = (
-    "astronaut", "brick", "camera", "chelsea", "clock", "coffee", "coins", "grass", "gravel",
-    "hubble_deep_field", "page", "retina", "rocket", "text",
-)  # fmt: skip
-SUBJECT = "coffee"
-# Corners of what the query shows of it, from the top left one clockwise: shares of its height and
-# its width.
-SEEN = ((0.06, 0.30), (0.22, 0.98), (0.98, 0.80), (0.88, 0.06))
-SIZE = (300, 400)
+QUERIES = (
+    "shoes/24535295-abe3-4613-91f6-a7fe87954662.jpg",
+    "shoes/253dc2b9-f49e-4f55-9917-c9005c29bbd9.jpg",
+    "hat/7b4ca4a5-fd04-4a96-9f40-1a982ff6cb8b.jpg",
+)
+HITS = 5
 
 
-def view(photo):
-    """What a second photo might have shown: the four-cornered part `SEEN`, darker."""
-    corners = np.float32(np.multiply(SEEN, photo.shape[:2]))
-    height, width = SIZE
-    rectangle = np.float32([(0, 0), (width, 0), (width, height), (0, height)])
-    seen = cv2.getPerspectiveTransform(np.ascontiguousarray(corners[:, ::-1]), rectangle)
-    return (cv2.warpPerspective(photo, seen, (width, height)) * 0.8).astype(np.uint8)
+def picture(clothing, scratch):
+    """The contact sheet that `hashnet search` writes: uint8 `(height, width, 3)`.
 
-
-def search(folder):
-    """Index the photos in `folder` and search; returns the query, its hits and the engine."""
-    paths = [folder / f"{name}.png" for name in PHOTOS]
-    for path in paths:
-        photo = getattr(skimage.data, path.stem)()
-        images.write(path, photo if photo.ndim == 3 else photo[..., None].repeat(3, axis=2))
-    unsupervised.fit_bundle(folder / "bundle", paths, num_bits=64)
-    index = Index.create(folder / "index", folder / "bundle", local="sift")
-    index.add(paths, ids=[path.stem for path in paths])
-    engine = Engine(index)
-    query = view(images.read(folder / f"{SUBJECT}.png"))
-    return query, engine.search(query, Query(k=5, verify=True)).hits, engine
-
-
-def picture(query, hits, engine):
-    """The query and its hits above, matches with the first hit below."""
-    found = engine.match(query, hits[0].id)
-    drawn = [
-        sheets.contact_sheet([(query, hits)]),
-        sheets.match_sheet([(query, hits[0], found.query_yx, found.yx)]),
-    ]
-    width = max(sheet.shape[1] for sheet in drawn)
-    sides = [divmod(width - sheet.shape[1], 2) for sheet in drawn]
-    return np.concatenate(
-        [
-            np.pad(sheet, ((0, 0), (half, half + odd), (0, 0)), constant_values=255)
-            for sheet, (half, odd) in zip(drawn, sides, strict=True)
-        ]
-    )
+    Args:
+        clothing: path of the folder of photos.
+        scratch: path of a folder for the index.
+    """
+    index, sheet = scratch / "photos.index", scratch / "hits.png"
+    queries = [str(clothing / "validation" / name) for name in QUERIES]
+    for arguments in (
+        ["index", str(index), str(clothing / "train"), "--label-from", "folder"],
+        ["search", str(index), *queries, "-k", str(HITS), "--picture", str(sheet)],
+    ):
+        assert cli.main(arguments) == cli.DONE
+    return images.read(sheet)
 
 
 def main():
-    target = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else PICTURE
+    target = pathlib.Path(sys.argv[2]) if len(sys.argv) > 2 else PICTURE
     with tempfile.TemporaryDirectory() as folder:
-        drawn = picture(*search(pathlib.Path(folder)))
+        drawn = picture(pathlib.Path(sys.argv[1]), pathlib.Path(folder))
     target.write_bytes(images.to_jpeg(drawn))
 
 

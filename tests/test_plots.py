@@ -1,4 +1,4 @@
-"""The plots of README.md can be drawn from the results that are there."""
+"""The plots of docs/benchmarks.md can be drawn from the results that are there."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Draw the plots of README.md from tests/bench/results/*.json:
+"""Draw the plots of docs/benchmarks.md from tests/bench/results/*.json:
 
 pip install ".[bench]"
 python -m tests.bench.plots [--out docs]

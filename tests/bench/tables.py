@@ -1,4 +1,4 @@
-"""Make the tables of README.md from tests/bench/results/*.json:
+"""Make the tables of docs/benchmarks.md from tests/bench/results/*.json:
 
 python -m tests.bench.tables
 """
@@ -7,13 +7,13 @@ import pathlib
 
 from tests.bench import figures
 
-README = pathlib.Path(__file__).resolve().parents[2] / "README.md"
+PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- tables -->\n", "<!-- end of tables -->"
 
 
 def label_free(results):
     """Codes without labels beside the usual ways to make them."""
-    yield "### Codes without labels"
+    yield "## Codes without labels"
     yield ""
     yield (
         "mAP (tie-aware, whole database) and, in brackets, the share of the exact ten nearest by "
@@ -36,7 +36,7 @@ def label_free(results):
 
 def larger(results):
     """What a larger backbone buys."""
-    yield "### Backbones"
+    yield "## Backbones"
     yield ""
     yield results["protocol"]
     yield ""
@@ -55,7 +55,7 @@ def larger(results):
 
 def trained(runs):
     """Networks trained on labels, by the protocol of the paper."""
-    yield "### Codes from labels"
+    yield "## Codes from labels"
     yield ""
     yield (
         "Test images as queries, training images as database, codes alone. The paper reaches "
@@ -81,7 +81,7 @@ def trained(runs):
 
 def held_out(results):
     """Classes that no training has seen, beside those it has."""
-    yield "### Classes that training never saw"
+    yield "## Classes that training never saw"
     yield ""
     yield results["protocol"]
     yield ""
@@ -96,7 +96,7 @@ def held_out(results):
 
 def losses(results):
     """The five losses, everything else equal."""
-    yield "### Five losses"
+    yield "## Five losses"
     yield ""
     yield f"{results['protocol']}"
     yield ""
@@ -110,7 +110,7 @@ def losses(results):
 
 def encoding(results):
     """Images a second: the network alone and what a user gets of it."""
-    yield f"### Encoding on {results['machine']['processor']}"
+    yield f"## Encoding on {results['machine']['processor']}"
     yield ""
     yield (
         f"{results['network_of']['backbone']} at {results['network_of']['pixels']} pixels, "
@@ -147,7 +147,7 @@ def encoding(results):
 
 def precision(results):
     """What other precisions than float32 cost and give."""
-    yield "### Precisions"
+    yield "## Precisions"
     yield ""
     yield (
         f"{results['network_of']['backbone']} at {results['network_of']['pixels']} pixels, "
@@ -174,7 +174,7 @@ def precision(results):
 
 def hamming(results):
     """Exact Hamming search beside FAISS's and USearch's."""
-    yield "### Exact Hamming search"
+    yield "## Exact Hamming search"
     yield ""
     yield results["protocol"]
     yield ""
@@ -213,7 +213,7 @@ def hamming(results):
 def coarse_fine(results):
     """Coarse to fine beside vector search, or from disk with nothing beside it."""
     alone = all(row["method"].startswith("coarse") for row in results["rows"])
-    yield "### Coarse to fine, features on disk" if alone else "### Coarse to fine"
+    yield "## Coarse to fine, features on disk" if alone else "## Coarse to fine"
     yield ""
     yield results["protocol"]
     yield ""
@@ -252,7 +252,7 @@ def coarse_stage(rows):
 
 def pool_size(results):
     """How large a pool must be."""
-    yield "### How large a pool must be"
+    yield "## How large a pool must be"
     yield ""
     yield results["protocol"]
     yield ""
@@ -270,7 +270,7 @@ def pool_size(results):
 
 def feature_dtype(results):
     """Features in half the bytes."""
-    yield "### Features in half the bytes"
+    yield "## Features in half the bytes"
     yield ""
     yield results["protocol"]
     yield ""
@@ -286,7 +286,7 @@ def feature_dtype(results):
 
 def serving(results):
     """Many clients at once, and what HTTP adds."""
-    yield "### Service"
+    yield "## Service"
     yield ""
     yield results["protocol"]
     yield ""
@@ -310,7 +310,7 @@ def serving(results):
 def databases(results):
     """A folder beside ClickHouse."""
     sizes = dict.fromkeys(f"{row['size'] // 10**6} million" for row in results["rows"])
-    yield f"### A folder and ClickHouse, {' and '.join(sizes)} rows"
+    yield f"## A folder and ClickHouse, {' and '.join(sizes)} rows"
     yield ""
     yield results["protocol"]
     yield ""
@@ -329,7 +329,7 @@ def databases(results):
 
 def feedback(results):
     """mAP by rounds of marks: the engine's way beside means."""
-    yield "### Marks, round by round"
+    yield "## Marks, round by round"
     yield ""
     yield results["protocol"]
     yield ""
@@ -347,7 +347,7 @@ def feedback(results):
 
 def regions(results):
     """Small objects in large scenes: parts of photos beside whole photos."""
-    yield "### Parts of photos"
+    yield "## Parts of photos"
     yield ""
     yield results["protocol"]
     yield ""
@@ -369,7 +369,7 @@ def regions(results):
 
 def aggregated(results):
     """Aggregated local features beside exact ones."""
-    yield "### Local features in a few bits"
+    yield "## Local features in a few bits"
     yield ""
     taught = results["taught_by"]
     yield (
@@ -394,7 +394,7 @@ def aggregated(results):
 
 def column_types(results):
     """What ClickHouse's columns cost, by their types."""
-    yield "### Column types in ClickHouse"
+    yield "## Column types in ClickHouse"
     yield ""
     yield results["protocol"]
     yield ""
@@ -411,7 +411,7 @@ def column_types(results):
 
 def extraction(results):
     """Extraction on threads and on Ray."""
-    yield "### Extraction"
+    yield "## Extraction"
     yield ""
     yield (
         f"{results['photos']} JPEG files, shards of {results['shard_rows']} rows, images/s from "
@@ -433,7 +433,7 @@ def extraction(results):
 
 def verification(results):
     """What the first hits cost to verify."""
-    yield "### Verifying the first hits"
+    yield "## Verifying the first hits"
     yield ""
     yield (
         f"{results['candidates']} candidates of a query, "
@@ -451,7 +451,7 @@ def verification(results):
 
 def verified_categories(results):
     """What verification does to rankings by category."""
-    yield "### Verification where categories are sought"
+    yield "## Verification where categories are sought"
     yield ""
     yield results["protocol"]
     yield ""
@@ -475,7 +475,7 @@ def verified_categories(results):
 def local(results):
     """Local features alone, and after the global one."""
     whole = results["part"] == "all"
-    yield "### Local features, all queries" if whole else "### Local features"
+    yield "## Local features, all queries" if whole else "## Local features"
     yield ""
     yield (
         "global: the feature F7 of the pretrained network; a kind of local features alone: all "
@@ -509,7 +509,7 @@ def local(results):
 
 def known_geometry(results):
     """Local features where it is known which place is which."""
-    yield "### Local features where the geometry is known"
+    yield "## Local features where the geometry is known"
     yield ""
     yield (
         "graf: photos of one wall, 1 to 3 seen from another side, 1 to 6 from the far end. "
@@ -544,7 +544,7 @@ def known_geometry(results):
 
 def local_index(results):
     """Neighbours of local features, exact and approximate."""
-    yield "### Nearest local features"
+    yield "## Nearest local features"
     yield ""
     yield (
         f"DELF features of {results['images']} images, {results['features']:,} of them, in one "
@@ -571,7 +571,7 @@ def _origin(results):
 
 
 def renewed(text):
-    """README's text with the tables made anew."""
+    """The page's text with the tables made anew."""
     head, rest = text.split(BEGIN)
     _, tail = rest.split(END)
     lines = []
@@ -606,4 +606,4 @@ def renewed(text):
 
 
 if __name__ == "__main__":
-    README.write_text(renewed(README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
