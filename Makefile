@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test slow notebooks lint types coverage mutants dist clean
+.PHONY: demo test slow notebooks docs lint types coverage mutants dist clean
 
 demo: .venv/ready
 	$(BIN)/hashnet demo
@@ -15,6 +15,9 @@ slow: .venv/ready
 
 notebooks: .venv/ready
 	$(BIN)/python -m tests.notebooks build/notebooks
+
+docs: .venv/ready
+	$(BIN)/mkdocs build --quiet
 
 lint: .venv/ready
 	$(BIN)/ruff check hashnet tests notebooks

@@ -1,0 +1,92 @@
+"""What `make docs` adds to MkDocs: the pages beside docs/, and one for each public module.
+
+A link that leads to a module of ours leads to its page; one to any other file of the repository
+becomes its text, since the site does not hold that file.
+"""
+
+import ast
+import functools
+import pathlib
+import posixpath
+import re
+
+import griffe
+from mkdocs.structure.files import File
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+# Where the pages that lie elsewhere in the repository go.
+PAGES = {"README.md": "index.md"} | {
+    name: name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
+}
+# The one that made the sample, once, and the commands, which docs/cli.md describes.
+LEFT_OUT = re.compile(r"hashnet\.(samples\.make_fashion_mnist|cli)\b")
+LINK = re.compile(r"(!?)\[([^]]*)\]\(([^)\s]+)\)")
+
+
+class Examples(griffe.Extension):
+    """Our docstrings say `Example:`, which griffe knows in the plural only."""
+
+    def on_object(self, *, obj, **_):
+        """Griffe calls this for all that it has read.
+
+        Args:
+            obj: a `griffe.Object`.
+        """
+        if obj.docstring:
+            obj.docstring.value = re.sub(r"^Example:", "Examples:", obj.docstring.value, flags=re.M)
+
+
+@functools.cache
+def modules():
+    """dict of the file of each module that has public functions or classes to its name."""
+    found = {}
+    for path in sorted((ROOT / "hashnet").rglob("*.py")):
+        place = path.relative_to(ROOT)
+        name = ".".join(place.with_suffix("").parts).removesuffix(".__init__")
+        kinds = (ast.FunctionDef, ast.ClassDef)
+        defined = [n for n in ast.parse(path.read_text("utf-8")).body if isinstance(n, kinds)]
+        if any(not node.name.startswith("_") for node in defined) and not LEFT_OUT.match(name):
+            found[place.as_posix()] = name
+    return found
+
+
+def on_config(config):
+    """Put the modules, and the pages of the repository, at the end of the navigation."""
+    config.nav = [
+        *config.nav,
+        {"Modules": [{name: f"modules/{name}.md"} for name in modules().values()]},
+        {"Project": [name for name in PAGES if name != "README.md"]},
+    ]
+    return config
+
+
+def on_files(files, config):
+    """Add the pages that do not lie in docs/."""
+    for source, page in PAGES.items():
+        content = (ROOT / source).read_text(encoding="utf-8")
+        files.append(File.generated(config, page, content=content))
+    for name in modules().values():
+        content = f"# {name}\n\n::: {name}\n    options:\n      show_root_heading: false\n"
+        files.append(File.generated(config, f"modules/{name}.md", content=content))
+    return files
+
+
+def on_page_markdown(markdown, page, files, **_):
+    """Let links lead to where their targets are in the site."""
+    here = page.file.src_uri
+    source = {to: name for name, to in PAGES.items()}.get(here, f"docs/{here}")
+    pages = PAGES | {path: f"modules/{name}.md" for path, name in modules().items()}
+
+    def led(found):
+        image, text, link = found.groups()
+        path, mark, heading = link.partition("#")
+        if not path or ":" in path:
+            return found[0]
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
+        inside = pages.get(target, target.removeprefix("docs/"))
+        if files.get_file_from_path(inside) is None:
+            return text
+        way = posixpath.relpath(inside, posixpath.dirname(here) or ".")
+        return f"{image}[{text}]({way}{mark}{heading})"
+
+    return LINK.sub(led, markdown)
