@@ -89,7 +89,7 @@ def test_the_readme_is_short():
 
 
 def test_every_command_that_a_page_shows_is_one():
-    known = set(make_cli.commands(cli.parser()))
+    known = set(cli.commands(cli.parser()))
     for name, text in PAGES.items():
         code = "\n".join(console_lines(text) + inline_code(text))
         shown = set(re.findall(r"^hashnet ([a-z]+)", code, re.MULTILINE))
@@ -100,12 +100,12 @@ def test_every_command_is_in_a_guide():
     guides = "\n".join(text for name, text in PAGES.items() if name not in GENERATED)
     shown = set(re.findall(r"\bhashnet (\w+)", "\n".join(inline_code(guides))))
     shown |= set(re.findall(r"^hashnet (\w+)", "\n".join(console_lines(guides)), re.MULTILINE))
-    assert set(make_cli.commands(cli.parser())) <= shown
+    assert set(cli.commands(cli.parser())) <= shown
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_option_of_a_page_is_an_option_of_its_command(name):
-    known = make_cli.commands(cli.parser())
+    known = cli.commands(cli.parser())
     code = console_lines(PAGES[name]) + inline_code(PAGES[name])
     for command, rest in re.findall(r"^hashnet ([a-z]+)(.*)$", "\n".join(code), re.MULTILINE):
         for option in re.findall(r"(?<!\S)--?[a-z][a-z-]*", rest):
@@ -167,7 +167,7 @@ def test_every_curl_line_is_a_request_that_the_service_knows(doctest_folder):
 
 
 def test_every_example_of_the_help_is_a_command_that_can_be_given():
-    for sub in make_cli.commands(cli.parser()).values():
+    for sub in cli.commands(cli.parser()).values():
         program, *arguments = shlex.split(sub.epilog.removeprefix("example: "))
         assert program == "hashnet" and cli.parser().parse_args(arguments).run
 
@@ -180,7 +180,7 @@ def test_the_reference_of_commands_is_what_the_parser_says_today():
 def test_the_reference_names_every_option_and_choice():
     sections = re.split(r"^## hashnet ", make_cli.PAGE.read_text(encoding="utf-8"), flags=re.M)[1:]
     named = {section.split()[0]: section for section in sections}
-    commands = make_cli.commands(cli.parser())
+    commands = cli.commands(cli.parser())
     assert list(named) == list(commands)
     for command, sub in commands.items():
         for action in sub._actions:
@@ -235,7 +235,7 @@ def test_each_readme_begins_with_a_link_to_the_other():
 
 def defaults(command):
     """dict of a command's arguments to their defaults."""
-    sub = make_cli.commands(cli.parser())[command]
+    sub = cli.commands(cli.parser())[command]
     return {action.dest: action.default for action in sub._actions}
 
 

@@ -7,9 +7,12 @@ import pytest
 from tests import docstrings
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-FILES = sorted(
-    path for room in ("hashnet", "train", "retrieval") for path in (ROOT / room).rglob("*.py")
-)
+# The files of the commands are left out: each has the two functions that `hashnet.cli` calls.
+FILES = [
+    path
+    for path in sorted((ROOT / "hashnet").rglob("*.py"))
+    if path.parent.name != "cli" or path.name == "__init__.py"
+]
 
 
 def test_every_public_docstring_says_what_it_must():

@@ -5,7 +5,6 @@ import pathlib
 import re
 
 from hashnet import cli
-from tests import make_cli
 
 TEXT = (pathlib.Path(__file__).resolve().parents[1] / "docs" / "glossary.md").read_text("utf-8")
 MOST_WORDS = 40
@@ -35,7 +34,7 @@ def test_no_word_that_is_to_be_avoided_is_an_entry():
 def test_every_option_of_the_glossary_is_one_of_a_command():
     known = {
         option
-        for command in make_cli.commands(cli.parser()).values()
+        for command in cli.commands(cli.parser()).values()
         for option in command._option_string_actions
     }
     options = {
