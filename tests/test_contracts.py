@@ -307,6 +307,44 @@ def test_verified_answers_are_identical(both):
     np.testing.assert_array_equal(one.yx, other.yx)
 
 
+@pytest.mark.parametrize("regions", [False, True], ids=["plain", "regions"])
+def test_a_search_by_id_sends_three_statements(request, tmp_path_factory, monkeypatch, regions):
+    """What the image is, how far the others are, and which are nearest."""
+    place = a_place("chdb", request, tmp_path_factory)
+    engine = detailed(place, local=True, regions=regions)
+    sent, real = [], type(engine.snapshot).ask
+
+    def counted(self, statement, **parameters):
+        sent.append(statement)
+        return real(self, statement, **parameters)
+
+    monkeypatch.setattr(type(engine.snapshot), "ask", counted)
+    assert len(engine.search_id("i10", Query(histogram=True)).hits) == 10
+    assert len(sent) == 3
+    sent.clear()
+    assert len(engine.search_id("i10", Query(right=["i1"], wrong=["i2", "i3"])).hits) == 10
+    assert len(sent) == 4
+
+
+def test_nothing_found_is_looked_up_by_its_id(both, monkeypatch):
+    engines, details = both
+    if "local" in details:
+        pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
+    _, codes, features, _, _ = made_with_details(5, 2)
+    asked = []
+    for engine in engines:
+        real = type(engine.snapshot).rows
+        monkeypatch.setattr(
+            type(engine.snapshot),
+            "rows",
+            lambda self, ids, real=real: asked.append(len(ids)) or real(self, ids),
+        )
+        engine.search_encoded(codes[0], features[0])
+    assert asked == []
+    engines[0].search_id("i10", Query(verify="local" in details))
+    assert asked == [1]
+
+
 def test_details_are_identical_before_and_after_a_compaction(request, tmp_path_factory):
     details = {"local": True, "regions": True}
     places = [a_place(kind, request, tmp_path_factory) for kind in KINDS]

@@ -1,5 +1,6 @@
 """The last stage: local features confirm what codes and features have found."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 
 from hashnet import cli, images
 from hashnet.errors import ArgumentError, FingerprintError, StoreError, UnknownIdError
+from hashnet.images import reading
 from hashnet.local import extractors
+from hashnet.local.sift import Sift
 from hashnet.retrieval.evaluation.evaluate import evaluate
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search import verify
@@ -140,6 +143,99 @@ def test_a_region_is_matched_by_itself(engine, folder):
     assert 8 <= part.inliers < whole.inliers
     result = engine.search(folder / "view 0.png", Query(region=region, verify=True))
     assert (result.hits[0].id, result.hits[0].inliers) == (id, part.inliers)
+
+
+def test_a_result_keeps_the_matches_of_its_hits(engine, folder):
+    query = folder / "view 0.png"
+    for region in (None, (100, 0, 264, 204)):
+        result = engine.search(query, Query(verify=True, verify_top=5, region=region))
+        assert len(result.verifications) == len(result.hits) == 7
+        compared = [
+            (hit, one)
+            for hit, one in zip(result.hits, result.verifications, strict=True)
+            if one is not None
+        ]
+        assert len(compared) == 5
+        for hit, one in compared:
+            wanted = engine.match(query, hit.id, region=region)
+            assert one.inliers == hit.inliers == wanted.inliers
+            np.testing.assert_array_equal(one.query_yx, wanted.query_yx)
+            np.testing.assert_array_equal(one.yx, wanted.yx)
+        assert result.hits[0].inliers >= 8
+    assert engine.search(query).verifications is None
+
+
+def test_matches_of_a_part_are_in_pixels_of_the_whole_query(engine, folder):
+    """By construction the view is the thing's part turned a quarter to the left."""
+    top = 100
+    found = engine.match(
+        folder / "view 0.png", str(folder / "db" / "0.png"), region=(top, 0, 264, 204)
+    )
+    row, column = found.query_yx[:, 0], found.query_yx[:, 1]
+    assert row.min() >= top
+    back = np.column_stack([column, 263 - row]) * (170 / 204) + (20, 30)
+    assert np.linalg.norm(back - found.yx, axis=1).max() < 3
+    homogeneous = np.column_stack([found.query_yx, np.ones(len(row))]) @ found.model.T
+    mapped = homogeneous[:, :2] / homogeneous[:, 2:]
+    assert np.linalg.norm(mapped - found.yx, axis=1).max() < 9
+
+
+class Counts:
+    """How often a content was decoded, and local features were extracted."""
+
+    def __init__(self, monkeypatch, content):
+        self.decoded = self.extracted = 0
+        real_open, real_extract = reading.open_image, Sift.extract
+
+        def opened(given, *arguments):
+            image = real_open(given, *arguments)
+            if given == content:
+                load = image.load
+
+                def counted():
+                    self.decoded += 1
+                    image.load = load
+                    return load()
+
+                image.load = counted
+            return image
+
+        def extract(extractor, image):
+            self.extracted += 1
+            return real_extract(extractor, image)
+
+        monkeypatch.setattr(reading, "open_image", opened)
+        monkeypatch.setattr(Sift, "extract", extract)
+
+
+@pytest.mark.parametrize("region", [[], ["--region", "0,0,264,204"]])
+def test_a_pictured_search_decodes_its_query_once_and_extracts_once(
+    index, folder, tmp_path, monkeypatch, region
+):
+    query = folder / "view 2.png"
+    counts = Counts(monkeypatch, query.read_bytes())
+    ask = ["search", str(index.store.folder), str(query), "--verify", *region]
+    assert cli.main([*ask, "--picture", str(tmp_path / "out.png")]) == 0
+    assert (counts.decoded, counts.extracted) == (1, 1)
+
+
+def test_images_that_match_too_little_stay_where_they_were(engine, folder, monkeypatch):
+    """Some inliers below the least number confirm nothing, however many they are."""
+    query = folder / "view 2.png"
+    plain = [hit.id for hit in engine.search(query).hits]
+    few = verify.MATCHING["sift"].min_inliers - 1
+    real = verify.verify_all
+
+    def weak(features, candidates, *arguments, **options):
+        found = real(features, candidates, *arguments, **options)
+        return [
+            dataclasses.replace(one, inliers=min(few, place)) for place, one in enumerate(found)
+        ]
+
+    monkeypatch.setattr(verify, "verify_all", weak)
+    hits = engine.search(query, Query(verify=True)).hits
+    assert [hit.id for hit in hits] == plain
+    assert [hit.inliers for hit in hits] == [min(few, place) for place in range(7)]
 
 
 def test_local_features_follow_their_images(folder, bundle_folder, tmp_path):

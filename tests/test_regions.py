@@ -56,6 +56,21 @@ def test_windows_follow_the_definition(shape, most):
         assert found
 
 
+def test_regions_share_three_tenths_of_what_they_cover_at_most():
+    first, far = [0, 0, 10, 13], [0, 13, 10, 26]
+    shifted = {
+        6: [0, 6, 10, 19],  # 70 of 190 cells
+        7: [0, 7, 10, 20],  # 60 of 200: just three tenths
+        8: [0, 8, 10, 21],  # 50 of 210
+    }
+    for offset, other in shifted.items():
+        kept = regions._apart(np.array([first, other]), 3).tolist()
+        assert kept == ([first, other] if offset >= 7 else [first])
+    # What overlaps one that was dropped is not dropped for that.
+    assert regions._apart(np.array([first, shifted[6], far]), 3).tolist() == [first, far]
+    assert regions._apart(np.array([first, first, far]), 1).tolist() == [first]
+
+
 def test_fewer_regions_are_the_first_of_more():
     scores = np.random.default_rng(0).random((32, 32))
     many = regions.best_windows(scores, (480, 640), 16)

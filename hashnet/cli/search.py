@@ -18,12 +18,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from hashnet.images import Problem
-    from hashnet.retrieval.search.engine import Engine
     from hashnet.retrieval.search.hits import Hit, SearchResult
     from hashnet.retrieval.search.query import Query
 
     # What was asked, as it can be drawn, and what was found.
-    Results = Sequence[tuple[Any, Sequence[Hit]]]
+    Results = Sequence[tuple[Any, SearchResult]]
     Match = tuple[Any, Hit, np.ndarray, np.ndarray]
 
 EXAMPLE = "photos.index cat.jpg -k 5"
@@ -90,19 +89,23 @@ def run(arguments: argparse.Namespace) -> int:
     engine = Engine(opened(arguments.index))
     queries, problems = _queries(arguments)
     results = []
+    shown: str | images.Photo | None
     for name, source in queries:
         try:
             if arguments.by_id:
                 result = engine.search_id(name, query)
+                shown = engine.path(name) if arguments.picture else None
             else:
-                result = engine.search(source, query)
+                # What is drawn later is decoded once; without a picture nothing is kept.
+                shown = images.Photo(source) if arguments.picture else None
+                result = engine.search(source if shown is None else shown, query)
         except (ImageError, UnknownIdError) as error:
             if len(queries) == 1:
                 raise
             problems.append(images.Problem(name, str(error)))
             continue
         result = dataclasses.replace(result, query=name)
-        results.append((engine.path(name) if arguments.by_id else source, result.hits))
+        results.append((shown, result))
         if arguments.json:
             print(json.dumps(result.to_dict()))
         else:
@@ -111,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not results:
         return FAILED
     if arguments.picture:
-        _write_picture(arguments, engine, results)
+        _write_picture(arguments, results)
     return SKIPPED_SOME if problems else DONE
 
 
@@ -170,28 +173,25 @@ def _queries(
     return queries, problems
 
 
-def _write_picture(arguments: argparse.Namespace, engine: "Engine", results: "Results") -> None:
+def _write_picture(arguments: argparse.Namespace, results: "Results") -> None:
     from hashnet import images
     from hashnet.images import sheets
 
     if arguments.verify:
-        sheet = sheets.match_sheet(_matched(engine, results, arguments.region))
+        sheet = sheets.match_sheet(_matched(results))
     else:
-        sheet = sheets.contact_sheet(results)
+        sheet = sheets.contact_sheet((query, result.hits) for query, result in results)
     images.write(arguments.picture, sheet)
     note(f"wrote {arguments.picture}")
 
 
-def _matched(
-    engine: "Engine", results: "Results", region: tuple[int, int, int, int] | None
-) -> "Iterator[Match]":
+def _matched(results: "Results") -> "Iterator[Match]":
     """(query, hit, query_yx, yx) of the hits of each query that were verified."""
-    for query, hits in results:
-        for hit in hits[:PICTURED_MATCHES]:
-            if hit.inliers:
-                found = engine.match(query, hit.id, region=region)
-                offset = (0, 0) if region is None else region[:2]
-                yield query, hit, found.query_yx + offset, found.yx
+    for query, result in results:
+        found = list(zip(result.hits, result.verifications or (), strict=True))
+        for hit, verification in found[:PICTURED_MATCHES]:
+            if verification is not None and verification.inliers:
+                yield query, hit, verification.query_yx, verification.yx
 
 
 def _listed_ids(path: str | None) -> list[str] | None:

@@ -38,14 +38,14 @@ class Hit(Protocol):
 
 
 def contact_sheet(
-    results: Iterable[tuple[images.Source, Iterable[Hit]]], *, columns: int = COLUMNS
+    results: Iterable[tuple[images.Source | images.Photo, Iterable[Hit]]], *, columns: int = COLUMNS
 ) -> np.ndarray:
     """Draw the queries, each followed by its hits with label, bits apart and distance.
 
     Where a hit is a region of its image, the region is outlined.
 
     Args:
-        results: sequence of `(query, hits)`: `query` as for `images.read`,
+        results: sequence of `(query, hits)`: `query` as for `images.Photo`, or such a photo,
             and objects with the fields of `Hit`.
         columns: int. Tiles in a row; the query is the first.
 
@@ -75,14 +75,14 @@ def contact_sheet(
 
 
 def match_sheet(
-    matched: Iterable[tuple[images.Source, Hit, np.ndarray, np.ndarray]],
+    matched: Iterable[tuple[images.Source | images.Photo, Hit, np.ndarray, np.ndarray]],
 ) -> np.ndarray:
     """Draw pairs of images side by side, and a line between places that match.
 
     Where a hit is a region of its image, the region is outlined.
 
     Args:
-        matched: iterable of `(query, hit, query_yx, yx)`: `query` as for `images.read`, an object
+        matched: iterable of `(query, hit, query_yx, yx)`: `query` as before, an object
             with the fields of `Hit`, and two float arrays `(m, 2)`, (row, column) in pixels of the
             query and of the hit's file.
 
@@ -115,11 +115,13 @@ def match_sheet(
     return np.pad(sheet, ((GAP, GAP), (GAP, GAP), (0, 0)), constant_values=_PAPER)
 
 
-def _picture(source: images.Source | None, side: int) -> tuple[np.ndarray, np.ndarray]:
+def _picture(
+    source: images.Source | images.Photo | None, side: int
+) -> tuple[np.ndarray, np.ndarray]:
     """An image in `side` pixels, and by what its (rows, columns) were scaled; white if it is
     none."""
     try:
-        image = images.read("" if source is None else source)
+        image = images.Photo.of("" if source is None else source).full()
     except (ImageError, TypeError):
         image = np.full((1, 1, 3), _PAPER, np.uint8)
     scale = side / max(image.shape[:2])
@@ -147,7 +149,7 @@ def _base(hit: Hit) -> str:
 
 
 def _tile(
-    source: images.Source | None,
+    source: images.Source | images.Photo | None,
     lines: list[str],
     framed: bool = False,
     region: tuple[int, int, int, int] | None = None,
@@ -157,7 +159,8 @@ def _tile(
     try:
         # A region is in pixels of the original, which a quick look at a file does not give.
         least = TILE if region is None else None
-        image = images.read("" if source is None else source, min_side=least)
+        photo = images.Photo.of("" if source is None else source)
+        image = photo.full() if least is None else photo.at_least(least)
         picture = images.resize(image, _fitted(image.shape[:2]))
         if region is not None:
             scale = np.divide(picture.shape[:2], image.shape[:2])

@@ -21,7 +21,7 @@ from hashnet.retrieval.evaluation.ground_truth import Database, answerable, aske
 from hashnet.retrieval.search.coarse.hamming import CodeIndex
 from hashnet.retrieval.search.engine import DEFAULT, Engine, least_pool
 from hashnet.retrieval.search.fine import nearest_features
-from hashnet.retrieval.search.hits import Hit
+from hashnet.retrieval.search.hits import Hit, hits_of
 from hashnet.retrieval.search.query import Query
 
 COARSE, FINE, VERIFIED = "coarse", "coarse_to_fine", "verified"
@@ -533,11 +533,11 @@ class _Judge:
             start = time.perf_counter()
             features = self._local_features(query, extractor)
             middle = time.perf_counter()
-            order, inliers = engine.confirm(features, ranked[:top])
+            order, compared = engine.confirm(features, ranked[:top])
             verified = np.concatenate([ranked[:top][order], ranked[top:]])
             spent.append((coarse, fine, time.perf_counter() - middle))
             extracting.append(middle - start)
-            passed = inliers >= engine.min_inliers
+            passed = np.array([one.inliers for one in compared], int) >= engine.min_inliers
             for kind in (0, 1):
                 of_kind = relevant[ranked[:top]] == bool(kind)
                 pairs[kind] += np.count_nonzero(of_kind)
@@ -843,24 +843,21 @@ def _examples(engine, asked, database, evaluation, asked_for, seed):
 
     def example(query):
         own = asked.own[query]
-        result = engine.search_encoded(
+        found = engine.finder.find(
             asked.codes[query],
             asked.features[query],
-            replace(asked_for, k=HITS_PER_EXAMPLE + int(own >= 0), verify=False),
+            HITS_PER_EXAMPLE + int(own >= 0),
+            threshold=asked_for.threshold,
+            at_least=asked_for.pool,
         )
-        rows = engine.snapshot.rows([hit.id for hit in result.hits])
-        relevant = asked.relevant(query, database)
-        shown = [
-            (hit, bool(relevant[row]))
-            for hit, row in zip(result.hits, rows, strict=True)
-            if row != own
-        ][:HITS_PER_EXAMPLE]
+        places = np.flatnonzero(found.image_rows != own)[:HITS_PER_EXAMPLE]
+        relevant = asked.relevant(query, database)[found.image_rows[places]]
         return Example(
             query=asked.paths[query],
             label=None if asked.labels is None else asked.names[asked.labels[query]],
             average_precision=float(evaluation.ap_of_query[query]),
-            hits=tuple(hit for hit, _ in shown),
-            relevant=tuple(right for _, right in shown),
+            hits=tuple(hits_of(found, places)),
+            relevant=tuple(relevant.tolist()),
         )
 
     worst = [example(query) for query in ordered[:EXAMPLES]]

@@ -14,6 +14,7 @@ from hashnet.retrieval.search.coarse.hamming import CodeIndex
 from hashnet.retrieval.search.finder import Found, threshold_of
 from hashnet.retrieval.store.clickhouse import (
     ITEM,
+    KEY_OF_IDS,
     OF_IDS,
     Snapshot,
     hexadecimal,
@@ -46,6 +47,26 @@ class ClickHouseFinder:
             condition += f" AND {OF_IDS}"
             parameters["ids"] = hexadecimal(ids)
         return condition, parameters
+
+    def encoded(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        found, numbers, codes, features = self._snapshot.ask(
+            f"SELECT id, row, code, feature FROM {{table}} PREWHERE {KEY_OF_IDS} "
+            f"WHERE {{live}} AND {OF_IDS} ORDER BY row",
+            width=4,
+            ids=hexadecimal(ids),
+        )
+        place_of = {id.hex(): place for place, id in enumerate(found)}
+        places = [place_of.get(id) for id in hexadecimal(ids)]
+        rows = np.array([-1 if at is None else numbers[at] for at in places], np.int64)
+        known = [at for at in places if at is not None]
+        content = b"".join(codes[at] for at in known)
+        return (
+            rows,
+            np.frombuffer(content, np.uint8).reshape(len(known), self._code_bytes),
+            np.array([features[at] for at in known], np.float32).reshape(
+                len(known), self._store.feature_dim
+            ),
+        )
 
     def histogram(self, code: np.ndarray, *, allowed: Condition | None = None) -> np.ndarray:
         condition, parameters = allowed or ("", {})
@@ -103,9 +124,10 @@ class ClickHouseFinder:
         )
         distances, rows, bits, *columns = zip(*best, strict=True) if best else [()] * 9
         end = time.perf_counter()
+        items = items_of_columns(columns[:5])
         return Found(
             np.array(rows, np.int64),
-            items_of_columns(columns[:5]),
+            items,
             np.array(bits, np.int64),
             np.array(distances, np.float64),
             threshold,
@@ -113,6 +135,7 @@ class ClickHouseFinder:
             middle - start,
             end - middle,
             list(map(region_of_numbers, columns[5])) if with_regions else None,
+            (lambda: self._snapshot.rows([one.id for one in items])) if with_regions else None,
         )
 
     def rows(

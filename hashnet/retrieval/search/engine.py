@@ -4,23 +4,26 @@ Only this file knows it; everything that searches goes through here.
 """
 
 import math
-import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from hashnet import images, threads
 from hashnet.checks import checked_integer
+from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, RegionError, UnknownIdError, UnknownNameError
+from hashnet.local.extractors import Extractor
 from hashnet.retrieval.search import feedback
 from hashnet.retrieval.search import verify as verification
-from hashnet.retrieval.search.finder import threshold_of
+from hashnet.retrieval.search.finder import Finder, Found, threshold_of
 from hashnet.retrieval.search.finders import finder_of
-from hashnet.retrieval.search.hits import Hit, SearchResult
+from hashnet.retrieval.search.hits import Hit, SearchResult, hits_of
 from hashnet.retrieval.search.query import Query
+from hashnet.retrieval.search.verify import Features, Verification
+from hashnet.retrieval.store.items import Item
 
 # The smallest pool that is asked for by default, per hit wanted, and per root of the index's size:
 # tests/bench/pool_size.py measures how the pool that holds the nearest grows with the index.
@@ -32,25 +35,59 @@ IDS_SHOWN = 3
 # Pairs of duplicates whose features are in memory at one time.
 PAIRS_AT_ONCE = 4096
 
-
 DEFAULT = Query()
 
 
-@dataclass(frozen=True)
+class Searchable(Protocol):
+    """What an engine needs of an index: see `Index`."""
+
+    @property
+    def store(self) -> Any:
+        """The `Store`."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """What gives a query its code and feature."""
+
+    @property
+    def extractor(self) -> Extractor:
+        """What gives a query its local features."""
+
+
+@dataclass(frozen=True, eq=False)
 class _Asked:
+    """The image that is searched by, and what is known of it.
+
+    Attributes:
+        name: str. What the answer calls it.
+        code: uint8 `(code_bytes,)`.
+        feature: float32 `(feature_dim,)`.
+        local: function that gives its local features, or None where they cannot be had.
+        corner: (row, column) in pixels of the image, where the part that is searched by begins.
+        without: str or None. The id of the image that is left out of the hits.
+        encode_seconds: float or None.
+    """
+
+    name: str
+    code: np.ndarray
+    feature: np.ndarray
+    local: Callable[[], Features] | None = None
+    corner: tuple[int, int] = (0, 0)
+    without: str | None = None
+    encode_seconds: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Narrowed:
     """What a query means in one snapshot.
 
     Attributes:
         allowed: what passes its filters, as the finder takes it.
         marked: codes and features of the images marked right, and of those marked wrong; or None.
-        local: function that gives the query's local features, or None where none are wanted.
-        without: str or None. The id of the image that is left out of the hits.
     """
 
     allowed: Any
-    marked: tuple | None
-    local: Callable | None = None
-    without: str | None = None
+    marked: tuple[feedback.Marked, feedback.Marked] | None
 
 
 class Engine:
@@ -75,17 +112,18 @@ class Engine:
         ('cat', 0)
     """
 
-    def __init__(self, index, *, num_threads: int | None = None):
+    def __init__(self, index: Searchable, *, num_threads: int | None = None) -> None:
         self.index = index
         self.num_threads = threads.cores() if num_threads is None else num_threads
         self.snapshot = index.store.snapshot()
-        self.finder = finder_of(self.snapshot, num_threads=self.num_threads)
+        self.finder: Finder[Any] = finder_of(self.snapshot, num_threads=self.num_threads)
 
-    def search(self, image: images.Source | np.ndarray, query: Query = DEFAULT) -> SearchResult:
+    def search(self, image: images.Source | images.Photo, query: Query = DEFAULT) -> SearchResult:
         """Find the images most like one image.
 
         Args:
-            image: path, bytes, binary file, or uint8 array `(height, width, 3)`.
+            image: as for `images.Photo`, or such a photo, which is then still decoded for the
+                caller.
             query: a `Query`.
 
         Returns:
@@ -98,19 +136,21 @@ class Engine:
             UnknownNameError: no image has one of the labels; the message lists those there are.
             UnknownIdError: an image marked right or wrong is not in the index, or none of `ids`.
         """
-        asked = self._asked(query)
+        narrowed = self._narrowed(query)
         extractor = self.index.extractor if query.verify else None
         start = time.perf_counter()
-        name = os.fsdecode(image) if isinstance(image, str | os.PathLike) else "image"
-        if query.region is not None:
-            image = _crop(image, query.region)
-        elif query.verify and hasattr(image, "read"):
-            image = bytes(image.read())  # it is read twice
-        code, feature = self.index.encoder.encode_one(image)
-        encode = time.perf_counter() - start
-        if extractor is not None:
-            asked = replace(asked, local=lambda: extractor.extract(_read(image)))
-        return self._search(name, code, feature, query, asked, encode)
+        photo = images.Photo.of(image)
+        part = photo if query.region is None else images.Photo(_crop(photo, query.region))
+        code, feature = self.index.encoder.encode_one(part)
+        asked = _Asked(
+            photo.path or "image",
+            code,
+            feature,
+            None if extractor is None else lambda: extractor.extract(part.full()),
+            (0, 0) if query.region is None else query.region[:2],
+            encode_seconds=time.perf_counter() - start,
+        )
+        return self._search(asked, query, narrowed)
 
     def search_encoded(
         self, code: np.ndarray, feature: np.ndarray, query: Query = DEFAULT, *, name: str = "code"
@@ -135,7 +175,7 @@ class Engine:
                 "verify=True for a code and a feature",
                 "Search by the image or its id.",
             )
-        return self._search(name, code, feature, query, self._asked(query))
+        return self._search(_Asked(name, code, feature), query, self._narrowed(query))
 
     def search_id(self, id: str, query: Query = DEFAULT) -> SearchResult:
         """Find the images most like one that the index holds; nothing is read or encoded again.
@@ -159,38 +199,43 @@ class Engine:
             ['dog']
         """
         _refuse_region(query)
-        asked = self._asked(query)
-        row = self._row(id)
-        asked = replace(asked, without=id)
-        if query.verify:
-            asked = replace(asked, local=self.snapshot.candidates([row])[0])
-        code, feature = self.snapshot.codes[row], self._checked_features([row])[0][0]
-        return self._search(id, code, feature, query, asked)
+        narrowed = self._narrowed(query)
+        rows, codes, features = self._encoded([id])
+        local = self.snapshot.candidates(rows)[0] if query.verify else None
+        asked = _Asked(id, codes[0], features[0], local, without=id)
+        return self._search(asked, query, narrowed)
 
     def match(
-        self, query, id: str, *, region: tuple[int, int, int, int] | None = None
-    ) -> verification.Verification:
+        self,
+        image: images.Source | images.Photo,
+        id: str,
+        *,
+        region: tuple[int, int, int, int] | None = None,
+    ) -> Verification:
         """Compare the local features of an image with those of one that the index holds.
 
+        For the hits of a search that verified them, `SearchResult.verifications` has this already.
+
         Args:
-            query: as for `search`.
+            image: as for `search`.
             id: str.
-            region: as for `search`; the query's places are then those of this part.
+            region: as of a `Query`. Only this part of the image.
 
         Returns:
-            A `Verification`: inliers, matched places and the model.
+            A `Verification`: inliers, matched places in pixels of the two, and the model.
 
         Raises:
-            ImageError: the query cannot be read.
+            ImageError: the image cannot be read, or a `RegionError`.
             UnknownIdError: the index holds no image of this id.
             StoreError: the index has no local features.
         """
         [candidate] = self.snapshot.local_features([self._row(id)])
-        image = _read(query) if region is None else _crop(query, region)
-        features = self.index.extractor.extract(image)
-        return self._verify(features, [candidate])[0]
+        photo = images.Photo.of(image)
+        pixels = photo.full() if region is None else _crop(photo, region)
+        [found] = self._verify(self.index.extractor.extract(pixels), [candidate])
+        return found if region is None else found.moved(region[:2])
 
-    def match_id(self, query_id: str, id: str) -> verification.Verification:
+    def match_id(self, query_id: str, id: str) -> Verification:
         """Compare the local features of two images that the index holds; no file is read.
 
         Args:
@@ -206,17 +251,19 @@ class Engine:
         features = self.snapshot.local_features(self._rows([query_id, id]))
         return self._verify(features[0], features[1:])[0]
 
-    def confirm(self, features, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The last stage by itself: verify rows that the fine stage has ranked.
+    def confirm(
+        self, features: Features, rows: np.ndarray
+    ) -> tuple[np.ndarray, list[Verification]]:
+        """The last stage by itself: verify images that the fine stage has ranked.
 
         Args:
             features: the query's local features, as `verify.verify` takes them.
-            rows: int64 `(n,)`, nearest first.
+            rows: int64 `(n,)`, of whole images, nearest first.
 
         Returns:
             order: int64 `(n,)`, places in `rows`: those that show the same thing first, by (most
                 inliers, place), then the others as they were.
-            inliers: int64 `(n,)`, of each row, in the order of `rows`.
+            verifications: list of n `Verification`, in the order of `rows`.
 
         Raises:
             StoreError: the index has no local features, or they are damaged.
@@ -224,7 +271,7 @@ class Engine:
         found = self._verify(features, self.snapshot.candidates(rows))
         inliers = np.array([one.inliers for one in found], np.int64)
         counted = np.where(inliers >= self.min_inliers, inliers, 0)
-        return np.argsort(-counted, kind="stable"), inliers
+        return np.argsort(-counted, kind="stable"), found
 
     def histogram(self, code: np.ndarray, query: Query = DEFAULT) -> np.ndarray:
         """Count the images at each number of bits from a code.
@@ -254,7 +301,7 @@ class Engine:
         return self._matching.min_inliers
 
     @property
-    def labels(self) -> list:
+    def labels(self) -> list[str]:
         """The labels that images of the snapshot have, a list of str."""
         return list(self.finder.labels)
 
@@ -270,9 +317,10 @@ class Engine:
         Raises:
             UnknownIdError: the index holds no image of this id.
         """
-        return self.snapshot.items([self._row(id)])[0].path
+        path: str | None = self.snapshot.items([self._row(id)])[0].path
+        return path
 
-    def duplicates(self, threshold: int):
+    def duplicates(self, threshold: int) -> Iterator[tuple[Hit, Hit]]:
         """Pairs of images whose codes differ in strictly fewer than `threshold` bits.
 
         Args:
@@ -292,45 +340,57 @@ class Engine:
         for first, second, bits in self.finder.pairs_within(threshold):
             for start in range(0, len(first), PAIRS_AT_ONCE):
                 part = slice(start, start + PAIRS_AT_ONCE)
-                near, near_items = self._checked_features(first[part])
-                far, far_items = self._checked_features(second[part])
+                (near, near_items), (far, far_items) = (
+                    self._checked_features(rows[part]) for rows in (first, second)
+                )
                 distances = np.linalg.norm(near - far, axis=1)
-                zeros = np.zeros(len(near), np.int64)
-                yield from zip(
-                    _hits(near_items, zeros, zeros.astype(float)),
-                    _hits(far_items, bits[part], distances),
-                    strict=True,
-                )
+                for one, other, apart, distance in zip(
+                    near_items, far_items, bits[part].tolist(), distances.tolist(), strict=True
+                ):
+                    yield (
+                        Hit(one.id, one.path, one.label, 0, 0.0),
+                        Hit(other.id, other.path, other.label, apart, distance),
+                    )
 
-    def _row(self, id):
-        return self._rows([id])[0]
+    def _row(self, id: str) -> int:
+        return int(self._rows([id])[0])
 
-    def _rows(self, ids):
-        rows = self.snapshot.rows(ids)
-        for id, row in zip(ids, rows, strict=True):
-            if row < 0:
-                raise UnknownIdError(
-                    "A search by id is for an image of the index.",
-                    repr(id),
-                    "Ids are what hits show; to search by a file, give its path.",
-                )
+    def _rows(self, ids: Sequence[str]) -> np.ndarray:
+        rows: np.ndarray = self.snapshot.rows(ids)
+        _refuse_unknown(ids, rows)
         return rows
 
-    def _asked(self, query):
+    def _encoded(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows, codes and features of some images."""
+        rows, codes, features = self.finder.encoded(ids)
+        _refuse_unknown(ids, rows)
+        return rows, codes, features
+
+    def _checked_features(self, rows: np.ndarray) -> tuple[np.ndarray, list[Item]]:
+        """Features of some rows, float32, compared with their checksums, and their items."""
+        items = self.snapshot.verify_features(rows)
+        return self.snapshot.features(rows).astype(np.float32), items
+
+    def _narrowed(self, query: Query) -> _Narrowed:
         marked = None
         if query.right or query.wrong:
-            marked = self._marked(query.right), self._marked(query.wrong)
-        return _Asked(self._allowed(query), marked)
+            _, codes, features = self._encoded([*query.right, *query.wrong])
+            number = len(query.right)
+            marked = (codes[:number], features[:number]), (codes[number:], features[number:])
+        return _Narrowed(self._allowed(query), marked)
 
-    def _allowed(self, query):
+    def _allowed(self, query: Query) -> Any:
         """What passes the filters, as the finder takes it."""
         known = self.finder.labels if query.labels else []
         for name in query.labels or ():
             if name not in known:
                 raise UnknownNameError("label", name, known)
-        return self.finder.allowed(query.labels, query.ids)
+        labels, ids = (
+            None if names is None else list(names) for names in (query.labels, query.ids)
+        )
+        return self.finder.allowed(labels, ids)
 
-    def _refuse_unknown(self, ids):
+    def _refuse_strangers(self, ids: Sequence[str]) -> None:
         """Where nothing was found among some ids, say so if there are no such images."""
         if ids and (self.snapshot.rows(ids) < 0).all():
             more = f" and {len(ids) - IDS_SHOWN} more" if len(ids) > IDS_SHOWN else ""
@@ -340,74 +400,102 @@ class Engine:
                 "Ids are what hits show.",
             )
 
-    def _checked_features(self, rows):
-        """Features of some rows, float32, compared with their checksums, and their items."""
-        items = self.snapshot.verify_features(rows)
-        return self.snapshot.features(rows).astype(np.float32), items
+    def _search(self, asked: _Asked, query: Query, narrowed: _Narrowed) -> SearchResult:
+        """Coarse and fine, then verification where it is asked for; items last."""
+        found, histogram = self._find(asked, query, narrowed)
+        if not found.pool:
+            self._refuse_strangers(list(query.ids or ()))
+        places = np.arange(len(found.rows))
+        if asked.without is not None:
+            others = [item.id != asked.without for item in found.items]
+            places = places[others][: _wanted(query)]
+        start = time.perf_counter()
+        compared: dict[int, Verification] = {}
+        if asked.local is not None:
+            places, compared = self._verified_first(found, places, asked, query.verify_top)
+        places = places[: query.k]
+        seconds = {
+            "encode": asked.encode_seconds,
+            "coarse": found.coarse_seconds,
+            "fine": found.fine_seconds,
+            "verify": None if asked.local is None else time.perf_counter() - start,
+        }
+        verifications = tuple(compared.get(place) for place in places.tolist())
+        return SearchResult(
+            asked.name,
+            found.threshold,
+            found.pool,
+            {
+                name: None if spent is None else round(spent * 1000, 3)
+                for name, spent in seconds.items()
+            },
+            tuple(hits_of(found, places, verifications)),
+            histogram,
+            verifications if asked.local is not None else None,
+        )
 
-    def _marked(self, ids):
-        """Codes and features of the images that a person has marked."""
-        rows = self._rows(ids)
-        return self.snapshot.codes[rows], self._checked_features(rows)[0]
-
-    def _search(self, name, code, feature, query, asked, encode=None):
-        """Coarse, fine and, where the query's local features can be had, verification."""
-        k = max(query.k, query.verify_top) if asked.local else query.k
-        threshold, pool = query.threshold, least_pool(query, self.snapshot.num_items)
+    def _find(
+        self, asked: _Asked, query: Query, narrowed: _Narrowed
+    ) -> tuple[Found, tuple[int, ...] | None]:
+        """What the coarse and the fine stage find, and the histogram if it is asked for."""
+        code, feature = asked.code, asked.feature
         num_bits = self.index.store.num_bits
-        if asked.marked:
-            code, feature = feedback.move(code, feature, *asked.marked, num_bits=num_bits)
-        counts = None
+        if narrowed.marked:
+            code, feature = feedback.move(code, feature, *narrowed.marked, num_bits=num_bits)
+        threshold, pool = query.threshold, least_pool(query, self.snapshot.num_items)
+        histogram = None
         if query.histogram:
-            counts = self.finder.histogram(code, allowed=asked.allowed)
-            if threshold is None:  # it need not be counted a second time
+            counts = self.finder.histogram(code, allowed=narrowed.allowed)
+            if pool is not None:  # it need not be counted a second time
                 threshold, pool = threshold_of(counts, pool), None
-            counts = tuple(counts[: num_bits + 1].tolist())
+            histogram = tuple(counts[: num_bits + 1].tolist())
         found = self.finder.find(
             code,
             feature,
-            k if asked.without is None else k + 1,
+            _wanted(query) + (asked.without is not None),
             threshold=threshold,
             at_least=pool,
-            allowed=asked.allowed,
+            allowed=narrowed.allowed,
         )
-        if not found.pool:
-            self._refuse_unknown(query.ids)
-        hits = _hits(found.items, found.bits, found.distances, found.regions)
-        if asked.without is not None:
-            hits = [hit for hit in hits if hit.id != asked.without][:k]
-        milliseconds = {
-            "encode": None if encode is None else round(encode * 1000, 3),
-            "coarse": round(found.coarse_seconds * 1000, 3),
-            "fine": round(found.fine_seconds * 1000, 3),
-            "verify": None,
-        }
-        if asked.local:
-            start = time.perf_counter()
-            hits = self._verified_first(hits, asked.local(), query.verify_top)[: query.k]
-            milliseconds["verify"] = round((time.perf_counter() - start) * 1000, 3)
-        return SearchResult(name, found.threshold, found.pool, milliseconds, tuple(hits), counts)
+        return found, histogram
 
-    def _verified_first(self, hits, local, top):
-        """`hits`, of which those that the query's local features confirm come first."""
-        order, inliers = self.confirm(local, self.snapshot.rows([hit.id for hit in hits[:top]]))
-        first = [hits[place]._replace(inliers=int(inliers[place])) for place in order]
-        return first + hits[top:]
+    def _verified_first(
+        self, found: Found, places: np.ndarray, asked: _Asked, top: int
+    ) -> tuple[np.ndarray, dict[int, Verification]]:
+        """Places of what was found, the confirmed ones first; and what was compared, by place."""
+        assert asked.local is not None
+        nearest = places[:top]
+        order, verifications = self.confirm(asked.local(), found.image_rows[nearest])
+        moved = [one.moved(asked.corner) for one in verifications]
+        compared = dict(zip(nearest.tolist(), moved, strict=True))
+        return np.concatenate([nearest[order], places[top:]]), compared
 
-    def _verify(self, features, candidates):
+    def _verify(
+        self, features: Features, candidates: Sequence[Features | Callable[[], Features]]
+    ) -> list[Verification]:
         return verification.verify_all(
             features, candidates, self._matching, num_threads=self.num_threads
         )
 
     @property
-    def _matching(self):
+    def _matching(self) -> verification.Matching:
         extractor = self.index.store.extractor
         if extractor not in verification.MATCHING:
             raise UnknownNameError("extractor of local features", extractor, verification.MATCHING)
         return verification.MATCHING[extractor]
 
 
-def _refuse_region(query):
+def _refuse_unknown(ids: Sequence[str], rows: np.ndarray) -> None:
+    for id, row in zip(ids, rows, strict=True):
+        if row < 0:
+            raise UnknownIdError(
+                "A search by id is for an image of the index.",
+                repr(id),
+                "Ids are what hits show; to search by a file, give its path.",
+            )
+
+
+def _refuse_region(query: Query) -> None:
     if query.region is not None:
         raise ArgumentError(
             "A region is cut out of a picture.",
@@ -416,8 +504,9 @@ def _refuse_region(query):
         )
 
 
-def _read(query):
-    return query if isinstance(query, np.ndarray) else images.read(query)
+def _wanted(query: Query) -> int:
+    """How many of the nearest are to be found: more than `k` where they are to be verified."""
+    return max(query.k, query.verify_top) if query.verify else query.k
 
 
 def default_pool(k: int, num_items: int) -> int:
@@ -457,25 +546,15 @@ def least_pool(query: Query, num_items: int) -> int | None:
     """
     if query.threshold is not None or query.pool is not None:
         return query.pool
-    return default_pool(max(query.k, query.verify_top) if query.verify else query.k, num_items)
+    return default_pool(_wanted(query), num_items)
 
 
-def _hits(items, bits, distances, regions=None):
-    regions = regions or [None] * len(items)
-    return [
-        Hit(item.id, item.path, item.label, apart, distance, None, region)
-        for item, apart, distance, region in zip(
-            items, bits.tolist(), distances.tolist(), regions, strict=True
-        )
-    ]
-
-
-def _crop(query, region):
-    image = _read(query)
+def _crop(photo: images.Photo, region: tuple[int, int, int, int]) -> np.ndarray:
     top, left, bottom, right = region
-    if not (0 <= top < bottom <= image.shape[0] and 0 <= left < right <= image.shape[1]):
+    height, width = photo.size
+    if not (0 <= top < bottom <= height and 0 <= left < right <= width):
         raise RegionError(
             "A region lies inside the query and has an area.",
-            f"(top, left, bottom, right) = {region} in {image.shape[0]} x {image.shape[1]} pixels",
+            f"(top, left, bottom, right) = {region} in {height} x {width} pixels",
         )
-    return np.ascontiguousarray(image[top:bottom, left:right])
+    return np.ascontiguousarray(photo.full()[top:bottom, left:right])

@@ -20,11 +20,15 @@ from hashnet import codes
 WRONG, STIFFNESS = 0.0, 0.3
 
 
+# Codes uint8 `(n, code_bytes)` and features float32 `(n, feature_dim)` of marked images.
+Marked = tuple[np.ndarray, np.ndarray]
+
+
 def move(
     code: np.ndarray,
     feature: np.ndarray,
-    right: tuple[np.ndarray, np.ndarray],
-    wrong: tuple[np.ndarray, np.ndarray],
+    right: Marked,
+    wrong: Marked,
     *,
     num_bits: int,
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,8 @@ are compared and features ranked where they lie. `FolderFinder` searches arrays 
 `ClickHouseFinder` asks a database, and both give the same answers (tests/test_contracts.py).
 """
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -32,6 +33,8 @@ class Found:
         coarse_seconds, fine_seconds: float; what one statement does is counted as fine.
         regions: list of m (top, left, bottom, right), None for a whole image; or None, where
             the index has no regions.
+        owners: function that gives the row of the whole image of each of `rows`; None where
+            these are of whole images.
     """
 
     rows: np.ndarray
@@ -43,6 +46,12 @@ class Found:
     coarse_seconds: float
     fine_seconds: float
     regions: list[tuple[int, int, int, int] | None] | None = None
+    owners: Callable[[], np.ndarray] | None = None
+
+    @functools.cached_property
+    def image_rows(self) -> np.ndarray:
+        """int64 `(m,)`: the row of the whole image of each of `rows`."""
+        return self.rows if self.owners is None else self.owners()
 
 
 def threshold_of(histogram: np.ndarray, at_least: int) -> int:
@@ -85,6 +94,18 @@ class Finder(Protocol[Filter]):
         Args:
             labels: list of known labels, or None.
             ids: list of str, or None; an unknown one stands for no image.
+        """
+
+    def encoded(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What is stored of images, all at once.
+
+        Args:
+            ids: sequence of str.
+
+        Returns:
+            rows: int64 `(n,)`; -1 for an unknown id.
+            codes: uint8 `(m, code_bytes)`, of those that are known.
+            features: float32 `(m, feature_dim)`, likewise; compared with their checksums.
         """
 
     def histogram(self, code: np.ndarray, *, allowed: Filter | None = None) -> np.ndarray:

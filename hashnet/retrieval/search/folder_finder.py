@@ -53,6 +53,13 @@ class FolderFinder:
             allowed = allowed[self._owners]
         return allowed
 
+    def encoded(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows = self._snapshot.rows(ids)
+        known = rows[rows >= 0]
+        self._snapshot.verify_features(known)
+        features = self._snapshot.features(known).astype(np.float32)
+        return rows, self._snapshot.codes[known], features
+
     def histogram(self, code: np.ndarray, *, allowed: np.ndarray | None = None) -> np.ndarray:
         if self._owners is None:
             return self._codes.histogram(code, allowed=allowed)
@@ -84,7 +91,7 @@ class FolderFinder:
             _, firsts = np.unique(self._owners[best], return_index=True)
             firsts = np.sort(firsts)[:k]
             best, distances = best[firsts], distances[firsts]
-        items = self._snapshot.verify_features(best)
+        items, owners = self._snapshot.verify_features(best), self._owners
         end = time.perf_counter()
         return Found(
             best,
@@ -96,6 +103,7 @@ class FolderFinder:
             middle - start,
             end - middle,
             None if self._owners is None else self._snapshot.regions(best),
+            None if owners is None else lambda: owners[best],
         )
 
     def rows(

@@ -1,7 +1,13 @@
 """What a search answers. Python, command line and HTTP show these same fields."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+import numpy as np
+
+from hashnet.retrieval.search.finder import Found
+from hashnet.retrieval.search.verify import Verification
 
 
 # A tuple is made in a third of the time of a frozen dataclass, and a search makes many.
@@ -42,6 +48,9 @@ class SearchResult:
         hits: tuple of `Hit`, best first.
         histogram: tuple of int or None. Where it was asked for: how many of the images that may
             be found are 0, 1, ... `num_bits` bits apart from the query, by their nearest row.
+        verifications: tuple of `Verification` or None, one a hit: the places that match, in
+            pixels of query and hit; None for a hit that was not compared. None where the search
+            did not verify.
     """
 
     query: str
@@ -50,11 +59,42 @@ class SearchResult:
     milliseconds: dict[str, float | None]
     hits: tuple[Hit, ...]
     histogram: tuple[int, ...] | None = None
+    verifications: tuple[Verification | None, ...] | None = field(
+        default=None, compare=False, repr=False
+    )
 
     def to_dict(self) -> dict[str, Any]:
         """dict that JSON can hold, as `hashnet search --json` prints it."""
         # dataclasses.asdict copies every number by itself, which takes as long as the search.
-        fields = {**vars(self), "hits": tuple(hit._asdict() for hit in self.hits)}
-        if self.histogram is None:
-            del fields["histogram"]
+        fields = {
+            "query": self.query,
+            "threshold": self.threshold,
+            "pool": self.pool,
+            "milliseconds": self.milliseconds,
+            "hits": tuple(hit._asdict() for hit in self.hits),
+        }
+        if self.histogram is not None:
+            fields["histogram"] = self.histogram
         return fields
+
+
+def hits_of(
+    found: Found, places: np.ndarray, verifications: Sequence[Verification | None] | None = None
+) -> Iterator[Hit]:
+    """Show some of what a finder has found.
+
+    Args:
+        found: a `Found`.
+        places: int64 `(n,)`, places in it.
+        verifications: n `Verification` or None; or None, where nothing was compared.
+
+    Yields:
+        n `Hit`.
+    """
+    regions = found.regions or [None] * len(found.items)
+    bits, distances = found.bits[places].tolist(), found.distances[places].tolist()
+    compared = verifications or [None] * len(places)
+    for place, apart, distance, one in zip(places.tolist(), bits, distances, compared, strict=True):
+        item = found.items[place]
+        inliers = None if one is None else one.inliers
+        yield Hit(item.id, item.path, item.label, apart, distance, inliers, regions[place])

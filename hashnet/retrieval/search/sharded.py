@@ -1,4 +1,4 @@
-"""One answer from many indexes: each searches its own images, and the answers are merged.
+"""One answer from many indexes: each finds among its own images, and what they find is merged.
 
 The answer is that of a single index that holds the images of the first, then those of the second,
 and so on: the same pool, the same hits in the same order, the same distances. What makes it so:
@@ -7,40 +7,49 @@ and so on: the same pool, the same hits in the same order, the same distances. W
 - the pool of a least size is set by a threshold that follows from a histogram of bits apart, and
   the histograms of the shards add up to that of the whole;
 - a distance does not depend on what else is in the pool (see `fine`), so the k best of all
-  are among the k best of each, ordered by distance, shard and row.
+  are among the k best of each, ordered by distance, shard and row;
+- what is verified, or moves a query, is looked at one image at a time.
 
-Only codes' histograms and k hits a shard would travel over a network.
+So the order of the stages is the engine's own; only what finds, and what reads rows, is joined
+here. Only codes' histograms and k rows a shard would travel over a network.
 """
 
-import heapq
 import itertools
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
-from hashnet import images
-from hashnet.errors import ArgumentError, FingerprintError, UnknownNameError
-from hashnet.retrieval.search.engine import DEFAULT, Engine, least_pool
-from hashnet.retrieval.search.finder import threshold_of
-from hashnet.retrieval.search.hits import SearchResult
-from hashnet.retrieval.search.query import Query
+from hashnet.errors import ArgumentError, FingerprintError
+from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.finder import Finder, Found, threshold_of
+from hashnet.retrieval.store.items import Item
+
+Part = TypeVar("Part")
+
+# The rows of each shard begin at a multiple of this; no shard has so many.
+ROWS_A_SHARD = 1 << 40
 
 
-class ShardedEngine:
-    """Searches several indexes as one.
+class ShardedEngine(Engine):
+    """Searches several indexes as one, in all the ways that an `Engine` searches one.
 
     Args:
         engines: list of `Engine`, one or more, whose ids differ. Their order is
             that of the rows.
 
+    Attributes:
+        engines: as given.
+
     Raises:
         ArgumentError: there is none.
-        FingerprintError: their codes are of different encoders.
+        FingerprintError: their codes are of different encoders, or their local features of
+            different extractors.
 
     Example:
         >>> from hashnet.retrieval.index import Index
+        >>> from hashnet.retrieval.search.query import Query
         >>> shard = Index.create("more.index", bundle_folder)
         >>> _ = shard.add(["dog.png"], ids=["cow"])
         >>> engine = ShardedEngine([Engine(Index.open(index_folder)), Engine(shard)])
@@ -52,85 +61,177 @@ class ShardedEngine:
         self.engines = list(engines)
         if not self.engines:
             raise ArgumentError("A search needs a shard.", "no engine")
-        fingerprints = {engine.index.store.fingerprint for engine in self.engines}
-        if len(fingerprints) > 1:
-            raise FingerprintError(
-                "Shards that are searched as one have one encoder.",
-                ", ".join(sorted(fingerprint[:12] for fingerprint in fingerprints)),
-                "Build the others again with the first one's encoder.",
-            )
+        stores = [engine.index.store for engine in self.engines]
+        for what, ones in (
+            ("encoder", [store.fingerprint[:12] for store in stores]),
+            ("kind of local features", [store.extractor for store in stores if store.extractor]),
+        ):
+            if len(set(ones)) > 1:
+                raise FingerprintError(
+                    f"Indexes that are searched as one have one {what}.",
+                    ", ".join(dict.fromkeys(ones)),
+                    "Build the others again as the first one was.",
+                )
+        self.index = self.engines[0].index
+        self.num_threads = self.engines[0].num_threads
+        self.snapshot = _JoinedSnapshot([engine.snapshot for engine in self.engines])
+        self.finder = _JoinedFinder([engine.finder for engine in self.engines])
 
-    def search(self, image: images.Source | np.ndarray, query: Query = DEFAULT) -> SearchResult:
-        """Find the images most like one image; encoded once.
 
-        Args:
-            image: path, bytes, binary file, or uint8 array `(height, width, 3)`.
-            query: a `Query`.
+class _JoinedSnapshot:
+    """What the engine reads of several snapshots, whose rows follow one another."""
 
-        Returns:
-            A `SearchResult`. For the errors, see `Engine.search`.
-        """
-        start = time.perf_counter()
-        code, feature = self.engines[0].index.encoder.encode_one(image)
-        encode = round((time.perf_counter() - start) * 1000, 3)
-        result = self.search_encoded(code, feature, query, name=str(image))
-        result.milliseconds["encode"] = encode
-        return result
+    def __init__(self, snapshots: Sequence[Any]) -> None:
+        self._snapshots = snapshots
+        self.num_items = sum(snapshot.num_items for snapshot in snapshots)
 
-    def search_encoded(
-        self, code: np.ndarray, feature: np.ndarray, query: Query = DEFAULT, *, name: str = "code"
-    ) -> SearchResult:
-        """Find by a code and a feature, as `Engine.search_encoded` does.
+    def rows(self, ids: Sequence[str]) -> np.ndarray:
+        rows = np.full(len(ids), -1, np.int64)
+        for number, snapshot in enumerate(self._snapshots):
+            held = snapshot.rows(ids)
+            rows = np.where(held >= 0, held + number * ROWS_A_SHARD, rows)
+        return rows
 
-        Milliseconds are sums over the shards, which are searched one after another here.
-        """
-        shards = self._shards(query)
-        counting = 0.0
-        threshold = query.threshold
-        if threshold is None:
-            start = time.perf_counter()
-            pool = least_pool(query, sum(one.snapshot.num_items for one in self.engines))
-            histograms = [engine.histogram(code, narrowed) for engine, narrowed in shards]
-            threshold = threshold_of(np.sum(histograms, axis=0), pool)
-            counting = (time.perf_counter() - start) * 1000
-        if not threshold:  # there is no image
-            milliseconds = {"encode": None, "coarse": round(counting, 3), "fine": 0.0}
-            return SearchResult(name, 0, 0, {**milliseconds, "verify": None}, ())
-        results = [
-            engine.search_encoded(
-                code, feature, replace(narrowed, threshold=threshold, pool=None), name=name
-            )
-            for engine, narrowed in shards
+    def items(self, rows: np.ndarray) -> list[Item]:
+        return self._of_each(rows, lambda snapshot, own: snapshot.items(own))
+
+    def local_features(self, rows: np.ndarray) -> list[Any]:
+        return self._of_each(rows, lambda snapshot, own: snapshot.local_features(own))
+
+    def candidates(self, rows: np.ndarray) -> list[Callable[[], Any]]:
+        for snapshot in self._snapshots:  # one without any says so, whatever was found
+            snapshot.local_features(np.empty(0, np.int64))
+        return self._of_each(rows, lambda snapshot, own: snapshot.candidates(own))
+
+    def _of_each(
+        self, rows: np.ndarray, ask: Callable[[Any, np.ndarray], Sequence[Part]]
+    ) -> list[Part]:
+        """What the shards answer of their rows, in the order of `rows`."""
+        rows = np.asarray(rows, np.int64)
+        answers: dict[int, Part] = {}
+        for number in np.unique(rows // ROWS_A_SHARD).tolist():
+            places = np.flatnonzero(rows // ROWS_A_SHARD == number)
+            own = rows[places] % ROWS_A_SHARD
+            answers.update(zip(places.tolist(), ask(self._snapshots[number], own), strict=True))
+        return [answers[place] for place in range(len(rows))]
+
+
+class _JoinedFinder:
+    """Finds in several snapshots as in one: see `Finder`. A filter is a list of theirs."""
+
+    def __init__(self, finders: Sequence[Finder[Any]]) -> None:
+        self._finders = finders
+
+    @property
+    def labels(self) -> list[str]:
+        return list(dict.fromkeys(name for finder in self._finders for name in finder.labels))
+
+    def allowed(self, labels: Sequence[str] | None, ids: Sequence[str] | None) -> list[Any] | None:
+        if labels is None and ids is None:
+            return None
+        return [
+            finder.allowed(None if labels is None else _among(labels, finder.labels), ids)
+            for finder in self._finders
         ]
-        # Stable: of equal distances the hit of the earlier shard, and in it the earlier row, wins.
-        merged = heapq.merge(*(result.hits for result in results), key=lambda hit: hit.distance)
-        milliseconds: dict[str, float] = {
-            stage: round(sum(result.milliseconds[stage] or 0.0 for result in results), 3)
-            for stage in ("coarse", "fine")
-        }
-        milliseconds["coarse"] = round(milliseconds["coarse"] + counting, 3)
-        return SearchResult(
-            name,
-            int(threshold),
-            sum(result.pool for result in results),
-            {"encode": None, **milliseconds, "verify": None},
-            tuple(itertools.islice(merged, query.k)),
+
+    def encoded(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows = np.full(len(ids), -1, np.int64)
+        codes: dict[int, np.ndarray] = {}
+        features: dict[int, np.ndarray] = {}
+        for number, finder in enumerate(self._finders):
+            held, held_codes, held_features = finder.encoded(ids)
+            places = np.flatnonzero(held >= 0)
+            rows[places] = held[places] + number * ROWS_A_SHARD
+            codes.update(zip(places.tolist(), held_codes, strict=True))
+            features.update(zip(places.tolist(), held_features, strict=True))
+        known = np.flatnonzero(rows >= 0).tolist()
+        return (
+            rows,
+            np.array([codes[place] for place in known]),
+            np.array([features[place] for place in known]),
         )
 
-    def _shards(self, query: Query) -> list[tuple[Engine, Query]]:
-        """The shards, each with the query as it is for that shard."""
-        labels, shards = query.labels, []
-        known = set().union(*(engine.labels for engine in self.engines))
-        for name in labels or ():
-            if name not in known:
-                raise UnknownNameError("label", name, known)
-        for engine in self.engines:
-            narrowed = query
-            if labels is not None:
-                narrowed = replace(query, labels=[one for one in labels if one in engine.labels])
-            if query.ids is not None:
-                rows = engine.snapshot.rows(query.ids).tolist()
-                held = [id for id, row in zip(query.ids, rows, strict=True) if row >= 0]
-                narrowed = replace(narrowed, ids=held)
-            shards.append((engine, narrowed))
-        return shards
+    def histogram(self, code: np.ndarray, *, allowed: list[Any] | None = None) -> np.ndarray:
+        counts = [finder.histogram(code, allowed=one) for finder, one in self._with(allowed)]
+        return np.sum(counts, axis=0)
+
+    def find(
+        self,
+        code: np.ndarray,
+        feature: np.ndarray,
+        k: int,
+        *,
+        threshold: int | None = None,
+        at_least: int | None = None,
+        allowed: list[Any] | None = None,
+    ) -> Found:
+        """As `Finder.find`; seconds are sums, as one shard is searched after the other."""
+        start = time.perf_counter()
+        if threshold is None:
+            assert at_least is not None
+            threshold = threshold_of(self.histogram(code, allowed=allowed), at_least)
+        counting = time.perf_counter() - start
+        parts = [
+            finder.find(code, feature, k, threshold=threshold, allowed=one)
+            for finder, one in self._with(allowed)
+        ]
+        rows = np.concatenate([_shifted(part.rows, n) for n, part in enumerate(parts)])
+        distances = np.concatenate([part.distances for part in parts])
+        best = np.lexsort((rows, distances))[:k]
+        items = [item for part in parts for item in part.items]
+        regions = [region for part in parts for region in part.regions or [None] * len(part.items)]
+
+        def owners() -> np.ndarray:
+            return np.concatenate([_shifted(part.image_rows, n) for n, part in enumerate(parts)])[
+                best
+            ]
+
+        return Found(
+            rows[best],
+            [items[place] for place in best.tolist()],
+            np.concatenate([part.bits for part in parts])[best],
+            distances[best],
+            threshold,
+            sum(part.pool for part in parts),
+            counting + sum(part.coarse_seconds for part in parts),
+            sum(part.fine_seconds for part in parts),
+            [regions[place] for place in best.tolist()],
+            owners,
+        )
+
+    def rows(
+        self, label: str | None = None, *, offset: int = 0, limit: int | None = None
+    ) -> np.ndarray:
+        parts = [
+            _shifted(finder.rows(label), number)
+            for number, finder in enumerate(self._finders)
+            if label is None or label in finder.labels
+        ]
+        return np.concatenate([np.empty(0, np.int64), *parts])[offset:][:limit]
+
+    def spread(self, label: str, most: int) -> np.ndarray:
+        rows = self.rows(label)
+        return rows[:: max(1, -(-len(rows) // most))]
+
+    def most_like(self, weights: np.ndarray, most: int, *, by: str) -> np.ndarray:
+        raise _of_one_index("Classes of the network are looked up")
+
+    def pairs_within(self, threshold: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        raise _of_one_index("Duplicates are looked for")
+
+    def _with(self, allowed: list[Any] | None) -> Iterator[tuple[Finder[Any], Any]]:
+        return zip(self._finders, allowed or itertools.repeat(None), strict=False)
+
+
+def _among(labels: Sequence[str], known: Collection[str]) -> list[str]:
+    return [name for name in labels if name in known]
+
+
+def _shifted(rows: np.ndarray, number: int) -> np.ndarray:
+    return np.asarray(rows, np.int64) + number * ROWS_A_SHARD
+
+
+def _of_one_index(what: str) -> ArgumentError:
+    return ArgumentError(
+        f"{what} in one index at a time.", "several that are searched as one", "Name one of them."
+    )

@@ -7,8 +7,10 @@ MAGSAC++, Barath et al. 2020, by OpenCV.)
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Protocol
 
 import numpy as np
 
@@ -17,6 +19,9 @@ from hashnet.errors import ArgumentError, ShapeError
 from hashnet.local.extractors import opencv
 from hashnet.retrieval.search import compiled
 from hashnet.retrieval.search.coarse.scan import read_only
+
+# Descriptors in whole steps, int16 `(n, d)` of even d, and the rows that they are of.
+Whole = tuple[np.ndarray, np.ndarray]
 
 MODELS = ("affine", "homography")
 SEED = 0
@@ -39,6 +44,18 @@ SCALE = 4000
 LARGEST = 1 << 24
 # Products, and the passes over them, take NumPy about as long as it takes to move so many bytes.
 NUMPY_COST = 8
+
+
+class Features(Protocol):
+    """The local features of one image, such as `LocalFeatures`."""
+
+    @property
+    def yx(self) -> np.ndarray:
+        """float32 `(m, 2)`, (row, column) in pixels of the image."""
+
+    @property
+    def descriptors(self) -> np.ndarray:
+        """float32 or float16 `(m, d)`, each of length 1."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +88,7 @@ MATCHING = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Verification:
     """What geometry says of two images.
 
@@ -90,6 +107,31 @@ class Verification:
     yx: np.ndarray
     model: np.ndarray | None
     matches: int
+
+    def moved(self, corner: tuple[int, int]) -> "Verification":
+        """The same of an image of which the query was a part.
+
+        Args:
+            corner: (row, column) in pixels of that image, where the part begins.
+
+        Returns:
+            A `Verification`, whose places and model are in pixels of that image.
+
+        Example:
+            >>> places = np.random.default_rng(0).uniform(0, 300, (40, 2)).astype(np.float32)
+            >>> part = estimate(places, places + 5, error=3)
+            >>> whole = part.moved((70, 20))
+            >>> bool(np.allclose(whole.query_yx, part.query_yx + (70, 20)))
+            True
+        """
+        if corner == (0, 0):
+            return self
+        back = np.array([[1.0, 0.0, -corner[0]], [0.0, 1.0, -corner[1]], [0.0, 0.0, 1.0]])
+        return replace(
+            self,
+            query_yx=self.query_yx + np.array(corner, np.float32),
+            model=None if self.model is None else self.model @ back,
+        )
 
 
 _NOTHING = Verification(0, np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32), None, 0)
@@ -126,7 +168,7 @@ def match(
     return _matches(_whole(query), _checked(query, descriptors), ratio, max_distance)
 
 
-def _checked(query, descriptors):
+def _checked(query: np.ndarray, descriptors: np.ndarray) -> np.ndarray:
     if query.ndim != 2 or descriptors.ndim != 2 or query.shape[1] != descriptors.shape[1]:
         raise ShapeError(
             "Descriptors that are matched have the shapes (m, d) and (n, d).",
@@ -136,7 +178,7 @@ def _checked(query, descriptors):
     return descriptors
 
 
-def _whole(descriptors, kernels=None):
+def _whole(descriptors: np.ndarray, kernels: ModuleType | None = None) -> Whole:
     """(numbers, rows): descriptors in steps of 1 / SCALE, int16, without rows of no length."""
     half = descriptors.dtype == np.float16
     if kernels is not None:
@@ -149,9 +191,11 @@ def _whole(descriptors, kernels=None):
     return np.pad(numbers, ((0, 0), (0, numbers.shape[1] % 2))), rows
 
 
-def _matches(query, descriptors, ratio, max_distance):
+def _matches(
+    whole: Whole, descriptors: np.ndarray, ratio: float | None, max_distance: float | None
+) -> np.ndarray:
     """As `match`, of a query of whole numbers."""
-    query, query_rows = query
+    query, query_rows = whole
     kernels = compiled.kernels(len(query) * len(descriptors) * NUMPY_COST)
     others, other_rows = _whole(descriptors, kernels)
     if not len(query) or not len(others):
@@ -170,7 +214,9 @@ def _matches(query, descriptors, ratio, max_distance):
     return np.stack([query_rows[keep], other_rows[nearest[keep]]], axis=1)
 
 
-def _nearest_in_numpy(query, others):
+def _nearest_in_numpy(
+    query: np.ndarray, others: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """As `kernels.nearest_two`, and with the same answer."""
     products = query.astype(np.float32) @ others.astype(np.float32).T
     rows, nearest, back = np.arange(len(query)), products.argmax(axis=1), products.argmax(axis=0)
@@ -236,7 +282,14 @@ def estimate(
     return Verification(len(yx), query_yx, yx, matrix, nothing.matches)
 
 
-def verify(query, candidate, matching: Matching, *, model: str = "homography", seed: int = SEED):
+def verify(
+    query: Features,
+    candidate: Features,
+    matching: Matching,
+    *,
+    model: str = "homography",
+    seed: int = SEED,
+) -> Verification:
     """Compare the local features of two images.
 
     Fewer matches than `matching.min_inliers` are not looked at: they have 0 inliers.
@@ -264,8 +317,8 @@ def verify(query, candidate, matching: Matching, *, model: str = "homography", s
 
 
 def verify_all(
-    query,
-    candidates: Iterable,
+    query: Features,
+    candidates: Iterable[Features | Callable[[], Features]],
     matching: Matching,
     *,
     model: str = "homography",
@@ -289,8 +342,8 @@ def verify_all(
     """
     query_numbers = _whole(query.descriptors)
 
-    def one(candidate):
-        candidate = candidate() if callable(candidate) else candidate
+    def one(given: Features | Callable[[], Features]) -> Verification:
+        candidate = given() if callable(given) else given
         others = _checked(query.descriptors, candidate.descriptors)
         matches = _matches(query_numbers, others, matching.ratio, matching.max_distance)
         if len(matches) < max(matching.min_inliers, SAMPLE[model] + BEYOND_SAMPLE):
@@ -307,7 +360,7 @@ def verify_all(
         return threads.mapped(one, candidates, num_threads)
 
 
-def _extent(yx):
+def _extent(yx: np.ndarray) -> float:
     """float, pixels: the longer side of the area that places take up."""
     by_axis = np.ascontiguousarray(yx.T)
     extent = np.ptp(by_axis, axis=1).max() if len(yx) else 0.0
@@ -317,9 +370,11 @@ def _extent(yx):
     return float(extent)
 
 
-def _distinct(query_yx, yx):
+def _distinct(query_yx: np.ndarray, yx: np.ndarray) -> np.ndarray:
     """Matches whose place occurred in neither image before, to the pixel."""
-    seen, other_seen, keep = set(), set(), []
+    seen: set[complex] = set()
+    other_seen: set[complex] = set()
+    keep = []
     # As complex numbers, which compare as wholes.
     places, others = (np.rint(one).view(np.complex64).ravel().tolist() for one in (query_yx, yx))
     for number, (place, other) in enumerate(zip(places, others, strict=True)):
@@ -330,7 +385,7 @@ def _distinct(query_yx, yx):
     return np.array(keep, np.int64)
 
 
-def _spread(yx):
+def _spread(yx: np.ndarray) -> bool:
     """Whether places fill an area, and not a point or a line."""
     offsets = yx.astype(np.float64)
     offsets -= offsets.mean(axis=0)
@@ -338,10 +393,12 @@ def _spread(yx):
     # Variances along and across, the eigenvalues of that matrix, written out: it is asked often.
     along = (yy + xx) / 2 + math.hypot((yy - xx) / 2, both)
     across = (yy + xx) - along
-    return across > max(1.0, LEAST_SPREAD**2 * along)
+    return bool(across > max(1.0, LEAST_SPREAD**2 * along))
 
 
-def _robust(query_yx, yx, error, model, seed):
+def _robust(
+    query_yx: np.ndarray, yx: np.ndarray, error: float, model: str, seed: int
+) -> np.ndarray | None:
     cv2 = opencv()
     parameters = cv2.UsacParams()
     parameters.score = cv2.SCORE_METHOD_MAGSAC
@@ -365,7 +422,9 @@ def _robust(query_yx, yx, error, model, seed):
     return matrix
 
 
-def _explained(matrix, query_yx, yx, error):
+def _explained(
+    matrix: np.ndarray, query_yx: np.ndarray, yx: np.ndarray, error: float
+) -> np.ndarray:
     """bool `(m,)`: matches where the model fits and is what a change of view can be."""
     places = np.column_stack([query_yx.astype(np.float64), np.ones(len(query_yx))])
     mapped = places @ matrix.T

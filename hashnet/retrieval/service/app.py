@@ -632,10 +632,9 @@ def _matches(view, query, hit, region):
         found = _of_file(view, query, of_part)
     else:
         found = view.engine.match_id(_item(view, query).id, hit)
-    corner = region[:2] if region else (0, 0)
     return {
         "inliers": found.inliers,
-        "query": {"yx": (found.query_yx + corner).tolist()},
+        "query": {"yx": found.query_yx.tolist()},
         "hit": {"yx": found.yx.tolist()},
     }
 
