@@ -21,8 +21,9 @@ import pathlib
 import sys
 import tempfile
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +31,11 @@ from hashnet import files, images
 from hashnet.errors import ArgumentError, ImageError, UnknownNameError
 from hashnet.local import delf
 from hashnet.train.config import check_types
+
+if TYPE_CHECKING:
+    import keras
+
+    from hashnet.network.bundle import Bundle
 
 RECIPES = pathlib.Path(__file__).with_name("recipes") / "attention"
 
@@ -76,7 +82,7 @@ class AttentionConfig:
     sharpness: float = 16.0
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_types(self)
         least = {"descriptor_dim": 1, "hidden": 0, "views": 1, "view_side": delf.MIN_SIDE}
         least |= {"places": 1, "epochs": 1, "batch": 2}
@@ -90,7 +96,7 @@ class AttentionConfig:
             )
 
 
-def from_recipe(recipe: str, **changes) -> AttentionConfig:
+def from_recipe(recipe: str, **changes: Any) -> AttentionConfig:
     """Settings from a recipe, with some of them changed.
 
     Args:
@@ -134,14 +140,14 @@ class Trained:
     """
 
     head: delf.Head
-    history: list
-    problems: list
+    history: list[dict[str, float]]
+    problems: list[images.Problem]
     variance_kept: float
 
 
 def train(
-    sources: Sequence,
-    labels: Sequence | None = None,
+    sources: Sequence[images.Source | np.ndarray],
+    labels: Sequence[Any] | None = None,
     config: AttentionConfig | None = None,
     *,
     verbose: bool = True,
@@ -172,21 +178,22 @@ def train(
     say = _speaker(verbose)
     keras.utils.set_random_seed(config.seed)
     columns, of_source, problems = _columns(sources, config, say)
-    labels = np.arange(len(sources)) if labels is None else np.asarray(labels)
-    classes, targets = np.unique(labels[of_source], return_inverse=True)
+    of_image = np.arange(len(sources)) if labels is None else np.asarray(labels)
+    classes, targets = np.unique(of_image[of_source], return_inverse=True)
     if len(classes) < 2:
         raise ArgumentError("Attention learns to tell classes apart.", f"{len(classes)} classes")
     mean, components, kept = principal_components(
         _unit(_sampled(columns, config.seed)), config.descriptor_dim, whiten=config.whiten
     )
     say(f"{config.descriptor_dim} components hold {kept:.1%} of the variance")
-    attention, history = None, []
+    attention = None
+    history: list[dict[str, float]] = []
     if config.hidden:
         attention, history = _attention(columns, targets, len(classes), mean, config, say)
     return Trained(delf.Head(mean, components, attention), history, problems, kept)
 
 
-def save(trained: Trained, bundle) -> pathlib.Path:
+def save(trained: Trained, bundle: Bundle) -> pathlib.Path:
     """Write backbone and head as the bundle's extractor, which its new indexes then carry.
 
     Args:
@@ -210,7 +217,9 @@ def save(trained: Trained, bundle) -> pathlib.Path:
     return path
 
 
-def principal_components(columns, count, *, whiten=False):
+def principal_components(
+    columns: np.ndarray, count: int, *, whiten: bool = False
+) -> tuple[np.ndarray, np.ndarray, float]:
     """The directions in which features vary most.
 
     Args:
@@ -250,7 +259,7 @@ def principal_components(columns, count, *, whiten=False):
     return mean.astype(np.float32), axes.astype(np.float32), float(kept)
 
 
-def view(image, side, rng):
+def view(image: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
     """Another view of a photo: a random homography of a random crop, in other light.
 
     Args:
@@ -290,14 +299,15 @@ def view(image, side, rng):
     return np.clip(bent * light + noise, 0, 255).astype(np.uint8)
 
 
-def _reduced(image, scale):
+def _reduced(image: np.ndarray, scale: float) -> np.ndarray:
     """The image reduced to about `scale` first, since a warp does not average."""
     if scale >= 1:
         return image
-    return images.resize(image, [max(1, round(side * scale)) for side in image.shape[:2]])
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    return images.resize(image, (height, width))
 
 
-def _reduction(image, scale):
+def _reduction(image: np.ndarray, scale: float) -> tuple[float, float]:
     """(x, y) from pixels of `_reduced` to those of the image."""
     height, width = image.shape[:2]
     reduced = _reduced(image, scale).shape
@@ -307,22 +317,28 @@ def _reduction(image, scale):
 # --- Columns ----------------------------------------------------------------------------------
 
 
-def _columns(sources, config, say):
+def _columns(
+    sources: Sequence[images.Source | np.ndarray],
+    config: AttentionConfig,
+    say: Callable[[str], None],
+) -> tuple[list[np.ndarray], np.ndarray, list[images.Problem]]:
     """The columns of the maps of all views, in float16, cached for all epochs.
 
     Returns:
         list of float16 `(places, channels)`; int64 `(views,)`, the source of each; problems.
     """
     network = _map_network(config)
-    columns, of_source, problems = [], [], []
+    columns: list[np.ndarray] = []
+    of_source: list[int] = []
+    problems = []
     for number, source in enumerate(sources):
         rng = np.random.default_rng((config.seed, number))
         try:
             image = source if isinstance(source, np.ndarray) else images.read(source)
         except ImageError as error:
-            problems.append(images.Problem(os.fsdecode(source), str(error)))
+            problems.append(images.Problem(_name(source, number), str(error)))
             continue
-        by_side = {}
+        by_side: dict[int, list[np.ndarray]] = {}
         for _ in range(config.views):
             # Of three sizes, so that one compiled network serves many views.
             factor = config.shrink ** (rng.integers(3) / 2)
@@ -337,7 +353,11 @@ def _columns(sources, config, say):
     return columns, np.array(of_source, np.int64), problems
 
 
-def _map_network(config):
+def _name(source: images.Source | np.ndarray, number: int) -> str:
+    return os.fsdecode(source) if isinstance(source, str | os.PathLike) else f"image {number}"
+
+
+def _map_network(config: AttentionConfig) -> keras.Model:
     import keras
     from keras import ops
 
@@ -346,7 +366,7 @@ def _map_network(config):
     return keras.Model(image, delf.map_of(model, ops.cast(image, "float32")))
 
 
-def _sampled(columns, seed, count=100_000):
+def _sampled(columns: list[np.ndarray], seed: int, count: int = 100_000) -> np.ndarray:
     """At most about `count` places of all views, evenly."""
     rng = np.random.default_rng((seed, 1))
     share = max(1, count // len(columns))
@@ -354,7 +374,7 @@ def _sampled(columns, seed, count=100_000):
     return np.concatenate(picked).astype(np.float32)
 
 
-def _unit(columns):
+def _unit(columns: np.ndarray) -> np.ndarray:
     lengths = np.linalg.norm(columns, axis=-1, keepdims=True)
     return columns / np.maximum(lengths, 1e-6)
 
@@ -362,7 +382,14 @@ def _unit(columns):
 # --- Attention --------------------------------------------------------------------------------
 
 
-def _attention(columns, targets, num_classes, mean, config, say):
+def _attention(
+    columns: list[np.ndarray],
+    targets: np.ndarray,
+    num_classes: int,
+    mean: np.ndarray,
+    config: AttentionConfig,
+    say: Callable[[str], None],
+) -> tuple[tuple[np.ndarray, ...], list[dict[str, float]]]:
     """Train; returns the four arrays of `delf.Head.attention`, and the history."""
     from hashnet.train.attention_network import network_of
 
@@ -385,13 +412,13 @@ def _attention(columns, targets, num_classes, mean, config, say):
     return (kernel1, bias1, kernel2[:, 0], bias2.reshape(())), history
 
 
-def _some(column, places, rng):
+def _some(column: np.ndarray, places: int, rng: np.random.Generator) -> np.ndarray:
     """`places` of the places of one view, none twice if it has as many; float32."""
     rows = np.resize(rng.permutation(len(column)), places)
     return column[rows].astype(np.float32)
 
 
-def _compile(network, config, steps):
+def _compile(network: keras.Model, config: AttentionConfig, steps: int) -> None:
     from keras import losses, optimizers
 
     rate = optimizers.schedules.CosineDecay(config.rate, steps * config.epochs)
@@ -402,8 +429,8 @@ def _compile(network, config, steps):
     )
 
 
-def _speaker(verbose):
-    def say(line):
+def _speaker(verbose: bool) -> Callable[[str], None]:
+    def say(line: str) -> None:
         if verbose:
             print(line, file=sys.stderr, flush=True)
 

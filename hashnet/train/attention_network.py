@@ -1,7 +1,11 @@
 """The network that attention is trained in: places -> weighted sum -> classes."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
-from keras import initializers, layers, ops
+import numpy as np
+from keras import KerasTensor, initializers, layers, ops
 
 
 class AttentionPooling(layers.Layer):
@@ -10,7 +14,7 @@ class AttentionPooling(layers.Layer):
     Takes columns `(n, places, channels)` and attention `(n, places, 1)`, both float32.
     """
 
-    def call(self, columns, attention):
+    def call(self, columns: KerasTensor, attention: KerasTensor) -> KerasTensor:
         """Apply the layer.
 
         Args:
@@ -33,11 +37,11 @@ class CosineClasses(layers.Layer):
         seed: int, of the initial directions.
     """
 
-    def __init__(self, num_classes, sharpness, seed, **options):
+    def __init__(self, num_classes: int, sharpness: float, seed: int, **options: Any) -> None:
         super().__init__(**options)
         self.num_classes, self.sharpness, self.seed = num_classes, sharpness, seed
 
-    def build(self, shape):
+    def build(self, shape: tuple[int | None, int]) -> None:
         """Make the directions, before the first call.
 
         Args:
@@ -49,7 +53,7 @@ class CosineClasses(layers.Layer):
             name="directions",
         )
 
-    def call(self, vectors):
+    def call(self, vectors: KerasTensor) -> KerasTensor:
         """Apply the layer.
 
         Args:
@@ -61,7 +65,9 @@ class CosineClasses(layers.Layer):
         return self.sharpness * vectors @ ops.normalize(self.directions, axis=0)
 
 
-def network_of(mean, hidden, num_classes, sharpness, seeds):
+def network_of(
+    mean: np.ndarray, hidden: int, num_classes: int, sharpness: float, seeds: Sequence[int]
+) -> tuple[keras.Model, tuple[layers.Layer, layers.Layer]]:
     """From columns of length 1, `(n, places, channels)`, to logits `(n, num_classes)`.
 
     Args:

@@ -15,7 +15,15 @@ class Batches(keras.utils.PyDataset):
         balanced: bool. Draw every class equally often.
     """
 
-    def __init__(self, inputs, targets, batch, seed, *, balanced=False):
+    def __init__(
+        self,
+        inputs: np.ndarray,
+        targets: np.ndarray,
+        batch: int,
+        seed: tuple[int, ...],
+        *,
+        balanced: bool = False,
+    ) -> None:
         # With more than one worker Keras turns off tf.data's tuning, whose thread can keep the end
         # of an epoch waiting for many seconds. The order stays.
         super().__init__(workers=2)
@@ -23,14 +31,14 @@ class Batches(keras.utils.PyDataset):
         self.batch = min(batch, len(targets))
         self._order = self._shuffled(np.random.default_rng(seed), balanced)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.targets) // self.batch
 
-    def __getitem__(self, step):
+    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         rows = self._order[step * self.batch : (step + 1) * self.batch]
         return self.inputs[rows], self.targets[rows]
 
-    def _shuffled(self, random, balanced):
+    def _shuffled(self, random: np.random.Generator, balanced: bool) -> np.ndarray:
         if not balanced:
             return random.permutation(len(self.targets))
         of_class = [np.flatnonzero(column) for column in self.targets.T > 0]
@@ -41,7 +49,7 @@ class Batches(keras.utils.PyDataset):
         return np.concatenate(columns)[: len(self.targets)]
 
 
-def _repeated(rows, count, random):
+def _repeated(rows: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
     """`count` of the rows, each as often as any other, give or take one."""
     times = -(-count // len(rows))
     return np.concatenate([random.permutation(rows) for _ in range(times)])[:count]

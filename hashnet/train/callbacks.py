@@ -2,11 +2,16 @@
 
 import csv
 import pathlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from hashnet import codes, metrics
+
+if TYPE_CHECKING:
+    from hashnet.train.state import RunState
 
 
 class AfterEpoch(keras.callbacks.Callback):
@@ -21,12 +26,19 @@ class AfterEpoch(keras.callbacks.Callback):
         say: function that takes a line for the user.
     """
 
-    def __init__(self, state, validation, patience, logs, say):
+    def __init__(
+        self,
+        state: "RunState",
+        validation: tuple[np.ndarray, np.ndarray] | None,
+        patience: int,
+        logs: pathlib.Path | None,
+        say: Callable[[str], None],
+    ) -> None:
         super().__init__()
         self.state, self.validation, self.patience = state, validation, patience
         self.logs, self.say = logs, say
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """What Keras calls after each epoch.
 
         Args:
@@ -36,7 +48,7 @@ class AfterEpoch(keras.callbacks.Callback):
         state = self.state
         row = {"phase": state.phase, "epoch": epoch + 1, "loss": float(logs["loss"])}
         if self.validation is not None:
-            row["validation_map"] = self._measure()
+            row["validation_map"] = self._measure(*self.validation)
         self.say(", ".join(f"{name} {round(value, 4)}" for name, value in row.items()))
         state.history.append(row)
         state.epoch = epoch + 1
@@ -46,16 +58,15 @@ class AfterEpoch(keras.callbacks.Callback):
             _write_csv(self.logs / "log.csv", state.history)
         state.save(self.model)
 
-    def _measure(self):
-        inputs, labels = self.validation
+    def _measure(self, inputs: np.ndarray, labels: np.ndarray) -> float:
         u = self.model.predict(inputs, batch_size=64, verbose=0)["u"]
         code = codes.pack(np.asarray(u) >= 0)
         result = metrics.evaluate_codes(
             code, labels, code, labels, num_bits=u.shape[1], exclude_self=True
         )
-        return result.map_all.expected
+        return float(result.map_all.expected)
 
-    def _consider_stopping(self, score):
+    def _consider_stopping(self, score: float) -> None:
         state = self.state
         if score > state.best:
             state.best, state.waited = score, 0
@@ -67,9 +78,9 @@ class AfterEpoch(keras.callbacks.Callback):
             self.say(f"no better mAP for {state.waited} epochs: stopped")
 
 
-def _write_csv(path, history):
+def _write_csv(path: pathlib.Path, history: list[dict[str, Any]]) -> None:
     """Write the whole log anew, so that a resumed run leaves no epoch twice or out."""
-    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     names = ["phase", "epoch", "loss", "validation_map"]
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names)

@@ -13,6 +13,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -34,12 +35,12 @@ class LabelledImages:
         problems: list of `Problem`: what was left out, and why.
     """
 
-    sources: Sequence
+    sources: Any
     targets: np.ndarray
     classes: tuple[str, ...]
-    problems: list = field(default_factory=list)
+    problems: list[images.Problem] = field(default_factory=list)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.targets)
 
     @property
@@ -146,14 +147,14 @@ class LabelledImages:
         problems = list(self.problems)
         good = np.ones(len(self), bool)
 
-        def decode(row):
+        def decode(row: int) -> None:
             source = self.sources[row]
             if isinstance(source, np.ndarray):
                 pixels[row] = images.resize(source, (size, size))
             else:
                 pixels[row] = images.read_resized(source, (size, size))
 
-        def attempt(row):
+        def attempt(row: int) -> images.Problem | None:
             try:
                 decode(row)
             except ImageError as error:
@@ -173,7 +174,7 @@ class LabelledImages:
         return _checked(pixels[good], targets[:, present], names, problems)
 
 
-def load(path: str | os.PathLike) -> LabelledImages:
+def load(path: str | os.PathLike[str]) -> LabelledImages:
     """Find labelled images on disk; nothing is decoded yet, except for Fashion-MNIST's files.
 
     - *A folder of class folders*: each folder directly inside is a class, with all below it.
@@ -216,7 +217,7 @@ a file of the IDX format. Received: no/such/place.
 
 
 def from_arrays(
-    pixels: np.ndarray, labels: Sequence, classes: Sequence[str] | None = None
+    pixels: np.ndarray, labels: Sequence[Any] | np.ndarray, classes: Sequence[str] | None = None
 ) -> LabelledImages:
     """Take images and labels that are in memory.
 
@@ -266,7 +267,9 @@ def from_arrays(
     return _from_names(pixels, [[names[label] for label in row] for row in chosen], [])
 
 
-def _from_names(sources, names_of, problems):
+def _from_names(
+    sources: Any, names_of: list[list[str]], problems: list[images.Problem]
+) -> LabelledImages:
     """Build `LabelledImages` from a list of class names for each image."""
     if len(sources) != len(names_of):
         raise ShapeError(
@@ -280,7 +283,9 @@ def _from_names(sources, names_of, problems):
     return _checked(sources, targets, tuple(classes), problems)
 
 
-def _checked(sources, targets, classes, problems):
+def _checked(
+    sources: Any, targets: np.ndarray, classes: tuple[str, ...], problems: list[images.Problem]
+) -> LabelledImages:
     if len(classes) < 2:
         first = f"; the first problem: {problems[0].path}: {problems[0].reason}" if problems else ""
         raise ArgumentError(
@@ -294,7 +299,7 @@ def _checked(sources, targets, classes, problems):
     return LabelledImages(sources, targets, classes, list(problems))
 
 
-def _from_folders(root):
+def _from_folders(root: pathlib.Path) -> LabelledImages:
     found, problems = images.find([root])
     problems += [
         images.Problem(item.path, "it lies in no class folder")
@@ -310,10 +315,12 @@ def _from_folders(root):
         for name in folders
         if name not in with_pictures
     ]
-    return _from_names([item.path for item in found], [[item.folder] for item in found], problems)
+    return _from_names(
+        [item.path for item in found], [[item.folder or ""] for item in found], problems
+    )
 
 
-def _from_csv(path):
+def _from_csv(path: pathlib.Path) -> LabelledImages:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             lines = [line for line in csv.reader(file) if line]
@@ -341,7 +348,7 @@ def _from_csv(path):
     return _from_names(sources, names_of, [])
 
 
-def _from_idx(path):
+def _from_idx(path: pathlib.Path) -> LabelledImages:
     labels_path = path.with_name(path.name.replace(IDX_IMAGES, "-labels-idx1-ubyte.gz"))
     try:
         pixels, labels = _read_idx(path), _read_idx(labels_path)
@@ -350,7 +357,7 @@ def _from_idx(path):
     return from_arrays(pixels, labels, [str(name) for name in range(int(labels.max()) + 1)])
 
 
-def _read_idx(path):
+def _read_idx(path: pathlib.Path) -> np.ndarray:
     """Read the IDX format: two zeros, the type (8 for uint8), the number of axes, their lengths."""
     with gzip.open(path, "rb") as file:
         content = file.read()
@@ -361,5 +368,5 @@ def _read_idx(path):
     return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
-def _is_array(sources):
+def _is_array(sources: Any) -> bool:
     return isinstance(sources, np.ndarray)

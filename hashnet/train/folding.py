@@ -6,8 +6,10 @@ saves a pass over the activations forwards and one backwards; those passes are w
 a processor waits for.
 """
 
+from typing import Any
+
 import keras
-from keras import layers, ops
+from keras import KerasTensor, layers, ops
 
 
 class NormalisedConvolution(layers.Layer):
@@ -21,12 +23,14 @@ class NormalisedConvolution(layers.Layer):
         **options: what any Keras layer takes.
     """
 
-    def __init__(self, convolution, norm, **options):
+    def __init__(
+        self, convolution: layers.Layer, norm: layers.BatchNormalization, **options: Any
+    ) -> None:
         # The scale is computed in float32 whatever the policy; only the convolution follows it.
         super().__init__(dtype="float32", autocast=False, **options)
         self.convolution, self.norm = convolution, norm
 
-    def call(self, x):
+    def call(self, x: KerasTensor) -> KerasTensor:
         """What Keras asks for the output.
 
         Args:
@@ -57,7 +61,7 @@ class NormalisedConvolution(layers.Layer):
         return y + ops.cast(bias, dtype)
 
 
-def merge_norms(model):
+def merge_norms(model: keras.Model) -> keras.Model:
     """The same model with each frozen normalisation inside the convolution before it.
 
     Args:
@@ -66,9 +70,9 @@ def merge_norms(model):
     Returns:
         `keras.Model`.
     """
-    convolved = {}
+    convolved: dict[int, tuple[layers.Layer, KerasTensor, KerasTensor]] = {}
 
-    def call(layer, x, *args, **options):
+    def call(layer: layers.Layer, x: KerasTensor, *args: Any, **options: Any) -> KerasTensor:
         if isinstance(layer, layers.BatchNormalization) and id(x) in convolved:
             convolution, before, _ = convolved[id(x)]
             return NormalisedConvolution(convolution, layer, name=f"{layer.name}_merged")(before)
@@ -80,7 +84,7 @@ def merge_norms(model):
     return keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
 
 
-def _can_take_a_norm(layer):
+def _can_take_a_norm(layer: layers.Layer) -> bool:
     return (
         isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D)
         and not layer.use_bias
@@ -92,7 +96,9 @@ def _can_take_a_norm(layer):
     )
 
 
-def _depthwise_of_fixed_kernel(x, kernel, stride, padding):
+def _depthwise_of_fixed_kernel(
+    x: KerasTensor, kernel: KerasTensor, stride: int, padding: str
+) -> KerasTensor:
     """A depthwise convolution through which gradients pass, but whose kernel gets none.
 
     The gradient of the input is a depthwise convolution again, of the flipped kernel, and runs as
@@ -102,10 +108,10 @@ def _depthwise_of_fixed_kernel(x, kernel, stride, padding):
     height, width, side = x.shape[1], x.shape[2], kernel.shape[0]
 
     @ops.custom_gradient
-    def convolve(x):
+    def convolve(x: KerasTensor) -> tuple[KerasTensor, Any]:
         y = ops.depthwise_conv(x, kernel, stride, padding)
 
-        def gradient(*args, upstream=None):
+        def gradient(*args: KerasTensor, upstream: KerasTensor | None = None) -> KerasTensor:
             (upstream,) = args if upstream is None else (upstream,)
             spread = _spread(upstream, stride, (height, width), side, padding)
             return ops.depthwise_conv(spread, ops.flip(kernel, (0, 1)), 1, "valid")
@@ -115,7 +121,9 @@ def _depthwise_of_fixed_kernel(x, kernel, stride, padding):
     return convolve(x)
 
 
-def _spread(y, stride, image, side, padding):
+def _spread(
+    y: KerasTensor, stride: int, image: tuple[int, int], side: int, padding: str
+) -> KerasTensor:
     """Outputs of a convolution where its kernel was centred, zeros between and around them."""
     down, across, channels = y.shape[1:]
     if stride > 1:

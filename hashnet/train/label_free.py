@@ -34,8 +34,9 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -93,14 +94,18 @@ class _View(NamedTuple):
     weight: float  # in the loss; all weights sum to 1
 
 
-def _on_one_thread(method):
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _on_one_thread(method: Callable[P, T]) -> Callable[P, T]:
     """Sums in another order differ in their last bits; one thread gives every machine one answer.
 
     It is no slower either: the matrices are small, and threads that wait for each other spin.
     """
 
     @functools.wraps(method)
-    def wrapped(*arguments, **options):
+    def wrapped(*arguments: P.args, **options: P.kwargs) -> T:
         with threads.blas_threads(1):
             return method(*arguments, **options)
 

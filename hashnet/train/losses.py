@@ -14,10 +14,11 @@ alone.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
+from keras import KerasTensor, ops
 
 from hashnet.errors import UnknownNameError
 
@@ -45,9 +46,9 @@ class HashLoss:
     normalised: bool
     steepness: float
     f8_sees: str
-    code_loss: Callable
+    code_loss: Callable[[KerasTensor, KerasTensor], KerasTensor]
 
-    def __call__(self, u, logits, targets):
+    def __call__(self, u: KerasTensor, logits: KerasTensor, targets: KerasTensor) -> KerasTensor:
         """The whole loss, a scalar: cross-entropy of F8, plus the part of the code."""
         return class_cross_entropy(logits, targets) + self.code_loss(u, targets)
 
@@ -76,7 +77,7 @@ def create(name: str, num_bits: int, num_classes: int, seed: int = 0) -> HashLos
     return _MAKERS[name](num_bits, num_classes, seed)
 
 
-def class_cross_entropy(logits, targets):
+def class_cross_entropy(logits: KerasTensor, targets: KerasTensor) -> KerasTensor:
     """-(1/B) sum_b sum_c targets_bc log softmax(logits_b)_c.
 
     Args:
@@ -99,18 +100,18 @@ def class_cross_entropy(logits, targets):
 # --- paper, ssdh: the code is learned through F8 ----------------------------------------------
 
 
-def _paper(_num_bits, _num_classes, _seed):
+def _paper(_num_bits: int, _num_classes: int, _seed: int) -> HashLoss:
     """Cross-entropy alone; the sigmoid between H and F8 is all that pushes latents to 0 or 1."""
     source = "Lin et al., Deep Learning of Binary Hash Codes, CVPR Workshops 2015"
     return HashLoss("paper", source, False, 1.0, "latent", lambda u, targets: 0.0)
 
 
-def _ssdh(_num_bits, _num_classes, _seed):
+def _ssdh(_num_bits: int, _num_classes: int, _seed: int) -> HashLoss:
     source = "Yang, Lin, Chen, Supervised Learning of Semantics-Preserving Hash, TPAMI 2018"
     return HashLoss("ssdh", source, False, 1.0, "latent", ssdh_terms)
 
 
-def ssdh_terms(u, targets):
+def ssdh_terms(u: KerasTensor, targets: KerasTensor) -> KerasTensor:
     """K1 + K2 of SSDH, with a = sigmoid(u):
 
     K1 = -1/(2BK) sum_bk (a_bk - .5)^2      pushes latents to 0 and 1
@@ -140,12 +141,12 @@ def ssdh_terms(u, targets):
 # --- greedyhash: F8 on the bits themselves ----------------------------------------------------
 
 
-def _greedyhash(_num_bits, _num_classes, _seed):
+def _greedyhash(_num_bits: int, _num_classes: int, _seed: int) -> HashLoss:
     source = "Su et al., Greedy Hash, NeurIPS 2018"
     return HashLoss("greedyhash", source, False, 4.0, "bits", greedyhash_term)
 
 
-def greedyhash_term(u, targets):
+def greedyhash_term(u: KerasTensor, targets: KerasTensor) -> KerasTensor:
     """alpha/(BK) sum_bk | |u_bk| - 1 |^3, beside F8's cross-entropy on sign(u).
 
     Args:
@@ -168,7 +169,7 @@ def greedyhash_term(u, targets):
 # --- csq, orthohash: fixed codewords ----------------------------------------------------------
 
 
-def _csq(num_bits, num_classes, seed):
+def _csq(num_bits: int, num_classes: int, seed: int) -> HashLoss:
     centres = codewords(num_bits, num_classes, seed)
     source = "Yuan et al., Central Similarity Quantization, CVPR 2020"
     return HashLoss(
@@ -176,7 +177,7 @@ def _csq(num_bits, num_classes, seed):
     )
 
 
-def csq_loss(u, targets, centres):
+def csq_loss(u: KerasTensor, targets: KerasTensor, centres: np.ndarray) -> KerasTensor:
     """Binary cross-entropy of p = (tanh(u) + 1)/2 to the centre of the class, and quantisation:
 
     -1/(BK) sum_bk [c log p + (1-c) log(1-p)] + lambda/(BK) sum_bk (|tanh u_bk| - 1)^2
@@ -210,7 +211,7 @@ def csq_loss(u, targets, centres):
     return cross_entropy + CSQ_QUANTISATION * quantisation
 
 
-def _orthohash(num_bits, num_classes, seed):
+def _orthohash(num_bits: int, num_classes: int, seed: int) -> HashLoss:
     words = codewords(num_bits, num_classes, seed)
     source = "Hoe et al., One Loss for All: Deep Hashing, NeurIPS 2021"
     return HashLoss(
@@ -223,7 +224,7 @@ def _orthohash(num_bits, num_classes, seed):
     )
 
 
-def orthohash_loss(u, targets, words):
+def orthohash_loss(u: KerasTensor, targets: KerasTensor, words: np.ndarray) -> KerasTensor:
     """Cross-entropy of scaled cosines to the codewords, with a margin for the image's own:
 
     -1/B sum_b sum_c targets_bc log softmax_c( s (cos(u_b, h_c) - .2 [targets_bc > 0]) )
@@ -289,7 +290,8 @@ def codewords(num_bits: int, num_classes: int, seed: int = 0) -> np.ndarray:
     """
     random = np.random.default_rng((seed, num_bits, num_classes))
     square = _hadamard(num_bits)
-    best, best_rank = None, None
+    best = np.empty(0)
+    best_rank: tuple[float, float] | None = None
     for _ in range(500 if num_classes <= 100 else 20):
         if square is not None and num_classes <= num_bits:
             signs = random.choice([-1, 1], (num_classes, 1))
@@ -297,13 +299,13 @@ def codewords(num_bits: int, num_classes: int, seed: int = 0) -> np.ndarray:
         else:
             words = random.permuted(np.resize([-1, 1], (num_bits, num_classes)), axis=1).T
         cosine = words @ words.T - 2 * num_bits * np.eye(num_classes)
-        rank = (cosine.max(), np.square(words.sum(axis=0)).sum())
-        if best is None or rank < best_rank:
+        rank = (float(cosine.max()), float(np.square(words.sum(axis=0)).sum()))
+        if best_rank is None or rank < best_rank:
             best, best_rank = words, rank
     return best.astype("float32")
 
 
-def _hadamard(order):
+def _hadamard(order: int) -> np.ndarray | None:
     """Hadamard matrix by Sylvester's doubling and Paley's first construction, or None."""
     if order in (1, 2):
         return np.array([[1, 1], [1, -1]])[:order, :order]
@@ -322,7 +324,7 @@ def _hadamard(order):
     return None if half is None else np.block([[half, half], [half, -half]])
 
 
-def _is_prime(number):
+def _is_prime(number: int) -> bool:
     return number > 1 and all(number % i for i in range(2, int(number**0.5) + 1))
 
 
@@ -335,12 +337,12 @@ class SeenByF8(keras.layers.Layer):
         steepness: float, of the sigmoid.
     """
 
-    def __init__(self, f8_sees, steepness, **options):
+    def __init__(self, f8_sees: str, steepness: float, **options: Any) -> None:
         super().__init__(**options)
         self.f8_sees = f8_sees
         self.steepness = steepness
 
-    def call(self, u):
+    def call(self, u: KerasTensor) -> KerasTensor:
         """Apply the layer.
 
         Args:

@@ -6,19 +6,33 @@ It shares its layers with the hash network that is kept; only the head is anothe
 learns, and is folded into plain H and F8 afterwards.
 """
 
+from typing import TYPE_CHECKING, Any
+
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import KerasTensor, layers, ops
 
 from hashnet.errors import UnknownNameError
 from hashnet.train.folding import merge_norms
-from hashnet.train.losses import SeenByF8
+from hashnet.train.losses import HashLoss, SeenByF8
+
+if TYPE_CHECKING:
+    from hashnet.train.config import TrainConfig
 
 
 class HashTraining(keras.Model):
     """A functional model to `{"u", "logits"}` that learns by a `HashLoss`."""
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    hash_loss: HashLoss
+
+    def compute_loss(
+        self,
+        x: KerasTensor = None,
+        y: KerasTensor = None,
+        y_pred: dict[str, KerasTensor] | None = None,
+        sample_weight: KerasTensor = None,
+        training: bool = True,
+    ) -> KerasTensor:
         """What Keras asks for the loss of a batch.
 
         Args:
@@ -29,10 +43,11 @@ class HashTraining(keras.Model):
         Returns:
             float32 scalar.
         """
+        assert y_pred is not None
         return self.hash_loss(y_pred["u"], y_pred["logits"], y)
 
 
-def make_head(feature_dim, num_bits, num_classes, loss):
+def make_head(feature_dim: int, num_bits: int, num_classes: int, loss: HashLoss) -> HashTraining:
     """H and F8 as they learn: from features `(n, feature_dim)` to `{"u", "logits"}`.
 
     Features have length 1; H's initial weights are made for inputs whose squares are 1 on
@@ -61,7 +76,7 @@ def make_head(feature_dim, num_bits, num_classes, loss):
     return head
 
 
-def make_whole(network, head, config):
+def make_whole(network: keras.Model, head: HashTraining, config: "TrainConfig") -> HashTraining:
     """The network from images to `{"u", "logits"}`, with augmentation; layers are shared.
 
     Args:
@@ -96,13 +111,13 @@ class RandomView(layers.Layer):
         config: `TrainConfig`, for `flip`, `zoom`, `shift` and `seed`.
     """
 
-    def __init__(self, config):
+    def __init__(self, config: "TrainConfig") -> None:
         super().__init__(dtype="float32", name="view")
         self.flip, self.zoom, self.shift = config.flip, config.zoom, config.shift
         (seed,) = np.random.SeedSequence((config.seed, 0xA06)).generate_state(1).tolist()
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def call(self, images, training=False):
+    def call(self, images: KerasTensor, training: bool = False) -> KerasTensor:
         """What Keras asks for the output.
 
         Args:
@@ -116,7 +131,7 @@ class RandomView(layers.Layer):
             return images
         count, height, width, _ = ops.shape(images)
 
-        def draw(low, high):
+        def draw(low: float, high: float) -> KerasTensor:
             return keras.random.uniform((count,), low, high, seed=self.seed_generator)
 
         across, down = draw(1 - self.zoom, 1), draw(1 - self.zoom, 1)
@@ -133,7 +148,7 @@ class RandomView(layers.Layer):
         )
 
 
-def feature_part(network):
+def feature_part(network: keras.Model) -> keras.Model:
     """The network from images to features, float32 of length 1.
 
     Args:
@@ -145,7 +160,7 @@ def feature_part(network):
     return keras.Model(network.input, network.output["feature"], name="features")
 
 
-def freeze_batch_norm(model):
+def freeze_batch_norm(model: keras.Model) -> None:
     """Let the backbone's batch normalisation work as it does when encoding, and learn nothing.
 
     The statistics it was pretrained with then hold throughout. With those of each batch, the
@@ -157,7 +172,7 @@ def freeze_batch_norm(model):
     _freeze(model, layers.BatchNormalization)
 
 
-def freeze_depthwise(model):
+def freeze_depthwise(model: keras.Model) -> None:
     """Let the kernels of depthwise convolutions learn nothing.
 
     Args:
@@ -166,7 +181,7 @@ def freeze_depthwise(model):
     _freeze(model, layers.DepthwiseConv2D)
 
 
-def _freeze(model, kind):
+def _freeze(model: keras.Model, kind: Any) -> None:
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             _freeze(layer, kind)
@@ -174,7 +189,7 @@ def _freeze(model, kind):
             layer.trainable = False
 
 
-def freeze_before(network, name):
+def freeze_before(network: keras.Model, name: str) -> None:
     """Let the layers before one learn nothing.
 
     Args:
@@ -191,7 +206,7 @@ def freeze_before(network, name):
         layer.trainable = False
 
 
-def fold(head, network):
+def fold(head: HashTraining, network: keras.Model) -> None:
     """Write the trained head into the hash network's H and F8.
 
     latent = sigmoid(steepness * u) is plain Dense and sigmoid again: gain, batch normalisation
@@ -221,7 +236,7 @@ def fold(head, network):
     network.get_layer("scores").set_weights(head.get_layer("classes").get_weights())
 
 
-def copy_backbone(source, target):
+def copy_backbone(source: keras.Model, target: keras.Model) -> None:
     """Copy all weights but H's and F8's from one hash network to another of the same backbone.
 
     Args:

@@ -5,12 +5,17 @@ import pathlib
 import shutil
 import time
 import zipfile
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from keras import ops
 
 from hashnet import files
 from hashnet.errors import ArgumentError, BundleError
+
+if TYPE_CHECKING:
+    import keras
 
 STATE = "state.npz"
 
@@ -33,18 +38,17 @@ class RunState:
         spent: float. Seconds that earlier calls put into epochs that count.
     """
 
-    def __init__(self, folder, identity, began):
+    def __init__(self, folder: pathlib.Path, identity: str, began: float) -> None:
         self.folder = pathlib.Path(folder)
         self.identity = identity
-        self.history = []
+        self.history: list[dict[str, Any]] = []
         self.spent, self._began = 0.0, began
-        self._arrays = {}
         self.begin(1)
         self.folder.mkdir(parents=True, exist_ok=True)
         if (self.folder / STATE).exists():
             self._read()
 
-    def begin(self, phase):
+    def begin(self, phase: int) -> None:
         """Enter a phase at its first epoch.
 
         Args:
@@ -52,14 +56,14 @@ class RunState:
         """
         self.phase, self.epoch, self.ended = phase, 0, False
         self.best, self.waited = -1.0, 0
-        self._arrays = {}
+        self._arrays: dict[str, np.ndarray] = {}
 
     @property
-    def seconds(self):
+    def seconds(self) -> float:
         """float. What the run has taken so far, earlier calls included."""
         return self.spent + time.monotonic() - self._began
 
-    def save(self, model):
+    def save(self, model: "keras.Model") -> None:
         """Write all that counts: weights, optimizer, random states, epoch and history.
 
         Args:
@@ -82,8 +86,9 @@ class RunState:
         path = self.folder / STATE
         try:
             files.remove_leftovers(path)
+            arrays: dict[str, Any] = {"about": json.dumps(about), **self._arrays}
             with files.whole_file(path) as file:
-                np.savez(file, about=json.dumps(about), **self._arrays)
+                np.savez(file, **arrays)
         except OSError as error:
             raise BundleError(
                 "The state of the training is written after every epoch.",
@@ -91,23 +96,23 @@ class RunState:
                 "Make room and give the same command again: it goes on after the last whole epoch.",
             ) from error
 
-    def keep_best(self, model):
+    def keep_best(self, model: "keras.Model") -> None:
         """Remember the model's weights as the best ones.
 
         Args:
             model: `keras.Model`.
         """
-        self._arrays |= _numbered("best", [ops.convert_to_numpy(v) for v in model.variables])
+        self._arrays |= _numbered("best", model.variables)
 
-    def restore(self, model):
+    def restore(self, model: "keras.Model") -> None:
         """Put the model, its optimizer and all random states back to where they were saved.
 
         Args:
             model: `keras.Model`, compiled, of the layers that it had then.
         """
-        _assign(_variables(model, convert=False), self._arrays, "now")
+        _assign(_variables(model), self._arrays, "now")
 
-    def restore_best(self, model):
+    def restore_best(self, model: "keras.Model") -> None:
         """Put the model back to its best epoch.
 
         Args:
@@ -115,11 +120,11 @@ class RunState:
         """
         _assign(model.variables, self._arrays, "best")
 
-    def remove(self):
+    def remove(self) -> None:
         """The run is over: nothing of it needs to go on."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _read(self):
+    def _read(self) -> None:
         path = self.folder / STATE
         try:
             with np.load(path, allow_pickle=False) as stored:
@@ -143,15 +148,19 @@ class RunState:
             setattr(self, name, value)
 
 
-def _variables(model, convert=True):
-    variables = [*model.variables, *model.optimizer.variables]
-    return [ops.convert_to_numpy(v) for v in variables] if convert else variables
+def _variables(model: "keras.Model") -> "list[keras.Variable]":
+    return [*model.variables, *model.optimizer.variables]
 
 
-def _numbered(prefix, arrays):
-    return {f"{prefix}{place:05}": array for place, array in enumerate(arrays)}
+def _numbered(prefix: str, variables: "Sequence[keras.Variable]") -> dict[str, np.ndarray]:
+    return {
+        f"{prefix}{place:05}": ops.convert_to_numpy(variable)
+        for place, variable in enumerate(variables)
+    }
 
 
-def _assign(variables, arrays, prefix):
+def _assign(
+    variables: "Sequence[keras.Variable]", arrays: dict[str, np.ndarray], prefix: str
+) -> None:
     for place, variable in enumerate(variables):
         variable.assign(arrays[f"{prefix}{place:05}"])

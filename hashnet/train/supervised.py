@@ -17,10 +17,13 @@ import os
 import pathlib
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hashnet import images
 from hashnet.errors import ArgumentError, BundleError
 from hashnet.network import backbones
 from hashnet.network import bundle as bundles
@@ -28,6 +31,13 @@ from hashnet.network.model import HashNetConfig, build
 from hashnet.train import data as datasets
 from hashnet.train.config import TrainConfig
 from hashnet.train.score import Score, score
+
+if TYPE_CHECKING:
+    import keras
+
+    from hashnet.train.batches import Batches
+    from hashnet.train.network import HashTraining
+    from hashnet.train.state import RunState
 
 
 @dataclass(frozen=True)
@@ -44,15 +54,15 @@ class Trained:
     """
 
     bundle: bundles.Bundle
-    problems: list
-    history: list
+    problems: list[images.Problem]
+    history: list[dict[str, Any]]
     minutes: float
     score: Score
 
 
 def train(
-    data: str | os.PathLike | datasets.LabelledImages,
-    bundle: str | os.PathLike,
+    data: str | os.PathLike[str] | datasets.LabelledImages,
+    bundle: str | os.PathLike[str],
     config: TrainConfig | None = None,
     *,
     command: str = "",
@@ -185,7 +195,13 @@ def keep_freed_memory() -> bool:
     return all(done)
 
 
-def _saved(target, network, kept, origin, state):
+def _saved(
+    target: pathlib.Path,
+    network: keras.Model,
+    kept: HashNetConfig,
+    origin: dict[str, Any],
+    state: RunState,
+) -> bundles.Bundle:
     """Write the bundle; Keras needs a converter of its own for ONNX under each backend."""
     import keras
 
@@ -213,13 +229,18 @@ class _Run:
     """What all phases of one training share."""
 
     config: TrainConfig
-    state: object
+    state: RunState
     targets: np.ndarray
-    say: object
+    say: Callable[[str], None]
     verbose: bool
 
 
-def _two_phases(run, network, pixels, apart):
+def _two_phases(
+    run: _Run,
+    network: keras.Model,
+    pixels: np.ndarray,
+    apart: datasets.LabelledImages | None,
+) -> HashTraining:
     """Train; returns the head. The backbone in `network` has learned afterwards."""
     from hashnet.train import losses
     from hashnet.train import network as networks
@@ -230,19 +251,19 @@ def _two_phases(run, network, pixels, apart):
     loss = losses.create(config.loss, config.num_bits, num_classes, config.seed)
     head = networks.make_head(feature_dim, config.num_bits, num_classes, loss)
 
-    def features(images):
+    def features(images: np.ndarray) -> np.ndarray:
         part = merge_norms(networks.feature_part(network))
         return part.predict(images, batch_size=64, verbose=0)
 
     if state.phase == 1:
         if config.head_epochs:
             run.say("phase 1: H and F8 on features of the backbone as it is")
-            validation = apart and (features(apart.sources), apart.labels)
+            validation = None if apart is None else (features(apart.sources), apart.labels)
             _fit(run, head, features(pixels), validation, config.head_rate, config.head_epochs)
         state.begin(2)
     if config.epochs:
         run.say("phase 2: the whole network")
-        validation = apart and (apart.sources, apart.labels)
+        validation = None if apart is None else (apart.sources, apart.labels)
         if config.freeze_bn:
             networks.freeze_batch_norm(network)
         if config.freeze_depthwise:
@@ -252,7 +273,14 @@ def _two_phases(run, network, pixels, apart):
     return head
 
 
-def _fit(run, model, inputs, validation, rate, epochs):
+def _fit(
+    run: _Run,
+    model: HashTraining,
+    inputs: np.ndarray,
+    validation: tuple[np.ndarray, np.ndarray] | None,
+    rate: float,
+    epochs: int,
+) -> None:
     """Run the epochs of one phase that are still to do."""
     import keras
 
@@ -261,7 +289,7 @@ def _fit(run, model, inputs, validation, rate, epochs):
 
     config, state, targets = run.config, run.state, run.targets
 
-    def batches(epoch):
+    def batches(epoch: int) -> Batches:
         return Batches(
             inputs, targets, config.batch, (config.seed, epoch), balanced=config.balanced
         )
@@ -273,8 +301,8 @@ def _fit(run, model, inputs, validation, rate, epochs):
         state.restore(model)
     logs = pathlib.Path(config.logs) if config.logs else None
     while state.epoch < epochs and not state.ended:
-        callbacks = [AfterEpoch(state, validation, config.patience, logs, run.say)]
-        if config.tensorboard:
+        callbacks: list[Any] = [AfterEpoch(state, validation, config.patience, logs, run.say)]
+        if config.tensorboard and logs:
             callbacks.append(keras.callbacks.TensorBoard(logs / f"phase{state.phase}"))
         # One epoch a call: Keras looks into a dataset ahead of time and would shuffle it once
         # more. And Keras writes its bars to stdout, which is for answers.
@@ -291,29 +319,29 @@ def _fit(run, model, inputs, validation, rate, epochs):
         state.restore_best(model)
 
 
-def _optimizer(config, rate, steps):
+def _optimizer(config: TrainConfig, rate: float, steps: int) -> keras.Optimizer:
     from keras import optimizers
 
     if config.schedule == "cosine":
         warmup = int(config.warmup * steps)
-        rate = optimizers.schedules.CosineDecay(
+        schedule = optimizers.schedules.CosineDecay(
             0.0 if warmup else rate,
             max(1, steps - warmup),
             warmup_target=rate if warmup else None,
             warmup_steps=warmup,
         )
     else:
-        rate = optimizers.schedules.PiecewiseConstantDecay([steps // 2], [rate, rate / 10])
+        schedule = optimizers.schedules.PiecewiseConstantDecay([steps // 2], [rate, rate / 10])
     if config.optimizer == "adamw":
-        optimizer = optimizers.AdamW(rate, weight_decay=config.weight_decay)
+        optimizer = optimizers.AdamW(schedule, weight_decay=config.weight_decay)
     else:
         decay = config.weight_decay or None
-        optimizer = optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay)
+        optimizer = optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
 
 
-def _network(kept, config):
+def _network(kept: HashNetConfig, config: TrainConfig) -> keras.Model:
     """The hash network with the weights to begin with; layers that are to stay are frozen."""
     from hashnet.train import network as networks
 
@@ -333,20 +361,22 @@ def _network(kept, config):
     return network
 
 
-def _image_size(config):
+def _image_size(config: TrainConfig) -> int:
     if config.start_from and not config.image_size:
         return bundles.load(config.start_from).config.image_size
     return config.image_size or backbones.known(config.backbone).image_size
 
 
-def _state(target, config, labelled, began):
+def _state(
+    target: pathlib.Path, config: TrainConfig, labelled: datasets.LabelledImages, began: float
+) -> RunState:
     """The state of this very training, if it was begun before, or a fresh one."""
     from hashnet.train.state import RunState
 
     settings = replace(config, logs="", tensorboard=False).to_dict()
     digest = hashlib.sha256(json.dumps([settings, labelled.classes]).encode())
     for array in (labelled.targets, labelled.sources):
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     try:
         return RunState(target.with_name(f"{target.name}.training"), digest.hexdigest(), began)
     except OSError as error:
@@ -355,7 +385,7 @@ def _state(target, config, labelled, began):
         ) from error
 
 
-def _checked_target(bundle):
+def _checked_target(bundle: str | os.PathLike[str]) -> pathlib.Path:
     """The bundle's place, refused before hours of training and not after."""
     target = pathlib.Path(bundle)
     if target.exists() and not (target / bundles.DESCRIPTION).is_file():
@@ -368,8 +398,8 @@ def _checked_target(bundle):
     return target
 
 
-def _speaker(verbose):
-    def say(line):
+def _speaker(verbose: bool) -> Callable[[str], None]:
+    def say(line: str) -> None:
         if verbose:
             print(line, file=sys.stderr, flush=True)
 

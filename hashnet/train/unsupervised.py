@@ -1,12 +1,15 @@
 """A bundle for photos that nobody has labelled: pretrained backbone, label-free H."""
 
+import os
 import pathlib
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from hashnet import images
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ImageError
 from hashnet.network import backbones, bundle, model
@@ -33,14 +36,14 @@ class Fitted:
 
 
 def fit_bundle(
-    folder,
-    sources: Sequence,
+    folder: str | os.PathLike[str],
+    sources: Sequence[images.Source | np.ndarray],
     *,
     num_bits: int = NUM_BITS,
     backbone: str = "efficientnet_lite0",
-    weights="imagenet",
+    weights: str | None = "imagenet",
     seed: int = 0,
-    origin: dict | None = None,
+    origin: dict[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Fitted:
     """Fit H to a collection of unlabelled photos and save the network as a bundle.
@@ -77,15 +80,16 @@ def fit_bundle(
     network = model.build(config, weights=weights)
     with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
         start = bundle.save(scratch, network, config, origin={})
-        features, positions, num_done, problem = [], [], 0, None
+        parts, positions, num_done = [], [], 0
+        problem: images.Problem | None = None
         for part in Encoder(start).stream(sources[place] for place in sample):
-            features.append(part.features)
+            parts.append(part.features)
             positions.append(sample[part.positions])
             problem = problem or next(iter(part.problems), None)
             num_done += len(part) + len(part.problems)
             if progress:
                 progress(num_done, len(sample))
-    features = np.concatenate(features) if features else np.empty((0, config.feature_dim))
+    features = np.concatenate(parts) if parts else np.empty((0, config.feature_dim))
     if not len(features):
         reason = f"{len(sample)} images, the first: {problem.reason}" if problem else "no images"
         raise ImageError("Codes are fitted to at least one readable image.", reason)
@@ -101,7 +105,7 @@ def fit_bundle(
     return Fitted(saved, np.concatenate(positions), features)
 
 
-def _prior(backbone):
+def _prior(backbone: str) -> np.ndarray | None:
     """Features of photos of all kinds, float32 `(512, feature_dim)`; None if there are none.
 
     They tell a handful of photos how photos differ; see the model card beside the file.
@@ -114,7 +118,7 @@ def _prior(backbone):
     return (features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32)
 
 
-def _sample(num_sources, seed):
+def _sample(num_sources: int, seed: int) -> np.ndarray:
     """int64 places of the images to fit to, ascending."""
     if num_sources <= SAMPLE:
         return np.arange(num_sources)

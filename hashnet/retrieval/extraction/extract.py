@@ -8,8 +8,9 @@ that a kill can lose.
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from hashnet.errors import ArgumentError, HashnetError
 from hashnet.images import Problem
 from hashnet.retrieval.extraction import parquet, sources
 from hashnet.retrieval.store.items import Item
+
+StrPath = str | os.PathLike[str]
 
 RAY = "Extraction on a cluster needs Ray."
 
@@ -35,13 +38,13 @@ class ExtractReport:
 
     extracted: int = 0
     kept: int = 0
-    problems: list = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
 
 def extract(
-    names: Iterable,
-    out,
-    bundle_folder,
+    names: Iterable[StrPath],
+    out: StrPath,
+    bundle_folder: StrPath,
     *,
     label_from_folder: bool = False,
     part: tuple[int, int] = (1, 1),
@@ -111,7 +114,13 @@ def extract(
     return ExtractReport(sum(extraction.num_rows(number) for number in todo), kept, problems)
 
 
-def _with_threads(extraction, listings, workers, runtime, _):
+def _with_threads(
+    extraction: parquet.Extraction,
+    listings: dict[int, list[Item]],
+    workers: int | None,
+    runtime: str,
+    _: str | None,
+) -> Iterator[int]:
     """Make shards one after another; yields the images of each batch that is done."""
     if not listings:
         return
@@ -120,7 +129,13 @@ def _with_threads(extraction, listings, workers, runtime, _):
         yield from _make_shard(extraction, encoder, number, items, workers)
 
 
-def _make_shard(extraction, encoder, number, items, workers=None):
+def _make_shard(
+    extraction: parquet.Extraction,
+    encoder: Encoder,
+    number: int,
+    items: list[Item],
+    workers: int | None = None,
+) -> Iterator[int]:
     done, parts, problems = [], [], []
     files = map(sources.opened, items)
     position = 0
@@ -128,7 +143,7 @@ def _make_shard(extraction, encoder, number, items, workers=None):
         count = len(encoded) + len(encoded.problems)
         failed = sorted(set(range(position, position + count)) - set(encoded.positions.tolist()))
         problems += [
-            Problem(items[place].path, problem.reason)
+            Problem(items[place].path or items[place].id, problem.reason)
             for place, problem in zip(failed, encoded.problems, strict=True)
         ]
         done += [items[place] for place in encoded.positions]
@@ -145,11 +160,11 @@ def _make_shard(extraction, encoder, number, items, workers=None):
 class _Actor:
     """Makes shards on a worker of Ray; its network opens once."""
 
-    def __init__(self, folder, runtime):
+    def __init__(self, folder: str, runtime: str) -> None:
         self.extraction = parquet.Extraction.open(folder)
         self.encoder = Encoder(self.extraction.bundle, runtime=runtime, num_threads=1)
 
-    def __call__(self, batch):
+    def __call__(self, batch: dict[str, Any]) -> dict[str, np.ndarray]:
         counts = []
         for number, listing in zip(batch["number"], batch["listing"], strict=True):
             items = [Item(*fields) for fields in json.loads(listing)]
@@ -157,7 +172,13 @@ class _Actor:
         return {"images": np.array(counts)}
 
 
-def _with_ray(extraction, listings, workers, runtime, address):
+def _with_ray(
+    extraction: parquet.Extraction,
+    listings: dict[int, list[Item]],
+    workers: int | None,
+    runtime: str,
+    address: str | None,
+) -> Iterator[int]:
     """Make shards in actors; yields the images of each shard that is done."""
     extras.load("ray.data", "ray", RAY)
     ray = extras.load("ray", "ray", RAY)
