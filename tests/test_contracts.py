@@ -174,7 +174,7 @@ def test_ids_that_begin_so_and_the_others(two, start):
     everything = all_ids(two[0].index)
     inside = [id for id in everything if id.startswith(start)]
     for engine in two:
-        ends = engine.snapshot.id_ends(start)
+        ends = engine.snapshot.id_ends(start) or ()
         assert len(ends) == (2 if inside else 0) and set(ends) <= set(inside)
         if inside:
             assert os.path.commonprefix(ends) == os.path.commonprefix(inside)

@@ -240,8 +240,8 @@ def test_regions_go_with_their_image_whatever_writers_do(tmp_path):
             writer = store.writer()
         with store.snapshot() as snapshot:
             kept = (
-                np.flatnonzero(snapshot.kept)
-                if snapshot.kept is not None
+                np.flatnonzero(snapshot.live)
+                if snapshot.live is not None
                 else range(snapshot.num_rows)
             )
             held = {}

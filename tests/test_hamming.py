@@ -474,3 +474,50 @@ def test_long_lists_of_rows_of_distinct_codes_are_merged_in_order(
     for threshold in (2, 3, 9):
         for found, query in zip(index.within_batch(queries[:4], threshold), queries, strict=False):
             assert pairs(*found) == slow_within(codes, query, threshold, np.ones(9000, bool))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    num_bits=st.sampled_from((8, 12, 48, 64, 128)),
+    method=st.sampled_from(METHODS),
+    num_rows=st.integers(30, 300),
+    steps=st.integers(1, 4),
+)
+def test_an_index_that_comes_after_another_answers_as_a_new_one(
+    seed, num_bits, method, num_rows, steps
+):
+    rng = np.random.default_rng(seed)
+    codes, live = random_codes(rng, num_rows, num_bits), rng.random(num_rows) < 0.9
+    index = CodeIndex(codes, live=live, method=method)
+    index._searches["distinct"] = hamming.SEARCHES_BEFORE_GROUPING - 1
+    index._count_searches("distinct", 1)
+    for _ in range(steps):
+        more = int(rng.integers(0, 6))
+        codes = np.concatenate([codes, random_codes(rng, more, num_bits)])
+        live = np.concatenate([live, np.ones(more, bool)]) & (rng.random(len(codes)) > 0.01)
+        index = CodeIndex(codes, live=live, method=method, after=index)
+    queries = np.concatenate([codes[:2], random_codes(rng, 2, num_bits)])
+    allowed = rng.random(len(codes)) < 0.5
+    for mask in (None, allowed):
+        passing = live if mask is None else live & mask
+        threshold, k = int(rng.integers(0, num_bits)), int(rng.integers(1, 40))
+        batch = index.within_batch(queries, threshold, allowed=mask)
+        best = index.nearest_batch(queries, k, allowed=mask)
+        for query, found, rows, bits in zip(queries, batch, *best, strict=True):
+            assert pairs(*found) == slow_within(codes, query, threshold, passing)
+            assert pairs(*index.within(query, threshold, allowed=mask)) == pairs(*found)
+            nearest = slow_nearest(codes, query, k, passing)
+            assert [pair[::-1] for pair in pairs(rows, bits)] == nearest
+            apart = slow_bits_apart(codes, query)[passing]
+            counts = index.histogram(query, allowed=mask)
+            assert counts.tolist() == np.bincount(apart, minlength=len(counts)).tolist()
+            rows, bits, threshold_found = index.pool(query, at_least=k, allowed=mask)
+            last = np.sort(apart)[:k][-1] if len(apart) else -1
+            assert threshold_found == last + 1
+            assert pairs(rows, bits) == slow_within(codes, query, last + 1, passing)
+    whole = CodeIndex(codes, live=live, method="scan")
+    both = [list(one.pairs_within(3)) for one in (index, whole)]
+    assert [[part.tolist() for part in block] for block in both[0]] == [
+        [part.tolist() for part in block] for block in both[1]
+    ]

@@ -32,7 +32,11 @@ def index(bundle_folder, tmp_path):
 def contents(index):
     """Every live item with its code and feature."""
     with index.store.snapshot() as snapshot:
-        live = np.ones(snapshot.num_rows, bool) if snapshot.live is None else snapshot.live
+        live = (
+            np.ones(snapshot.num_rows, bool)
+            if snapshot.live_images is None
+            else snapshot.live_images
+        )
         rows = np.flatnonzero(live)
         features = snapshot.features(rows)
         return {

@@ -44,7 +44,7 @@ def rows_of(index):
     found = {}
     with index.store.snapshot() as snapshot:
         kept = np.arange(snapshot.num_rows)
-        kept = kept if snapshot.kept is None else kept[snapshot.kept]
+        kept = kept if snapshot.live is None else kept[snapshot.live]
         columns = (snapshot.regions(kept), snapshot.codes[kept], snapshot.features(kept))
         for item, *row in zip(snapshot.items(kept), *columns, strict=True):
             found.setdefault(item.id, []).append(row)

@@ -76,7 +76,7 @@ def slow_nearest(index_features, queries, k):
 
 
 def all_descriptors(snapshot):
-    stored = snapshot.local_features(np.flatnonzero(snapshot.live))
+    stored = snapshot.local_features(np.flatnonzero(snapshot.live_images))
     return np.concatenate([one.descriptors for one in stored])
 
 

@@ -287,7 +287,7 @@ class Ids(list):
 
     def id_ends(self, start):
         ids = [id for id in self if id.startswith(start)]
-        return ids and (min(ids), max(ids))
+        return (min(ids), max(ids)) if ids else None
 
     def ids_outside(self, start):
         return [id for id in self if not id.startswith(start)]

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from hashnet.errors import ArgumentError, HashnetError, LockedError, ShapeError, StoreError
-from hashnet.retrieval.store.folder import store as store_module
+from hashnet.retrieval.store.folder import writer as writer_module
 from hashnet.retrieval.store.folder.store import Store, check
 from hashnet.retrieval.store.items import Item, StoredFeatures
 
@@ -62,7 +62,9 @@ def contents(store):
     """The live rows, in order: what an index is, the slow way."""
     with store.snapshot() as snapshot:
         rows = [
-            row for row in range(snapshot.num_rows) if snapshot.live is None or snapshot.live[row]
+            row
+            for row in range(snapshot.num_rows)
+            if snapshot.live_images is None or snapshot.live_images[row]
         ]
         assert snapshot.num_items == len(rows)
         snapshot.verify_features(rows)
@@ -115,7 +117,7 @@ def test_an_index_knows_what_it_was_made_for(tmp_path):
     source.unlink()
     store = Store.open(tmp_path / "index")
     assert (store.num_bits, store.feature_dim, store.feature_dtype) == (48, 7, "float16")
-    assert (store.fingerprint, store.format_version) == ("finger", 1)
+    assert (store.fingerprint, store.format_version) == ("finger", 4)
     assert (store.encoder_folder / "deep/er/model.onnx").read_bytes() == b"bundle"
     assert (store.encoder_folder / "hashnet.json").read_bytes() == b"bundle"
     assert time.strptime(store.created, "%Y-%m-%dT%H:%M:%SZ")
@@ -128,7 +130,7 @@ def test_an_index_without_an_encoder_has_no_folder_for_one(store):
 def test_an_empty_index_is_an_index(store):
     with store.snapshot() as snapshot:
         assert (snapshot.num_rows, snapshot.num_items) == (0, 0)
-        assert snapshot.codes.shape == (0, 2) and snapshot.live is None
+        assert snapshot.codes.shape == (0, 2) and snapshot.live_images is None
         assert snapshot.features([]).shape == (0, FEATURE_DIM)
         assert snapshot.items([]) == [] and snapshot.feature_map.shape == (0, FEATURE_DIM)
         assert snapshot.rows(["a"]).tolist() == [-1] and snapshot.rows([]).tolist() == []
@@ -159,7 +161,7 @@ def test_adding_twice_changes_nothing_but_the_rows(store):
     add(store, ["a", "b"])
     assert contents(store) == before
     with store.snapshot() as snapshot:
-        assert snapshot.live.tolist() == [False, False, True, True]
+        assert snapshot.live_images.tolist() == [False, False, True, True]
         assert snapshot.rows(["a", "b"]).tolist() == [2, 3]
 
 
@@ -188,7 +190,7 @@ def test_rows_are_in_the_order_of_adding_and_compaction_keeps_it(store):
 
 
 def test_a_compaction_in_many_pieces_is_the_same(store, monkeypatch):
-    monkeypatch.setattr(store_module, "_COMPACT_ROWS", 3)
+    monkeypatch.setattr(writer_module, "_COMPACT_ROWS", 3)
     ids = [f"image {number}" for number in range(20)]
     with store.writer() as writer:
         for start in range(0, 20, 2):
@@ -222,8 +224,7 @@ def test_updating_changes_what_is_known_and_neither_code_nor_feature(store):
     assert contents(store) == expected(["b"]) + [(Item("a", "moved", None, 7, 8), code, feature)]
 
 
-def test_one_writer_sees_its_own_changes(store, monkeypatch):
-    monkeypatch.setattr(store_module, "_REMEMBERED_IDS", 3)
+def test_one_writer_sees_its_own_changes(store):
     with store.writer() as writer:
         for version in range(4):
             writer.add(*batch(["a", "b", "c"], version))
@@ -278,7 +279,11 @@ def test_labels_are_counted_in_the_order_in_which_they_occur(store):
         codes, names = snapshot.labels()
         assert codes.dtype == np.int32 and names == ["dog", "", "cat", "ox"]
         for row, item in enumerate(snapshot.items(range(10))):
-            wanted = -1 if not snapshot.live[row] or item.label is None else names.index(item.label)
+            wanted = (
+                -1
+                if not snapshot.live_images[row] or item.label is None
+                else names.index(item.label)
+            )
             assert codes[row] == wanted
 
 
@@ -339,8 +344,7 @@ def test_float16_features_are_stored_as_given(tmp_path):
         assert (snapshot.features([0]) == features).all()
 
 
-def test_the_index_is_as_a_dictionary_would_be_after_any_changes(store, monkeypatch):
-    monkeypatch.setattr(store_module, "_REMEMBERED_IDS", 10)
+def test_the_index_is_as_a_dictionary_would_be_after_any_changes(store):
     chance, model = random.Random(0), {}
     names = [f"n{number}" for number in range(30)]
     writer = store.writer()
@@ -389,7 +393,7 @@ def test_a_snapshot_stays_as_it_was_while_a_writer_changes_everything(store):
         writer.remove(["a"])
         writer.compact()
         writer.add(*batch(["e"]))
-    assert (snapshot.num_rows, snapshot.num_items, snapshot.live) == (3, 3, None)
+    assert (snapshot.num_rows, snapshot.num_items, snapshot.live_images) == (3, 3, None)
     assert snapshot.rows(["a", "b", "c", "d"]).tolist() == [0, 1, 2, -1]
     assert snapshot.items([0, 1, 2]) == [item for item, _, _ in expected(["a", "b", "c"])]
     assert snapshot.features([0, 1, 2]).tolist() == [feature_of(id) for id in "abc"]
@@ -661,7 +665,11 @@ def local_store(tmp_path):
 def places_of(store):
     """Each id and the places of its local features, the slow way."""
     with store.snapshot() as snapshot:
-        live = np.ones(snapshot.num_rows, bool) if snapshot.live is None else snapshot.live
+        live = (
+            np.ones(snapshot.num_rows, bool)
+            if snapshot.live_images is None
+            else snapshot.live_images
+        )
         found = {}
         for row in np.flatnonzero(live):
             [local] = snapshot.local_features([row])
@@ -686,7 +694,7 @@ def test_local_features_go_with_their_image(local_store):
 
 
 def test_a_compaction_of_local_features_in_many_pieces_is_the_same(local_store, monkeypatch):
-    monkeypatch.setattr(store_module, "_COMPACT_LOCAL_BYTES", 3 * 2 * 16)
+    monkeypatch.setattr(writer_module, "_COMPACT_LOCAL_BYTES", 3 * 2 * 16)
     names = [f"{number}" for number in range(10)]
     with local_store.writer() as writer:
         writer.add(*batch(names), [local_of(*range(n, n + n % 3)) for n in range(10)])
@@ -728,9 +736,8 @@ def test_local_features_of_nonsense_are_refused_by_name(local_store, change, err
     assert places_of(local_store) == {}
 
 
-def test_an_index_without_local_features_is_of_the_first_format(store, local_store):
-    """Older versions of HashNet read it as ever."""
-    assert (store.format_version, local_store.format_version) == (1, 2)
+def test_every_new_index_is_of_the_newest_format(store, local_store):
+    assert (store.format_version, local_store.format_version) == (4, 4)
 
 
 # Golden files
@@ -752,8 +759,8 @@ def test_an_index_of_format_version_1_opens_for_ever():
     assert (store.encoder_folder / "hashnet.json").read_text() == '{"num_bits": 12}\n'
     assert store.check() == []
     with store.snapshot() as snapshot:
-        assert snapshot.live.tolist() == [True, False, True, True, True, False, True]
-        rows = np.flatnonzero(snapshot.live)
+        assert snapshot.live_images.tolist() == [True, False, True, True, True, False, True]
+        rows = np.flatnonzero(snapshot.live_images)
         assert snapshot.items(rows) == [item for item, _ in GOLDEN_V1]
         assert snapshot.codes[rows].tolist() == [[n, n << 4] for _, n in GOLDEN_V1]
         assert snapshot.features(rows).tolist() == [[n, n / 4, -n] for _, n in GOLDEN_V1]
@@ -775,8 +782,8 @@ def test_an_index_of_format_version_2_opens_for_ever():
     assert (store.num_bits, store.feature_dim, store.feature_dtype) == (12, 3, "float16")
     assert store.check() == []
     with store.snapshot() as snapshot:
-        assert snapshot.live.tolist() == [True, True, False, True, False]
-        rows = np.flatnonzero(snapshot.live)
+        assert snapshot.live_images.tolist() == [True, True, False, True, False]
+        rows = np.flatnonzero(snapshot.live_images)
         assert snapshot.items(rows) == [item for item, _ in GOLDEN_V2]
         for (_, n), found in zip(GOLDEN_V2, snapshot.local_features(rows), strict=True):
             assert found.yx.tolist() == [[n + place, 100.5] for place in range(n)]
@@ -797,9 +804,9 @@ def test_an_index_of_format_version_3_opens_for_ever():
     assert store.check() == []
     with store.snapshot() as snapshot:
         assert (snapshot.num_items, snapshot.num_regions, snapshot.num_rows) == (3, 5, 13)
-        assert np.flatnonzero(snapshot.live).tolist() == [0, 2, 6]
-        assert np.flatnonzero(snapshot.kept).tolist() == [0, 1, 2, 6, 7, 8, 9, 10]
-        assert snapshot.owners[snapshot.kept].tolist() == [0, 0, 2, 6, 6, 6, 6, 6]
+        assert np.flatnonzero(snapshot.live_images).tolist() == [0, 2, 6]
+        assert np.flatnonzero(snapshot.live).tolist() == [0, 1, 2, 6, 7, 8, 9, 10]
+        assert snapshot.owners[snapshot.live].tolist() == [0, 0, 2, 6, 6, 6, 6, 6]
         for (item, n), row in zip(GOLDEN_V3, (0, 2, 6), strict=True):
             rows = range(row, row + n + 1)
             assert snapshot.items(rows) == [item] * len(rows)

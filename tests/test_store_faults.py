@@ -27,13 +27,24 @@ import numpy as np
 import pytest
 
 from hashnet.errors import StoreError
-from hashnet.retrieval.store.folder import store as store_module
+from hashnet.retrieval.store.folder import writer as writer_module
+from hashnet.retrieval.store.folder.lookups import FAN_OUT
 from hashnet.retrieval.store.folder.store import Store, check
 from hashnet.retrieval.store.items import Item, StoredFeatures
 
 FEATURE_DIM = 3
 DESCRIPTOR_DIM = 4
-NAMES = ("codes", "descriptors", "features", "items", "regions", "spans", "text", "yx")
+NAMES = (
+    "codes",
+    "descriptors",
+    "features",
+    "items",
+    "lookups",
+    "regions",
+    "spans",
+    "text",
+    "yx",
+)
 REGIONS = 2
 
 
@@ -84,7 +95,11 @@ def new_store(folder):
 def contents(folder):
     """Every image, in order, with all that belongs to it; plain values."""
     with Store.open(folder).snapshot() as snapshot:
-        live = np.ones(snapshot.num_rows, bool) if snapshot.live is None else snapshot.live
+        live = (
+            np.ones(snapshot.num_rows, bool)
+            if snapshot.live_images is None
+            else snapshot.live_images
+        )
         rows = np.flatnonzero(live)
         snapshot.verify_features(rows)
         items = snapshot.items(rows)
@@ -92,7 +107,7 @@ def contents(folder):
         assert list(snapshot.stats()) == [item.id for item in items]
         codes, names = snapshot.labels()
         assert [names[code] for code in codes[rows]] == [item.label for item in items]
-        kept = np.ones(snapshot.num_rows, bool) if snapshot.kept is None else snapshot.kept
+        kept = np.ones(snapshot.num_rows, bool) if snapshot.live is None else snapshot.live
         kept = np.flatnonzero(kept)
         snapshot.verify_features(kept)
         of_image = [kept[snapshot.owners[kept] == row] for row in rows]
@@ -446,7 +461,7 @@ def test_a_fault_at_any_call_leaves_the_index_before_or_after(striker, quick, na
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names files through /proc")
 def test_what_is_counted_in_is_durable_before(folder, monkeypatch):
     """A power loss cannot be made here, so the order of the calls is looked at."""
-    events, real_sync, real_commit = [], os.fsync, store_module.change_catalogue
+    events, real_sync, real_commit = [], os.fsync, writer_module.change_catalogue
 
     def sync(file):
         real_sync(file)
@@ -460,7 +475,7 @@ def test_what_is_counted_in_is_durable_before(folder, monkeypatch):
     with Store.open(folder).writer() as writer:
         monkeypatch.setattr(os, "fsync", sync)
         monkeypatch.setattr(os, "unlink", lambda p: (real_unlink(p), events.append("unlink")))
-        monkeypatch.setattr(store_module, "change_catalogue", commit)
+        monkeypatch.setattr(writer_module, "change_catalogue", commit)
         writer.add(*batch(["new"]))
         assert sorted(events[:-1]) == [f"000001.{name}" for name in NAMES]
         assert events[-1] == "commit"
@@ -612,6 +627,8 @@ CHANGES_THAT_COPY = {
 @pytest.mark.parametrize("change", CHANGES_THAT_COPY)
 @pytest.mark.parametrize("array", NAMES)
 def test_damage_is_never_copied_under_a_new_checksum(folder, array, change):
+    if (change, array) == ("compact", "lookups"):
+        pytest.skip("a compaction makes them anew, of the items")
     _flip(folder / f"segments/000001.{array}", 1, 3)
     before = files_of(folder)
     with Store.open(folder).writer() as writer:
@@ -619,6 +636,30 @@ def test_damage_is_never_copied_under_a_new_checksum(folder, array, change):
             CHANGES_THAT_COPY[change](writer)
     assert files_of(folder) == before
     assert f"000001.{array}" in " ".join(check(folder))
+
+
+def test_a_compaction_makes_damaged_lookups_anew(folder):
+    wanted = use(folder)
+    _flip(folder / "segments/000001.lookups", 1, 3)
+    assert "000001.lookups" in " ".join(check(folder))
+    with Store.open(folder).writer() as writer:
+        writer.compact()
+    assert check(folder) == [] and use(folder) == wanted
+
+
+@pytest.mark.parametrize("array", ["items", "text"])
+def test_damage_is_not_taken_into_a_run_of_several_commits(quick, array):
+    folder = quick / "index"
+    with new_store(folder).writer() as writer:
+        for number in range(FAN_OUT - 1):
+            writer.add(*batch([f"{number}"]))
+        _flip(folder / f"segments/000001.{array}", 0, 3)
+        with pytest.raises(StoreError, match=f"segments/000001.{array}"):
+            writer.add(*batch(["more"]))
+        with pytest.raises(StoreError, match=f"segments/000001.{array}"):
+            writer.add(*batch(["more"]))
+    assert f"000001.{array}" in " ".join(check(folder))
+    assert Store.open(folder).snapshot().num_items == FAN_OUT - 1
 
 
 @pytest.mark.parametrize("ask", ["stats", "labels", "rows"])
@@ -747,6 +788,7 @@ def _forge(folder, table, **change):
 
 def _arrays(**count):
     wanted = dict.fromkeys(NAMES, ROWS) | {"text": 60} | count
+    del wanted["lookups"]
     return json.dumps({name: [number, "0" * 64] for name, number in wanted.items()})
 
 
@@ -796,6 +838,22 @@ ROWS = len(batch([f"old {number}" for number in range(3)])[1])  # of the first s
         ("facts", {"encoder": '{"/etc/passwd": [1, ""]}'}),
         ("facts", {"encoder": '{"a\\u0000b": [1, ""]}'}),
         ("facts", {"encoder": "[1]"}),
+        ("facts", {"identity": ""}),
+        ("facts", {"identity": None}),
+        ("facts", {"num_runs": HUGE}),
+        ("facts", {"num_runs": None}),
+        ("runs", {"num_rows": HUGE}),
+        ("runs", {"num_rows": "3"}),
+        ("runs", {"num_images": HUGE, "num_rows": HUGE}),
+        ("runs", {"num_images": 0}),
+        ("runs", {"num_labelled": HUGE}),
+        ("runs", {"num_labels": -1}),
+        ("runs", {"start": HUGE}),
+        ("runs", {"start": -1}),
+        ("runs", {"start": None}),
+        ("runs", {"checksums": b""}),
+        ("runs", {"checksums": None}),
+        ("runs", {"checksums": 7}),
     ],
 )
 def test_a_forged_catalogue_is_refused_before_anything_is_allocated(folder, table, change):
@@ -817,6 +875,9 @@ def test_a_forged_catalogue_is_refused_before_anything_is_allocated(folder, tabl
         "segments SET deleted = x'20' WHERE number = 1",
         "segments SET deleted = NULL",
         "segments SET deleted = x'20' WHERE number = 2",
+        "segments SET changed = 7",
+        "runs SET start = start + 1",
+        "runs SET checksums = zeroblob(4)",
     ],
 )
 def test_a_changed_record_of_the_catalogue_is_refused(folder, change):
@@ -866,6 +927,9 @@ def test_an_array_of_python_objects_is_refused_and_its_code_does_not_run(folder,
         "DELETE FROM facts",
         "DELETE FROM segments WHERE number = 1",
         "DELETE FROM segments WHERE number = 2",
+        "DELETE FROM runs",
+        "DELETE FROM runs WHERE number = 2",
+        "DROP INDEX segments_changed",
         "PRAGMA journal_mode = WAL",
         "PRAGMA application_id = 5",
         "PRAGMA user_version = 0",
@@ -883,9 +947,9 @@ def test_other_tables_than_ours_are_refused(folder, statement):
 
 def test_a_newer_format_is_refused_with_the_way_to_read_it(folder):
     connection = sqlite3.connect(folder / "catalogue.sqlite")
-    connection.execute("PRAGMA user_version = 4")
+    connection.execute("PRAGMA user_version = 5")
     connection.close()
-    with pytest.raises(StoreError, match="format 3 or older.*format version 4.*Upgrade HashNet"):
+    with pytest.raises(StoreError, match="format 4 or older.*format version 5.*Upgrade HashNet"):
         Store.open(folder)
 
 

@@ -149,7 +149,7 @@ class World:
         """An engine of the first regions of each image only."""
         snapshot, folder = engine.snapshot, tempfile.mkdtemp(dir=bundle.parent)
         index = _empty(folder, bundle, count)
-        firsts = np.flatnonzero(snapshot.live)
+        firsts = np.flatnonzero(snapshot.live_images)
         place = np.arange(snapshot.num_rows) - snapshot.owners
         kept = np.flatnonzero(place <= count)
         boxes = [

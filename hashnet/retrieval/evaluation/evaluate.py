@@ -456,7 +456,7 @@ class _Judge:
         """A function of a query to its pool, nearest first, and seconds of the two stages."""
         asked, database = self.asked, self.database
         index = CodeIndex(
-            database.snapshot.codes, live=database.snapshot.live, num_threads=num_threads
+            database.snapshot.codes, live=database.snapshot.live_images, num_threads=num_threads
         )
         threshold, pool = asked_for.threshold, asked_for.pool
         index.prepare(threshold)

@@ -36,7 +36,7 @@ class Database:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        live = snapshot.live
+        live = snapshot.live_images
         self.rows = np.arange(snapshot.num_rows) if live is None else np.flatnonzero(live)
         if not len(self.rows):
             raise ArgumentError(

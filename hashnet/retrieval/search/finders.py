@@ -5,21 +5,28 @@ from typing import Any
 from hashnet.retrieval.search.clickhouse_finder import ClickHouseFinder
 from hashnet.retrieval.search.finder import Finder
 from hashnet.retrieval.search.folder_finder import FolderFinder
-from hashnet.retrieval.store import clickhouse
-from hashnet.retrieval.store.folder.store import Snapshot
+from hashnet.retrieval.store import clickhouse, protocol
+from hashnet.retrieval.store.folder.snapshot import Snapshot
 
 
-def finder_of(snapshot: Snapshot | clickhouse.Snapshot, *, num_threads: int = 1) -> Finder[Any]:
+def finder_of(
+    snapshot: protocol.Snapshot, *, num_threads: int = 1, after: Finder[Any] | None = None
+) -> Finder[Any]:
     """What finds in a snapshot.
 
     Args:
         snapshot: of an index folder, or of an index in ClickHouse.
         num_threads: int. Threads of one search; answers do not depend on it. A server has
             threads of its own.
+        after: what finds in an earlier snapshot of the index, or None. Of a folder, what that one
+            has made ready is taken over.
 
     Returns:
         A `Finder`.
     """
     if isinstance(snapshot, clickhouse.Snapshot):
         return ClickHouseFinder(snapshot)
-    return FolderFinder(snapshot, num_threads)
+    if isinstance(snapshot, Snapshot):
+        older = after if isinstance(after, FolderFinder) else None
+        return FolderFinder(snapshot, num_threads, older)
+    raise protocol.unsupported("a finder", type(snapshot).__name__)

@@ -11,7 +11,7 @@ from hashnet.checks import checked_integer
 from hashnet.retrieval.search.coarse.hamming import CodeIndex
 from hashnet.retrieval.search.finder import Found
 from hashnet.retrieval.search.fine import nearest_features
-from hashnet.retrieval.store.folder.store import Snapshot
+from hashnet.retrieval.store.folder.snapshot import Snapshot
 
 
 class FolderFinder:
@@ -22,32 +22,44 @@ class FolderFinder:
     Args:
         snapshot: a `Snapshot`.
         num_threads: int. Threads of the coarse and fine stages; answers do not depend on it.
+        after: `FolderFinder` of an earlier snapshot, or None. What it has made ready is taken
+            over where the snapshot continues that one.
     """
 
-    def __init__(self, snapshot: Snapshot, num_threads: int) -> None:
-        self._snapshot = snapshot
+    def __init__(
+        self, snapshot: Snapshot, num_threads: int, after: "FolderFinder | None" = None
+    ) -> None:
+        if after is not None and snapshot.history is not after._snapshot.history:
+            after = None
+        if after is not None and after._snapshot.num_rows > snapshot.num_rows:
+            after = None
+        self._snapshot: Snapshot = snapshot
         self._num_threads = num_threads
-        self._codes = CodeIndex(snapshot.codes, live=snapshot.kept, num_threads=num_threads)
-        self._owners, self._most_rows = snapshot.owners, 1
-        if self._owners is not None and len(self._owners):
-            firsts = np.flatnonzero(np.diff(self._owners, prepend=-1))
-            self._most_rows = int(np.diff(firsts, append=len(self._owners)).max())
+        self._codes: CodeIndex = CodeIndex(
+            snapshot.codes,
+            live=snapshot.live,
+            num_threads=num_threads,
+            after=None if after is None else after._codes,
+        )
+        self._owners = snapshot.owners
+        self._most_rows: int = 1 if after is None else after._most_rows  # of an image
+        if self._owners is not None:
+            start = 0 if after is None else after._snapshot.num_rows
+            firsts = np.flatnonzero(np.diff(self._owners[start:], prepend=-1))
+            sizes = np.diff(firsts, append=len(self._owners) - start)
+            self._most_rows = int(sizes.max(initial=self._most_rows))
 
-    @property
+    @functools.cached_property
     def labels(self) -> list[str]:
-        return self._labels[1]
+        return list(self._snapshot.label_counts())
 
     def allowed(self, labels: Sequence[str] | None, ids: Sequence[str] | None) -> np.ndarray | None:
         allowed = None
         if labels is not None:
-            places, names = self._labels
-            passes = np.zeros(len(names) + 1, bool)  # the last one is for -1, no label
-            passes[[names.index(name) for name in labels]] = True
-            allowed = passes[places]
+            allowed = self._among([self._snapshot.rows_of_label(label) for label in labels])
         if ids is not None:
             rows = self._snapshot.rows(ids)
-            among = np.zeros(self._snapshot.num_rows, bool)
-            among[rows[rows >= 0]] = True
+            among = self._among([rows[rows >= 0]])
             allowed = among if allowed is None else allowed & among
         if allowed is not None and self._owners is not None:
             allowed = allowed[self._owners]
@@ -59,6 +71,12 @@ class FolderFinder:
         self._snapshot.verify_features(known)
         features = self._snapshot.features(known).astype(np.float32)
         return rows, self._snapshot.codes[known], features
+
+    def _among(self, rows: list[np.ndarray]) -> np.ndarray:
+        among = np.zeros(self._snapshot.num_rows, bool)
+        for some in rows:
+            among[some] = True
+        return among
 
     def histogram(self, code: np.ndarray, *, allowed: np.ndarray | None = None) -> np.ndarray:
         if self._owners is None:
@@ -110,10 +128,9 @@ class FolderFinder:
         self, label: str | None = None, *, offset: int = 0, limit: int | None = None
     ) -> np.ndarray:
         if label is not None:
-            places, names = self._labels
-            rows = np.flatnonzero(places == names.index(label))
-        elif self._snapshot.live is not None:
-            rows = np.flatnonzero(self._snapshot.live)
+            rows = self._snapshot.rows_of_label(label)
+        elif self._snapshot.live_images is not None:
+            rows = np.flatnonzero(self._snapshot.live_images)
         else:
             rows = np.arange(self._snapshot.num_rows)
         return rows[offset:][:limit]
@@ -170,11 +187,7 @@ class FolderFinder:
         if self._owners is None:
             return self._codes
         snapshot = self._snapshot
-        return CodeIndex(snapshot.codes, live=snapshot.live, num_threads=self._num_threads)
-
-    @functools.cached_property
-    def _labels(self) -> tuple[np.ndarray, list[str]]:
-        return self._snapshot.labels()
+        return CodeIndex(snapshot.codes, live=snapshot.live_images, num_threads=self._num_threads)
 
 
 def _parts(num_rows: int, step: int = 8192) -> list[slice]:

@@ -83,7 +83,7 @@ class LocalIndex:
             raise StoreError("Local features are matched as their extractor asks.", repr(extractor))
         self.num_threads = num_threads
         self._matching = verify.MATCHING[extractor]
-        live = snapshot.live
+        live = snapshot.live_images
         rows = np.arange(snapshot.num_rows) if live is None else np.flatnonzero(live)
         stored = snapshot.local_features(rows)
         self._stored = dict(zip(rows.tolist(), stored, strict=True))

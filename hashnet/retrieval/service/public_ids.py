@@ -9,6 +9,9 @@ import contextlib
 import os
 import re
 import urllib.parse
+from collections.abc import Collection
+
+from hashnet.retrieval.store.protocol import Snapshot
 
 _ESCAPED = "bytes:"
 _NO_TEXT = re.compile("[\ud800-\udfff]")
@@ -19,7 +22,7 @@ class Names:
 
     Args:
         root: str. What is left out where an id begins with it: a folder and its slash, or "".
-        others: iterable of str. The ids that do not begin so; none where the root is "".
+        others: collection of str. The ids that do not begin so; none where the root is "".
 
     Example:
         >>> names = Names("/home/me/", ["x"])
@@ -27,21 +30,21 @@ class Names:
         ('b/c.jpg', 'x', '/home/me/a.jpg')
     """
 
-    def __init__(self, root: str = "", others=()):
-        self._root, self._others = root, frozenset(others)
+    def __init__(self, root: str = "", others: Collection[str] = ()) -> None:
+        self._root, self._others = root, others
 
     @classmethod
-    def of(cls, snapshot) -> "Names":
+    def of(cls, snapshot: Snapshot) -> "Names":
         """The map for a snapshot of an index; not all of its ids are read for it.
 
         Args:
-            snapshot: a `Snapshot`, or that of a database.
+            snapshot: a `Snapshot`.
 
         Returns:
             `Names`.
         """
         ends = snapshot.id_ends("/")
-        if not ends:
+        if ends is None:
             return cls()
         shared = os.path.commonprefix(ends)
         root = shared[: shared.rindex("/") + 1]

@@ -882,7 +882,7 @@ class Snapshot:
             width=3,
             start=_bytes(start).hex(),
         )
-        return (_text(first), _text(last)) if found else ()
+        return (_text(first), _text(last)) if found else None
 
     def ids_outside(self, start):
         """As for `Snapshot.ids_outside`."""

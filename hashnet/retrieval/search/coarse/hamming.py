@@ -4,10 +4,12 @@
 codes (`distinct`) or tables of substrings (`mih`). All give the same answer.
 """
 
+import dataclasses
 import itertools
 import operator
 import threading
 from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -15,7 +17,10 @@ from hashnet.checks import checked_integer
 from hashnet.errors import ArgumentError, ShapeError, UnknownNameError
 from hashnet.retrieval.search import compiled
 from hashnet.retrieval.search.coarse import distinct, mih
-from hashnet.retrieval.search.coarse.scan import Answers, Scan
+from hashnet.retrieval.search.coarse.scan import Answers, Scan, first_by_bits, query_by_query
+from hashnet.retrieval.store.growing import Growing
+
+Searcher = TypeVar("Searcher", distinct.DistinctCodes, mih.MultiIndex)
 
 MAX_CODE_BYTES = 128
 METHODS = ("auto", "scan", "distinct", "mih")
@@ -24,11 +29,41 @@ SEARCHES_BEFORE_GROUPING = 64
 SEARCHES_BEFORE_TABLES = 1024
 # Below this size a scan takes no longer than the calls around it.
 LEAST_WORDS_TO_GROUP = 1 << 17
+# Groups and tables serve on while rows are added or go, and are made anew once they lack, or hold
+# too many, one row in so many: what was added since is scanned.
+TAIL_SHARE = 16
 # A filter that lets fewer than one row in so many pass is followed row by row.
 RARE = 16
 # Where every pair is near, so many pairs are held at one time; but a block has 16 rows at least,
 # and 1024 at most.
 PAIRS_A_BLOCK = 1 << 26
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prepared(Generic[Searcher]):
+    """Groups or tables, of the first rows as they were when these were made.
+
+    Attributes:
+        search: `DistinctCodes` or `MultiIndex`.
+        num_rows: int. How many rows there were.
+        live: bool `(num_rows,)` or None. Which of them could be found.
+        gone: int64. Those that can be found no more.
+    """
+
+    search: Searcher
+    num_rows: int
+    live: np.ndarray | None
+    gone: np.ndarray
+
+    def after(self, live: np.ndarray | None, num_rows: int) -> "_Prepared[Searcher] | None":
+        """The same for more rows and fewer that are live, unless it would serve badly."""
+        gone = np.empty(0, np.int64)
+        if live is not None:
+            left = live[: self.num_rows]
+            gone = np.flatnonzero(~left if self.live is None else self.live & ~left)
+        if (num_rows - self.num_rows + len(gone)) * TAIL_SHARE > self.num_rows:
+            return None
+        return dataclasses.replace(self, gone=gone)
 
 
 class CodeIndex:
@@ -44,12 +79,17 @@ class CodeIndex:
     substrings, for thresholds at which they are expected to win. One index may be searched from
     many threads at once.
 
+    When codes are added or removed, an index that comes after another takes over what that one
+    has made ready, and scans what has been added.
+
     Args:
         codes: uint8 `(n, code_bytes)`, 1 to 128 bytes; an array or a memory map. Not copied
             where possible, so it must not change.
         live: bool `(n,)` or None. Rows that may be found; all if None.
         num_threads: int. The most threads one search runs on.
         method: str. "auto", "scan", "distinct" or "mih".
+        after: `CodeIndex` or None. One whose codes are the first of these, of which some may be
+            live no more; of the same method.
 
     Raises:
         ShapeError: the codes or `live` have another dtype or shape.
@@ -71,6 +111,7 @@ class CodeIndex:
         live: np.ndarray | None = None,
         num_threads: int = 1,
         method: str = "auto",
+        after: "CodeIndex | None" = None,
     ) -> None:
         if method not in METHODS:
             raise UnknownNameError("search method", method, METHODS)
@@ -79,15 +120,44 @@ class CodeIndex:
         self.num_threads = checked_integer(num_threads, 1, "num_threads")
         self.method = method
         self._live = _checked_mask(live, self.num_rows, "live")
-        self._scan = Scan(to_words(codes), self._live, self.num_threads)
-        self._groups: distinct.DistinctCodes | None = None
-        self._tables: mih.MultiIndex | None = None
+        self._padded: Growing | None = None
+        if after is None or after._padded is None:
+            words = to_words(codes)
+            if not np.shares_memory(words, codes):
+                self._padded = Growing(words)
+        else:
+            self._padded = after._padded.followed_by(to_words(codes[after.num_rows :]))
+            words = self._padded.array
+        self._scan = Scan(words, self._live, self.num_threads)
+        self._groups: _Prepared[distinct.DistinctCodes] | None = None
+        self._tables: _Prepared[mih.MultiIndex] | None = None
         self._searches = {"distinct": 0, "mih": 0}
+        # How many rows there were when groups or tables were made, or were of no use.
+        self._tried = {"distinct": 0, "mih": 0}
         self._preparing = threading.Lock()
-        if method == "distinct":
+        if after is not None:
+            self._take_over(after)
+        if method == "distinct" and self._groups is None:
             self._groups = self._grouped(least_repeats=1)
-        if method == "mih":
+        if method == "mih" and self._tables is None:
             self._tables = self._tabulated()
+
+    def _take_over(self, older: "CodeIndex") -> None:
+        with older._preparing:
+            groups, tables = older._groups, older._tables
+            searches, tried = dict(older._searches), dict(older._tried)
+        if groups is not None:
+            self._groups = groups.after(self._live, self.num_rows)
+        if tables is not None:
+            self._tables = tables.after(self._live, self.num_rows)
+        for method, old, new in (
+            ("distinct", groups, self._groups),
+            ("mih", tables, self._tables),
+        ):
+            grown = (self.num_rows - tried[method]) * TAIL_SHARE > tried[method]
+            if (old is not None and new is None) or (tried[method] and grown):
+                continue  # to be paid for, and tried, again
+            self._searches[method], self._tried[method] = searches[method], tried[method]
 
     def prepare(self, threshold: int | None = None) -> None:
         """Do now what searches would otherwise do once they have been many.
@@ -177,7 +247,11 @@ class CodeIndex:
         query = self._checked_query(query)
         groups = self._groups_for(1, allowed)
         if groups is not None:
-            counts = groups.histogram(query)
+            counts = groups.search.histogram(query)
+            if len(groups.gone):
+                counts = counts - Scan(self._scan.words[groups.gone], None, 1).histogram(query)
+            if groups.num_rows < self.num_rows:
+                counts = counts + self._tail(groups.num_rows).histogram(query)
         else:
             scan, allowed, _ = self._narrowed(allowed)
             counts = scan.histogram(query, allowed)
@@ -271,7 +345,13 @@ class CodeIndex:
         at_least = checked_integer(at_least, 1, "at_least")
         groups = self._groups_for(1, allowed)
         if groups is not None:
-            rows, bits = groups.pool(query, at_least)
+            rows, bits = groups.search.pool(query, at_least + len(groups.gone))
+            rows, bits = self._with_tail(
+                groups, rows, bits, *self._tail_pool(groups, query, at_least)
+            )
+            if len(bits) > at_least:
+                near = bits <= np.partition(bits, at_least - 1)[at_least - 1]
+                rows, bits = rows[near], bits[near]
         else:
             scan, allowed, names = self._narrowed(allowed)
             rows, bits = scan.pool(query, at_least, allowed)
@@ -319,12 +399,9 @@ class CodeIndex:
         if names is not None:
             rows, bits, borders = scan.within(queries, threshold, mask)
             return names[rows], bits, borders
-        groups = self._groups_for(len(queries))
-        if groups is not None:
-            return groups.within(queries, threshold, mask)
-        tables = self._tables_for(threshold, len(queries))
-        if tables is not None:
-            return tables.within(queries, threshold, mask)
+        prepared = self._groups_for(len(queries)) or self._tables_for(threshold, len(queries))
+        if prepared is not None:
+            return self._prepared_within(prepared, queries, threshold, mask)
         if first_row:
             live = None if self._live is None else self._live[first_row:]
             scan = Scan(self._scan.words[first_row:], live, self.num_threads)
@@ -337,10 +414,68 @@ class CodeIndex:
         k = checked_integer(k, 1, "k")
         groups = self._groups_for(len(queries), allowed)
         if groups is not None:
-            return groups.nearest(queries, k)
+            return self._grouped_nearest(groups, queries, k)
         scan, allowed, names = self._narrowed(allowed)
         rows, bits = scan.nearest(queries, k, allowed)
         return rows if names is None else names[rows], bits
+
+    def _prepared_within(
+        self,
+        prepared: "_Prepared[Any]",
+        queries: np.ndarray,
+        threshold: int,
+        allowed: np.ndarray | None,
+    ) -> Answers:
+        end, mask = prepared.num_rows, None if allowed is None else allowed[: prepared.num_rows]
+        if len(prepared.gone) and self._live is not None:
+            mask = self._live[:end] if mask is None else mask & self._live[:end]
+        found = prepared.search.within(queries, threshold, mask)
+        if end == self.num_rows:
+            return found
+        behind = None if allowed is None else allowed[end:]
+        rows, bits, borders = self._tail(end).within(queries, threshold, behind)
+        return query_by_query(found, (rows + end, bits, borders))
+
+    def _grouped_nearest(
+        self, groups: "_Prepared[distinct.DistinctCodes]", queries: np.ndarray, k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        rows, bits = groups.search.nearest(queries, k + len(groups.gone))
+        if groups.num_rows == self.num_rows and not len(groups.gone):
+            return rows, bits
+        tail_rows, tail_bits = self._tail(groups.num_rows).nearest(queries, k)
+        found = [
+            first_by_bits(*self._with_tail(groups, *one), k)
+            for one in zip(rows, bits, tail_rows, tail_bits, strict=True)
+        ]
+        return np.array([rows for rows, _ in found]), np.array([bits for _, bits in found])
+
+    def _tail_pool(
+        self, groups: "_Prepared[distinct.DistinctCodes]", query: np.ndarray, at_least: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if groups.num_rows == self.num_rows:
+            return np.empty(0, np.int64), np.empty(0, np.int32)
+        return self._tail(groups.num_rows).pool(query, at_least)
+
+    def _with_tail(
+        self,
+        groups: "_Prepared[distinct.DistinctCodes]",
+        rows: np.ndarray,
+        bits: np.ndarray,
+        tail_rows: np.ndarray,
+        tail_bits: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What groups found, but for rows that are gone, and what was found behind them."""
+        if len(groups.gone) and self._live is not None:
+            left = self._live[rows]
+            rows, bits = rows[left], bits[left]
+        return (
+            np.concatenate([rows, tail_rows + groups.num_rows]),
+            np.concatenate([bits, tail_bits]),
+        )
+
+    def _tail(self, start: int) -> Scan:
+        live = None if self._live is None else self._live[start:]
+        return Scan(self._scan.words[start:], live, self.num_threads)
 
     def _narrowed(
         self, allowed: np.ndarray | None
@@ -354,7 +489,7 @@ class CodeIndex:
 
     def _groups_for(
         self, num_queries: int, allowed: np.ndarray | None = None
-    ) -> distinct.DistinctCodes | None:
+    ) -> _Prepared[distinct.DistinctCodes] | None:
         """Return the groups of equal codes if they are to be used now."""
         if allowed is not None:
             return None
@@ -362,13 +497,13 @@ class CodeIndex:
             self._count_searches("distinct", num_queries)
         return self._groups
 
-    def _tables_for(self, threshold: int, num_queries: int) -> mih.MultiIndex | None:
+    def _tables_for(self, threshold: int, num_queries: int) -> _Prepared[mih.MultiIndex] | None:
         """Return the tables of substrings if they are to be used now."""
         if self.method == "auto":
             if not self._tables_may_pay(threshold, num_queries):
                 return None
             self._count_searches("mih", num_queries)
-            if self._tables is not None and not self._tables.pays(threshold, num_queries):
+            if self._tables is not None and not self._tables.search.pays(threshold, num_queries):
                 return None
         return self._tables
 
@@ -388,16 +523,21 @@ class CodeIndex:
             before = self._searches[method]
             self._searches[method] += num_queries
             if before < enough <= self._searches[method]:
+                self._tried[method] = self.num_rows
                 if method == "distinct":
                     self._groups = self._grouped()
                 else:
                     self._tables = self._tabulated()
 
-    def _grouped(self, **options: int) -> distinct.DistinctCodes | None:
-        return distinct.grouped(self._scan.words, self._live, self.num_threads, **options)
+    def _grouped(self, **options: int) -> _Prepared[distinct.DistinctCodes] | None:
+        made = distinct.grouped(self._scan.words, self._live, self.num_threads, **options)
+        none = np.empty(0, np.int64)
+        return None if made is None else _Prepared(made, self.num_rows, self._live, none)
 
-    def _tabulated(self) -> mih.MultiIndex:
-        return mih.MultiIndex(self._scan.words, 8 * self.code_bytes, self._live, self.num_threads)
+    def _tabulated(self) -> _Prepared[mih.MultiIndex]:
+        num_bits = 8 * self.code_bytes
+        made = mih.MultiIndex(self._scan.words, num_bits, self._live, self.num_threads)
+        return _Prepared(made, self.num_rows, self._live, np.empty(0, np.int64))
 
     def _checked_query(self, query: np.ndarray) -> np.ndarray:
         if (

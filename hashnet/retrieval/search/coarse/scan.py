@@ -251,6 +251,21 @@ def joined(passes: Sequence[Answers]) -> Answers:
     return rows, bits, np.cumsum(np.concatenate([[0], *sizes]))
 
 
+def query_by_query(first: Answers, second: Answers) -> Answers:
+    """Put two answers to the same queries together, for each query the first before the second.
+
+    Args:
+        first, second: rows, bits and borders, as `Scan.within` returns them.
+
+    Returns:
+        One such triple.
+    """
+    numbers = [np.repeat(np.arange(len(one[2]) - 1), np.diff(one[2])) for one in (first, second)]
+    order = np.argsort(np.concatenate(numbers), kind="stable")
+    rows = np.concatenate([first[0], second[0]])[order]
+    return rows, np.concatenate([first[1], second[1]])[order], first[2] + second[2]
+
+
 def read_only(array: np.ndarray) -> np.ndarray:
     """Return a plain read-only view, so that every array is one type to the compiler.
 

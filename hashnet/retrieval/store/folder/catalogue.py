@@ -3,6 +3,7 @@
 Every record carries a checksum; `change_catalogue` is the one moment at which a commit takes place.
 """
 
+import bisect
 import contextlib
 import dataclasses
 import functools
@@ -24,6 +25,7 @@ from zlib_ng.zlib_ng import crc32
 from hashnet import files
 from hashnet.codes import MAX_BITS, code_bytes
 from hashnet.errors import ArgumentError, LockedError, StoreError
+from hashnet.retrieval.store.folder.lookups import BLOCK_BYTES, Run
 from hashnet.retrieval.store.folder.paths import StrPath, damaged, inner_name, inside
 from hashnet.retrieval.store.folder.records import ITEM, SPAN
 from hashnet.retrieval.store.items import check_extractor, check_regions_per_image
@@ -32,14 +34,16 @@ T = TypeVar("T")
 Read = Callable[[sqlite3.Connection, pathlib.Path], T]
 Record = tuple[Any, ...]
 
-# Of indexes with regions. Those without are of version 2 with local features and else of version 1.
-FORMAT_VERSION = 3
+# Of new indexes. Older ones, which have no look-ups, stay of their version: 1, 2 with local
+# features, or 3 with regions.
+FORMAT_VERSION = 4
 
 CATALOGUE = "catalogue.sqlite"
 SEGMENTS = "segments"
 ARRAY_NAMES = ("codes", "features", "items", "text")
 LOCAL_NAMES = ("spans", "yx", "descriptors")
 REGION_NAMES = ("regions",)
+LOOKUPS = "lookups"
 
 _APPLICATION_ID = 0x486E6978  # "Hnix", in the header of catalogue.sqlite
 _JOURNAL = "catalogue.sqlite-journal"  # SQLite's own, while a transaction lasts
@@ -68,6 +72,17 @@ _SCHEMAS = {  # by format version
         "seal INTEGER)",
         "segments": _SEGMENTS_TABLE,
     },
+    4: {
+        "facts": _FACTS + "extractor TEXT, descriptor_dim INTEGER, regions_per_image INTEGER, "
+        "identity TEXT, num_runs INTEGER, seal INTEGER)",
+        # `changed` is the commit that wrote the record: who knows an earlier one reads the rest.
+        "segments": "CREATE TABLE segments (number INTEGER PRIMARY KEY, num_rows INTEGER, "
+        "arrays TEXT, deleted BLOB, changed INTEGER, seal INTEGER)",
+        "segments_changed": "CREATE INDEX segments_changed ON segments (changed)",
+        "runs": "CREATE TABLE runs (number INTEGER PRIMARY KEY, num_rows INTEGER, "
+        "num_images INTEGER, num_labelled INTEGER, num_labels INTEGER, start INTEGER, "
+        "checksums BLOB, seal INTEGER)",
+    },
 }
 
 # What SQLite raises, for those who write beside the catalogue.
@@ -93,11 +108,30 @@ class Segment:
         arrays: dict of str, such as `codes`, to the number of rows of its own that the segment
             has there, and their sha256 as hex.
         deleted: bool array of shape `(num_rows,)`, or None while no row is deleted.
+        first_row: int. Rows of the segments before it.
+        starts: dict of an array's name to the rows of its own of the segments before it.
     """
 
     num_rows: int
     arrays: dict[str, tuple[int, str]]
     deleted: np.ndarray | None
+    first_row: int
+    starts: dict[str, int]
+
+    @functools.cached_property
+    def num_deleted(self) -> int:
+        """int. Rows that are deleted."""
+        return 0 if self.deleted is None else int(np.count_nonzero(self.deleted))
+
+    @property
+    def end_row(self) -> int:
+        """int. Rows up to its end."""
+        return self.first_row + self.num_rows
+
+    @property
+    def ends(self) -> dict[str, int]:
+        """dict of an array's name to the rows of its own up to the end of this segment."""
+        return {name: self.starts[name] + count for name, (count, _) in self.arrays.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +146,8 @@ class Catalogue:
         generation: int. How many sets of files there have been.
         commits: int.
         segments: tuple of `Segment`.
+        runs: tuple of `Run`, which list the images of all rows; None in format versions 1 to 3.
+        identity: str. Tells an index from all others; "" in format versions 1 to 3.
     """
 
     num_bits: int
@@ -126,10 +162,14 @@ class Catalogue:
     extractor: str | None = None
     descriptor_dim: int | None = None
     regions_per_image: int = 0
+    runs: tuple[Run, ...] | None = None
+    identity: str = ""
 
     @property
     def format_version(self) -> int:
         """int. The oldest format that can say all this."""
+        if self.runs is not None:
+            return 4
         return 3 if self.regions_per_image else 1 if self.extractor is None else 2
 
     @property
@@ -137,19 +177,52 @@ class Catalogue:
         """tuple of str: the arrays of every segment."""
         return _names_of_arrays(self.extractor, self.regions_per_image)
 
-    @functools.cached_property
-    def ends(self) -> dict[str, int]:
-        """dict of an array's name to how many of its own rows are committed."""
-        return {
-            name: sum(segment.arrays[name][0] for segment in self.segments)
-            for name in self.array_names
-        }
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """tuple of str: the arrays of every segment and, where there are such, the look-ups."""
+        return self.array_names if self.runs is None else (*self.array_names, LOOKUPS)
 
     @functools.cached_property
-    def starts(self) -> np.ndarray:
-        """int64 array of shape `(num_segments,)`: the first row of each segment."""
-        lengths = np.array([segment.num_rows for segment in self.segments], np.int64)
-        return np.cumsum(lengths) - lengths
+    def ends(self) -> dict[str, int]:
+        """dict of a file's name to how many of its own rows are committed."""
+        ends = dict.fromkeys(self.file_names, 0)
+        if self.segments:
+            ends |= self.segments[-1].ends
+        if self.runs:
+            ends[LOOKUPS] = self.runs[-1].end
+        return ends
+
+    def number_of_segment(self, row: int) -> int:
+        """Which segment holds a row.
+
+        Args:
+            row: int.
+
+        Returns:
+            int, its place in `segments`.
+        """
+        return bisect.bisect_right(self.segments, row, key=lambda s: s.first_row) - 1
+
+    def continues(self, older: "Catalogue") -> bool:
+        """Whether all rows of an older catalogue are rows of this one, and the same.
+
+        Args:
+            older: `Catalogue`.
+
+        Returns:
+            bool.
+        """
+        same = (self.identity, self.created, self.fingerprint, self.generation) == (
+            older.identity,
+            older.created,
+            older.fingerprint,
+            older.generation,
+        )
+        if not same or older.commits > self.commits or len(older.segments) > len(self.segments):
+            return False
+        # Of another index that was made in its place in the same second, what it holds differs.
+        pairs = zip(older.segments, self.segments, strict=False)
+        return bool(self.identity) or all(old.arrays == new.arrays for old, new in pairs)
 
     @property
     def num_rows(self) -> int:
@@ -159,16 +232,16 @@ class Catalogue:
     @property
     def num_deleted(self) -> int:
         """int. Rows that are deleted."""
-        return sum(int(s.deleted.sum()) for s in self.segments if s.deleted is not None)
+        return sum(segment.num_deleted for segment in self.segments)
 
     def live(self) -> np.ndarray | None:
         """bool array of shape `(num_rows,)`, or None when nothing is deleted."""
         if all(segment.deleted is None for segment in self.segments):
             return None
         live = np.ones(self.num_rows, bool)
-        for start, segment in zip(self.starts, self.segments, strict=True):
+        for segment in self.segments:
             if segment.deleted is not None:
-                live[start : start + segment.num_rows] = ~segment.deleted
+                live[segment.first_row : segment.end_row] = ~segment.deleted
         return live
 
     def layout(self, name: str) -> tuple[np.dtype, tuple[int, ...]]:
@@ -189,6 +262,7 @@ class Catalogue:
             "yx": (np.dtype("<f4"), (2,)),
             "descriptors": (np.dtype("<f2"), (self.descriptor_dim or 0,)),
             "regions": (np.dtype("<i4"), (4,)),
+            LOOKUPS: (np.dtype(np.uint8), ()),
         }[name]
 
     def row_bytes(self, name: str) -> int:
@@ -231,7 +305,12 @@ def _seal(*values: object) -> int:
 
 def _facts_record(catalogue: Catalogue) -> Record:
     local = (catalogue.extractor, catalogue.descriptor_dim)
-    more = {1: (), 2: local, 3: (*local, catalogue.regions_per_image)}
+    more = {
+        1: (),
+        2: local,
+        3: (*local, catalogue.regions_per_image),
+        4: (*local, catalogue.regions_per_image, catalogue.identity, len(catalogue.runs or ())),
+    }
     return (
         1,
         catalogue.num_bits,
@@ -248,13 +327,23 @@ def _facts_record(catalogue: Catalogue) -> Record:
     )
 
 
-def _segment_record(number: int, segment: Segment) -> Record:
+def _segment_record(number: int, segment: Segment, catalogue: Catalogue) -> Record:
     deleted = None if segment.deleted is None else np.packbits(segment.deleted).tobytes()
-    return number, segment.num_rows, json.dumps(segment.arrays), deleted
+    record = number, segment.num_rows, json.dumps(segment.arrays), deleted
+    return record if catalogue.runs is None else (*record, catalogue.commits)
+
+
+def _run_record(number: int, run: Run) -> Record:
+    counts = run.num_rows, run.num_images, run.num_labelled, run.num_labels
+    return number, *counts, run.start, run.checksums
 
 
 def _parse_segment(
-    names: tuple[str, ...], num_rows: int, arrays: str, deleted: bytes | None
+    names: tuple[str, ...],
+    before: Segment | None,
+    num_rows: int,
+    arrays: str,
+    deleted: bytes | None,
 ) -> Segment:
     parsed = {name: (count, sha256) for name, (count, sha256) in json.loads(arrays).items()}
     if sorted(parsed) != sorted(names) or num_rows < 1:
@@ -264,16 +353,41 @@ def _parse_segment(
             raise ValueError(f"a segment of {num_rows} rows with {count} of {name}")
     if "yx" in parsed and parsed["yx"][0] != parsed["descriptors"][0]:
         raise ValueError("a segment whose local features lack places or descriptors")
-    if deleted is None:
-        return Segment(num_rows, parsed, None)
-    if len(deleted) != (num_rows + 7) // 8:
-        raise ValueError(f"{len(deleted)} bytes of deletions for {num_rows} rows")
-    bits = np.unpackbits(np.frombuffer(deleted, np.uint8), count=num_rows)
-    return Segment(num_rows, parsed, bits.astype(bool))
+    bits = None
+    if deleted is not None:
+        if len(deleted) != (num_rows + 7) // 8:
+            raise ValueError(f"{len(deleted)} bytes of deletions for {num_rows} rows")
+        bits = np.unpackbits(np.frombuffer(deleted, np.uint8), count=num_rows).astype(bool)
+    if before is None:
+        return Segment(num_rows, parsed, bits, 0, dict.fromkeys(names, 0))
+    return Segment(num_rows, parsed, bits, before.end_row, before.ends)
 
 
-def _load_catalogue(connection: sqlite3.Connection, path: pathlib.Path) -> Catalogue:
-    """Read and verify all records of the catalogue, inside the caller's transaction."""
+def _parse_run(before: Run | None, *fields: Any) -> Run:
+    num_rows, num_images, num_labelled, num_labels, start, checksums = fields
+    counts = (num_rows, num_images, num_labelled, num_labels, start)
+    first_row, least_start = (0, 0) if before is None else (before.end_row, before.end)
+    if not (
+        all(isinstance(count, int) for count in counts)
+        and 0 <= num_labels <= num_labelled <= num_images <= num_rows
+        and num_images >= 1
+        and start >= least_start
+    ):
+        raise ValueError(f"a run of {counts}")
+    run = Run(first_row, num_rows, num_images, num_labelled, num_labels, start, checksums)
+    if len(checksums) != 4 * -(-run.num_bytes // BLOCK_BYTES):
+        raise ValueError(f"{len(checksums)} bytes of checksums for {run.num_bytes} of a run")
+    return run
+
+
+def _load_catalogue(
+    connection: sqlite3.Connection, path: pathlib.Path, known: Catalogue | None = None
+) -> Catalogue:
+    """Read and verify the catalogue, inside the caller's transaction.
+
+    Of a catalogue that is known from earlier, only the records that were written since are read,
+    where the format tells which they are.
+    """
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (journal_mode,) = connection.execute("PRAGMA journal_mode").fetchone()
@@ -296,28 +410,37 @@ def _load_catalogue(connection: sqlite3.Connection, path: pathlib.Path) -> Catal
     ):
         raise ValueError("not the tables of an index")
     facts = connection.execute("SELECT * FROM facts").fetchall()
-    records = connection.execute("SELECT * FROM segments ORDER BY number").fetchall()
     if len(facts) != 1:
         raise ValueError(f"{len(facts)} records of facts")
-    for *fields, seal in itertools.chain(facts, records):
-        if _seal(*fields) != seal:
-            raise ValueError("a record differs from its checksum")
-    _, bits, dim, dtype, fingerprint, created, encoder, generation, commits, *totals = facts[0][:-1]
-    extractor, descriptor_dim = totals[2:4] if version > 1 else (None, None)
-    regions_per_image = totals[4] if version == 3 else 0
+    _, bits, dim, dtype, fingerprint, created, encoder, generation, commits, *totals = _unsealed(
+        facts[0]
+    )
+    num_segments, num_rows, *more = totals
+    extractor, descriptor_dim = more[:2] or (None, None)
+    regions_per_image = more[2] if version > 2 else 0
+    identity, num_runs = more[3:] or ("", 0)
     check_extractor(extractor, descriptor_dim)
     check_regions_per_image(regions_per_image)
     if (version == 2 and extractor is None) or (version == 3 and not regions_per_image):
         raise ValueError(f"{extractor=}, {regions_per_image=} in format version {version}")
-    names = _names_of_arrays(extractor, regions_per_image)
-    numbers = [number for number, *_ in records]
-    if len(records) != totals[0] or numbers != list(range(1, len(records) + 1)):
-        raise ValueError(f"{len(records)} segments instead of {totals[0]}")
     counts = (bits, dim, generation, commits)
     if not all(isinstance(count, int) for count in counts) or min(dim, generation) < 1:
         raise ValueError(f"feature_dim={dim!r}, generation={generation!r}, commits={commits!r}")
     if dtype not in ("float32", "float16") or not 1 <= bits <= MAX_BITS:
         raise ValueError(f"num_bits={bits}, feature_dtype={dtype!r}")
+    if not isinstance(identity, str) or (version == 4 and not identity):
+        raise ValueError(f"identity={identity!r}")
+    names = _names_of_arrays(extractor, regions_per_image)
+    segments: list[Segment] = []
+    since = -1
+    same = known is not None and (known.identity, known.generation) == (identity, generation)
+    if known is not None and same and identity and known.commits <= commits:
+        if known.commits == commits:
+            return known
+        segments, since = list(known.segments), known.commits
+    _read_segments(connection, names, segments, since)
+    if len(segments) != num_segments:
+        raise ValueError(f"{len(segments)} segments instead of {num_segments}")
     catalogue = Catalogue(
         num_bits=bits,
         feature_dim=dim,
@@ -327,14 +450,54 @@ def _load_catalogue(connection: sqlite3.Connection, path: pathlib.Path) -> Catal
         encoder={inner_name(name): tuple(v) for name, v in json.loads(encoder).items()},
         generation=generation,
         commits=commits,
-        segments=tuple(_parse_segment(names, *fields) for _, *fields, _ in records),
+        segments=tuple(segments),
         extractor=extractor,
         descriptor_dim=descriptor_dim,
         regions_per_image=regions_per_image,
+        runs=None if version < 4 else _read_runs(connection, num_runs),
+        identity=identity,
     )
-    if catalogue.num_rows != totals[1]:
-        raise ValueError(f"{catalogue.num_rows} rows instead of {totals[1]}")
+    in_runs = catalogue.runs[-1].end_row if catalogue.runs else 0
+    if catalogue.num_rows != num_rows or (version == 4 and in_runs != num_rows):
+        raise ValueError(f"{catalogue.num_rows} rows, {in_runs} in runs, instead of {num_rows}")
     return catalogue
+
+
+def _read_segments(
+    connection: sqlite3.Connection,
+    names: tuple[str, ...],
+    segments: list[Segment],
+    since: int,
+) -> None:
+    """Bring a list of segments up to date, as of a commit, with the records written since."""
+    where = "" if since < 0 else f"WHERE changed > {since} "
+    records = connection.execute(f"SELECT * FROM segments {where}ORDER BY number").fetchall()
+    for record in records:
+        number, num_rows, arrays, deleted, *_ = _unsealed(record)
+        if not isinstance(number, int) or not 1 <= number <= len(segments) + 1:
+            raise ValueError(f"segment {number!r} behind {len(segments)} segments")
+        before = segments[number - 2] if number > 1 else None
+        segment = _parse_segment(names, before, num_rows, arrays, deleted)
+        segments[number - 1 : number] = [segment]
+
+
+def _read_runs(connection: sqlite3.Connection, num_runs: int) -> tuple[Run, ...]:
+    runs: list[Run] = []
+    for record in connection.execute("SELECT * FROM runs ORDER BY number").fetchall():
+        number, *fields = _unsealed(record)
+        if number != len(runs) + 1:
+            raise ValueError(f"run {number!r} behind {len(runs)} runs")
+        runs.append(_parse_run(runs[-1] if runs else None, *fields))
+    if len(runs) != num_runs:
+        raise ValueError(f"{len(runs)} runs instead of {num_runs}")
+    return tuple(runs)
+
+
+def _unsealed(record: Record) -> Record:
+    *fields, seal = record
+    if _seal(*fields) != seal:
+        raise ValueError("a record differs from its checksum")
+    return tuple(fields)
 
 
 @contextlib.contextmanager
@@ -358,11 +521,12 @@ def _read_at_once(path: pathlib.Path, mode: str, read: Read[T]) -> T:
         return read(connection, path)
 
 
-def read_catalogue(folder: StrPath) -> Catalogue:
+def read_catalogue(folder: StrPath, known: Catalogue | None = None) -> Catalogue:
     """Read and verify what is committed.
 
     Args:
         folder: path of the index.
+        known: `Catalogue` that was read earlier, or None: what it says need not be read again.
 
     Returns:
         `Catalogue`.
@@ -371,7 +535,7 @@ def read_catalogue(folder: StrPath) -> Catalogue:
         LockedError: another process holds it for long.
         StoreError: it is damaged, or a newer version of HashNet made it.
     """
-    return _consult(folder, _load_catalogue)
+    return _consult(folder, lambda connection, path: _load_catalogue(connection, path, known))
 
 
 def _consult(folder: StrPath, read: Read[T]) -> T:
@@ -455,15 +619,29 @@ def change_catalogue(path: StrPath, old: Catalogue, new: Catalogue) -> None:
                 "a catalogue that another process changed meanwhile",
                 "Do not delete the lock file while a writer is at work.",
             )
-        kept = old.segments
+        before = old.segments
         if new.generation != old.generation:
             connection.execute("DELETE FROM segments")
-            kept = ()
-        for number, (before, after) in enumerate(itertools.zip_longest(kept, new.segments), 1):
-            if after is not before:
-                _insert(connection, "segments", _segment_record(number, after))
+            before = ()
+        pairs = itertools.zip_longest(before, new.segments)
+        for number, (old_one, segment) in enumerate(pairs, 1):
+            if segment is not old_one:
+                _insert(connection, "segments", _segment_record(number, segment, new))
+        if new.runs is not None and old.runs is not None:
+            _change_runs(connection, old.runs, new.runs)
         _insert(connection, "facts", _facts_record(new))
         connection.execute("COMMIT")
+
+
+def _change_runs(
+    connection: sqlite3.Connection, old: tuple[Run, ...], new: tuple[Run, ...]
+) -> None:
+    same = 0
+    while same < min(len(old), len(new)) and old[same] is new[same]:
+        same += 1
+    connection.execute("DELETE FROM runs WHERE number > ?", (same,))
+    for number, run in enumerate(new[same:], same + 1):
+        _insert(connection, "runs", _run_record(number, run))
 
 
 def _insert(connection: sqlite3.Connection, table: str, fields: Record) -> None:
@@ -519,18 +697,19 @@ def map_array(folder: StrPath, catalogue: Catalogue, name: str) -> np.ndarray:
         return np.memmap(file, dtype, "r", shape=shape)
 
 
-def on_newest(folder: StrPath, use: Callable[[Catalogue], T]) -> T:
+def on_newest(folder: StrPath, use: Callable[[Catalogue], T], known: Catalogue | None = None) -> T:
     """Do something with what is committed, again where a compaction takes its files away.
 
     Args:
         folder: path of the index.
         use: function of a `Catalogue`.
+        known: as for `read_catalogue`.
 
     Returns:
         What `use` returns.
     """
     while True:
-        catalogue = read_catalogue(folder)
+        catalogue = read_catalogue(folder, known)
         try:
             return use(catalogue)
         except StoreError:
@@ -538,35 +717,40 @@ def on_newest(folder: StrPath, use: Callable[[Catalogue], T]) -> T:
                 raise
 
 
-def write_digest(folder: StrPath) -> None:
+def write_digest(folder: StrPath, known: Catalogue | None = None) -> None:
     """Record the checksum of the whole catalogue file, for `check_catalogue`.
 
     Args:
         folder: path of the index.
+        known: as for `read_catalogue`.
     """
-    commits, content = _consult(folder, _read_image)
+    commits, content = _consult(
+        folder, lambda connection, path: _read_image(connection, path, known)
+    )
     line = f"{commits} {len(content)} {hashlib.sha256(content).hexdigest()}"
     with files.whole_file(pathlib.Path(folder, _DIGEST)) as file:
         file.write(f"{line} {crc32(line.encode()):08x}\n".encode())
 
 
-def renew_digest(folder: StrPath, commits: int) -> None:
+def renew_digest(folder: StrPath, catalogue: Catalogue) -> None:
     """As `write_digest`, unless the record is whole and of this very commit.
 
     Args:
         folder: path of the index.
-        commits: int, as the catalogue says.
+        catalogue: `Catalogue`, as the caller left it.
     """
     with contextlib.suppress(StoreError):
-        if _read_digest(folder)[0] == commits:
+        if _read_digest(folder)[0] == catalogue.commits:
             return
-    write_digest(folder)
+    write_digest(folder, catalogue)
 
 
-def _read_image(connection: sqlite3.Connection, path: pathlib.Path) -> tuple[int, bytes]:
+def _read_image(
+    connection: sqlite3.Connection, path: pathlib.Path, known: Catalogue | None = None
+) -> tuple[int, bytes]:
     """Commits, and all bytes of the catalogue file."""
     # Through SQLite: to open and close its file beside it would release its locks.
-    return _load_catalogue(connection, path).commits, connection.serialize()
+    return _load_catalogue(connection, path, known).commits, connection.serialize()
 
 
 def _read_digest(folder: StrPath) -> tuple[int, int, str]:

@@ -1,0 +1,124 @@
+"""Every committed byte of an index folder, compared with its checksum."""
+
+import contextlib
+import hashlib
+import os
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+from zlib_ng.zlib_ng import crc32
+
+from hashnet.errors import StoreError
+from hashnet.retrieval.store.folder.catalogue import (
+    LOOKUPS,
+    Catalogue,
+    check_catalogue,
+    on_newest,
+    open_data,
+    read_catalogue,
+)
+from hashnet.retrieval.store.folder.lookups import BLOCK_BYTES
+from hashnet.retrieval.store.folder.paths import CHUNK_BYTES, StrPath, damaged, inside
+
+ENCODER = "encoder"
+
+
+def check(folder: StrPath) -> list[str]:
+    """Verify every committed byte of an index.
+
+    Args:
+        folder: the index; one that does not open can be checked, too.
+
+    Returns:
+        list of str: what is wrong, each naming its file. Empty for a sound index.
+    """
+    folder = pathlib.Path(os.path.realpath(folder))
+    try:
+        return on_newest(folder, lambda catalogue: _check_all(folder, catalogue))
+    except StoreError as error:
+        return [str(error)]
+
+
+def _check_all(folder: pathlib.Path, catalogue: Catalogue) -> list[str]:
+    with contextlib.ExitStack() as stack:
+        problems = check_catalogue(folder)
+        files = {}
+        for name in catalogue.file_names:
+            try:
+                files[name] = open_data(folder, catalogue, name)
+                stack.callback(os.close, files[name])
+            except StoreError as error:
+                problems.append(str(error))
+        if problems and read_catalogue(folder).generation != catalogue.generation:
+            raise StoreError("The index was compacted meanwhile.")  # and is checked anew
+        for name, file in files.items():
+            check_file = _check_lookups if name == LOOKUPS else _check_array
+            whats = check_file(catalogue, name, file)
+            problems += [str(damaged(folder, catalogue.file_name(name), what)) for what in whats]
+    for name, (size, sha256) in catalogue.encoder.items():
+        problems += _check_encoder_file(folder, f"{ENCODER}/{name}", size, sha256)
+    return problems
+
+
+def _check_array(catalogue: Catalogue, name: str, file: int) -> list[str]:
+    """What is wrong with one array of the segments."""
+    whats, row_bytes = [], catalogue.row_bytes(name)
+    for number, segment in enumerate(catalogue.segments, 1):
+        count, sha256 = segment.arrays[name]
+        what = _compare(file, segment.starts[name] * row_bytes, count * row_bytes, sha256)
+        if what:
+            rows = f"rows {segment.first_row} to {segment.end_row - 1}"
+            whats.append(f"segment {number} ({rows}) {what}")
+    return whats
+
+
+def _check_lookups(catalogue: Catalogue, name: str, file: int) -> list[str]:
+    """What is wrong with the look-ups."""
+    whats = []
+    for run in catalogue.runs or ():
+        blocks: list[bytes] = []
+        what = _read(file, run.start, run.num_bytes, BLOCK_BYTES, blocks.append)
+        if what is None and np.array(list(map(crc32, blocks)), "<u4").tobytes() != run.checksums:
+            what = "differ from their checksum"
+        if what:
+            whats.append(f"the look-ups of rows {run.first_row} to {run.end_row - 1}: {what}")
+    return whats
+
+
+def _check_encoder_file(folder: pathlib.Path, name: str, size: int, sha256: str) -> list[str]:
+    try:
+        path, found = inside(folder, name)
+        if found != size:
+            raise damaged(folder, name, f"{found} bytes instead of {size}")
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except StoreError as error:
+        return [str(error)]
+    except OSError as error:
+        return [str(damaged(folder, name, error.strerror))]
+    try:
+        what = _compare(file, 0, size, sha256)
+    finally:
+        os.close(file)
+    return [str(damaged(folder, name, what))] if what else []
+
+
+def _compare(file: int, at: int, length: int, sha256: str) -> str | None:
+    """What is wrong with a part of a file, if anything is."""
+    digest = hashlib.sha256()
+    what = _read(file, at, length, CHUNK_BYTES, digest.update)
+    return what or (None if digest.hexdigest() == sha256 else "differs from its checksum")
+
+
+def _read(file: int, at: int, length: int, step: int, use: Callable[[bytes], object]) -> str | None:
+    """Read from the file (not a map, where a bad disk kills); returns why that cannot be."""
+    try:
+        for start in range(at, at + length, step):
+            wanted = min(step, at + length - start)
+            content = os.pread(file, wanted, start)
+            if len(content) < wanted:
+                return "is cut off"
+            use(content)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return None

@@ -1,0 +1,456 @@
+"""The committed rows of an index folder at one commit, as its snapshots and its writer read them.
+
+What is verified is verified once: rows that follow those of an earlier commit take over what that
+had verified, looked up or counted, and add only what has been committed since.
+"""
+
+import hashlib
+import pathlib
+import threading
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
+from zlib_ng.zlib_ng import crc32
+
+from hashnet.errors import ArgumentError, ShapeError, StoreError
+from hashnet.retrieval.store.folder.catalogue import (
+    LOCAL_NAMES,
+    LOOKUPS,
+    Catalogue,
+    map_array,
+)
+from hashnet.retrieval.store.folder.lookups import (
+    Lookup,
+    MemoryLookup,
+    StoredLookup,
+    num_absorbed,
+)
+from hashnet.retrieval.store.folder.paths import damaged
+from hashnet.retrieval.store.folder.records import (
+    ITEM_BYTES,
+    ITEM_HEAD,
+    ITEM_RECORD,
+    SPAN_HEAD,
+    as_bytes,
+    hash_id,
+    to_bytes,
+    to_text,
+)
+from hashnet.retrieval.store.growing import Growing
+from hashnet.retrieval.store.items import UNKNOWN, Item, StoredFeatures, no_local_features
+
+_IDS_AT_ONCE = 1024
+
+
+class CommittedRows:
+    """The committed rows at one commit, mapped.
+
+    Args:
+        folder: pathlib.Path of the index.
+        catalogue: `Catalogue` of the commit.
+        older: `CommittedRows` of an earlier commit, or None. What it has verified is taken over
+            where all of its rows are rows of this commit, too.
+
+    Attributes:
+        folder, catalogue: as given.
+        num_rows: int.
+        live: bool `(num_rows,)`: rows that are not deleted; None where none is.
+        feature_map: float32 or float16 `(num_rows, feature_dim)`, a memory map, not verified.
+        history: object. The same one for commits of which the later continue the earlier.
+    """
+
+    def __init__(
+        self, folder: pathlib.Path, catalogue: Catalogue, older: "CommittedRows | None" = None
+    ) -> None:
+        self.folder, self.catalogue = folder, catalogue
+        self.num_rows = catalogue.num_rows
+        maps = {name: map_array(folder, catalogue, name) for name in catalogue.file_names}
+        self.feature_map = maps["features"]
+        # Plain arrays over the maps: indexing them is several times faster.
+        self._arrays = {name: np.asarray(array) for name, array in maps.items()}
+        self.live = catalogue.live()
+        # Of plain bytes: NumPy copies records of named fields one field at a time, and what a
+        # memory view cuts out reaches a checksum without an array for each row.
+        self._records = self._arrays["items"].view(ITEM_BYTES)
+        self._text = memoryview(self._arrays["text"].data)
+        self._feature_bytes = memoryview(as_bytes(self._arrays["features"]).data)
+        self._lock = threading.RLock()
+        if older is not None and not catalogue.continues(older.catalogue):
+            older = None
+        self.history: object = object() if older is None else older.history
+        # How many segments.
+        self._items_verified: int = 0 if older is None else older._items_verified
+        self._codes: Growing | None = None if older is None else older._codes
+        self._regions: Growing | None = None if older is None else older._regions
+        self._owners: Growing | None = None if older is None else older._owners
+        self._codes_verified: set[int] = set()  # segments, on the disk
+        self._lookups: tuple[Lookup, ...] | None = None
+        self._older_lookups: tuple[Lookup, ...] = ()
+        if older is not None:
+            self._older_lookups = older._lookups or older._older_lookups
+
+    @property
+    def codes(self) -> np.ndarray:
+        """uint8 `(num_rows, code_bytes)`, verified, in memory."""
+        with self._lock:
+            self._codes = self._verified_copy("codes", self._codes)
+            return self._codes.array
+
+    @property
+    def owners(self) -> np.ndarray | None:
+        """int64 `(num_rows,)`: the row of the whole image of each row; None without regions."""
+        if not self.catalogue.regions_per_image:
+            return None
+        with self._lock:
+            if self._owners is None or len(self._owners.array) < self.num_rows:
+                self._regions = self._verified_copy("regions", self._regions)
+                start = 0 if self._owners is None else len(self._owners.array)
+                whole = ~self._regions.array[start:].any(axis=1)
+                rows = np.arange(start, self.num_rows)
+                # No image is cut by a commit, so the first new row is of a whole image.
+                new = np.maximum.accumulate(np.where(whole, rows, 0))
+                known = Growing(new[:0]) if self._owners is None else self._owners
+                self._owners = known.followed_by(new)
+            return self._owners.array
+
+    @property
+    def live_images(self) -> np.ndarray | None:
+        """bool `(num_rows,)`: the live rows of whole images; None where that is all."""
+        owners = self.owners
+        if owners is None:
+            return self.live
+        whole = owners == np.arange(self.num_rows)
+        return whole if self.live is None else whole & self.live
+
+    def rows_of_images(self) -> np.ndarray:
+        """int64, ascending: the live rows of whole images."""
+        live = self.live_images
+        return np.arange(self.num_rows) if live is None else np.flatnonzero(live)
+
+    def live_rows(self) -> np.ndarray:
+        """int64, ascending: all live rows."""
+        return np.arange(self.num_rows) if self.live is None else np.flatnonzero(self.live)
+
+    def num_regions_gone(self) -> int:
+        """Rows of regions that are deleted."""
+        owners = self.owners
+        if owners is None or self.live is None:
+            return 0
+        return int(np.count_nonzero(~self.live & (owners != np.arange(self.num_rows))))
+
+    def rows_of(self, row: int) -> range:
+        """All rows of the image whose whole is at a row."""
+        owners = self.owners
+        if owners is None:
+            return range(row, row + 1)
+        return range(row, int(np.searchsorted(owners, row, "right")))
+
+    def regions(self, rows: np.ndarray) -> np.ndarray:
+        """int32 `(n, 4)`, verified, of some rows of an index with regions; zeros: whole image."""
+        with self._lock:
+            self._regions = self._verified_copy("regions", self._regions)
+            return self._regions.array[rows]
+
+    def check_rows(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Rows as an array, refused where there are no such."""
+        rows = np.asarray(rows)
+        if rows.size == 0:
+            rows = rows.astype(np.int64)
+        if rows.ndim != 1 or rows.dtype.kind not in "iu":
+            raise ShapeError(
+                "Rows are whole numbers of shape (n,).", f"{rows.dtype} of shape {rows.shape}"
+            )
+        if rows.size and not (0 <= rows.min() and rows.max() < self.num_rows):
+            raise ArgumentError(
+                f"A row of this index is 0 to {self.num_rows - 1}.",
+                f"rows {rows.min()} to {rows.max()}",
+                "Rows of another snapshot may mean other images; ask for ids.",
+            )
+        return rows
+
+    def features(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Features of some rows, not verified."""
+        return self._arrays["features"][self.check_rows(rows)]
+
+    def verify_features(self, rows: Sequence[int] | np.ndarray) -> list[Item]:
+        """Verify the features of some rows; their items, verified, too."""
+        rows = self.check_rows(rows)
+        items, wanted = self._items_and_checksums(rows)
+        content, size = self._feature_bytes, self.catalogue.row_bytes("features")
+        for row, crc in zip(rows.tolist(), wanted, strict=True):
+            if crc32(content[row * size : (row + 1) * size]) != crc:
+                raise self._damaged("features", f"row {row} differs from its checksum")
+        return items
+
+    def local_features(self, rows: Sequence[int] | np.ndarray) -> list[StoredFeatures]:
+        """Local features of some rows, each verified."""
+        if self.catalogue.extractor is None:
+            raise no_local_features(self.folder)
+        spans, yx, descriptors = (self._arrays[name] for name in LOCAL_NAMES)
+        found = []
+        for row in self.check_rows(rows).tolist():
+            start, count, wanted = spans[row].item()
+            places, stored = yx[:0], descriptors[:0]
+            if 0 <= start <= len(yx) - count:
+                places, stored = yx[start : start + count], descriptors[start : start + count]
+            crc = crc32(as_bytes(places), crc32(SPAN_HEAD.pack(start, count)))
+            if len(places) != count or crc32(as_bytes(stored), crc) != wanted:
+                others = " or ".join(self.catalogue.file_name(name) for name in LOCAL_NAMES[1:])
+                what = f"the span of row {row}, or what it spans in {others}, differs from its"
+                raise self._damaged("spans", f"{what} checksum")
+            found.append(StoredFeatures(places, stored))
+        return found
+
+    def most_local_features(self) -> int:
+        """The most local features that a row has; not verified."""
+        return int(self._arrays["spans"]["count"].max()) if self.num_rows else 0
+
+    def items(self, rows: Sequence[int] | np.ndarray) -> list[Item]:
+        """Items of some rows, each verified."""
+        return self._items_and_checksums(self.check_rows(rows))[0]
+
+    def _items_and_checksums(self, rows: np.ndarray) -> tuple[list[Item], list[int]]:
+        """Items of some rows, verified, and the checksums of their features."""
+        text, content = self._text, self._records[rows].tobytes()
+        items, feature_checksums = [], []
+        for at, record in enumerate(ITEM_RECORD.iter_unpack(content)):
+            _, start, label_start, size, mtime_ns, id_bytes, path_bytes, label_bytes = record[:8]
+            end = start + id_bytes + max(0, path_bytes)
+            # Copied, so that what is verified is what is returned.
+            words = text[start:end].tobytes()
+            label = text[label_start : label_start + max(0, label_bytes)].tobytes()
+            head = content[at * ITEM_RECORD.size : at * ITEM_RECORD.size + ITEM_HEAD.size]
+            feature_crc, crc, _ = record[8:]
+            if crc32(head + words + label) != crc:
+                text_name = self.catalogue.file_name("text")
+                what = f"row {rows[at]}, or its words in {text_name}, differs from its checksum"
+                raise self._damaged("items", what)
+            feature_checksums.append(feature_crc)
+            items.append(
+                Item(
+                    to_text(words[:id_bytes]),
+                    None if path_bytes < 0 else to_text(words[id_bytes:]),
+                    None if label_bytes < 0 else to_text(label),
+                    None if size == UNKNOWN else size,
+                    None if mtime_ns == UNKNOWN else mtime_ns,
+                )
+            )
+        return items, feature_checksums
+
+    def stats(self) -> dict[str, tuple[int | None, int | None]]:
+        """`(size, mtime_ns)` of every id."""
+        self._verify_items()
+        rows = self.rows_of_images()
+        records = self._arrays["items"][rows]
+        sizes, times = records["size"].tolist(), records["mtime_ns"].tolist()
+        return {
+            to_text(id): (
+                None if size == UNKNOWN else size,
+                None if mtime_ns == UNKNOWN else mtime_ns,
+            )
+            for id, size, mtime_ns in zip(self.ids_of(rows), sizes, times, strict=True)
+        }
+
+    def ids_of(self, rows: np.ndarray) -> list[bytes]:
+        """Ids of some rows whose segments have been verified wholly."""
+        records, text = self._arrays["items"][rows], self._text
+        starts, lengths = records["start"].tolist(), records["id_bytes"].tolist()
+        return [
+            text[start : start + length].tobytes()
+            for start, length in zip(starts, lengths, strict=True)
+        ]
+
+    def rows_of_labels(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Of some rows, whose segments have been verified wholly, those of each label."""
+        records = self._arrays["items"][rows]
+        lengths = records["label_bytes"]
+        rows, lengths = rows[lengths >= 0], lengths[lengths >= 0]
+        starts = records["label_start"][records["label_bytes"] >= 0]
+        # An empty label lies where the next word begins; the last bit keeps the two apart.
+        order = np.argsort(places := starts * 2 + (lengths > 0), kind="stable")
+        borders = np.flatnonzero(np.diff(places[order], prepend=-1))
+        groups: dict[str, list[np.ndarray]] = {}
+        for group in np.split(order, borders[1:]) if len(order) else ():
+            start, length = int(starts[group[0]]), int(lengths[group[0]])
+            name = to_text(self._text[start : start + length].tobytes())
+            groups.setdefault(name, []).append(rows[group])
+        return {name: np.sort(np.concatenate(parts)) for name, parts in groups.items()}
+
+    # Look-ups
+
+    def find(self, ids: Sequence[str]) -> np.ndarray:
+        """int64 (len(ids),): the live row of each id, -1 where there is none."""
+        wanted = np.array([hash_id(to_bytes(id)) for id in ids], np.uint64)
+        found = np.full(len(ids), -1, np.int64)
+        for lookup in self.lookups():
+            places, rows = lookup.candidates(wanted)
+            if self.live is not None:
+                live = self.live[rows]
+                places, rows = places[live], rows[live]
+            for place, row, item in zip(places, rows, self.items(rows), strict=True):
+                if item.id == ids[place]:
+                    found[place] = row
+        return found
+
+    def rows_beginning_with(self, start: str) -> np.ndarray:
+        """int64, ascending: the live rows of whole images whose ids begin so."""
+        found = [np.empty(0, np.int64)]
+        for lookup in self.lookups():
+            places = lookup.beginning_with(to_bytes(start), self)
+            found.append(self._alive(lookup.rows_by_id(*places, self)))
+        return np.sort(np.concatenate(found))
+
+    def first_and_last_id(self, start: str) -> tuple[str, str] | None:
+        """Of the ids that begin so, the first and the last in the order of their bytes."""
+        ends: list[bytes] = []
+        for lookup in self.lookups():
+            first, last = lookup.beginning_with(to_bytes(start), self)
+            steps = range(first, last, _IDS_AT_ONCE)
+            for parts, which in ((steps, 0), (reversed(steps), -1)):
+                for at in parts:  # up to the first part where some row is live
+                    part = lookup.rows_by_id(at, min(at + _IDS_AT_ONCE, last), self)
+                    rows = self._alive(part)
+                    if len(rows):
+                        ends.append(to_bytes(self.items(rows[which : which + 1 or None])[0].id))
+                        break
+        return (to_text(min(ends)), to_text(max(ends))) if ends else None
+
+    def ids_outside(self, start: str) -> "IdsOutside":
+        """The ids that do not begin so."""
+        content = to_bytes(start)
+        return IdsOutside([lookup.outside(content, self) for lookup in self.lookups()], self.live)
+
+    def rows_of_label(self, label: str) -> np.ndarray:
+        """int64, ascending: the live rows of whole images that have a label."""
+        none = np.empty(0, np.int64)
+        found = [lookup.labels(self).get(label, none) for lookup in self.lookups()]
+        return self._alive(np.concatenate([none, *found]))
+
+    def label_counts(self) -> dict[str, int]:
+        """How many images have each label, in the order in which labels first occur."""
+        firsts: dict[str, int] = {}
+        counts: dict[str, int] = {}
+        for lookup in self.lookups():
+            for label, (first, count) in lookup.counts(self.live, self).items():
+                firsts[label] = min(first, firsts.get(label, first))
+                counts[label] = counts.get(label, 0) + count
+        return {label: counts[label] for label in sorted(firsts, key=firsts.__getitem__)}
+
+    def lookups(self) -> tuple[Lookup, ...]:
+        """The look-ups of all rows, in the order of their rows."""
+        with self._lock:
+            if self._lookups is None:
+                if self.catalogue.runs is None:
+                    self._lookups = self._made_in_memory()
+                else:
+                    self._lookups = tuple(self._stored())
+                self._older_lookups = ()
+            return self._lookups
+
+    def labels(self) -> tuple[np.ndarray, list[str]]:
+        """Of each row a place in a list of labels, -1 for none, and that list."""
+        names = list(self.label_counts())
+        place_of = {name: place for place, name in enumerate(names)}
+        places = np.full(self.num_rows, -1, np.int32)
+        for lookup in self.lookups():
+            for label, rows in lookup.labels(self).items():
+                if len(rows := self._alive(rows)):
+                    places[rows] = place_of[label]
+        return places, names
+
+    def _stored(self) -> Iterator[Lookup]:
+        known = {one.run: one for one in self._older_lookups if isinstance(one, StoredLookup)}
+        content = self._arrays[LOOKUPS]
+        for run in self.catalogue.runs or ():
+            if run in known:
+                yield known[run]
+            else:
+                part = content[run.start : run.end]
+                yield StoredLookup(run, part, lambda what: self._damaged(LOOKUPS, what))
+
+    def _made_in_memory(self) -> tuple[Lookup, ...]:
+        """Of an index that keeps no look-ups: those known from earlier, and the rows behind."""
+        self._verify_items()
+        known = list(self._older_lookups)
+        start = known[-1].end_row if known else 0
+        if start == self.num_rows:
+            return tuple(known)
+        rows = self.rows_of_images()
+        num_new = len(rows) - int(np.searchsorted(rows, start))
+        absorbed = num_absorbed([lookup.num_images for lookup in known], num_new)
+        if absorbed:
+            start = known[-absorbed].first_row
+            del known[-absorbed:]
+        rows = rows[rows >= start]
+        hashes = self._arrays["items"]["id_hash"][rows]
+        return *known, MemoryLookup(start, self.num_rows - start, rows, hashes)
+
+    def _alive(self, rows: np.ndarray) -> np.ndarray:
+        return rows if self.live is None else rows[self.live[rows]]
+
+    # Verifying
+
+    def codes_of(self, rows: np.ndarray) -> np.ndarray:
+        """Codes of some rows, whose segments are verified, and not all others."""
+        for number in {self.catalogue.number_of_segment(row) for row in rows.tolist()}:
+            if number not in self._codes_verified:
+                self._verify("codes", self._arrays["codes"], number, number + 1)
+                self._codes_verified.add(number)
+        return self._arrays["codes"][rows]
+
+    def _verify_items(self) -> None:
+        """Verify all items, once."""
+        with self._lock:
+            for name in ("items", "text"):
+                self._verify(name, self._arrays[name], self._items_verified)
+            self._items_verified = len(self.catalogue.segments)
+
+    def _verified_copy(self, name: str, known: Growing | None) -> Growing:
+        """One array with a row for each row, copied first: what was verified is what is used."""
+        start = 0 if known is None else len(known.array)
+        if known is not None and start == self.num_rows:
+            return known
+        more = self._arrays[name][start:]
+        copy = Growing(more) if known is None else known.followed_by(more)
+        self._verify(name, copy.array, self.catalogue.number_of_segment(start) if start else 0)
+        return copy
+
+    def _verify(self, name: str, array: np.ndarray, first: int, end: int | None = None) -> None:
+        """Compare one array with the checksums of its segments, from one on, up to another."""
+        content, row_bytes = as_bytes(array).data, self.catalogue.row_bytes(name)
+        for number, segment in enumerate(self.catalogue.segments[first:end], first + 1):
+            count, sha256 = segment.arrays[name]
+            at = segment.starts[name] * row_bytes
+            if hashlib.sha256(content[at : at + count * row_bytes]).hexdigest() != sha256:
+                raise self._damaged(name, f"segment {number} differs from its checksum")
+
+    def _damaged(self, name: str, what: str) -> StoreError:
+        return damaged(self.folder, self.catalogue.file_name(name), what)
+
+
+class IdsOutside(Collection[str]):
+    """Live ids that do not begin in some way, looked up and counted without a copy of them.
+
+    Args:
+        rows: of each look-up, a dict of id to row; deleted ones included.
+        live: bool `(num_rows,)`, or None where all are.
+    """
+
+    def __init__(self, rows: Sequence[dict[str, int]], live: np.ndarray | None) -> None:
+        self._rows = [one for one in rows if one]
+        self._live = live
+
+    def __contains__(self, id: object) -> bool:
+        return any(self._is_live(rows[id]) for rows in self._rows if id in rows)
+
+    def __iter__(self) -> Iterator[str]:
+        for rows in self._rows:
+            yield from (id for id, row in rows.items() if self._is_live(row))
+
+    def __len__(self) -> int:
+        if self._live is None:
+            return sum(map(len, self._rows))
+        return sum(1 for _ in self)
+
+    def _is_live(self, row: int) -> bool:
+        return self._live is None or bool(self._live[row])

@@ -1,0 +1,123 @@
+"""One consistent view of an index folder; see `store.protocol`."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from hashnet.errors import StoreError
+from hashnet.retrieval.store.folder.rows import CommittedRows, IdsOutside
+from hashnet.retrieval.store.items import Item, StoredFeatures
+from hashnet.retrieval.store.protocol import Region, Rows
+
+_ITEMS_AT_ONCE = 4096
+
+
+class Snapshot:
+    """An index folder as of one commit, compaction included; see `protocol.Snapshot`.
+
+    Made by `Store.snapshot`. A compacted index gives its disk space back when the last snapshot
+    of the old files is closed.
+
+    Attributes:
+        codes: uint8 `(num_rows, code_bytes)`, in memory, read-only.
+        live, live_images, owners: read-only.
+        history: object. The same one for two snapshots of which the later continues the earlier:
+            all rows of the earlier are rows of the later, and the same ones.
+    """
+
+    def __init__(self, committed: CommittedRows) -> None:
+        self._committed: CommittedRows | None = committed
+        self.codes = committed.codes
+        self.num_rows = committed.num_rows
+        self.live, self.owners = committed.live, committed.owners
+        self.live_images = committed.live_images
+        for array in (self.live, self.live_images):
+            if array is not None:
+                array.flags.writeable = False
+        num_live = committed.num_rows - committed.catalogue.num_deleted
+        self.num_items = num_live
+        if self.owners is not None and self.live_images is not None:
+            self.num_items = int(np.count_nonzero(self.live_images))
+        self.num_regions = num_live - self.num_items
+        self.feature_map = committed.feature_map
+        self.history = committed.history
+
+    def features(self, rows: Rows) -> np.ndarray:
+        return self._opened().features(rows)
+
+    def verify_features(self, rows: Rows) -> list[Item]:
+        return self._opened().verify_features(rows)
+
+    def local_features(self, rows: Rows) -> list[StoredFeatures]:
+        return self._opened().local_features(rows)
+
+    def candidates(self, rows: Rows) -> list[Callable[[], StoredFeatures]]:
+        def read(row: int) -> StoredFeatures:
+            [features] = self.local_features([row])
+            return features
+
+        # Read where they are compared, so that threads share that work too.
+        return [functools.partial(read, row) for row in rows]
+
+    def regions(self, rows: Rows) -> list[Region | None]:
+        committed = self._opened()
+        rows = committed.check_rows(rows)
+        if self.owners is None:
+            return [None] * len(rows)
+        regions = committed.regions(rows).tolist()
+        return [
+            (top, left, bottom, right) if bottom else None for top, left, bottom, right in regions
+        ]
+
+    def items(self, rows: Rows) -> list[Item]:
+        return self._opened().items(rows)
+
+    def items_in_order(self) -> Iterator[Item]:
+        rows = self._opened().rows_of_images()
+        for start in range(0, len(rows), _ITEMS_AT_ONCE):
+            yield from self.items(rows[start : start + _ITEMS_AT_ONCE])
+
+    def ids(self, offset: int = 0, limit: int | None = None) -> list[str]:
+        rows = self._opened().rows_of_images()[offset:][:limit]
+        return [item.id for item in self.items(rows)]
+
+    def rows(self, ids: Sequence[str]) -> np.ndarray:
+        return self._opened().find(ids)
+
+    def rows_beginning_with(self, start: str) -> np.ndarray:
+        return self._opened().rows_beginning_with(start)
+
+    def rows_of_label(self, label: str) -> np.ndarray:
+        return self._opened().rows_of_label(label)
+
+    def stats(self) -> dict[str, tuple[int | None, int | None]]:
+        return self._opened().stats()
+
+    def id_ends(self, start: str) -> tuple[str, str] | None:
+        return self._opened().first_and_last_id(start)
+
+    def ids_outside(self, start: str) -> IdsOutside:
+        return self._opened().ids_outside(start)
+
+    def labels(self) -> tuple[np.ndarray, list[str]]:
+        return self._opened().labels()
+
+    def label_counts(self) -> dict[str, int]:
+        return self._opened().label_counts()
+
+    def close(self) -> None:
+        self._committed = None
+
+    def __enter__(self) -> "Snapshot":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _opened(self) -> CommittedRows:
+        if self._committed is None:
+            raise StoreError(
+                "A snapshot is read while it is open.", "a closed snapshot", "Take a new one."
+            )
+        return self._committed

@@ -1,0 +1,549 @@
+"""The writer of an index folder: what it appends, and the commits that count it in."""
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import itertools
+import os
+import pathlib
+import re
+import socket
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+
+import numpy as np
+
+from hashnet.errors import ArgumentError, LockedError, ShapeError, StoreError
+from hashnet.files import fsync
+from hashnet.retrieval.store.folder.catalogue import (
+    ARRAY_NAMES,
+    CATALOGUE,
+    LOCAL_NAMES,
+    LOOKUPS,
+    REGION_NAMES,
+    SEGMENTS,
+    Catalogue,
+    Segment,
+    SqlError,
+    change_catalogue,
+    open_data,
+    read_catalogue,
+    remove_catalogue_leftovers,
+    renew_digest,
+)
+from hashnet.retrieval.store.folder.lookups import Entries, Run, num_absorbed
+from hashnet.retrieval.store.folder.paths import CHUNK_BYTES, write_at
+from hashnet.retrieval.store.folder.records import as_bytes, encode_items, encode_local
+from hashnet.retrieval.store.folder.rows import CommittedRows
+from hashnet.retrieval.store.items import (
+    CompactReport,
+    Described,
+    Item,
+    StoredFeatures,
+    check_images,
+    check_items,
+    items_of_rows,
+)
+
+LOCK = "lock"
+_FILES = "|".join((*ARRAY_NAMES, *LOCAL_NAMES, *REGION_NAMES, LOOKUPS))
+_DATA_FILE = re.compile(rf"\d{{6,}}\.({_FILES})")
+_COMPACT_ROWS = 1 << 16  # rows of a compacted segment, at most
+_COMPACT_LOCAL_BYTES = 1 << 27  # local features of a compacted segment, about
+_RUN_IMAGES = 1 << 16  # from so many on, images of one commit are a run of their own
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _Part(NamedTuple):
+    """Rows to be appended as one segment, an image's own right before those of its regions."""
+
+    items: list[Item]
+    codes: np.ndarray
+    features: np.ndarray
+    local_features: Sequence[Described] | None
+    regions: np.ndarray | None
+
+
+def lock_now(lock: Any) -> bool:
+    """Whether a lock could be had. The system gives it back when its owner dies.
+
+    Args:
+        lock: an open file.
+
+    Returns:
+        bool.
+    """
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+_open_writers: "weakref.WeakSet[Writer]" = weakref.WeakSet()
+
+
+@functools.cache
+def _let_go_in_children() -> None:
+    """A forked process shares its parent's lock and must not keep it when the parent dies."""
+
+    def let_go() -> None:
+        for writer in list(_open_writers):
+            writer._let_go()
+
+    os.register_at_fork(after_in_child=let_go)
+
+
+def _change(
+    method: Callable[Concatenate["Writer", P], R], /
+) -> Callable[Concatenate["Writer", P], R]:
+    """A writer's method that changes the index wholly or not at all."""
+
+    @functools.wraps(method)
+    def wrapped(self: "Writer", /, *args: P.args, **options: P.kwargs) -> R:
+        self._opened()
+        try:
+            return method(self, *args, **options)
+        except (ArgumentError, ShapeError):
+            raise  # refused before anything was written
+        except BaseException as error:
+            # Whether the commit took place is for the disk to say.
+            with contextlib.suppress(StoreError, OSError, SqlError):
+                self._settle()
+            if isinstance(error, (OSError, SqlError)):
+                raise StoreError(
+                    "An index is changed where there is room and leave to write.",
+                    f"{self._folder}: {error}",
+                    "Every earlier change is kept, and this one wholly or not at all.",
+                ) from error
+            raise
+
+    return wrapped
+
+
+class Writer:
+    """The one writer of an index folder; see `protocol.Writer`. Made by `Store.writer`.
+
+    Args:
+        folder: pathlib.Path of the index.
+        wait_seconds: float. How long to wait for another writer to finish.
+        older: `CommittedRows` of an earlier commit, or None; what it verified is taken over.
+        known: `Catalogue` as it was read earlier, or None.
+    """
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        wait_seconds: float,
+        older: CommittedRows | None = None,
+        known: Catalogue | None = None,
+    ) -> None:
+        self._folder = folder
+        self._committed: Catalogue | None = known
+        self._files: dict[str, int] = {}
+        self._older = older
+        self._rows: CommittedRows | None = None
+        self._lock = self._acquire(wait_seconds)
+        try:
+            _let_go_in_children()
+            _open_writers.add(self)
+            self._settle()
+        except BaseException as error:
+            self._committed = None
+            self.close()
+            if isinstance(error, (OSError, SqlError)):
+                raise self._unwritable(error) from error
+            raise
+
+    @_change
+    def add(
+        self,
+        items: Iterable[Item],
+        codes: np.ndarray,
+        features: np.ndarray,
+        local_features: Sequence[Described] | None = None,
+        regions: Sequence[Any] | None = None,
+    ) -> int:
+        """Add images, as one segment in one commit; for the rest see `protocol.Writer.add`."""
+        items = list(items)
+        codes, features = np.asarray(codes), np.asarray(features)
+        if not items and codes.size == features.size == 0:
+            return 0
+        catalogue = self._opened()
+        counts, boxes = check_images(catalogue, items, codes, features, local_features, regions)
+        rows = items_of_rows(items, counts)
+        if local_features is not None:
+            # Those of the image; its regions have none of their own.
+            dim = catalogue.descriptor_dim or 0
+            none = StoredFeatures(np.empty((0, 2), "<f4"), np.empty((0, dim), "<f2"))
+            local_features = [
+                features_of if place == 0 else none
+                for features_of, count in zip(local_features, counts, strict=True)
+                for place in range(count)
+            ]
+        self._add_segments([_Part(rows, codes, features, local_features, boxes)])
+        return len(items)
+
+    @_change
+    def update(self, items: Iterable[Item]) -> int:
+        """In one commit; for the rest see `protocol.Writer.update`."""
+        items = list(items)
+        check_items(items)
+        found = self._find([item.id for item in items])
+        for item, rows_of in zip(items, found, strict=True):
+            if not rows_of:
+                raise ArgumentError("An image to update is in the index.", repr(item.id), "Add it.")
+        if items:
+            rows = np.concatenate([np.array(rows_of, np.int64) for rows_of in found])
+            items_of = [item for item, rows in zip(items, found, strict=True) for _ in rows]
+            self._add_segments(
+                part._replace(items=items_of[which]) for which, part in self._verified_parts(rows)
+            )
+        return len(items)
+
+    @_change
+    def remove(self, ids: Iterable[str]) -> list[str]:
+        """In one commit; for the rest see `protocol.Writer.remove`."""
+        ids = list(dict.fromkeys(ids))
+        found = {id: rows for id, rows in zip(ids, self._find(ids), strict=True) if rows}
+        if found:
+            self._commit((), self._opened().runs, list(itertools.chain(*found.values())))
+        return list(found)
+
+    @_change
+    def compact(self) -> CompactReport:
+        """Into few segments; for the rest see `protocol.Writer.compact`."""
+        old = self._opened()
+        committed = self._refreshed()
+        rows, regions_gone = committed.live_rows(), committed.num_regions_gone()
+        step = self._rows_at_once()
+        bytes_before = self._count_bytes()
+        if old.num_deleted or len(old.segments) > -(-len(rows) // step):
+            runs = None if old.runs is None else ()
+            empty = dataclasses.replace(old, generation=old.generation + 1, segments=(), runs=runs)
+            files = create_data_files(self._folder, empty)
+            old_files, self._files = self._files, files
+            _close_all(old_files)
+            appended = _Appended(empty, self._files)
+            for _, part in self._verified_parts(rows):
+                appended.append(part)
+            self._commit(appended.segments, appended.finished_runs(), (), base=empty)
+            with contextlib.suppress(OSError, SqlError):  # the next writer removes the rest
+                _remove_leftovers(self._folder, self._opened())
+        return CompactReport(
+            rows_before=old.num_rows,
+            rows_after=self._opened().num_rows,
+            segments_before=len(old.segments),
+            segments_after=len(self._opened().segments),
+            bytes_freed=bytes_before - self._count_bytes(),
+            regions_gone=regions_gone,
+        )
+
+    def close(self) -> None:
+        """Give the lock back. What was committed stays; closing twice is fine."""
+        if self._lock is None:
+            return
+        if self._committed is not None:
+            # The digest serves `check` alone and the commits are safe without it.
+            with contextlib.suppress(OSError, StoreError):
+                renew_digest(self._folder, self._committed)
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._lock.fileno(), 0)
+        self._let_go()
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # The lock
+
+    def _acquire(self, wait_seconds: float) -> Any:
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            lock = open(os.open(self._folder / LOCK, flags, 0o666), "r+b", buffering=0)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        deadline = time.monotonic() + wait_seconds
+        while not lock_now(lock):
+            if time.monotonic() >= deadline:
+                with lock:
+                    owner = lock.read(4096).decode("utf-8", "replace").strip()
+                raise LockedError(
+                    "An index has one writer at a time.",
+                    f"{self._folder} is being written by {owner or 'a process that starts'}",
+                    "Wait until it is done (wait_seconds), or stop it.",
+                )
+            time.sleep(0.02)
+        command = " ".join(sys.argv)[:500].encode("utf-8", "replace").decode()
+        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        owner = f"process {os.getpid()} on {socket.gethostname()} since {since}: {command}"
+        # Who holds it is a courtesy; a full disk must not forbid to remove images.
+        with contextlib.suppress(OSError):
+            os.ftruncate(lock.fileno(), 0)
+            os.pwrite(lock.fileno(), owner.encode(), 0)
+        return lock
+
+    def _let_go(self) -> None:
+        self._committed = self._rows = self._older = None
+        _close_all(self._files)
+        self._files = {}
+        if self._lock is not None:
+            self._lock.close()
+        self._lock = None
+
+    def _unwritable(self, error: object) -> StoreError:
+        return StoreError(
+            "A writer needs leave to write in the index.",
+            f"{self._folder}: {error}",
+            "The index can still be searched.",
+        )
+
+    # What is there
+
+    def _opened(self) -> Catalogue:
+        """What is committed, as this writer knows it."""
+        if self._committed is None:
+            raise StoreError(
+                "A writer writes while it is open and the disk takes what it writes.",
+                "a closed writer, or one that failed",
+                "Open another one.",
+            )
+        return self._committed
+
+    def _settle(self) -> None:
+        """Begin from what the disk says is committed; cut off and remove the rest."""
+        known, self._committed = self._committed, None
+        _close_all(self._files)
+        self._files = {}
+        catalogue = read_catalogue(self._folder, known)
+        for name in catalogue.file_names:
+            file = open_data(self._folder, catalogue, name, os.O_RDWR)
+            self._files[name] = file
+            end = catalogue.ends[name] * catalogue.row_bytes(name)
+            if os.fstat(file).st_size > end:
+                os.ftruncate(file, end)
+        _remove_leftovers(self._folder, catalogue)
+        self._committed = catalogue
+        self._rows = None
+
+    def _refreshed(self) -> CommittedRows:
+        """What is committed by now."""
+        rows = self._rows
+        if rows is None or rows.catalogue is not self._opened():
+            older = self._older if rows is None else rows
+            rows = self._rows = CommittedRows(self._folder, self._opened(), older)
+            self._older = None
+        return rows
+
+    def _find(self, ids: Sequence[str]) -> list[range]:
+        """The rows of each image at this moment, none where there is no such image."""
+        committed = self._refreshed()
+        found = committed.find(ids).tolist()
+        return [range(0) if row < 0 else committed.rows_of(row) for row in found]
+
+    def _rows_at_once(self) -> int:
+        catalogue = self._opened()
+        rows = min(_COMPACT_ROWS, CHUNK_BYTES // catalogue.row_bytes("features"))
+        if catalogue.extractor is not None:
+            feature_bytes = catalogue.row_bytes("yx") + catalogue.row_bytes("descriptors")
+            most = self._refreshed().most_local_features() * feature_bytes
+            rows = min(rows, _COMPACT_LOCAL_BYTES // max(1, most))
+        return max(1, rows)
+
+    def _verified_parts(self, rows: np.ndarray) -> Iterator[tuple[slice, _Part]]:
+        """Slices of `rows` with all that they hold, verified."""
+        committed, step = self._refreshed(), self._rows_at_once()
+        for start in range(0, len(rows), step):
+            which = slice(start, start + step)
+            part = rows[which]
+            items = committed.verify_features(part)
+            yield (
+                which,
+                _Part(
+                    items,
+                    committed.codes_of(part),
+                    committed.features(part),
+                    None
+                    if committed.catalogue.extractor is None
+                    else committed.local_features(part),
+                    committed.regions(part) if committed.catalogue.regions_per_image else None,
+                ),
+            )
+
+    def _count_bytes(self) -> int:
+        return sum(os.fstat(file).st_size for file in self._files.values())
+
+    # What is to be
+
+    def _add_segments(self, parts: Iterable[_Part]) -> None:
+        """Append parts as segments and commit them together; old rows of their ids go."""
+        appended, ids = _Appended(self._opened(), self._files), []
+        for part in parts:
+            ids += [item.id for item in appended.append(part)]
+        dead = list(itertools.chain(*self._find(ids)))
+        runs = appended.finished_runs(self._refreshed(), dead)
+        self._commit(appended.segments, runs, dead)
+
+    def _commit(
+        self,
+        new_segments: Sequence[Segment],
+        runs: tuple[Run, ...] | None,
+        dead_rows: Sequence[int],
+        base: Catalogue | None = None,
+    ) -> None:
+        """Make what was appended durable, then let one transaction count it in."""
+        base = self._opened() if base is None else base
+        segments = list(base.segments)
+        of_segment: dict[int, list[int]] = {}
+        for row in dead_rows:
+            of_segment.setdefault(base.number_of_segment(row), []).append(row)
+        for number, rows in of_segment.items():
+            segment = segments[number]
+            deleted = np.zeros(segment.num_rows, bool)
+            if segment.deleted is not None:
+                deleted |= segment.deleted
+            deleted[np.array(rows) - segment.first_row] = True
+            segments[number] = dataclasses.replace(segment, deleted=deleted)
+        new = dataclasses.replace(
+            base, commits=base.commits + 1, segments=(*segments, *new_segments), runs=runs
+        )
+        if new_segments:
+            for file in self._files.values():
+                os.fsync(file)
+        change_catalogue(self._folder / CATALOGUE, self._opened(), new)
+        self._committed = new
+
+
+class _Appended:
+    """What has been appended to the files since a commit, and is not committed yet.
+
+    Attributes:
+        segments: list of `Segment`.
+    """
+
+    def __init__(self, base: Catalogue, files: dict[str, int]) -> None:
+        self._base, self._files = base, files
+        self._ends = dict(base.ends)
+        self._row = base.num_rows
+        self._runs: list[Run] = []
+        self._entries: Entries | None = None
+        self.segments: list[Segment] = []
+
+    def append(self, part: _Part) -> list[Item]:
+        """Write one segment; returns the items of its images."""
+        records, text = encode_items(part.items, part.features, self._ends["text"])
+        contents: list[Any] = [as_bytes(part.codes), as_bytes(part.features), records, text]
+        if part.local_features is not None:
+            contents += encode_local(part.local_features, self._ends["yx"])
+        if part.regions is not None:
+            contents.append(as_bytes(part.regions))
+        arrays, starts = {}, {name: self._ends[name] for name in self._base.array_names}
+        for name, content in zip(self._base.array_names, contents, strict=True):
+            row_bytes = self._base.row_bytes(name)
+            write_at(self._files[name], content, self._ends[name] * row_bytes)
+            count = len(content) // row_bytes
+            arrays[name] = count, hashlib.sha256(content).hexdigest()
+            self._ends[name] += count
+        self.segments.append(Segment(len(part.items), arrays, None, self._row, starts))
+        images = part.items
+        rows: Sequence[int] = range(self._row, self._row + len(part.items))
+        if part.regions is not None:
+            whole = np.flatnonzero(~part.regions.any(axis=1)).tolist()
+            images = [part.items[at] for at in whole]
+            rows = [self._row + at for at in whole]
+        if self._base.runs is not None:
+            self._list(Entries.of(self._row, len(part.items), rows, images))
+        self._row += len(part.items)
+        return images
+
+    def _list(self, entries: Entries) -> None:
+        if self._entries is not None:
+            entries = self._entries.followed_by(entries)
+        self._entries = entries
+        if len(entries.rows) >= _RUN_IMAGES:
+            self._runs.append(self._written(entries))
+            self._entries = None
+
+    def finished_runs(
+        self, committed: CommittedRows | None = None, dead: Sequence[int] = ()
+    ) -> tuple[Run, ...] | None:
+        """Write what is left as a run, with the runs before it that it takes in.
+
+        Args:
+            committed: `CommittedRows` that all of this follows; None where it follows none.
+            dead: rows of it that the commit will delete.
+
+        Returns:
+            tuple of `Run`, all there will be; None where the index keeps none.
+        """
+        if self._base.runs is None:
+            return None
+        runs = [*self._base.runs, *self._runs]
+        if self._entries is None:
+            return tuple(runs)
+        entries = self._entries
+        absorbed = num_absorbed([run.num_images for run in runs], len(entries.rows))
+        if absorbed and committed is not None and not self._runs:
+            first_row = runs[-absorbed].first_row
+            gone = set(dead)
+            rows = np.concatenate([one.rows() for one in committed.lookups()[-absorbed:]])
+            if committed.live is not None:
+                rows = rows[committed.live[rows]]
+            left = [row for row in rows.tolist() if row not in gone]
+            before = Entries.of(
+                first_row, self._base.num_rows - first_row, left, committed.items(left)
+            )
+            entries = before.followed_by(entries)
+            del runs[-absorbed:]
+        return *runs, self._written(entries)
+
+    def _written(self, entries: Entries) -> Run:
+        run, content = entries.encoded(self._ends[LOOKUPS])
+        write_at(self._files[LOOKUPS], content, run.start)
+        self._ends[LOOKUPS] = run.end
+        return run
+
+
+def create_data_files(folder: pathlib.Path, catalogue: Catalogue) -> dict[str, int]:
+    """Make the files of numbers of a new generation.
+
+    Args:
+        folder: pathlib.Path of the index.
+        catalogue: `Catalogue`.
+
+    Returns:
+        dict of name to descriptor; the caller closes them.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    files: dict[str, int] = {}
+    try:
+        for name in catalogue.file_names:
+            files[name] = os.open(folder / catalogue.file_name(name), flags, 0o666)
+        fsync(folder / SEGMENTS)
+    except BaseException:
+        _close_all(files)
+        raise
+    return files
+
+
+def _close_all(files: dict[str, int]) -> None:
+    for file in files.values():
+        os.close(file)
+
+
+def _remove_leftovers(folder: pathlib.Path, catalogue: Catalogue) -> None:
+    """Remove files of other generations and half-written ones; files of others stay."""
+    current = {catalogue.file_name(name) for name in catalogue.file_names}
+    for entry in os.scandir(folder / SEGMENTS):
+        if _DATA_FILE.fullmatch(entry.name) and f"{SEGMENTS}/{entry.name}" not in current:
+            os.unlink(entry.path)
+    remove_catalogue_leftovers(folder)
