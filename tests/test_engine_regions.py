@@ -197,7 +197,7 @@ def test_shards_answer_as_one_index(world, tmp_path):
 
 def test_compaction_keeps_every_answer(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "hashnet.retrieval.store.folder.store._COMPACT_ROWS", 7
+        "hashnet.retrieval.store.folder.writer._COMPACT_ROWS", 7
     )  # parts end within images
     store, images = filled(tmp_path / "index")
     before = store.snapshot()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hashnet.errors import StoreError
+from hashnet.retrieval.index import Index
 from hashnet.retrieval.search.finders import finder_of
 from hashnet.retrieval.store.folder import catalogue, check, lookups, rows, writer
 from hashnet.retrieval.store.folder.store import Store
@@ -294,3 +295,16 @@ def test_a_finder_that_follows_another_finds_what_a_new_one_does(store, monkeypa
                 assert (one.pool, one.threshold) == (other.pool, other.threshold)
         assert finder.labels == fresh.labels
         assert finder.rows("bee").tolist() == fresh.rows("bee").tolist()
+
+
+def test_an_engine_that_follows_takes_over_what_the_last_one_has_ready(
+    photos, bundle_folder, tmp_path
+):
+    index = Index.create(tmp_path / "index", bundle_folder)
+    index.update([photos])
+    first = index.engine
+    index.remove([first.snapshot.ids()[0]])
+    second = index.engine
+    assert second is not first and second.snapshot.history is first.snapshot.history
+    assert np.shares_memory(second.snapshot.codes, first.snapshot.codes)
+    assert second.finder._codes._padded is first.finder._codes._padded

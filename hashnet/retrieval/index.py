@@ -226,7 +226,8 @@ class Index:
             version = self.store.version()
             if self._current is None or self._current[0] != version:
                 self._follow()
-                self._current = version, Engine(self, num_threads=self._num_threads)
+                older = None if self._current is None else self._current[1]
+                self._current = version, Engine(self, num_threads=self._num_threads, after=older)
             return self._current[1]
 
     @property

@@ -61,8 +61,7 @@ class Service:
     def __init__(self, store, older=None):
         self.version = store.version()
         self.snapshot = store.snapshot()
-        finder = None if older is None else older.finder
-        self.finder = finder_of(self.snapshot, after=finder)
+        self.finder = finder_of(self.snapshot, after=None if older is None else older.finder)
         self.labels = self.snapshot.label_counts()
         self.names = Names.of(self.snapshot)
 

@@ -97,6 +97,8 @@ class Engine:
         index: a `Index`.
         num_threads: int or None. Threads of the stages; None means one for each core this process
             may use. Answers do not depend on it.
+        after: `Engine` or None. One of an earlier snapshot of the index, which is still open:
+            what it has verified and made ready is taken over.
 
     Attributes:
         index: as given.
@@ -112,11 +114,20 @@ class Engine:
         ('cat', 0)
     """
 
-    def __init__(self, index: Searchable, *, num_threads: int | None = None) -> None:
+    def __init__(
+        self,
+        index: Searchable,
+        *,
+        num_threads: int | None = None,
+        after: "Engine | None" = None,
+    ) -> None:
         self.index = index
         self.num_threads = threads.cores() if num_threads is None else num_threads
         self.snapshot = index.store.snapshot()
-        self.finder: Finder[Any] = finder_of(self.snapshot, num_threads=self.num_threads)
+        older: Finder[Any] | None = None if after is None else after.finder
+        self.finder: Finder[Any] = finder_of(
+            self.snapshot, num_threads=self.num_threads, after=older
+        )
 
     def search(self, image: images.Source | images.Photo, query: Query = DEFAULT) -> SearchResult:
         """Find the images most like one image.

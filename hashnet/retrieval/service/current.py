@@ -1,7 +1,9 @@
 """The engine of the newest version of the index, exchanged while others still search the last."""
 
 import logging
+import os
 import threading
+from typing import Any
 
 from hashnet.errors import HashnetError, ImageError
 from hashnet.retrieval.index import Index
@@ -17,7 +19,9 @@ class View:
 
     Args:
         index: `Index`.
+        version: tuple, as `Store.version` gave it.
         show_paths: bool. As for `Names`.
+        after: `View` of an earlier version, or None: what it knows is taken over.
 
     Attributes:
         engine: `Engine`.
@@ -26,9 +30,15 @@ class View:
         version: tuple, as `Store.version` gave it.
     """
 
-    def __init__(self, index: Index, version: tuple, show_paths: bool):
+    def __init__(
+        self,
+        index: Index,
+        version: tuple[Any, ...],
+        show_paths: bool,
+        after: "View | None" = None,
+    ) -> None:
         self.version = version
-        self.engine = Engine(index)
+        self.engine: Engine = Engine(index, after=None if after is None else after.engine)
         self.words = Words(self.engine)
         self.names = Names() if show_paths else Names.of(self.engine.snapshot)
 
@@ -47,9 +57,10 @@ class Live:
         StoreError, FingerprintError: as `Index.open` does.
     """
 
-    def __init__(self, place, *, show_paths: bool):
+    def __init__(self, place: str | os.PathLike[str], *, show_paths: bool) -> None:
         self._show_paths = show_paths
-        self._reloading, self._complaint = threading.Lock(), None
+        self._reloading = threading.Lock()
+        self._complaint: str | None = None
         index = Index.open(place)
         # Asked before the view is made: what is committed meanwhile is looked at once more.
         self.view = View(index, index.store.version(), show_paths)
@@ -64,7 +75,8 @@ class Live:
             try:
                 version = old.engine.index.store.version()
                 if version != old.version:
-                    self.view = View(old.engine.index.reopened(), version, self._show_paths)
+                    index = old.engine.index.reopened()
+                    self.view = View(index, version, self._show_paths, old)
             except (HashnetError, OSError) as error:
                 if str(error) != self._complaint:
                     _log.warning("the index has changed and cannot be read: %s", error)
