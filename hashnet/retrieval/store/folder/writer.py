@@ -269,7 +269,7 @@ class Writer:
     def _acquire(self, wait_seconds: float) -> Any:
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            lock = open(os.open(self._folder / LOCK, flags, 0o666), "r+b", buffering=0)
+            lock = open(os.open(self._folder / LOCK, flags, 0o666), "r+b", buffering=0)  # noqa: SIM115
         except OSError as error:
             raise self._unwritable(error) from error
         deadline = time.monotonic() + wait_seconds
