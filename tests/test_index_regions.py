@@ -121,7 +121,7 @@ def test_an_update_takes_regions_along(folder, bundle_folder, tmp_path):
     check_rows(index, [other])
     info = index.info()
     assert (info["images"], info["regions"], info["regions_per_image"]) == (1, MOST, MOST)
-    assert info["rows"] > 1 + MOST and info["format_version"] == 3
+    assert info["rows"] > 1 + MOST and info["format_version"] == 4
     assert index.remove([str(other)]) == [str(other)]
     info = index.info()
     assert (info["images"], info["regions"]) == (0, 0)
@@ -229,4 +229,4 @@ def test_a_database_gives_the_same_regions(index, folder, bundle_folder, chdb_fo
         )
         assert one == other and one[0][1] is not None
     info = opened.info()
-    assert (info["images"], info["regions"], info["format_version"]) == (5, 4 * MOST, 3)
+    assert (info["images"], info["regions"], info["format_version"]) == (5, 4 * MOST, 4)
