@@ -174,4 +174,4 @@ def test_without_matplotlib_the_extra_is_named(tmp_path, small):
         "except ValueError as error: print(error)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert 'pip install "hashnet[plots]"' in run.stdout, run.stderr
+    assert 'pip install "matplotlib' in run.stdout, run.stderr

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import os
 import time
 import types
 
@@ -15,6 +16,7 @@ from hashnet.errors import (
     UnknownIdError,
     UnknownNameError,
 )
+from hashnet.retrieval.index import Index, open_sharded
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.finder import threshold_of
 from hashnet.retrieval.search.query import Query
@@ -279,6 +281,30 @@ def test_counting_takes_part_in_the_coarse_stage(world, monkeypatch):
         monkeypatch.setattr(one.finder, "histogram", slowly)
     zeros = np.zeros(2, np.uint8), np.zeros(4, np.float32)
     assert sharded.search_encoded(*zeros, Query(pool=3)).milliseconds["coarse"] >= 80
+
+
+@pytest.mark.parametrize("second", ["folder", "chdb"])
+def test_indexes_are_opened_by_their_places(photos, bundle_folder, tmp_path, request, second):
+    places = [str(tmp_path / "discs"), str(tmp_path / "ramps")]
+    if second == "chdb":
+        places[1] = f"chdb://{request.getfixturevalue('chdb_folder')}/sharded/ramps"
+    whole = Index.create(tmp_path / "whole", bundle_folder, feature_dtype="float32")
+    for place, kind in zip(places, ("disc", "ramp"), strict=True):
+        for index in (Index.create(place, bundle_folder, feature_dtype="float32"), whole):
+            index.update([photos / kind])
+    query = photos / "ramp/3.png"
+    wanted = Engine(whole).search(query, Query(k=12, pool=12))
+    found = open_sharded(places, runtime="soonest").search(query, Query(k=12, pool=12))
+    assert [hit.id for hit in found.hits] == [hit.id for hit in wanted.hits]
+    assert {str(photos / kind) for kind in ("disc", "ramp")} == {
+        os.path.dirname(hit.id) for hit in found.hits
+    }
+    assert found.query == str(query) and found.milliseconds["encode"] > 0
+    with pytest.raises(ArgumentError, match="twice"):
+        open_sharded([places[0], places[0]])
+    for none in ([], places[0]):
+        with pytest.raises(ArgumentError, match="list"):
+            open_sharded(none)
 
 
 def test_what_needs_one_index_says_so(world):

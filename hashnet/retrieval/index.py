@@ -4,6 +4,7 @@ import functools
 import os
 import tempfile
 import threading
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from hashnet.network import bundle as bundles
 from hashnet.retrieval import carried
 from hashnet.retrieval.ingest import Ingest, UpdateReport
 from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.sharded import ShardedEngine
 from hashnet.retrieval.store.folder.store import Store
 from hashnet.retrieval.store.items import Item, check_regions_per_image
 
@@ -572,6 +574,45 @@ class Index:
             "fingerprint": self.store.fingerprint,
             "origin": self.encoder.bundle.origin,
         }
+
+
+def open_sharded(
+    places: Sequence[StrPath], *, runtime: str = "auto", num_threads: int | None = None
+) -> ShardedEngine:
+    """Open several indexes, to be searched as one; only the first one's network is opened.
+
+    Args:
+        places: one or more, each a folder or the URL of a table. Their order is that of the rows.
+        runtime, num_threads: as for `Encoder`.
+
+    Returns:
+        A `ShardedEngine`.
+
+    Raises:
+        StoreError: there is no index at one of them, or it is damaged.
+        FingerprintError: they are not of one encoder.
+        ArgumentError: no place is given, or an index twice.
+
+    Example:
+        >>> more = Index.create("more.index", bundle_folder)
+        >>> more.add(["dog.png"], ids=["cow"]).added
+        1
+        >>> [hit.id for hit in open_sharded([index_folder, "more.index"]).search("dog.png").hits]
+        ['dog', 'cow', 'cat']
+    """
+    if isinstance(places, str | os.PathLike) or not places:
+        raise ArgumentError("Several indexes are a list of places.", repr(places))
+    first = Index.open(places[0], runtime=runtime, num_threads=num_threads)
+    stores = [first.store, *(_stores(place).open(place) for place in places[1:])]
+    folders = [str(store.folder) for store in stores]
+    for folder in folders:
+        if folders.count(folder) > 1:
+            raise ArgumentError("Each index is searched once.", f"{folder} twice")
+    engines = [Engine(first, num_threads=num_threads)]
+    engines += [
+        Engine(types.SimpleNamespace(store=store), num_threads=num_threads) for store in stores[1:]
+    ]
+    return ShardedEngine(engines)
 
 
 def _stores(place: StrPath) -> Any:
