@@ -7,6 +7,10 @@ under `Raises:`. One that takes none may say what it returns in its first senten
 docstring says already need not be said again: "as `itq`", "see `search`". The docstring of a
 class describes its fields and what its constructor takes, or who calls that: "Made by `open`". An
 array has a dtype and a shape.
+
+A method of a protocol is described there for all classes that have one of its name. In a package
+whose `__init__.py` lists what it gives to others in `__all__`, all else is its own affair and needs
+one sentence.
 """
 
 import ast
@@ -31,6 +35,7 @@ class Described:
         node: its `ast` node.
         owner: str, dotted name of the class or module it stands in.
         text: str, its docstring; empty where it has none.
+        in_protocol: bool. Whether it is a method of a protocol.
     """
 
     where: str
@@ -38,6 +43,7 @@ class Described:
     node: ast.AST
     owner: str
     text: str = field(repr=False)
+    in_protocol: bool = False
 
     def section(self, *titles):
         """Text of the sections with one of these titles; empty where there is none."""
@@ -71,31 +77,54 @@ def described(source, path, module):
     tree = ast.parse(source)
     found = [Described(f"{path}:1", module, tree, "", ast.get_docstring(tree) or "")]
 
-    def visit(body, owner):
+    def visit(body, owner, in_protocol=False):
         for node in body:
             if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
                 if not node.name.startswith("_"):
                     name = f"{owner}.{node.name}"
                     where = f"{path}:{node.lineno} {name.removeprefix(module + '.')}"
                     text = ast.get_docstring(node) or ""
-                    found.append(Described(where, name, node, owner, text))
-                    if isinstance(node, ast.ClassDef) and not _is_protocol(node):
-                        visit(node.body, name)
+                    found.append(Described(where, name, node, owner, text, in_protocol))
+                    if isinstance(node, ast.ClassDef):
+                        visit(node.body, name, _is_protocol(node))
 
     visit(tree.body, module)
     return found
 
 
 def _is_protocol(node):
-    """A protocol asks for what others define and describe; its own docstring says who."""
-    return any(ast.unparse(base) == "Protocol" for base in node.bases)
+    return any(re.match(r"Protocol\b", ast.unparse(base)) for base in node.bases)
 
 
-def faults(everything):
+def own_affair(source, package):
+    """Whether a name below a package is not one that it gives to others.
+
+    Args:
+        source: str, Python, of its `__init__.py`.
+        package: str, its dotted name.
+
+    Returns:
+        A function of a dotted name that gives a bool.
+    """
+    given = [
+        ast.literal_eval(node.value)
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
+
+    def is_own(name):
+        below = name.removeprefix(f"{package}.").split(".")
+        return bool(given) and name.startswith(f"{package}.") and not {*below} & {*given[0]}
+
+    return is_own
+
+
+def faults(everything, is_own=lambda name: False):
     """What is missing or wrong in the docstrings of a whole program.
 
     Args:
         everything: list of `Described`, of all modules, so that one may refer to another.
+        is_own: function of a dotted name: whether one sentence is enough.
 
     Returns:
         list of str, `path:line name: what is missing`.
@@ -105,19 +134,26 @@ def faults(everything):
         ['m.py:1: no docstring', 'm.py:1 area: no docstring']
     """
     known = {one.name: one for one in everything}
+    promised = {one.name.rpartition(".")[2]: one for one in everything if one.in_protocol}
     found = []
     for one in everything:
-        if not one.text:
+        owner = known.get(one.owner)
+        is_method = owner is not None and isinstance(owner.node, ast.ClassDef)
+        promise = promised.get(one.name.rpartition(".")[2]) if is_method else None
+        if not one.text and promise is None:
             found.append(f"{one.where}: no docstring")
+        elif is_own(one.name):
+            continue
         elif isinstance(one.node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            found += [f"{one.where}: {fault}" for fault in _of_function(one, known)]
+            found += [f"{one.where}: {fault}" for fault in _of_function(one, promise, known)]
         elif isinstance(one.node, ast.ClassDef):
             found += [f"{one.where}: {fault}" for fault in _of_class(one)]
     return found
 
 
-def _of_function(one, known):
+def _of_function(one, promise, known):
     arguments, says = _arguments(one.node), _with_referred(one, known)
+    says += _with_referred(promise, known) if promise else []
     entries = {}
     for said in says:
         entries |= said.entries()
@@ -234,5 +270,8 @@ def _with_referred(one, known):
         for name in names:
             module = now.owner if now.owner in known else ""
             places = (f"{now.owner}.{name}", f"{module.rpartition('.')[0]}.{name}", name)
-            waiting += [known[place] for place in places if place in known][:1]
+            named = [place for place in places if place in known]
+            # Or in whatever module, where only one has it.
+            elsewhere = [place for place in known if place.endswith(f".{name}")]
+            waiting += [known[place] for place in named or elsewhere * (len(elsewhere) == 1)][:1]
     return found

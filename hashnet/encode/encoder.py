@@ -154,8 +154,8 @@ class Encoder:
         """Encode images; unreadable ones are named in `problems` and leave no row.
 
         Args:
-            sources: iterable of images, each a path, bytes, a binary file, a PIL image, an array
-                or a `Photo`: see `images.Photo`.
+            sources: iterable of images, each as `images.Photo` takes it: a path, bytes, a binary
+                file, a PIL image, pixels or a `Photo`.
 
         Returns:
             An `Encoded`.

@@ -63,6 +63,7 @@ def decoder_for(data: bytes) -> tuple[str, Callable[[BinaryIO], ImageFile.ImageF
 
 
 def check_size(size: Sequence[int], max_pixels: int) -> None:
+    """Refuse a size, (width, height), of more pixels than these."""
     width, height = size
     if width * height > max_pixels:
         raise OSError(f"{width} x {height} pixels are more than {max_pixels}")

@@ -69,7 +69,14 @@ class Photo:
 
     @classmethod
     def of(cls, source: "Source | Photo") -> "Photo":
-        """The picture itself where it is one already."""
+        """Make a photo of a source, or return it where it is one already.
+
+        Args:
+            source: as for the class, or a `Photo`.
+
+        Returns:
+            A `Photo`.
+        """
         return source if isinstance(source, Photo) else cls(source)
 
     @property
@@ -164,7 +171,13 @@ class Photo:
 def is_one(source: object) -> bool:
     """Whether this is one image as `Photo` takes it, and no list of images.
 
-    An array of three axes is one image; images of equal size in an array have four.
+    Pixels in three axes are one image; images of equal size, stacked, have four.
+
+    Args:
+        source: anything.
+
+    Returns:
+        bool.
 
     Example:
         >>> is_one("cat.png"), is_one(["cat.png"]), is_one(np.zeros((9, 9, 3)))
@@ -195,7 +208,7 @@ def read(
     Damage that the format itself cannot notice (a changed byte within JPEG data, say) is not seen.
 
     Args:
-        source: as for `Photo`: a path, bytes, a binary file, a PIL image or an array.
+        source: as for `Photo`: a path, bytes, a binary file, a PIL image or pixels.
         min_side: positive int or None, pixels. If given, a JPEG picture may be decoded at 1/2, 1/4
             or 1/8 of its size, which is several times faster, as long as its shorter side keeps
             `min_side` pixels.

@@ -41,6 +41,7 @@ def resized(image: Image.Image, height: int, width: int, box: Box | None = None)
 
 
 def checked_size(size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) as integers, or an `ArgumentError`."""
     try:
         height, width = (int(side) for side in size)
     except (TypeError, ValueError):
@@ -51,6 +52,7 @@ def checked_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def to_pillow(image: np.ndarray) -> Image.Image:
+    """A uint8 RGB array as a Pillow image, or a `ShapeError`."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ShapeError(
             "An image is a uint8 array of shape (height, width, 3), each side 1 or more.",

@@ -17,7 +17,8 @@ MAX_BYTES = 256 * 2**20
 class Readable(Protocol):
     """A binary file object: bytes, `size` of them at most, and none at its end."""
 
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, size: int, /) -> bytes:
+        """The next bytes, `size` of them at most."""
 
 
 File = str | os.PathLike[str] | bytes | bytearray | memoryview | Readable

@@ -63,7 +63,15 @@ class Runs(Protocol):
     name: str
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """Run these outputs; may be called from many threads."""
+        """Compute outputs; may be called from many threads at once.
+
+        Args:
+            outputs: names of the outputs wanted.
+            inputs: dict of name to what the network's `inputs` say of it.
+
+        Returns:
+            list of arrays, one for each of `outputs`.
+        """
 
 
 class Network(Runs, Protocol):
