@@ -15,10 +15,17 @@ MAX_BYTES = 256 * 2**20
 
 @runtime_checkable
 class Readable(Protocol):
-    """A binary file object: bytes, `size` of them at most, and none at its end."""
+    """A binary file object."""
 
     def read(self, size: int, /) -> bytes:
-        """The next bytes, `size` of them at most."""
+        """Read the next bytes.
+
+        Args:
+            size: int, how many at most.
+
+        Returns:
+            bytes, none at the end.
+        """
 
 
 File = str | os.PathLike[str] | bytes | bytearray | memoryview | Readable
