@@ -9,6 +9,7 @@ import pathlib
 
 from hashnet import cli
 from hashnet.cli import commands
+from hashnet.cli.train import default_text
 from hashnet.train.config import TrainConfig
 
 _TRAIN_DEFAULTS = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
@@ -83,7 +84,8 @@ def _default(sub, action):
     if action.option_strings and action.required:
         return "required"
     if sub.prog.endswith(" train") and action.dest in _TRAIN_DEFAULTS:
-        return repr(_TRAIN_DEFAULTS[action.dest])  # the parser leaves these to recipes
+        # The parser leaves these to recipes.
+        return default_text(_TRAIN_DEFAULTS[action.dest])
     if action.default is None or action.nargs == 0 or action.default == []:
         return ""
     return str(action.default)

@@ -13,17 +13,17 @@ EXAMPLE = "photos/ --bundle my.bundle"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGES", help="image files and folders of them, to learn from"
+        "images", nargs="+", metavar="IMAGES", help="image files and folders of them to learn from"
     )
     parser.add_argument(
         "--bundle",
         required=True,
         metavar="B",
-        help="whose backbone sees the images, and where delf.onnx goes (required)",
+        help="bundle with the backbone to use, into which delf.onnx is written (required)",
     )
     add_label_from(
         parser,
-        "; without labels each image is a class, and views of it are its images",
+        "; without labels, views of each image are a class",
     )
     parser.add_argument(
         "--recipe",

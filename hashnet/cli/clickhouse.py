@@ -10,13 +10,15 @@ EXAMPLE = "init clickhouse://db:8123/photos/all --bits 48 --cluster main"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    parser.add_argument("action", choices=["init"], help="what to do")
+    parser.add_argument("action", choices=["init"], help="create the tables of an index")
     parser.add_argument("url", metavar="URL", help="clickhouse://HOST:PORT/DB/TABLE")
     parser.add_argument(
         "--bits", type=positive_number, required=True, metavar="N", help="code length"
     )
-    parser.add_argument("--cluster", metavar="NAME", help="spread over this cluster, replicated")
-    parser.add_argument("--execute", action="store_true", help="run them, not only print them")
+    parser.add_argument(
+        "--cluster", metavar="NAME", help="shard and replicate the tables over this cluster"
+    )
+    parser.add_argument("--execute", action="store_true", help="also run the statements")
 
 
 def run(arguments: argparse.Namespace) -> int:

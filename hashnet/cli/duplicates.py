@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         type=whole_number,
         metavar="T",
-        help="pairs with fewer than T differing bits (one bit in sixteen)",
+        help="pairs at a Hamming distance below T (one bit in sixteen)",
     )
     add_json(parser)
 

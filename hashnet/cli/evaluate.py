@@ -23,21 +23,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     add_index(parser)
     parser.add_argument(
-        "queries", nargs="+", metavar="QUERIES", help="class folders, or images with --ground-truth"
+        "queries",
+        nargs="+",
+        metavar="QUERIES",
+        help="folders of class folders; with --ground-truth, images and folders of them",
     )
     parser.add_argument("--ground-truth", metavar="F", help="JSON file {query: [relevant, ...]}")
     add_pool(parser)
     parser.add_argument(
         "--encode-database",
         action="store_true",
-        help="encode the index's images again where class scores cannot be had otherwise",
+        help="encode the images of the index again where class scores cannot be computed otherwise",
     )
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="also measure what local features add to the two stages before (index --local)",
+        help="also measure the third stage, verification by local features (index --local)",
     )
-    parser.add_argument("--report", metavar="DIR", help="write a report with plots and pictures")
+    parser.add_argument(
+        "--report",
+        metavar="DIR",
+        help="write a report with all figures, plots and pictures into this folder",
+    )
     add_json(parser)
 
 

@@ -11,25 +11,31 @@ EXAMPLE = "my.bundle my.onnx --format onnx"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    parser.add_argument("bundle", metavar="BUNDLE", help="folder of the bundle, or an index")
-    parser.add_argument("out", metavar="OUT", help="where it goes; the comparison goes to OUT.json")
+    parser.add_argument(
+        "bundle", metavar="BUNDLE", help="folder of the bundle, or an index that carries one"
+    )
+    parser.add_argument(
+        "out",
+        metavar="OUT",
+        help="file or folder to write; how it compares with the original goes to OUT.json",
+    )
     parser.add_argument(
         "--format",
         required=True,
         choices=[*FORMATS, "bundle"],
-        help="what to write (required); a bundle, to index and search in another precision",
+        help="what to write; bundle: one that indexes and searches in another precision (required)",
     )
     parser.add_argument(
         "--precision",
         choices=list(dict.fromkeys([*EXPORT_PRECISIONS, *PRECISIONS])),
         default=EXPORT_PRECISIONS[0],
-        help="of LiteRT's or a bundle's numbers; all but float32 flip some bits (%(default)s)",
+        help="of a litert file or a bundle; any but float32 flips some bits (%(default)s)",
     )
     parser.add_argument(
         "--images",
         nargs="+",
         metavar="IMAGES",
-        help="compare on these images and folders, not on the bundled sample; int8 needs them",
+        help="images and folders to compare on, instead of the bundled sample; int8 needs them",
     )
 
 

@@ -19,7 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("out", metavar="OUT", help="folder of the Parquet files")
     parser.add_argument(
-        "--bundle", required=True, metavar="B", help="the network: a bundle or an index (required)"
+        "--bundle",
+        required=True,
+        metavar="B",
+        help="the network: a bundle, or an index that carries one (required)",
     )
     add_label_from(parser)
     parser.add_argument(
@@ -27,17 +30,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=part_of_whole,
         default=(1, 1),
         metavar="I/N",
-        help="do the I-th of N parts; N machines that see the same files do all",
+        help="encode the I-th of N parts; N machines that see the same files encode all of them",
     )
     parser.add_argument(
-        "--workers", type=positive_number, metavar="N", help="threads, or with --ray actors"
+        "--workers", type=positive_number, metavar="N", help="threads, or actors with --ray"
     )
     parser.add_argument(
         "--ray",
         nargs="?",
         const="local",
         metavar="ADDRESS",
-        help="work on a Ray cluster, or without an address on one that is started here",
+        help="work on the Ray cluster at ADDRESS; without one, on a cluster started here",
     )
 
 

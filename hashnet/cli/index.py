@@ -20,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     # Not "*", which would take nothing where an option stands between INDEX and IMAGES.
     sources.required = False
     parser.add_argument(
-        "--from-parquet", metavar="OUT", help="instead of IMAGES: what hashnet extract has made"
+        "--from-parquet",
+        metavar="OUT",
+        help="add what hashnet extract has written to OUT, instead of IMAGES",
     )
     parser.add_argument(
         "--bundle",
@@ -34,30 +36,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--backbone",
         choices=BACKBONES,
         metavar="NAME",
-        help=f"pretrained network where no bundle is given, {', '.join(BACKBONES)} "
+        help=f"pretrained network where no bundle is given: {', '.join(BACKBONES)} "
         "(efficientnet_lite0)",
     )
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
-        help="that a new index encodes in, images and queries; all but float32 flip some bits, "
-        "and info says how many (as the bundle says, or float32)",
+        help="in which a new index encodes images and queries; any but float32 flips some "
+        "bits, and info says how many (as the bundle says, or float32)",
     )
     add_label_from(parser)
     parser.add_argument(
-        "--prune", action="store_true", help="drop images whose files have vanished from IMAGES"
+        "--prune", action="store_true", help="remove the images below IMAGES whose files are gone"
     )
-    parser.add_argument("--workers", type=positive_number, metavar="N", help="decoding threads")
+    parser.add_argument(
+        "--workers", type=positive_number, metavar="N", help="threads that decode images"
+    )
     parser.add_argument(
         "--local",
         choices=EXTRACTORS,
-        help="also keep local features in a new index, for search --verify",
+        help="also store local features in a new index, for search --verify",
     )
     parser.add_argument(
         "--regions",
         type=positive_number,
         metavar="N",
-        help="also keep up to N parts of each image in a new index, to find small objects in it",
+        help="also store up to N regions of each image in a new index, to find small objects",
     )
 
 

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     add_index(parser)
     parser.add_argument(
-        "--label", action="append", metavar="L", help="only images with this label, or one of them"
+        "--label", action="append", metavar="L", help="list only images with this label"
     )
     add_json(parser)
 

@@ -18,13 +18,13 @@ def add_pool(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         type=whole_number,
         metavar="T",
-        help="the pool holds images with fewer than T differing bits",
+        help="the pool holds images at a Hamming distance below T",
     )
     pool.add_argument(
         "--pool",
         type=positive_number,
         metavar="N",
-        help="smallest threshold for a pool of N or more",
+        help="the pool holds N images or more: the smallest threshold that gives so many",
     )
 
 

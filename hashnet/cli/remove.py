@@ -12,7 +12,9 @@ EXAMPLE = "photos.index /home/me/cat.jpg"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     add_index(parser)
-    parser.add_argument("ids", nargs="+", metavar="ID", help="ids, as search shows them")
+    parser.add_argument(
+        "ids", nargs="+", metavar="ID", help="ids of images, as list and search show them"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

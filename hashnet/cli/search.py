@@ -42,39 +42,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--by-id",
         action="store_true",
-        help="QUERY are ids of images in the index, of which nothing is read or encoded again",
+        help="each QUERY is the id of an image in the index; nothing is read or encoded again",
     )
     parser.add_argument(
         "-k", type=positive_number, default=10, help="hits for each query (%(default)s)"
     )
     add_pool(parser)
     parser.add_argument(
-        "--region", type=region, metavar="Y0,X0,Y1,X1", help="search by this part, in pixels"
+        "--region",
+        type=region,
+        metavar="Y0,X0,Y1,X1",
+        help="search by this region of the query, in pixels",
     )
     parser.add_argument(
-        "--label", action="append", metavar="L", help="only images with this label, or one of them"
+        "--label", action="append", metavar="L", help="find only images with this label"
     )
     parser.add_argument(
         "--ids",
         metavar="F",
-        help="only images whose ids this file lists, one a line; - for standard input",
+        help="find only images whose ids this file lists, one a line; - for standard input",
     )
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="put first what local features show to be the same thing (index --local)",
+        help="compare local features and put the hits that match first (index --local)",
     )
-    for name in ("right", "wrong"):
+    for name, direction in (("right", "towards"), ("wrong", "away from")):
         parser.add_argument(
             f"--{name}",
             action="append",
             default=[],
             metavar="ID",
-            help=f"a hit that was {name}; the query moves by it",
+            help=f"id of an earlier hit that was {name}; the query moves {direction} it",
         )
     add_json(parser)
     parser.add_argument(
-        "--picture", metavar="PNG", help="also write a contact sheet, or the matches of --verify"
+        "--picture",
+        metavar="PNG",
+        help="also draw queries and hits into this file; with --verify, the matches",
     )
 
 

@@ -14,21 +14,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_index(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument(
-        "--port", type=whole_number, default=8000, help="0 for a free one (%(default)s)"
+        "--port",
+        type=whole_number,
+        default=8000,
+        help="port to listen on, 0 for a free one (%(default)s)",
     )
     parser.add_argument(
         "--allow-host",
         action="append",
         default=[],
         metavar="NAME",
-        help="answer to this host name too; localhost and numeric addresses are known",
+        help="accept requests for this host name; localhost and numbers are accepted anyway",
     )
     parser.add_argument(
         "--token-file",
         metavar="F",
-        help="file with the token for changes; without it, $HASHNET_TOKEN, or none are allowed",
+        help="file with the token for changes; without it, $HASHNET_TOKEN; without either, "
+        "no changes are allowed",
     )
-    parser.add_argument("--show-paths", action="store_true", help="say in answers where files lie")
+    parser.add_argument(
+        "--show-paths", action="store_true", help="include the paths of files in answers"
+    )
     parser.add_argument("--workers", type=positive_number, metavar="N", help="threads that search")
 
 

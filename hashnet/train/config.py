@@ -28,11 +28,11 @@ class TrainConfig:
         image_size: int, pixels a side; 0 for the backbone's own, or `start_from`'s.
         start_from: str. Folder of a bundle whose backbone is taken instead of `weights`; empty
             for none.
-        loss: str, one of `LOSSES`.
+        loss: str, one of `LOSSES`. What the network learns to make small.
         head_epochs: int. Phase 1, H and F8 on features computed once.
-        head_rate: float. Its highest learning rate.
+        head_rate: float. Highest learning rate of phase 1.
         epochs: int. Phase 2, the whole network; 0 leaves the backbone as it is.
-        rate: float. Its highest learning rate.
+        rate: float. Highest learning rate of phase 2.
         freeze_bn: bool. Keep the backbone's batch normalisation as it was pretrained in phase 2:
             faster, and better unless the training is long.
         freeze_depthwise: bool. Keep the backbone's depthwise kernels as they were pretrained in
