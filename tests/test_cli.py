@@ -101,6 +101,31 @@ def test_a_folder_stands_for_the_images_in_it(run, index, photos, tmp_path):
     assert status == cli.SKIPPED_SOME and "empty" in err
 
 
+def test_several_indexes_are_searched_as_one(run, index, photos, bundle_folder, tmp_path):
+    parts = []
+    for name, kinds in (("one", ("checks", "disc")), ("two", ("ramp", "stripes"))):
+        folder = tmp_path / name
+        for kind in kinds:
+            shutil.copytree(photos / kind, folder / kind)
+        parts.append(tmp_path / f"{name}.index")
+        options = ("--bundle", bundle_folder, "--label-from", "folder")
+        assert run("index", parts[-1], folder, *options)[0] == cli.DONE
+
+    def hits(*arguments):
+        [line] = run("search", *arguments, "-k", 24, "--json")[1].splitlines()
+        found = json.loads(line)
+        shown = [(hit["path"].split("/")[-2:], hit["distance"]) for hit in found["hits"]]
+        return found["pool"], shown
+
+    query = photos / "disc/0.png"
+    assert hits(parts[0], query, "--also", parts[1]) == hits(index, query)
+    known = tmp_path / "one/disc/0.png"
+    by_id = hits(parts[0], known, "--by-id", "--also", parts[1], "--label", "ramp")
+    assert by_id[1] == hits(index, query, "--by-id", "--label", "ramp")[1]
+    status, _, err = run("search", parts[0], query, "--also", parts[0])
+    assert status == cli.WRONG_ARGUMENTS and "twice" in err
+
+
 def test_a_query_comes_from_standard_input(run, index, photos, tmp_path, monkeypatch):
     query = photos / "disc/0.png"
 

@@ -18,11 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    from hashnet.retrieval.store.folder import store
+    from hashnet.retrieval.store.folder.check import check
 
     refuse_url(arguments.index, "ClickHouse verifies its own blocks: CHECK TABLE does it.")
 
-    problems = store.check(arguments.index)
+    problems = check(arguments.index)
     if arguments.json:
         print(json.dumps({"index": arguments.index, "problems": problems}))
     else:

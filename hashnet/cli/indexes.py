@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hashnet.cli.output import detail, printable
@@ -9,16 +10,30 @@ from hashnet.errors import ArgumentError
 
 if TYPE_CHECKING:
     from hashnet.retrieval.index import Index
+    from hashnet.retrieval.search.engine import Engine
+
+# Runtimes: the one that opens fastest, and the one that runs fastest.
+FEW, MANY = "soonest", "auto"
 
 
 def opened(place: str) -> "Index":
-    """An index for a handful of queries or none: its runtime opens fastest, not runs fastest."""
-    return _open(place, "soonest")
+    """An index for a handful of queries or none: its runtime opens fastest."""
+    return _open(place, FEW)
+
+
+def engine_of(places: Sequence[str]) -> "Engine":
+    """What searches one index, or several as one, for a handful of queries."""
+    from hashnet.retrieval.index import open_sharded
+    from hashnet.retrieval.search.engine import Engine
+
+    if len(places) == 1:
+        return Engine(opened(places[0]))
+    return open_sharded(places, runtime=FEW)
 
 
 def opened_for_many(place: str) -> "Index":
     """An index for many images: its runtime runs fastest."""
-    return _open(place, "auto")
+    return _open(place, MANY)
 
 
 def _open(place: str, runtime: str) -> "Index":

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hashnet.cli.indexes import opened
+from hashnet.cli.indexes import engine_of
 from hashnet.cli.options import add_index, add_json, add_pool, positive_number, region
 from hashnet.cli.output import DONE, FAILED, SKIPPED_SOME, name_problems, note, printable
 from hashnet.errors import ArgumentError
@@ -33,6 +33,13 @@ PICTURED_MATCHES = 5  # hits of a query whose matches are drawn
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     add_index(parser)
+    parser.add_argument(
+        "--also",
+        action="append",
+        default=[],
+        metavar="INDEX2",
+        help="search this index too, as if all were one; their networks must be the same",
+    )
     parser.add_argument(
         "queries",
         nargs="+",
@@ -87,11 +94,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     from hashnet import images
     from hashnet.errors import ImageError, UnknownIdError
-    from hashnet.retrieval.search.engine import Engine
 
     _check(arguments)
     query = _query(arguments)
-    engine = Engine(opened(arguments.index))
+    engine = engine_of([arguments.index, *arguments.also])
     queries, problems = _queries(arguments)
     results = []
     shown: str | images.Photo | None
