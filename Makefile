@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test slow notebooks docs lint types coverage mutants dist clean
+.PHONY: demo test slow notebooks docs lint types coverage mutants dist installed clean
 
 demo: .venv/ready
 	$(BIN)/hashnet demo
@@ -43,6 +43,10 @@ mutants: .venv/ready
 dist: .venv/ready
 	rm -rf build dist
 	$(BIN)/python -m build
+
+# Wheel, source archive and editable install, built from a copy of the checkout and used elsewhere.
+installed: .venv/ready
+	$(BIN)/python -m pytest -q -m slow tests/test_release.py
 
 .venv/ready: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -5,9 +5,11 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 
@@ -82,51 +84,111 @@ def test_searching_imports_neither_a_network_library_nor_one_that_only_few_need(
     assert not loaded & {*unwanted.split(), "tensorflow"}
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """The wheel, built as `make dist` builds it."""
+# --- What is built and installed, each from a checkout of its own ---------------------------------
+
+
+def built_from(folder, *, links_are_links=True):
+    """The source archive and the wheel of a checkout in `folder`, as `make dist` builds them."""
     if importlib.util.find_spec("build") is None:
         pytest.skip("the package `build` is not installed")
-    folder = tmp_path_factory.mktemp("dist")
+    checkout = checked_out(folder / "checkout", links_are_links=links_are_links)
     run = subprocess.run(
-        [sys.executable, "-m", "build", "--outdir", folder],
-        cwd=ROOT,
+        [sys.executable, "-m", "build", "--outdir", folder / "dist"],
+        cwd=checkout,
         capture_output=True,
         text=True,
     )
+    skip_without_network(run)
+    assert run.returncode == 0, run.stdout + run.stderr
+    [archive] = (folder / "dist").glob("hashnet-*.tar.gz")
+    [wheel] = (folder / "dist").glob("hashnet-*.whl")
+    return archive, wheel
+
+
+def checked_out(folder, *, links_are_links):
+    """What Git keeps, copied; where a system has no links, Git writes them as files of text."""
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if names.returncode:
+        pytest.skip("this is no checkout of Git")
+    for name in filter(None, names.stdout.split("\0")):
+        source, target = ROOT / name, folder / name
+        if not os.path.lexists(source):
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_symlink() and not links_are_links:
+            target.write_text(os.readlink(source), encoding="utf-8")
+        else:
+            shutil.copyfile(source, target, follow_symlinks=False)
+    return folder
+
+
+def skip_without_network(run):
     if run.returncode and "Failed to establish a new connection" in run.stdout + run.stderr:
         pytest.skip("building fetches setuptools, and there is no network")
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert len(list(folder.glob("hashnet-*.tar.gz"))) == 1
-    [built] = folder.glob("hashnet-*.whl")
-    return built
-
-
-@pytest.mark.slow
-def test_the_wheel_is_small_and_holds_all_data_and_no_tests(wheel):
-    assert wheel.name.startswith(f"hashnet-{hashnet.__version__}-py3-none-any")
-    assert wheel.stat().st_size < MOST_BYTES
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-    assert names >= DATA
-    assert {name.split("/")[0] for name in names if "dist-info" not in name} == set(ROOMS)
 
 
 @pytest.fixture(scope="module")
-def clean(wheel, tmp_path_factory):
-    """The Python of a new environment with the wheel, and this one's libraries behind it."""
+def built(tmp_path_factory):
+    return built_from(tmp_path_factory.mktemp("built"))
+
+
+@pytest.mark.slow
+def test_the_wheel_is_small_and_holds_all_data_and_nothing_beside_the_package(built):
+    archive, wheel = built
+    assert wheel.name.startswith(f"hashnet-{hashnet.__version__}-py3-none-any")
+    assert wheel.stat().st_size < MOST_BYTES
+    with zipfile.ZipFile(wheel) as file:
+        names = set(file.namelist())
+        [top_level] = [name for name in names if name.endswith("/top_level.txt")]
+        assert file.read(top_level).split() == [b"hashnet"]
+    assert names >= DATA
+    assert {name.split("/")[0] for name in names if "dist-info" not in name} == {"hashnet"}
+    with tarfile.open(archive) as file:
+        kept = {pathlib.PurePath(member.name).parts[1:2] for member in file}
+    assert ("hashnet",) in kept and not kept & {("train",), ("retrieval",)}
+
+
+@pytest.mark.slow
+def test_a_checkout_whose_links_are_files_of_text_builds_the_same_wheel(built, tmp_path):
+    """So Git checks out on a system, or a disk, without links."""
+    contents = []
+    for wheel in (built[1], built_from(tmp_path, links_are_links=False)[1]):
+        with zipfile.ZipFile(wheel) as file:
+            contents.append({name: file.read(name) for name in file.namelist()})
+    assert contents[0] == contents[1]
+
+
+@pytest.fixture(scope="module", params=["wheel", "sdist", "editable"])
+def clean(request, tmp_path_factory):
+    """The Python of a new environment with HashNet, and this one's libraries behind it."""
     folder = tmp_path_factory.mktemp("clean")
     venv.create(folder, with_pip=False, symlinks=os.name == "posix")
     paths = sysconfig.get_paths(vars={"base": str(folder), "platbase": str(folder)})
     python = pathlib.Path(paths["scripts"]) / pathlib.Path(sys.executable).name
-    install = ("-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel)
+    if request.param == "editable":
+        # As on a system without links: it is the harder case.
+        what = ["--editable", checked_out(folder / "checkout", links_are_links=False)]
+    else:
+        archive, wheel = request.getfixturevalue("built")
+        what = [wheel] if request.param == "wheel" else [archive]
+    install = ("-m", "pip", "--python", python, "install", "--no-deps", *what)
     run = away(sys.executable, folder, *install)
+    skip_without_network(run)
     assert run.returncode == 0, run.stderr
     # A path in a .pth file is searched last, and .pth files there, such as that of an editable
     # install, are not read: only libraries come from it.
     libraries = pathlib.Path(paths["purelib"]) / "libraries.pth"
     libraries.write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
     return python
+
+
+@pytest.fixture
+def desk(tmp_path):
+    """A user's own folder, whose files have the names that the repository's folders have."""
+    for name in ("train.py", "retrieval.py", "tests/__init__.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("raise SystemExit('this file is the user's own')\n")
+    return tmp_path
 
 
 def away(python, folder, *arguments):
@@ -136,29 +198,37 @@ def away(python, folder, *arguments):
 
 
 @pytest.mark.slow
-def test_the_installed_wheel_finds_its_data(clean, tmp_path):
+def test_what_is_installed_finds_its_data_and_takes_no_name_beside_its_own(clean, desk):
     code = """
-import pathlib, hashnet, hashnet.retrieval.service, train
+import importlib.metadata, os, hashnet, hashnet.train, hashnet.retrieval.service
 from hashnet.samples import fashion_mnist
 from hashnet.train.config import from_recipe, recipe_names
 assert fashion_mnist()["test_images"].shape == (500, 28, 28)
 assert all(from_recipe(name) for name in recipe_names()) and "photos" in recipe_names()
-print(hashnet.__file__)
+top_level = importlib.metadata.distribution("hashnet").read_text("top_level.txt")
+print(hashnet.train.__file__, *top_level.split(), sep="\\n")
 """
-    run = away(clean, tmp_path, "-c", code)
+    run = away(clean, desk, "-c", code)
     assert run.returncode == 0, run.stderr
-    assert pathlib.Path(run.stdout.strip()).is_relative_to(clean.parents[1])
+    file, *top_level = run.stdout.splitlines()
+    assert top_level == ["hashnet"]
+    assert pathlib.Path(file).is_relative_to(clean.parents[1])
 
 
 @pytest.mark.slow
-def test_the_installed_wheel_indexes_and_searches(clean, photos, tmp_path):
-    command = ("-c", "import sys; from hashnet.cli import main; sys.exit(main())")
-    run = away(clean, tmp_path, *command, "index", "photos.index", str(photos))
+def test_what_is_installed_indexes_and_searches(clean, desk, photos, bundle_folder):
+    run = away(clean, desk, "-m", "hashnet", "index", "i", photos, "--bundle", bundle_folder)
     assert run.returncode == 0, run.stderr
-    query = tmp_path / "query.png"
-    images.write(query, images.read(photos / "disc" / "3.png"))
-    run = away(clean, tmp_path, *command, "search", "photos.index", str(query), "--json", "-k", "3")
+    images.write(desk / "query.png", images.read(photos / "disc" / "3.png"))
+    run = away(clean.with_name("hashnet"), desk, "search", "i", "query.png", "--json", "-k", "3")
     assert run.returncode == 0, run.stderr
     hits = json.loads(run.stdout)["hits"]
     assert hits[0]["path"] == str(photos / "disc" / "3.png") and hits[0]["bits_apart"] == 0
     assert {pathlib.Path(hit["path"]).parent.name for hit in hits} == {"disc"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("clean", ["wheel"], indirect=True)
+def test_a_network_is_fitted_by_what_is_installed(clean, desk, photos):
+    run = away(clean, desk, "-m", "hashnet", "index", "i", photos)
+    assert run.returncode == 0 and run.stdout.startswith("24 added"), run.stderr
