@@ -20,7 +20,7 @@ from hashnet.images import sheets
 from hashnet.retrieval.evaluation.evaluate import evaluate
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search.engine import Engine
-from hashnet.retrieval.search.prototypes import Words
+from hashnet.retrieval.search.prototypes import Prototypes
 from hashnet.retrieval.search.query import Query
 from hashnet.samples import fashion_mnist
 from hashnet.train import data, label_free, supervised
@@ -234,7 +234,7 @@ print(
 # Below a certain size nothing is left to see, and enlarging brings nothing back. A thing that is
 # small in its photo is another case: name its region (`search(region=...)`, `--region`).
 #
-# ## Words
+# ## Prototypes
 #
 # There is no text encoder. A word is no query; a picture of a word is found by its looks; and what
 # can be asked by name are labels of the index and classes of the network, through the photos that
@@ -253,7 +253,7 @@ print("Its picture finds", dict(collections.Counter(hit.label for hit in result.
 display(Image(images.to_png(sheets.contact_sheet([(word, result.hits[:5])]))))
 
 # %%
-words = Words(engine)
+words = Prototypes(engine)
 for name in ("sneaker", "red shoes with laces"):
     try:
         hits = engine.search_encoded(*words.query(name), Query(k=10, pool=pool)).hits

@@ -36,10 +36,10 @@ from starlette.testclient import TestClient
 
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.service import app as service
-from hashnet.retrieval.service import limits, server
-from hashnet.retrieval.service.public_ids import Names
+from hashnet.retrieval.service import limits, server, settings
+from hashnet.retrieval.service.public_ids import PublicIds
 from hashnet.retrieval.service.thumbnails import Pictures
-from hashnet.retrieval.service.work_queue import BusyError, Desk
+from hashnet.retrieval.service.work_queue import BusyError, WorkQueue
 
 TABLES = itertools.count()
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -92,8 +92,8 @@ def place(request, index):
     return index if request.param == "folder" else in_chdb(request, "photos")
 
 
-def client_of(index, **settings):
-    app = service.create_app(index, service.Settings(**settings))
+def client_of(index, **options):
+    app = service.create_app(index, settings.Settings(**options))
     return TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
 
 
@@ -283,7 +283,7 @@ def test_paths_are_shown_only_if_asked_for(client, index, folder):
 
 
 class Ids(list):
-    """What `Names` asks of a snapshot."""
+    """What `PublicIds` asks of a snapshot."""
 
     def id_ends(self, start):
         ids = [id for id in self if id.startswith(start)]
@@ -296,7 +296,7 @@ class Ids(list):
 def test_names_are_a_two_way_map():
     ids = ["/a/b/1.jpg", "/a/c/2.jpg", "b/1.jpg", "x", "/a/\udcff", "bytes:%zz", "/a/bytes:x", ""]
     for show_paths in (True, False):
-        names = Names() if show_paths else Names.of(Ids(ids))
+        names = PublicIds() if show_paths else PublicIds.of(Ids(ids))
         shown = [names.shown(id) for id in ids]
         assert len(set(shown)) == len(ids)
         assert [names.id(name) for name in shown] == ids
@@ -745,28 +745,28 @@ def test_an_index_with_a_broken_model_does_not_take_the_place_of_one_that_serves
 # --- Under pressure ---------------------------------------------------------------------------
 
 
-def test_a_full_desk_sends_away_and_an_abandoned_task_keeps_its_place():
+def test_a_full_queue_sends_away_and_an_abandoned_task_keeps_its_place():
     import asyncio
 
     release = threading.Event()
 
     async def main():
-        desk = Desk("test", workers=1, places=2, seconds=0.2)
-        tasks = [asyncio.create_task(desk.do(release.wait)) for _ in range(2)]
+        queue = WorkQueue("test", workers=1, capacity=2, seconds=0.2)
+        tasks = [asyncio.create_task(queue.run(release.wait)) for _ in range(2)]
         await asyncio.sleep(0.05)
         with pytest.raises(BusyError, match="busy"):
-            await desk.do(int)
+            await queue.run(int)
         for task in tasks:
             with pytest.raises(BusyError, match="within"):
                 await task
-        assert desk.taken == 1  # the one that runs still does; the one that waited is gone
+        assert queue.size() == 1  # the one that runs still does; the one that waited is gone
         release.set()
-        while desk.taken:
+        while queue.size():
             await asyncio.sleep(0.01)
-        assert await desk.do(int, "7") == 7
-        desk.close()
+        assert await queue.run(int, "7") == 7
+        queue.close()
         with pytest.raises(BusyError, match="stopping"):
-            await desk.do(int)
+            await queue.run(int)
 
     asyncio.run(main())
 
@@ -780,7 +780,7 @@ def test_a_busy_service_says_when_to_come_back(index, folder, monkeypatch):
         return search(self, *args, **options)
 
     monkeypatch.setattr(Engine, "search", slow)
-    with client_of(index, workers=1, places=3) as client:
+    with client_of(index, workers=1, capacity=3) as client:
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             asked = [
                 pool.submit(client.post, "/api/search", files=upload(folder / "disc/0.png"))
@@ -811,7 +811,7 @@ def test_every_answer_agrees_with_the_openapi_document(index):
     schemathesis = pytest.importorskip("schemathesis")
     import hypothesis
 
-    app = service.create_app(index, service.Settings(token=TOKEN))
+    app = service.create_app(index, settings.Settings(token=TOKEN))
     with TestClient(app, base_url="http://localhost") as client:
         document = client.get("/openapi.json").json()
         schema = schemathesis.openapi.from_dict(document)
@@ -986,7 +986,7 @@ def memory(child):
 def test_bodies_over_the_limit(running, folder):
     """Fault 33: with and without Content-Length; others are served, memory stays."""
     child, url = running
-    limit = service.Settings().body_bytes
+    limit = settings.Settings().body_bytes
     before = memory(child)
 
     def endless():

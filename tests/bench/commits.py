@@ -18,7 +18,7 @@ import time
 import numpy as np
 
 from hashnet.retrieval.search.finders import finder_of
-from hashnet.retrieval.service.public_ids import Names
+from hashnet.retrieval.service.public_ids import PublicIds
 from hashnet.retrieval.store.folder.store import Store
 from hashnet.retrieval.store.items import Item
 from tests.bench import figures
@@ -63,7 +63,7 @@ class Service:
         self.snapshot = store.snapshot()
         self.finder = finder_of(self.snapshot, after=None if older is None else older.finder)
         self.labels = self.snapshot.label_counts()
-        self.names = Names.of(self.snapshot)
+        self.names = PublicIds.of(self.snapshot)
 
 
 def measure(store, num_rows, repeats, rng):

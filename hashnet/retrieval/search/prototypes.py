@@ -1,4 +1,4 @@
-"""Search by a word: from the name of a label or class to a code and a feature.
+"""Search by a prototype: from the name of a label or class to a code and a feature.
 
 A label of the index stands for its images. A class that only the network knows stands for the
 images of the index that F8 gives the most for it. Either way the query is their mean feature and
@@ -46,8 +46,8 @@ def find_name(name: str, known: Collection[str]) -> str:
     return folded[name.casefold()]
 
 
-class Words:
-    """The words that one index can be searched by.
+class Prototypes:
+    """The labels and classes that one index can be searched by.
 
     Args:
         engine: a `Engine`.
@@ -59,11 +59,11 @@ class Words:
     Example:
         >>> from hashnet.retrieval.index import Index
         >>> engine = Engine(Index.open(index_folder))
-        >>> words = Words(engine)
-        >>> total, [item] = words.listed("dog", 0, 10)
-        >>> words.labels, total, item.id
+        >>> prototypes = Prototypes(engine)
+        >>> total, [item] = prototypes.listed("dog", 0, 10)
+        >>> prototypes.labels, total, item.id
         ({'cat': 1, 'dog': 1}, 1, 'dog')
-        >>> code, feature = words.query("Dog")
+        >>> code, feature = prototypes.query("Dog")
         >>> bool((code == engine.index.encoder.encode_one("dog.png")[0]).all())
         True
     """

@@ -7,9 +7,11 @@ import asyncio
 import ipaddress
 import json
 import time
+from collections.abc import Collection
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 RETRY_AFTER = "1"  # seconds
 # A client that sends more than it may is heard out for a moment, so that it reads the answer.
@@ -44,19 +46,28 @@ class Limits:
         body_seconds: float. For a body to come in.
     """
 
-    def __init__(self, app, *, hosts=(), body_bytes, bodies_bytes, body_seconds):
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        hosts: Collection[str] = (),
+        body_bytes: int,
+        bodies_bytes: int,
+        body_seconds: float,
+    ) -> None:
         self._app, self._hosts = app, {host.lower() for host in hosts}
         self._body_bytes, self._bodies_bytes = body_bytes, bodies_bytes
         self._body_seconds = body_seconds
         self._held = 0
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            return await self._app(scope, receive, send)
+            await self._app(scope, receive, send)
+            return
         headers = Headers(scope=scope)
         body = _Body(self, receive, expects="expect" in headers)
 
-        async def answer(message):
+        async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
                 answer_headers = MutableHeaders(scope=message)
                 for name, value in _ANSWER_HEADERS.items():
@@ -79,7 +90,7 @@ class Limits:
         finally:
             self._held -= body.held
 
-    def _refusal(self, scope, headers):
+    def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not self._answers_to(hosts[0]):
             return 400, "This service answers to another host name; see --allow-host."
@@ -96,7 +107,7 @@ class Limits:
             return 413, self.too_large
         return None
 
-    def _answers_to(self, host):
+    def _answers_to(self, host: str) -> bool:
         name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
         name = name.lower().rstrip(".")
         if name == "localhost" or name in self._hosts:
@@ -108,7 +119,7 @@ class Limits:
         return True
 
     @property
-    def too_large(self):
+    def too_large(self) -> str:
         """str, what is answered to a request that is too large."""
         return f"A request has {self._body_bytes} bytes at most."
 
@@ -116,12 +127,12 @@ class Limits:
 class _Body:
     """The body of one request on its way in."""
 
-    def __init__(self, limits, receive, expects):
+    def __init__(self, limits: Limits, receive: Receive, expects: bool) -> None:
         self._limits, self._receive, self._expects = limits, receive, expects
         self._deadline = time.monotonic() + limits._body_seconds
         self.held, self.complete = 0, False
 
-    async def receive(self):
+    async def receive(self) -> Message:
         if self.complete:
             return await self._receive()
         limits = self._limits
@@ -143,7 +154,7 @@ class _Body:
                 raise HTTPException(503, "The service is busy.", {"Retry-After": RETRY_AFTER})
         return message
 
-    async def drain(self):
+    async def drain(self) -> None:
         """Read on for a moment without keeping anything."""
         if self._expects:  # such a client sends nothing before it is told to
             return
@@ -156,11 +167,11 @@ class _Body:
             self.complete = message["type"] != "http.request" or not message.get("more_body")
 
 
-def _has_body(headers):
+def _has_body(headers: Headers) -> bool:
     return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
 
 
-async def _answer(send, status, reason):
+async def _answer(send: Send, status: int, reason: str) -> None:
     content = json.dumps({"error": reason}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -17,7 +17,7 @@ _ESCAPED = "bytes:"
 _NO_TEXT = re.compile("[\ud800-\udfff]")
 
 
-class Names:
+class PublicIds:
     """The two-way map between ids and what is shown of them.
 
     Args:
@@ -25,8 +25,8 @@ class Names:
         others: collection of str. The ids that do not begin so; none where the root is "".
 
     Example:
-        >>> names = Names("/home/me/", ["x"])
-        >>> names.shown("/home/me/b/c.jpg"), names.shown("x"), names.id("a.jpg")
+        >>> public_ids = PublicIds("/home/me/", ["x"])
+        >>> public_ids.shown("/home/me/b/c.jpg"), public_ids.shown("x"), public_ids.id("a.jpg")
         ('b/c.jpg', 'x', '/home/me/a.jpg')
     """
 
@@ -34,14 +34,14 @@ class Names:
         self._root, self._others = root, others
 
     @classmethod
-    def of(cls, snapshot: Snapshot) -> "Names":
+    def of(cls, snapshot: Snapshot) -> "PublicIds":
         """The map for a snapshot of an index; not all of its ids are read for it.
 
         Args:
             snapshot: a `Snapshot`.
 
         Returns:
-            `Names`.
+            `PublicIds`.
         """
         ends = snapshot.id_ends("/")
         if ends is None:

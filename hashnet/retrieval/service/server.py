@@ -4,12 +4,14 @@ import asyncio
 import logging
 import os
 import socket
+from collections.abc import Callable
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from hashnet.errors import ArgumentError, HashnetError
-from hashnet.retrieval.service.app import Settings, create_app
+from hashnet.retrieval.service.app import create_app
+from hashnet.retrieval.service.settings import Settings
 
 HEADER_BYTES = 32 * 2**10
 HEADER_SECONDS = 10.0
@@ -29,16 +31,16 @@ class _Connection(H11Protocol):
     uvicorn waits for it for ever, so that idle clients could take all the connections there are.
     """
 
-    _head = None
+    _head: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport):
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > CONNECTIONS:
             transport.abort()
             return
         self._await_head()
 
-    def data_received(self, data):
+    def data_received(self, data: bytes) -> None:
         waiting = self.cycle is None or self.cycle.response_complete
         if waiting and self._head is None:
             self._await_head()
@@ -47,19 +49,19 @@ class _Connection(H11Protocol):
         if self.cycle is not before:
             self._stop_waiting()
 
-    def connection_lost(self, exc):
+    def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
 
-    def _await_head(self):
+    def _await_head(self) -> None:
         self._head = self.loop.call_later(HEADER_SECONDS, self._give_up)
 
-    def _stop_waiting(self):
+    def _stop_waiting(self) -> None:
         if self._head is not None:
             self._head.cancel()
             self._head = None
 
-    def _give_up(self):
+    def _give_up(self) -> None:
         self._head = None
         self.transport.write(_TOO_SLOW)
         self.transport.close()
@@ -104,7 +106,14 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def serve(place, *, host: str, port: int, settings: Settings, ready=None) -> None:
+def serve(
+    place: str | os.PathLike[str],
+    *,
+    host: str,
+    port: int,
+    settings: Settings,
+    ready: Callable[[str], object] | None = None,
+) -> None:
     """Serve an index until SIGTERM or SIGINT; what is being answered then is finished.
 
     Args:

@@ -9,6 +9,9 @@ from hashnet.errors import ImageError
 
 QUALITY = 85
 
+# Path, side, and what tells a file from the one that it was: size and time of last change.
+_Key = tuple[str, int, int, int]
+
 
 class Pictures:
     """Makes pictures and remembers the small ones, oldest use forgotten first.
@@ -17,9 +20,10 @@ class Pictures:
         bytes_remembered: int. Of all pictures remembered together.
     """
 
-    def __init__(self, bytes_remembered: int):
+    def __init__(self, bytes_remembered: int) -> None:
         self._limit, self._held = bytes_remembered, 0
-        self._known, self._lock = collections.OrderedDict(), threading.Lock()
+        self._known: collections.OrderedDict[_Key, bytes] = collections.OrderedDict()
+        self._lock = threading.Lock()
 
     def jpeg(self, path: str, side: int, *, remember: bool) -> bytes:
         """A file's picture as JPEG, its longer side `side` pixels or less, never enlarged.
@@ -55,7 +59,7 @@ class Pictures:
             self._remember(key, content)
         return content
 
-    def _remember(self, key, content):
+    def _remember(self, key: _Key, content: bytes) -> None:
         with self._lock:
             if key not in self._known:
                 self._known[key] = content

@@ -4,33 +4,42 @@ import asyncio
 import concurrent.futures
 import functools
 import threading
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
 
 
 class BusyError(Exception):
     """There is no room, or no time, for this request now; a later one may fare better."""
 
 
-class Desk:
+class WorkQueue:
     """Runs blocking work on a few threads, for a bounded number of callers.
 
     Args:
         name: str, of the threads.
         workers: int. Threads.
-        places: int. Callers that may be here at once, those being served included.
+        capacity: int. Callers at once, those being served included.
         seconds: float. How long a caller waits, the work itself included.
     """
 
-    def __init__(self, name: str, *, workers: int, places: int, seconds: float):
-        self._pool = concurrent.futures.ThreadPoolExecutor(workers, name)
-        self._places, self._seconds = places, seconds
-        self._taken, self._lock = 0, threading.Lock()
+    def __init__(self, name: str, *, workers: int, capacity: int, seconds: float) -> None:
+        self._executor = concurrent.futures.ThreadPoolExecutor(workers, name)
+        self._capacity, self._seconds = capacity, seconds
+        self._size, self._lock = 0, threading.Lock()
 
-    @property
-    def taken(self) -> int:
-        """int, callers that are here now."""
-        return self._taken
+    def size(self) -> int:
+        """int, callers that wait or are being served now."""
+        return self._size
 
-    async def do(self, function, *args, **options):
+    async def run(
+        self,
+        function: Callable[Arguments, Answer],
+        *args: Arguments.args,
+        **options: Arguments.kwargs,
+    ) -> Answer:
         """Run a function on one of the threads.
 
         Args:
@@ -42,15 +51,15 @@ class Desk:
             What the function returns; what it raises is raised.
 
         Raises:
-            BusyError: the desk is full, or the answer takes too long. Work that has begun goes
+            BusyError: the queue is full, or the answer takes too long. Work that has begun goes
                 on and keeps its place, so that abandoned work counts as work.
         """
         with self._lock:
-            if self._taken >= self._places:
+            if self._size >= self._capacity:
                 raise BusyError("The service is busy.")
-            self._taken += 1
+            self._size += 1
         try:
-            future = self._pool.submit(functools.partial(function, *args, **options))
+            future = self._executor.submit(functools.partial(function, *args, **options))
         except RuntimeError as error:  # closed meanwhile
             self._leave()
             raise BusyError("The service is stopping.") from error
@@ -60,10 +69,10 @@ class Desk:
         except TimeoutError as error:
             raise BusyError(f"There was no answer within {self._seconds:g} s.") from error
 
-    def _leave(self, _future=None):
+    def _leave(self, _future: Any = None) -> None:
         with self._lock:
-            self._taken -= 1
+            self._size -= 1
 
     def close(self) -> None:
         """Finish what has begun; what waits is dropped."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._executor.shutdown(wait=True, cancel_futures=True)

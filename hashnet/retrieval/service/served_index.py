@@ -8,26 +8,27 @@ from typing import Any
 from hashnet.errors import HashnetError, ImageError
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search.engine import Engine
-from hashnet.retrieval.search.prototypes import Words
-from hashnet.retrieval.service.public_ids import Names
+from hashnet.retrieval.search.prototypes import Prototypes
+from hashnet.retrieval.service.public_ids import PublicIds
 
 _log = logging.getLogger(__name__)
 
 
-class View:
+class Version:
     """One version of the index, and all that answers questions about it.
 
     Args:
         index: `Index`.
         version: tuple, as `Store.version` gave it.
-        show_paths: bool. As for `Names`.
-        after: `View` of an earlier version, or None: what it knows is taken over.
+        show_paths: bool. As for `PublicIds`.
+        after: `Version` of an earlier version, or None: what it knows is taken over.
 
     Attributes:
         engine: `Engine`.
-        words: `Words`.
-        names: `Names`.
+        prototypes: `Prototypes`.
+        public_ids: `PublicIds`.
         version: tuple, as `Store.version` gave it.
+        index: as given.
     """
 
     def __init__(
@@ -35,23 +36,23 @@ class View:
         index: Index,
         version: tuple[Any, ...],
         show_paths: bool,
-        after: "View | None" = None,
+        after: "Version | None" = None,
     ) -> None:
-        self.version = version
+        self.version, self.index = version, index
         self.engine: Engine = Engine(index, after=None if after is None else after.engine)
-        self.words = Words(self.engine)
-        self.names = Names() if show_paths else Names.of(self.engine.snapshot)
+        self.prototypes = Prototypes(self.engine)
+        self.public_ids = PublicIds() if show_paths else PublicIds.of(self.engine.snapshot)
 
 
-class Live:
+class ServedIndex:
     """An index that is being served.
 
     Args:
         place: str or path-like, a folder or the URL of a table.
-        show_paths: bool. As for `Names`.
+        show_paths: bool. As for `PublicIds`.
 
     Attributes:
-        view: the `View` of the newest version. Take it once for each request.
+        current: the `Version` of the newest version. Take it once for each request.
 
     Raises:
         StoreError, FingerprintError: as `Index.open` does.
@@ -62,8 +63,8 @@ class Live:
         self._reloading = threading.Lock()
         self._complaint: str | None = None
         index = Index.open(place)
-        # Asked before the view is made: what is committed meanwhile is looked at once more.
-        self.view = View(index, index.store.version(), show_paths)
+        # Asked before the version is made: what is committed meanwhile is looked at once more.
+        self.current = Version(index, index.store.version(), show_paths)
 
     def refresh(self) -> bool:
         """Take over what was committed since; returns whether there was something.
@@ -71,12 +72,12 @@ class Live:
         If it cannot be read, the last version goes on being served; the log says why, once.
         """
         with self._reloading:
-            old = self.view
+            old = self.current
             try:
-                version = old.engine.index.store.version()
+                version = old.index.store.version()
                 if version != old.version:
-                    index = old.engine.index.reopened()
-                    self.view = View(index, version, self._show_paths, old)
+                    index = old.index.reopened()
+                    self.current = Version(index, version, self._show_paths, old)
             except (HashnetError, OSError) as error:
                 if str(error) != self._complaint:
                     _log.warning("the index has changed and cannot be read: %s", error)
@@ -97,7 +98,7 @@ class Live:
             ImageError: it is no picture.
             LockedError, StoreError: another process is writing, or the disk refuses.
         """
-        index = self.view.engine.index
+        index = self.current.index
         problems = index.add([content], ids=[id], labels=[label]).problems
         if problems:
             raise ImageError(problems[0].reason)
@@ -115,6 +116,6 @@ class Live:
         Raises:
             LockedError, StoreError: another process is writing, or the disk refuses.
         """
-        removed = self.view.engine.index.remove([id])
+        removed = self.current.index.remove([id])
         self.refresh()
         return bool(removed)

@@ -1,0 +1,166 @@
+"""The routes of the images of the index: lists, pictures and changes."""
+
+import hmac
+from typing import Annotated, Any
+
+import fastapi
+from fastapi import Depends, FastAPI, Form, Request
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from hashnet.errors import ImageError, UnknownIdError
+from hashnet.retrieval.service import questions
+from hashnet.retrieval.service.answers import CHANGE_REFUSALS, REFUSALS, Json, Responses
+from hashnet.retrieval.service.parameters import Id, Image, PostedText
+from hashnet.retrieval.service.settings import MAX_SIDE, MAX_TEXT
+from hashnet.retrieval.service.state import Service
+
+THUMBNAIL, PICTURE = 256, 1600  # pixels of the longer side
+_JPEG: Responses = {**REFUSALS, 200: {"content": {"image/jpeg": {}}}}
+
+
+def add_list_routes(api: FastAPI, service: Service) -> None:
+    """Add the routes that say what the index holds.
+
+    Args:
+        api: the application.
+        service: `Service`.
+    """
+
+    @api.get("/api/info", summary="What can be searched for", response_model=dict)
+    async def info() -> dict[str, Any]:
+        version = service.served.current
+        labels = sorted(version.prototypes.labels.items())
+        return {
+            "items": version.engine.snapshot.num_items,
+            "bits": version.engine.index.encoder.config.num_bits,
+            "labels": [{"name": name, "count": count} for name, count in labels],
+            "classes": list(version.prototypes.classes),
+            "local": version.engine.index.store.extractor,
+            "writable": service.settings.token is not None,
+        }
+
+    @api.get(
+        "/api/images",
+        summary="List the images of the index",
+        responses=REFUSALS,
+        response_model=dict,
+    )
+    async def list_images(
+        offset: Annotated[int, fastapi.Query(ge=0, le=2**40)] = 0,
+        limit: Annotated[int, fastapi.Query(ge=1, le=1000)] = 100,
+        label: Annotated[str | None, fastapi.Query(max_length=MAX_TEXT)] = None,
+    ) -> Json:
+        version = service.served.current
+        total, items = await service.queues["pictures"].run(
+            version.prototypes.listed, label, offset, limit
+        )
+        described = [service.described(version, one) for one in items]
+        return Json({"total": total, "images": described})
+
+
+def add_picture_routes(api: FastAPI, service: Service) -> None:
+    """Add the routes of pictures.
+
+    Args:
+        api: the application.
+        service: `Service`.
+    """
+    queue = service.queues["pictures"]
+
+    async def picture_of(id: str, size: int, remember: bool) -> Response:
+        path = (await queue.run(questions.item, service.served.current, id)).path
+        if path is None:
+            raise HTTPException(404, "Of this image no file is known.")
+        try:
+            content = await queue.run(service.pictures.jpeg, path, size, remember=remember)
+        except ImageError as error:
+            raise HTTPException(404, str(error)) from error
+        return Response(
+            content, media_type="image/jpeg", headers={"cache-control": "private, max-age=60"}
+        )
+
+    @api.get(
+        "/api/images/{id:any}/thumbnail",
+        summary="A small picture of an image",
+        response_class=Response,
+        responses=_JPEG,
+    )
+    async def thumbnail(
+        id: Id, size: Annotated[int, fastapi.Query(ge=16, le=1024)] = THUMBNAIL
+    ) -> Response:
+        return await picture_of(id, size, remember=True)
+
+    @api.get(
+        "/api/images/{id:any}/picture",
+        summary="A picture of an image",
+        response_class=Response,
+        responses=_JPEG,
+    )
+    async def picture(
+        id: Id, size: Annotated[int, fastapi.Query(ge=16, le=MAX_SIDE)] = PICTURE
+    ) -> Response:
+        return await picture_of(id, size, remember=False)
+
+
+def add_change_routes(api: FastAPI, service: Service) -> None:
+    """Add the routes that change the index, and that of one image, whose path theirs begin with.
+
+    Args:
+        api: the application.
+        service: `Service`.
+    """
+    served, queues, settings = service.served, service.queues, service.settings
+
+    def may_change(request: Request) -> None:
+        if settings.token is None:
+            raise HTTPException(403, "This service allows no changes.")
+        kind, _, token = request.headers.get("authorization", "").partition(" ")
+        given = token.strip().encode("utf-8", "replace")
+        if kind.lower() != "bearer" or not hmac.compare_digest(given, settings.token.encode()):
+            raise HTTPException(
+                401, "Changes need the token of the service.", {"WWW-Authenticate": "Bearer"}
+            )
+
+    writer = [Depends(may_change)]
+
+    @api.post(
+        "/api/images",
+        summary="Add or replace an image",
+        responses=CHANGE_REFUSALS,
+        dependencies=writer,
+        response_model=dict,
+    )
+    async def add_image(
+        image: Image,
+        id: PostedText,
+        label: Annotated[str | None, Form(max_length=MAX_TEXT)] = None,
+    ) -> Json:
+        own, content = served.current.public_ids.id(id), await image.read()
+        await queues["changes"].run(served.add, own, content, label or None)
+        version = served.current
+        item = await queues["pictures"].run(questions.item, version, version.public_ids.shown(own))
+        return Json(service.described(version, item))
+
+    @api.delete(
+        "/api/images/{id:any}",
+        summary="Remove an image",
+        responses=CHANGE_REFUSALS,
+        dependencies=writer,
+        response_model=dict,
+    )
+    async def remove_image(id: Id) -> dict[str, Any]:
+        if not await queues["changes"].run(served.remove, served.current.public_ids.id(id)):
+            raise UnknownIdError("Only what is in the index can be removed.", repr(id))
+        return {"removed": id}
+
+    @api.get(
+        "/api/images/{id:any}",
+        summary="What is known of an image",
+        responses=REFUSALS,
+        response_model=dict,
+    )
+    async def image_info(id: Id) -> Json:
+        version = served.current
+        item, (height, width) = await queues["pictures"].run(questions.measured, version, id)
+        return Json({**service.described(version, item), "height": height, "width": width})

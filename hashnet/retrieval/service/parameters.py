@@ -1,0 +1,138 @@
+"""The parameters of requests, from the query string or from a form; `Query` has their defaults."""
+
+import inspect
+from typing import Annotated, Any
+
+import fastapi
+from fastapi import Depends, File, Form, Path, Request, UploadFile
+
+from hashnet.errors import ArgumentError
+from hashnet.retrieval.search.query import Query
+from hashnet.retrieval.service.settings import MAX_IDS, MAX_K, MAX_LABELS, MAX_MARKED, MAX_TEXT
+
+Region = tuple[int, int, int, int]
+
+_REGION = r"^[0-9]{1,6}(,[0-9]{1,6}){3}$"
+_REGION_MEANS = "Y0,X0,Y1,X1 in pixels of the upright query: only this part of it."
+
+Text = Annotated[str, fastapi.Query(min_length=1, max_length=MAX_TEXT)]
+PostedText = Annotated[str, Form(min_length=1, max_length=MAX_TEXT)]
+RegionText = Annotated[str | None, fastapi.Query(pattern=_REGION, description=_REGION_MEANS)]
+PostedRegionText = Annotated[str | None, Form(pattern=_REGION, description=_REGION_MEANS)]
+Id = Annotated[str, Path(max_length=MAX_TEXT, description="As answers show it, URL-encoded.")]
+Image = Annotated[UploadFile, File(description="A picture; JPEG, PNG, WebP, BMP, GIF or TIFF.")]
+
+
+def box(region: str | None) -> Region | None:
+    """The (top, left, bottom, right) of a region in text, which a pattern has checked."""
+    if not region:
+        return None
+    top, left, bottom, right = map(int, region.split(","))
+    return top, left, bottom, right
+
+
+# The parameters that every search takes: name, type, default, what FastAPI is told of it.
+_OF_SEARCHES: tuple[tuple[str, Any, Any, dict[str, Any]], ...] = (
+    ("k", int, Query.k, {"ge": 1, "le": MAX_K, "description": "Hits wanted."}),
+    (
+        "threshold",
+        int | None,
+        Query.threshold,
+        {"ge": 1, "le": 1025, "description": "The pool has fewer than so many bits apart."},
+    ),
+    (
+        "pool",
+        int | None,
+        Query.pool,
+        {"ge": 1, "le": 2**31, "description": "Instead of a threshold: least size of the pool."},
+    ),
+    *(
+        (name, list[str], [], {"max_length": most, "description": text})
+        for name, most, text in (
+            ("label", MAX_LABELS, "Only images with one of these labels."),
+            ("ids", MAX_IDS, "Only images of these ids."),
+            ("right", MAX_MARKED, "Ids of hits that are right."),
+            ("wrong", MAX_MARKED, "Ids of hits that are wrong."),
+        )
+    ),
+    ("region", str | None, None, {"pattern": _REGION, "description": _REGION_MEANS}),
+    (
+        "verify",
+        bool,
+        Query.verify,
+        {"description": "Also count matches of local features."},
+    ),
+)
+
+
+class _SearchParameters:
+    """What FastAPI calls with the parameters of a search, which it reads off the signature.
+
+    Args:
+        kind: `fastapi.Query` for the query string, `fastapi.Form` for a form.
+    """
+
+    def __init__(self, kind: Any) -> None:
+        text = Annotated[str, kind(max_length=MAX_TEXT)]
+        self.__signature__ = inspect.Signature(
+            [
+                inspect.Parameter(
+                    name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=default,
+                    annotation=Annotated[list[text] if type_ == list[str] else type_, kind(**told)],
+                )
+                for name, type_, default, told in _OF_SEARCHES
+            ]
+        )
+
+    def __call__(self, **given: Any) -> dict[str, Any]:
+        return given
+
+
+_IN_ADDRESS, _IN_FORM = _SearchParameters(fastapi.Query), _SearchParameters(Form)
+
+
+async def _posted(
+    request: Request,
+    in_address: Annotated[dict[str, Any], Depends(_IN_ADDRESS)],
+    in_form: Annotated[dict[str, Any], Depends(_IN_FORM)],
+) -> dict[str, Any]:
+    """The parameters of a search that posts a picture, each from the form or the query string."""
+    form = await request.form()
+    twice = [name for name in in_form if name in form and name in request.query_params]
+    if twice:
+        raise ArgumentError(
+            "A parameter is given in the form or in the query string.",
+            f"{', '.join(twice)} in both",
+        )
+    return {
+        name: in_address[name] if name in request.query_params else value
+        for name, value in in_form.items()
+    }
+
+
+Asked = Annotated[dict[str, Any], Depends(_IN_ADDRESS)]
+Posted = Annotated[dict[str, Any], Depends(_posted)]
+
+
+def refuse_unknown(request: Request) -> None:
+    """Name the parameters in the query string that a question does not take.
+
+    Raises:
+        ArgumentError: there is one.
+    """
+    path, method = request.scope["route"].path_format, request.method.lower()
+    described = request.app.openapi()["paths"].get(path, {}).get(method, {})
+    if "422" not in described.get("responses", {}):  # the page keeps its state there
+        return
+    parameters = described.get("parameters", [])
+    known = {one["name"] for one in parameters if one["in"] == "query"}
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        taken = ", ".join(sorted(known)) or "none"
+        raise ArgumentError(
+            "A question has no parameters in its address but its own.",
+            ", ".join(dict.fromkeys(unknown))[:1000],
+            f"They are: {taken}.",
+        )

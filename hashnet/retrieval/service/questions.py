@@ -1,0 +1,183 @@
+"""What a request asks of the engine, in the public ids of one version of the index.
+
+All of it may block: it runs on the threads of a work queue.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from starlette.exceptions import HTTPException
+
+from hashnet import images
+from hashnet.errors import ImageError, RegionError, UnknownIdError
+from hashnet.retrieval.search.hits import SearchResult
+from hashnet.retrieval.search.query import Query
+from hashnet.retrieval.service.parameters import Region, box
+from hashnet.retrieval.service.served_index import Version
+from hashnet.retrieval.store.items import Item
+
+Answer = TypeVar("Answer")
+
+IDS_SHOWN = 3
+
+
+def search(
+    version: Version,
+    parameters: Mapping[str, Any],
+    *,
+    content: bytes | None = None,
+    id: str | None = None,
+    name: str | None = None,
+) -> SearchResult:
+    """Search by the content of a picture, by an image of the index, or by a prototype.
+
+    Args:
+        version: `Version`.
+        parameters: as `parameters` has them.
+        content: bytes, or None.
+        id: str, a public id; or None.
+        name: str, a label or class; or None.
+
+    Returns:
+        A `SearchResult`, whose hits have their own ids.
+
+    Raises:
+        HashnetError: as the engine does; an `UnknownIdError` names public ids.
+        HTTPException: of an image that a region is to be cut out of there is no file.
+    """
+    engine, own = version.engine, version.public_ids.id
+    query = Query(
+        k=parameters["k"],
+        threshold=parameters["threshold"],
+        pool=parameters["pool"],
+        labels=parameters["label"] or None,
+        ids=[own(one) for one in parameters["ids"]] or None,
+        region=box(parameters["region"]),
+        right=[own(one) for one in parameters["right"]],
+        wrong=[own(one) for one in parameters["wrong"]],
+        histogram=True,
+        verify=parameters["verify"],
+    )
+    named = [*([] if id is None else [id]), *parameters["right"], *parameters["wrong"]]
+    with_filter = [*named, *parameters["ids"]]
+    if content is not None:
+        return _by_public_ids(version, with_filter, lambda: engine.search(content, query))
+    if name is not None:
+        code, feature = version.prototypes.query(name)
+        return _by_public_ids(
+            version, with_filter, lambda: engine.search_encoded(code, feature, query, name=name)
+        )
+    assert id is not None
+    if query.region is None:
+        result = _by_public_ids(version, with_filter, lambda: engine.search_id(own(id), query))
+    else:
+        path = _file_of(version, id)
+        result = _by_public_ids(
+            version, with_filter, lambda: _of_file(lambda: engine.search(path, query))
+        )
+    return replace(result, query=id)
+
+
+def matches(
+    version: Version, query: str | bytes, hit: str, region: Region | None
+) -> dict[str, Any]:
+    """Where a query matches an image.
+
+    Args:
+        version: `Version`.
+        query: str, a public id; or bytes, the content of a picture.
+        hit: str, a public id.
+        region: of the query, or None.
+
+    Returns:
+        dict that JSON can hold: the inliers, and their places in pixels of the two.
+
+    Raises:
+        HashnetError, HTTPException: as for `search`.
+    """
+    engine, own = version.engine, version.public_ids.id
+
+    def found() -> Any:
+        if isinstance(query, bytes):
+            return engine.match(query, own(hit), region=region)
+        if region is None:
+            return engine.match_id(own(query), own(hit))
+        path = _file_of(version, query)
+        return _of_file(lambda: engine.match(path, own(hit), region=region))
+
+    named = [hit] if isinstance(query, bytes) else [query, hit]
+    verification = _by_public_ids(version, named, found)
+    return {
+        "inliers": verification.inliers,
+        "query": {"yx": verification.query_yx.tolist()},
+        "hit": {"yx": verification.yx.tolist()},
+    }
+
+
+def item(version: Version, id: str) -> Item:
+    """The item of an image.
+
+    Args:
+        version: `Version`.
+        id: str, a public id.
+
+    Raises:
+        UnknownIdError: there is none; the message names the public id.
+    """
+    snapshot = version.engine.snapshot
+    rows = snapshot.rows([version.public_ids.id(id)])
+    if rows[0] < 0:
+        raise _unknown([id])
+    found: Item = snapshot.items(rows)[0]
+    return found
+
+
+def measured(version: Version, id: str) -> tuple[Item, tuple[int | None, int | None]]:
+    """An item, and (height, width) of the upright picture in its file; Nones if there is none.
+
+    A picture that is shown may be smaller than the photo, in whose pixels matches and regions are.
+    """
+    found = item(version, id)
+    try:
+        return found, images.size(found.path) if found.path else (None, None)
+    except ImageError:
+        return found, (None, None)
+
+
+def _by_public_ids(
+    version: Version, public_ids: Sequence[str], ask: Callable[[], Answer]
+) -> Answer:
+    """What is answered; where an id is unknown, its public id is named, without a folder."""
+    try:
+        return ask()
+    except UnknownIdError:
+        rows = version.engine.snapshot.rows([version.public_ids.id(one) for one in public_ids])
+        unknown = [one for one, row in zip(public_ids, rows, strict=True) if row < 0]
+        raise _unknown(unknown) from None
+
+
+def _unknown(public_ids: Sequence[str]) -> UnknownIdError:
+    more = f" and {len(public_ids) - IDS_SHOWN} more" if len(public_ids) > IDS_SHOWN else ""
+    return UnknownIdError(
+        "The index holds no image of this id.",
+        ", ".join(map(repr, public_ids[:IDS_SHOWN])) + more,
+    )
+
+
+def _file_of(version: Version, id: str) -> str:
+    path = item(version, id).path
+    if path is None or not os.path.isfile(path):
+        raise HTTPException(404, "Of this image no file is known, to cut a region from.")
+    return path
+
+
+def _of_file(ask: Callable[[], Answer]) -> Answer:
+    """What is answered of the file of an image of the index, which may have changed."""
+    try:
+        return ask()
+    except RegionError:
+        raise
+    except ImageError as error:
+        raise HTTPException(404, "The file of this image is no picture any more.") from error

@@ -1,0 +1,113 @@
+"""The routes of searches and of matches."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import fastapi
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+
+from hashnet.errors import ArgumentError
+from hashnet.retrieval.service import parameters, questions
+from hashnet.retrieval.service.answers import REFUSALS, UPLOAD_REFUSALS, Json
+from hashnet.retrieval.service.served_index import Version
+from hashnet.retrieval.service.settings import MAX_TEXT
+from hashnet.retrieval.service.state import Service
+
+_Class = Annotated[
+    str | None,
+    fastapi.Query(
+        alias="class",
+        max_length=MAX_TEXT,
+        description="A label of the index or a class that the network knows.",
+    ),
+]
+
+
+def add_search_routes(api: FastAPI, service: Service) -> None:
+    """Add the routes of searches.
+
+    Args:
+        api: the application.
+        service: `Service`.
+    """
+
+    async def answer(asked: Mapping[str, Any], **by: Any) -> Json:
+        version = service.served.current
+        if asked["verify"]:
+            _need_local_features(version)
+        result = await service.queues["search"].run(questions.search, version, asked, **by)
+        service.counters.count_stages(result.milliseconds)
+        fields = result.to_dict()
+        for hit in fields["hits"]:
+            hit["id"] = version.public_ids.shown(hit["id"])
+            if not service.settings.show_paths:
+                del hit["path"]
+        return Json(fields)
+
+    @api.post(
+        "/api/search",
+        summary="Search by a picture",
+        responses=UPLOAD_REFUSALS,
+        response_model=dict,
+    )
+    async def search_by_image(image: parameters.Image, asked: parameters.Posted) -> Json:
+        return await answer(asked, content=await image.read())
+
+    @api.get(
+        "/api/search",
+        summary="Search by an image of the index, or by a label or class",
+        responses=REFUSALS,
+        response_model=dict,
+    )
+    async def search_by_name(
+        asked: parameters.Asked, id: parameters.Text | None = None, class_: _Class = None
+    ) -> Json:
+        if (id is None) == (class_ is None):
+            raise ArgumentError("A search is by an id or by a class.", "both or neither")
+        return await answer(asked, id=id, name=class_)
+
+
+def add_match_routes(api: FastAPI, service: Service) -> None:
+    """Add the routes of matches.
+
+    Args:
+        api: the application.
+        service: `Service`.
+    """
+
+    async def answer(query: str | bytes, hit: str, region: str | None) -> dict[str, Any]:
+        version = service.served.current
+        _need_local_features(version)
+        return await service.queues["search"].run(
+            questions.matches, version, query, hit, parameters.box(region)
+        )
+
+    @api.get(
+        "/api/matches",
+        summary="Which places of two images of the index match",
+        responses=REFUSALS,
+        response_model=dict,
+    )
+    async def matches(
+        query: parameters.Text, hit: parameters.Text, region: parameters.RegionText = None
+    ) -> dict[str, Any]:
+        return await answer(query, hit, region)
+
+    @api.post(
+        "/api/matches",
+        summary="Which places of a picture and of an image of the index match",
+        responses=UPLOAD_REFUSALS,
+        response_model=dict,
+    )
+    async def matches_of_image(
+        image: parameters.Image,
+        hit: parameters.PostedText,
+        region: parameters.PostedRegionText = None,
+    ) -> dict[str, Any]:
+        return await answer(await image.read(), hit, region)
+
+
+def _need_local_features(version: Version) -> None:
+    if version.engine.index.store.extractor is None:
+        raise HTTPException(409, "This index has no local features; see `hashnet index --local`.")

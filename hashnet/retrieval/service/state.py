@@ -1,0 +1,73 @@
+"""What all routes of one service share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hashnet.retrieval.service.counters import Counters
+from hashnet.retrieval.service.served_index import ServedIndex, Version
+from hashnet.retrieval.service.settings import Settings
+from hashnet.retrieval.service.thumbnails import Pictures
+from hashnet.retrieval.service.work_queue import WorkQueue
+from hashnet.retrieval.store.items import Item
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service of one index.
+
+    Attributes:
+        settings: `Settings`.
+        served: `ServedIndex`.
+        queues: dict of `search`, `pictures` and `changes` to `WorkQueue`.
+        pictures: `Pictures`.
+        counters: `Counters`.
+    """
+
+    settings: Settings
+    served: ServedIndex
+    queues: Mapping[str, WorkQueue]
+    pictures: Pictures
+    counters: Counters
+
+    @classmethod
+    def of(cls, place: Any, settings: Settings) -> "Service":
+        """Open an index to be served.
+
+        Args:
+            place: str or path-like, the folder of the index, or the URL of its table.
+            settings: `Settings`.
+
+        Raises:
+            StoreError, FingerprintError, BundleError: the index cannot be served.
+        """
+        served = ServedIndex(place, show_paths=settings.show_paths)
+        workers, capacity = settings.workers, settings.capacity
+        queues = {
+            name: WorkQueue(name, workers=number, capacity=most, seconds=settings.seconds)
+            for name, number, most in (
+                ("search", workers, capacity),
+                # Thumbnails come by the dozen and must not keep a search waiting.
+                ("pictures", workers, 4 * capacity),
+                ("changes", 1, capacity),
+            )
+        }
+        counters = Counters(lambda: served.current.engine.snapshot.num_items, queues)
+        return cls(settings, served, queues, Pictures(settings.thumbnail_bytes), counters)
+
+    def described(self, version: Version, item: Item) -> dict[str, Any]:
+        """What is told of an image.
+
+        Args:
+            version: `Version`, of which the item is.
+            item: `Item`.
+
+        Returns:
+            dict that JSON can hold.
+        """
+        fields = {
+            "id": version.public_ids.shown(item.id),
+            "label": item.label,
+            "bytes": item.size,
+        }
+        return {**fields, "path": item.path} if self.settings.show_paths else fields
