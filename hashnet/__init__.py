@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 from hashnet.version import __version__
 
 if TYPE_CHECKING:
-    from hashnet.api import Index, evaluate, open, train
+    from hashnet.api import Index, evaluate, open
     from hashnet.encode.encoder import Encoder
     from hashnet.errors import HashnetError
     from hashnet.network.bundle import Bundle
     from hashnet.retrieval.search.hits import Hit, SearchResult
     from hashnet.retrieval.search.query import Query
+    from hashnet.train import CallablePackage
+
+    train: CallablePackage
 
 __all__ = [
     "Bundle",

@@ -80,7 +80,7 @@ def described(source, path, module):
     def visit(body, owner, in_protocol=False):
         for node in body:
             if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-                if not node.name.startswith("_"):
+                if not node.name.startswith("_") and not _is_overload(node):
                     name = f"{owner}.{node.name}"
                     where = f"{path}:{node.lineno} {name.removeprefix(module + '.')}"
                     text = ast.get_docstring(node) or ""
@@ -90,6 +90,11 @@ def described(source, path, module):
 
     visit(tree.body, module)
     return found
+
+
+def _is_overload(node):
+    """Whether a function is there for type checkers only."""
+    return any(ast.unparse(one).endswith("overload") for one in node.decorator_list)
 
 
 def _is_protocol(node):

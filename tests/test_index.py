@@ -201,24 +201,23 @@ def test_odd_names_come_back_as_they_are(index, photos, tmp_path):
 
 def test_a_known_id_that_cannot_be_read_is_not_counted_for_a_new_one_that_can(index, photos):
     good, bad = photos / "checks/0.png", b"no picture"
-    assert index.add(["a"], [good]).added == 1
-    report = index.add(["a", "b"], [bad, good])
+    assert index.add([good], ids=["a"]).added == 1
+    report = index.add([bad, good], ids=["a", "b"])
     assert (report.added, report.changed, len(report.problems)) == (1, 0, 1)
-    report = index.add(["a", "b", "c"], [good, bad, good])
+    report = index.add([good, bad, good], ids=["a", "b", "c"])
     assert (report.added, report.changed, len(report.problems)) == (1, 1, 1)
 
 
-def test_one_image_where_a_list_is_meant_is_refused(index, photos):
+def test_one_image_stands_for_a_list_of_one(index, photos):
     path = photos / "checks/0.png"
     for ids, sources in [
         ("a", [path]),
-        (["a"], path),
-        (["a"], str(path)),
-        (["a"], images.read(path)),
+        (["b"], path),
+        ("c", str(path)),
+        (["d"], images.read(path)),
     ]:
-        with pytest.raises(ArgumentError, match="lists"):
-            index.add(ids, sources)
-    assert index.num_items == 0
+        assert index.add(sources, ids=ids).added == 1
+    assert list(index) == ["a", "b", "c", "d"]
 
 
 def test_images_of_ones_own_are_added_under_ids_of_ones_own(index, photos):

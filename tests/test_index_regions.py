@@ -149,7 +149,7 @@ def test_another_index_in_the_same_place_is_seen_when_it_is_reopened(bundle_fold
     Index.create(place, bundle_folder, regions=MOST)
     new = old.reopened()
     assert new.store.regions_per_image == MOST and new.encoder is old.encoder
-    new.add(["scene"], [scene(0, *PLACES[0])])
+    new.add([scene(0, *PLACES[0])], ids=["scene"])
     assert new.info()["regions"] == MOST
 
 

@@ -12,7 +12,16 @@ All functions may run in many threads at once.
 from hashnet.images.captions import text
 from hashnet.images.finding import SUFFIXES, Found, Problem, find
 from hashnet.images.formats import ALLOWED_FORMATS, MAX_SCANS
-from hashnet.images.reading import MAX_PIXELS, Photo, Source, is_one, read, read_resized, size
+from hashnet.images.reading import (
+    MAX_PIXELS,
+    Photo,
+    Source,
+    is_one,
+    read,
+    read_resized,
+    read_within,
+    size,
+)
 from hashnet.images.resizing import resize
 from hashnet.images.sources import MAX_BYTES
 from hashnet.images.writing import check_target, to_jpeg, to_png, write
@@ -32,6 +41,7 @@ __all__ = [
     "is_one",
     "read",
     "read_resized",
+    "read_within",
     "resize",
     "size",
     "text",

@@ -8,7 +8,7 @@ from PIL import Image, ImageFile
 from hashnet.errors import ArgumentError, ImageError
 from hashnet.images import pixels
 from hashnet.images.formats import check_size, open_image
-from hashnet.images.resizing import REDUCING_GAP, Box, checked_size, resized
+from hashnet.images.resizing import REDUCING_GAP, Box, checked_size, resize, resized
 from hashnet.images.sources import FILES, File, content_of, name_of, refusals
 
 MAX_PIXELS = 50_000_000
@@ -261,6 +261,29 @@ def read_resized(
     """
     checked_size(size)
     return Photo(source, max_pixels=max_pixels).resized(size)
+
+
+def read_within(source: Source, side: int) -> np.ndarray:
+    """Read a picture at a size to look at: its longer side `side` pixels or less.
+
+    Args:
+        source: as for `Photo`.
+        side: positive int, pixels. Nothing is enlarged.
+
+    Returns:
+        uint8 array of shape `(height, width, 3)`, writable.
+
+    Raises:
+        ImageError: as in `read`.
+
+    Example:
+        >>> read_within(np.zeros((40, 100), dtype="uint8"), 50).shape
+        (20, 50, 3)
+    """
+    image = read(source, min_side=side)
+    scale = min(1, side / max(image.shape[:2]))
+    height, width = (max(1, round(length * scale)) for length in image.shape[:2])
+    return resize(image, (height, width))
 
 
 def size(source: Source, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:

@@ -6,23 +6,30 @@ import tempfile
 import threading
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from dataclasses import replace
+from typing import Any, Self, overload
 
 import numpy as np
 
+from hashnet import images
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, HashnetError, StoreError, UnknownIdError
+from hashnet.images.sources import content_of, name_of, refusals
 from hashnet.local import extractors
 from hashnet.local import regions as proposals
 from hashnet.network import bundle as bundles
 from hashnet.retrieval import carried
 from hashnet.retrieval.ingest import Ingest, UpdateReport
+from hashnet.retrieval.search import notebook
 from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.hits import Hit, SearchResult
+from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.search.sharded import ShardedEngine
 from hashnet.retrieval.store.folder.store import Store
 from hashnet.retrieval.store.items import Item, check_regions_per_image
 
 StrPath = str | os.PathLike[str]
+Asked = images.Source | Item | Hit  # what one query may be; a str may be an id too
 
 _ITEMS_AT_ONCE = 4096  # held in memory while all are walked through
 
@@ -45,8 +52,8 @@ class Index:
         >>> index = Index.create("photos.index", bundle_folder)
         >>> index.add(["cat.png", "dog.png"], ids=["a", "b"], labels=["cat", "dog"]).added
         2
-        >>> len(index), index["b"].label
-        (2, 'dog')
+        >>> len(index), index["b"].label, index.search("cat.png", k=1)[0].id
+        (2, 'dog', 'a')
     """
 
     def __init__(self, store: Store, encoder: Encoder) -> None:
@@ -268,6 +275,12 @@ class Index:
             what = str(error)
         return f"<{type(self).__name__} {self.store.folder}: {what}>"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: how many images there are, and the first of them."""
+        engine = self.engine
+        items = engine.snapshot.items(engine.finder.rows(limit=notebook.MOST))
+        return notebook.of_index(repr(self), items, engine.snapshot.num_items)
+
     # --- A mapping of ids to items ---
 
     def __len__(self) -> int:
@@ -349,13 +362,102 @@ class Index:
 
         Example:
             >>> features = Index.open(index_folder).features(["dog", "cat"])
-            >>> features.shape, round(float(features[0] @ features[0]), 2)
-            ((2, 1280), 1.0)
+            >>> len(features), round(float(features[0] @ features[0]), 2)
+            (2, 1.0)
         """
         engine = self.engine
         rows = engine.finder.rows() if ids is None else _rows(engine.snapshot, ids)
         engine.snapshot.verify_features(rows)
         return engine.snapshot.features(rows).astype(np.float32)
+
+    # --- Searching ---
+
+    @overload
+    def search(self, query: Asked, k: int = 10, **wanted: Any) -> SearchResult: ...
+    @overload
+    def search(
+        self, query: list[Asked] | tuple[Asked, ...] | Iterator[Asked], k: int = 10, **wanted: Any
+    ) -> list[SearchResult]: ...
+    def search(self, query: Any, k: int = 10, **wanted: Any) -> SearchResult | list[SearchResult]:
+        """Find the images most like one, or those most like each of several.
+
+        Args:
+            query: the path of a file (str or path-like), its content (bytes), a binary file, a PIL
+                image, or an array: grey `(height, width)`, RGB `(..., 3)` or RGBA `(..., 4)`,
+                uint8 or float within 0..1. Or an image of the index, which is then left out of the
+                hits: its id, its `Item` or a `Hit`. Or several of these: a list, a tuple, an
+                iterator or an array `(n, height, width, 3)`.
+                A str is a path where there is such a file, else an id; `index[id]` is always the
+                image of the index.
+            k: int, 1 or more. Hits wanted.
+            **wanted: further fields of `Query`, such as `labels="cat"` or `verify=True`.
+
+        Returns:
+            A `SearchResult`, or a list of them for several queries.
+
+        Raises:
+            ImageError: a query is no image that can be read, or nothing of the above.
+            UnknownIdError: a str is neither a file nor an id of the index.
+            ArgumentError: a field of the `Query` is out of its range.
+            StoreError: the index is gone or damaged.
+
+        Example:
+            >>> index = Index.open(index_folder)
+            >>> index.search("cat.png", k=1)[0].id, index.search("cat", k=1)[0].id
+            ('cat', 'dog')
+            >>> [result[0].label for result in index.search(["cat.png", "dog.png"], labels="dog")]
+            ['dog', 'dog']
+        """
+        asked = Query(k=k, **wanted)
+        if not _is_several(query):
+            return self._search_one(query, asked)
+        results = []
+        for place, one in enumerate(query):
+            try:
+                results.append(self._search_one(one, asked))
+            except HashnetError as error:
+                error.add_note(f"in query {place} of several, counted from 0")
+                raise
+        return results
+
+    def _search_one(self, query: Any, asked: Query) -> SearchResult:
+        engine = self.engine
+        if isinstance(query, Item | Hit):
+            return replace(engine.search_id(query.id, asked), source=query.path)
+        if isinstance(query, str) and not os.path.lexists(query):
+            try:
+                return replace(engine.search_id(query, asked), source=engine.path(query))
+            except UnknownIdError as error:
+                if query in self:  # another id of the query is unknown
+                    raise
+                raise UnknownIdError(
+                    "A query that is a str names a file or an image of the index.",
+                    f"{query!r}, which is neither a file here nor an id there",
+                    "Give the path of an image, or an id as `list(index)` and hits show them.",
+                ) from error
+        if hasattr(query, "read"):
+            with refusals(name_of(query)):  # read once, and shown with what was found
+                query = content_of(query)
+        return replace(engine.search(query, asked), source=query)
+
+    def duplicates(self, threshold: int | None = None) -> Iterator[tuple[Hit, Hit]]:
+        """Pairs of images that are nearly the same.
+
+        Args:
+            threshold: int, 1 or more, or None. Their codes differ in strictly fewer bits; one bit
+                in sixteen if None.
+
+        Returns:
+            Iterator of (Hit, Hit); the second has `bits_apart` and `distance` between the two.
+
+        Example:
+            >>> index = Index.open(index_folder)
+            >>> [(one.id, other.id) for one, other in index.duplicates(threshold=33)]
+            [('cat', 'dog')]
+        """
+        if threshold is None:
+            threshold = max(1, self.store.num_bits // 16)
+        return self.engine.duplicates(threshold)
 
     # --- Filling ---
 
@@ -399,7 +501,8 @@ class Index:
             (1, 3)
         """
         sources = list(images) if _is_several(images) else [images]
-        ids, labels = ([one] if isinstance(one, str) else one for one in (ids, labels))
+        ids = [ids] if isinstance(ids, str) else ids
+        labels = [labels] if isinstance(labels, str) else labels
         if ids is None:
             return self._add_files(sources, labels, workers, progress)
         num_done = 0
@@ -410,7 +513,7 @@ class Index:
             if progress:
                 progress(num_done, len(sources))
 
-        self.report = self._ingest.add(ids, sources, labels, step)
+        self.report = self._ingest.add(ids, sources, labels, workers, step)
         return self.report
 
     def _add_files(
@@ -629,10 +732,14 @@ def _opened(kind: type[Index], place: str, options: dict[str, Any]) -> Index:
     return kind.open(place, **options)
 
 
-def _is_several(images: object) -> bool:
-    """Whether images are several, given as a list, a tuple, a set or an iterator."""
-    return isinstance(images, list | tuple | set | frozenset) or (
-        isinstance(images, Iterator) and not hasattr(images, "read")  # a file iterates over lines
+def _is_several(given: object) -> bool:
+    """Whether these are several images: in a list or the like, or in an array of four axes."""
+    if isinstance(given, np.ndarray):
+        return given.ndim == 4
+    if isinstance(given, Item | Hit):  # which are tuples
+        return False
+    return isinstance(given, list | tuple | set | frozenset) or (
+        isinstance(given, Iterator) and not hasattr(given, "read")  # a file iterates over lines
     )
 
 

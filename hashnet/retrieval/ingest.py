@@ -86,15 +86,24 @@ class Ingest:
         ids: Sequence[str],
         sources: Sequence[Source],
         labels: Sequence[str | None] | None,
+        workers: int | None,
         progress: Callable[[int], None] | None,
     ) -> UpdateReport:
-        """As `Index.add` says."""
-        if isinstance(ids, str) or images.is_one(sources):
-            raise ArgumentError(
-                "Ids and images come as lists.",
-                f"ids={ids!r}"[:100] if isinstance(ids, str) else f"one {type(sources).__name__}",
-                'Put them in lists: index.add(["cat"], ["cat.jpg"])',
-            )
+        """Add images under ids of the caller's; a known id is replaced. See `Index.add`.
+
+        Args:
+            ids: str, each once.
+            sources: as many images, as for `images.Photo`.
+            labels: str or None, as many; or None.
+            workers: int or None. Decoding threads.
+            progress: called with the number of images done since the last call.
+
+        Returns:
+            An `UpdateReport`.
+
+        Raises:
+            ArgumentError: the three differ in length, or an id comes twice.
+        """
         ids, sources = list(ids), list(sources)
         labels = [None] * len(ids) if labels is None else list(labels)
         if not len(ids) == len(sources) == len(labels):
@@ -113,7 +122,7 @@ class Ingest:
         with self.store.writer() as writer, self.store.snapshot() as snapshot:
             rows = snapshot.rows(ids) if ids else ()
             known = {id for id, row in zip(ids, rows, strict=True) if row >= 0}
-            done, problems = self._encode_into(writer, items, sources, None, progress)
+            done, problems = self._encode_into(writer, items, sources, workers, progress)
         return UpdateReport(added=len(done - known), changed=len(done & known), problems=problems)
 
     def update(

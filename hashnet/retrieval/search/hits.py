@@ -1,13 +1,23 @@
 """What a search answers. Python, command line and HTTP show these same fields."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
+from hashnet import extras, images
+from hashnet.errors import ImageError
+from hashnet.retrieval.search import notebook
 from hashnet.retrieval.search.finder import Found
 from hashnet.retrieval.search.verify import Verification
+
+if TYPE_CHECKING:
+    import pandas
+
+_PRINTED = 10
+_KEPT_SIDE = 256  # pixels of the query's picture that goes into a pickle
 
 
 # A tuple is made in a third of the time of a frozen dataclass, and a search makes many.
@@ -35,9 +45,9 @@ class Hit(NamedTuple):
     region: tuple[int, int, int, int] | None = None
 
 
-@dataclass(frozen=True)
-class SearchResult:
-    """The answer to one query.
+@dataclass(frozen=True, repr=False)
+class SearchResult(Sequence[Hit]):
+    """The answer to one query, a sequence of its hits: `len(result)`, `result[0]`, `result[:3]`.
 
     Attributes:
         query: str. Path or name of the query.
@@ -51,6 +61,17 @@ class SearchResult:
         verifications: tuple of `Verification` or None, one a hit: the places that match, in
             pixels of query and hit; None for a hit that was not compared. None where the search
             did not verify.
+        source: the query's image where it is known, for showing it: see `images.Photo`.
+
+    Example:
+        >>> hits = (Hit("a", None, "cat", 0, 0.0), Hit("b", None, "dog", 9, 0.7))
+        >>> result = SearchResult("a.jpg", 12, 2, {}, hits)
+        >>> len(result), result[0].label, [hit.id for hit in result[1:]]
+        (2, 'cat', ['b'])
+        >>> result
+        'a.jpg': 2 hits of a pool of 2 with fewer than 12 bits apart
+           1    0 bits   0.0000  [cat]  'a'
+           2    9 bits   0.7000  [dog]  'b'
     """
 
     query: str
@@ -62,6 +83,20 @@ class SearchResult:
     verifications: tuple[Verification | None, ...] | None = field(
         default=None, compare=False, repr=False
     )
+    source: images.Source | None = field(default=None, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    @overload
+    def __getitem__(self, place: int) -> Hit: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Hit, ...]: ...
+    def __getitem__(self, place: int | slice) -> Hit | tuple[Hit, ...]:
+        return self.hits[place]
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
 
     def to_dict(self) -> dict[str, Any]:
         """dict that JSON can hold, as `hashnet search --json` prints it."""
@@ -76,6 +111,46 @@ class SearchResult:
         if self.histogram is not None:
             fields["histogram"] = self.histogram
         return fields
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The hits as a table: a row each, best first, with the fields of `Hit` as columns.
+
+        Raises:
+            HashnetError: pandas is not installed; the message gives a command that installs it.
+        """
+        rule = "A table of hits is a DataFrame of pandas."
+        table = extras.load("pandas", "pandas", rule)
+        return table.DataFrame(list(self.hits), columns=list(Hit._fields))
+
+    def __repr__(self) -> str:
+        lines = [
+            f"{self.query!r}: {len(self)} hits of a pool of {self.pool} with fewer than "
+            f"{self.threshold} bits apart"
+        ]
+        for rank, hit in enumerate(self.hits[:_PRINTED], 1):
+            inliers = "" if hit.inliers is None else f"  {hit.inliers:4} inliers"
+            label = "" if hit.label is None else f"  [{_on_one_line(hit.label)}]"
+            lines.append(
+                f"{rank:4}  {hit.bits_apart:3} bits  {hit.distance:7.4f}{inliers}{label}  "
+                f"{hit.path or hit.id!r}"
+            )
+        if len(self) > _PRINTED:
+            lines.append(f"      and {len(self) - _PRINTED} more")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the query and its hits, with thumbnails."""
+        return notebook.of_result(self.query, self.source, self.hits)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Not the whole picture of the query: a small one to show.
+        state = dict(vars(self))
+        if not isinstance(self.source, str | os.PathLike | None):
+            try:
+                state["source"] = notebook.thumbnail(self.source, _KEPT_SIDE)
+            except ImageError:
+                state["source"] = None
+        return state
 
 
 def hits_of(
@@ -98,3 +173,7 @@ def hits_of(
         item = found.items[place]
         inliers = None if one is None else one.inliers
         yield Hit(item.id, item.path, item.label, apart, distance, inliers, regions[place])
+
+
+def _on_one_line(text: str) -> str:
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

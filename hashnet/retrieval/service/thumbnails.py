@@ -49,12 +49,10 @@ class Pictures:
                 self._known.move_to_end(key)
                 return self._known[key]
         try:
-            image = images.read(path, min_side=side)
+            image = images.read_within(path, side)
         except ImageError as error:
             raise ImageError("The file of this image is no picture any more.") from error
-        scale = min(1, side / max(image.shape[:2]))
-        size = tuple(max(1, round(length * scale)) for length in image.shape[:2])
-        content = images.to_jpeg(images.resize(image, size), QUALITY)
+        content = images.to_jpeg(image, QUALITY)
         if remember:
             self._remember(key, content)
         return content
