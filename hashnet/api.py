@@ -106,7 +106,7 @@ class Index(indexes.Index):
             from_parquet: str or path-like. Instead of photos: what `hashnet extract` has made.
             runtime: str, as for `Encoder`.
             progress: called with what is being done, how many images are done, and how many there
-                are.
+                are; 0 of 0 in a stage that is not counted.
 
         Returns:
             The opened `Index`; its `report` says what was added, changed, removed and skipped.
@@ -271,8 +271,14 @@ def _fitted(
         raise HashnetError("A new index needs at least one image.", "; ".join([received, *reasons]))
     if options.local:
         extractors.opencv()  # if it is missing, better now than when the codes have been fitted
+    options.progress("opening the pretrained network", 0, 0)
     import_keras()
     from hashnet.train import unsupervised
+
+    def reading(done: int, total: int) -> None:
+        options.progress("reading images", done, total)
+        if done == total:
+            options.progress("fitting codes", 0, 0)
 
     asked: dict[str, Any] = {"num_bits": options.bits, "backbone": options.backbone}
     with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
@@ -281,7 +287,7 @@ def _fitted(
             [file.path for file in found],
             **{name: value for name, value in asked.items() if value is not None},
             origin={"command": "hashnet index"},
-            progress=lambda done, total: options.progress("fitting codes", done, total),
+            progress=reading,
         )
         index = _created(cls, place, scratch, options)
     if index.encoder.precision != "float32":

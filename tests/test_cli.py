@@ -236,9 +236,12 @@ def test_a_progress_bar_ends_at_100_percent_when_all_is_done(monkeypatch):
         progress("reading", done, 50)
     # What comes next takes long: the bar must not stand at less until then.
     assert "50/50" in sys.stderr.getvalue()
+    progress("fitting codes", 0, 0)
     progress("encoding", 1, 2)
+    output.set_verbosity(output.VERBOSE)
     progress.close()
-    assert "1/2" in sys.stderr.getvalue()
+    shown = sys.stderr.getvalue()
+    assert "fitting codes ...\n" in shown and "1/2" in shown and "encoding: 1 images in" in shown
 
 
 def test_a_shell_completes_commands_options_and_choices(tmp_path):
@@ -365,6 +368,16 @@ def test_wrong_arguments_end_with_status_2(arguments):
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)
     assert stop.value.code == cli.WRONG_ARGUMENTS
+
+
+def test_what_would_find_nothing_is_said(run, index, photos, tmp_path):
+    query = photos / "disc/0.png"
+    for arguments in (["search", index, query], ["duplicates", index]):
+        status, out, err = run(*arguments, "--threshold", 0)
+        assert (status, out) == (cli.WRONG_ARGUMENTS, "") and "threshold" in err
+    (tmp_path / "ids").write_text("/no/such.png\n")
+    status, out, err = run("search", index, query, "--ids", tmp_path / "ids")
+    assert (status, out) == (cli.FAILED, "") and "/no/such.png" in err
 
 
 def test_bits_and_bundle_exclude_each_other(run, photos, bundle_folder, tmp_path):

@@ -80,11 +80,15 @@ def _print_evaluation(figures: dict[str, Any]) -> None:
     _print_stages(figures)
     print(f"\n{'codes':22} {'mAP':>8} {'mAP@1000':>9}")
     print(f"{'of this index':22} {figures['map_all']:8.4f} {figures['map_at_1000']:9.4f}")
+    without: dict[str, list[str]] = {}
     for name, row in figures["baselines"].items():
         if "map_all" in row:
             print(f"{name:22} {row['map_all']:8.4f} {row['map_at_1000']:9.4f}")
         else:
-            print(f"{name:22} {row['not_measured']}")
+            without.setdefault(row["not_measured"], []).append(name)
+    for reason, names in without.items():
+        reason = reason.replace("encode_database=True", "--encode-database")
+        print(f"\nNot measured: {', '.join(names)}. {reason}")
     print(f"\n{_protocol(figures)}")
 
 
@@ -117,10 +121,10 @@ def _print_stages(figures: dict[str, Any]) -> None:
 
 def _protocol(figures: dict[str, Any]) -> str:
     """What was measured, in one line."""
-    relevant = "of the query's label" if figures["map_by_label"] else "the ground truth's"
+    by = "that have the query's label" if figures["map_by_label"] else "the ground truth lists"
     own = figures["queries_in_the_index"]
     left_out = f"; {own} queries are in the index, each left out of its own ranking" if own else ""
     return (
-        f"Relevant: {relevant}. mAP: over all {figures['database']} images, the mean over ties"
+        f"Relevant: images {by}. mAP: over all {figures['database']} images, ties averaged"
         f"{left_out}. All definitions: --report."
     )

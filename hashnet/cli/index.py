@@ -4,6 +4,7 @@ import argparse
 import warnings
 
 from hashnet.cli.choices import BACKBONES, EXTRACTORS, PRECISIONS
+from hashnet.cli.indexes import say_which
 from hashnet.cli.options import add_index, add_label_from, positive_number
 from hashnet.cli.output import DONE, SKIPPED_SOME, Progress, name_problems
 from hashnet.errors import SkippedWarning
@@ -88,6 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
             runtime="soonest" if arguments.from_parquet else "auto",
             progress=progress,
         )
+    say_which(index)
     report = index.report
     assert report is not None  # `of_photos` has just made it
     name_problems(report.problems)

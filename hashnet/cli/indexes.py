@@ -41,13 +41,19 @@ def _open(place: str, runtime: str) -> "Index":
     from hashnet.retrieval.index import Index
 
     index = Index.open(place, runtime=runtime)
-    encoder = index.encoder
-    detail(
-        f"{shown(place)}: {encoder.config.num_bits} bits, {encoder.config.backbone} in "
-        f"{encoder.precision} by {encoder.runtime}; opened in {time.perf_counter() - start:.2f} "
-        "seconds"
-    )
+    say_which(index)
+    detail(f"opened in {time.perf_counter() - start:.2f} seconds")
     return index
+
+
+def say_which(index: "Index") -> None:
+    """Say, with `-v`, what an index is searched with."""
+    encoder, store = index.encoder, index.store
+    local = f", local features of {store.extractor}" if store.extractor else ""
+    detail(
+        f"{shown(str(store.folder))}: {encoder.config.num_bits} bits, {encoder.config.backbone} "
+        f"in {encoder.precision} by {encoder.runtime}{local}"
+    )
 
 
 def refuse_url(place: str, way_out: str) -> None:

@@ -35,16 +35,16 @@ def run(arguments: argparse.Namespace) -> int:
     if labels:
         print("labels")
     for label, count in sorted(labels.items()):
-        print(f"  {count:13}  {printable(label)}")
+        print(f"  {count:15}  {printable(label)}")
     return DONE
 
 
 def _print_line(name: str, value: object) -> None:
     text = printable(str(value))
     wrapper = textwrap.TextWrapper(
-        WIDTH, subsequent_indent=" " * 16, break_long_words=False, break_on_hyphens=False
+        WIDTH, subsequent_indent=" " * 18, break_long_words=False, break_on_hyphens=False
     )
-    print(wrapper.fill(f"{name:15} {text}"))
+    print(wrapper.fill(f"{name:17} {text}"))
 
 
 def _in_words(name: str, value: object) -> object:

@@ -6,6 +6,7 @@ leaves errors and what was skipped, `-v` adds details.
 
 import re
 import sys
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self
 
@@ -87,42 +88,53 @@ def _kind(problem: "Problem") -> str:
 
 
 class Progress:
-    """Progress bars on stderr, one stage after another, where a person is looking.
+    """Progress on stderr, where a person is looking: a bar for each stage.
 
-    Called with the stage, how many images are done, and how many there are. A bar ends when all
-    are done, and not when the next stage begins: what comes between is no part of it.
+    Called with the stage, how many images are done, and how many there are; 0 of 0 in a stage
+    that is not counted. A bar ends when all are done, and not when the next stage begins: what
+    comes between is no part of it. With `-v`, each stage says how long it took.
     """
 
     def __init__(self) -> None:
         self._stage = ""
         self._bar: Any = None
+        self._done = 0
+        self._began: float | None = None  # None between stages
 
     def __enter__(self) -> Self:
         return self
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Show that `done` of `total` images of a stage are done."""
-        if quiet():
-            return
         if stage != self._stage:
             self.close()
-            self._stage, self._bar = stage, self._new_bar(stage, total)
+            self._stage, self._began = stage, time.perf_counter()
+            self._begin(total)
+        self._done = done
         if self._bar is not None:
             self._bar.update(done - self._bar.n)
-            if done >= total:
-                self.close()
+        if 0 < total <= done:
+            self.close()
 
-    def _new_bar(self, stage: str, total: int) -> Any:
+    def _begin(self, total: int) -> None:
+        if quiet() or not sys.stderr.isatty():
+            return
+        if not total:
+            note(f"{self._stage} ...")
+            return
         from tqdm import tqdm
 
-        # None: only where stderr is a terminal.
-        return tqdm(total=total, desc=stage, unit="images", file=sys.stderr, disable=None)
+        self._bar = tqdm(total=total, desc=self._stage, unit=" images", file=sys.stderr)
 
     def close(self) -> None:
-        """End the bar."""
+        """End the stage."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+        if self._began is not None:
+            counted = f"{self._done:,} images in " if self._done else ""
+            detail(f"{self._stage}: {counted}{time.perf_counter() - self._began:.2f} seconds")
+            self._began = None
 
     def __exit__(self, *_: object) -> None:
         self.close()
