@@ -13,7 +13,9 @@ import pytest
 from hashnet import cli
 from hashnet.errors import ArgumentError, BackendError, StoreError
 from hashnet.retrieval.search.finders import finder_of
-from hashnet.retrieval.store import clickhouse
+from hashnet.retrieval.store.clickhouse import connection as connections
+from hashnet.retrieval.store.clickhouse import store as clickhouse
+from hashnet.retrieval.store.clickhouse import tables
 from hashnet.retrieval.store.items import Item, StoredFeatures
 
 
@@ -33,7 +35,7 @@ from hashnet.retrieval.store.items import Item, StoredFeatures
 )
 def test_other_urls_are_refused(url):
     with pytest.raises(ArgumentError) as caught:
-        clickhouse.Place(url)
+        connections.Place(url)
     assert "secret" not in str(caught.value)
 
 
@@ -76,8 +78,8 @@ def local_features(number):
 
 
 def test_every_statement_for_a_cluster_is_one_that_clickhouse_reads(chdb_folder):
-    client = clickhouse.Place(f"chdb://{chdb_folder}/a/b").client()
-    statements = clickhouse.ddl("clickhouse://h/photos/all", num_bits=48, cluster="main")
+    client = connections.Place(f"chdb://{chdb_folder}/a/b").client()
+    statements = tables.ddl("clickhouse://h/photos/all", num_bits=48, cluster="main")
     for statement in statements:
         assert "CreateQuery" in client.query(f"EXPLAIN AST {statement}").result_rows[0][0]
     text = "".join(statements)
@@ -103,11 +105,11 @@ OLD_FACTS = (
 
 def test_tables_of_an_older_version_are_used_as_they_are(chdb_folder):
     url = f"chdb://{chdb_folder}/old/photos"
-    clickhouse.execute(url, OLD_TABLES)
+    tables.execute(url, OLD_TABLES)
     for options in (LOCAL, {"regions_per_image": 2}):
         with pytest.raises(StoreError, match="older version.*clickhouse init"):
             made(url, **options)
-    clickhouse.execute(url, [f"INSERT INTO `old`.`photos_encoder` VALUES ('facts', '{OLD_FACTS}')"])
+    tables.execute(url, [f"INSERT INTO `old`.`photos_encoder` VALUES ('facts', '{OLD_FACTS}')"])
     store = clickhouse.Store.open(url)
     assert (store.format_version, store.extractor, store.regions_per_image) == (1, None, 0)
     with store.writer() as writer:
@@ -130,8 +132,8 @@ def test_tables_of_an_older_version_are_used_as_they_are(chdb_folder):
 def test_facts_that_are_none_are_an_error_and_no_crash(chdb_folder, facts):
     name = f"facts{zlib.crc32(facts.encode())}"
     url = f"chdb://{chdb_folder}/{name}/photos"
-    clickhouse.execute(url, [one.replace("`old`", f"`{name}`") for one in OLD_TABLES])
-    clickhouse.execute(url, [f"INSERT INTO `{name}`.`photos_encoder` VALUES ('facts', '{facts}')"])
+    tables.execute(url, [one.replace("`old`", f"`{name}`") for one in OLD_TABLES])
+    tables.execute(url, [f"INSERT INTO `{name}`.`photos_encoder` VALUES ('facts', '{facts}')"])
     with pytest.raises(StoreError, match="as HashNet wrote them"):
         clickhouse.Store.open(url)
 
@@ -141,7 +143,7 @@ def test_local_features_cut_off_in_the_table_are_an_error(chdb_folder):
     store = made(url, **LOCAL)
     with store.writer() as writer:
         writer.add(*batch(0, 3, local=True))
-    clickhouse.execute(
+    tables.execute(
         url,
         ["ALTER TABLE `cut`.`photos_descriptors` UPDATE yx = substring(yx, 1, 8) WHERE id = 'i2'"],
     )
@@ -153,7 +155,7 @@ def test_local_features_cut_off_in_the_table_are_an_error(chdb_folder):
 
 def test_a_plain_index_is_made_in_tables_of_an_older_version(chdb_folder):
     url = f"chdb://{chdb_folder}/older/photos"
-    clickhouse.execute(url, [one.replace("`old`", "`older`") for one in OLD_TABLES])
+    tables.execute(url, [one.replace("`old`", "`older`") for one in OLD_TABLES])
     store = made(url)
     with store.writer() as writer:
         writer.add(*batch(0, 5))
@@ -253,7 +255,7 @@ def test_a_search_beyond_a_limit_raises_and_answers_nothing_in_part(chdb_folder,
     finder = finder_of(store.snapshot())
     query = np.zeros(2, np.uint8), np.ones(2, np.float32), 5
     assert finder.find(*query, threshold=1).pool == 50
-    monkeypatch.setitem(clickhouse.SETTINGS, "max_rows_to_read", 10)
+    monkeypatch.setitem(connections.SETTINGS, "max_rows_to_read", 10)
     with pytest.raises(BackendError, match="in part"):
         finder.find(*query, threshold=1)
 
@@ -272,7 +274,7 @@ def test_an_insert_whose_answer_is_lost_comes_in_once(chdb_folder, monkeypatch, 
             raise ConnectionResetError("gone")
 
     monkeypatch.setattr(client, "insert", flaky)
-    monkeypatch.setattr(clickhouse, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(connections, "RETRY_SECONDS", 0.01)
     with store.writer() as writer:
         writer.add(*batch(0, 10))
     snapshot = store.snapshot()
@@ -286,7 +288,7 @@ def test_a_server_that_stays_away_ends_the_insert(chdb_folder, monkeypatch):
         raise ConnectionRefusedError("nobody")
 
     monkeypatch.setattr(store._connection._client, "insert", away)
-    monkeypatch.setattr(clickhouse, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(connections, "RETRY_SECONDS", 0.01)
     with pytest.raises(BackendError, match="nobody"), store.writer() as writer:
         writer.add(*batch(0, 10))
     assert store.snapshot().num_items == 0
@@ -296,7 +298,7 @@ LOADER = """
 import json, sys
 import numpy as np
 from hashnet.retrieval.search.finders import finder_of
-from hashnet.retrieval.store import clickhouse
+from hashnet.retrieval.store.clickhouse import store as clickhouse
 from tests.test_clickhouse import LOCAL, batch, local_features, made
 url, total, step = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 def state():

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from hashnet.errors import ArgumentError, ShapeError, StoreError, UnknownIdError, UnknownNameError
-from hashnet.retrieval.index import Index, _stores
+from hashnet.retrieval.index import Index
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.finders import finder_of
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.store.items import Item, StoredFeatures
+from hashnet.retrieval.store.kinds import kind_of
 
 NUM = 300
 TABLES = itertools.count()
@@ -182,6 +183,41 @@ def test_ids_that_begin_so_and_the_others(two, start):
         assert sorted(outside) == sorted(set(everything) - set(inside))
 
 
+def test_images_come_in_the_order_of_their_rows(two):
+    wanted = [(item.id, item.label, item.path) for item in two[0].snapshot.items_in_order()]
+    assert len(wanted) == two[0].snapshot.num_items
+    for engine in two:
+        snapshot = engine.snapshot
+        items = list(snapshot.items_in_order())
+        assert [(item.id, item.label, item.path) for item in items] == wanted
+        ids = [id for id, _, _ in wanted]
+        assert snapshot.ids() == ids and snapshot.ids(3, 4) == ids[3:7]
+        assert snapshot.ids(len(ids)) == [] and snapshot.ids(2) == ids[2:]
+        assert snapshot.rows(ids).tolist() == sorted(snapshot.rows(ids).tolist())
+
+
+@pytest.mark.parametrize("start", ["", "i", "i1", "nothing", "'%\udcff"])
+def test_rows_of_ids_that_begin_so_and_of_a_label(two, start):
+    for engine in two:
+        snapshot = engine.snapshot
+        items = list(snapshot.items_in_order())
+        inside = [item.id for item in items if item.id.startswith(start)]
+        assert snapshot.rows_beginning_with(start).tolist() == snapshot.rows(inside).tolist()
+        for label in [*engine.labels, start]:
+            ids = [item.id for item in items if item.label == label]
+            assert snapshot.rows_of_label(label).tolist() == snapshot.rows(ids).tolist()
+
+
+def test_what_a_table_lacks_it_says_with_one_error(two):
+    folder, table = (engine.snapshot for engine in two)
+    for lacking in ("live", "live_images", "owners", "feature_map"):
+        getattr(folder, lacking)
+        with pytest.raises(StoreError, match=r"does not offer an array.*Make an index in a folder"):
+            getattr(table, lacking)
+    with pytest.raises(StoreError, match="does not offer an array"):
+        table.labels()
+
+
 def test_infos_agree(two):
     infos = [engine.index.info() for engine in two]
     for name in ("images", "bits", "feature_dim", "labels", "fingerprint", "origin"):
@@ -226,7 +262,7 @@ def made_with_details(num, seed, *, local=False, regions=False):
 
 def detailed(place, *, local=False, regions=False):
     """An engine over images in several commits, some replaced, removed and changed."""
-    store = _stores(place).create(
+    store = kind_of(place).create(
         place,
         num_bits=16,
         feature_dim=3,
@@ -356,7 +392,7 @@ def test_details_are_identical_before_and_after_a_compaction(request, tmp_path_f
                 with store.writer() as writer:
                     reports.append(writer.compact())
             assert len({(r.rows_before, r.rows_after, r.regions_gone) for r in reports}) == 1
-        one, other = (_stores(place).open(place).snapshot() for place in places)
+        one, other = (kind_of(place).open(place).snapshot() for place in places)
         assert (one.num_items, one.num_regions) == (other.num_items, other.num_regions)
         assert one.num_rows == other.num_rows and one.stats() == other.stats()
         ids = sorted(one.stats())

@@ -1,8 +1,10 @@
 """Look-ups of an index folder, and snapshots that follow one another, beside the slow way."""
 
+import gc
 import random
 import shutil
 import tracemalloc
+import weakref
 import zlib
 
 import numpy as np
@@ -212,6 +214,26 @@ def test_a_following_snapshot_verifies_only_what_is_new(store, monkeypatch):
             assert older.rows(["1 1", "new"]).tolist() == [21, -1]
             fresh = Store.open(store.folder).snapshot()
             assert fresh.history is not newer.history and (fresh.codes == newer.codes).all()
+
+
+def test_files_are_let_go_with_the_last_snapshot_of_them(store):
+    with store.writer() as writer:
+        add(writer, ["a", "b"])
+    gc.disable()
+    try:
+        for _ in range(3):
+            with store.snapshot() as snapshot:
+                snapshot.rows(["a"]), snapshot.label_counts(), snapshot.id_ends("")
+                held = weakref.ref(snapshot._committed)
+                with store.writer() as writer:
+                    add(writer, ["c"])
+                newer = store.snapshot()
+                newer.rows(["a"])
+            assert held() is None and newer.rows(["c"])[0] >= 0
+            newer.close()
+    finally:
+        gc.enable()
+    assert list(store._rows) == []
 
 
 def test_a_snapshot_does_not_follow_that_of_another_index_in_its_place(store):

@@ -850,10 +850,12 @@ SECONDS = 3  # enough for a search on a busy machine
 @pytest.fixture
 def database(request):
     """A client of an index in a database, its statements in the hands of the test."""
-    clickhouse = pytest.importorskip("hashnet.retrieval.store.clickhouse")
+    pytest.importorskip("chdb")
+    from hashnet.retrieval.store.clickhouse import connection
+
     url = in_chdb(request, f"t{next(TABLES)}")
     settings = {"workers": 1, "seconds": SECONDS, "token": TOKEN, "refresh_seconds": 0.05}
-    ask, before = clickhouse._Connection.ask, []
+    ask, before = connection.Connection.ask, []
 
     def asked(self, *args, **options):
         for hook in before:
@@ -861,7 +863,7 @@ def database(request):
         return ask(self, *args, **options)
 
     with pytest.MonkeyPatch.context() as patch, client_of(url, **settings) as client:
-        patch.setattr(clickhouse._Connection, "ask", asked)
+        patch.setattr(connection.Connection, "ask", asked)
         client.before = before
         yield client
         before.clear()

@@ -818,10 +818,48 @@ def test_an_index_of_format_version_3_opens_for_ever():
             snapshot.verify_features(rows)
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
+GOLDEN_V4 = [
+    (Item("/cat/1.jpg", "/images/cat/1.jpg", "cat", 1000, 1_600_000_000_000_000_001), 1),
+    (Item("nothing to see", None, None, 7, 8), 0),
+    *((Item(f"/many/{number}", label=""), number % 3) for number in (2, 4, 5, 6, 7)),
+    (Item("/cat/2.jpg", None, "cat"), 2),
+    (Item("/many/3", label="dog"), 4),
+    (Item("/many/1", label="odd \udcff"), 1),
+]
+
+
+def test_an_index_of_format_version_4_opens_for_ever():
+    """Local features and regions of a golden image n: as of those of versions 2 and 3."""
+    store = Store.open(GOLDEN / "index_v4")
+    assert (store.format_version, store.extractor, store.regions_per_image) == (4, "sift", 4)
+    assert store.check() == []
+    with store.snapshot() as snapshot:
+        ids = [item.id for item, _ in GOLDEN_V4]
+        rows = snapshot.rows(ids).tolist()
+        assert (snapshot.num_items, snapshot.num_regions) == (10, sum(n for _, n in GOLDEN_V4))
+        assert snapshot.ids() == ids and rows == sorted(rows)
+        assert snapshot.rows(["/many/0", "/many/8", "gone before the compaction"]).max() == -1
+        assert list(snapshot.items_in_order()) == [item for item, _ in GOLDEN_V4]
+        assert snapshot.rows_beginning_with("/many/").tolist() == [*rows[2:7], *rows[8:]]
+        assert snapshot.rows_of_label("cat").tolist() == [rows[0], rows[7]]
+        assert snapshot.label_counts() == {"cat": 2, "": 5, "dog": 1, "odd \udcff": 1}
+        assert snapshot.id_ends("/") == ("/cat/1.jpg", "/many/7")
+        assert list(snapshot.ids_outside("/")) == ["nothing to see"]
+        for (_, n), row in zip(GOLDEN_V4, rows, strict=True):
+            of_image = range(row, row + n + 1)
+            numbers = [n + place for place in range(n + 1)]
+            assert snapshot.codes[of_image].tolist() == [[m, m << 4 & 255] for m in numbers]
+            assert snapshot.features(of_image).tolist() == [[m, m / 4, -m] for m in numbers]
+            boxes = [(n, place, n + 5, place + 6) for place in range(n)]
+            assert snapshot.regions(of_image) == [None, *boxes]
+            [local] = snapshot.local_features([row])
+            assert local.yx.tolist() == [[n + place, 100.5] for place in range(n)]
+
+
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
 def test_an_index_of_an_older_format_can_be_written_to(tmp_path, version):
     shutil.copytree(GOLDEN / f"index_v{version}", tmp_path / "index")
-    golden = {1: GOLDEN_V1, 2: GOLDEN_V2, 3: GOLDEN_V3}[version]
+    golden = {1: GOLDEN_V1, 2: GOLDEN_V2, 3: GOLDEN_V3, 4: GOLDEN_V4}[version]
     store = Store.open(tmp_path / "index")
     with store.writer() as writer:
         writer.remove([golden[-1][0].id])

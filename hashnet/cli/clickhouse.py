@@ -23,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    from hashnet.retrieval.store import clickhouse
+    from hashnet.retrieval.store.clickhouse import tables
 
-    statements = clickhouse.ddl(arguments.url, num_bits=arguments.bits, cluster=arguments.cluster)
+    statements = tables.ddl(arguments.url, num_bits=arguments.bits, cluster=arguments.cluster)
     if arguments.execute:
-        clickhouse.execute(arguments.url, statements)
+        tables.execute(arguments.url, statements)
     print("".join(f"{statement};\n" for statement in statements), end="")
     return DONE

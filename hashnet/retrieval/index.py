@@ -25,8 +25,9 @@ from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.hits import Hit, SearchResult
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.search.sharded import ShardedEngine
-from hashnet.retrieval.store.folder.store import Store
 from hashnet.retrieval.store.items import Item, check_regions_per_image
+from hashnet.retrieval.store.kinds import kind_of
+from hashnet.retrieval.store.protocol import Store
 
 StrPath = str | os.PathLike[str]
 Asked = images.Source | Item | Hit  # what one query may be; a str may be an id too
@@ -107,7 +108,7 @@ class Index:
         bundle = bundles.load(bundle_folder)
         # An encoder that does not open must not leave an index behind.
         encoder = Encoder(bundle, runtime=runtime, num_threads=num_threads)
-        stores = _stores(folder)
+        stores = kind_of(folder)
         with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
             networks = carried.export_networks(
                 bundle, scratch, local=local, regions_too=bool(regions)
@@ -147,7 +148,7 @@ class Index:
             StoreError: there is none, it is damaged, or a newer version made it.
             FingerprintError: its codes were made by another encoder than it carries.
         """
-        store = _stores(folder).open(folder)
+        store = kind_of(folder).open(folder)
         encoder = Encoder(carried.bundle_of(store), runtime=runtime, num_threads=num_threads)
         index = cls(store, encoder)
         index._encoder_options = {"runtime": runtime, "num_threads": num_threads}
@@ -185,7 +186,7 @@ class Index:
         Raises:
             BackendError: the place is in a database that does not answer.
         """
-        return _stores(folder).is_there(folder)
+        return kind_of(folder).is_there(folder)
 
     @functools.cached_property
     def extractor(self) -> extractors.Extractor:
@@ -706,7 +707,7 @@ def open_sharded(
     if isinstance(places, str | os.PathLike) or not places:
         raise ArgumentError("Several indexes are a list of places.", repr(places))
     first = Index.open(places[0], runtime=runtime, num_threads=num_threads)
-    stores = [first.store, *(_stores(place).open(place) for place in places[1:])]
+    stores = [first.store, *(kind_of(place).open(place) for place in places[1:])]
     folders = [str(store.folder) for store in stores]
     for folder in folders:
         if folders.count(folder) > 1:
@@ -716,15 +717,6 @@ def open_sharded(
         Engine(types.SimpleNamespace(store=store), num_threads=num_threads) for store in stores[1:]
     ]
     return ShardedEngine(engines)
-
-
-def _stores(place: StrPath) -> Any:
-    """The class of stores that a place belongs to."""
-    if isinstance(place, str) and "://" in place:
-        from hashnet.retrieval.store import clickhouse
-
-        return clickhouse.Store
-    return Store
 
 
 def _opened(kind: type[Index], place: str, options: dict[str, Any]) -> Index:

@@ -20,7 +20,8 @@ import time
 import numpy as np
 
 from hashnet.retrieval.search.finders import finder_of
-from hashnet.retrieval.store import clickhouse
+from hashnet.retrieval.store.clickhouse import connection
+from hashnet.retrieval.store.clickhouse import store as clickhouse
 from hashnet.retrieval.store.folder import store
 from hashnet.retrieval.store.items import Item
 from tests.bench import figures
@@ -98,9 +99,9 @@ def measured(kind, folder, size, options):
             writer.add(*batch)
             seconds += time.perf_counter() - begin
     if kind == "chdb":
-        clickhouse.SETTINGS["max_threads"] = options.threads
+        connection.SETTINGS["max_threads"] = options.threads
         # It would remember which granules hold the pool of a query, and each is asked again.
-        clickhouse.SETTINGS["use_query_condition_cache"] = 0
+        connection.SETTINGS["use_query_condition_cache"] = 0
         with filled.writer() as writer:
             writer.compact()
     filling = peak()

@@ -18,7 +18,8 @@ import time
 
 import numpy as np
 
-from hashnet.retrieval.store import clickhouse
+from hashnet.retrieval.store.clickhouse import connection, tables
+from hashnet.retrieval.store.clickhouse import store as clickhouse
 from tests.bench import figures
 from tests.bench.clickhouse import BATCH, BITS, DIM, QUERIES, K, made
 
@@ -88,7 +89,7 @@ def filled(url, rows):
     with store.writer() as writer:
         for start in range(0, rows, BATCH):
             writer.add(*made(start, min(BATCH, rows - start)))
-    return clickhouse.Place(url).client()
+    return connection.Place(url).client()
 
 
 def make_table(client, number, code, feature):
@@ -96,7 +97,7 @@ def make_table(client, number, code, feature):
     client.command(
         f"CREATE TABLE bench.t{number} (row UInt64 CODEC(NONE), kills UInt64, "
         f"code {code} CODEC(NONE), feature {feature} CODEC(NONE)) ENGINE = MergeTree "
-        f"ORDER BY (kills, code) SETTINGS index_granularity = {clickhouse.GRANULE_ROWS}, "
+        f"ORDER BY (kills, code) SETTINGS index_granularity = {tables.GRANULE_ROWS}, "
         "min_bytes_for_wide_part = 0"
     )
     client.command(

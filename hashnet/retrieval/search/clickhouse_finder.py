@@ -12,15 +12,15 @@ from hashnet.codes import code_bytes
 from hashnet.errors import ArgumentError, ShapeError
 from hashnet.retrieval.search.coarse.hamming import CodeIndex
 from hashnet.retrieval.search.finder import Found, threshold_of
-from hashnet.retrieval.store.clickhouse import (
+from hashnet.retrieval.store.clickhouse.entries import (
     ITEM,
     KEY_OF_IDS,
     OF_IDS,
-    Snapshot,
     hexadecimal,
     items_of_columns,
     region_of_numbers,
 )
+from hashnet.retrieval.store.clickhouse.snapshot import Snapshot
 
 # Part of a statement, and the parameters it is bound to.
 Condition = tuple[str, dict[str, Any]]

@@ -24,6 +24,7 @@ from hashnet.retrieval.search.hits import Hit, SearchResult, hits_of
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.search.verify import Features, Verification
 from hashnet.retrieval.store.items import Item
+from hashnet.retrieval.store.protocol import Store
 
 # The smallest pool that is asked for by default, per hit wanted, and per root of the index's size:
 # tests/bench/pool_size.py measures how the pool that holds the nearest grows with the index.
@@ -42,7 +43,7 @@ class Searchable(Protocol):
     """What an engine needs of an index: see `Index`."""
 
     @property
-    def store(self) -> Any:
+    def store(self) -> Store:
         """The `Store`."""
 
     @property

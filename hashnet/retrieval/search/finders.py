@@ -5,8 +5,9 @@ from typing import Any
 from hashnet.retrieval.search.clickhouse_finder import ClickHouseFinder
 from hashnet.retrieval.search.finder import Finder
 from hashnet.retrieval.search.folder_finder import FolderFinder
-from hashnet.retrieval.store import clickhouse, protocol
-from hashnet.retrieval.store.folder.snapshot import Snapshot
+from hashnet.retrieval.store import protocol
+from hashnet.retrieval.store.clickhouse import snapshot as clickhouse
+from hashnet.retrieval.store.folder import snapshot as folder
 
 
 def finder_of(
@@ -26,7 +27,7 @@ def finder_of(
     """
     if isinstance(snapshot, clickhouse.Snapshot):
         return ClickHouseFinder(snapshot)
-    if isinstance(snapshot, Snapshot):
+    if isinstance(snapshot, folder.Snapshot):
         older = after if isinstance(after, FolderFinder) else None
         return FolderFinder(snapshot, num_threads, older)
     raise protocol.unsupported("a finder", type(snapshot).__name__)

@@ -1,6 +1,6 @@
 """What an index keeps of its images, whatever kind of index it is, and what it refuses.
 
-Folders (`folder.store`) and databases (`clickhouse`) take the same images, refuse
+Folders (`folder.store`) and databases (`clickhouse.store`) take the same images, refuse
 the same ones with the same words, and keep local features in the same bytes.
 """
 
@@ -30,7 +30,7 @@ class Described(Protocol):
         """`(m, descriptor_dim)`."""
 
 
-class Kept(Protocol):
+class Facts(Protocol):
     """What an index keeps of each image; a `Store` of every kind says so."""
 
     @property
@@ -44,6 +44,10 @@ class Kept(Protocol):
     @property
     def feature_dtype(self) -> str:
         """`"float32"` or `"float16"`."""
+
+    @property
+    def extractor(self) -> str | None:
+        """Of the local features that every image has; None where there are none."""
 
     @property
     def descriptor_dim(self) -> int | None:
@@ -239,7 +243,7 @@ def _check_item(item: Item) -> None:
 
 
 def check_images(
-    kept: Kept,
+    facts: Facts,
     items: Sequence[Item],
     codes: np.ndarray,
     features: np.ndarray,
@@ -249,7 +253,7 @@ def check_images(
     """Refuse images that an index does not take, whatever kind of index it is.
 
     Args:
-        kept: what the index keeps: an object with `num_bits`, `feature_dim`, `feature_dtype`,
+        facts: what the index keeps: an object with `num_bits`, `feature_dim`, `feature_dtype`,
             `descriptor_dim` and `regions_per_image`, such as a `Store`.
         items: list of n `Item`.
         codes, features, local_features, regions: as for `Writer.add`.
@@ -262,10 +266,10 @@ def check_images(
         ArgumentError, ShapeError: as for `Writer.add`.
     """
     check_items(items)
-    _refuse_local(kept, items, local_features)
-    counts, of_rows = _checked_regions(kept, items, regions)
+    _refuse_local(facts, items, local_features)
+    counts, of_rows = _checked_regions(facts, items, regions)
     rows = items_of_rows(items, counts)
-    _refuse_arrays(kept, rows, codes, features)
+    _refuse_arrays(facts, rows, codes, features)
     return counts, of_rows
 
 
@@ -288,11 +292,11 @@ def items_of_rows(items: Sequence[Item], counts: Sequence[int]) -> list[Item]:
 
 
 def _refuse_arrays(
-    kept: Kept, items: Sequence[Item], codes: np.ndarray, features: np.ndarray
+    facts: Facts, items: Sequence[Item], codes: np.ndarray, features: np.ndarray
 ) -> None:
     for name, array, dtype, width in (
-        ("codes", codes, np.dtype(np.uint8), code_bytes(kept.num_bits)),
-        ("features", features, np.dtype(kept.feature_dtype), kept.feature_dim),
+        ("codes", codes, np.dtype(np.uint8), code_bytes(facts.num_bits)),
+        ("features", features, np.dtype(facts.feature_dtype), facts.feature_dim),
     ):
         wanted = (len(items), width)
         if array.dtype != dtype or array.shape != wanted:
@@ -311,9 +315,9 @@ def _refuse_arrays(
 
 
 def _refuse_local(
-    kept: Kept, items: Sequence[Item], local_features: Sequence[Described] | None
+    facts: Facts, items: Sequence[Item], local_features: Sequence[Described] | None
 ) -> None:
-    dim = kept.descriptor_dim
+    dim = facts.descriptor_dim
     given = _of_all("local features", dim is not None, local_features, items)
     for item, features in zip(items, given, strict=False):  # of none where the index keeps none
         shapes = np.shape(features.yx), np.shape(features.descriptors)
@@ -333,10 +337,10 @@ def _refuse_local(
 
 
 def _checked_regions(
-    kept: Kept, items: Sequence[Item], regions: Sequence[Any] | None
+    facts: Facts, items: Sequence[Item], regions: Sequence[Any] | None
 ) -> tuple[list[int], np.ndarray | None]:
     """How many rows each image has, and the regions of all rows, None without any."""
-    most = kept.regions_per_image
+    most = facts.regions_per_image
     given = [np.asarray(of_image) for of_image in _of_all("regions", most > 0, regions, items)]
     if not most:
         return [1] * len(items), None

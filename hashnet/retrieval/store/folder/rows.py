@@ -4,6 +4,7 @@ What is verified is verified once: rows that follow those of an earlier commit t
 had verified, looked up or counted, and add only what has been committed since.
 """
 
+import functools
 import hashlib
 import pathlib
 import threading
@@ -361,12 +362,14 @@ class CommittedRows:
     def _stored(self) -> Iterator[Lookup]:
         known = {one.run: one for one in self._older_lookups if isinstance(one, StoredLookup)}
         content = self._arrays[LOOKUPS]
+        # Of this object itself it holds nothing, which else would stay as long as the run does.
+        wrong = functools.partial(damaged, self.folder, self.catalogue.file_name(LOOKUPS))
         for run in self.catalogue.runs or ():
             if run in known:
                 yield known[run]
             else:
                 part = content[run.start : run.end]
-                yield StoredLookup(run, part, lambda what: self._damaged(LOOKUPS, what))
+                yield StoredLookup(run, part, wrong)
 
     def _made_in_memory(self) -> tuple[Lookup, ...]:
         """Of an index that keeps no look-ups: those known from earlier, and the rows behind."""

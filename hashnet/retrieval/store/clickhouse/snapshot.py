@@ -1,0 +1,325 @@
+"""What a table held at one time, asked for by statements."""
+
+import functools
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from hashnet.codes import code_bytes
+from hashnet.errors import StoreError
+from hashnet.retrieval.store.clickhouse.connection import Connection
+from hashnet.retrieval.store.clickhouse.entries import (
+    ITEM,
+    KEY_OF_IDS,
+    OF_IDS,
+    hexadecimal,
+    items_of_columns,
+    region_of_numbers,
+    to_bytes,
+    to_text,
+)
+from hashnet.retrieval.store.items import Facts, Item, StoredFeatures, no_local_features
+from hashnet.retrieval.store.protocol import Region, Rows, unsupported
+
+CANDIDATES_AT_ONCE = 16
+ITEMS_AT_ONCE = 4096
+NONE_DEAD = "kills = 0 AND row <= {last:UInt64}"
+NOT_DEAD = (
+    f"{NONE_DEAD} AND row NOT IN "
+    "(SELECT kills FROM {table} WHERE kills > 0 AND row <= {last:UInt64})"
+)
+
+
+class _Store(Facts, Protocol):
+    """What a snapshot asks of its store."""
+
+    @property
+    def folder(self) -> str:
+        """The URL, without its password."""
+
+
+class _Codes:
+    """Codes by row, each read when it is asked for: what `Snapshot.codes` is to a folder."""
+
+    def __init__(self, snapshot: "Snapshot") -> None:
+        self._snapshot = snapshot
+
+    def __getitem__(self, rows: Any, /) -> np.ndarray:
+        wanted = np.atleast_1d(np.asarray(rows, np.int64))
+        codes, _ = self._snapshot.encoded(wanted)
+        return codes[0] if np.ndim(rows) == 0 else codes
+
+
+class Snapshot:
+    """All entries up to a row, whatever is written later; see `protocol.Snapshot`.
+
+    Made by `Store.snapshot`. Rows are not dense, and arrays with an element for each row are not
+    to be had.
+
+    Attributes:
+        last: int. The highest row.
+        store: as given.
+    """
+
+    def __init__(self, connection: Connection, store: _Store) -> None:
+        self._connection = connection
+        self.store = store
+        [[last]] = connection.ask("SELECT max(row) FROM {table}")
+        self.last = int(last)
+        self._kept = NOT_DEAD
+        [[rows], [kept], [live]] = self.ask(
+            "SELECT countIf(kills = 0), countIf({kept}), countIf({live}) FROM {table} "
+            "WHERE row <= {last:UInt64}",
+            width=3,
+        )
+        self.num_rows, self.num_items = int(rows), int(live)
+        self.num_regions = int(kept) - self.num_items
+        if rows == kept:
+            self._kept = NONE_DEAD
+        self.codes = _Codes(self)
+
+    def ask(self, statement: str, *, width: int = 1, **parameters: Any) -> list[Any]:
+        """Ask about this snapshot.
+
+        Args:
+            statement: str. `{live}` stands for the condition that a row is a whole image, and
+                `{kept}` for the one that it is that or a region.
+            width: int. Columns of the answer.
+            parameters: bound to their names in the statement.
+
+        Returns:
+            list of `width` sequences, one a column.
+        """
+        whole = " AND empty(region)" if self.store.regions_per_image else ""
+        statement = statement.replace("{live}", "{kept}" + whole).replace("{kept}", self._kept)
+        return self._connection.ask(statement, width=width, last=self.last, **parameters)
+
+    def encoded(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Codes and features of some rows.
+
+        Args:
+            rows: int64 `(n,)`.
+
+        Returns:
+            codes: uint8 `(n, code_bytes)`.
+            features: float32 `(n, feature_dim)`.
+        """
+        num_bytes = code_bytes(self.store.num_bits)
+        if not len(rows):
+            dim = self.store.feature_dim
+            return np.empty((0, num_bytes), np.uint8), np.empty((0, dim), np.float32)
+        found, codes, features = self.ask(
+            "SELECT row, code, feature FROM {table} WHERE kills = 0 "
+            "AND row IN {rows:Array(UInt64)}",
+            width=3,
+            rows=[int(row) for row in rows],
+        )
+        order = self._order(found, rows)
+        of_codes = [np.frombuffer(codes[at], np.uint8) for at in order]
+        of_features = [np.asarray(features[at], np.float32) for at in order]
+        return (
+            np.array(of_codes, np.uint8).reshape(len(order), num_bytes),
+            np.array(of_features, np.float32).reshape(len(order), self.store.feature_dim),
+        )
+
+    def features(self, rows: Rows) -> np.ndarray:
+        return self.encoded(rows)[1]
+
+    def verify_features(self, rows: Rows) -> list[Item]:
+        return self.items(rows)
+
+    def local_features(self, rows: Rows) -> list[StoredFeatures]:
+        if self.store.extractor is None:
+            raise no_local_features(self.store.folder)
+        if not len(rows):
+            return []
+        found, yx, descriptors = self._connection.ask(
+            "SELECT row, yx, descriptors FROM {descriptors_table} "
+            "WHERE row IN {rows:Array(UInt64)}",
+            width=3,
+            rows=[int(row) for row in rows],
+        )
+        order, dim = self._order(found, rows), self.store.descriptor_dim or 1
+        try:
+            return [StoredFeatures.from_bytes(yx[at], descriptors[at], dim) for at in order]
+        except ValueError as error:
+            raise StoreError(
+                "Local features are as HashNet wrote them.",
+                f"{error} in {self.store.folder}_descriptors",
+                "Restore the table from a copy, or build the index again.",
+            ) from error
+
+    def candidates(self, rows: Rows) -> list[Callable[[], StoredFeatures]]:
+        """Several are asked for at once; for the rest see `protocol.Snapshot.candidates`."""
+        parts = (
+            _Candidates(self, rows[start : start + CANDIDATES_AT_ONCE])
+            for start in range(0, len(rows), CANDIDATES_AT_ONCE)
+        )
+        return [
+            functools.partial(part.take, place) for part in parts for place in range(len(part.rows))
+        ]
+
+    def regions(self, rows: Rows) -> list[Region | None]:
+        if not self.store.regions_per_image or not len(rows):
+            return [None] * len(rows)
+        found, regions = self.ask(
+            "SELECT row, region FROM {table} WHERE kills = 0 AND row IN {rows:Array(UInt64)}",
+            width=2,
+            rows=[int(row) for row in rows],
+        )
+        return [region_of_numbers(regions[at]) for at in self._order(found, rows)]
+
+    def items(self, rows: Rows) -> list[Item]:
+        if not len(rows):
+            return []
+        found, *columns = self.ask(
+            f"SELECT row, {ITEM} FROM {{table}} WHERE kills = 0 AND row IN {{rows:Array(UInt64)}}",
+            width=6,
+            rows=[int(row) for row in rows],
+        )
+        items = items_of_columns(columns)
+        return [items[at] for at in self._order(found, rows)]
+
+    def items_in_order(self) -> Iterator[Item]:
+        last = -1
+        while True:
+            rows, *columns = self.ask(
+                f"SELECT row, {ITEM} FROM {{table}} WHERE {{live}} AND row > {{after:Int64}} "
+                "ORDER BY row LIMIT {limit:UInt64}",
+                width=6,
+                after=last,
+                limit=ITEMS_AT_ONCE,
+            )
+            if not len(rows):
+                return
+            yield from items_of_columns(columns)
+            last = int(rows[-1])
+
+    def ids(self, offset: int = 0, limit: int | None = None) -> list[str]:
+        page = "" if limit is None else "LIMIT {limit:UInt64} "
+        [ids] = self.ask(
+            f"SELECT id FROM {{table}} WHERE {{live}} ORDER BY row {page}OFFSET {{offset:UInt64}}",
+            offset=int(offset),
+            limit=limit,
+        )
+        return [to_text(id) for id in ids]
+
+    def rows_beginning_with(self, start: str) -> np.ndarray:
+        [rows] = self.ask(
+            "SELECT row FROM {table} WHERE {live} AND startsWith(id, unhex({start:String})) "
+            "ORDER BY row",
+            start=to_bytes(start).hex(),
+        )
+        return np.array(rows, np.int64)
+
+    def rows_of_label(self, label: str) -> np.ndarray:
+        [rows] = self.ask(
+            "SELECT row FROM {table} WHERE {live} AND label = unhex({label:String}) ORDER BY row",
+            label=to_bytes(label).hex(),
+        )
+        return np.array(rows, np.int64)
+
+    def rows(self, ids: Sequence[str]) -> np.ndarray:
+        found, rows = self.ask(
+            f"SELECT id, max(row) FROM {{table}} PREWHERE {KEY_OF_IDS} WHERE {{live}} AND {OF_IDS} "
+            "GROUP BY id",
+            width=2,
+            ids=hexadecimal(ids),
+        )
+        known = dict(zip(found, rows, strict=True))
+        return np.array([int(known.get(to_bytes(id), -1)) for id in ids], np.int64)
+
+    def stats(self) -> dict[str, tuple[int | None, int | None]]:
+        ids, sizes, times = self.ask("SELECT id, size, mtime_ns FROM {table} WHERE {live}", width=3)
+        return {
+            to_text(id): (
+                None if size is None else int(size),
+                None if time_ns is None else int(time_ns),
+            )
+            for id, size, time_ns in zip(ids, sizes, times, strict=True)
+        }
+
+    def id_ends(self, start: str) -> tuple[str, str] | None:
+        [[first], [last], [found]] = self.ask(
+            "SELECT min(id), max(id), count() FROM {table} "
+            "WHERE {live} AND startsWith(id, unhex({start:String}))",
+            width=3,
+            start=to_bytes(start).hex(),
+        )
+        return (to_text(first), to_text(last)) if found else None
+
+    def ids_outside(self, start: str) -> frozenset[str]:
+        [ids] = self.ask(
+            "SELECT id FROM {table} WHERE {live} AND NOT startsWith(id, unhex({start:String}))",
+            start=to_bytes(start).hex(),
+        )
+        return frozenset(map(to_text, ids))
+
+    def label_counts(self) -> dict[str, int]:
+        labels, counts = self.ask(
+            "SELECT label, count() FROM {table} WHERE {live} AND label IS NOT NULL "
+            "GROUP BY label ORDER BY min(row)",
+            width=2,
+        )
+        return {to_text(label): int(count) for label, count in zip(labels, counts, strict=True)}
+
+    @property
+    def live(self) -> np.ndarray | None:
+        raise self._no_arrays()
+
+    @property
+    def live_images(self) -> np.ndarray | None:
+        raise self._no_arrays()
+
+    @property
+    def owners(self) -> np.ndarray | None:
+        raise self._no_arrays()
+
+    @property
+    def feature_map(self) -> np.ndarray:
+        raise self._no_arrays()
+
+    def labels(self) -> tuple[np.ndarray, list[str]]:
+        raise self._no_arrays()
+
+    def _no_arrays(self) -> StoreError:
+        return unsupported("an array with an element for each row", self.store.folder)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def __enter__(self) -> "Snapshot":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _order(self, found: Iterable[Any], rows: Rows) -> list[int]:
+        """Where each row is among those that were found."""
+        place = {int(row): at for at, row in enumerate(found)}
+        try:
+            return [place[int(row)] for row in rows]
+        except KeyError as error:
+            raise StoreError(
+                "A snapshot is read while its rows are there.",
+                f"row {error} of {self.store.folder}",
+                "The table was compacted since: take a new snapshot.",
+            ) from error
+
+
+class _Candidates:
+    """Local features of some rows: the first one that is taken reads all, and each goes once."""
+
+    def __init__(self, snapshot: Snapshot, rows: Rows) -> None:
+        self.rows = rows
+        self._snapshot = snapshot
+        self._lock = threading.Lock()
+        self._features: dict[int, StoredFeatures] | None = None
+
+    def take(self, place: int) -> StoredFeatures:
+        with self._lock:
+            if self._features is None:
+                self._features = dict(enumerate(self._snapshot.local_features(self.rows)))
+            return self._features.pop(place)

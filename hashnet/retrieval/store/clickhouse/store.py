@@ -1,0 +1,242 @@
+"""An index in ClickHouse: what its tables say of it, and the bundle that they carry."""
+
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import re
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hashnet import files
+from hashnet.errors import ArgumentError, StoreError
+from hashnet.network import bundle as bundles
+from hashnet.retrieval.store.clickhouse.connection import Connection
+from hashnet.retrieval.store.clickhouse.snapshot import Snapshot
+from hashnet.retrieval.store.clickhouse.tables import ddl, execute
+from hashnet.retrieval.store.clickhouse.writer import Writer
+from hashnet.retrieval.store.items import check_extractor, check_regions_per_image
+
+StrPath = str | os.PathLike[str]
+
+# Of indexes with regions. Those without are of version 2 with local features and else of version 1.
+FORMAT_VERSION = 3
+
+
+class Store:
+    """An index in ClickHouse, made by `create` or `open`; see `protocol.Store`.
+
+    Attributes:
+        folder: str. The URL, without its password.
+        feature_dtype: "float32". How features are stored.
+    """
+
+    FEATURE_DTYPE = "float32"
+
+    def __init__(self, connection: Connection, facts: dict[str, Any]) -> None:
+        self._connection = connection
+        self.folder: str = connection.place.shown
+        self.num_bits: int = facts["num_bits"]
+        self.feature_dim: int = facts["feature_dim"]
+        self.feature_dtype = self.FEATURE_DTYPE
+        self.extractor: str | None = facts.get("extractor")
+        self.descriptor_dim: int | None = facts.get("descriptor_dim")
+        self.regions_per_image: int = facts.get("regions_per_image", 0)
+        self._encoder_files: dict[str, str] | None = facts.get("encoder_files")
+        self.fingerprint: str = facts["fingerprint"]
+        self.format_version: int = facts["format_version"]
+        self.created: str = facts["created"]
+
+    @classmethod
+    def create(
+        cls,
+        url: str,
+        *,
+        num_bits: int,
+        feature_dim: int,
+        feature_dtype: str = FEATURE_DTYPE,
+        fingerprint: str,
+        encoder_files: Mapping[str, StrPath] | None = None,
+        extractor: str | None = None,
+        descriptor_dim: int | None = None,
+        regions_per_image: int = 0,
+    ) -> "Store":
+        """Make an empty index; for the rest see `protocol.Store.create`.
+
+        The tables are made, or were by `hashnet clickhouse init`; those of an older version may
+        keep no local features or regions, which is a `StoreError`.
+        """
+        if feature_dtype != cls.FEATURE_DTYPE:
+            raise ArgumentError(
+                "ClickHouse stores features as float32.", f"feature_dtype={feature_dtype!r}"
+            )
+        check_extractor(extractor, descriptor_dim)
+        check_regions_per_image(regions_per_image)
+        connection = Connection(url)
+        if connection.has_index():
+            raise StoreError(
+                "A new index needs a table where nothing is.",
+                connection.place.shown,
+                "Open the index to add to it, or name another table.",
+            )
+        needed = {"_descriptors.yx"} if extractor is not None else set()
+        needed |= {".region"} if regions_per_image else set()
+        columns = connection.columns()
+        if not any(column.startswith(f"{connection.place.table}.") for column in columns):
+            execute(url, ddl(url, num_bits=num_bits))
+        elif not {connection.place.table + column for column in needed} <= columns:
+            raise StoreError(
+                "Local features and regions need tables that have room for them.",
+                f"tables of an older version: {connection.place.shown}",
+                "Name another table, or drop these and run `hashnet clickhouse init` again.",
+            )
+        contents = {
+            name: pathlib.Path(path).read_bytes() for name, path in (encoder_files or {}).items()
+        }
+        facts = {
+            "format_version": 3 if regions_per_image else 1 if extractor is None else 2,
+            "num_bits": num_bits,
+            "feature_dim": feature_dim,
+            "fingerprint": fingerprint,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "extractor": extractor,
+            "descriptor_dim": descriptor_dim,
+            "regions_per_image": regions_per_image,
+            "encoder_files": {
+                name: hashlib.sha256(content).hexdigest() for name, content in contents.items()
+            },
+        }
+        # The facts come last: what a killed creation leaves behind is no index. A file that it
+        # left is the same or, of another encoder, told apart by the fingerprint in its name.
+        for name, content in [
+            *((f"{fingerprint}/{name}", content) for name, content in contents.items()),
+            ("facts", json.dumps(facts).encode()),
+        ]:
+            connection.insert(
+                connection.encoder_table,
+                ["name", "content"],
+                ["String", "String"],
+                [[name.encode()], [content]],
+                hashlib.sha256(name.encode() + b"\0" + content).hexdigest(),
+            )
+        return cls.open(url)
+
+    @classmethod
+    def open(cls, url: str) -> "Store":
+        return cls._on(Connection(url))
+
+    @classmethod
+    def _on(cls, connection: Connection) -> "Store":
+        if not connection.has_index():
+            raise StoreError(
+                "An index in ClickHouse is a table that HashNet made.",
+                f"none in {connection.place.shown}",
+                "Make one with `hashnet index`, or check the URL.",
+            )
+        [[content]] = connection.ask(
+            "SELECT content FROM {encoder_table} WHERE name = 'facts' LIMIT 1"
+        )
+        try:
+            facts = json.loads(content)
+            if facts["format_version"] > FORMAT_VERSION:
+                raise StoreError(
+                    f"This HashNet reads tables up to format {FORMAT_VERSION}.",
+                    f"format {facts['format_version']} in {connection.place.shown}",
+                    "Upgrade: pip install -U hashnet",
+                )
+            return cls(connection, facts)
+        except StoreError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise StoreError(
+                "The facts of an index are as HashNet wrote them.",
+                f"{error!r} in {connection.place.shown}_encoder",
+                "Restore the table from a copy, or build the index again.",
+            ) from error
+
+    @staticmethod
+    def is_there(url: str) -> bool:
+        return Connection(url).has_index()
+
+    @functools.cached_property
+    def encoder_folder(self) -> pathlib.Path:
+        """pathlib.Path: the bundle, copied from the table to a cache of this machine if need be."""
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        name, sums = _plain_fingerprint(self.fingerprint), self._encoder_files
+        if sums is None:  # as before there were others
+            sums = dict.fromkeys((bundles.DESCRIPTION, bundles.MODEL, bundles.ENCODER), "")
+        else:
+            # Two indexes may share a network, and not what finds local features or regions.
+            name += "-" + hashlib.sha256(json.dumps(sorted(sums.items())).encode()).hexdigest()[:16]
+        folder = cache / "hashnet" / "encoders" / name
+        if not _holds(folder, sums, self.fingerprint):
+            try:
+                self._fetch_encoder(folder, sums)
+            except OSError:
+                if not _holds(folder, sums, self.fingerprint):  # another process was quicker
+                    raise
+        return folder
+
+    def _fetch_encoder(self, folder: pathlib.Path, sums: dict[str, str]) -> None:
+        with files.whole_folder(folder) as fresh:
+            for file, sha256 in sums.items():
+                [contents] = self._connection.ask(
+                    "SELECT content FROM {encoder_table} WHERE name = {name:String} LIMIT 1",
+                    name=f"{self.fingerprint}/{_plain_name(file)}",
+                )
+                if not contents:
+                    raise StoreError("An index carries its encoder.", f"no {file} in {self.folder}")
+                if sha256 not in ("", hashlib.sha256(contents[0]).hexdigest()):
+                    raise StoreError(
+                        "An index carries its encoder as it was.", f"{file} in {self.folder}"
+                    )
+                (fresh / file).write_bytes(contents[0])
+
+    def reopened(self) -> "Store":
+        return self._on(self._connection)
+
+    def version(self) -> tuple[Any, ...]:
+        facts = self.reopened()
+        [[last], [entries]] = self._connection.ask("SELECT max(row), count() FROM {table}", width=2)
+        return facts.created, facts.fingerprint, int(last), int(entries)
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self._connection, self)
+
+    def writer(self) -> Writer:
+        return Writer(self._connection, self)
+
+    def num_bytes(self) -> int:
+        [[size]] = self._connection.ask(
+            "SELECT sum(bytes_on_disk) FROM system.parts WHERE active "
+            "AND database = {database:String} AND table IN {names:Array(String)}",
+            database=self._connection.place.database,
+            names=[
+                self._connection.place.table + end
+                for end in ("", "_local", "_encoder", "_descriptors", "_descriptors_local")
+            ],
+        )
+        return int(size)
+
+
+def _plain_fingerprint(fingerprint: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{8,64}", fingerprint):
+        raise StoreError("A fingerprint is hexadecimal.", repr(fingerprint))
+    return fingerprint
+
+
+def _plain_name(name: str) -> str:
+    if "/" in name or "\\" in name or name in ("", ".", ".."):
+        raise StoreError("A file of an encoder lies inside its folder.", repr(name))
+    return name
+
+
+def _holds(folder: pathlib.Path, files: Iterable[str], fingerprint: str) -> bool:
+    try:
+        return bundles.load(folder).fingerprint == fingerprint and all(
+            (folder / _plain_name(name)).is_file() for name in files
+        )
+    except ValueError:
+        return False

@@ -1,0 +1,108 @@
+"""The statements that make the tables of an index."""
+
+from collections.abc import Iterable
+
+from hashnet.codes import code_bytes
+from hashnet.errors import ArgumentError
+from hashnet.retrieval.store.clickhouse.connection import PLAIN_WORD, Connection, Place
+
+# The features of a granule are read whole for one row of the pool.
+GRANULE_ROWS = 256
+# All rows are below, so this makes one partition; but a part of a partitioned table knows its
+# highest row, which need not be read then.
+PARTITION_ROWS = 10**19
+
+
+def ddl(url: str, *, num_bits: int, cluster: str | None = None) -> list[str]:
+    """The statements that make the tables of an index.
+
+    Args:
+        url: str; see `Place`.
+        num_bits: int. Of the codes.
+        cluster: str or None. Name of a cluster: entries are then spread over its shards by id,
+            and every shard is replicated.
+
+    Returns:
+        list of str.
+
+    Raises:
+        ArgumentError: the URL or the cluster's name has another form.
+
+    Example:
+        >>> for statement in ddl("clickhouse://db/photos/all", num_bits=48, cluster="main"):
+        ...     print(statement.split("(")[0].strip())
+        CREATE DATABASE IF NOT EXISTS `photos` ON CLUSTER `main`
+        CREATE TABLE IF NOT EXISTS `photos`.`all_encoder` ON CLUSTER `main`
+        CREATE TABLE IF NOT EXISTS `photos`.`all_descriptors_local` ON CLUSTER `main`
+        CREATE TABLE IF NOT EXISTS `photos`.`all_descriptors` ON CLUSTER `main` AS
+            `photos`.`all_descriptors_local` ENGINE = Distributed
+        CREATE TABLE IF NOT EXISTS `photos`.`all_local` ON CLUSTER `main`
+        CREATE TABLE IF NOT EXISTS `photos`.`all` ON CLUSTER `main` AS `photos`.`all_local`
+            ENGINE = Distributed
+    """
+    place = Place(url)
+    if cluster is not None and not PLAIN_WORD.fullmatch(cluster):
+        raise ArgumentError("A cluster's name is a plain word.", repr(cluster))
+    on = f" ON CLUSTER `{cluster}`" if cluster else ""
+    database, table = place.database, place.table
+    columns = (
+        "row UInt64 CODEC(NONE), kills UInt64, id String, key UInt64 MATERIALIZED cityHash64(id), "
+        "path Nullable(String), label LowCardinality(Nullable(String)), size Nullable(Int64), "
+        f"mtime_ns Nullable(Int64), code FixedString({code_bytes(num_bits)}) CODEC(NONE), "
+        "feature Array(Float32) CODEC(NONE), region Array(Int32)"
+    )
+    order = (
+        f"PARTITION BY intDiv(row, {PARTITION_ROWS}) ORDER BY (kills, code) "
+        f"SETTINGS index_granularity = {GRANULE_ROWS}"
+    )
+    # Those of one image are read alone; `id` only says which shard is theirs.
+    descriptors = "row UInt64, id String, yx String, descriptors String CODEC(NONE)"
+    descriptors_order = "ORDER BY row SETTINGS index_granularity = 1"
+    encoder = "(name String, content String) "
+    statements = [f"CREATE DATABASE IF NOT EXISTS `{database}`{on}"]
+    # The table that says that all are there comes last.
+    tables = [
+        (f"{table}_descriptors", descriptors, descriptors_order),
+        (table, columns, order),
+    ]
+    if cluster is None:
+        window = "non_replicated_deduplication_window = 1000"
+        return [
+            *statements,
+            f"CREATE TABLE IF NOT EXISTS `{database}`.`{table}_encoder` {encoder}"
+            f"ENGINE = MergeTree ORDER BY name SETTINGS {window}",
+            *(
+                f"CREATE TABLE IF NOT EXISTS `{database}`.`{name}` ({columns}) "
+                f"ENGINE = MergeTree {order}, {window}"
+                for name, columns, order in tables
+            ),
+        ]
+    path = f"/clickhouse/tables/{{shard}}/{database}"
+    statements.append(
+        f"CREATE TABLE IF NOT EXISTS `{database}`.`{table}_encoder`{on} {encoder}"
+        f"ENGINE = ReplicatedMergeTree('/clickhouse/tables/all/{database}/{table}_encoder', "
+        "'{shard}-{replica}') ORDER BY name"
+    )
+    for name, columns, order in tables:
+        statements += [
+            f"CREATE TABLE IF NOT EXISTS `{database}`.`{name}_local`{on} ({columns}) "
+            f"ENGINE = ReplicatedMergeTree('{path}/{name}', '{{replica}}') {order}",
+            f"CREATE TABLE IF NOT EXISTS `{database}`.`{name}`{on} AS `{database}`.`{name}_local` "
+            f"ENGINE = Distributed('{cluster}', '{database}', '{name}_local', cityHash64(id))",
+        ]
+    return statements
+
+
+def execute(url: str, statements: Iterable[str]) -> None:
+    """Run the statements of `ddl`.
+
+    Args:
+        url: str; see `Place`.
+        statements: list of str, from `ddl`.
+
+    Raises:
+        BackendError: the server does not answer, or refuses.
+    """
+    connection = Connection(url)
+    for statement in statements:
+        connection.tell(statement)

@@ -1,0 +1,284 @@
+"""How images get into a table, and out of it."""
+
+import re
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from hashnet.codes import code_bytes
+from hashnet.errors import ArgumentError
+from hashnet.retrieval.store.clickhouse.connection import Connection
+from hashnet.retrieval.store.clickhouse.entries import (
+    KEY_OF_IDS,
+    OF_IDS,
+    hexadecimal,
+    to_bytes,
+    to_text,
+)
+from hashnet.retrieval.store.clickhouse.snapshot import Snapshot
+from hashnet.retrieval.store.items import (
+    CompactReport,
+    Described,
+    Facts,
+    Item,
+    bytes_of_local,
+    check_images,
+    check_items,
+    items_of_rows,
+)
+
+# Of features in an insert: as Python numbers eight times the bytes, and far from what a server
+# would cut into several parts.
+BATCH_BYTES = 16 << 20
+BATCH_ROWS = 1 << 16
+# Images whose local features are in memory at one time, written or to be compared.
+BATCH_LOCAL = 128
+
+
+class _Store(Facts, Protocol):
+    """What a writer asks of the store it writes to."""
+
+    def snapshot(self) -> Snapshot:
+        """The index as it is now."""
+
+    def num_bytes(self) -> int:
+        """Bytes on the disk of the server."""
+
+
+class Writer:
+    """Writes to a table; see `protocol.Writer`. Made by `Store.writer`.
+
+    Each method commits in batches, of which every one is there wholly or not at all.
+    """
+
+    def __init__(self, connection: Connection, store: _Store) -> None:
+        self._connection = connection
+        self._store = store
+        self._last = 0
+
+    def add(
+        self,
+        items: Iterable[Item],
+        codes: np.ndarray,
+        features: np.ndarray,
+        local_features: Sequence[Described] | None = None,
+        regions: Sequence[Any] | None = None,
+    ) -> int:
+        items, codes, features = list(items), np.asarray(codes), np.asarray(features)
+        if not items and codes.size == features.size == 0:
+            return 0
+        store = self._store
+        counts, boxes = check_images(store, items, codes, features, local_features, regions)
+        firsts = np.cumsum([0, *counts])
+        for start in range(0, len(items), self._images_at_once):
+            part = slice(start, min(start + self._images_at_once, len(items)))
+            rows = slice(firsts[part.start], firsts[part.stop])
+            self._insert(
+                items_of_rows(items[part], counts[part]),
+                codes[rows],
+                features[rows],
+                None if local_features is None else local_features[part],
+                None if boxes is None else boxes[rows],
+                self._held([item.id for item in items[part]]),
+            )
+        return len(items)
+
+    def update(self, items: Iterable[Item]) -> int:
+        items = list(items)
+        check_items(items)
+        for start in range(0, len(items), self._images_at_once):
+            part = items[start : start + self._images_at_once]
+            snapshot = self._store.snapshot()
+            firsts = snapshot.rows([item.id for item in part])
+            if firsts.min() < 0:
+                unknown = part[int(np.argmin(firsts))].id
+                raise ArgumentError("An image to update is in the index.", repr(unknown), "Add it.")
+            rows = firsts
+            regions = local = None
+            if self._store.extractor is not None:
+                local = snapshot.local_features(firsts)
+            if self._store.regions_per_image:
+                rows_of = self._with_regions(part, firsts)
+                rows = np.concatenate(rows_of)
+                boxes = iter(snapshot.regions(rows))
+                regions = [
+                    np.array([next(boxes) for _ in rows][1:], np.int64).reshape(-1, 4)
+                    for rows in rows_of
+                ]
+            self.add(part, *snapshot.encoded(rows), local, regions)
+        return len(items)
+
+    def _with_regions(self, items: Sequence[Item], firsts: np.ndarray) -> list[np.ndarray]:
+        """The rows of each image, its own first: a later entry of an id has a higher row."""
+        rows_of: dict[str, list[int]] = {item.id: [] for item in items}
+        for id, row in self._held(list(rows_of)):
+            rows_of[id].append(row)
+        return [
+            np.array(sorted(row for row in rows_of[item.id] if row >= first), np.int64)
+            for item, first in zip(items, firsts.tolist(), strict=True)
+        ]
+
+    def remove(self, ids: Iterable[str]) -> list[str]:
+        ids = list(dict.fromkeys(ids))
+        found: list[str] = []
+        for start in range(0, len(ids), BATCH_ROWS):
+            held = self._held(ids[start : start + BATCH_ROWS])
+            if held:
+                self._insert([], None, None, None, None, held)
+            there = {id for id, _ in held}
+            found += [id for id in ids[start : start + BATCH_ROWS] if id in there]
+        return found
+
+    def compact(self) -> CompactReport:
+        bytes_before = self._store.num_bytes()
+        rows_before, regions_before, parts_before = self._size()
+        dead = "SELECT kills FROM {table} WHERE kills > 0"
+        # First the dead, then what says that they are: between the two nothing comes back.
+        local, where = self._local_table(self._connection.place.table)
+        self._change(
+            f"ALTER TABLE {local}{where} DELETE WHERE kills = 0 AND row IN ({dead})", local
+        )
+        self._change(f"ALTER TABLE {local}{where} DELETE WHERE kills > 0", local)
+        self._change(f"OPTIMIZE TABLE {local}{where} FINAL", local)
+        if self._store.extractor is not None:
+            descriptors, where = self._local_table(f"{self._connection.place.table}_descriptors")
+            self._change(
+                f"ALTER TABLE {descriptors}{where} DELETE WHERE row NOT IN "
+                "(SELECT row FROM {table})",
+                local,
+            )
+        rows, regions, parts = self._size()
+        return CompactReport(
+            rows_before,
+            rows,
+            parts_before,
+            parts,
+            bytes_before - self._store.num_bytes(),
+            regions_before - regions,
+        )
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Every method has committed."""
+
+    def _change(self, statement: str, table: str) -> None:
+        self._connection.tell(statement.replace("{table}", table))
+
+    def _local_table(self, name: str) -> tuple[str, str]:
+        """The table that holds the entries of a table, and where else it is to be changed."""
+        database = self._connection.place.database
+        [engines] = self._connection.ask(
+            "SELECT engine_full FROM system.tables WHERE database = {database:String} "
+            "AND name = {name:String}",
+            database=database,
+            name=name,
+        )
+        found = re.match(rb"Distributed\('(\w+)'", engines[0])
+        if not found:
+            return f"`{database}`.`{name}`", ""
+        return f"`{database}`.`{name}_local`", f" ON CLUSTER `{found[1].decode()}`"
+
+    def _size(self) -> tuple[int, int, int]:
+        """Rows of images and regions, dead ones included; those of regions; parts."""
+        region = "notEmpty(region)" if self._store.regions_per_image else "0"
+        [[rows], [regions]] = self._connection.ask(
+            f"SELECT count(), countIf({region}) FROM {{table}} WHERE kills = 0", width=2
+        )
+        [[parts]] = self._connection.ask(
+            "SELECT count() FROM system.parts WHERE active "
+            "AND database = {database:String} AND table IN {names:Array(String)}",
+            database=self._connection.place.database,
+            names=[self._connection.place.table, f"{self._connection.place.table}_local"],
+        )
+        return int(rows), int(regions), int(parts)
+
+    @property
+    def _images_at_once(self) -> int:
+        row_bytes = 4 * self._store.feature_dim * (1 + self._store.regions_per_image)
+        most = BATCH_ROWS if self._store.extractor is None else BATCH_LOCAL
+        return max(1, min(most, BATCH_BYTES // row_bytes))
+
+    def _held(self, ids: Sequence[str]) -> list[tuple[str, int]]:
+        """(id, row) of all kept rows of these ids, those that a second writer left included."""
+        snapshot = self._store.snapshot()
+        self._last = max(self._last, snapshot.last)
+        found, rows = snapshot.ask(
+            f"SELECT id, row FROM {{table}} PREWHERE {KEY_OF_IDS} WHERE {{kept}} AND {OF_IDS}",
+            width=2,
+            ids=hexadecimal(ids),
+        )
+        return [(to_text(id), int(row)) for id, row in zip(found, rows, strict=True)]
+
+    def _insert(
+        self,
+        items: Sequence[Item],
+        codes: np.ndarray | None,
+        features: np.ndarray | None,
+        local_features: Sequence[Described] | None,
+        regions: np.ndarray | None,
+        held: Sequence[tuple[str, int]],
+    ) -> None:
+        """Commit rows of images and the end of the rows that they replace, in one part."""
+        num_new, num_all = len(items), len(items) + len(held)
+        # Out of the clock, so that two writers never give the same number.
+        first = max(self._last + 1, time.time_ns())
+        self._last = first + num_all - 1
+        if local_features is not None:
+            whole = np.arange(num_new) if regions is None else np.flatnonzero(~regions.any(axis=1))
+            self._insert_local([first + at for at in whole.tolist()], items, whole, local_features)
+        zeros = bytes(code_bytes(self._store.num_bits))
+        everything = [*items, *(Item(id) for id, _ in held)]
+        columns: dict[str, tuple[str, Sequence[Any]]] = {
+            "row": ("UInt64", list(range(first, first + num_all))),
+            "kills": ("UInt64", [0] * num_new + [row for _, row in held]),
+            "id": ("String", [to_bytes(item.id) for item in everything]),
+            "path": ("Nullable(String)", [_or_none(item.path) for item in everything]),
+            "label": (
+                "LowCardinality(Nullable(String))",
+                [_or_none(item.label) for item in everything],
+            ),
+            "size": ("Nullable(Int64)", [item.size for item in everything]),
+            "mtime_ns": ("Nullable(Int64)", [item.mtime_ns for item in everything]),
+            "code": (
+                f"FixedString({len(zeros)})",
+                ([] if codes is None else [code.tobytes() for code in codes]) + [zeros] * len(held),
+            ),
+            "feature": (
+                "Array(Float32)",
+                ([] if features is None else features.tolist()) + [[]] * len(held),
+            ),
+        }
+        if self._store.regions_per_image:
+            of_rows = [] if regions is None else regions.tolist()
+            boxes = [box if any(box) else [] for box in of_rows]
+            columns["region"] = "Array(Int32)", boxes + [[]] * len(held)
+        self._send(self._connection.table, columns, f"{first}-{num_all}")
+
+    def _insert_local(
+        self,
+        rows: list[int],
+        items: Sequence[Item],
+        places: np.ndarray,
+        local_features: Sequence[Described],
+    ) -> None:
+        """Local features come before the rows that they are of, without which nothing sees them."""
+        yx, descriptors = zip(*map(bytes_of_local, local_features), strict=True)
+        columns: dict[str, tuple[str, Sequence[Any]]] = {
+            "row": ("UInt64", rows),
+            "id": ("String", [to_bytes(items[place].id) for place in places]),
+            "yx": ("String", yx),
+            "descriptors": ("String", descriptors),
+        }
+        self._send(self._connection.descriptors_table, columns, f"{rows[0]}-{len(rows)}")
+
+    def _send(self, table: str, columns: dict[str, tuple[str, Sequence[Any]]], token: str) -> None:
+        types, values = zip(*columns.values(), strict=True)
+        self._connection.insert(table, list(columns), list(types), list(values), token)
+
+
+def _or_none(text: str | None) -> bytes | None:
+    return None if text is None else to_bytes(text)
