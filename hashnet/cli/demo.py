@@ -123,7 +123,7 @@ def _measured(
     evaluation = metrics.evaluate_codes(
         engine.index.encoder.encode(queries).codes,
         np.array(truth),
-        engine.snapshot.codes,
+        engine.snapshot.codes[:],
         np.array(names)[label_codes],
         num_bits=BITS,
     )

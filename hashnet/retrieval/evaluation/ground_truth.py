@@ -16,7 +16,7 @@ import numpy as np
 from hashnet import images
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError
-from hashnet.retrieval.store.folder.store import Snapshot
+from hashnet.retrieval.store.protocol import Snapshot
 
 # --- The database ---------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ here. Only codes' histograms and k rows a shard would travel over a network.
 import itertools
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from hashnet.errors import ArgumentError, FingerprintError
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.finder import Finder, Found, threshold_of
 from hashnet.retrieval.store.items import Item
+from hashnet.retrieval.store.protocol import Snapshot
 
 Part = TypeVar("Part")
 
@@ -74,7 +75,9 @@ class ShardedEngine(Engine):
                 )
         self.index = self.engines[0].index
         self.num_threads = self.engines[0].num_threads
-        self.snapshot = _JoinedSnapshot([engine.snapshot for engine in self.engines])
+        # A snapshot as far as an engine reads it.
+        joined = _JoinedSnapshot([engine.snapshot for engine in self.engines])
+        self.snapshot = cast(Snapshot, joined)
         self.finder = _JoinedFinder([engine.finder for engine in self.engines])
 
 
