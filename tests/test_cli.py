@@ -435,7 +435,7 @@ def test_remove_info_check_compact(run, photos, bundle_folder, tmp_path):
     assert (info["images"], info["rows"], info["bits"]) == (22, 24, 32)
     assert info["labels"] == {"checks": 6, "disc": 4, "ramp": 6, "stripes": 6}
     assert "22" in run("info", index)[1]
-    assert run("compact", index)[1].startswith("2 removed rows gone")
+    assert run("compact", index)[1].startswith("2 removed rows dropped")
     assert json.loads(run("info", index, "--json")[1])["rows"] == 22
     assert run("check", index)[:2] == (cli.DONE, "every byte is as it was written\n")
     [features] = (index / "segments").glob("*.features")

@@ -20,5 +20,5 @@ def run(arguments: argparse.Namespace) -> int:
         report = writer.compact()
     gone = report.rows_before - report.rows_after - report.regions_gone
     regions = f" and {report.regions_gone} of their regions" if report.regions_gone else ""
-    print(f"{gone} removed rows{regions} gone, {report.bytes_freed} bytes given back")
+    print(f"{gone} removed rows{regions} dropped, {report.bytes_freed} bytes freed")
     return DONE

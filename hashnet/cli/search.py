@@ -226,8 +226,8 @@ def _print_result(result: "SearchResult") -> None:
         if time_taken is not None
     )
     print(
-        f"{printable(result.query)}: pool of {result.pool} with fewer than "
-        f"{result.threshold} bits apart ({stages})"
+        f"{printable(result.query)}: pool of {result.pool} at a Hamming distance below "
+        f"{result.threshold} ({stages})"
     )
     for rank, hit in enumerate(result.hits, 1):
         label = f"  [{printable(hit.label)}]" if hit.label is not None else ""
