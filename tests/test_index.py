@@ -281,7 +281,7 @@ def test_a_killed_run_is_finished_by_the_next_and_ends_the_same(
     child.stdout.readline()
     time.sleep(after_seconds)
     child.send_signal(signal.SIGKILL)
-    child.wait()
+    child.communicate()
     done = Index.open(index.store.folder).num_items
     assert Index.open(index.store.folder).update([folder]).added == 84 - done
     whole = Index.create(tmp_path / "whole.index", bundle_folder)

@@ -88,7 +88,7 @@ def test_the_page_asks_no_other_host(name):
 
 def test_every_file_is_packaged_used_and_there():
     setup = configparser.ConfigParser()
-    setup.read(PAGE.parents[2] / "setup.cfg")
+    setup.read(PAGE.parents[3] / "setup.cfg")
     patterns = setup["options.package_data"]["hashnet.retrieval.service"].replace(",", " ").split()
     used = {"index.html"}
     for tag, attributes in DOCUMENT.elements:

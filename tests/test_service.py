@@ -19,7 +19,7 @@ import threading
 import time
 import urllib.parse
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 from PIL import Image
@@ -643,7 +643,8 @@ def test_what_others_commit_is_served_without_downtime(any_writable, folder):
         stop.set()
         asking.join()
     assert set(answers) == {200}
-    index.store.writer().__enter__().compact()
+    with index.store.writer() as writer:
+        writer.compact()
     assert writable.get("/api/search?id=disc/0.png").status_code == 200
 
 
@@ -970,7 +971,7 @@ def process(index, *arguments, before=None, **environment):
         yield child, re.search(r"http://\S+?(?=/ )", line)[0]
     finally:
         child.kill()
-        child.wait()
+        child.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -999,11 +1000,11 @@ def test_bodies_over_the_limit(running, folder):
     head = {"content-type": "multipart/form-data; boundary=x"}
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         slow = pool.submit(
-            httpx.post, url + "/api/search", content=endless(), headers=head, timeout=30
+            httpx2.post, url + "/api/search", content=endless(), headers=head, timeout=30
         )
-        assert httpx.get(url + "/healthz").elapsed.total_seconds() < 2
+        assert httpx2.get(url + "/healthz").elapsed.total_seconds() < 2
         refused(slow.result(), 413)
-    refused(httpx.post(url + "/api/search", content=bytes(limit + 1), headers=head), 413)
+    refused(httpx2.post(url + "/api/search", content=bytes(limit + 1), headers=head), 413)
     address = urllib.parse.urlsplit(url)
     with socket.create_connection((address.hostname, address.port), 5) as connection:
         connection.sendall(
@@ -1029,7 +1030,7 @@ def test_a_hundred_slow_clients_keep_nobody_waiting(running, folder):
             connection.sendall(body if number % 2 else head)
         start = time.monotonic()
         for _ in range(5):
-            answer = httpx.post(
+            answer = httpx2.post(
                 url + "/api/search", files=upload(folder / "disc/0.png"), timeout=10
             )
             assert answer.status_code == 200
@@ -1047,9 +1048,9 @@ def test_a_head_that_is_too_long_is_refused(running):
     _, url = running
     many = "bytes=" + ",".join(f"{n}-{n}" for n in range(10_000))
     start = time.perf_counter()
-    assert httpx.get(url, headers={"range": many}).status_code in (400, 416)
+    assert httpx2.get(url, headers={"range": many}).status_code in (400, 416)
     assert time.perf_counter() - start < 1
-    assert httpx.get(url + "/healthz").status_code == 200
+    assert httpx2.get(url + "/healthz").status_code == 200
 
 
 def test_a_body_that_comes_too_slowly(index):
@@ -1087,7 +1088,7 @@ def test_a_body_that_comes_too_slowly(index):
 
 def test_a_stop_finishes_what_is_being_answered(index, folder):
     with process(index) as (child, url):
-        httpx.post(url + "/api/search", files=upload(folder / "disc/0.png"), timeout=30)
+        httpx2.post(url + "/api/search", files=upload(folder / "disc/0.png"), timeout=30)
         address = urllib.parse.urlsplit(url)
         content = (folder / "disc/0.png").read_bytes()
         body = (
@@ -1129,9 +1130,9 @@ def test_an_index_in_a_database_is_served(tmp_path, folder, bundle_folder, chdb_
     command = [sys.executable, "-c", code, "index", url, folder / "disc", "--bundle", bundle_folder]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     with process(url) as (child, address):
-        found = httpx.get(address + "/api/search?id=0.png&k=3", timeout=60).json()
+        found = httpx2.get(address + "/api/search?id=0.png&k=3", timeout=60).json()
         assert len(found["hits"]) == 3
-        posted = httpx.post(
+        posted = httpx2.post(
             address + "/api/search", files=upload(folder / "disc/0.png"), timeout=60
         )
         assert posted.json()["hits"][0]["id"] == "0.png"
@@ -1150,18 +1151,18 @@ def test_an_index_that_may_only_be_read_is_served(index, tmp_path):
         libc.prctl(24, 1, 0, 0, 0)
 
     with process(copy, before=without_overriding, HASHNET_TOKEN=TOKEN) as (_, url):
-        before = httpx.get(url + "/api/search?id=disc%2F0.png&k=99", timeout=30)
+        before = httpx2.get(url + "/api/search?id=disc%2F0.png&k=99", timeout=30)
         assert before.status_code == 200 and len(before.json()["hits"]) == 26
-        gone = httpx.delete(url + "/api/images/disc%2F0.png", headers=bearer())
+        gone = httpx2.delete(url + "/api/images/disc%2F0.png", headers=bearer())
         assert "log" in refused(gone, 503) and gone.headers["retry-after"] == "1"
-        after = httpx.get(url + "/api/search?id=disc%2F0.png&k=99", timeout=30)
+        after = httpx2.get(url + "/api/search?id=disc%2F0.png&k=99", timeout=30)
         assert after.json()["hits"] == before.json()["hits"]
 
 
 def test_answers_do_not_wait_for_an_acknowledgement(running):
     """Two small packets an answer, the second held back for 40 ms, unless TCP_NODELAY is set."""
     _, url = running
-    with httpx.Client(base_url=url) as client:
+    with httpx2.Client(base_url=url) as client:
         client.get("/healthz")
         times = []
         for _ in range(20):

@@ -14,6 +14,7 @@ import functools
 import math
 import os
 import pathlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -305,7 +306,11 @@ def _from_applications(function_name, map_user, feature_user, preprocess=None):
             inner = construct(input_shape=(size, size, 3), weights=None if from_file else weights)
             if from_file:
                 keras_check.check(weights, inner)
-                inner.load_weights(weights)
+                with warnings.catch_warnings():
+                    # Keras names containers that hold nothing of their own; what is missing it
+                    # raises.
+                    warnings.simplefilter("ignore")
+                    inner.load_weights(weights)
         except Exception as error:  # a download or a foreign file fails in as many ways as it can
             raise WeightsError(
                 f"The weights of {function_name} could not be loaded.",

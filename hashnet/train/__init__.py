@@ -64,7 +64,8 @@ class CallablePackage(types.ModuleType):
             >>> with tempfile.TemporaryDirectory() as folder:
             ...     trained = hashnet.train(
             ...         cats_and_dogs, f"{folder}/my.bundle", bits=8, image_size=32,
-            ...         weights="random", head_epochs=1, epochs=0, batch=4, verbose=False,
+            ...         backbone="tiny", weights="random", head_epochs=1, epochs=0, batch=4,
+            ...         verbose=False,
             ...     )
             >>> trained.bundle.config.num_bits, trained.score.images
             (8, 8)
