@@ -11,7 +11,7 @@ import numpy as np
 from hashnet import images
 from hashnet.encode import precision as precisions
 from hashnet.errors import ArgumentError, FingerprintError, HashnetError, SkippedWarning
-from hashnet.local import extractors
+from hashnet.local import features
 from hashnet.network import bundle as bundles
 from hashnet.quiet import import_keras
 from hashnet.retrieval import index as indexes
@@ -270,7 +270,7 @@ def _fitted(
         received = f"none in {' '.join(options.photos)}"
         raise HashnetError("A new index needs at least one image.", "; ".join([received, *reasons]))
     if options.local:
-        extractors.opencv()  # if it is missing, better now than when the codes have been fitted
+        features.opencv()  # if it is missing, better now than when the codes have been fitted
     options.progress("opening the pretrained network", 0, 0)
     import_keras()
     from hashnet.train import unsupervised

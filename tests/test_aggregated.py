@@ -11,7 +11,7 @@ import pytest
 
 from hashnet import codes
 from hashnet.errors import ArgumentError, ShapeError, StoreError
-from hashnet.local.extractors import LocalFeatures
+from hashnet.local.features import LocalFeatures
 from hashnet.retrieval.search import aggregated
 from hashnet.retrieval.search.aggregated import AggregatedIndex, learn_codebook
 from hashnet.retrieval.store.folder.store import Store

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hashnet.errors import ArgumentError, ShapeError, StoreError
-from hashnet.local.extractors import LocalFeatures
+from hashnet.local.features import LocalFeatures
 from hashnet.retrieval.search import verify
 from hashnet.retrieval.search.local_index import METHODS, LocalIndex
 from hashnet.retrieval.store.folder.store import Store

@@ -17,7 +17,7 @@ pytest.importorskip("keras")
 from hashnet import codes, metrics
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, BundleError, UnknownNameError
-from hashnet.network import backbones, bundle, export
+from hashnet.network import backbones
 from hashnet.train import data, supervised
 from hashnet.train.config import TrainConfig
 from tests.stub_backbone import DEPTHWISE, STUB
@@ -39,16 +39,9 @@ VALIDATED = dataclasses.replace(SETTINGS, validation=0.2, patience=4)
 
 
 @pytest.fixture(autouse=True)
-def tiny(monkeypatch, request):
-    """Know the stub of a backbone; write no ONNX file, which takes longest, unless asked for."""
+def stub(monkeypatch):
+    """Know the stub of a backbone."""
     monkeypatch.setitem(backbones.BACKBONES, "stub", STUB)
-    if "onnx" not in request.fixturenames:
-        monkeypatch.setattr(export, "to_onnx", lambda model, path: path.write_bytes(b"no network"))
-
-
-@pytest.fixture
-def onnx():
-    """Ask for the real ONNX file."""
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +116,6 @@ def never_interrupted(tmp_path_factory, colours):
     """The history and the weights of a training with validation that ran through."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(backbones.BACKBONES, "stub", STUB)
-        patch.setattr(export, "to_onnx", lambda model, path: path.write_bytes(b"no network"))
         folder = tmp_path_factory.mktemp("whole") / "b"
         trained = supervised.train(colours, folder, VALIDATED, verbose=False)
         return trained.history, weights_of(trained)
@@ -226,7 +218,7 @@ def test_a_damaged_state_is_reported_with_the_way_out(tmp_path, colours, monkeyp
         supervised.train(colours, tmp_path / "b", SETTINGS, verbose=False)
 
 
-def test_stopping_early_keeps_the_best_epoch(tmp_path, colours, onnx):
+def test_stopping_early_keeps_the_best_epoch(tmp_path, colours):
     settings = dataclasses.replace(
         SETTINGS, head_epochs=40, epochs=0, validation=0.3, patience=2, head_rate=0.1
     )
@@ -469,12 +461,8 @@ settings = TrainConfig(
     num_bits=8, backbone="stub", weights="random", image_size=32, head_epochs=30, epochs=3,
     head_rate=.1, rate=.01, batch=8, validation=.25, seed=3,
 )
-kept = {}
-def save(folder, network, config, *, origin):
-    kept.update(origin)
-bundle.save = save
-hash.train(colours, sys.argv[1], settings, verbose=False)
-print(kept["history"][-1]["validation_map"])
+trained = hash.train(colours, sys.argv[1], settings, verbose=False)
+print(trained.history[-1]["validation_map"])
 """
 
 
@@ -492,19 +480,3 @@ def test_the_same_training_runs_under_jax_without_tensorflow(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) > 0.8
-
-
-def test_without_an_onnx_converter_the_trained_weights_stay_and_the_next_call_writes_them(
-    tmp_path, colours, monkeypatch
-):
-    whole = supervised.train(colours, tmp_path / "whole", SETTINGS, verbose=False)
-
-    def no_converter(*_arguments, **_options):
-        raise ImportError("This requires the jax2onnx module.")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(bundle, "save", no_converter)
-        with pytest.raises(BundleError, match="jax2onnx.*KERAS_BACKEND=tensorflow"):
-            supervised.train(colours, tmp_path / "cut", SETTINGS, verbose=False)
-    resumed = supervised.train(colours, tmp_path / "cut", SETTINGS, verbose=False)
-    assert same(weights_of(whole), weights_of(resumed))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hashnet.errors import ArgumentError, ShapeError
-from hashnet.local.extractors import LocalFeatures
+from hashnet.local.features import LocalFeatures
 from hashnet.retrieval.search import compiled, verify
 from hashnet.retrieval.search.verify import MATCHING, MODELS, Matching
 

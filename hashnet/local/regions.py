@@ -5,18 +5,26 @@ place of the map gets a score. A region is a square window of one of three sizes
 is above that of a ring around it; the best are taken that hardly overlap. Scores and windows are
 all there is to it: nothing is learned for regions.
 
-The scores come from `regions.onnx`, which `export` writes with Keras and `Proposer` runs without
-it.
+The scores come of an ONNX network, which `export` writes with Keras and `Proposer` runs without.
+The `regions.onnx` of an index is the head alone where `encoder.onnx` gives the map: see
+`map_files`.
 """
 
 import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from hashnet import images
 from hashnet.errors import ArgumentError, BundleError, ShapeError
-from hashnet.local import delf
+from hashnet.local import map_files
+from hashnet.local.delf_head import Head
 from hashnet.network import runtimes
+from hashnet.network.bundle import Bundle
+
+if TYPE_CHECKING:
+    import keras
 
 FILE = "regions.onnx"
 SIDE = 512  # pixels, of the image that is scored
@@ -27,42 +35,39 @@ RING = 0.25  # the width of the ring, as a part of the window's side
 OVERLAP = 0.3  # of two regions, at most: what they share, divided by what they cover together
 
 
-def export(path, backbone="efficientnet_lite0", head=None):
+def export(
+    path: str | os.PathLike[str],
+    backbone: "str | keras.Model" = "efficientnet_lite0",
+    head: Head | None = None,
+) -> None:
     """Write a backbone up to its map, and the score of its places, as ONNX.
 
     Args:
         path: str or path-like ending in `.onnx`.
-        backbone: str, one with weights of ImageNet, or a `keras.Model`, as from
-            `delf.load_backbone`.
+        backbone: as for `map_files.export`.
         head: a `Head`, whose attention is the score, or the length of the map's
             column where it has none. None for the preset of the backbone, whose attention finds
             objects as well or better (tests/bench/regions.py), or, where it has none or is a
             network of yours, for the length.
 
     Raises:
-        UnknownNameError: there is no such backbone.
-        ArgumentError: it takes images of one size only.
-        WeightsError: its weights cannot be had.
+        UnknownNameError, ArgumentError, WeightsError, ShapeError: as for `map_files.export`.
     """
-    import keras
-
-    from hashnet.network import backbones
-    from hashnet.network.export import quiet
-
-    if isinstance(backbone, str) and not backbones.known(backbone).any_size:
-        raise ArgumentError("Regions need a backbone for images of any size.", backbone)
-    model = delf.load_backbone(backbone) if isinstance(backbone, str) else backbone
-    if head is None and isinstance(backbone, str) and delf.has_preset(backbone):
-        head = delf.Head.load(backbone)
-    head = head or delf.Head.untrained(model.output["map"].shape[-1])
-    places = delf.build(model, head)
     # Of one size: so the arrays of the file are of known sizes, as a runtime wants to see.
-    pixels = keras.Input((SIDE, SIDE, 3), dtype="uint8", name="image")
-    scores = places(pixels)[delf.ATTENTION if head.attention else delf.NORM]
-    network = keras.Model(pixels, {"scores": keras.ops.multiply(scores, 1.0)}, name="regions")
-    network(np.zeros((1, SIDE, SIDE, 3), np.uint8))  # keras exports only what has been called
-    with quiet():
-        network.export(os.fspath(path), format="onnx", verbose=False)
+    map_files.export(path, backbone, head, scores_only=True, size=SIDE)
+
+
+def export_for(bundle: Bundle, path: str | os.PathLike[str]) -> None:
+    """Write what an index of this bundle needs to propose regions, besides its encoder.
+
+    Args:
+        bundle: a `Bundle`.
+        path: str or path-like ending in `.onnx`.
+
+    Raises:
+        ArgumentError, WeightsError: as for `map_files.export_for`.
+    """
+    map_files.export_for(bundle, path, scores_only=True, size=SIDE)
 
 
 class Proposer:
@@ -75,7 +80,7 @@ class Proposer:
         BundleError: the network is none for regions.
     """
 
-    def __init__(self, network):
+    def __init__(self, network: runtimes.Network) -> None:
         expected = {"image": runtimes.End("uint8", (SIDE, SIDE, 3))}
         scores = network.outputs.get("scores")
         if network.inputs != expected or scores is None or len(scores.shape) != 2:
@@ -86,7 +91,13 @@ class Proposer:
         self._network = network
 
     @classmethod
-    def open(cls, path, runtime="auto", *, num_threads=None):
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        runtime: str = "auto",
+        *,
+        num_threads: int | None = None,
+    ) -> Self:
         """Open an exported network.
 
         Args:
@@ -97,8 +108,11 @@ class Proposer:
             BundleError: the file is missing, damaged or of another kind.
             HashnetError: the runtime is unknown or not installed.
         """
-        content = runtimes.read(
-            path, "Regions need their network.", "Write it with hashnet.local.regions.export."
+        content = map_files.read(
+            path,
+            "Regions need their network.",
+            "Write it with hashnet.local.regions.export.",
+            size=SIDE,
         )
         return cls(runtimes.open_bytes(content, path, runtime, num_threads=num_threads))
 
@@ -168,7 +182,7 @@ def best_windows(scores: np.ndarray, shape: tuple[int, int], most: int) -> np.nd
     return _in_pixels(_apart(windows[order], most), scores.shape, shape)
 
 
-def _contrasts(sums, size):
+def _contrasts(sums: np.ndarray, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Mean inside minus mean of the ring, and (top, left, bottom, right), of windows of a size."""
     rows, columns = np.array(sums.shape) - 1
     top, left = (
@@ -192,11 +206,13 @@ def _contrasts(sums, size):
     return contrast, np.stack([top, left, bottom, right], axis=1)
 
 
-def _sum(sums, top, left, bottom, right):
+def _sum(
+    sums: np.ndarray, top: np.ndarray, left: np.ndarray, bottom: np.ndarray, right: np.ndarray
+) -> np.ndarray:
     return sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
 
 
-def _apart(windows, most):
+def _apart(windows: np.ndarray, most: int) -> np.ndarray:
     """The first windows, up to `most`, of those that hardly overlap an earlier one."""
     kept = []
     while len(windows) and len(kept) < most:
@@ -209,10 +225,10 @@ def _apart(windows, most):
     return np.array(kept, np.int64).reshape(-1, 4)
 
 
-def _area(windows):
+def _area(windows: np.ndarray) -> np.ndarray:
     return (windows[..., 2:] - windows[..., :2]).prod(axis=-1)
 
 
-def _in_pixels(windows, places, shape):
+def _in_pixels(windows: np.ndarray, places: tuple[int, ...], shape: tuple[int, int]) -> np.ndarray:
     scale = np.divide(shape, places)
     return np.rint(windows * np.concatenate([scale, scale])).astype(np.int64)

@@ -9,7 +9,7 @@ import numpy as np
 
 from hashnet import images
 from hashnet.errors import ShapeError
-from hashnet.local.extractors import MAX_FEATURES, LocalFeatures, opencv
+from hashnet.local.features import MAX_FEATURES, LocalFeatures, opencv
 
 # Larger images are made smaller first: what is seen only beyond this is mostly noise.
 MAX_SIDE = 1024

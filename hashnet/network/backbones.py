@@ -118,7 +118,7 @@ def create(
     return backbone.build(size, weights)
 
 
-def imagenet_classes():
+def imagenet_classes() -> tuple[str, ...]:
     """Names of the classes that the pretrained F8 of every backbone knows.
 
     Returns:

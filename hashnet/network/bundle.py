@@ -5,6 +5,9 @@
     model.keras     the network, for any Keras user; we take only the weights from it
     encoder.onnx    the network as searching runs it, without Keras
 
+An index carries a bundle without `model.keras`, unless `encoder.onnx` does not hold the same
+weights: one of int8 does not, nor does one of the time before `onnx_writer`.
+
 A bundle is written beside its place and then renamed, so it is there whole or not at all.
 """
 
@@ -20,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from hashnet import files
 from hashnet.errors import BundleError
+from hashnet.network import onnx_check, onnx_graph, onnx_writer
 from hashnet.network.model import HashNetConfig
 
 if TYPE_CHECKING:
@@ -61,7 +65,13 @@ class Bundle:
 
     def files(self) -> dict[str, pathlib.Path]:
         """dict of name to path: all that an index must copy to carry this bundle."""
-        return {name: self.folder / name for name in (DESCRIPTION, MODEL, ENCODER)}
+        weights = () if self._encoder_has_weights else (MODEL,)
+        return {name: self.folder / name for name in (DESCRIPTION, *weights, ENCODER)}
+
+    @property
+    def _encoder_has_weights(self) -> bool:
+        with open(self.encoder_file, "rb") as file:
+            return self.precision != "int8" and onnx_writer.is_ours(file.read(64))
 
     def load_model(self) -> "keras.Model":
         """Build the network and fill it with the stored weights; no stored code is run.
@@ -75,6 +85,12 @@ class Bundle:
         from hashnet.network import keras_check
         from hashnet.network.model import build
 
+        if not (self.folder / MODEL).exists() and self._encoder_has_weights:
+            content = self.encoder_file.read_bytes()
+            onnx_check.check(content, self.encoder_file)
+            model = build(self.config, weights=None)
+            onnx_writer.restore(model, onnx_graph.parsed(content, self.encoder_file))
+            return model
         _verify(self.folder / MODEL, _read_description(self.folder)["sha256"][MODEL])
         model = build(self.config, weights=None)
         try:
@@ -108,11 +124,10 @@ def save(
     Raises:
         BundleError: `folder` holds something else.
     """
-    from hashnet.network import export
 
     def fill(beside: pathlib.Path) -> dict[str, Any]:
         model.save(beside / MODEL)
-        export.to_onnx(model, beside / ENCODER)
+        (beside / ENCODER).write_bytes(onnx_writer.write(model, ("latent", "feature", "scores")))
         return {"format_version": 1, "network": config.to_dict(), "origin": origin}
 
     return _write(folder, fill)
@@ -138,7 +153,10 @@ def save_precision(
     """
 
     def fill(beside: pathlib.Path) -> dict[str, Any]:
-        shutil.copyfile(source.folder / MODEL, beside / MODEL)
+        if (source.folder / MODEL).exists():
+            shutil.copyfile(source.folder / MODEL, beside / MODEL)
+        else:
+            source.load_model().save(beside / MODEL)
         (beside / ENCODER).write_bytes(encoder)
         return {
             "format_version": FORMAT_VERSION,

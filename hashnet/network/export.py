@@ -7,7 +7,6 @@ twice: uint8 images in; latent, code, feature and scores out, by these names, an
 import contextlib
 import io
 import json
-import logging
 import os
 import pathlib
 import shutil
@@ -21,7 +20,7 @@ import numpy as np
 
 from hashnet import codes, images
 from hashnet.errors import ArgumentError, ExportError, HashnetError, UnknownNameError
-from hashnet.network import runtimes
+from hashnet.network import onnx_writer, runtimes
 
 if TYPE_CHECKING:
     import keras
@@ -178,12 +177,13 @@ def export(
             f"a bundle of {bundle.precision}",
         )
     pixels, origin = _pixels(images_from, bundle.config.image_size)
-    encoder = graph(bundle.load_model(), OUTPUTS)
+    model = bundle.load_model()
+    encoder = graph(model, OUTPUTS)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         beside = pathlib.Path(scratch) / out.name
-        with quiet():
-            _WRITERS[format](encoder, beside, precision, pixels)
+        with _quiet():
+            _WRITERS[format](model, encoder, beside, precision, pixels)
             exported = _open(beside, format)
         expected = _run(runtimes.from_keras(encoder), pixels)
         comparison = Comparison(
@@ -206,17 +206,6 @@ def export(
         report.write_text(json.dumps(asdict(comparison), indent=1) + "\n", encoding="ascii")
         _put(beside, report, out)
     return comparison
-
-
-def to_onnx(model: "keras.Model", path: Path) -> None:
-    """Write the network as ONNX for a bundle: uint8 images in; latent, feature and scores out.
-
-    Args:
-        model: a `keras.Model` from `model.build`.
-        path: str or path-like ending in `.onnx`.
-    """
-    with quiet():
-        _write_onnx(graph(model, ("latent", "feature", "scores")), path)
 
 
 def graph(model: "keras.Model", outputs: Sequence[str]) -> "keras.Model":
@@ -327,40 +316,57 @@ def _pixels(images_from: Sequence[Path] | None, size: int) -> tuple[np.ndarray, 
 
 
 def _write_keras(
-    encoder: "keras.Model", path: pathlib.Path, _precision: str, _pixels: np.ndarray
+    _model: "keras.Model",
+    encoder: "keras.Model",
+    path: pathlib.Path,
+    _precision: str,
+    _pixels: np.ndarray,
 ) -> None:
     encoder.save(path)
 
 
 def _write_saved_model(
-    encoder: "keras.Model", path: pathlib.Path, _precision: str, _pixels: np.ndarray
+    _model: "keras.Model",
+    encoder: "keras.Model",
+    path: pathlib.Path,
+    _precision: str,
+    _pixels: np.ndarray,
 ) -> None:
     encoder.export(path, format="tf_saved_model", verbose=False)
 
 
 def _write_onnx(
-    encoder: "keras.Model",
-    path: Path,
-    _precision: str = "float32",
-    _pixels: np.ndarray | None = None,
+    model: "keras.Model",
+    _encoder: "keras.Model",
+    path: pathlib.Path,
+    _precision: str,
+    _pixels: np.ndarray,
 ) -> None:
-    encoder.export(os.fspath(path), format="onnx", verbose=False)
+    path.write_bytes(onnx_writer.write(model, ("latent", "feature", "scores"), code=True))
 
 
 def _write_openvino(
-    encoder: "keras.Model", path: pathlib.Path, _precision: str, _pixels: np.ndarray
+    model: "keras.Model",
+    encoder: "keras.Model",
+    path: pathlib.Path,
+    precision: str,
+    pixels: np.ndarray,
 ) -> None:
     import openvino
 
     # By way of ONNX, as Keras's own way loses the names of the outputs.
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         step = pathlib.Path(scratch) / "step.onnx"
-        _write_onnx(encoder, step)
+        _write_onnx(model, encoder, step, precision, pixels)
         openvino.save_model(openvino.convert_model(step), path, compress_to_fp16=False)
 
 
 def _write_litert(
-    encoder: "keras.Model", path: pathlib.Path, precision: str, pixels: np.ndarray
+    _model: "keras.Model",
+    encoder: "keras.Model",
+    path: pathlib.Path,
+    precision: str,
+    pixels: np.ndarray,
 ) -> None:
     import tensorflow as tf
 
@@ -477,14 +483,8 @@ def _compared(expected: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> 
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the converters' chatter away from a user who asked for an index."""
-    logger = logging.getLogger("tf2onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def _quiet() -> Iterator[None]:
+    """Keep the converters' chatter away from a user who asked for a file."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
+        yield

@@ -134,7 +134,8 @@ def build(config: HashNetConfig, *, weights: str | None = "imagenet") -> "keras.
         A `keras.Model` from float32 images `(n, image_size, image_size, 3)`, RGB in 0..255, to
         a dictionary of `latent` `(n, num_bits)` in 0..1, `feature` `(n, feature_dim)` of length
         1, and `scores` `(n, len(classes))` that add up to 1; all float32, whatever the
-        precision policy, so that a code does not depend on it.
+        precision policy, so that a code does not depend on it. Its attribute `map` is the Keras
+        tensor of the stride-16 map.
 
     Raises:
         WeightsError: the weights cannot be had.
@@ -171,7 +172,9 @@ def build(config: HashNetConfig, *, weights: str | None = "imagenet") -> "keras.
                 f"{len(config.classes)} names for {scores.shape[-1]} classes",
             )
     outputs = {"latent": latent, "feature": feature, "scores": scores}
-    return Model(backbone.input, outputs, name="hashnet")
+    model = Model(backbone.input, outputs, name="hashnet")
+    model.map = backbone.output["map"]  # no output: local features and regions ask for it alone
+    return model
 
 
 def _f7_of_mirrored(backbone: "keras.Model") -> "keras.KerasTensor":

@@ -6,7 +6,8 @@ import shutil
 from typing import Any
 
 from hashnet.errors import FingerprintError, StoreError
-from hashnet.local import extractors, regions
+from hashnet.local import delf, extractors, regions
+from hashnet.local.features import Extractor
 from hashnet.network import bundle as bundles
 
 
@@ -29,7 +30,7 @@ def bundle_of(store: Any) -> bundles.Bundle:
     return bundle
 
 
-def extractor_of(store: Any) -> extractors.Extractor:
+def extractor_of(store: Any) -> Extractor:
     """What gives images the kind of local features that an index holds.
 
     Raises:
@@ -78,15 +79,13 @@ def export_networks(
     """
     files = {}
     if local == "delf":
-        from hashnet.local import delf
-
         files[delf.FILE] = pathlib.Path(folder) / delf.FILE
         trained = bundle.folder / delf.FILE
         if trained.is_file():
             shutil.copyfile(trained, files[delf.FILE])
         else:
-            delf.export(files[delf.FILE], backbone=bundle.config.backbone)
+            delf.export_for(bundle, files[delf.FILE])
     if regions_too:
         files[regions.FILE] = pathlib.Path(folder) / regions.FILE
-        regions.export(files[regions.FILE], backbone=bundle.config.backbone)
+        regions.export_for(bundle, files[regions.FILE])
     return files

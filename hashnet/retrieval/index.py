@@ -1,7 +1,9 @@
 """An index: a store of codes and features, joined to the encoder that made them."""
 
+import dataclasses
 import functools
 import os
+import pathlib
 import tempfile
 import threading
 import types
@@ -113,7 +115,9 @@ class Index:
             networks = carried.export_networks(
                 bundle, scratch, local=local, regions_too=bool(regions)
             )
-            extractor = None if local is None else extractors.open(local, scratch)
+            extractor = None
+            if local is not None:
+                extractor = extractors.open(local, scratch, encoder=bundle.encoder_file)
             store = stores.create(
                 folder,
                 num_bits=bundle.config.num_bits,
@@ -126,7 +130,7 @@ class Index:
                 regions_per_image=regions,
             )
         # From now on it is the index's own: the bundle may go.
-        encoder.bundle = carried.bundle_of(store)
+        encoder.bundle = dataclasses.replace(bundle, folder=pathlib.Path(store.encoder_folder))
         index = cls(store, encoder)
         index._encoder_options = {"runtime": runtime, "num_threads": num_threads}
         return index

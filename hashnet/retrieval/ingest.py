@@ -12,7 +12,7 @@ import numpy as np
 from hashnet import codes, images
 from hashnet.encode.encoder import Encoded, Encoder, Source
 from hashnet.errors import ArgumentError, FingerprintError, ImageError
-from hashnet.local.extractors import Extractor, LocalFeatures
+from hashnet.local.features import Extractor, LocalFeatures
 from hashnet.local.regions import Proposer
 from hashnet.retrieval.extraction import parquet
 from hashnet.retrieval.store.items import Item

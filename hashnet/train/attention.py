@@ -29,7 +29,8 @@ import numpy as np
 
 from hashnet import files, images
 from hashnet.errors import ArgumentError, ImageError, UnknownNameError
-from hashnet.local import delf
+from hashnet.local import delf, delf_network
+from hashnet.local.delf_head import Head
 from hashnet.train.config import check_types
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class Trained:
         variance_kept: float, 0..1. Part of the variance that the components hold.
     """
 
-    head: delf.Head
+    head: Head
     history: list[dict[str, float]]
     problems: list[images.Problem]
     variance_kept: float
@@ -190,7 +191,7 @@ def train(
     history: list[dict[str, float]] = []
     if config.hidden:
         attention, history = _attention(columns, targets, len(classes), mean, config, say)
-    return Trained(delf.Head(mean, components, attention), history, problems, kept)
+    return Trained(Head(mean, components, attention), history, problems, kept)
 
 
 def save(trained: Trained, bundle: Bundle) -> pathlib.Path:
@@ -208,10 +209,9 @@ def save(trained: Trained, bundle: Bundle) -> pathlib.Path:
         ShapeError: the head is for another backbone.
     """
     path = bundle.folder / delf.FILE
-    model = delf.load_backbone(bundle.config.backbone, start_from=bundle.folder)
     with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
         exported = pathlib.Path(scratch, delf.FILE)
-        delf.export(exported, model, trained.head)
+        delf.export_for(bundle, exported, trained.head)
         with files.whole_file(path) as file:
             file.write(exported.read_bytes())
     return path
@@ -270,7 +270,7 @@ def view(image: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
     Returns:
         uint8 `(side, side, 3)`.
     """
-    from hashnet.local.extractors import opencv
+    from hashnet.local.features import opencv
 
     cv2 = opencv()
     height, width = image.shape[:2]
@@ -361,9 +361,9 @@ def _map_network(config: AttentionConfig) -> keras.Model:
     import keras
     from keras import ops
 
-    model = delf.load_backbone(config.backbone, config.weights, config.start_from)
+    model = delf_network.load_backbone(config.backbone, config.weights, config.start_from)
     image = keras.Input((None, None, 3), dtype="uint8")
-    return keras.Model(image, delf.map_of(model, ops.cast(image, "float32")))
+    return keras.Model(image, delf_network.map_of(model, ops.cast(image, "float32")))
 
 
 def _sampled(columns: list[np.ndarray], seed: int, count: int = 100_000) -> np.ndarray:
@@ -390,7 +390,7 @@ def _attention(
     config: AttentionConfig,
     say: Callable[[str], None],
 ) -> tuple[tuple[np.ndarray, ...], list[dict[str, float]]]:
-    """Train; returns the four arrays of `delf.Head.attention`, and the history."""
+    """Train; returns the four arrays of `Head.attention`, and the history."""
     from hashnet.train.attention_network import network_of
 
     seeds = np.random.SeedSequence((config.seed, 2)).generate_state(3).tolist()

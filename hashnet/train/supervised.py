@@ -166,7 +166,7 @@ def train(
         "minutes": round(minutes, 2),
         "score": scored.to_dict(),
     }
-    saved = _saved(target, plain, kept, origin, state)
+    saved = _saved(target, plain, kept, origin)
     state.remove()
     say(f"{minutes:.1f} minutes; {scored}; bundle {target}")
     return Trained(saved, labelled.problems, state.history, minutes, scored)
@@ -200,22 +200,10 @@ def _saved(
     network: keras.Model,
     kept: HashNetConfig,
     origin: dict[str, Any],
-    state: RunState,
 ) -> bundles.Bundle:
-    """Write the bundle; Keras needs a converter of its own for ONNX under each backend."""
-    import keras
-
+    """Write the bundle, or say what to do where the disk refuses."""
     try:
         return bundles.save(target, network, kept, origin=origin)
-    except ImportError as error:
-        raise BundleError(
-            f"A bundle holds an ONNX file, for which Keras lacks a package with "
-            f"{keras.backend.backend()}.",
-            str(error),
-            "Install it, or TensorFlow, and give the same command again, with "
-            f"KERAS_BACKEND=tensorflow: the trained weights are in {state.folder}, and only the "
-            "bundle is written then.",
-        ) from error
     except OSError as error:
         raise BundleError(
             "A bundle is written whole.",

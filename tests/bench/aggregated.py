@@ -24,7 +24,7 @@ import numpy as np
 from hashnet import images
 from hashnet.errors import ImageError
 from hashnet.local import extractors
-from hashnet.local.extractors import LocalFeatures
+from hashnet.local.features import LocalFeatures
 from hashnet.retrieval.search import verify
 from hashnet.retrieval.search.aggregated import AggregatedIndex, learn_codebook
 from tests.bench import delf_preset, figures, local

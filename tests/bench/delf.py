@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 from hashnet import images
-from hashnet.local import delf, extractors
+from hashnet.local import delf, delf_head, delf_network, extractors
 from hashnet.network import runtimes
 from tests.bench import figures
 from tests.bench.local import Orb
@@ -150,11 +150,11 @@ def seconds(extractor, image, repeats):
 
 def compared(folder):
     """(name of the score, extractor) of each that is compared."""
-    head = delf.Head.load("efficientnet_lite0")
-    model = delf.load_backbone("efficientnet_lite0")
+    head = delf_head.Head.load("efficientnet_lite0")
+    model = delf_network.load_backbone("efficientnet_lite0")
     for name, one in (
         ("attention", head),
-        ("norm", delf.Head(head.mean, head.components)),
+        ("norm", delf_head.Head(head.mean, head.components)),
     ):
         path = pathlib.Path(folder) / f"{name}.onnx"
         delf.export(path, model, one)

@@ -25,7 +25,7 @@ from hashnet import images
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ImageError
 from hashnet.local import delf, extractors
-from hashnet.local.extractors import LocalFeatures
+from hashnet.local.features import LocalFeatures, opencv
 from hashnet.retrieval.search import verify
 from hashnet.retrieval.store.folder.store import Store
 from hashnet.retrieval.store.items import Item
@@ -46,7 +46,7 @@ class Orb:
     name = "orb"
 
     def extract(self, image):
-        cv2 = extractors.opencv()
+        cv2 = opencv()
         shrink = min(1.0, 1024 / max(image.shape[:2]))
         image = images.resize(image, [max(1, round(side * shrink)) for side in image.shape[:2]])
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import ndimage
 
 from hashnet import images
-from hashnet.local import delf, regions
+from hashnet.local import delf_head, regions
 from hashnet.network import bundle as bundles
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search.engine import Engine
@@ -95,8 +95,8 @@ def main():
 def make_proposers(scratch):
     """By name: an object with `propose`, or None for no regions."""
     found = {"none": None, "grid": Grid()}
-    preset = delf.Head.load("efficientnet_lite0")
-    plain = delf.Head(preset.mean, preset.components)
+    preset = delf_head.Head.load("efficientnet_lite0")
+    plain = delf_head.Head(preset.mean, preset.components)
     heads = {"activation_norm": plain, "attention": preset}
     for name, head in heads.items():
         regions.export(scratch / f"{name}.onnx", head=head)

@@ -148,7 +148,7 @@ class AggregatedIndex:
         ArgumentError: the codebook is not finite, or `num_threads` is not 1 or more.
 
     Example:
-        >>> from hashnet.local.extractors import LocalFeatures
+        >>> from hashnet.local.features import LocalFeatures
         >>> def seen(*descriptors):
         ...     m = len(descriptors)
         ...     yx, scores = np.zeros((m, 2), np.float32), np.zeros(m, np.float32)

@@ -15,7 +15,7 @@ from hashnet import images, threads
 from hashnet.checks import checked_integer
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, RegionError, UnknownIdError, UnknownNameError
-from hashnet.local.extractors import Extractor
+from hashnet.local.features import Extractor
 from hashnet.retrieval.search import feedback
 from hashnet.retrieval.search import verify as verification
 from hashnet.retrieval.search.finder import Finder, Found, threshold_of

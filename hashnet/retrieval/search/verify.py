@@ -16,7 +16,7 @@ import numpy as np
 
 from hashnet import threads
 from hashnet.errors import ArgumentError, ShapeError
-from hashnet.local.extractors import opencv
+from hashnet.local.features import opencv
 from hashnet.retrieval.search import compiled
 from hashnet.retrieval.search.coarse.scan import read_only
 
@@ -305,7 +305,7 @@ def verify(
         A `Verification`.
 
     Example:
-        >>> from hashnet.local.extractors import LocalFeatures
+        >>> from hashnet.local.features import LocalFeatures
         >>> rng = np.random.default_rng(0)
         >>> descriptors = np.linalg.qr(rng.normal(size=(64, 64)))[0].astype(np.float32)
         >>> yx = rng.uniform(0, 300, (64, 2)).astype(np.float32)
@@ -335,7 +335,7 @@ def verify_all(
         num_threads: int. How many are compared at one time.
 
     Example:
-        >>> from hashnet.local.extractors import LocalFeatures
+        >>> from hashnet.local.features import LocalFeatures
         >>> none = LocalFeatures(*(np.empty(shape, "f4") for shape in ((0, 2), (0, 128), 0)))
         >>> [one.inliers for one in verify_all(none, [none, none], MATCHING["sift"])]
         [0, 0]

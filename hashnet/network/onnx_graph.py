@@ -1,0 +1,252 @@
+"""Parts of an ONNX network, without Keras: the way to its map, and a head that takes the map.
+
+An encoder of `onnx_writer` names one array within, `map`, channels first. What local features and
+regions need is the encoder up to there, for images of other sizes, and a head of their own behind
+it: the weights of the backbone lie in one file, and an index carries them once.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hashnet.errors import BundleError
+from hashnet.network.geometry import Geometry
+
+if TYPE_CHECKING:
+    import onnx
+
+MAP = "map"
+PRODUCER = "hashnet"
+OPSET, IR_VERSION = 17, 8
+_GEOMETRY = "map_geometry"
+
+
+class Builder:
+    """A graph in the making; its values are names of arrays.
+
+    Args:
+        prefix: str. How the names of its values begin, so that two graphs can be joined.
+
+    Attributes:
+        arrays: dict of name to array, the weights and constants.
+        geometry: the `Geometry` of the map that the graph names, or None.
+
+    Example:
+        >>> builder = Builder()
+        >>> x = builder.take("x", "float32", ["n", 2])
+        >>> builder.give("double", builder.node("Add", [x, x]), shape=["n", 2])
+        >>> [node.op_type for node in builder.model().graph.node]
+        ['Add']
+    """
+
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
+        self.arrays: dict[str, np.ndarray] = {}
+        self.geometry: Geometry | None = None
+        self._nodes: list[Any] = []
+        self._inputs: list[Any] = []
+        self._outputs: list[Any] = []
+        self._renamed: dict[str, str] = {}
+
+    def take(self, name: str, dtype: str, shape: Sequence[str | int | None]) -> str:
+        """Add an input; returns its name."""
+        self._inputs.append(_end(name, dtype, shape))
+        return name
+
+    def node(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
+        """Add an operator; returns the name of what it gives."""
+        import onnx.helper
+
+        # Not the name of a layer, which Keras may have counted through all of a process.
+        name = f"{self.prefix}{kind}:{len(self._nodes)}"
+        self._nodes.append(onnx.helper.make_node(kind, list(inputs), [name], name, **attributes))
+        return name
+
+    def constant(self, value: Any, dtype: str = "float32") -> str:
+        """Add an array; returns its name."""
+        name = f"{self.prefix}constant:{len(self.arrays)}"
+        self.arrays[name] = np.asarray(value, dtype)
+        return name
+
+    def rename(self, value: str, name: str) -> None:
+        """Give a value a name of its own, once all nodes are there."""
+        if value in self._renamed:
+            value = self.node("Identity", [value])
+        self._renamed[value] = name
+
+    def give(
+        self,
+        name: str,
+        value: str,
+        dtype: str = "float32",
+        shape: Sequence[str | int | None] = ("n", None),
+    ) -> None:
+        """Make a value an output of this name."""
+        self.rename(value, name)
+        self._outputs.append(_end(name, dtype, shape))
+
+    def model(self) -> "onnx.ModelProto":
+        """The network."""
+        import onnx.helper
+        import onnx.numpy_helper
+
+        for node in self._nodes:
+            for names in (node.input, node.output):
+                for place, one in enumerate(names):
+                    names[place] = self._renamed.get(one, one)
+        tensors = [
+            # What is contiguous has one axis at least.
+            onnx.numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+            for name, array in self.arrays.items()
+        ]
+        graph = onnx.helper.make_graph(self._nodes, PRODUCER, self._inputs, self._outputs, tensors)
+        network = onnx.helper.make_model(
+            graph,
+            producer_name=PRODUCER,
+            opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+        )
+        if self.geometry is not None:
+            seen = self.geometry
+            numbers = f"{seen.size} {seen.stride} {seen.offset}"
+            onnx.helper.set_model_props(network, {_GEOMETRY: numbers})
+        return network
+
+
+def _end(name: str, dtype: str, shape: Sequence[str | int | None]) -> "onnx.ValueInfoProto":
+    import onnx.helper
+
+    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    return onnx.helper.make_tensor_value_info(name, kind, list(shape))
+
+
+def parsed(content: bytes, name: Any) -> "onnx.ModelProto":
+    """The network in an ONNX file.
+
+    Nothing is checked: whoever runs it gives it to `onnx_check` first.
+
+    Args:
+        content: bytes of the file.
+        name: str or path-like, what messages call it.
+
+    Raises:
+        BundleError: it is no ONNX file.
+    """
+    import onnx
+
+    try:
+        return onnx.load_model_from_string(content)
+    except Exception as error:  # protobuf's own kinds
+        raise BundleError("An encoder must be a whole ONNX file.", f"{name}: {error}") from error
+
+
+def geometry_of(network: "onnx.ModelProto") -> Geometry | None:
+    """What a network says of the places of its map; None where it says nothing."""
+    found = {entry.key: entry.value for entry in network.metadata_props}
+    try:
+        size, stride, offset = found[_GEOMETRY].split()
+        return Geometry(int(size), int(stride), float(offset))
+    except (KeyError, ValueError):
+        return None
+
+
+def has_map(network: "onnx.ModelProto") -> bool:
+    """Whether a network names its map.
+
+    Example:
+        >>> import onnx
+        >>> has_map(onnx.ModelProto())
+        False
+    """
+    return any(MAP in node.output for node in network.graph.node)
+
+
+def up_to_map(network: "onnx.ModelProto", size: int | None = None) -> "onnx.ModelProto":
+    """The part of an encoder that its map depends on.
+
+    Args:
+        network: the encoder, as parsed; it is left as it is.
+        size: int or None. Side in pixels of the images that it shall take; None for images of any
+            height and width.
+
+    Returns:
+        A network from `image`, uint8 `(n, height, width, 3)`, to `map`, float32 `(n, channels,
+        rows, columns)`.
+
+    Raises:
+        BundleError: the network names no map.
+    """
+    import onnx.helper
+
+    if not has_map(network):
+        raise BundleError("An encoder names its map.", "one without", "Make the bundle again.")
+    needed, nodes = {MAP}, []
+    for node in reversed(network.graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            nodes.append(node)
+    image = _end("image", "uint8", ["n", size or "height", size or "width", 3])
+    end = _end(MAP, "float32", ["n", None, None, None])
+    weights = [one for one in network.graph.initializer if one.name in needed]
+    graph = onnx.helper.make_graph(nodes[::-1], "map", [image], [end], weights)
+    return onnx.helper.make_model(
+        graph, opset_imports=network.opset_import, ir_version=network.ir_version
+    )
+
+
+def digest(network: "onnx.ModelProto") -> str:
+    """64 hex digits that change with the operators and weights that the map comes of.
+
+    Names and sizes of images do not count.
+
+    Args:
+        network: as from `up_to_map`.
+    """
+    arrays = {array.name: array for array in network.graph.initializer}
+    found = hashlib.sha256()
+    for node in network.graph.node:
+        found.update(f"{node.op_type}({len(node.input)})".encode())
+        for attribute in sorted(node.attribute, key=lambda one: one.name):
+            found.update(attribute.SerializeToString(deterministic=True))
+        for array in (arrays[name] for name in node.input if name in arrays):
+            found.update(f"{array.data_type}{list(array.dims)}".encode())
+            found.update(array.raw_data)
+    return found.hexdigest()
+
+
+def joined(network: "onnx.ModelProto", head: "onnx.ModelProto") -> "onnx.ModelProto":
+    """One network of two: what takes the map, behind what gives it.
+
+    Args:
+        network: as from `up_to_map`.
+        head: a network that takes `map`; both are left as they are.
+
+    Returns:
+        A network from `image` to the outputs of the head.
+
+    Raises:
+        BundleError: they do not fit.
+    """
+    import onnx.helper
+
+    taken = {name for node in network.graph.node for name in node.output}
+    taken |= {one.name for one in network.graph.initializer} | {"image"}
+    given = {name for node in head.graph.node for name in node.output}
+    given |= {one.name for one in head.graph.initializer}
+    if [end.name for end in head.graph.input] != [MAP] or taken & given:
+        raise BundleError(
+            "A head takes the map of its encoder, and nothing else.",
+            ", ".join(end.name for end in head.graph.input) + str(sorted(taken & given)[:3]),
+        )
+    graph = onnx.helper.make_graph(
+        [*network.graph.node, *head.graph.node],
+        head.graph.name,
+        list(network.graph.input),
+        list(head.graph.output),
+        [*network.graph.initializer, *head.graph.initializer],
+    )
+    return onnx.helper.make_model(
+        graph, opset_imports=network.opset_import, ir_version=network.ir_version
+    )
