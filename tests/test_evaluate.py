@@ -11,7 +11,7 @@ import pytest
 from hashnet import codes, images, metrics
 from hashnet.encode.encoder import Encoded
 from hashnet.errors import ArgumentError
-from hashnet.retrieval.evaluation import evaluate as evaluation
+from hashnet.retrieval.evaluation import scoring
 from hashnet.retrieval.evaluation.evaluate import evaluate
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.store.folder.store import Store
@@ -602,8 +602,8 @@ def test_the_protocol_says_what_was_done(random_world):
 
 def test_blocks_of_queries_join_to_the_same_figures(random_world, monkeypatch):
     whole = random_world.evaluate(encode_database=True)
-    monkeypatch.setattr(evaluation, "LABELLED_BLOCK", 2)
-    monkeypatch.setattr(evaluation, "LISTED_BLOCK", 4)
+    monkeypatch.setattr(scoring, "LABELLED_BLOCK", 2)
+    monkeypatch.setattr(scoring, "LISTED_BLOCK", 4)
     parts = random_world.evaluate(encode_database=True)
     for name, row in whole.rows.items():
         other = parts.rows[name].evaluation

@@ -75,7 +75,7 @@ def main():
                 expected = plain(query, store.snapshot(), rows)
             for threads, engine in engines.items():
                 with timed(threads, seconds, processor_seconds):
-                    _, inliers = engine.confirm(query, rows)
+                    _, inliers = engine.verify(query, rows)
                 # Ties aside, which the plain way may break otherwise.
                 assert np.mean(inliers == expected) > 0.98, (inliers, expected)
     ratios = {t: np.array(seconds[t][1:]) / seconds["plain"][1:] for t in arguments.threads}

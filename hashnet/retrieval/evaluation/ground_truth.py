@@ -1,4 +1,4 @@
-"""Which queries are asked, and which images of an index are right answers to them.
+"""Which queries are query_set, and which images of an index are right answers to them.
 
 By label, an image is right if its label is the query's; by ground truth, if a file lists it.
 """
@@ -65,7 +65,7 @@ class Database:
         return self.snapshot.features(self.rows)
 
 
-# --- Who is asked, and what is right --------------------------------------------------------------
+# --- The queries, and what is right ---------------------------------------------------------------
 
 
 def _unknown() -> np.ndarray:
@@ -74,7 +74,7 @@ def _unknown() -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class QuerySet:
     """The queries, one an item; `labels` or `listed` says what is relevant to each.
 
     Attributes:
@@ -108,14 +108,14 @@ class Asked:
         """int64: the queries that have something to find."""
         return np.flatnonzero(self.num_relevant > 0)
 
-    def kept(self, places: np.ndarray) -> "Asked":
+    def kept(self, places: np.ndarray) -> "QuerySet":
         """Only the queries at these places.
 
         Args:
             places: int64 `(n,)`, places among these queries.
 
         Returns:
-            `Asked`, of n queries in this order.
+            `QuerySet`, of n queries in this order.
         """
         return replace(
             self,
@@ -146,26 +146,26 @@ class Asked:
         return relevant
 
 
-def asked_of(
-    queries: Iterable[str | os.PathLike[str]],
+def query_set_of(
+    queries: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     ground_truth: str | os.PathLike[str] | None,
     database: Database,
-) -> Asked:
+) -> QuerySet:
     """Find the queries and what is relevant to each; see `evaluate.evaluate`.
 
     Args:
         database: the `Database`.
 
     Returns:
-        `Asked`, without codes, features and scores.
+        `QuerySet`, without codes, features and scores.
 
     Raises:
         ArgumentError: neither labels nor ground truth say what is relevant, or the file of the
             ground truth cannot be read.
     """
-    found, problems = images.find(queries)
+    found, problems = images.find([queries] if isinstance(queries, str | os.PathLike) else queries)
     if ground_truth is not None:
-        return _asked_by_list(found, problems, _read_ground_truth(ground_truth), database)
+        return _by_list(found, problems, _read_ground_truth(ground_truth), database)
     if not database.names:
         raise ArgumentError(
             "An index is evaluated by its labels or by ground truth.",
@@ -183,7 +183,7 @@ def asked_of(
             place_of[label] = len(names)
             names.append(label)
     paths = [path for path, _ in labelled]
-    return Asked(
+    return QuerySet(
         paths=paths,
         own=_own_rows(paths, database),
         labels=np.array([place_of[label] for _, label in labelled], np.int32),
@@ -194,12 +194,12 @@ def asked_of(
     )
 
 
-def _asked_by_list(
+def _by_list(
     found: list[images.Found],
     problems: list[images.Problem],
     truth: dict[str, list[str]],
     database: Database,
-) -> Asked:
+) -> QuerySet:
     def id_of(row: int) -> str:
         return database.snapshot.items(np.array([row]))[0].id
 
@@ -225,7 +225,7 @@ def _asked_by_list(
         paths.append(found[file].path)
         listed.append(np.array(sorted(rows), np.int64))
     own = _own_rows(paths, database)
-    return Asked(paths, own, None, [], listed, problems, skipped)
+    return QuerySet(paths, own, None, [], listed, problems, skipped)
 
 
 def _read_ground_truth(path: str | os.PathLike[str]) -> dict[str, list[str]]:
@@ -303,74 +303,76 @@ def _own_rows(paths: list[str], database: Database) -> np.ndarray:
     return np.array(own, np.int64)
 
 
-def encoded(asked: Asked, encoder: Encoder, tell: Callable[[str, int, int], object]) -> Asked:
+def encoded(
+    query_set: QuerySet, encoder: Encoder, tell: Callable[[str, int, int], object]
+) -> QuerySet:
     """The queries that could be read, with codes, features and class scores.
 
     Args:
-        asked: `Asked`.
+        query_set: `QuerySet`.
         encoder: `Encoder` of the index.
         tell: function of stage, done and total, for a progress bar.
 
     Returns:
-        `Asked`, the broken ones left out and named in `problems` and `skipped`.
+        `QuerySet`, the broken ones left out and named in `problems` and `skipped`.
 
     Raises:
         ArgumentError: none could be read.
     """
     parts, done, broken = [], 0, []
-    for part in encoder.stream(asked.paths):
+    for part in encoder.stream(query_set.paths):
         parts.append(part)
         broken += part.problems
         done += len(part) + len(part.problems)
-        tell("encoding queries", done, len(asked))
+        tell("encoding queries", done, len(query_set))
     positions = np.concatenate([np.empty(0, np.int64), *(part.positions for part in parts)])
     if not len(positions):
         raise ArgumentError(
             "An evaluation needs a query that can be read and whose answers are known.",
-            f"{len(asked.problems) + len(broken)} problems"
-            + "".join(f"; {one.path}: {one.reason}" for one in (*asked.problems, *broken)[:1]),
+            f"{len(query_set.problems) + len(broken)} problems"
+            + "".join(f"; {one.path}: {one.reason}" for one in (*query_set.problems, *broken)[:1]),
             "Queries are images in class folders, or images that the ground truth names.",
         )
     return replace(
-        asked.kept(positions),
-        problems=asked.problems + broken,
-        skipped=asked.skipped + [problem.path for problem in broken],
+        query_set.kept(positions),
+        problems=query_set.problems + broken,
+        skipped=query_set.skipped + [problem.path for problem in broken],
         codes=np.concatenate([part.codes for part in parts]),
         features=np.concatenate([part.features for part in parts]),
         scores=np.concatenate([part.scores for part in parts]),
     )
 
 
-def answerable(asked: Asked, database: Database) -> Asked:
+def answerable(query_set: QuerySet, database: Database) -> QuerySet:
     """Count what is relevant, and name what has nothing to find.
 
     Args:
-        asked: `Asked`.
+        query_set: `QuerySet`.
         database: the `Database`.
 
     Returns:
-        `Asked`, with `num_relevant`; all queries are still there.
+        `QuerySet`, with `num_relevant`; all queries are still there.
 
     Raises:
         ArgumentError: no query has a relevant image.
     """
-    own = asked.own
-    if asked.labels is None:
-        listed = zip(asked.listed or [], own, strict=True)
+    own = query_set.own
+    if query_set.labels is None:
+        listed = zip(query_set.listed or [], own, strict=True)
         num_relevant = np.array([np.count_nonzero(rows != row) for rows, row in listed], np.int64)
-        without = [asked.paths[query] for query in np.flatnonzero(num_relevant == 0)]
+        without = [query_set.paths[query] for query in np.flatnonzero(num_relevant == 0)]
         reason = "the index holds no image that the ground truth names for it"
         problems = [images.Problem(path, reason) for path in without]
     else:
         held = database.labels[database.rows]
-        counts = np.bincount(held[held >= 0], minlength=len(asked.names))
+        counts = np.bincount(held[held >= 0], minlength=len(query_set.names))
         # Row -1 stands for no row; what is read there does not count.
-        is_own = (own >= 0) & (database.labels[own] == asked.labels)
-        num_relevant = counts[asked.labels] - is_own
-        in_vain = np.bincount(asked.labels[num_relevant == 0], minlength=len(asked.names))
+        is_own = (own >= 0) & (database.labels[own] == query_set.labels)
+        num_relevant = counts[query_set.labels] - is_own
+        in_vain = np.bincount(query_set.labels[num_relevant == 0], minlength=len(query_set.names))
         problems = [
             images.Problem(
-                asked.names[place],
+                query_set.names[place],
                 f"no image of the index has this label but the query itself, if any; {count} "
                 "queries have nothing to find and are left out of the means",
             )
@@ -380,8 +382,8 @@ def answerable(asked: Asked, database: Database) -> Asked:
     if not (num_relevant > 0).any():
         raise ArgumentError(
             "At least one query has a relevant image in the index.",
-            f"{len(asked)} queries, none with any"
-            + "".join(f"; {one.path}: {one.reason}" for one in (asked.problems + problems)[:1]),
+            f"{len(query_set)} queries, none with any"
+            + "".join(f"; {one.path}: {one.reason}" for one in (query_set.problems + problems)[:1]),
             "Do queries and index use the same labels or names?",
         )
-    return replace(asked, num_relevant=num_relevant, problems=asked.problems + problems)
+    return replace(query_set, num_relevant=num_relevant, problems=query_set.problems + problems)

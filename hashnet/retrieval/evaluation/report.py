@@ -15,18 +15,24 @@ import html
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from hashnet import extras, files, images
+from hashnet import extras, files, images, metrics
 from hashnet.errors import ArgumentError, HashnetError, ImageError
-from hashnet.retrieval.evaluation.evaluate import COARSE, FINE, EvaluationReport
+from hashnet.retrieval.evaluation.results import COARSE, FINE, EvaluationReport, Example, Stages
 
 REPORT, PAGE, PLOTS, PICTURES = "report.json", "index.html", "plots", "pictures"
 
 THUMBNAIL = 128
 PROBLEMS_SHOWN = 200
+
+# The content of another report's `report.json`.
+Others = dict[str, Any]
+# Draws one plot into a figure.
+Draw = Callable[[Any, EvaluationReport, Mapping[str, Others]], None]
 
 
 def require_plots() -> None:
@@ -39,7 +45,7 @@ def require_plots() -> None:
     extras.load("matplotlib.backends.backend_agg", "plots", rule)
 
 
-def check_place(folder: str | os.PathLike) -> None:
+def check_place(folder: str | os.PathLike[str]) -> None:
     """Refuse a folder that a report may not replace, before minutes of work.
 
     Args:
@@ -62,7 +68,10 @@ def check_place(folder: str | os.PathLike) -> None:
 
 
 def write(
-    folder: str | os.PathLike, report: EvaluationReport, *, others: Mapping[str, dict] | None = None
+    folder: str | os.PathLike[str],
+    report: EvaluationReport,
+    *,
+    others: Mapping[str, Others] | None = None,
 ) -> None:
     """Write the report folder, in place of the report that may be there.
 
@@ -98,15 +107,17 @@ def write(
 # --- Plots ----------------------------------------------------------------------------------------
 
 
-def _draw_plots(folder, report, others):
+def _draw_plots(
+    folder: pathlib.Path, report: EvaluationReport, others: Mapping[str, Others]
+) -> list[tuple[str, str]]:
     """Draw all plots; list of (file name, caption)."""
-    plots = [
+    plots: list[tuple[str, str, Draw]] = [
         ("precision_at_k", "Precision among the first k", _precision_at_k),
         ("precision_recall", "Precision and recall, rank by rank", _precision_recall),
         ("bits_apart", "Bits apart of queries and images", _bits_apart),
         ("bit_balance", "How often each bit is one, and how bits agree", _bit_balance),
     ]
-    if sum(map(len, _map_by_bits(report, others).values())) > 1:
+    if sum(len(points) for points in _map_by_bits(report, others).values()) > 1:
         plots.append(("map_by_bits", "mAP by code length", _map_by_bits_plot))
     for name, _, draw in plots:
         figure = _figure(wide=draw is _bit_balance)
@@ -116,7 +127,7 @@ def _draw_plots(folder, report, others):
     return [(f"{PLOTS}/{name}.png", caption) for name, caption, _ in plots]
 
 
-def _figure(*, wide):
+def _figure(*, wide: bool) -> Any:
     # Not pyplot, which would keep figures and choose a screen.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -126,21 +137,21 @@ def _figure(*, wide):
     return figure
 
 
-def _measured(report):
+def _measured(report: EvaluationReport) -> dict[str, metrics.Evaluation]:
     return {name: row.evaluation for name, row in report.rows.items() if row.evaluation}
 
 
-def _plain(text):
+def _plain(text: str) -> str:
     """Text for a plot, where matplotlib would read dollars as mathematics."""
     return _shown(text).replace("$", r"\$")
 
 
-def _legend(axes):
+def _legend(axes: Any) -> None:
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
 
 
-def _precision_at_k(figure, report, _):
+def _precision_at_k(figure: Any, report: EvaluationReport, _: Mapping[str, Others]) -> None:
     axes = figure.subplots()
     ks = [k for k in report.curve_ks if k <= 1000]
     for name, evaluation in _measured(report).items():
@@ -150,7 +161,7 @@ def _precision_at_k(figure, report, _):
     _legend(axes)
 
 
-def _precision_recall(figure, report, _):
+def _precision_recall(figure: Any, report: EvaluationReport, _: Mapping[str, Others]) -> None:
     axes = figure.subplots()
     for name, evaluation in _measured(report).items():
         recall = [evaluation.recall_at[k] for k in report.curve_ks]
@@ -160,13 +171,14 @@ def _precision_recall(figure, report, _):
     _legend(axes)
 
 
-def _weight(name):
+def _weight(name: str) -> float:
     return 2.2 if name in (COARSE, FINE) else 1.0
 
 
-def _bits_apart(figure, report, _):
+def _bits_apart(figure: Any, report: EvaluationReport, _: Mapping[str, Others]) -> None:
     axes = figure.subplots()
-    evaluation = report.coarse.evaluation
+    evaluation = report.coarse.measured
+    assert isinstance(evaluation, metrics.CodeEvaluation)
     right = evaluation.relevant_at_distance
     wrong = evaluation.items_at_distance - right
     apart = np.arange(len(right))
@@ -176,7 +188,7 @@ def _bits_apart(figure, report, _):
     _legend(axes)
 
 
-def _bit_balance(figure, report, _):
+def _bit_balance(figure: Any, report: EvaluationReport, _: Mapping[str, Others]) -> None:
     left, right = figure.subplots(1, 2)
     left.bar(np.arange(len(report.bit_share)), report.bit_share, width=1)
     left.axhline(0.5, color="black", linewidth=0.8)
@@ -186,7 +198,9 @@ def _bit_balance(figure, report, _):
     figure.colorbar(picture, ax=right, shrink=0.8)
 
 
-def _map_by_bits(report, others):
+def _map_by_bits(
+    report: EvaluationReport, others: Mapping[str, Others]
+) -> dict[str, dict[int, float]]:
     """dict of name to dict of bits to mAP, this report's and those of the others."""
     points = {name: dict(known) for name, known in report.map_by_bits.items() if known}
     for name, other in others.items():
@@ -194,7 +208,7 @@ def _map_by_bits(report, others):
     return points
 
 
-def _map_by_bits_plot(figure, report, others):
+def _map_by_bits_plot(figure: Any, report: EvaluationReport, others: Mapping[str, Others]) -> None:
     axes = figure.subplots()
     for name, points in _map_by_bits(report, others).items():
         lengths = sorted(points)
@@ -238,7 +252,9 @@ figcaption { color: #444; font-size: 13px; overflow-wrap: anywhere; }
 """
 
 
-def _page(report: EvaluationReport, plots: Sequence[tuple[str, str]], thumbnails) -> Iterator[str]:
+def _page(
+    report: EvaluationReport, plots: Sequence[tuple[str, str]], thumbnails: "_Thumbnails"
+) -> Iterator[str]:
     yield _HEAD
     yield f"<h2>Protocol</h2>\n<p>{_escaped(report.protocol)}</p>\n"
     yield "<h2>Figures</h2>\n"
@@ -265,17 +281,17 @@ def _page(report: EvaluationReport, plots: Sequence[tuple[str, str]], thumbnails
     yield "</body>\n</html>\n"
 
 
-def _figures_table(report):
-    at = report.coarse.evaluation.at
+def _figures_table(report: EvaluationReport) -> Iterator[str]:
+    at = report.coarse.measured.at
     names = ["", "bits", "mAP", "worst to best order of ties", f"mAP@{at}", f"@{at} of relevant"]
     names += [f"precision at {k}" for k in report.ks] + ["pool", "ms a query"]
-    rows = []
+    rows: list[Sequence[object]] = []
     for name, row in report.rows.items():
         if row.evaluation is None:
             rows.append([name, f"not measured: {row.not_measured}"])
             continue
         one = row.evaluation
-        cells = [name, row.bits or "none", f"{one.map_all.expected:.4f}"]
+        cells: list[object] = [name, row.bits or "none", f"{one.map_all.expected:.4f}"]
         cells.append(f"{one.map_all.worst:.4f} to {one.map_all.best:.4f}")
         cells += [f"{one.map_at:.4f}", f"{one.map_at_of_relevant:.4f}"]
         cells += [f"{one.precision_at[k]:.4f}" for k in report.ks]
@@ -286,7 +302,7 @@ def _figures_table(report):
     yield from _table(names, rows)
 
 
-def _stages_table(stages):
+def _stages_table(stages: Stages) -> Iterator[str]:
     yield f"<h2>Stages, {stages.queries} queries</h2>\n"
     rows = [
         [
@@ -299,7 +315,7 @@ def _stages_table(stages):
     yield from _table(["", "R@1", "R@5", "mAP", "ms a query"], rows)
 
 
-def _table(names, rows):
+def _table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
     yield "<table>\n<tr>" + "".join(f"<th>{_escaped(name)}</th>" for name in names) + "</tr>\n"
     for cells in rows:
         first, *others = (_escaped(cell) for cell in cells)
@@ -311,7 +327,7 @@ def _table(names, rows):
     yield "</table>\n"
 
 
-def _example(example, thumbnails):
+def _example(example: Example, thumbnails: "_Thumbnails") -> Iterator[str]:
     yield '<div class="example">\n'
     label = "" if example.label is None else f"{example.label}, "
     caption = f"{label}average precision {example.average_precision:.3f}, {example.query}"
@@ -322,7 +338,7 @@ def _example(example, thumbnails):
     yield "</div>\n"
 
 
-def _picture(kind, file, caption):
+def _picture(kind: str, file: str | None, caption: str) -> str:
     if file is None:
         picture = '<span class="none">no picture</span>'
     else:
@@ -335,9 +351,9 @@ def _picture(kind, file, caption):
 class _Thumbnails:
     """Writes each picture once, under a number; pixels only, nothing else of the file."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: pathlib.Path) -> None:
         self._folder = folder
-        self._names = {}
+        self._names: dict[str | None, str | None] = {}
 
     def of(self, path: str | None) -> str | None:
         """Name of the thumbnail, relative to the page; None where there is no picture."""
@@ -345,7 +361,7 @@ class _Thumbnails:
             self._names[path] = None if path is None else self._write(path)
         return self._names[path]
 
-    def _write(self, path):
+    def _write(self, path: str) -> str | None:
         try:
             image = images.read(path, min_side=THUMBNAIL)
         except ImageError:
@@ -358,10 +374,10 @@ class _Thumbnails:
         return name
 
 
-def _escaped(value):
+def _escaped(value: object) -> str:
     return html.escape(_shown(str(value)), quote=True)
 
 
-def _shown(text):
+def _shown(text: str) -> str:
     """Text that shows what is in it: control characters, odd bytes and turned writing too."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

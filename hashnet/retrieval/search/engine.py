@@ -1,4 +1,4 @@
-"""The order of the stages: a code finds a pool, the feature ranks it, local features confirm it.
+"""The order of the stages: a code finds a pool, the feature ranks it, local features verify it.
 
 Only this file knows it; everything that searches goes through here.
 """
@@ -56,7 +56,7 @@ class Searchable(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class _Asked:
+class _QueryImage:
     """The image that is searched by, and what is known of it.
 
     Attributes:
@@ -154,7 +154,7 @@ class Engine:
         photo = images.Photo.of(image)
         part = photo if query.region is None else images.Photo(_crop(photo, query.region))
         code, feature = self.index.encoder.encode_one(part)
-        asked = _Asked(
+        queried = _QueryImage(
             photo.path or "image",
             code,
             feature,
@@ -162,7 +162,7 @@ class Engine:
             (0, 0) if query.region is None else query.region[:2],
             encode_seconds=time.perf_counter() - start,
         )
-        return self._search(asked, query, narrowed)
+        return self._search(queried, query, narrowed)
 
     def search_encoded(
         self, code: np.ndarray, feature: np.ndarray, query: Query = DEFAULT, *, name: str = "code"
@@ -187,7 +187,7 @@ class Engine:
                 "verify=True for a code and a feature",
                 "Search by the image or its id.",
             )
-        return self._search(_Asked(name, code, feature), query, self._narrowed(query))
+        return self._search(_QueryImage(name, code, feature), query, self._narrowed(query))
 
     def search_id(self, id: str, query: Query = DEFAULT) -> SearchResult:
         """Find the images most like one that the index holds; nothing is read or encoded again.
@@ -214,8 +214,8 @@ class Engine:
         narrowed = self._narrowed(query)
         rows, codes, features = self._encoded([id])
         local = self.snapshot.candidates(rows)[0] if query.verify else None
-        asked = _Asked(id, codes[0], features[0], local, without=id)
-        return self._search(asked, query, narrowed)
+        image = _QueryImage(id, codes[0], features[0], local, without=id)
+        return self._search(image, query, narrowed)
 
     def match(
         self,
@@ -263,9 +263,7 @@ class Engine:
         features = self.snapshot.local_features(self._rows([query_id, id]))
         return self._verify(features[0], features[1:])[0]
 
-    def confirm(
-        self, features: Features, rows: np.ndarray
-    ) -> tuple[np.ndarray, list[Verification]]:
+    def verify(self, features: Features, rows: np.ndarray) -> tuple[np.ndarray, list[Verification]]:
         """The last stage by itself: verify images that the fine stage has ranked.
 
         Args:
@@ -412,29 +410,29 @@ class Engine:
                 "Ids are what hits show.",
             )
 
-    def _search(self, asked: _Asked, query: Query, narrowed: _Narrowed) -> SearchResult:
+    def _search(self, image: _QueryImage, query: Query, narrowed: _Narrowed) -> SearchResult:
         """Coarse and fine, then verification where it is asked for; items last."""
-        found, histogram = self._find(asked, query, narrowed)
+        found, histogram = self._find(image, query, narrowed)
         if not found.pool:
             self._refuse_strangers(list(query.ids or ()))
         places = np.arange(len(found.rows))
-        if asked.without is not None:
-            others = [item.id != asked.without for item in found.items]
+        if image.without is not None:
+            others = [item.id != image.without for item in found.items]
             places = places[others][: _wanted(query)]
         start = time.perf_counter()
         compared: dict[int, Verification] = {}
-        if asked.local is not None:
-            places, compared = self._verified_first(found, places, asked, query.verify_top)
+        if image.local is not None:
+            places, compared = self._verified_first(found, places, image, query.verify_top)
         places = places[: query.k]
         seconds = {
-            "encode": asked.encode_seconds,
+            "encode": image.encode_seconds,
             "coarse": found.coarse_seconds,
             "fine": found.fine_seconds,
-            "verify": None if asked.local is None else time.perf_counter() - start,
+            "verify": None if image.local is None else time.perf_counter() - start,
         }
         verifications = tuple(compared.get(place) for place in places.tolist())
         return SearchResult(
-            asked.name,
+            image.name,
             found.threshold,
             found.pool,
             {
@@ -443,14 +441,14 @@ class Engine:
             },
             tuple(hits_of(found, places, verifications)),
             histogram,
-            verifications if asked.local is not None else None,
+            verifications if image.local is not None else None,
         )
 
     def _find(
-        self, asked: _Asked, query: Query, narrowed: _Narrowed
+        self, image: _QueryImage, query: Query, narrowed: _Narrowed
     ) -> tuple[Found, tuple[int, ...] | None]:
         """What the coarse and the fine stage find, and the histogram if it is asked for."""
-        code, feature = asked.code, asked.feature
+        code, feature = image.code, image.feature
         num_bits = self.index.store.num_bits
         if narrowed.marked:
             code, feature = feedback.move(code, feature, *narrowed.marked, num_bits=num_bits)
@@ -464,7 +462,7 @@ class Engine:
         found = self.finder.find(
             code,
             feature,
-            _wanted(query) + (asked.without is not None),
+            _wanted(query) + (image.without is not None),
             threshold=threshold,
             at_least=pool,
             allowed=narrowed.allowed,
@@ -472,13 +470,13 @@ class Engine:
         return found, histogram
 
     def _verified_first(
-        self, found: Found, places: np.ndarray, asked: _Asked, top: int
+        self, found: Found, places: np.ndarray, image: _QueryImage, top: int
     ) -> tuple[np.ndarray, dict[int, Verification]]:
-        """Places of what was found, the confirmed ones first; and what was compared, by place."""
-        assert asked.local is not None
+        """Places of what was found, the verified ones first; and what was compared, by place."""
+        assert image.local is not None
         nearest = places[:top]
-        order, verifications = self.confirm(asked.local(), found.image_rows[nearest])
-        moved = [one.moved(asked.corner) for one in verifications]
+        order, verifications = self.verify(image.local(), found.image_rows[nearest])
+        moved = [one.moved(image.corner) for one in verifications]
         compared = dict(zip(nearest.tolist(), moved, strict=True))
         return np.concatenate([nearest[order], places[top:]]), compared
 

@@ -24,7 +24,14 @@ Image = Annotated[UploadFile, File(description="A picture; JPEG, PNG, WebP, BMP,
 
 
 def box(region: str | None) -> Region | None:
-    """The (top, left, bottom, right) of a region in text, which a pattern has checked."""
+    """Read a region.
+
+    Args:
+        region: str, as its pattern allows; or None or "" for none.
+
+    Returns:
+        (top, left, bottom, right), or None.
+    """
     if not region:
         return None
     top, left, bottom, right = map(int, region.split(","))
@@ -112,12 +119,15 @@ async def _posted(
     }
 
 
-Asked = Annotated[dict[str, Any], Depends(_IN_ADDRESS)]
-Posted = Annotated[dict[str, Any], Depends(_posted)]
+SearchParameters = Annotated[dict[str, Any], Depends(_IN_ADDRESS)]
+PostedSearchParameters = Annotated[dict[str, Any], Depends(_posted)]
 
 
 def refuse_unknown(request: Request) -> None:
     """Name the parameters in the query string that a question does not take.
+
+    Args:
+        request: the request.
 
     Raises:
         ArgumentError: there is one.

@@ -123,6 +123,9 @@ def item(version: Version, id: str) -> Item:
         version: `Version`.
         id: str, a public id.
 
+    Returns:
+        `Item`.
+
     Raises:
         UnknownIdError: there is none; the message names the public id.
     """
@@ -138,6 +141,16 @@ def measured(version: Version, id: str) -> tuple[Item, tuple[int | None, int | N
     """An item, and (height, width) of the upright picture in its file; Nones if there is none.
 
     A picture that is shown may be smaller than the photo, in whose pixels matches and regions are.
+
+    Args:
+        version: `Version`.
+        id: str, a public id.
+
+    Returns:
+        `Item` and size.
+
+    Raises:
+        UnknownIdError: as for `item`.
     """
     found = item(version, id)
     try:

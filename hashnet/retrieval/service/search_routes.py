@@ -51,7 +51,9 @@ def add_search_routes(api: FastAPI, service: Service) -> None:
         responses=UPLOAD_REFUSALS,
         response_model=dict,
     )
-    async def search_by_image(image: parameters.Image, asked: parameters.Posted) -> Json:
+    async def search_by_image(
+        image: parameters.Image, asked: parameters.PostedSearchParameters
+    ) -> Json:
         return await answer(asked, content=await image.read())
 
     @api.get(
@@ -61,7 +63,7 @@ def add_search_routes(api: FastAPI, service: Service) -> None:
         response_model=dict,
     )
     async def search_by_name(
-        asked: parameters.Asked, id: parameters.Text | None = None, class_: _Class = None
+        asked: parameters.SearchParameters, id: parameters.Text | None = None, class_: _Class = None
     ) -> Json:
         if (id is None) == (class_ is None):
             raise ArgumentError("A search is by an id or by a class.", "both or neither")

@@ -38,6 +38,9 @@ class Service:
             place: str or path-like, the folder of the index, or the URL of its table.
             settings: `Settings`.
 
+        Returns:
+            `Service`.
+
         Raises:
             StoreError, FingerprintError, BundleError: the index cannot be served.
         """

@@ -1,0 +1,203 @@
+"""Score what each stage of a search adds: the pool ranked by features, then verified."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from hashnet import images, metrics
+from hashnet.local.extractors import Extractor
+from hashnet.retrieval.evaluation import scoring
+from hashnet.retrieval.evaluation.results import COARSE, FINE, VERIFIED, Row, Stages
+from hashnet.retrieval.evaluation.scoring import Scorer, blocks
+from hashnet.retrieval.search.coarse.hamming import CodeIndex
+from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.fine import nearest_features
+from hashnet.retrieval.search.query import Query
+from hashnet.retrieval.search.verify import Features
+
+# A query to the rows of its pool, nearest first, and the seconds of the two stages.
+Ranker = Callable[[int], tuple[np.ndarray, tuple[float, float]]]
+
+
+def ranker(scorer: Scorer, query: Query, num_threads: int) -> Ranker:
+    """What finds and ranks the pool of one query after another.
+
+    Args:
+        scorer: `Scorer`.
+        query: `Query`, how pools are found.
+        num_threads: int.
+
+    Returns:
+        function of a query's place to the rows of its pool, nearest first, and the seconds of
+        the two stages.
+    """
+    query_set, database = scorer.query_set, scorer.database
+    index = CodeIndex(
+        database.snapshot.codes[:], live=database.snapshot.live_images, num_threads=num_threads
+    )
+    threshold, pool = query.threshold, query.pool
+    index.prepare(threshold)
+    features = database.snapshot.feature_map
+
+    def rank(query: int) -> tuple[np.ndarray, tuple[float, float]]:
+        own = query_set.own[query]
+        start = time.perf_counter()
+        # A query that is in the index takes a place in its own pool, to be freed again.
+        rows, _, _ = index.pool(
+            query_set.codes[query],
+            threshold=threshold,
+            at_least=None if pool is None else pool + int(own >= 0),
+        )
+        middle = time.perf_counter()
+        rows = rows[rows != own]
+        ranked, _ = nearest_features(
+            query_set.features[query], rows, features, max(1, len(rows)), num_threads=num_threads
+        )
+        return ranked, (middle - start, time.perf_counter() - middle)
+
+    return rank
+
+
+def coarse_to_fine(scorer: Scorer, num_bits: int, rank: Ranker) -> Row:
+    """Score the pools, ranked by feature; what is outside a pool is never found.
+
+    Args:
+        scorer: `Scorer`.
+        num_bits: int, of the index's codes.
+        rank: from `ranker`.
+
+    Returns:
+        `Row`.
+    """
+    query_set, database = scorer.query_set, scorer.database
+    parts, sizes, found, spent = [], [], [], []
+    answerable = query_set.answerable
+    rank(answerable[0])  # the first search pays for loading what is compiled
+    for queries in blocks(answerable, scoring.LISTED_BLOCK):
+        rankings = []
+        for query in queries:
+            ranked, seconds = rank(query)
+            rankings.append(query_set.relevant(query, database)[ranked])
+            sizes.append(len(ranked))
+            found.append(np.count_nonzero(rankings[-1]) / query_set.num_relevant[query])
+            spent.append(seconds)
+        evaluation = metrics.evaluate_rankings(
+            rankings,
+            query_set.num_relevant[queries],
+            database=len(database.rows),
+            at=scorer.at,
+            ks=scorer.ks,
+        )
+        parts.append((queries, evaluation, evaluation.ap_of_query))
+        scorer.tell(FINE, len(sizes), len(answerable))
+    coarse, fine = (np.median(spent, axis=0) * 1000).round(4).tolist()
+    return Row(
+        FINE,
+        scorer.joined(parts),
+        num_bits,
+        milliseconds={"coarse": coarse, "fine": fine, "total": round(coarse + fine, 4)},
+        pool={
+            "mean": float(np.mean(sizes)),
+            "median": float(np.median(sizes)),
+            "largest": int(max(sizes)),
+            "recall": float(np.mean(found)),
+        },
+    )
+
+
+def stages(
+    scorer: Scorer,
+    rows: dict[str, Row],
+    rank: Ranker,
+    engine: Engine,
+    extractor: Extractor,
+    *,
+    top: int,
+    most: int,
+    seed: int,
+) -> Stages:
+    """Score the first of coarse to fine after verification, beside the stages before.
+
+    Args:
+        scorer: `Scorer`.
+        rows: dict of name to `Row`, with those of the stages before.
+        rank: from `ranker`.
+        engine: `Engine`.
+        extractor: `Extractor`.
+        top: int. Nearest images of each query that are verified.
+        most: int. Queries at most; chance chooses among more.
+        seed: int. Of that choice.
+
+    Returns:
+        `Stages`.
+    """
+    query_set, database = scorer.query_set, scorer.database
+    queries = query_set.answerable
+    if len(queries) > most:
+        queries = np.sort(np.random.default_rng(seed).choice(queries, most, replace=False))
+    found: dict[str, list[list[bool]]] = {name: [] for name in (COARSE, FINE, VERIFIED)}
+    aps, spent, extracting = [], [], []
+    # Of the pairs that were verified: [not relevant, relevant], all and confirmed.
+    pairs, confirmed = np.zeros(2, np.int64), np.zeros(2, np.int64)
+    for done, query in enumerate(queries, 1):
+        relevant = query_set.relevant(query, database)
+        ranked, (coarse, fine) = rank(query)
+        start = time.perf_counter()
+        features = _local_features(scorer, query, extractor)
+        middle = time.perf_counter()
+        order, compared = engine.verify(features, ranked[:top])
+        verified = np.concatenate([ranked[:top][order], ranked[top:]])
+        spent.append((coarse, fine, time.perf_counter() - middle))
+        extracting.append(middle - start)
+        passed = np.array([one.inliers for one in compared], int) >= engine.min_inliers
+        for kind in (0, 1):
+            of_kind = relevant[ranked[:top]] == bool(kind)
+            pairs[kind] += np.count_nonzero(of_kind)
+            confirmed[kind] += np.count_nonzero(of_kind & passed)
+        for name, ranking in (
+            (COARSE, _by_code(scorer, query)), (FINE, ranked), (VERIFIED, verified)
+        ):  # fmt: skip
+            found[name].append([relevant[ranking[:k]].any() for k in (1, 5)])
+        aps.append(
+            metrics.average_precision(
+                relevant[verified], num_relevant=int(query_set.num_relevant[query])
+            )
+        )
+        scorer.tell(VERIFIED, done, len(queries))
+    means = {name: rows[name].measured.ap_of_query[queries] for name in (COARSE, FINE)}
+    means[VERIFIED] = aps
+    milliseconds = np.median(np.cumsum(spent, axis=1), axis=0) * 1000
+    figures = {}
+    for name, until in zip(found, milliseconds, strict=True):
+        first, five = np.mean(found[name], axis=0).tolist()
+        figures[name] = {
+            "found_at_1": first,
+            "found_at_5": five,
+            "map_all": float(np.mean(means[name])),
+            "milliseconds": round(float(until), 4),
+        }
+    wrong, right = (
+        float(part / whole) if whole else None for part, whole in zip(confirmed, pairs, strict=True)
+    )
+    taken = {
+        "extract": round(float(np.median(extracting)) * 1000, 4),
+        "verify": round(float(np.median(spent, axis=0)[2]) * 1000, 4),
+    }
+    return Stages(len(queries), top, figures, right, wrong, taken)
+
+
+def _local_features(scorer: Scorer, query: int, extractor: Extractor) -> Features:
+    """Of a query that the index holds, those stored there."""
+    own = scorer.query_set.own[query]
+    if own >= 0:
+        return scorer.database.snapshot.local_features([own])[0]
+    return extractor.extract(images.read(scorer.query_set.paths[query]))
+
+
+def _by_code(scorer: Scorer, query: int) -> np.ndarray:
+    """All rows by bits apart, ties in the order of `rows`."""
+    rows = scorer.rows[scorer.rows != scorer.query_set.own[query]]
+    differing = scorer.database.codes(rows) ^ scorer.query_set.codes[query]
+    apart = np.bitwise_count(differing).sum(axis=1, dtype=np.uint16)
+    return rows[np.argsort(apart, kind="stable")]
