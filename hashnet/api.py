@@ -1,5 +1,6 @@
 """What Python users call: each does what the command of its name does."""
 
+import dataclasses
 import os
 import tempfile
 import warnings
@@ -16,6 +17,7 @@ from hashnet.network import bundle as bundles
 from hashnet.quiet import import_keras
 from hashnet.retrieval import index as indexes
 from hashnet.retrieval.extraction.parquet import Extraction
+from hashnet.retrieval.search.query import Query
 
 if TYPE_CHECKING:
     from hashnet.retrieval.evaluation.evaluate import EvaluationReport
@@ -203,7 +205,8 @@ def evaluate(
         ground_truth: path of a JSON file `{query: [relevant, ...]}`, or None: an image of the
             index is then relevant if its label is the query's first folder below the path given.
         report: str or path-like. Folder for a report with plots and pictures; None for none.
-        **options: as for `hashnet.retrieval.evaluation.evaluate.evaluate`.
+        **options: fields of `Query`, such as `verify=True`, and all else that
+            `hashnet.retrieval.evaluation.evaluate.evaluate` takes.
 
     Returns:
         An `EvaluationReport`: figures of every stage, and the protocol in words.
@@ -225,6 +228,9 @@ def evaluate(
     from hashnet.train import label_free
 
     opened = index if isinstance(index, indexes.Index) else open(index)
+    wanted = {field.name for field in dataclasses.fields(Query)} & set(options)
+    if wanted:
+        options["query"] = Query(**{name: options.pop(name) for name in wanted})
     if report is not None:
         reports.require_plots()
         reports.check_place(report)

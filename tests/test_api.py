@@ -69,6 +69,13 @@ def test_all_is_what_is_public():
     assert shown - rooms - library == set(hashnet.__all__) - {"__version__", "train"}
 
 
+def test_the_page_of_the_api_lists_what_is_public():
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `hashnet\.(\w+)`", page, re.M)
+    assert len(listed) == len(set(listed))
+    assert set(listed) == set(hashnet.__all__) - {"__version__"}
+
+
 def test_type_checkers_see_the_same_names():
     tree = ast.parse((ROOT / "hashnet" / "__init__.py").read_text(encoding="utf-8"))
     [checked] = [node for node in tree.body if isinstance(node, ast.If)]
@@ -572,3 +579,5 @@ def test_evaluate_takes_a_place_or_an_index(index, place, photos):
     by_place = hashnet.evaluate(place, photos, baselines={})
     by_index = hashnet.evaluate(index, [photos], baselines={})
     assert by_place.to_dict()["map_all"] == by_index.to_dict()["map_all"]
+    wider = hashnet.evaluate(index, photos, baselines={}, threshold=33).to_dict()
+    assert wider["coarse_to_fine"]["pool"]["mean"] == 23  # all but the query itself

@@ -5,6 +5,7 @@ The codes are short and the features small whole numbers, so that both stages ar
 
 import itertools
 import os
+import pickle
 import types
 
 import numpy as np
@@ -481,7 +482,7 @@ def test_an_empty_index_has_no_hits(place, bundle_folder):
     _, codes, features = made(1)
     result = Engine(index).search_encoded(codes[0], features[0])
     assert (result.hits, result.pool, result.threshold) == ((), 0, 0)
-    assert index.num_items == 0 and index.info()["labels"] == {}
+    assert len(index) == 0 and index.info()["labels"] == {}
 
 
 def test_wrong_arguments_are_refused_alike(place, bundle_folder):
@@ -509,7 +510,7 @@ def test_adding_twice_changes_nothing(place, bundle_folder):
         with index.store.writer() as writer:
             writer.add(items, codes, features)
         assert sorted(all_ids(index)) == sorted(item.id for item in items)
-        assert index.num_items == 20
+        assert len(index) == 20
 
 
 def test_removed_images_come_back_only_when_added(place, bundle_folder):
@@ -563,7 +564,7 @@ def test_compaction_changes_no_answer(place, bundle_folder):
     before = Engine(index).search_encoded(codes[0], features[0], Query(k=NUM, pool=100))
     with index.store.writer() as writer:
         report = writer.compact()
-    assert report.rows_after == index.num_items < report.rows_before
+    assert report.rows_after == len(index) < report.rows_before
     after = Engine(index).search_encoded(codes[0], features[0], Query(k=NUM, pool=100))
     assert after.hits == before.hits
 
@@ -579,7 +580,7 @@ def test_odd_names_are_kept(place, bundle_folder):
     for id in ids:
         [hit] = engine.search_encoded(codes[0], features[0], Query(ids=[id], labels=id)).hits
         assert (hit.id, hit.path, hit.label) == (id, id, id)
-    assert index.remove(ids) == ids and index.num_items == 0
+    assert index.remove(ids) == ids and len(index) == 0
 
 
 def test_photos_are_followed_and_found_after_opening_again(place, bundle_folder, photos):
@@ -593,3 +594,39 @@ def test_photos_are_followed_and_found_after_opening_again(place, bundle_folder,
     assert {hit.label for hit in hits} == {"disc"}
     assert index.update([photos]).unchanged == 24
     assert index.info()["labels"] == {"checks": 6, "stripes": 6, "disc": 6, "ramp": 6}
+
+
+def test_an_index_is_a_mapping_of_ids_to_items(place, bundle_folder):
+    index = filled(place, bundle_folder)
+    ids, by_id = list(index), dict(index.items())
+    assert sorted(ids) == sorted(all_ids(index)) and list(by_id) == ids and len(index) == len(ids)
+    assert "i1" in index and "i3" not in index and "nobody" not in index
+    assert index["i1"] == by_id["i1"] == Item("i1", "/moved", "dog", 5, 6)
+    with pytest.raises(KeyError):
+        index["i3"]
+    counts = {}
+    for item in index.values():
+        if item.label is not None:
+            counts[item.label] = counts.get(item.label, 0) + 1
+    assert index.labels == counts
+
+    rows = index.engine.snapshot.rows(ids)
+    np.testing.assert_array_equal(index.codes(), index.engine.snapshot.codes[rows])
+    assert (np.diff(rows) > 0).all()
+    two = ["i2", "i1"]
+    np.testing.assert_array_equal(index.codes(two), index.codes()[[ids.index(id) for id in two]])
+    _, _, features = made(NUM)
+    np.testing.assert_array_equal(index.features(["i7", "i0"]), features[[7, 0]])
+    assert index.features().shape == (len(ids), 64) and index.codes([]).shape == (0, 4)
+
+    again = pickle.loads(pickle.dumps(index))
+    assert (
+        list(again) == ids and again.search("i0", k=3).hits == index.search(by_id["i0"], k=3).hits
+    )
+    with index.store.writer() as writer:
+        writer.remove(ids[:10])
+    assert len(index) == len(again) == len(ids) - 10 and ids[0] not in again
+    with index:
+        assert index.search(ids[10], k=1)
+    with pytest.raises(StoreError, match="closed"):
+        len(index)

@@ -270,7 +270,7 @@ def test_an_image_that_is_damaged_behind_its_header_is_a_problem(bundle_folder, 
     index = Index.create(tmp_path / "index", bundle_folder, local="sift")
     report = index.update([tmp_path / "0.png", tmp_path / "1.png", tmp_path / "2.png"])
     assert [problem.path for problem in report.problems] == [str(tmp_path / "1.png")]
-    assert (report.added, index.num_items) == (2, 2)
+    assert (report.added, len(index)) == (2, 2)
 
 
 def test_an_index_without_local_features_says_so(folder, bundle_folder, tmp_path):

@@ -492,7 +492,7 @@ def test_a_killed_loading_is_finished_by_the_next(tiny, photos, out, any_index, 
     index = Index.open(index.store.folder)
     report = index.add_parquet(out)
     assert (report.added, report.unchanged) == (14, 10)
-    assert index.num_items == 24 == index.info()["rows"]
+    assert len(index) == 24 == index.info()["rows"]
 
 
 def test_an_index_takes_codes_of_its_own_encoder_only(networks, photos, out, tmp_path):
@@ -517,7 +517,7 @@ def refused(out, index):
     """What is said when an index is given the extraction, of which nothing must remain."""
     with pytest.raises(HashnetError) as refusal:
         index.add_parquet(out)
-    assert index.num_items == 0
+    assert len(index) == 0
     return str(refusal.value)
 
 

@@ -122,7 +122,7 @@ def test_a_folder_that_is_not_there_empties_nothing(index, folder):
     os.rename(folder, folder.with_name("unmounted"))
     report = index.update([folder], prune=True)
     assert report.removed == [] and len(report.problems) == 1
-    assert index.num_items == 24
+    assert len(index) == 24
 
 
 def test_labels_follow_the_folders_without_encoding_again(index, folder, monkeypatch):
@@ -225,7 +225,7 @@ def test_images_of_ones_own_are_added_under_ids_of_ones_own(index, photos):
     report = index.add([picture, photos / "disc/1.png"], ids=["a", "b"], labels=["x", None])
     assert counts(report) == (2, 0, 0, 0)
     assert counts(index.add([picture], ids=["a"], labels=["y"])) == (0, 1, 0, 0)
-    assert contents(index)["a"][0] == "y" and index.num_items == 2
+    assert contents(index)["a"][0] == "y" and len(index) == 2
     assert index.remove(["a", "never was"]) == ["a"]
     assert set(contents(index)) == {"b"}
 
@@ -236,7 +236,7 @@ def test_ids_that_do_not_fit_their_images_are_refused(index, photos):
         index.add([path], ids=["a", "b"])
     with pytest.raises(ArgumentError, match="twice"):
         index.add([path, path], ids=["a", "a"])
-    assert index.num_items == 0
+    assert len(index) == 0
 
 
 def test_an_encoder_that_does_not_open_leaves_no_index(bundle_folder, tmp_path):
@@ -282,7 +282,7 @@ def test_a_killed_run_is_finished_by_the_next_and_ends_the_same(
     time.sleep(after_seconds)
     child.send_signal(signal.SIGKILL)
     child.communicate()
-    done = Index.open(index.store.folder).num_items
+    done = len(Index.open(index.store.folder))
     assert Index.open(index.store.folder).update([folder]).added == 84 - done
     whole = Index.create(tmp_path / "whole.index", bundle_folder)
     whole.update([folder])

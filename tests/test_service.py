@@ -683,7 +683,7 @@ def test_an_indexing_that_is_killed_and_goes_on_is_served_throughout(writable, f
         child.kill()
         child.communicate()
     index = Index.open(writable.place)
-    committed = index.num_items
+    committed = len(index)
     assert committed >= 30
     wait_for(lambda: writable.get("/healthz").json()["items"] == committed)
     one = {"files": upload(folder / "disc/0.png"), "data": {"id": "new"}, "headers": bearer()}

@@ -24,13 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    from hashnet.retrieval.search.engine import Engine
-
-    index = opened(arguments.index)
-    threshold = arguments.threshold
-    if threshold is None:
-        threshold = max(1, index.encoder.config.num_bits // 16)
-    for first, second in Engine(index).duplicates(threshold):
+    for first, second in opened(arguments.index).duplicates(arguments.threshold):
         if arguments.json:
             pair = {
                 "ids": [first.id, second.id],

@@ -291,11 +291,6 @@ class Index:
     def __len__(self) -> int:
         return self.engine.snapshot.num_items
 
-    @property
-    def num_items(self) -> int:
-        """int, images that can be found, as `len(index)`."""
-        return len(self)
-
     def __contains__(self, id: object) -> bool:
         return isinstance(id, str) and bool(self.engine.snapshot.rows([id])[0] >= 0)
 
