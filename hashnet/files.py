@@ -127,7 +127,7 @@ def remove_leftovers(path: StrPath) -> None:
         path: str or path-like, which nobody writes now.
     """
     path = pathlib.Path(os.path.abspath(path))
-    mark = f".{path.name}{_MARK}"
+    mark = _mark_of(path)
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(path.parent):
             if name.startswith(mark):
@@ -155,4 +155,9 @@ def is_leftover(name: str) -> bool:
 
 
 def _beside(path: pathlib.Path) -> pathlib.Path:
-    return path.with_name(f".{path.name}{_MARK}{secrets.token_hex(8)}")
+    return path.with_name(f"{_mark_of(path)}{secrets.token_hex(8)}")
+
+
+def _mark_of(path: pathlib.Path) -> str:
+    """How names beside a path begin, cut so that they fit where the path's own does: 255 bytes."""
+    return f".{os.fsdecode(os.fsencode(path.name)[:200])}{_MARK}"
