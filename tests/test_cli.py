@@ -8,6 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -324,13 +325,37 @@ def test_a_picture_shows_the_query_and_its_hits(run, index, photos, tmp_path):
     assert all(np.abs(tile - disc).max() < 60 for tile in tiles)
 
 
-@pytest.mark.parametrize("name", ["hits.xyz", "hits", "no/such/folder/hits.png"])
+def test_a_picture_of_many_queries_holds_one_in_memory(run, index, photos, tmp_path, monkeypatch):
+    alive, most = weakref.WeakSet(), 0
+
+    class Watched(images.Photo):
+        def __init__(self, source):
+            nonlocal most
+            super().__init__(source)
+            alive.add(self)
+            most = max(most, len(alive))
+
+    monkeypatch.setattr(images, "Photo", Watched)
+    picture = tmp_path / "hits.png"
+    status, _, _ = run("search", index, *photos.iterdir(), "--picture", picture)
+    assert status == cli.DONE and picture.exists()
+    assert 0 < most <= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("hits.xyz", cli.WRONG_ARGUMENTS),
+        ("hits", cli.WRONG_ARGUMENTS),
+        ("no/such/folder/hits.png", cli.FAILED),
+    ],
+)
 def test_a_picture_that_cannot_be_written_is_refused_before_the_search(
-    name, run, index, photos, tmp_path
+    name, expected, run, index, photos, tmp_path
 ):
     target = tmp_path / name
     status, out, err = run("search", index, photos / "disc/0.png", "--picture", target)
-    assert (status, out) == (cli.WRONG_ARGUMENTS, "") and "picture" in err
+    assert (status, out) == (expected, "") and "picture" in err
 
 
 def test_broken_files_are_named_and_the_status_says_so(run, photos, bundle_folder, tmp_path):

@@ -1,12 +1,13 @@
 """hashnet search: find the images most like one."""
 
 import argparse
+import collections
 import dataclasses
 import json
 import os
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hashnet.cli.indexes import engine_of
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
     import numpy as np
 
     from hashnet.images import Problem
+    from hashnet.retrieval.search.engine import Engine
     from hashnet.retrieval.search.hits import Hit, SearchResult
     from hashnet.retrieval.search.query import Query
 
     # What was asked, as it can be drawn, and what was found.
-    Results = Sequence[tuple[Any, SearchResult]]
+    Answer = tuple[Any, SearchResult]
     Match = tuple[Any, Hit, np.ndarray, np.ndarray]
 
 EXAMPLE = "photos.index cat.jpg -k 5"
@@ -93,13 +95,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     from hashnet import images
-    from hashnet.errors import ImageError, UnknownIdError
 
     _check(arguments)
     query = _query(arguments)
     engine = engine_of([arguments.index, *arguments.also])
     queries, problems = _queries(arguments)
-    results = []
+    num_problems = len(problems)
+    answers = _answers(arguments, engine, query, queries, problems)
+    if arguments.picture:
+        sheet = _sheet(answers, matches=arguments.verify)
+    else:
+        collections.deque(answers, maxlen=0)  # nothing more is made of them
+    name_problems(problems)
+    if len(problems) - num_problems == len(queries):
+        return FAILED
+    if arguments.picture:
+        images.write(arguments.picture, sheet)
+        note(f"wrote {arguments.picture}")
+    return SKIPPED_SOME if problems else DONE
+
+
+def _answers(
+    arguments: argparse.Namespace,
+    engine: "Engine",
+    query: "Query",
+    queries: Sequence[tuple[str, "str | bytes"]],
+    problems: list["Problem"],
+) -> "Iterator[Answer]":
+    """Search by each query, print what is found, and yield it; what failed joins `problems`."""
+    from hashnet import images
+    from hashnet.errors import ImageError, UnknownIdError
+
     shown: str | images.Photo | None
     for name, source in queries:
         try:
@@ -116,17 +142,11 @@ def run(arguments: argparse.Namespace) -> int:
             problems.append(images.Problem(name, str(error)))
             continue
         result = dataclasses.replace(result, query=name)
-        results.append((shown, result))
         if arguments.json:
             print(json.dumps(result.to_dict()))
         else:
             _print_result(result)
-    name_problems(problems)
-    if not results:
-        return FAILED
-    if arguments.picture:
-        _write_picture(arguments, results)
-    return SKIPPED_SOME if problems else DONE
+        yield shown, result
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -184,21 +204,18 @@ def _queries(
     return queries, problems
 
 
-def _write_picture(arguments: argparse.Namespace, results: "Results") -> None:
-    from hashnet import images
+def _sheet(answers: "Iterator[Answer]", matches: bool) -> "np.ndarray":
+    """Draw the answers as they come, so that no more than one query is in memory."""
     from hashnet.images import sheets
 
-    if arguments.verify:
-        sheet = sheets.match_sheet(_matched(results))
-    else:
-        sheet = sheets.contact_sheet((query, result.hits) for query, result in results)
-    images.write(arguments.picture, sheet)
-    note(f"wrote {arguments.picture}")
+    if matches:
+        return sheets.match_sheet(_matched(answers))
+    return sheets.contact_sheet((query, result.hits) for query, result in answers)
 
 
-def _matched(results: "Results") -> "Iterator[Match]":
+def _matched(answers: "Iterable[Answer]") -> "Iterator[Match]":
     """(query, hit, query_yx, yx) of the hits of each query that were verified."""
-    for query, result in results:
+    for query, result in answers:
         found = list(zip(result.hits, result.verifications or (), strict=True))
         for hit, verification in found[:PICTURED_MATCHES]:
             if verification is not None and verification.inliers:

@@ -57,7 +57,7 @@ def contact_sheet(
         >>> contact_sheet([(grey, [])]).shape
         (220, 1024, 3)
     """
-    rows = []
+    rows = [np.zeros((0, columns * (TILE + GAP), 3), np.uint8)]
     for query, hits in results:
         tiles = [_tile(query, ["query"], framed=True)]
         for rank, hit in enumerate(hits, 1):

@@ -65,7 +65,8 @@ def check_target(path: str | os.PathLike[str]) -> None:
         path: str or `os.PathLike`.
 
     Raises:
-        ArgumentError: if it does not end in `.png`, `.jpg` or `.jpeg`, or its folder is not there.
+        ArgumentError: if it does not end in `.png`, `.jpg` or `.jpeg`.
+        ImageError: if its folder is not there.
 
     Example:
         >>> check_target("hits.png")
@@ -79,7 +80,7 @@ def check_target(path: str | os.PathLike[str]) -> None:
         )
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
-        raise ArgumentError("A picture is written into a folder.", f"{folder!r}, which is none")
+        raise ImageError("The picture could not be written.", f"{path!r}: {folder!r} is no folder")
 
 
 def write(path: str | os.PathLike[str], image: np.ndarray) -> None:
@@ -92,7 +93,7 @@ def write(path: str | os.PathLike[str], image: np.ndarray) -> None:
         image: uint8 array of shape `(height, width, 3)`.
 
     Raises:
-        ArgumentError: as for `check_target`.
+        ArgumentError: if it does not end in `.png`, `.jpg` or `.jpeg`.
         ImageError: if the file cannot be written.
 
     Example:
