@@ -20,7 +20,7 @@ from hashnet.retrieval.extraction.parquet import Extraction
 from hashnet.retrieval.search.query import Query
 
 if TYPE_CHECKING:
-    from hashnet.retrieval.evaluation.evaluate import EvaluationReport
+    from hashnet.retrieval.evaluation.results import EvaluationReport
 
 StrPath = str | os.PathLike[str]
 Progress = Callable[[str, int, int], None]

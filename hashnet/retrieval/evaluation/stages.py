@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hashnet import images, metrics
-from hashnet.local.extractors import Extractor
+from hashnet.local.features import Extractor
 from hashnet.retrieval.evaluation import scoring
 from hashnet.retrieval.evaluation.results import COARSE, FINE, VERIFIED, Row, Stages
 from hashnet.retrieval.evaluation.scoring import Scorer, blocks

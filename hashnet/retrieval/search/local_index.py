@@ -9,12 +9,17 @@ luck and say less than the number of matches, so they do not count.
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from hashnet import extras, threads
 from hashnet.errors import ArgumentError, ShapeError, StoreError
 from hashnet.retrieval.search import verify
+from hashnet.retrieval.store.protocol import Snapshot
+
+# Places int64 and distances float32, each `(m, k)`.
+Nearest = tuple[np.ndarray, np.ndarray]
 
 NEIGHBOURS = 60
 VERIFY_TOP = 100
@@ -76,7 +81,9 @@ class LocalIndex:
         [[1, 0]]
     """
 
-    def __init__(self, snapshot, extractor: str, *, method: str = "exact", num_threads: int = 1):
+    def __init__(
+        self, snapshot: Snapshot, extractor: str, *, method: str = "exact", num_threads: int = 1
+    ) -> None:
         if method not in METHODS:
             raise ArgumentError(f"A method is one of {', '.join(METHODS)}.", f"method={method!r}")
         if extractor not in verify.MATCHING:
@@ -103,7 +110,7 @@ class LocalIndex:
     def __len__(self) -> int:
         return len(self._row_of)
 
-    def nearest(self, descriptors: np.ndarray, k: int = NEIGHBOURS):
+    def nearest(self, descriptors: np.ndarray, k: int = NEIGHBOURS) -> Nearest:
         """The nearest features of each of some descriptors.
 
         Args:
@@ -134,7 +141,7 @@ class LocalIndex:
 
     def search(
         self,
-        features,
+        features: verify.Features,
         *,
         k: int = 10,
         neighbours: int = NEIGHBOURS,
@@ -175,29 +182,31 @@ class LocalIndex:
             seed=seed,
             num_threads=self.num_threads,
         )
-        hits = [
-            LocalHit(int(rows[place]), int(matches[place]), one)
-            for place, one in zip(best, found, strict=True)
-        ]
-        least = self._matching.min_inliers
+        inliers = np.array([one.inliers for one in found], np.int64)
+        counted = np.where(inliers >= self._matching.min_inliers, inliers, 0)
         # Stable: then by matches, then by row.
-        hits.sort(key=lambda hit: -hit.inliers if hit.inliers >= least else 0)
+        hits = [
+            LocalHit(int(rows[best[at]]), int(matches[best[at]]), found[at])
+            for at in np.argsort(-counted, kind="stable").tolist()
+        ]
         hits += [
             LocalHit(int(rows[place]), int(matches[place]), None) for place in order[len(best) :]
         ]
         return hits[:k]
 
-    def _limits(self, distances):
+    def _limits(self, distances: np.ndarray) -> np.ndarray:
         """float32 `(m,)`: up to which distance neighbours of each feature count as matches."""
         if self._matching.max_distance is not None:
             return np.full(len(distances), self._matching.max_distance, np.float32)
         # The last of many neighbours is what chance gives; a match is nearer than that.
-        return self._matching.ratio * distances[:, -1]
+        assert self._matching.ratio is not None
+        limits: np.ndarray = self._matching.ratio * distances[:, -1]
+        return limits
 
-    def _nearest_exactly(self, queries, k):
+    def _nearest_exactly(self, queries: np.ndarray, k: int) -> Nearest:
         step = max(k, SIMILARITIES_AT_ONCE // len(queries))
         asked = places = np.empty(0, np.int64)
-        best = np.empty(0, np.float32)
+        best: np.ndarray = np.empty(0, np.float32)
         for start in range(0, len(self), step):
             block = self._descriptors[start : start + step].astype(np.float32)
             with threads.blas_threads(self.num_threads):
@@ -221,17 +230,17 @@ class LocalIndex:
         return places.reshape(-1, k), distances
 
     @functools.cached_property
-    def _tree(self):
+    def _tree(self) -> Any:
         from scipy.spatial import cKDTree
 
         return cKDTree(self._descriptors.astype(np.float32))
 
-    def _nearest_in_tree(self, queries, k):
+    def _nearest_in_tree(self, queries: np.ndarray, k: int) -> Nearest:
         distances, places = self._tree.query(queries, k=list(range(1, k + 1)))
         return places, distances
 
     @functools.cached_property
-    def _faiss(self):
+    def _faiss(self) -> Any:
         rule = "The approximate index of local features needs FAISS; the exact one does not."
         faiss = extras.load("faiss", "bench", rule)
         count, dim = self._descriptors.shape
@@ -246,6 +255,6 @@ class LocalIndex:
         index.add(everything)
         return index
 
-    def _nearest_by_faiss(self, queries, k):
+    def _nearest_by_faiss(self, queries: np.ndarray, k: int) -> Nearest:
         squared, places = self._faiss.search(queries, k)
         return places, np.where(places < 0, np.inf, np.sqrt(np.maximum(squared, 0)))
