@@ -2,7 +2,7 @@
 
 Bit 0 is the highest bit of byte 0, bit 8 the highest bit of byte 1, and so on; the last byte is
 filled up with zeros. The zeros matter: they let whole bytes be compared, so that the number of
-bits apart never depends on how many bits of the last byte are used.
+distance never depends on how many bits of the last byte are used.
 
 Every function but the `bitarray` ones takes one item, `(num_bits,)`, or many, `(n, num_bits)`,
 and returns as many.
@@ -277,7 +277,7 @@ def hamming(a: np.ndarray | bitarray, b: np.ndarray | bitarray) -> int:
         b: one code of the same length, in either form.
 
     Returns:
-        int. Bits apart, 0 to the number of bits.
+        int. Hamming distance, 0 to the number of bits.
 
     Raises:
         ShapeError: if the two differ in length, or if either is not one code.

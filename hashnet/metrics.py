@@ -345,18 +345,18 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False)
 class CodeEvaluation(Evaluation):
-    """An `Evaluation` of codes, and what only whole numbers of bits apart allow.
+    """An `Evaluation` of codes, and what only whole Hamming distances allow.
 
     Attributes:
         bits: int. Length of the codes.
-        radius: int. Items at most so many bits apart are within it; the pool of
+        radius: int. Items at this Hamming distance or a smaller one are within it; the pool of
             `threshold = radius + 1`.
         precision_within: float. Mean of relevant / all items within the radius; a query with
             nothing within counts as 0.
         recall_within: float. Mean of relevant items within the radius / all relevant items.
         queries_with_nothing_within: int. Those that counted as 0.
         items_at_distance: int64 array of shape `(bits + 1,)`. Pairs of query and item at each
-            number of bits apart, of the queries that have relevant items.
+            Hamming distance, of the queries that have relevant items.
         relevant_at_distance: int64 array of the same shape. Those pairs that are relevant.
     """
 
@@ -403,7 +403,7 @@ def evaluate_codes(
     radius: int = 2,
     exclude_self: bool = False,
 ) -> CodeEvaluation:
-    """Rank a database by bits apart from each query, and score the rankings.
+    """Rank a database by Hamming distance from each query, and score the rankings.
 
     Args:
         query_codes: uint8 array of shape `(q, code_bytes)`.
@@ -415,7 +415,7 @@ def evaluate_codes(
         num_bits: int. Length of the codes.
         at: int. The R of mAP@R.
         ks: ints. Where to take precision and recall.
-        radius: int. Bits apart, inclusive, of precision and recall within a radius.
+        radius: int. Largest Hamming distance, inclusive, of precision and recall within a radius.
         exclude_self: bool. Where the queries are the database, row by row: leave each query's
             own row out of its ranking.
 
@@ -651,7 +651,7 @@ def _words(packed: np.ndarray) -> np.ndarray:
 
 
 def _bits_apart(query: np.ndarray, database: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Count bits apart of one query, `(num_words,)`, and all items, `(num_words, n)`."""
+    """Hamming distances of one query, `(num_words,)`, and all items, `(num_words, n)`."""
     distance = np.zeros(database.shape[1], dtype)
     for query_word, database_word in zip(query, database, strict=True):
         distance += np.bitwise_count(database_word ^ query_word)

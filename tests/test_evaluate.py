@@ -594,7 +594,7 @@ def test_the_json_has_the_fields_of_the_contract(random_world):
 
 def test_the_protocol_says_what_was_done(random_world):
     text = random_world.evaluate(at=20, seed=8, query=Query(threshold=3)).protocol
-    for words in ("9 images", "40 images", "6 bits", "fewer than 3 bits", "R = 20", "seed 8",
+    for words in ("9 images", "40 images", "6 bits", "Hamming distance below 3", "R = 20", "seed 8",
                   "McSherry", "Lin et al.", "label of the query"):  # fmt: skip
         assert words in text
     assert "class_id" not in text

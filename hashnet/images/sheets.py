@@ -40,7 +40,7 @@ class Hit(Protocol):
 def contact_sheet(
     results: Iterable[tuple[images.Source | images.Photo, Iterable[Hit]]], *, columns: int = COLUMNS
 ) -> np.ndarray:
-    """Draw the queries, each followed by its hits with label, bits apart and distance.
+    """Draw the queries, each followed by its hits with label, Hamming distance and distance.
 
     Where a hit is a region of its image, the region is outlined.
 

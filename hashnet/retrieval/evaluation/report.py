@@ -114,7 +114,7 @@ def _draw_plots(
     plots: list[tuple[str, str, Draw]] = [
         ("precision_at_k", "Precision among the first k", _precision_at_k),
         ("precision_recall", "Precision and recall, rank by rank", _precision_recall),
-        ("bits_apart", "Bits apart of queries and images", _bits_apart),
+        ("bits_apart", "Hamming distances of queries and images", _bits_apart),
         ("bit_balance", "How often each bit is one, and how bits agree", _bit_balance),
     ]
     if sum(len(points) for points in _map_by_bits(report, others).values()) > 1:
@@ -184,7 +184,7 @@ def _bits_apart(figure: Any, report: EvaluationReport, _: Mapping[str, Others]) 
     apart = np.arange(len(right))
     for counts, name in ((right, "relevant"), (wrong, "not relevant")):
         axes.bar(apart, counts / max(1, counts.sum()), width=1, alpha=0.55, label=name)
-    axes.set(xlabel="bits apart", ylabel="share of the pairs")
+    axes.set(xlabel="Hamming distance", ylabel="share of the pairs")
     _legend(axes)
 
 

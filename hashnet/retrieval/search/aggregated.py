@@ -1,10 +1,10 @@
 """Retrieval by aggregated local features: bits in place of descriptors, for very many images.
 
-A codebook of *words* divides the space of descriptors. All features of an image that fall to one
-word are aggregated to one signature: the signs of their summed differences from the word, a bit
+A codebook of *visual words* divides the space of descriptors. All features of an image that fall
+to one word are aggregated to one signature: the signs of their summed differences from the word, a bit
 for each number of a descriptor. Two images are alike where signatures of words they share are
-few bits apart. No descriptor and no place is kept, so a million images fit in memory; geometry
-(`verify`) may look at the best of them, where an index folder holds their features.
+near in Hamming distance. No descriptor and no place is kept, so a million images fit in memory;
+geometry (`verify`) may look at the best of them, where an index folder holds their features.
 
 Reference:
     Tolias, Avrithis and Jégou, "Image search with selective match kernels: aggregation across
@@ -134,7 +134,7 @@ class AggregatedIndex:
     """Images by the signatures of their local features.
 
     The similarity of two images is, over the words that both have, the sum of the selectivity of
-    1 - 2 * (bits apart) / (bits), divided by the root of the number of words of each: an image
+    1 - 2 * distance / bits, divided by the root of the number of words of each: an image
     has similarity 1 with itself, as long as a feature falls to one word. It may be searched from
     several threads at once, also while images come and go.
 
@@ -255,7 +255,7 @@ class AggregatedIndex:
                 not finite match nothing.
             k: int, 1 or more. Images wanted.
             assignments: int, 1 or more. Nearest words that each feature of the query falls to.
-            tau: float, 0 to below 1. Agreements of 1 - 2 * (bits apart) / (bits) up to this count
+            tau: float, 0 to below 1. Agreements of 1 - 2 * distance / bits up to this count
                 nothing.
             alpha: float, above 0. Exponent of the others.
 
@@ -473,7 +473,7 @@ def _nearest_words(
 
 
 def _selectivity(num_bits: int, tau: float, alpha: float) -> np.ndarray:
-    """float64 `(num_bits + 1,)`: what an agreement counts, by the number of bits apart."""
+    """float64 `(num_bits + 1,)`: what an agreement counts, by the Hamming distance."""
     if not (0 <= tau < 1 and 0 < alpha < np.inf):
         raise ArgumentError(
             "tau is 0 to below 1, alpha is above 0.",

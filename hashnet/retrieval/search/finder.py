@@ -26,7 +26,7 @@ class Found:
     Attributes:
         rows: int64 `(m,)`, ordered by (distance, row); each of another image.
         items: list of m `Item`.
-        bits: int `(m,)`, bits apart.
+        bits: int `(m,)`, Hamming distances.
         distances: float64 `(m,)`.
         threshold: int. Of the pool.
         pool: int. Images in the pool.
@@ -58,7 +58,7 @@ def threshold_of(histogram: np.ndarray, at_least: int) -> int:
     """The smallest threshold whose pool has so many images, or has them all.
 
     Args:
-        histogram: int64 `(num_bits + 1,)`; element d counts the images d bits apart.
+        histogram: int64 `(num_bits + 1,)`; element d counts the images at Hamming distance d.
         at_least: int, 1 or more.
 
     Returns:
@@ -116,7 +116,7 @@ class Finder(Protocol[Filter]):
             allowed: from `allowed`.
 
         Returns:
-            int64 `(8 * code_bytes + 1,)`; element d counts the images d bits apart.
+            int64 `(8 * code_bytes + 1,)`; element d counts the images at Hamming distance d.
         """
 
     def find(
@@ -180,7 +180,7 @@ class Finder(Protocol[Filter]):
         """
 
     def pairs_within(self, threshold: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """All pairs of images fewer than `threshold` bits apart, some thousand at a time.
+        """All pairs of images at a Hamming distance below `threshold`, some thousand at a time.
 
         See `CodeIndex.pairs_within`; of whole images.
         """

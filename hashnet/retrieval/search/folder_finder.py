@@ -158,7 +158,7 @@ class FolderFinder:
         at_least: int | None,
         allowed: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray, int, int]:
-        """Rows of the pool, their bits apart, the threshold, and how many images they show."""
+        """Rows of the pool, their Hamming distances, the threshold, and the number of images."""
         if self._owners is None or threshold is not None:
             rows, bits, threshold = self._codes.pool(
                 code, threshold=threshold, at_least=at_least, allowed=allowed
@@ -173,7 +173,7 @@ class FolderFinder:
         return rows[near], bits[near], threshold, int(np.count_nonzero(least < threshold))
 
     def _least_bits(self, rows: np.ndarray, bits: np.ndarray) -> np.ndarray:
-        """Bits apart of the nearest row of each image that some rows, ascending, show."""
+        """Hamming distance of the nearest row of each image that some rows, ascending, show."""
         if not len(rows) or self._owners is None:
             return bits
         firsts = np.flatnonzero(np.diff(self._owners[rows], prepend=-1))

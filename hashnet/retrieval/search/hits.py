@@ -57,7 +57,8 @@ class SearchResult(Sequence[Hit]):
             stage that did not run.
         hits: tuple of `Hit`, best first.
         histogram: tuple of int or None. Where it was asked for: how many of the images that may
-            be found are 0, 1, ... `num_bits` bits apart from the query, by their nearest row.
+            be found are at Hamming distance 0, 1, ... `num_bits` from the query, by their
+            nearest row.
         verifications: tuple of `Verification` or None, one a hit: the places that match, in
             pixels of query and hit; None for a hit that was not compared. None where the search
             did not verify.

@@ -341,7 +341,7 @@ def histogram(words, queries, like, live, allowed, first, last):
         words, queries, like, live, allowed, first, last: see `within`.
 
     Returns:
-        int64 `(num_words * 64 + 1,)`; element d counts the rows d bits apart.
+        int64 `(num_words * 64 + 1,)`; element d counts the rows at Hamming distance d.
     """
     query = _query_at(queries, 0, like)
     # Four counters a bin in turn: neighbours in one bin need not wait for each other's store.
@@ -1315,7 +1315,7 @@ def add_agreements(
         words: int64 `(num_queries,)`. The words of the query.
         queries: uint64 `(num_queries, words_a_signature)`. The query's signatures of them.
         like: from `query_like`.
-        selectivity: float64. What an agreement counts, by the number of bits apart.
+        selectivity: float64. What an agreement counts, by the Hamming distance.
         scores: float64 `(num_images,)`, added to; in the order of `words`, however the images
             are shared out.
         first, last: int. The range of images.

@@ -1,11 +1,11 @@
-"""One answer from many indexes: each finds among its own images, and what they find is merged.
+"""One answer from many indexes: what each finds among its own images, put in order.
 
 The answer is that of a single index that holds the images of the first, then those of the second,
 and so on: the same pool, the same hits in the same order, the same distances. What makes it so:
 
 - a threshold picks the same rows wherever they lie;
-- the pool of a least size is set by a threshold that follows from a histogram of bits apart, and
-  the histograms of the shards add up to that of the whole;
+- the pool of a least size is set by a threshold that follows from a histogram of Hamming
+  distances, and the histograms of the shards add up to that of the whole;
 - a distance does not depend on what else is in the pool (see `fine`), so the k best of all
   are among the k best of each, ordered by distance, shard and row;
 - what is verified, or moves a query, is looked at one image at a time.

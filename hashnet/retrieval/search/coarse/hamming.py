@@ -189,7 +189,7 @@ class CodeIndex:
             allowed: bool `(n,)` or None. Rows that may be found, besides being live.
 
         Returns:
-            rows int64 `(p,)`, ascending, and their bits apart int32 `(p,)`.
+            rows int64 `(p,)`, ascending, and their Hamming distances int32 `(p,)`.
 
         Raises:
             ArgumentError: the threshold is negative or not an integer.
@@ -211,7 +211,7 @@ class CodeIndex:
             allowed: bool `(n,)` or None, as for `within`; the same for every query.
 
         Returns:
-            list of (rows, bits apart), one a query.
+            list of (rows, Hamming distances), one a query.
 
         Example:
             >>> import numpy as np
@@ -233,7 +233,7 @@ class CodeIndex:
             allowed: bool `(n,)` or None. Rows that may be found, besides being live.
 
         Returns:
-            int64 `(8 * code_bytes + 1,)`; element d counts the rows d bits apart.
+            int64 `(8 * code_bytes + 1,)`; element d counts the rows at Hamming distance d.
 
         Raises:
             ShapeError: the query or `allowed` has another dtype or shape.
@@ -260,7 +260,7 @@ class CodeIndex:
     def nearest(
         self, query: np.ndarray, k: int, *, allowed: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the `k` nearest rows, by bits apart and then by row; all if there are fewer.
+        """Return the `k` nearest rows, by Hamming distance and then by row; all if there are fewer.
 
         Args:
             query: uint8 `(code_bytes,)`.
@@ -268,7 +268,7 @@ class CodeIndex:
             allowed: bool `(n,)` or None. Rows that may be found, besides being live.
 
         Returns:
-            rows int64 `(m,)` and their bits apart int32 `(m,)`, m = min(k, rows that may be
+            rows int64 `(m,)` and their Hamming distances int32 `(m,)`, m = min(k, rows that may be
             found).
 
         Raises:
@@ -295,7 +295,7 @@ class CodeIndex:
             k, allowed: as for `nearest`.
 
         Returns:
-            rows int64 and bits apart int32, each `(num_queries, m)`.
+            rows int64 and Hamming distances int32, each `(num_queries, m)`.
 
         Raises:
             ArgumentError, ShapeError: as `nearest`.
@@ -320,7 +320,8 @@ class CodeIndex:
             allowed: bool `(n,)` or None. Rows that may be found, besides being live.
 
         Returns:
-            rows int64 `(p,)`, ascending, their bits apart int32 `(p,)`, and the threshold, int.
+            rows int64 `(p,)`, ascending, their Hamming distances int32 `(p,)`, and the threshold,
+            int.
 
         Raises:
             ArgumentError: not exactly one of `threshold` and `at_least` is given, or it is not
@@ -359,7 +360,7 @@ class CodeIndex:
         return rows, bits, int(bits.max()) + 1 if len(bits) else 0
 
     def pairs_within(self, threshold: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield all pairs of rows fewer than `threshold` bits apart, some thousand at a time.
+        """Yield all pairs of rows at a Hamming distance below `threshold`, some thousand at a time.
 
         Rows are compared with all others in blocks of 16 to 1024, the fewer the more rows there
         are, so that memory stays bound where everything is near to everything.
@@ -368,7 +369,7 @@ class CodeIndex:
             threshold: int, 0 or more, as for `within`.
 
         Yields:
-            row_a int64, row_b int64 and bits apart int32, each `(m,)`, m > 0, row_a < row_b;
+            row_a int64, row_b int64 and Hamming distances int32, each `(m,)`, m > 0, row_a < row_b;
             over all blocks sorted by row_a and then by row_b.
 
         Example:

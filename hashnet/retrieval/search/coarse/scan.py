@@ -156,7 +156,7 @@ class Scan:
             allowed: bool `(n,)` or None. Rows that may be found, besides being live.
 
         Returns:
-            int64 `(num_words * 64 + 1,)`; element d counts the rows d bits apart.
+            int64 `(num_words * 64 + 1,)`; element d counts the rows at Hamming distance d.
         """
         kernels = self._kernels(1)
         if kernels is None:
