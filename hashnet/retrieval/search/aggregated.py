@@ -1,10 +1,11 @@
 """Retrieval by aggregated local features: bits in place of descriptors, for very many images.
 
 A codebook of *visual words* divides the space of descriptors. All features of an image that fall
-to one word are aggregated to one signature: the signs of their summed differences from the word, a bit
-for each number of a descriptor. Two images are alike where signatures of words they share are
-near in Hamming distance. No descriptor and no place is kept, so a million images fit in memory;
-geometry (`verify`) may look at the best of them, where an index folder holds their features.
+to one word are aggregated to one signature: the signs of their summed differences from the word,
+a bit for each number of a descriptor. Two images are alike where signatures of words they share
+are near in Hamming distance. No descriptor and no place is kept, so a million images fit in
+memory; geometry (`verify`) may look at the best of them, where an index folder holds their
+features.
 
 Reference:
     Tolias, Avrithis and Jégou, "Image search with selective match kernels: aggregation across

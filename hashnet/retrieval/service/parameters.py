@@ -45,7 +45,7 @@ _OF_SEARCHES: tuple[tuple[str, Any, Any, dict[str, Any]], ...] = (
         "threshold",
         int | None,
         Query.threshold,
-        {"ge": 1, "le": 1025, "description": "The pool has fewer than so many bits apart."},
+        {"ge": 1, "le": 1025, "description": "The pool holds Hamming distances below this."},
     ),
     (
         "pool",

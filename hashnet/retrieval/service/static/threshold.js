@@ -1,4 +1,4 @@
-// The threshold slider over the histogram of bits apart: the pool of every place of the slider
+// The threshold slider over the histogram of Hamming distances: the pool of every place of the slider
 // follows from one answer's histogram, so it is shown before the search is sent again.
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -80,7 +80,7 @@ export class Threshold {
     const threshold = Number(this.slider.value);
     this.bars?.forEach((bar, place) => bar.classList.toggle("in", place < threshold));
     if (this.histogram.length === 0) {
-      this.text.textContent = "The histogram of bits apart comes with an answer.";
+      this.text.textContent = "The histogram of Hamming distances comes with an answer.";
       this.slider.setAttribute("aria-valuetext", `fewer than ${bits(threshold)} apart`);
       return;
     }
@@ -88,6 +88,6 @@ export class Threshold {
     const pool = `pool of ${count(this.pool(threshold))} of ${images(all)}`;
     this.text.textContent = `Fewer than ${bits(threshold)} apart: ${pool}`;
     this.slider.setAttribute("aria-valuetext", `fewer than ${bits(threshold)} apart, ${pool}`);
-    this.chart.setAttribute("aria-label", `Histogram of bits apart; ${pool}`);
+    this.chart.setAttribute("aria-label", `Histogram of Hamming distances; ${pool}`);
   }
 }
