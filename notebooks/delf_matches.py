@@ -16,15 +16,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Image, display
 
+import hashnet
 from hashnet import images
 from hashnet.images import sheets
-from hashnet.retrieval.index import Index
-from hashnet.retrieval.search.engine import Engine
-from hashnet.retrieval.search.hits import Hit
-from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.search.verify import MATCHING, verify_all
 from hashnet.samples import fashion_mnist
-from hashnet.train import unsupervised
 
 scratch = tempfile.TemporaryDirectory()
 work = pathlib.Path(scratch.name)
@@ -87,27 +83,25 @@ display(Image(images.to_png(np.concatenate([padded, photos[0]], axis=1))))
 # `hashnet index pages.index pages --local delf`.
 
 # %%
-unsupervised.fit_bundle(work / "bundle", paths, num_bits=64)
-engines = {}
+indexes = {}
 for name in ("delf", "sift"):
-    index = Index.create(work / f"{name}.index", work / "bundle", local=name)
-    index.add(paths, ids=[path.stem for path in paths])
-    engines[name] = Engine(index)
+    indexes[name] = hashnet.Index.of_photos(work / f"{name}.index", paths, bits=64, local=name)
     print(name, MATCHING[name])
+ids = [str(path) for path in paths]
 
 # %% [markdown]
 # ## Matches, drawn
 #
-# `search(verify=True)` finds by feature and puts first what at least `min_inliers` places confirm.
+# `search(verify=True)` finds by feature and puts first what at least `min_inliers` matches verify.
 # Photo on the left, page on the right: its own page, then the page that comes second.
 
 # %%
 query = photos[0]
-for name, engine in engines.items():
-    hits = engine.search(query, Query(k=2, verify=True)).hits
-    matched = [(hit, engine.match(query, hit.id)) for hit in hits]
+for name, index in indexes.items():
+    hits = index.search(query, k=2, verify=True)
+    matched = [(hit, index.engine.match(query, hit.id)) for hit in hits]
     sheet = sheets.match_sheet((query, hit, one.query_yx, one.yx) for hit, one in matched)
-    print(name, "- hits:", ", ".join(f"{hit.id} with {hit.inliers} inliers" for hit in hits))
+    print(name, "- hits:", ", ".join(f"{hit.path} with {hit.inliers} inliers" for hit in hits))
     display(Image(images.to_png(sheet)))
 
 # %% [markdown]
@@ -118,15 +112,15 @@ for name, engine in engines.items():
 # lies in the photo.
 
 # %%
-stored = {
-    name: engine.snapshot.local_features(engine.snapshot.rows([path.stem for path in paths]))
-    for name, engine in engines.items()
-}
+stored = {}
+for name, index in indexes.items():
+    snapshot = index.engine.snapshot
+    stored[name] = snapshot.local_features(snapshot.rows(ids))
 inliers, errors = {}, {}
-for name, engine in engines.items():
+for name, index in indexes.items():
     counts, apart = [], []
     for row, (photo, view) in enumerate(zip(photos, views, strict=True)):
-        found = verify_all(engine.index.extractor.extract(photo), stored[name], MATCHING[name])
+        found = verify_all(index.extractor.extract(photo), stored[name], MATCHING[name])
         counts.append([one.inliers for one in found])
         true = cv2.perspectiveTransform(found[row].yx[None, :, ::-1], view)[0, :, ::-1]
         apart.append(np.linalg.norm(true - found[row].query_yx, axis=1))
@@ -148,19 +142,19 @@ for name, counts in inliers.items():
         f"{name}: own page {counts[own].min()} to {counts[own].max()} inliers, other pages "
         f"{counts[~own].min()} to {counts[~own].max()}; own page first for {first} of {len(pages)}"
         f"\n      from {least} inliers on: {(counts[own] >= least).sum()} of {own.sum()} own pages "
-        f"confirmed, and {(counts[~own] >= least).sum()} of {(~own).sum()} others, wrongly"
+        f"verified, and {(counts[~own] >= least).sum()} of {(~own).sum()} others, wrongly"
         f"\n      error of a right inlier: median {np.median(errors[name]):.1f} pixels, ninetieth "
         f"percentile {np.percentile(errors[name], 90):.1f}"
     )
-by_feature = [engines["sift"].search(photo, Query(k=1)).hits[0].id for photo in photos]
-right = sum(hit == f"page{row}" for row, hit in enumerate(by_feature))
+by_feature = [result[0].id for result in indexes["sift"].search(photos, k=1)]
+right = sum(found == own for found, own in zip(by_feature, ids, strict=True))
 print(f"by feature alone, nothing verified: own page first for {right} of {len(pages)}")
 finer = min(errors, key=lambda name: np.median(errors[name]))
 print(f"The finer places are those of {finer}.")
 
 # %% [markdown]
 # Read the second line of each: `min_inliers` is one number for all collections, and pages that
-# share layout and letters are harder than most. Where other pages are confirmed too, the order by
+# share layout and letters are harder than most. Where other pages pass too, the order by
 # inliers may still be right, but "the same thing" is then a claim about a part of the page.
 #
 # ## Where it fails: turned, small, seen from the side
@@ -189,8 +183,8 @@ for tilt in tilts:
 
 figure, axes_of = plt.subplots(1, 3, figsize=(11, 3), layout="constrained")
 for axes, (title, views_of_page) in zip(axes_of, series.items(), strict=True):
-    for color, (name, engine) in zip(("C0", "C1"), engines.items(), strict=True):
-        extractor, least = engine.index.extractor, MATCHING[name].min_inliers
+    for color, (name, index) in zip(("C0", "C1"), indexes.items(), strict=True):
+        extractor, least = index.extractor, MATCHING[name].min_inliers
         counts = [
             verify_all(extractor.extract(seen), stored[name][1:2], MATCHING[name])[0].inliers
             for _, seen in views_of_page
@@ -200,7 +194,7 @@ for axes, (title, views_of_page) in zip(axes_of, series.items(), strict=True):
         lost = [
             value for (value, _), count in zip(views_of_page, counts, strict=True) if count < least
         ]
-        print(f"{title}, {name}: {counts}; not confirmed: {lost or 'none'}")
+        print(f"{title}, {name}: {counts}; not verified: {lost or 'none'}")
     axes.set(xlabel=title, ylabel="inliers")
     axes.legend()
 plt.show()
@@ -230,23 +224,23 @@ display(Image(images.to_png(np.concatenate(tiles, axis=1))))
 # %%
 mixture = pages[2].copy()
 mixture[: height // 3] = pages[1][: height // 3]
-for name, engine in engines.items():
-    found = verify_all(engine.index.extractor.extract(mixture), stored[name], MATCHING[name])
-    confirmed = [
+for name, index in indexes.items():
+    found = verify_all(index.extractor.extract(mixture), stored[name], MATCHING[name])
+    passed = [
         f"page{row} ({one.inliers})"
         for row, one in enumerate(found)
         if one.inliers >= MATCHING[name].min_inliers
     ]
-    print(f"{name}: confirmed {', '.join(confirmed)}")
-one = engines["sift"].match(mixture, "page1")
+    print(f"{name}: verified {', '.join(passed)}")
+one = indexes["sift"].engine.match(mixture, ids[1])
 shared = np.mean(one.yx[:, 0] < height / 3)
 print(f"{shared:.0%} of the places that match page1 lie in the row that is shared")
-hit = Hit("page1", str(paths[1]), None, 0, 0.0, one.inliers)
+hit = hashnet.Hit(ids[1], ids[1], None, 0, 0.0, one.inliers)
 display(Image(images.to_png(sheets.match_sheet([(mixture, hit, one.query_yx, one.yx)]))))
 
 # %% [markdown]
 # Inliers count what agrees, and nothing counts what does not: one row in common is enough, and
-# where further pages are confirmed, lines of text and layout were. Who needs to know which parts
+# where further pages pass, lines of text and layout were. Who needs to know which parts
 # differ looks at where the places lie.
 #
 # ## Where it has nothing to say: one small picture
@@ -255,8 +249,8 @@ display(Image(images.to_png(sheets.match_sheet([(mixture, hit, one.query_yx, one
 
 # %%
 alone = garments[12, ..., None].repeat(3, axis=2)
-for name, engine in engines.items():
-    features = engine.index.extractor.extract(alone)
+for name, index in indexes.items():
+    features = index.extractor.extract(alone)
     found = verify_all(features, stored[name], MATCHING[name])
     print(
         f"{name}: {len(features)} local features, {found[1].inliers} inliers with its own page, "
@@ -269,5 +263,5 @@ print("local features of a whole page:", {name: len(stored[name][1].yx) for name
 #
 # The figures above are for flat print, SIFT's own ground. Take `sift` for print, labels, pages
 # and screens, and for anything that may be turned; try `delf` where things have depth, few
-# corners, or light that changes. Both confirm what the code and the feature have found already:
+# corners, or light that changes. Both verify what the code and the feature have found already:
 # an image that is not among the nearest is never verified.

@@ -16,11 +16,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Image, display
 
+import hashnet
 from hashnet import codes, images, metrics
-from hashnet.encode.encoder import Encoder
 from hashnet.samples import fashion_mnist
-from hashnet.train import data, label_free, supervised
-from hashnet.train.config import TrainConfig
+from hashnet.train import data, label_free
 
 scratch = tempfile.TemporaryDirectory()
 work = pathlib.Path(scratch.name)
@@ -41,11 +40,17 @@ queries = sample["test_images"][:300, ..., None].repeat(3, axis=3)
 query_labels = sample["test_labels"][:300]
 names = sorted(set(labels.tolist()))
 
-settings = TrainConfig(num_bits=num_bits, image_size=64, head_epochs=8, epochs=0, batch=32)
-trained = supervised.train(
-    data.from_arrays(rgb[:1000], labels[:1000]), work / "bundle", settings, verbose=False
+trained = hashnet.train(
+    data.from_arrays(rgb[:1000], labels[:1000]),
+    work / "bundle",
+    bits=num_bits,
+    image_size=64,
+    head_epochs=8,
+    epochs=0,
+    batch=32,
+    verbose=False,
 )
-encoder = Encoder(trained.bundle)
+encoder = hashnet.Encoder(trained.bundle)
 found, asked = encoder.encode(database), encoder.encode(queries)
 free = label_free.fit(found.features, num_bits)
 
@@ -98,8 +103,8 @@ for kind, cells in share.items():
     print(f"{kind}: {decided:.0%} of the cells are below a tenth or above nine tenths")
 
 # %% [markdown]
-# Labels push every row towards one word that stands for its class; the figures say how far this
-# short training has come. Without labels there are no such words, and a bit may cut through a
+# Labels push every row towards one code that stands for its class; the figures say how far this
+# short training has come. Without labels there are no such codes, and a bit may cut through a
 # class. Below are four bits without labels, each by the photos that are most surely a nought
 # (left) and most surely a one (right).
 
@@ -165,7 +170,7 @@ plt.show()
 # %% [markdown]
 # ## How far apart
 #
-# Bits apart between queries and database, pairs of the same class and pairs of two classes. The
+# Hamming distances between queries and database, of pairs of one class and of pairs of two. The
 # less the two hills overlap, the better the code alone finds a class; the mAP says it in one
 # number, with the order of ties taken as chance. Exact features, without any code, stand beside.
 
@@ -184,10 +189,10 @@ for axes, kind in zip(both, bits, strict=True):
     apart = np.arange(num_bits + 1)
     for counts, name in ((same, "same class"), (other, "other class")):
         axes.bar(apart, counts / counts.sum(), width=1, alpha=0.6, label=name)
-    axes.set(title=kind, xlabel="bits apart", ylabel="share of the pairs")
+    axes.set(title=kind, xlabel="Hamming distance", ylabel="share of the pairs")
     axes.legend()
     print(
-        f"{kind}: {np.average(apart, weights=same):.1f} bits apart in the same class, "
+        f"{kind}: {np.average(apart, weights=same):.1f} bits of distance in the same class, "
         f"{np.average(apart, weights=other):.1f} in another; mAP {scores.map_all.expected:.3f}, "
         f"between {scores.map_all.worst:.3f} and {scores.map_all.best:.3f} by the order of ties"
     )
@@ -222,7 +227,7 @@ print(f"a query moves by {flips.mean():.1f} bits in the mean, {flips.max()} at m
 #
 # ## Classes that codes confuse
 #
-# Mean bits apart between the queries of one class (rows) and the photos of another (columns),
+# Mean Hamming distance between the queries of one class (rows) and the photos of another (columns),
 # with labels. A small number off the diagonal is a pair of classes that codes confuse.
 
 # %%
@@ -234,7 +239,7 @@ figure, axes = plt.subplots(figsize=(5.4, 4.6), layout="constrained")
 picture = axes.imshow(between, cmap="viridis")
 axes.set(xticks=np.arange(len(names)), yticks=np.arange(len(names)), yticklabels=names)
 axes.set_xticklabels(names, rotation=60, ha="right")
-figure.colorbar(picture, label="bits apart")
+figure.colorbar(picture, label="Hamming distance")
 plt.show()
 off = np.where(np.eye(len(names), dtype=bool), np.inf, between)
 nearest = np.argsort(off, axis=None)[:6]
@@ -247,9 +252,9 @@ for a, b in zip(*np.unravel_index(nearest, off.shape), strict=True):
 # %% [markdown]
 # ## Failures, as pictures
 #
-# In the upper half, pairs of two classes with the fewest bits apart, which a search mixes up. In
-# the lower half, pairs of one class with the most, which it does not find. Each column of a half
-# is a query and, below it, a photo of the database.
+# In the upper half, pairs of two classes at the smallest Hamming distance, which a search mixes up.
+# In the lower half, pairs of one class at the largest, which it does not find. Each column of a
+# half is a query and, below it, a photo of the database.
 
 # %%
 same_class = query_labels[:, None] == database_labels[None]

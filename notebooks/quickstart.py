@@ -10,15 +10,11 @@
 import pathlib
 import tempfile
 
-from IPython.display import Image, display
+from IPython.display import display
 
+import hashnet
 from hashnet import images
-from hashnet.images import sheets
-from hashnet.retrieval.index import Index
-from hashnet.retrieval.search.engine import Engine
-from hashnet.retrieval.search.query import Query
 from hashnet.samples import fashion_mnist
-from hashnet.train import unsupervised
 
 scratch = tempfile.TemporaryDirectory()
 work = pathlib.Path(scratch.name)
@@ -32,53 +28,53 @@ work = pathlib.Path(scratch.name)
 sample = fashion_mnist()
 photos = sample["train_images"][:300, ..., None].repeat(3, axis=3)
 labels = sample["train_labels"][:300].tolist()
-paths = [work / f"{number:03}.png" for number in range(len(photos))]
-for path, photo in zip(paths, photos, strict=True):
+folder = work / "photos"
+for number, (photo, label) in enumerate(zip(photos, labels, strict=True)):
+    path = folder / label / f"{number:03}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
     images.write(path, photo)
-print(len(paths), "files of", photos.shape[1:], "pixels and channels")
+print(len(photos), "files of", photos.shape[1:], "pixels and channels")
 
 # %% [markdown]
-# ## A bundle and an index
+# ## An index
 #
-# A *bundle* is the network with codes fitted to these photos. An *index* holds the code and the
-# feature of every photo, and carries its bundle, so that it can be searched on its own. On the
-# command line both are `hashnet index photos.index FOLDER`.
+# An *index* holds the code and the feature of every photo, and carries the *bundle* that made
+# them: the network, with codes fitted to these photos. It can be searched on its own, and follows
+# its folder: run again, only what is new or has changed is encoded. On the command line this is
+# `hashnet index photos.index photos --label-from folder`.
 
 # %%
-unsupervised.fit_bundle(work / "bundle", paths, num_bits=64)
-index = Index.create(work / "photos.index", work / "bundle")
-report = index.add(paths, ids=[path.name for path in paths], labels=labels)
-print(report.added, "added,", len(report.problems), "could not be read")
+index = hashnet.Index.of_photos(work / "photos.index", folder, bits=64, label_from_folder=True)
+print(index.report.added, "added,", len(index.report.problems), "could not be read")
 
 # %% [markdown]
 # ## Search
 #
 # Queries are pictures that the index does not hold. The *pool* is what has few differing bits;
 # the hits are the pool's best by the distance of features. So few photos would all be in the pool
-# by default; `pool=30` keeps it small. A hit says both: bits apart, which is
-# coarse, and distance, which is fine.
+# by default; `pool=30` keeps it small. A hit says both: `bits_apart`, the Hamming distance of the
+# codes, which is coarse, and `distance`, which is fine.
 
 # %%
 queries = []
 for number, photo in enumerate(sample["test_images"][:4, ..., None].repeat(3, axis=3)):
     queries.append(work / f"query{number}.png")
     images.write(queries[-1], photo)
-engine = Engine(index)
-results = [engine.search(query, Query(k=5, pool=30)) for query in queries]
+results = index.search(queries, k=5, pool=30)
 for result, truth in zip(results, sample["test_labels"], strict=False):
-    right = sum(hit.label == truth for hit in result.hits)
+    right = sum(hit.label == truth for hit in result)
     print(
-        f"{truth}: {right} of {len(result.hits)} hits are of this class; fewer than "
-        f"{result.threshold} bits apart: {result.pool} photos; {result.milliseconds}"
+        f"{truth}: {right} of {len(result)} hits are of this class; Hamming distance below "
+        f"{result.threshold}: {result.pool} photos; {result.milliseconds}"
     )
 
 # %%
-shown = [(query, result.hits) for query, result in zip(queries, results, strict=True)]
-display(Image(images.to_png(sheets.contact_sheet(shown))))
+for result in results:
+    display(result)
 
 # %% [markdown]
 # ## What next
 #
 # `looking_at_codes` opens the codes, `train_on_your_photos` teaches them classes, `delf_matches`
-# confirms that two pictures show the same thing, and `where_it_fails` shows what to expect less
+# verifies that two pictures show the same thing, and `where_it_fails` shows what to expect less
 # of.

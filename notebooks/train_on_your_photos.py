@@ -14,15 +14,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Image, display
 
+import hashnet
 from hashnet import images
 from hashnet.images import sheets
-from hashnet.retrieval.evaluation.evaluate import evaluate
-from hashnet.retrieval.index import Index
-from hashnet.retrieval.search.engine import Engine
-from hashnet.retrieval.search.query import Query
 from hashnet.samples import fashion_mnist
-from hashnet.train import label_free, supervised
-from hashnet.train.config import TrainConfig
 
 scratch = tempfile.TemporaryDirectory()
 work = pathlib.Path(scratch.name)
@@ -55,10 +50,17 @@ for label in sorted(photos.iterdir()):
 # train the whole network.
 
 # %%
-settings = TrainConfig(
-    num_bits=48, image_size=64, head_epochs=8, epochs=0, validation=0.2, batch=32, seed=0
+trained = hashnet.train(
+    photos,
+    work / "bundle",
+    bits=48,
+    image_size=64,
+    head_epochs=8,
+    epochs=0,
+    validation=0.2,
+    batch=32,
+    verbose=False,
 )
-trained = supervised.train(photos, work / "bundle", settings, verbose=False)
 print(f"{trained.minutes:.1f} minutes, {len(trained.problems)} photos left out")
 
 # %%
@@ -73,20 +75,17 @@ plt.show()
 # %% [markdown]
 # ## Index and search
 #
-# `update` follows a folder: run again, it encodes only what is new or has changed.
+# An index follows its folder: made again, it encodes only what is new or has changed.
 
 # %%
-index = Index.create(work / "photos.index", work / "bundle")
-first = index.update([photos], label_from_folder=True)
-again = index.update([photos], label_from_folder=True)
-print(f"first: {first.added} added; again: {again.added} added, {again.unchanged} unchanged")
+place, bundle = work / "photos.index", work / "bundle"
+first = hashnet.Index.of_photos(place, photos, bundle=bundle, label_from_folder=True).report
+index = hashnet.Index.of_photos(place, photos, label_from_folder=True)
+print(f"first: {first.added} added; again: {index.report.unchanged} unchanged")
 
 # %%
-engine = Engine(index)
 shown = [min(label.iterdir()) for label in sorted(queries.iterdir())]
-sheet = sheets.contact_sheet(
-    (query, engine.search(query, Query(k=5, pool=40)).hits) for query in shown
-)
+sheet = sheets.contact_sheet(zip(shown, index.search(shown, k=5, pool=40), strict=True))
 display(Image(images.to_png(sheet)))
 
 # %% [markdown]
@@ -97,14 +96,14 @@ display(Image(images.to_png(sheet)))
 # - `coarse`: the codes alone, and `coarse_to_fine`: the pool by features, what a search answers;
 # - `float_f7`: the features alone, which is what there was before this training;
 # - `class_id`: the class that F8 names, taken as a code; `class_probabilities`: all it knows;
-# - `ITQ`: codes of the same length that were fitted to the features, without labels.
+# - `itq`: codes of the same length that were fitted to the features, without labels.
 #
 # The database is what was trained on, which flatters whatever has learned its labels: so read
 # `coarse` beside `class_id`, not by itself. The mAP of `coarse_to_fine` is low by its nature: what
 # is outside the pool is never found. Its first hits are what counts.
 
 # %%
-report = evaluate(index, queries, baselines={"ITQ": label_free.itq}, query=Query(pool=40))
+report = hashnet.evaluate(index, queries, query=hashnet.Query(pool=40))
 print(f"{'':22} {'bits':>5} {'mAP':>6} {'precision at 10':>16}")
 for name, row in report.rows.items():
     scores = row.evaluation
@@ -116,7 +115,7 @@ maps = {name: row.evaluation.map_all.expected for name, row in report.rows.items
 first_ten = {name: row.evaluation.precision_at[10] for name, row in report.rows.items()}
 print(
     f"Training moved mAP from {maps['float_f7']:.3f} (features) to {maps['coarse']:.3f} (codes of "
-    f"{report.coarse.bits} bits); without labels the same length reaches {maps['ITQ']:.3f}."
+    f"{report.coarse.bits} bits); without labels the same length reaches {maps['itq']:.3f}."
 )
 print(
     f"The class that the network names, as a code, reaches {maps['class_id']:.3f}: the codes are "

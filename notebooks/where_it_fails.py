@@ -2,7 +2,7 @@
 # # Where it fails
 #
 # Queries that go wrong, shown, and why: classes that look alike, classes that nobody taught,
-# small photos, words, and the same thing seen otherwise. Every figure is computed here, on the
+# small photos, text, and the same thing seen otherwise. Every figure is computed here, on the
 # bundled sample of Fashion-MNIST, and every section ends with what to do instead.
 
 # %%
@@ -14,17 +14,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Image, display
 
+import hashnet
 from hashnet import codes, images, metrics
-from hashnet.errors import HashnetError
 from hashnet.images import sheets
-from hashnet.retrieval.evaluation.evaluate import evaluate
-from hashnet.retrieval.index import Index
-from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.prototypes import Prototypes
-from hashnet.retrieval.search.query import Query
 from hashnet.samples import fashion_mnist
-from hashnet.train import data, label_free, supervised
-from hashnet.train.config import TrainConfig
+from hashnet.train import data, label_free
 
 scratch = tempfile.TemporaryDirectory()
 work = pathlib.Path(scratch.name)
@@ -38,13 +33,19 @@ work = pathlib.Path(scratch.name)
 
 # %%
 sample = fashion_mnist()
-unknown, pool = ("bag", "sandal"), 50
+unknown, pool, num_bits = ("bag", "sandal"), 50, 48
 rgb = sample["train_images"][..., None].repeat(3, axis=3)
-settings = TrainConfig(
-    num_bits=48, image_size=64, head_epochs=8, epochs=0, batch=32, held_out=unknown
+hashnet.train(
+    data.from_arrays(rgb[:1000], sample["train_labels"][:1000]),
+    work / "bundle",
+    bits=num_bits,
+    image_size=64,
+    head_epochs=8,
+    epochs=0,
+    batch=32,
+    held_out=unknown,
+    verbose=False,
 )
-taught = data.from_arrays(rgb[:1000], sample["train_labels"][:1000])
-supervised.train(taught, work / "bundle", settings, verbose=False)
 
 photos, queries = work / "photos", work / "queries"
 for folder, pixels, labels in (
@@ -55,13 +56,13 @@ for folder, pixels, labels in (
         path = folder / label / f"{number:04}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         images.write(path, photo)
-index = Index.create(work / "photos.index", work / "bundle")
-report = index.update([photos], label_from_folder=True)
-engine = Engine(index)
-known = [name for name in engine.labels if name not in unknown]
+index = hashnet.Index.of_photos(
+    work / "photos.index", photos, bundle=work / "bundle", label_from_folder=True
+)
+known = [name for name in index.labels if name not in unknown]
 query_paths = sorted(queries.glob("*/*.png"))
 truth = np.array([path.parent.name for path in query_paths])
-print(f"{report.added} photos, {len(query_paths)} queries; not taught: {', '.join(unknown)}")
+print(f"{len(index)} photos, {len(query_paths)} queries; not taught: {', '.join(unknown)}")
 
 # %% [markdown]
 # ## Classes that look alike
@@ -70,16 +71,16 @@ print(f"{report.added} photos, {len(query_paths)} queries; not taught: {', '.joi
 # the first ten hits.
 
 # %%
-measured = evaluate(index, queries, query=Query(pool=pool))
+measured = hashnet.evaluate(index, queries, query=hashnet.Query(pool=pool))
 sheet = sheets.contact_sheet((one.query, one.hits[:5]) for one in measured.worst[:4])
 display(Image(images.to_png(sheet)))
 
 # %%
-results = [engine.search(path, Query(k=10, pool=pool)) for path in query_paths]
+results = index.search(query_paths, k=10, pool=pool)
 taken = collections.Counter()
 for label, result in zip(truth, results, strict=True):
-    taken.update((label, hit.label) for hit in result.hits if hit.label != label)
-wrong, all_hits = sum(taken.values()), sum(len(result.hits) for result in results)
+    taken.update((label, hit.label) for hit in result if hit.label != label)
+wrong, all_hits = sum(taken.values()), sum(map(len, results))
 print(f"{wrong} of {all_hits} hits are of another class; most often:")
 for (label, found), count in taken.most_common(5):
     print(f"  {label} asked, {found} found: {count}, that is {count / wrong:.0%} of the wrong hits")
@@ -98,13 +99,12 @@ print(f"{len(taken)} pairs of classes share the errors; the first five take {fiv
 
 # %%
 asked = index.encoder.encode(query_paths)
-rows = np.arange(engine.snapshot.num_rows)
-features = engine.snapshot.features(rows).astype(np.float32)
-label_of_row, label_names = engine.snapshot.labels()
-database_labels = np.array(label_names)[label_of_row]
-free = label_free.fit(features, settings.num_bits)
+items = list(index.values())
+stored, features = index.codes(), index.features()
+database_labels = np.array([item.label for item in items])
+free = label_free.fit(features, num_bits)
 ways = {
-    "codes with labels": (asked.codes, engine.snapshot.codes),
+    "codes with labels": (asked.codes, stored),
     "codes without labels": (
         codes.pack(free.bits(asked.features)),
         codes.pack(free.bits(features)),
@@ -118,7 +118,7 @@ for way, (of_queries, of_photos) in ways.items():
         metrics.evaluate_features(of_queries, truth, of_photos, database_labels)
         if way == "features"
         else metrics.evaluate_codes(
-            of_queries, truth, of_photos, database_labels, num_bits=settings.num_bits
+            of_queries, truth, of_photos, database_labels, num_bits=num_bits
         )
     )
     maps[way] = [scores.ap_of_query[~is_unknown].mean(), scores.ap_of_query[is_unknown].mean()]
@@ -152,12 +152,8 @@ for place, name in enumerate(("taught", "not taught")):
 # wrong. Can that be told from the distance of the first hit?
 
 # %%
-nearest = np.array(
-    [
-        engine.search(path, Query(k=1, pool=pool, labels=known)).hits[0].distance
-        for path in query_paths
-    ]
-)
+answers = index.search(query_paths, k=1, pool=pool, labels=known)
+nearest = np.array([result[0].distance for result in answers])
 nearer = nearest[~is_unknown][:, None] < nearest[is_unknown][None]
 plt.figure(figsize=(6, 2.6), layout="constrained")
 for name, chosen in (("class is there", ~is_unknown), ("class is not there", is_unknown)):
@@ -174,14 +170,9 @@ print(
 
 # %%
 strangers = np.flatnonzero(is_unknown)[np.argsort(nearest[is_unknown])[:3]]
-shown = [
-    (
-        query_paths[query],
-        engine.search(query_paths[query], Query(k=5, pool=pool, labels=known)).hits,
-    )
-    for query in strangers
-]
-display(Image(images.to_png(sheets.contact_sheet(shown))))
+shown = [query_paths[query] for query in strangers]
+answers = index.search(shown, k=5, pool=pool, labels=known)
+display(Image(images.to_png(sheets.contact_sheet(zip(shown, answers, strict=True)))))
 
 # %% [markdown]
 # The distance warns, but does not decide. These three lie nearest of all to something that is
@@ -197,11 +188,8 @@ sizes = (28, 20, 14, 7, 3)
 pixels = [images.read(path) for path in query_paths]
 right_at = {}
 for size in sizes:
-    small = index.encoder.encode([images.resize(photo, (size, size)) for photo in pixels])
-    hits = [
-        engine.search_encoded(code, feature, Query(k=10, pool=pool)).hits
-        for code, feature in zip(small.codes, small.features, strict=True)
-    ]
+    small = [images.resize(photo, (size, size)) for photo in pixels]
+    hits = index.search(small, k=10, pool=pool)
     right_at[size] = np.mean(
         [hit.label == label for label, ten in zip(truth, hits, strict=True) for hit in ten]
     )
@@ -222,7 +210,7 @@ for query in chosen:
     room = np.full((140, 140, 3), 90, np.uint8)
     room[8:36, 100:128] = pixels[query]
     for region in (None, (8, 100, 36, 128)):
-        hits = engine.search(room, Query(k=10, pool=pool, region=region)).hits
+        hits = index.search(room, k=10, pool=pool, region=region)
         right = np.mean([hit.label == truth[query] for hit in hits])
         whole, inside = (whole + right, inside) if region is None else (whole, inside + right)
 print(
@@ -234,31 +222,32 @@ print(
 # Below a certain size nothing is left to see, and enlarging brings nothing back. A thing that is
 # small in its photo is another case: name its region (`search(region=...)`, `--region`).
 #
-# ## Prototypes
+# ## Text
 #
-# There is no text encoder. A word is no query; a picture of a word is found by its looks; and what
-# can be asked by name are labels of the index and classes of the network, through the photos that
-# stand for them.
+# There is no text encoder. Text is no query; a picture of text is found by its looks; and what can
+# be asked by name are labels of the index and classes of the network, through their prototypes,
+# the means of photos that have them.
 
 # %%
 try:
-    engine.search("sneaker")
-except HashnetError as error:
-    print("The word as a query:", error)
+    index.search("sneaker")
+except hashnet.HashnetError as error:
+    print("Text as a query:", error)
 
 line = 255 - images.text("sneaker", 40)
-word = np.pad(line, ((20, 20), (6, 6)), constant_values=255)[..., None].repeat(3, axis=2)
-result = engine.search(word, Query(k=10, pool=pool))
-print("Its picture finds", dict(collections.Counter(hit.label for hit in result.hits)))
-display(Image(images.to_png(sheets.contact_sheet([(word, result.hits[:5])]))))
+drawn = np.pad(line, ((20, 20), (6, 6)), constant_values=255)[..., None].repeat(3, axis=2)
+result = index.search(drawn, k=10, pool=pool)
+print("Its picture finds", dict(collections.Counter(hit.label for hit in result)))
+display(Image(images.to_png(sheets.contact_sheet([(drawn, result[:5])]))))
 
 # %%
-words = Prototypes(engine)
+engine, query = index.engine, hashnet.Query(k=10, pool=pool)
+prototypes = Prototypes(engine)
 for name in ("sneaker", "red shoes with laces"):
     try:
-        hits = engine.search_encoded(*words.query(name), Query(k=10, pool=pool)).hits
+        hits = engine.search_encoded(*prototypes.query(name), query)
         print(f"{name!r}: {sum(hit.label == name for hit in hits)} of {len(hits)} hits are right")
-    except HashnetError as error:
+    except hashnet.HashnetError as error:
         print(f"{name!r}: {error}")
 
 # %% [markdown]
@@ -268,8 +257,8 @@ for name in ("sneaker", "red shoes with laces"):
 # its class?
 
 # %%
-held = [images.read(item.path) for item in engine.snapshot.items(rows[::12])]
-own_ids = [item.id for item in engine.snapshot.items(rows[::12])]
+held = [images.read(item.path) for item in items[::12]]
+own_ids = [item.id for item in items[::12]]
 own_labels = database_labels[::12]
 changed = {
     "as it is": held,
@@ -281,11 +270,7 @@ changed = {
 }
 itself, its_class = {}, {}
 for name, views in changed.items():
-    encoded = index.encoder.encode([np.ascontiguousarray(view) for view in views])
-    first = [
-        engine.search_encoded(code, feature, Query(k=1, pool=pool)).hits[0]
-        for code, feature in zip(encoded.codes, encoded.features, strict=True)
-    ]
+    first = [result[0] for result in index.search(views, k=1, pool=pool)]
     itself[name] = np.mean([hit.id == id for hit, id in zip(first, own_ids, strict=True)])
     its_class[name] = np.mean([hit.label for hit in first] == own_labels)
     print(
@@ -309,13 +294,11 @@ print(
 
 # %%
 worst = min(itself, key=itself.get)
-shown = [
-    (changed[worst][row], engine.search(changed[worst][row], Query(k=5, pool=pool)).hits)
-    for row in (0, 40, 80)
-]
+shown = changed[worst][::40]
 print("queries:", worst)
-display(Image(images.to_png(sheets.contact_sheet(shown))))
+answers = index.search(shown, k=5, pool=pool)
+display(Image(images.to_png(sheets.contact_sheet(zip(shown, answers, strict=True)))))
 
 # %% [markdown]
 # A feature of the whole photo is about its kind. To find the same thing again, let local features
-# confirm what was found; `delf_matches` shows how, and where that fails in turn.
+# verify what was found; `delf_matches` shows how, and where that fails in turn.

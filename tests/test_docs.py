@@ -10,6 +10,7 @@ import urllib.parse
 import numpy as np
 import pytest
 
+import hashnet
 from hashnet import cli, images
 from hashnet.network import export
 from hashnet.network.model import HashNetConfig
@@ -36,19 +37,35 @@ PAGES = {
 
 @pytest.fixture
 def a_folder_of_photos(photos, tmp_path, monkeypatch):
-    """The current folder, with `photos/cat.png`, `dog.png` and `car.png` in it."""
+    """The current folder, with two pets and a thing in `photos/`, and `query.png`, a pet."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "photos").mkdir()
-    for name, pattern in (("cat", "disc"), ("dog", "checks"), ("car", "ramp")):
+    for name, pattern in (("pet/cat", "disc"), ("pet/dog", "checks"), ("thing/car", "ramp")):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         images.write(f"photos/{name}.png", images.read(photos / pattern / "0.png"))
+    images.write("query.png", images.read(photos / "disc" / "0.png"))
 
 
 def test_the_ten_lines_of_python_run(a_folder_of_photos, capsys):
     [block] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    exec(compile(block, "README.md", "exec"), {})
-    first, *others = capsys.readouterr().out.splitlines()
-    assert first == "cat pet 0 0.0"
-    assert sorted(line[:3] for line in others) == ["car", "dog"]
+    names = {}
+    exec(compile(block, "README.md", "exec"), names)
+    kept, first, second, score = capsys.readouterr().out.splitlines()
+    assert kept == "3 images, {'pet': 2, 'thing': 1}"
+    assert first == f"pet 0 0.0 {pathlib.Path('photos/pet/cat.png').absolute()}"
+    assert second.startswith(("pet", "thing"))
+    assert names["first"].label == "pet"
+    assert 0 < float(score) <= 1
+
+
+def test_all_python_of_the_readme_comes_from_the_public_face():
+    [block] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert re.findall(r"^(?:import|from) .*$", block, re.M) == ["import hashnet"]
+    assert len([line for line in block.splitlines() if line]) == 10
+
+
+def test_the_page_of_python_names_what_is_public_and_nothing_else():
+    named = re.findall(r"^\| `hashnet\.(\w+)` \|", PAGES["docs/python.md"], re.MULTILINE)
+    assert sorted([*named, "__version__"]) == sorted(hashnet.__all__)
 
 
 def blocks(text, language):
