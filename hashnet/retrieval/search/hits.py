@@ -70,7 +70,7 @@ class SearchResult(Sequence[Hit]):
         >>> len(result), result[0].label, [hit.id for hit in result[1:]]
         (2, 'cat', ['b'])
         >>> result
-        'a.jpg': 2 hits of a pool of 2, Hamming distance below 12
+        'a.jpg': 2 hits of a pool of 2 at a Hamming distance below 12
            1    0 bits   0.0000  [cat]  'a'
            2    9 bits   0.7000  [dog]  'b'
     """
@@ -125,8 +125,8 @@ class SearchResult(Sequence[Hit]):
 
     def __repr__(self) -> str:
         lines = [
-            f"{self.query!r}: {len(self)} hits of a pool of {self.pool}, Hamming distance "
-            f"below {self.threshold}"
+            f"{self.query!r}: {len(self)} hits of a pool of {self.pool} at a Hamming "
+            f"distance below {self.threshold}"
         ]
         for rank, hit in enumerate(self.hits[:_PRINTED], 1):
             inliers = "" if hit.inliers is None else f"  {hit.inliers:4} inliers"
