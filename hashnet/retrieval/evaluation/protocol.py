@@ -43,9 +43,9 @@ def protocol(
     evaluation = rows[COARSE].measured
     bits, database = rows[COARSE].bits, evaluation.database
     if query.threshold is not None:
-        pool_in_words = f"the images with fewer than {query.threshold} bits apart"
+        pool_text = f"the images at a Hamming distance below {query.threshold}"
     else:
-        pool_in_words = f"the smallest pool of at least {query.pool} images by bits apart"
+        pool_text = f"the smallest pool of at least {query.pool} images by Hamming distance"
     mean_pool = round((rows[FINE].pool or {})["mean"])
     own = int(np.count_nonzero(query_set.own >= 0))
     sentences = [
@@ -66,8 +66,8 @@ def protocol(
         else "Relevant: an image of the index with the label of the query.",
         f"Means are over the {len(query_set.answerable)} queries with at least one relevant image; "
         f"{evaluation.queries_without_relevant} queries have none and are left out.",
-        f"coarse: all images of the database ranked by bits apart, codes of {bits} bits.",
-        f"coarse_to_fine: {pool_in_words}, {mean_pool} images in the mean, ranked by the "
+        f"coarse: all images of the database ranked by Hamming distance, codes of {bits} bits.",
+        f"coarse_to_fine: {pool_text}, {mean_pool} images in the mean, ranked by the "
         "Euclidean distance of features. Images outside the pool are not ranked: those that are "
         "relevant count in every denominator and are never found.",
         "float_f7: all images ranked by the Euclidean distance of features, without hashing.",
@@ -97,7 +97,7 @@ def _stages_in_words(stages: Stages | None, seed: int) -> Iterator[str]:
             f"stages: the three stages of a search for the same {stages.queries} queries, drawn by "
             f"chance (seed {seed}) where there were more that have something to find. verified: "
             f"the first {stages.verify_top} images of coarse_to_fine compared by local features, "
-            "those that one geometry confirms first, by inliers; all others keep their order. "
+            "those that one geometry explains first, by inliers; all others keep their order. "
             "found_at_k: share of the queries with a relevant image among the first k. "
             "milliseconds of a stage: median with those before it; to extract the local features "
             "of a query counts as little as its encoding."

@@ -81,8 +81,8 @@ class Stages:
             `found_at_5`, the share of the queries with a relevant image among the first one or
             five, `map_all`, and `milliseconds`, the median for one query up to this stage.
         relevant_verified: float or None. Share of the relevant among the verified images that
-            geometry confirmed; None where there were none.
-        non_relevant_verified: float or None. Share of the others that it confirmed.
+            one geometry explains; None where there were none.
+        non_relevant_verified: float or None. Share of the others that it explains.
         milliseconds: dict of `extract` and `verify` to float, medians; to extract the local
             features of a query is no part of the stage, as its encoding is none.
     """

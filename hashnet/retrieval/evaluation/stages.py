@@ -138,8 +138,8 @@ def stages(
         queries = np.sort(np.random.default_rng(seed).choice(queries, most, replace=False))
     found: dict[str, list[list[bool]]] = {name: [] for name in (COARSE, FINE, VERIFIED)}
     aps, spent, extracting = [], [], []
-    # Of the pairs that were verified: [not relevant, relevant], all and confirmed.
-    pairs, confirmed = np.zeros(2, np.int64), np.zeros(2, np.int64)
+    # Of the pairs that were verified: [not relevant, relevant], all, and those that pass.
+    pairs, passing = np.zeros(2, np.int64), np.zeros(2, np.int64)
     for done, query in enumerate(queries, 1):
         relevant = query_set.relevant(query, database)
         ranked, (coarse, fine) = rank(query)
@@ -154,7 +154,7 @@ def stages(
         for kind in (0, 1):
             of_kind = relevant[ranked[:top]] == bool(kind)
             pairs[kind] += np.count_nonzero(of_kind)
-            confirmed[kind] += np.count_nonzero(of_kind & passed)
+            passing[kind] += np.count_nonzero(of_kind & passed)
         for name, ranking in (
             (COARSE, _by_code(scorer, query)), (FINE, ranked), (VERIFIED, verified)
         ):  # fmt: skip
@@ -178,7 +178,7 @@ def stages(
             "milliseconds": round(float(until), 4),
         }
     wrong, right = (
-        float(part / whole) if whole else None for part, whole in zip(confirmed, pairs, strict=True)
+        float(part / whole) if whole else None for part, whole in zip(passing, pairs, strict=True)
     )
     taken = {
         "extract": round(float(np.median(extracting)) * 1000, 4),
@@ -196,7 +196,7 @@ def _local_features(scorer: Scorer, query: int, extractor: Extractor) -> Feature
 
 
 def _by_code(scorer: Scorer, query: int) -> np.ndarray:
-    """All rows by bits apart, ties in the order of `rows`."""
+    """All rows by Hamming distance, ties in the order of `rows`."""
     rows = scorer.rows[scorer.rows != scorer.query_set.own[query]]
     differing = scorer.database.codes(rows) ^ scorer.query_set.codes[query]
     apart = np.bitwise_count(differing).sum(axis=1, dtype=np.uint16)

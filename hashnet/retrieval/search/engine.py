@@ -291,7 +291,7 @@ class Engine:
             query: a `Query`, of which labels and ids count.
 
         Returns:
-            int64 `(8 * code_bytes + 1,)`; element d counts the images d bits apart.
+            int64 `(8 * code_bytes + 1,)`; element d counts the images at Hamming distance d.
 
         Example:
             >>> from hashnet.retrieval.index import Index
