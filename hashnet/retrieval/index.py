@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import os
-import pathlib
 import tempfile
 import threading
 import types
@@ -19,6 +18,7 @@ from hashnet.errors import ArgumentError, HashnetError, StoreError, UnknownIdErr
 from hashnet.images.sources import content_of, name_of, refusals
 from hashnet.local import extractors
 from hashnet.local import regions as proposals
+from hashnet.local.features import Extractor
 from hashnet.network import bundle as bundles
 from hashnet.retrieval import carried
 from hashnet.retrieval.ingest import Ingest, UpdateReport
@@ -130,7 +130,8 @@ class Index:
                 regions_per_image=regions,
             )
         # From now on it is the index's own: the bundle may go.
-        encoder.bundle = dataclasses.replace(bundle, folder=pathlib.Path(store.encoder_folder))
+        folder = store.encoder_folder or bundle.folder
+        encoder.bundle = dataclasses.replace(bundle, folder=folder)
         index = cls(store, encoder)
         index._encoder_options = {"runtime": runtime, "num_threads": num_threads}
         return index
@@ -193,7 +194,7 @@ class Index:
         return kind_of(folder).is_there(folder)
 
     @functools.cached_property
-    def extractor(self) -> extractors.Extractor:
+    def extractor(self) -> Extractor:
         """What gives images their local features: see `extractors.open`.
 
         Raises:

@@ -51,7 +51,7 @@ class ClickHouseFinder:
     def encoded(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         found, numbers, codes, features = self._snapshot.ask(
             f"SELECT id, row, code, feature FROM {{table}} PREWHERE {KEY_OF_IDS} "
-            f"WHERE {{live}} AND {OF_IDS} ORDER BY row",
+            f"WHERE {{image}} AND {OF_IDS} ORDER BY row",
             width=4,
             ids=hexadecimal(ids),
         )
@@ -75,7 +75,7 @@ class ClickHouseFinder:
             apart, of_image = f"min({apart})", " GROUP BY id"
         bits, counts = self._snapshot.ask(
             f"SELECT apart, count() FROM (SELECT {apart} AS apart FROM {{table}} "
-            f"WHERE {{kept}}{condition}{of_image}) GROUP BY apart",
+            f"WHERE {{live}}{condition}{of_image}) GROUP BY apart",
             width=2,
             code=self._code(code),
             **parameters,
@@ -108,7 +108,7 @@ class ClickHouseFinder:
         hit = f"({hit}, region)" if with_regions else f"({hit})"
         source = (
             f"FROM {{table}} PREWHERE {self._apart()} < {{threshold:UInt32}} "
-            f"WHERE {{kept}}{condition}"
+            f"WHERE {{live}}{condition}"
         )
         if with_regions:  # of the rows of an image the nearest, of equal ones the first
             hit, source = "hit", f"FROM (SELECT min({hit}) AS hit {source} GROUP BY id)"
@@ -144,7 +144,7 @@ class ClickHouseFinder:
         condition, parameters = self._labelled(label)
         page = "" if limit is None else "LIMIT {limit:UInt64} "
         [rows] = self._snapshot.ask(
-            f"SELECT row FROM {{table}} WHERE {{live}}{condition} "
+            f"SELECT row FROM {{table}} WHERE {{image}}{condition} "
             f"ORDER BY row {page}OFFSET {{offset:UInt64}}",
             offset=int(offset),
             limit=limit,
@@ -156,7 +156,7 @@ class ClickHouseFinder:
         condition, parameters = self._labelled(label)
         [rows] = self._snapshot.ask(
             "SELECT row FROM (SELECT row, row_number() OVER (ORDER BY row) AS place, "
-            f"count() OVER () AS num FROM {{table}} WHERE {{live}}{condition}) "
+            f"count() OVER () AS num FROM {{table}} WHERE {{image}}{condition}) "
             "WHERE (place - 1) % intDiv(num + {most:UInt64} - 1, {most:UInt64}) = 0 ORDER BY row",
             most=int(most),
             **parameters,
@@ -170,7 +170,7 @@ class ClickHouseFinder:
             numbers = "reinterpret(bin(code), 'Array(UInt8)')"
             weights = np.append(weights, np.zeros(8 * self._code_bytes - len(weights)))
         [rows] = self._snapshot.ask(
-            f"SELECT row FROM {{table}} WHERE {{live}} ORDER BY "
+            f"SELECT row FROM {{table}} WHERE {{image}} ORDER BY "
             f"dotProduct({numbers}, {{weights:Array(Float64)}}) DESC, row LIMIT {{most:UInt64}}",
             weights=np.asarray(weights, np.float64).tolist(),
             most=int(most),
@@ -183,7 +183,7 @@ class ClickHouseFinder:
     def pairs_within(self, threshold: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """All codes are read here for it; for the rest see `Finder.pairs_within`."""
         rows, codes = self._snapshot.ask(
-            "SELECT row, code FROM {table} WHERE {live} ORDER BY row", width=2
+            "SELECT row, code FROM {table} WHERE {image} ORDER BY row", width=2
         )
         rows = np.array(rows, np.int64)
         codes = np.frombuffer(b"".join(codes), np.uint8).reshape(len(rows), self._code_bytes)

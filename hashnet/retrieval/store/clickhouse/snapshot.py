@@ -68,24 +68,24 @@ class Snapshot:
         self.store = store
         [[last]] = connection.ask("SELECT max(row) FROM {table}")
         self.last = int(last)
-        self._kept = NOT_DEAD
-        [[rows], [kept], [live]] = self.ask(
-            "SELECT countIf(kills = 0), countIf({kept}), countIf({live}) FROM {table} "
+        self._live = NOT_DEAD
+        [[rows], [live], [images]] = self.ask(
+            "SELECT countIf(kills = 0), countIf({live}), countIf({image}) FROM {table} "
             "WHERE row <= {last:UInt64}",
             width=3,
         )
-        self.num_rows, self.num_items = int(rows), int(live)
-        self.num_regions = int(kept) - self.num_items
-        if rows == kept:
-            self._kept = NONE_DEAD
+        self.num_rows, self.num_items = int(rows), int(images)
+        self.num_regions = int(live) - self.num_items
+        if rows == live:
+            self._live = NONE_DEAD
         self.codes = _Codes(self)
 
     def ask(self, statement: str, *, width: int = 1, **parameters: Any) -> list[Any]:
         """Ask about this snapshot.
 
         Args:
-            statement: str. `{live}` stands for the condition that a row is a whole image, and
-                `{kept}` for the one that it is that or a region.
+            statement: str. `{image}` stands for the condition that a row is a whole image, and
+                `{live}` for the one that it is that or a region.
             width: int. Columns of the answer.
             parameters: bound to their names in the statement.
 
@@ -93,7 +93,7 @@ class Snapshot:
             list of `width` sequences, one a column.
         """
         whole = " AND empty(region)" if self.store.regions_per_image else ""
-        statement = statement.replace("{live}", "{kept}" + whole).replace("{kept}", self._kept)
+        statement = statement.replace("{image}", "{live}" + whole).replace("{live}", self._live)
         return self._connection.ask(statement, width=width, last=self.last, **parameters)
 
     def encoded(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
@@ -186,7 +186,7 @@ class Snapshot:
         last = -1
         while True:
             rows, *columns = self.ask(
-                f"SELECT row, {ITEM} FROM {{table}} WHERE {{live}} AND row > {{after:Int64}} "
+                f"SELECT row, {ITEM} FROM {{table}} WHERE {{image}} AND row > {{after:Int64}} "
                 "ORDER BY row LIMIT {limit:UInt64}",
                 width=6,
                 after=last,
@@ -200,7 +200,7 @@ class Snapshot:
     def ids(self, offset: int = 0, limit: int | None = None) -> list[str]:
         page = "" if limit is None else "LIMIT {limit:UInt64} "
         [ids] = self.ask(
-            f"SELECT id FROM {{table}} WHERE {{live}} ORDER BY row {page}OFFSET {{offset:UInt64}}",
+            f"SELECT id FROM {{table}} WHERE {{image}} ORDER BY row {page}OFFSET {{offset:UInt64}}",
             offset=int(offset),
             limit=limit,
         )
@@ -208,7 +208,7 @@ class Snapshot:
 
     def rows_beginning_with(self, start: str) -> np.ndarray:
         [rows] = self.ask(
-            "SELECT row FROM {table} WHERE {live} AND startsWith(id, unhex({start:String})) "
+            "SELECT row FROM {table} WHERE {image} AND startsWith(id, unhex({start:String})) "
             "ORDER BY row",
             start=to_bytes(start).hex(),
         )
@@ -216,15 +216,15 @@ class Snapshot:
 
     def rows_of_label(self, label: str) -> np.ndarray:
         [rows] = self.ask(
-            "SELECT row FROM {table} WHERE {live} AND label = unhex({label:String}) ORDER BY row",
+            "SELECT row FROM {table} WHERE {image} AND label = unhex({label:String}) ORDER BY row",
             label=to_bytes(label).hex(),
         )
         return np.array(rows, np.int64)
 
     def rows(self, ids: Sequence[str]) -> np.ndarray:
         found, rows = self.ask(
-            f"SELECT id, max(row) FROM {{table}} PREWHERE {KEY_OF_IDS} WHERE {{live}} AND {OF_IDS} "
-            "GROUP BY id",
+            f"SELECT id, max(row) FROM {{table}} PREWHERE {KEY_OF_IDS} "
+            f"WHERE {{image}} AND {OF_IDS} GROUP BY id",
             width=2,
             ids=hexadecimal(ids),
         )
@@ -232,7 +232,9 @@ class Snapshot:
         return np.array([int(known.get(to_bytes(id), -1)) for id in ids], np.int64)
 
     def stats(self) -> dict[str, tuple[int | None, int | None]]:
-        ids, sizes, times = self.ask("SELECT id, size, mtime_ns FROM {table} WHERE {live}", width=3)
+        ids, sizes, times = self.ask(
+            "SELECT id, size, mtime_ns FROM {table} WHERE {image}", width=3
+        )
         return {
             to_text(id): (
                 None if size is None else int(size),
@@ -244,7 +246,7 @@ class Snapshot:
     def id_ends(self, start: str) -> tuple[str, str] | None:
         [[first], [last], [found]] = self.ask(
             "SELECT min(id), max(id), count() FROM {table} "
-            "WHERE {live} AND startsWith(id, unhex({start:String}))",
+            "WHERE {image} AND startsWith(id, unhex({start:String}))",
             width=3,
             start=to_bytes(start).hex(),
         )
@@ -252,14 +254,14 @@ class Snapshot:
 
     def ids_outside(self, start: str) -> frozenset[str]:
         [ids] = self.ask(
-            "SELECT id FROM {table} WHERE {live} AND NOT startsWith(id, unhex({start:String}))",
+            "SELECT id FROM {table} WHERE {image} AND NOT startsWith(id, unhex({start:String}))",
             start=to_bytes(start).hex(),
         )
         return frozenset(map(to_text, ids))
 
     def label_counts(self) -> dict[str, int]:
         labels, counts = self.ask(
-            "SELECT label, count() FROM {table} WHERE {live} AND label IS NOT NULL "
+            "SELECT label, count() FROM {table} WHERE {image} AND label IS NOT NULL "
             "GROUP BY label ORDER BY min(row)",
             width=2,
         )

@@ -203,11 +203,11 @@ class Writer:
         return max(1, min(most, BATCH_BYTES // row_bytes))
 
     def _held(self, ids: Sequence[str]) -> list[tuple[str, int]]:
-        """(id, row) of all kept rows of these ids, those that a second writer left included."""
+        """(id, row) of all live rows of these ids, those that a second writer left included."""
         snapshot = self._store.snapshot()
         self._last = max(self._last, snapshot.last)
         found, rows = snapshot.ask(
-            f"SELECT id, row FROM {{table}} PREWHERE {KEY_OF_IDS} WHERE {{kept}} AND {OF_IDS}",
+            f"SELECT id, row FROM {{table}} PREWHERE {KEY_OF_IDS} WHERE {{live}} AND {OF_IDS}",
             width=2,
             ids=hexadecimal(ids),
         )
