@@ -29,8 +29,8 @@ SEARCHES_BEFORE_GROUPING = 64
 SEARCHES_BEFORE_TABLES = 1024
 # Below this size a scan takes no longer than the calls around it.
 LEAST_WORDS_TO_GROUP = 1 << 17
-# Groups and tables serve on while rows are added or go, and are made anew once they lack, or hold
-# too many, one row in so many: what was added since is scanned.
+# Groups and tables go on being used when rows are added, which are scanned, or removed, which are
+# left out, until these are more than one in so many; then new ones are made.
 TAIL_SHARE = 16
 # A filter that lets fewer than one row in so many pass is followed row by row.
 RARE = 16
@@ -56,7 +56,7 @@ class _Prepared(Generic[Searcher]):
     gone: np.ndarray
 
     def after(self, live: np.ndarray | None, num_rows: int) -> "_Prepared[Searcher] | None":
-        """The same for more rows and fewer that are live, unless it would serve badly."""
+        """The same where rows were added and removed; None where these are too many."""
         gone = np.empty(0, np.int64)
         if live is not None:
             left = live[: self.num_rows]

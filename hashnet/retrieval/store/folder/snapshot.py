@@ -14,10 +14,10 @@ _ITEMS_AT_ONCE = 4096
 
 
 class Snapshot:
-    """An index folder as of one commit, compaction included; see `protocol.Snapshot`.
+    """An index folder as of one commit, whatever is committed later; see `protocol.Snapshot`.
 
-    Made by `Store.snapshot`. A compacted index gives its disk space back when the last snapshot
-    of the old files is closed.
+    Made by `Store.snapshot`. Compaction leaves an open snapshot its files, and gives their disk
+    space back when the last such snapshot is closed.
 
     Attributes:
         codes: uint8 `(num_rows, code_bytes)`, in memory, read-only.
