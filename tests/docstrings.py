@@ -22,6 +22,7 @@ DTYPE = r"bool|u?int\d*|float\d*|any dtype|any real dtype"
 # Names of the field that stand for arrays wherever they stand (the words of the README).
 ARRAYS = {"code", "codes", "feature", "features", "latent", "latents", "image", "yx", "descriptors"}
 ARRAYS |= {"allowed", "live", "query_codes", "database_codes"}
+SELF = ("self", "cls")
 SEE = r"(?:\b[Ss]ee|\b[Aa]s(?: for| in)?) `([\w.]+)`"
 
 
@@ -139,26 +140,33 @@ def faults(everything, is_own=lambda name: False):
         ['m.py:1: no docstring', 'm.py:1 area: no docstring']
     """
     known = {one.name: one for one in everything}
-    promised = {one.name.rpartition(".")[2]: one for one in everything if one.in_protocol}
+    promised = {}
+    for one in everything:
+        if one.in_protocol:
+            promised.setdefault(one.name.rpartition(".")[2], []).append(one)
     found = []
     for one in everything:
         owner = known.get(one.owner)
         is_method = owner is not None and isinstance(owner.node, ast.ClassDef)
-        promise = promised.get(one.name.rpartition(".")[2]) if is_method else None
-        if not one.text and promise is None:
+        promises = promised.get(one.name.rpartition(".")[2], []) if is_method else []
+        if not one.text and not promises:
             found.append(f"{one.where}: no docstring")
         elif is_own(one.name):
             continue
         elif isinstance(one.node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            found += [f"{one.where}: {fault}" for fault in _of_function(one, promise, known)]
+            found += [f"{one.where}: {fault}" for fault in _of_function(one, promises, known)]
         elif isinstance(one.node, ast.ClassDef):
             found += [f"{one.where}: {fault}" for fault in _of_class(one)]
     return found
 
 
-def _of_function(one, promise, known):
+def _of_function(one, promises, known):
     arguments, says = _arguments(one.node), _with_referred(one, known)
-    says += _with_referred(promise, known) if promise else []
+    for promise in promises:
+        says += _with_referred(promise, known)
+        # What a protocol takes by its place alone may have any name.
+        by_place = len([arg for arg in promise.node.args.posonlyargs if arg.arg not in SELF])
+        arguments = dict([*arguments.items()][by_place:])
     entries = {}
     for said in says:
         entries |= said.entries()
@@ -224,7 +232,7 @@ def _arguments(node):
     return {
         argument.arg: default and ast.unparse(default)
         for argument, default in pairs
-        if argument.arg not in ("self", "cls") and not argument.arg.startswith("_")
+        if argument.arg not in SELF and not argument.arg.startswith("_")
     }
 
 

@@ -62,7 +62,14 @@ class Extractor(Protocol):
     descriptor_dim: int
 
     def extract(self, image: np.ndarray) -> LocalFeatures:
-        """The features of an image, uint8 `(height, width, 3)`; `MAX_FEATURES` at most."""
+        """Find the local features of an image, `MAX_FEATURES` at most.
+
+        Args:
+            image: uint8 `(height, width, 3)`.
+
+        Returns:
+            `LocalFeatures`.
+        """
 
 
 def opencv() -> ModuleType:

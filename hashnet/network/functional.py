@@ -34,7 +34,14 @@ class Evaluation(Generic[T]):
         self._inner: dict[int, Evaluation[T]] = {}  # of networks within the network, by their node
 
     def of(self, tensor: Any) -> T:
-        """The value of a tensor."""
+        """The value of a tensor.
+
+        Args:
+            tensor: a `KerasTensor` that follows from the known ones.
+
+        Returns:
+            What `step` gave for it, or what is known of it.
+        """
         import keras
 
         waiting = [tensor]

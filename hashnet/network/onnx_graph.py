@@ -30,7 +30,7 @@ class Builder:
         prefix: str. How the names of its values begin, so that two graphs can be joined.
 
     Attributes:
-        arrays: dict of name to array, the weights and constants.
+        arrays: dict of name to weights or constants, of any dtype and shape.
         geometry: the `Geometry` of the map that the graph names, or None.
 
     Example:
@@ -51,12 +51,30 @@ class Builder:
         self._renamed: dict[str, str] = {}
 
     def take(self, name: str, dtype: str, shape: Sequence[str | int | None]) -> str:
-        """Add an input; returns its name."""
+        """Add an input.
+
+        Args:
+            name: str.
+            dtype: str, as NumPy names it.
+            shape: length of each axis; a str or None for one that varies.
+
+        Returns:
+            str, the name of its value.
+        """
         self._inputs.append(_end(name, dtype, shape))
         return name
 
     def node(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
-        """Add an operator; returns the name of what it gives."""
+        """Add an operator with one output.
+
+        Args:
+            kind: str, ONNX's name of it.
+            inputs: names of values.
+            **attributes: as ONNX names them.
+
+        Returns:
+            str, the name of what it gives.
+        """
         import onnx.helper
 
         # Not the name of a layer, which Keras may have counted through all of a process.
@@ -65,13 +83,26 @@ class Builder:
         return name
 
     def constant(self, value: Any, dtype: str = "float32") -> str:
-        """Add an array; returns its name."""
+        """Add a constant.
+
+        Args:
+            value: a number, or an array of any dtype and any shape.
+            dtype: str, what it is stored as (default "float32").
+
+        Returns:
+            str, the name of its value.
+        """
         name = f"{self.prefix}constant:{len(self.arrays)}"
         self.arrays[name] = np.asarray(value, dtype)
         return name
 
     def rename(self, value: str, name: str) -> None:
-        """Give a value a name of its own, once all nodes are there."""
+        """Give a value a name of its own, once all nodes are there.
+
+        Args:
+            value: str, as `node` gave it.
+            name: str.
+        """
         if value in self._renamed:
             value = self.node("Identity", [value])
         self._renamed[value] = name
@@ -83,7 +114,14 @@ class Builder:
         dtype: str = "float32",
         shape: Sequence[str | int | None] = ("n", None),
     ) -> None:
-        """Make a value an output of this name."""
+        """Make a value an output.
+
+        Args:
+            name: str, of the output.
+            value: str, as `node` gave it.
+            dtype: str, as NumPy names it.
+            shape: as for `take`.
+        """
         self.rename(value, name)
         self._outputs.append(_end(name, dtype, shape))
 
@@ -131,6 +169,9 @@ def parsed(content: bytes, name: Any) -> "onnx.ModelProto":
         content: bytes of the file.
         name: str or path-like, what messages call it.
 
+    Returns:
+        `onnx.ModelProto`.
+
     Raises:
         BundleError: it is no ONNX file.
     """
@@ -143,7 +184,14 @@ def parsed(content: bytes, name: Any) -> "onnx.ModelProto":
 
 
 def geometry_of(network: "onnx.ModelProto") -> Geometry | None:
-    """What a network says of the places of its map; None where it says nothing."""
+    """What a network says of the places of its map.
+
+    Args:
+        network: `onnx.ModelProto`.
+
+    Returns:
+        `Geometry`, or None where it says nothing.
+    """
     found = {entry.key: entry.value for entry in network.metadata_props}
     try:
         size, stride, offset = found[_GEOMETRY].split()
@@ -154,6 +202,12 @@ def geometry_of(network: "onnx.ModelProto") -> Geometry | None:
 
 def has_map(network: "onnx.ModelProto") -> bool:
     """Whether a network names its map.
+
+    Args:
+        network: `onnx.ModelProto`.
+
+    Returns:
+        bool.
 
     Example:
         >>> import onnx
@@ -203,6 +257,9 @@ def digest(network: "onnx.ModelProto") -> str:
 
     Args:
         network: as from `up_to_map`.
+
+    Returns:
+        str.
     """
     arrays = {array.name: array for array in network.graph.initializer}
     found = hashlib.sha256()

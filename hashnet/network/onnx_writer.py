@@ -126,6 +126,12 @@ def restore(model: "keras.Model", network: "onnx.ModelProto") -> None:
 def is_ours(content: bytes) -> bool:
     """Whether an ONNX file is one that `write` made, from its first bytes.
 
+    Args:
+        content: bytes, of the file.
+
+    Returns:
+        bool.
+
     Example:
         >>> is_ours(b"")
         False

@@ -14,6 +14,12 @@ from hashnet.network import bundle as bundles
 def bundle_of(store: Any) -> bundles.Bundle:
     """The bundle in an index's folder, which made its codes.
 
+    Args:
+        store: a `Store`.
+
+    Returns:
+        `Bundle`.
+
     Raises:
         StoreError: the index has none.
         FingerprintError: it is another one.
@@ -32,6 +38,12 @@ def bundle_of(store: Any) -> bundles.Bundle:
 
 def extractor_of(store: Any) -> Extractor:
     """What gives images the kind of local features that an index holds.
+
+    Args:
+        store: a `Store`.
+
+    Returns:
+        `Extractor`.
 
     Raises:
         StoreError: the index has no local features.
@@ -56,6 +68,12 @@ def extractor_of(store: Any) -> Extractor:
 
 def proposer_of(store: Any) -> regions.Proposer:
     """What proposes the regions of an image that is added to an index.
+
+    Args:
+        store: a `Store`.
+
+    Returns:
+        `Proposer`.
 
     Raises:
         BundleError: the index has none, or it is damaged.

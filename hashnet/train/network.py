@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 
 class HashTraining(keras.Model):
-    """A functional model to `{"u", "logits"}` that learns by a `HashLoss`."""
+    """A functional model to `{"u", "logits"}` that learns by a `HashLoss`.
+
+    Attributes:
+        hash_loss: the `HashLoss`.
+    """
 
     hash_loss: HashLoss
 

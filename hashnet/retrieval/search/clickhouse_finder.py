@@ -27,7 +27,11 @@ Condition = tuple[str, dict[str, Any]]
 
 
 class ClickHouseFinder:
-    """Finds in a snapshot of an index in ClickHouse, by statements that the server works out."""
+    """Finds in a snapshot of an index in ClickHouse, by statements that the server works out.
+
+    Args:
+        snapshot: `Snapshot` of a table.
+    """
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot

@@ -94,6 +94,9 @@ class Finder(Protocol[Filter]):
         Args:
             labels: list of known labels, or None.
             ids: list of str, or None; an unknown one stands for no image.
+
+        Returns:
+            What the methods below take as `allowed`; None where all images pass.
         """
 
     def encoded(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

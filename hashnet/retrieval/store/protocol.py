@@ -25,7 +25,7 @@ def unsupported(what: str, place: object) -> StoreError:
     """The error for what one kind of index cannot do.
 
     Args:
-        what: str, such as "an array of all features".
+        what: str, such as "all features at once".
         place: where the index is.
 
     Returns:
@@ -345,9 +345,13 @@ class Writer(Protocol):
 
 
 class Store(Protocol):
-    """An index: made by `create`, opened by `open`, read through snapshots."""
+    """An index: made by `create`, opened by `open`, read through snapshots.
 
-    FEATURE_DTYPE: str  # how features are stored where nothing else is asked for
+    Attributes:
+        FEATURE_DTYPE: str. How features are stored where nothing else is asked for.
+    """
+
+    FEATURE_DTYPE: str
 
     @property
     def folder(self) -> pathlib.Path | str:

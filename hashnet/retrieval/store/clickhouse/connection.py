@@ -117,7 +117,15 @@ class Place:
 
 
 class Connection:
-    """Sends statements about one table; whatever goes wrong is a `BackendError`."""
+    """Sends statements about one table; whatever goes wrong is a `BackendError`.
+
+    Args:
+        url: str, as for `Place`.
+
+    Attributes:
+        place: `Place`.
+        table, encoder_table, descriptors_table: str, as statements name them.
+    """
 
     def __init__(self, url: str) -> None:
         self.place = Place(url)
@@ -128,7 +136,16 @@ class Connection:
             self._client = self.place.client()
 
     def ask(self, statement: str, *, width: int = 1, **parameters: Any) -> list[Any]:
-        """The columns of an answer, `width` sequences, empty ones too; text as bytes."""
+        """Send a statement that is a question.
+
+        Args:
+            statement: str; `{table}` and the like stand for the names of the tables.
+            width: int. Columns of the answer.
+            **parameters: bound to the statement's.
+
+        Returns:
+            list of `width` columns, empty ones too; text as bytes.
+        """
         statement, parameters = _in_pieces(self._named_tables(statement), parameters)
         with self._named():
             answer = self._client.query(
@@ -143,7 +160,11 @@ class Connection:
         return columns or [[]] * width
 
     def tell(self, statement: str, **parameters: Any) -> None:
-        """Run a statement that answers nothing."""
+        """Send a statement that answers nothing.
+
+        Args:
+            statement, **parameters: as for `ask`.
+        """
         with self._named():
             self._client.command(
                 self._named_tables(statement), parameters=parameters, settings=SETTINGS
@@ -152,7 +173,18 @@ class Connection:
     def insert(
         self, table: str, names: list[str], types: list[str], columns: list[Any], token: str
     ) -> None:
-        """Insert one batch; tried again with the same token, it comes in once."""
+        """Insert one batch; tried again with the same token, it comes in once.
+
+        Args:
+            table: str, as statements name it.
+            names: list of str. Of the columns.
+            types: list of str. ClickHouse's types of them.
+            columns: list of sequences of the same length.
+            token: str. Of this batch and no other.
+
+        Raises:
+            BackendError: the server refuses, or does not answer for the last time.
+        """
         settings = {
             **SETTINGS,
             "insert_deduplication_token": token,

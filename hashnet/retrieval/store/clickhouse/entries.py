@@ -12,28 +12,63 @@ KEY_OF_IDS = "key IN (SELECT cityHash64(unhex(arrayJoin({ids:Array(String)}))))"
 
 
 def to_bytes(text: str) -> bytes:
-    """Text as a table keeps it: any str comes back as it was."""
+    """Text as a table keeps it: any str comes back as it was.
+
+    Args:
+        text: str.
+
+    Returns:
+        bytes.
+    """
     return text.encode("utf-8", "surrogatepass")
 
 
 def to_text(content: bytes) -> str:
-    """What `to_bytes` was given."""
+    """What `to_bytes` was given.
+
+    Args:
+        content: bytes.
+
+    Returns:
+        str.
+    """
     return content.decode("utf-8", "surrogatepass")
 
 
 def region_of_numbers(numbers: Iterable[int]) -> Region | None:
-    """A region as a snapshot gives it, out of the column: None for a whole image."""
+    """A region out of the column.
+
+    Args:
+        numbers: four of int, or none.
+
+    Returns:
+        (top, left, bottom, right), or None for a whole image.
+    """
     region = tuple(map(int, numbers))
     return (region[0], region[1], region[2], region[3]) if region else None
 
 
 def hexadecimal(texts: Iterable[str]) -> list[str]:
-    """Texts as bound parameters take them, whatever bytes they hold."""
+    """Texts as bound parameters take them, whatever bytes they hold.
+
+    Args:
+        texts: iterable of str.
+
+    Returns:
+        list of str.
+    """
     return [to_bytes(text).hex() for text in texts]
 
 
 def items_of_columns(columns: Sequence[Sequence[Any]]) -> list[Item]:
-    """List of `Item` out of the columns that `ITEM` names."""
+    """Items out of the columns that `ITEM` names.
+
+    Args:
+        columns: five sequences of the same length.
+
+    Returns:
+        list of `Item`.
+    """
     return [
         Item(
             to_text(id),

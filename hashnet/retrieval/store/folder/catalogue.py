@@ -109,7 +109,7 @@ class Segment:
             has there, and their sha256 as hex.
         deleted: bool array of shape `(num_rows,)`, or None while no row is deleted.
         first_row: int. Rows of the segments before it.
-        starts: dict of an array's name to the rows of its own of the segments before it.
+        starts: dict of a name in `arrays` to the rows of its own of the segments before it.
     """
 
     num_rows: int

@@ -228,13 +228,34 @@ class Reader(Protocol):
     """What look-ups read items with."""
 
     def items(self, rows: np.ndarray) -> list[Item]:
-        """Items of some rows, each verified."""
+        """Items of some rows, each verified.
+
+        Args:
+            rows: int64 `(n,)`.
+
+        Returns:
+            list of `Item`.
+        """
 
     def ids_of(self, rows: np.ndarray) -> list[bytes]:
-        """Ids of some rows whose segments have been verified wholly."""
+        """Ids of some rows whose segments have been verified wholly.
+
+        Args:
+            rows: int64 `(n,)`.
+
+        Returns:
+            list of bytes.
+        """
 
     def rows_of_labels(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Of some rows, whose segments have been verified wholly, those of each label."""
+        """Of some rows, whose segments have been verified wholly, those of each label.
+
+        Args:
+            rows: int64 `(n,)`.
+
+        Returns:
+            dict of label to int64, ascending.
+        """
 
 
 class Lookup:
@@ -368,11 +389,26 @@ class Lookup:
         return self._counts[1]
 
     def rows_by_id(self, start: int, end: int, reader: Reader) -> np.ndarray:
-        """Rows at some places in the order of the bytes of their ids, int64."""
+        """Rows at some places in the order of the bytes of their ids.
+
+        Args:
+            start, end: int. The places.
+            reader: `Reader`, for what the look-up does not hold itself.
+
+        Returns:
+            int64 `(end - start,)`.
+        """
         raise NotImplementedError
 
     def labels(self, reader: Reader) -> dict[str, np.ndarray]:
-        """Rows of each label, int64, ascending."""
+        """Rows of each label.
+
+        Args:
+            reader: as for `rows_by_id`.
+
+        Returns:
+            dict of label to int64, ascending.
+        """
         raise NotImplementedError
 
     def _fences(self) -> np.ndarray:
@@ -405,9 +441,11 @@ class StoredLookup(Lookup):
         self._by_label: dict[str, np.ndarray] | None = None
 
     def rows_by_id(self, start: int, end: int, reader: Reader) -> np.ndarray:
+        """Read from the file; see `Lookup.rows_by_id`."""
         return self._rows(3, start, end)
 
     def labels(self, reader: Reader) -> dict[str, np.ndarray]:
+        """Read from the file, once; see `Lookup.labels`."""
         if self._by_label is None:
             self._by_label = self._read_labels(reader)
         return self._by_label
@@ -478,6 +516,7 @@ class MemoryLookup(Lookup):
         self._by_label: dict[str, np.ndarray] | None = None
 
     def rows_by_id(self, start: int, end: int, reader: Reader) -> np.ndarray:
+        """Sorted when they are first wanted; see `Lookup.rows_by_id`."""
         if self._by_id is None:
             rows = self.rows()
             ids = reader.ids_of(rows)
@@ -485,6 +524,7 @@ class MemoryLookup(Lookup):
         return self._by_id[start:end]
 
     def labels(self, reader: Reader) -> dict[str, np.ndarray]:
+        """Grouped when they are first wanted; see `Lookup.labels`."""
         if self._by_label is None:
             self._by_label = reader.rows_of_labels(self.rows())
         return self._by_label

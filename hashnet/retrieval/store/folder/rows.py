@@ -140,7 +140,14 @@ class CommittedRows:
         return int(np.count_nonzero(~self.live & (owners != np.arange(self.num_rows))))
 
     def rows_of(self, row: int) -> range:
-        """All rows of the image whose whole is at a row."""
+        """All rows of an image.
+
+        Args:
+            row: int, of the whole image.
+
+        Returns:
+            range: that row, and those of its regions.
+        """
         owners = self.owners
         if owners is None:
             return range(row, row + 1)
@@ -153,7 +160,18 @@ class CommittedRows:
             return self._regions.array[rows]
 
     def check_rows(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Rows as an array, refused where there are no such."""
+        """Rows as an array, refused where there are no such.
+
+        Args:
+            rows: sequence of int, or integers of any dtype `(n,)`.
+
+        Returns:
+            The same, integers of any dtype `(n,)`.
+
+        Raises:
+            ShapeError: they are no integers, or not in one axis.
+            ArgumentError: one is not in the index.
+        """
         rows = np.asarray(rows)
         if rows.size == 0:
             rows = rows.astype(np.int64)
@@ -253,7 +271,7 @@ class CommittedRows:
         }
 
     def ids_of(self, rows: np.ndarray) -> list[bytes]:
-        """Ids of some rows whose segments have been verified wholly."""
+        """Ids of some rows, as `Reader.ids_of`."""
         records, text = self._arrays["items"][rows], self._text
         starts, lengths = records["start"].tolist(), records["id_bytes"].tolist()
         return [
@@ -262,7 +280,7 @@ class CommittedRows:
         ]
 
     def rows_of_labels(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Of some rows, whose segments have been verified wholly, those of each label."""
+        """Rows by label, as `Reader.rows_of_labels`."""
         records = self._arrays["items"][rows]
         lengths = records["label_bytes"]
         rows, lengths = rows[lengths >= 0], lengths[lengths >= 0]
@@ -280,7 +298,14 @@ class CommittedRows:
     # Look-ups
 
     def find(self, ids: Sequence[str]) -> np.ndarray:
-        """int64 (len(ids),): the live row of each id, -1 where there is none."""
+        """The live row of each id.
+
+        Args:
+            ids: sequence of str.
+
+        Returns:
+            int64 `(n,)`, -1 where there is none.
+        """
         wanted = np.array([hash_id(to_bytes(id)) for id in ids], np.uint64)
         found = np.full(len(ids), -1, np.int64)
         for lookup in self.lookups():
@@ -302,7 +327,14 @@ class CommittedRows:
         return np.sort(np.concatenate(found))
 
     def first_and_last_id(self, start: str) -> tuple[str, str] | None:
-        """Of the ids that begin so, the first and the last in the order of their bytes."""
+        """Of the ids that begin so, the first and the last in the order of their bytes.
+
+        Args:
+            start: str.
+
+        Returns:
+            (first, last), or None where no id begins so.
+        """
         ends: list[bytes] = []
         for lookup in self.lookups():
             first, last = lookup.beginning_with(to_bytes(start), self)
@@ -394,7 +426,14 @@ class CommittedRows:
     # Verifying
 
     def codes_of(self, rows: np.ndarray) -> np.ndarray:
-        """Codes of some rows, whose segments are verified, and not all others."""
+        """Codes of some rows, whose segments are verified, and not all others.
+
+        Args:
+            rows: int64 `(n,)`.
+
+        Returns:
+            uint8 `(n, code_bytes)`.
+        """
         for number in {self.catalogue.number_of_segment(row) for row in rows.tolist()}:
             if number not in self._codes_verified:
                 self._verify("codes", self._arrays["codes"], number, number + 1)

@@ -21,7 +21,7 @@ class Snapshot:
 
     Attributes:
         codes: uint8 `(num_rows, code_bytes)`, in memory, read-only.
-        live, live_images, owners: read-only.
+        live, live_images, owners: as `protocol.Snapshot` says, read-only.
         history: object. The same one for two snapshots of which the later continues the earlier:
             all rows of the earlier are rows of the later, and the same ones.
     """

@@ -267,6 +267,9 @@ class Store:
 
         Args:
             wait_seconds: float. How long to wait for another writer to finish.
+
+        Returns:
+            `Writer`.
         """
         return Writer(self.folder, wait_seconds, self._newest_rows(), self._known)
 
