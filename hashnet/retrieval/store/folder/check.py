@@ -11,12 +11,14 @@ from zlib_ng.zlib_ng import crc32
 
 from hashnet.errors import StoreError
 from hashnet.retrieval.store.folder.catalogue import (
-    LOOKUPS,
-    Catalogue,
     check_catalogue,
     on_newest,
-    open_data,
     read_catalogue,
+)
+from hashnet.retrieval.store.folder.contents import (
+    LOOKUPS,
+    Catalogue,
+    open_data,
 )
 from hashnet.retrieval.store.folder.lookups import BLOCK_BYTES
 from hashnet.retrieval.store.folder.paths import CHUNK_BYTES, StrPath, damaged, inside

@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from hashnet.files import fsync
 from hashnet.retrieval.store.folder.catalogue import (
     CATALOGUE,
-    SEGMENTS,
-    Catalogue,
     create_catalogue,
     write_digest,
 )
 from hashnet.retrieval.store.folder.check import ENCODER
+from hashnet.retrieval.store.folder.contents import (
+    SEGMENTS,
+    Catalogue,
+)
 from hashnet.retrieval.store.folder.paths import StrPath, copy_file
 from hashnet.retrieval.store.folder.writer import LOCK, lock_now
 

@@ -14,7 +14,7 @@ import numpy as np
 from zlib_ng.zlib_ng import crc32
 
 from hashnet.errors import ArgumentError, ShapeError, StoreError
-from hashnet.retrieval.store.folder.catalogue import (
+from hashnet.retrieval.store.folder.contents import (
     LOCAL_NAMES,
     LOOKUPS,
     Catalogue,

@@ -1,8 +1,8 @@
 """What an index folder looks like on disk, and who reads and writes it.
 
-How the files of numbers are made up stands in records.py and lookups.py, how the catalogue is in
-catalogue.py, what names of files may be in paths.py. rows.py and snapshot.py read, writer.py and
-create.py write, check.py checks. No other file knows.
+How the files of numbers are made up stands in contents.py, records.py and lookups.py, how the
+catalogue is in catalogue.py, what names of files may be in paths.py. rows.py and snapshot.py read,
+writer.py and create.py write, check.py checks. No other file knows.
 
     index/
       catalogue.sqlite          what is committed: sizes and checksums of all segments, which rows
@@ -76,12 +76,14 @@ from hashnet.codes import code_bytes
 from hashnet.errors import ArgumentError, StoreError
 from hashnet.retrieval.store.folder.catalogue import (
     CATALOGUE,
-    Catalogue,
     SqlError,
     on_newest,
     read_catalogue,
 )
 from hashnet.retrieval.store.folder.check import ENCODER, check
+from hashnet.retrieval.store.folder.contents import (
+    Catalogue,
+)
 from hashnet.retrieval.store.folder.create import create_folder
 from hashnet.retrieval.store.folder.paths import StrPath, damaged, inner_name, inside
 from hashnet.retrieval.store.folder.rows import CommittedRows

@@ -21,20 +21,22 @@ import numpy as np
 from hashnet.errors import ArgumentError, LockedError, ShapeError, StoreError
 from hashnet.files import fsync
 from hashnet.retrieval.store.folder.catalogue import (
-    ARRAY_NAMES,
     CATALOGUE,
+    SqlError,
+    change_catalogue,
+    read_catalogue,
+    remove_catalogue_leftovers,
+    renew_digest,
+)
+from hashnet.retrieval.store.folder.contents import (
+    ARRAY_NAMES,
     LOCAL_NAMES,
     LOOKUPS,
     REGION_NAMES,
     SEGMENTS,
     Catalogue,
     Segment,
-    SqlError,
-    change_catalogue,
     open_data,
-    read_catalogue,
-    remove_catalogue_leftovers,
-    renew_digest,
 )
 from hashnet.retrieval.store.folder.lookups import Entries, Run, num_absorbed
 from hashnet.retrieval.store.folder.paths import CHUNK_BYTES, write_at
