@@ -546,28 +546,28 @@ def test_an_empty_pool_says_so_and_shows_the_way_out(visit, shots):
 
 
 @slow
-def test_words_search_through_the_classes(visit, shots):
+def test_names_search_through_the_classes(visit, shots):
     page = visit()
-    words = page.get_by_label("Words")
-    words.wait_for()
+    names = page.get_by_label("Label or class")
+    names.wait_for()
     offered = page.locator("#classes option").evaluate_all("all => all.map(one => one.value)")
     labels = ["checks", "disc", "odd", "ramp", "stripes"]
     assert offered == [*labels, "one", "two", "three"]
-    words.fill("two")
-    words.press("Enter")
+    names.fill("two")
+    names.press("Enter")
     page.locator(".hit").first.wait_for()
     assert "class=two" in page.url
     assert not page.locator("#region").is_visible()
-    page.screenshot(path=shots / "words.png")
-    words.fill("no such class")
-    words.press("Enter")
+    page.screenshot(path=shots / "names.png")
+    names.fill("no such class")
+    names.press("Enter")
     page.get_by_role("alert").filter(has_text="no such class").wait_for()
     assert ids(page) == []  # hits of another query would be taken for the answer
     page.screenshot(path=shots / "error.png")
     assert violations(page) == []
     page.go_back()
     page.locator(".hit").first.wait_for()
-    assert words.input_value() == "two"
+    assert names.input_value() == "two"
     assert not page.get_by_role("alert").is_visible()
 
 
@@ -676,12 +676,12 @@ def test_the_latest_search_wins(visit):
     page.locator(".hit").first.wait_for()
     held = []
     page.route(re.compile(r"class=one"), lambda route: held.append(route))
-    page.get_by_label("Words").fill("one")
-    page.get_by_label("Words").press("Enter")
+    page.get_by_label("Label or class").fill("one")
+    page.get_by_label("Label or class").press("Enter")
     until(page, "document.getElementById('results').ariaBusy === 'true'")
     assert page.get_by_role("status").first.inner_text() == "Searching…"
-    page.get_by_label("Words").fill("two")
-    page.get_by_label("Words").press("Enter")
+    page.get_by_label("Label or class").fill("two")
+    page.get_by_label("Label or class").press("Enter")
     settled(page)
     latest = ids(page)
     for route in held:
