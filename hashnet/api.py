@@ -225,7 +225,7 @@ def evaluate(
     """
     from hashnet.retrieval.evaluation import evaluate as evaluation
     from hashnet.retrieval.evaluation import report as reports
-    from hashnet.train import label_free
+    from hashnet.train import unsupervised_codes
 
     opened = index if isinstance(index, indexes.Index) else open(index)
     wanted = {field.name for field in dataclasses.fields(Query)} & set(options)
@@ -236,7 +236,11 @@ def evaluate(
         reports.check_place(report)
     options.setdefault(
         "baselines",
-        {"lsh": label_free.lsh, "pca_sign": label_free.pca_sign, "itq": label_free.itq},
+        {
+            "lsh": unsupervised_codes.lsh,
+            "pca_sign": unsupervised_codes.pca_sign,
+            "itq": unsupervised_codes.itq,
+        },
     )
     # The report draws how mAP grows with the length of codes.
     options.setdefault("baseline_bits", (12, 24, 64, 128) if report is not None else ())

@@ -19,7 +19,7 @@ from IPython.display import Image, display
 import hashnet
 from hashnet import codes, images, metrics
 from hashnet.samples import fashion_mnist
-from hashnet.train import data, label_free
+from hashnet.train import data, unsupervised_codes
 
 scratch = tempfile.TemporaryDirectory()
 work = pathlib.Path(scratch.name)
@@ -52,7 +52,7 @@ trained = hashnet.train(
 )
 encoder = hashnet.Encoder(trained.bundle)
 found, asked = encoder.encode(database), encoder.encode(queries)
-free = label_free.fit(found.features, num_bits)
+free = unsupervised_codes.fit(found.features, num_bits)
 
 bits = {
     "with labels": codes.unpack(found.codes, num_bits),

@@ -19,7 +19,7 @@ from hashnet import codes, images, metrics
 from hashnet.images import sheets
 from hashnet.retrieval.search.prototypes import Prototypes
 from hashnet.samples import fashion_mnist
-from hashnet.train import data, label_free
+from hashnet.train import data, unsupervised_codes
 
 scratch = tempfile.TemporaryDirectory()
 work = pathlib.Path(scratch.name)
@@ -102,7 +102,7 @@ asked = index.encoder.encode(query_paths)
 items = list(index.values())
 stored, features = index.codes(), index.features()
 database_labels = np.array([item.label for item in items])
-free = label_free.fit(features, num_bits)
+free = unsupervised_codes.fit(features, num_bits)
 ways = {
     "codes with labels": (asked.codes, stored),
     "codes without labels": (

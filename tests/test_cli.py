@@ -644,7 +644,7 @@ def test_train_replaces_a_bundle_only_when_told_to(
 
 
 @pytest.mark.slow
-def test_unlabelled_photos_become_searchable_with_one_command(run, photos, tmp_path):
+def test_photos_without_labels_become_searchable_with_one_command(run, photos, tmp_path):
     status, out, _ = run("index", tmp_path / "i", photos, "--bits", 24)
     assert status == cli.DONE and out.startswith("24 added")
     hits = json.loads(run("search", tmp_path / "i", photos / "disc/0.png", "--json")[1])["hits"]

@@ -61,7 +61,7 @@ class NormalisedConvolution(layers.Layer):
         return y + ops.cast(bias, dtype)
 
 
-def merge_norms(model: keras.Model) -> keras.Model:
+def fold_norms(model: keras.Model) -> keras.Model:
     """The same model with each frozen normalisation inside the convolution before it.
 
     Args:

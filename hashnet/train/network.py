@@ -13,7 +13,7 @@ import numpy as np
 from keras import KerasTensor, layers, ops
 
 from hashnet.errors import UnknownNameError
-from hashnet.train.folding import merge_norms
+from hashnet.train.folding import fold_norms
 from hashnet.train.losses import HashLoss, SeenByF8
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def make_whole(network: keras.Model, head: HashTraining, config: "TrainConfig") 
         x = RandomView(config)(x)
     features = feature_part(network)
     if config.freeze_bn:
-        features = merge_norms(features)
+        features = fold_norms(features)
     outputs = head(features(x))
     whole = HashTraining(image, outputs, name="whole")
     whole.hash_loss = head.hash_loss

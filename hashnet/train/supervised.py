@@ -232,7 +232,7 @@ def _two_phases(
     """Train; returns the head. The backbone in `network` has learned afterwards."""
     from hashnet.train import losses
     from hashnet.train import network as networks
-    from hashnet.train.folding import merge_norms
+    from hashnet.train.folding import fold_norms
 
     config, state = run.config, run.state
     feature_dim, num_classes = network.output["feature"].shape[-1], run.targets.shape[1]
@@ -240,7 +240,7 @@ def _two_phases(
     head = networks.make_head(feature_dim, config.num_bits, num_classes, loss)
 
     def features(images: np.ndarray) -> np.ndarray:
-        part = merge_norms(networks.feature_part(network))
+        part = fold_norms(networks.feature_part(network))
         return part.predict(images, batch_size=64, verbose=0)
 
     if state.phase == 1:

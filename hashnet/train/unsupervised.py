@@ -1,4 +1,4 @@
-"""A bundle for photos that nobody has labelled: pretrained backbone, label-free H."""
+"""A bundle for photos without labels: a pretrained backbone, and H fitted to the photos."""
 
 import os
 import pathlib
@@ -13,11 +13,11 @@ from hashnet import images
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ImageError
 from hashnet.network import backbones, bundle, model
-from hashnet.train import label_free
+from hashnet.train import unsupervised_codes
 
 # Measured by tests/bench/label_free.py: longer codes gain little.
 NUM_BITS = 128
-SAMPLE = label_free.MAX_ITEMS
+SAMPLE = unsupervised_codes.MAX_ITEMS
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ def fit_bundle(
     origin: dict[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Fitted:
-    """Fit H to a collection of unlabelled photos and save the network as a bundle.
+    """Fit H to photos without labels and save the network as a bundle.
 
-    H learns from the collection's own features alone; see `label_free`. The backbone and
+    H learns from the collection's own features alone; see `unsupervised_codes`. The backbone and
     F8, the pretrained classifier, stay as they are.
 
     Args:
@@ -93,7 +93,7 @@ def fit_bundle(
     if not len(features):
         reason = f"{len(sample)} images, the first: {problem.reason}" if problem else "no images"
         raise ImageError("Codes are fitted to at least one readable image.", reason)
-    hash_weights = label_free.fit(features, num_bits, prior=_prior(backbone), seed=seed)
+    hash_weights = unsupervised_codes.fit(features, num_bits, prior=_prior(backbone), seed=seed)
     network.get_layer("latent").set_weights([hash_weights.kernel, hash_weights.bias])
     origin = {
         **(origin or {}),

@@ -34,7 +34,7 @@ from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.store.folder.store import Store
 from hashnet.retrieval.store.items import Item
-from hashnet.train import label_free
+from hashnet.train import unsupervised_codes
 from tests.bench import figures
 from tests.bench.disk_search import anonymous_bytes
 from tests.bench.train_evaluate import encode
@@ -118,7 +118,7 @@ def clusters(rows, dim):
 def clustered(options, folder):
     rows, dim = options.rows, options.dimensions
     labels, drawn, rng = clusters(rows, dim)
-    weights = label_free.itq(drawn(labels[:5000]), options.bits)
+    weights = unsupervised_codes.itq(drawn(labels[:5000]), options.bits)
     flat = faiss.IndexFlatL2(dim)
     parts = (drawn(labels[first : first + CHUNK]) for first in range(0, rows, CHUNK))
     store, seconds = stored(folder, parts, weights, labels, dim, flat)
@@ -242,7 +242,7 @@ def on_disk(options, folder):
     """The name and the report of a search of features on disk, by a process of its own."""
     rows, dim = options.rows, options.dimensions
     labels, drawn, rng = clusters(rows, dim)
-    weights = label_free.itq(drawn(labels[:5000]), options.bits)
+    weights = unsupervised_codes.itq(drawn(labels[:5000]), options.bits)
     asked = rng.integers(0, labels.max() + 1, options.queries_most)
     queries = drawn(asked)
     exact = ExactNearest(queries)

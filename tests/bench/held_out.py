@@ -16,7 +16,7 @@ import numpy as np
 from hashnet import metrics
 from hashnet.encode.encoder import Encoder
 from hashnet.network import bundle as bundles
-from hashnet.train import data, label_free
+from hashnet.train import data, unsupervised_codes
 from tests.bench import figures
 from tests.bench.train_evaluate import encode
 
@@ -44,7 +44,7 @@ def main():
         if name == "trained":
             codes = items.codes, queries.codes
         else:
-            weights = label_free.itq(items.features, num_bits)
+            weights = unsupervised_codes.itq(items.features, num_bits)
             codes = [np.packbits(weights.bits(one.features), axis=1) for one in (items, queries)]
         unseen = np.isin(query_labels, held_out)
         for kind, asked in (("held out", unseen), ("trained on", ~unseen)):

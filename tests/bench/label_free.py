@@ -28,14 +28,14 @@ import numpy as np
 from hashnet import codes, metrics
 from hashnet.encode.encoder import Encoder
 from hashnet.network import backbones, bundle, model
-from hashnet.train import label_free
+from hashnet.train import unsupervised_codes
 from tests.bench import figures
 
 METHODS = {
-    "fit": label_free.fit,
-    "itq": label_free.itq,
-    "pca_sign": label_free.pca_sign,
-    "lsh": label_free.lsh,
+    "fit": unsupervised_codes.fit,
+    "itq": unsupervised_codes.itq,
+    "pca_sign": unsupervised_codes.pca_sign,
+    "lsh": unsupervised_codes.lsh,
 }
 BITS = (48, 64, 128, 256)
 SEEDS = (0, 1, 2)

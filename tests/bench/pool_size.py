@@ -6,7 +6,7 @@ Run from the root of the repository, on a set of images in class folders:
 
 DATABASE and QUERIES are folders of images in class folders; of QUERIES, `--queries-most` are taken
 evenly. Databases of growing size are taken from DATABASE, in an order that a seed decides. For
-each, H learns label-free from its features, as `hashnet index` has it learn; the ten nearest of
+each, H learns without labels from its features, as `hashnet index` has it learn; the ten nearest of
 each query by the exact distance of features are looked for among the codes:
 
 - `recall`: share of them in the smallest pool of at least so many rows, by that number;
@@ -23,7 +23,7 @@ import numpy as np
 
 from hashnet import codes
 from hashnet.retrieval.search.engine import default_pool
-from hashnet.train import label_free
+from hashnet.train import unsupervised_codes
 from tests.bench import figures
 from tests.bench.label_free import encoder
 
@@ -54,7 +54,7 @@ def compare(database, queries, bits, seed=0):
         part = database[:size]
         nearest = np.argsort(-(queries @ part.T), axis=1, kind="stable")[:, :TOP]
         for num_bits in bits:
-            weights = label_free.fit(part, num_bits, seed=seed)
+            weights = unsupervised_codes.fit(part, num_bits, seed=seed)
             needed = _pools_needed(weights, part, queries, nearest)
             default = default_pool(TOP, size)
             rows.append(

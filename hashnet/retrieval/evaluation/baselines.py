@@ -18,7 +18,7 @@ from hashnet.retrieval.search.fine import nearest_features
 
 
 class Projection(Protocol):
-    """What a baseline fits, as those of `hashnet.train.label_free` do."""
+    """What a baseline fits, as those of `hashnet.train.unsupervised_codes` do."""
 
     @property
     def kernel(self) -> np.ndarray:

@@ -79,8 +79,8 @@ def evaluate(
         at: int. The R of mAP@R.
         baselines: mapping of name to function, `(features, num_bits, *, seed)` to an object with
             `kernel` `(feature_dim, num_bits)` and `bias` `(num_bits,)`, as those of
-            `hashnet.train.label_free`. Fitted to the database's features; a bit is one where
-            `feature @ kernel + bias` is at least 0.
+            `hashnet.train.unsupervised_codes`. Fitted to the database's features; a bit is one
+            where `feature @ kernel + bias` is at least 0.
         baseline_bits: ints. Code lengths at which the baselines are measured besides the index's.
         encode_database: bool. Read and encode the images of the index again where their class
             scores do not follow from what it holds (networks with `scores_from="feature"`);

@@ -58,7 +58,7 @@ def test_numbers_and_gradients_are_the_same(size, padding, fixed):
     if not fixed:
         kernels += [model.get_layer(f"depthwise{place}").kernel for place in range(3)]
     pixels = RNG.normal(0, 1, (2, size, size, 3)).astype("float32")
-    faster = folding.merge_norms(model)
+    faster = folding.fold_norms(model)
     for was, became in zip(
         derived(model, pixels, kernels), derived(faster, pixels, kernels), strict=True
     ):
@@ -68,7 +68,7 @@ def test_numbers_and_gradients_are_the_same(size, padding, fixed):
 def test_every_norm_is_merged_and_all_weights_are_shared():
     model = small(32)
     network.freeze_batch_norm(model)
-    faster = folding.merge_norms(model)
+    faster = folding.fold_norms(model)
     kinds = [type(layer) for layer in faster.layers]
     assert kinds.count(folding.NormalisedConvolution) == 5
     assert not {layers.BatchNormalization, layers.Conv2D, layers.DepthwiseConv2D} & set(kinds)
@@ -87,7 +87,7 @@ def test_what_lies_between_convolution_and_norm_keeps_them_apart():
     both = layers.Add()([used_twice, layers.BatchNormalization()(used_twice)])
     model = keras.Model(image, layers.Add()([with_bias, bent, both]))
     network.freeze_batch_norm(model)
-    faster = folding.merge_norms(model)
+    faster = folding.fold_norms(model)
     kinds = [type(layer) for layer in faster.layers]
     assert kinds.count(folding.NormalisedConvolution) == 1
     assert kinds.count(layers.BatchNormalization) == 2
@@ -103,7 +103,7 @@ def test_convolutions_run_in_the_precision_of_the_policy_and_scales_in_float32()
         keras.config.set_dtype_policy("float32")
     network.freeze_batch_norm(model)
     network.freeze_depthwise(model)
-    faster = folding.merge_norms(model)
+    faster = folding.fold_norms(model)
     merged_layers = [one for one in faster.layers if type(one) is folding.NormalisedConvolution]
     assert {one.output.dtype for one in merged_layers} == {"bfloat16"}
     pixels = RNG.normal(0, 1, (4, 32, 32, 3)).astype("float32")

@@ -1,11 +1,11 @@
 """Codes without labels: weights of the hash layer H from a collection's own features.
 
-An unlabelled collection still says much: which photos lie close together, and around which mean.
-`fit` turns that into weights of H, so that unlabelled photos can be searched at once; `itq`,
+A collection without labels still says much: which photos lie close together, and around which mean.
+`fit` turns that into weights of H, so that such photos can be searched at once; `itq`,
 `pca_sign` and `lsh` are the well-known baselines, in the same form. A bit is one where
 `feature @ kernel + bias >= 0`, which is where the sigmoid of H is at least one half.
 
-`fit` learns codes that see the same neighbours as two views of the collection:
+`fit` learns codes that give photos the same neighbours as two affinities do:
 
 - *near*: the angles between features, about their mean. The pool found by codes must hold what
   the features rank first.
@@ -13,9 +13,9 @@ An unlabelled collection still says much: which photos lie close together, and a
   keeps what neighbours have in common, a class more than a photo, and so brings together what
   belongs together but does not look alike.
 
-In each view a photo sees the others with chances that fall with the angle (stochastic neighbour
-embedding); H is trained by gradient descent until the chances that its codes give agree with
-both. It starts at the ITQ rotation of what a linear map can tell of both views.
+By each affinity a photo picks the others with chances that fall with the angle (stochastic
+neighbour embedding); H is trained by gradient descent until the chances that its codes give agree
+with both. It starts at the ITQ rotation of what a linear map can tell of both affinities.
 
 References:
     Charikar, "Similarity Estimation Techniques from Rounding Algorithms", STOC 2002: `lsh`.
@@ -47,7 +47,7 @@ MAX_ITEMS = 10_000  # of a larger collection, a seeded sample is enough
 FEW_ITEMS = 512  # a smaller collection is filled up from the prior
 
 _DIMENSIONS = 512  # principal components that H is trained on
-_NEIGHBOURS = 10  # averaged with each item in the shared view
+_NEIGHBOURS = 10  # averaged with each item by the shared affinity
 _BATCH = 512  # items that see each other in one step
 _STEPS = 300
 _LEARNING_RATE = 0.02  # for the bias; for the kernel, times its mean absolute weight
@@ -85,8 +85,8 @@ class HashWeights:
         return features @ self.kernel + self.bias >= 0
 
 
-class _View(NamedTuple):
-    """One way in which the items of a collection see each other."""
+class _Affinity(NamedTuple):
+    """One measure of how near the items of a collection are to each other."""
 
     directions: np.ndarray  # float32 (n, dim), rows of length 1
     sharpness: np.ndarray  # float32 (n, 1), how fast chances fall with the angle
@@ -116,7 +116,7 @@ def _on_one_thread(method: Callable[P, T]) -> Callable[P, T]:
 def fit(
     features: np.ndarray, num_bits: int, *, prior: np.ndarray | None = None, seed: int = 0
 ) -> HashWeights:
-    """Train H on the features of unlabelled images, so that codes keep their neighbours.
+    """Train H on the features of images without labels, so that codes keep their neighbours.
 
     Args:
         features: float array of shape `(n, feature_dim)`, n at least 1, as H will take them: of
@@ -150,11 +150,11 @@ def fit(
         kernel = rng.standard_normal((features.shape[1], num_bits))
         return HashWeights(kernel.astype(np.float32), np.zeros(num_bits, np.float32))
     inputs = space.project(features)
-    views = _views(inputs, rng)
-    kernel = _start(inputs, views, num_bits, rng)
+    affinities = _affinities(inputs, rng)
+    kernel = _start(inputs, affinities, num_bits, rng)
     # Scaled so that the largest component has deviation 1: the steps then suit any features.
     scale = space.deviations[0]
-    kernel, bias = _train(inputs / scale, kernel, views, rng)
+    kernel, bias = _train(inputs / scale, kernel, affinities, rng)
     return space.fold(kernel / scale, bias)
 
 
@@ -289,15 +289,15 @@ def _itq_kernel(inputs: np.ndarray, num_bits: int, rng: np.random.Generator) -> 
 # --- What neighbours see --------------------------------------------------------------------------
 
 
-def _views(inputs: np.ndarray, rng: np.random.Generator) -> list[_View]:
+def _affinities(inputs: np.ndarray, rng: np.random.Generator) -> list[_Affinity]:
     near = _directions(inputs)
     nearest = _nearest(near, min(_NEIGHBOURS, len(near) - 1))
     shared = near + near[nearest].sum(axis=1)
     shared = _directions(shared - shared.mean(axis=0))
     # Reaches are shares of the collection: the pool is a share of it as well.
     return [
-        _View(near, _sharpness(near, 0.02, rng), code_sharpness=30.0, weight=0.6),
-        _View(shared, _sharpness(shared, 0.1, rng), code_sharpness=10.0, weight=0.4),
+        _Affinity(near, _sharpness(near, 0.02, rng), code_sharpness=30.0, weight=0.6),
+        _Affinity(shared, _sharpness(shared, 0.1, rng), code_sharpness=10.0, weight=0.4),
     ]
 
 
@@ -353,10 +353,10 @@ def _chances(logits: np.ndarray) -> np.ndarray:
 
 
 def _start(
-    inputs: np.ndarray, views: list[_View], num_bits: int, rng: np.random.Generator
+    inputs: np.ndarray, affinities: list[_Affinity], num_bits: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Rotate, as ITQ does, what a linear map of the components tells of the views' mean."""
-    seen = sum(view.weight * view.directions for view in views)
+    """Rotate, as ITQ does, what a linear map of the components tells of the affinities' mean."""
+    seen = sum(affinity.weight * affinity.directions for affinity in affinities)
     inputs = inputs.astype(np.float64)
     covariance = inputs.T @ inputs
     ridge = _RIDGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
@@ -368,9 +368,9 @@ def _start(
 
 
 def _train(
-    inputs: np.ndarray, kernel: np.ndarray, views: list[_View], rng: np.random.Generator
+    inputs: np.ndarray, kernel: np.ndarray, affinities: list[_Affinity], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Descend the divergence of the codes' chances from the views', with soft signs for bits."""
+    """Descend the divergence of the codes' chances from the affinities', with soft bits."""
     num_items, batch = len(inputs), min(_BATCH, len(inputs))
     inputs = inputs.astype(np.float32)
     kernel = (kernel / np.abs(inputs @ kernel).mean(axis=0)).astype(np.float32)
@@ -382,7 +382,7 @@ def _train(
         if len(waiting) < batch:
             waiting = rng.permutation(num_items)
         rows, waiting = waiting[:batch], waiting[batch:]
-        gradients = _gradients(inputs[rows], kernel, bias, views, rows)
+        gradients = _gradients(inputs[rows], kernel, bias, affinities, rows)
         fade = (1 + math.cos(math.pi * (step + 1) / _STEPS)) / 2
         for descent, gradient in zip(descents, gradients, strict=True):
             descent.descend(gradient, fade)
@@ -390,17 +390,21 @@ def _train(
 
 
 def _gradients(
-    inputs: np.ndarray, kernel: np.ndarray, bias: np.ndarray, views: list[_View], rows: np.ndarray
+    inputs: np.ndarray,
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    affinities: list[_Affinity],
+    rows: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Differentiate the loss of one batch by kernel and bias."""
     soft = np.tanh(inputs @ kernel + bias)  # (batch, num_bits), -1..1
     agreement = soft @ soft.T / soft.shape[1]  # (batch, batch), -1..1
     pull = np.zeros_like(agreement)
-    for view in views:
-        directions = view.directions[rows]
-        wanted = _chances(directions @ directions.T * view.sharpness[rows])
-        given = _chances(agreement * np.float32(view.code_sharpness))
-        pull += np.float32(view.weight * view.code_sharpness) * (given - wanted)
+    for affinity in affinities:
+        directions = affinity.directions[rows]
+        wanted = _chances(directions @ directions.T * affinity.sharpness[rows])
+        given = _chances(agreement * np.float32(affinity.code_sharpness))
+        pull += np.float32(affinity.weight * affinity.code_sharpness) * (given - wanted)
     pull /= np.float32(len(rows) * soft.shape[1])
     by_cut = (pull + pull.T) @ soft * (1 - soft * soft)  # (batch, num_bits)
     return inputs.T @ by_cut, by_cut.sum(axis=0)

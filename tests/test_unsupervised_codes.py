@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 
 from hashnet.errors import ArgumentError, HashnetError, ShapeError
-from hashnet.train import label_free
+from hashnet.train import unsupervised_codes
 
-METHODS = [label_free.fit, label_free.itq, label_free.pca_sign, label_free.lsh]
+METHODS = [
+    unsupervised_codes.fit,
+    unsupervised_codes.itq,
+    unsupervised_codes.pca_sign,
+    unsupervised_codes.lsh,
+]
 DIM = 40
 
 
@@ -40,7 +45,7 @@ def test_weights_have_the_shape_and_type_of_a_dense_layer(method, num_bits):
 
 def test_bits_are_where_the_sigmoid_is_at_least_one_half():
     features = photos(20)[0]
-    weights = label_free.itq(features, 9)
+    weights = unsupervised_codes.itq(features, 9)
     np.testing.assert_array_equal(weights.bits(features), bits_of(weights, features))
 
 
@@ -78,7 +83,9 @@ def test_neighbours_that_share_a_class_count_more_than_how_a_photo_looks():
         same = clusters[:, None] == clusters
         return apart[~same].mean() - apart[same].mean()
 
-    assert margin(label_free.fit(features, 32)) > 1.05 * margin(label_free.itq(features, 32))
+    assert margin(unsupervised_codes.fit(features, 32)) > 1.05 * margin(
+        unsupervised_codes.itq(features, 32)
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -87,7 +94,7 @@ def test_the_same_seed_gives_the_same_weights(method):
     first, again, other = (method(features, 16, seed=seed) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first.kernel, again.kernel)
     np.testing.assert_array_equal(first.bias, again.bias)
-    if method is not label_free.pca_sign:
+    if method is not unsupervised_codes.pca_sign:
         assert not np.array_equal(first.kernel, other.kernel)
 
 
@@ -101,7 +108,7 @@ def test_features_are_left_as_they_were(method):
 
 def test_the_unit_of_features_does_not_change_codes():
     features = photos(100)[0]
-    small, large = (label_free.fit(features * unit, 24) for unit in (1, np.float32(1024)))
+    small, large = (unsupervised_codes.fit(features * unit, 24) for unit in (1, np.float32(1024)))
     agree = small.bits(features) == large.bits(features * np.float32(1024))
     assert agree.mean() > 0.99
 
@@ -109,7 +116,7 @@ def test_the_unit_of_features_does_not_change_codes():
 def test_itq_rounds_bring_components_nearer_to_their_bits():
     features = photos(300, num_clusters=30, spread=0.5)[0]
     errors = []
-    for method in (label_free.pca_sign, label_free.itq):
+    for method in (unsupervised_codes.pca_sign, unsupervised_codes.itq):
         weights = method(features, 16)
         cuts = features @ weights.kernel + weights.bias
         errors.append(((np.where(cuts >= 0, 1, -1) * np.abs(cuts).mean() - cuts) ** 2).sum())
@@ -119,7 +126,7 @@ def test_itq_rounds_bring_components_nearer_to_their_bits():
 def test_pca_bits_cut_the_strongest_axis_first():
     rng = np.random.default_rng(0)
     features = (rng.normal(0, 1, (200, 3)) * [1, 9, 3] + 5).astype(np.float32)
-    kernel = label_free.pca_sign(features, 3).kernel
+    kernel = unsupervised_codes.pca_sign(features, 3).kernel
     np.testing.assert_array_equal(np.abs(kernel).argmax(axis=0), [1, 2, 0])
 
 
@@ -129,7 +136,7 @@ def test_pca_bits_cut_the_strongest_axis_first():
 @pytest.mark.parametrize("n", [1, 2, 5, 50])
 def test_with_a_prior_a_handful_of_photos_is_coded_like_any_others(n):
     prior = photos(600, num_clusters=60, seed=5)[0]
-    weights = label_free.fit(photos(n)[0], 64, prior=prior)
+    weights = unsupervised_codes.fit(photos(n)[0], 64, prior=prior)
     features, clusters = photos(60, seed=1)
     bits = weights.bits(features)
     assert len(np.unique(bits, axis=0)) >= 6
@@ -139,16 +146,16 @@ def test_with_a_prior_a_handful_of_photos_is_coded_like_any_others(n):
 
 
 def test_a_prior_is_not_used_where_there_are_enough_photos():
-    features = photos(label_free.FEW_ITEMS, spread=0.5)[0]
-    alone = label_free.fit(features, 8)
-    helped = label_free.fit(features, 8, prior=photos(700, seed=5)[0])
+    features = photos(unsupervised_codes.FEW_ITEMS, spread=0.5)[0]
+    alone = unsupervised_codes.fit(features, 8)
+    helped = unsupervised_codes.fit(features, 8, prior=photos(700, seed=5)[0])
     np.testing.assert_array_equal(alone.kernel, helped.kernel)
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 50])
 def test_distinct_photos_of_a_tiny_collection_get_distinct_codes(n):
     features = photos(n, num_clusters=n)[0]
-    bits = label_free.fit(features, 64).bits(features)
+    bits = unsupervised_codes.fit(features, 64).bits(features)
     assert len(np.unique(bits, axis=0)) == n
 
 
@@ -162,7 +169,7 @@ def test_photos_that_are_all_alike_get_one_code_and_no_nan(method, n):
 
 @pytest.mark.parametrize("n", [1, 7, 600])
 def test_a_collection_of_one_photo_still_tells_other_photos_apart(n):
-    weights = label_free.fit(np.repeat(photos(1)[0], n, axis=0), 64)
+    weights = unsupervised_codes.fit(np.repeat(photos(1)[0], n, axis=0), 64)
     others = photos(6)[0]
     assert len(np.unique(weights.bits(others), axis=0)) > 1
 
@@ -174,9 +181,9 @@ def test_features_of_zeros_give_finite_weights(method):
 
 
 def test_of_a_large_collection_a_sample_is_enough(monkeypatch):
-    monkeypatch.setattr(label_free, "MAX_ITEMS", 200)
+    monkeypatch.setattr(unsupervised_codes, "MAX_ITEMS", 200)
     features = photos(1000)[0]
-    first, again = label_free.fit(features, 16), label_free.fit(features, 16)
+    first, again = unsupervised_codes.fit(features, 16), unsupervised_codes.fit(features, 16)
     np.testing.assert_array_equal(first.kernel, again.kernel)
     assert len(np.unique(first.bits(features), axis=0)) >= 6
 
@@ -209,4 +216,4 @@ def test_what_is_no_collection_of_features_is_refused(method):
 
 def test_a_prior_of_another_backbone_is_refused():
     with pytest.raises(ShapeError, match="same backbone"):
-        label_free.fit(photos(10)[0], 8, prior=np.ones((9, DIM + 1), np.float32))
+        unsupervised_codes.fit(photos(10)[0], 8, prior=np.ones((9, DIM + 1), np.float32))

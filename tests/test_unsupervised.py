@@ -6,7 +6,7 @@ import pytest
 from hashnet import codes
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ImageError
-from hashnet.train import label_free, unsupervised
+from hashnet.train import unsupervised, unsupervised_codes
 
 
 @pytest.mark.slow
@@ -56,7 +56,7 @@ def test_the_shipped_prior_has_features_of_length_one():
 def test_a_single_photo_gives_codes_that_tell_others_apart():
     prior = unsupervised._prior("efficientnet_lite0")
     one = prior[:1]
-    weights = label_free.fit(one, 64, prior=prior[1:])
+    weights = unsupervised_codes.fit(one, 64, prior=prior[1:])
     bits = weights.bits(prior)
     assert len(np.unique(bits, axis=0)) > 500
     assert 0.3 < bits.mean() < 0.7
