@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test slow notebooks docs lint types coverage mutants dist installed clean
+.PHONY: demo test slow notebooks docs lint types coverage mutants dist installed trainings clean
 
 demo: .venv/ready
 	$(BIN)/hashnet demo
@@ -12,6 +12,11 @@ test: .venv/ready
 
 slow: .venv/ready
 	$(BIN)/python -m pytest -q -m slow
+
+# Those of the slow tests that train networks and build the large ones; they need no data.
+trainings: .venv/ready
+	$(BIN)/python -m pytest -q -m slow tests/test_train_hash.py tests/test_backbones.py \
+		tests/test_model.py tests/test_cli.py
 
 notebooks: .venv/ready
 	$(BIN)/python -m tests.notebooks build/notebooks

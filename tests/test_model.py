@@ -45,9 +45,9 @@ def test_scores_come_from_the_latent_layer_as_in_the_paper(small_network):
 
 @pytest.mark.parametrize("num_bits", [1, 12, 1024])
 def test_any_number_of_bits_from_1_to_1024(num_bits):
-    config = model.HashNetConfig(image_size=32, num_bits=num_bits, classes=("a",))
+    config = model.HashNetConfig(backbone="tiny", num_bits=num_bits, classes=("a", "b"))
     network = model.build(config, weights=None)
-    assert network(np.zeros((1, 32, 32, 3)))["latent"].shape == (1, num_bits)
+    assert network(np.zeros((1, 64, 64, 3)))["latent"].shape == (1, num_bits)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,12 @@ def map_of(code, labelled):
     return result.map_all.expected
 
 
-@pytest.mark.parametrize("loss", ["paper", "ssdh", "csq", "orthohash", "greedyhash"])
+LOSSES = ["orthohash"] + [
+    pytest.param(loss, marks=pytest.mark.slow) for loss in ("paper", "ssdh", "csq", "greedyhash")
+]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_learns_to_tell_colours_apart(tmp_path, colours, loss):
     settings = dataclasses.replace(SETTINGS, loss=loss, head_epochs=25, epochs=0, head_rate=0.1)
     trained = supervised.train(colours, tmp_path / "b", settings, verbose=False)
@@ -122,7 +127,7 @@ def never_interrupted(tmp_path_factory, colours):
 
 
 @pytest.mark.parametrize(
-    "step", [pytest.param(step, marks=pytest.mark.slow) for step in (1, 4, 8, 9, 20)] + [6, 18]
+    "step", [pytest.param(step, marks=pytest.mark.slow) for step in (1, 4, 6, 8, 9, 20)] + [18]
 )
 def test_interrupted_at_any_step_the_same_call_ends_with_the_same_network(
     tmp_path, colours, monkeypatch, never_interrupted, step
@@ -187,6 +192,7 @@ def interrupt_after_an_epoch(monkeypatch, colours, folder):
             supervised.train(colours, folder, SETTINGS, verbose=False)
 
 
+@pytest.mark.slow
 def test_minutes_count_the_calls_that_were_interrupted_too(tmp_path, colours):
     from hashnet.train import state
 
@@ -239,6 +245,7 @@ def layers_that_stayed(first, second):
     }
 
 
+@pytest.mark.slow
 def test_without_phase_2_the_backbone_stays_and_a_new_code_can_start_from_it(tmp_path, colours):
     long = supervised.train(colours, tmp_path / "long", SETTINGS, verbose=False)
     settings = dataclasses.replace(
@@ -249,6 +256,7 @@ def test_without_phase_2_the_backbone_stays_and_a_new_code_can_start_from_it(tmp
     assert layers_that_stayed(long, short) == {"conv": True, "bn": True}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze_bn", [True, False])
 def test_batch_normalisation_learns_only_where_it_is_asked_to(tmp_path, colours, freeze_bn):
     first = supervised.train(
@@ -261,6 +269,7 @@ def test_batch_normalisation_learns_only_where_it_is_asked_to(tmp_path, colours,
     assert layers_that_stayed(first, second) == {"conv": False, "bn": freeze_bn}
 
 
+@pytest.mark.slow
 def test_a_network_that_is_to_see_mirror_images_learns_as_any_other(tmp_path, colours):
     plain = supervised.train(colours, tmp_path / "a", SETTINGS, verbose=False)
     settings = dataclasses.replace(SETTINGS, mirror=True)
@@ -275,6 +284,7 @@ def test_a_network_that_is_to_see_mirror_images_learns_as_any_other(tmp_path, co
         np.testing.assert_array_equal(became, was)
 
 
+@pytest.mark.slow
 def test_fixed_depthwise_kernels_stay_where_all_else_learns(tmp_path, colours, monkeypatch):
     monkeypatch.setitem(backbones.BACKBONES, "stub", DEPTHWISE)
     start = dataclasses.replace(SETTINGS, epochs=0)
@@ -318,6 +328,7 @@ def test_freed_memory_is_used_again_without_new_pages():
     assert int(answer.stdout) < 1000  # Five times 24,000 pages otherwise.
 
 
+@pytest.mark.slow
 def test_layers_before_the_first_that_learns_stay(tmp_path, colours):
     start = dataclasses.replace(SETTINGS, epochs=0, freeze_bn=False)
     first = supervised.train(colours, tmp_path / "a", start, verbose=False)
@@ -349,6 +360,7 @@ def test_held_out_classes_are_not_learned(tmp_path, colours):
     assert trained.bundle.origin["images"] == 32
 
 
+@pytest.mark.slow
 def test_images_with_several_labels_are_learned(tmp_path, colours):
     targets = colours.targets.copy()
     targets[::4, 0] = True
@@ -358,6 +370,7 @@ def test_images_with_several_labels_are_learned(tmp_path, colours):
     assert trained.history[-1]["validation_map"] > 0.6
 
 
+@pytest.mark.slow
 def test_one_image_in_a_class_is_enough_to_train(tmp_path, colours):
     labels = ["red"] * 30 + ["rest"]
     few = data.from_arrays(colours.sources[:31], labels)
@@ -388,6 +401,7 @@ def test_a_folder_with_something_else_is_not_replaced_and_found_out_first(tmp_pa
         supervised.train(colours, tmp_path / "thesis", SETTINGS, verbose=False)
 
 
+@pytest.mark.slow
 def test_progress_goes_to_stderr_and_nothing_to_stdout(tmp_path, colours, capsys):
     settings = dataclasses.replace(SETTINGS, epochs=1)
     supervised.train(colours, tmp_path / "b", settings, verbose=True)

@@ -127,7 +127,7 @@ class RunState:
     def _read(self) -> None:
         path = self.folder / STATE
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 arrays = dict(stored)
             about = json.loads(str(arrays.pop("about")))
             identity = about.pop("identity")
