@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from hashnet.errors import ArgumentError, HashnetError, LockedError, ShapeError, StoreError
+from hashnet.retrieval.store.folder import store as store_module
 from hashnet.retrieval.store.folder import writer as writer_module
 from hashnet.retrieval.store.folder.store import Store, check
 from hashnet.retrieval.store.items import Item, StoredFeatures
@@ -872,3 +873,28 @@ def test_an_index_of_an_older_format_can_be_written_to(tmp_path, version):
             assert [len(local.yx) for local in snapshot.local_features(rows)] == [1, 0]
     assert Store.open(tmp_path / "index").format_version == version
     assert store.check() == []
+
+
+def test_an_index_at_rest_is_seen_to_be_so_without_reading_its_catalogue(store, monkeypatch):
+    catalogue = store.folder / "catalogue.sqlite"
+    reads = []
+    read = store_module.read_catalogue
+    monkeypatch.setattr(
+        store_module, "read_catalogue", lambda *given: reads.append(1) or read(*given)
+    )
+    # Just written: a further commit could leave the same time behind.
+    first = store.version()
+    assert store.version() == first and len(reads) == 2
+
+    os.utime(catalogue, ns=(10**18, 10**18))
+    assert [store.version() for _ in range(5)] == [first] * 5 and len(reads) == 3
+    other = Store.open(store.folder)
+    add(other, ["a"])
+    assert store.version() == other.version() != first
+    os.utime(catalogue, ns=(2 * 10**18, 2 * 10**18))  # as if it had been written in the future
+    before = len(reads)
+    store.version(), store.version()
+    assert len(reads) == before + 2
+    catalogue.unlink()
+    with pytest.raises(StoreError):
+        store.version()

@@ -12,6 +12,7 @@ import pathlib
 import shutil
 import sqlite3
 import tempfile
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -46,6 +47,7 @@ _JOURNAL = "catalogue.sqlite-journal"  # SQLite's own, while a transaction lasts
 _DIGEST = "catalogue.sha256"
 # Arrays with as many rows of their own as the segment has; the others have any number.
 _PER_ROW = ("codes", "features", "items", "spans", "regions")
+_SETTLED_NS = 3 * 10**9  # no file system keeps coarser times than of two seconds
 _BUSY_SECONDS = 60.0  # other connections hold the catalogue for milliseconds only
 
 _FACTS = (
@@ -334,6 +336,27 @@ def read_catalogue(folder: StrPath, known: Catalogue | None = None) -> Catalogue
         StoreError: it is damaged, or a newer version of HashNet made it.
     """
     return _consult(folder, lambda connection, path: _load_catalogue(connection, path, known))
+
+
+def unchanged_mark(folder: StrPath) -> tuple[int, ...] | None:
+    """What tells the catalogue from any later one, if that can be told without opening it.
+
+    Its file is not read: to close it would let go of the locks that SQLite holds for this process.
+
+    Args:
+        folder: path of the index.
+
+    Returns:
+        tuple of int; None where the catalogue is gone, or was written so lately that a further
+        commit could leave the same time behind.
+    """
+    try:
+        status = os.stat(os.path.join(folder, CATALOGUE))
+    except OSError:
+        return None
+    if time.time_ns() - status.st_mtime_ns < _SETTLED_NS:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _consult(folder: StrPath, read: Read[T]) -> T:

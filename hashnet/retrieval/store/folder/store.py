@@ -79,6 +79,7 @@ from hashnet.retrieval.store.folder.catalogue import (
     SqlError,
     on_newest,
     read_catalogue,
+    unchanged_mark,
 )
 from hashnet.retrieval.store.folder.check import ENCODER, check
 from hashnet.retrieval.store.folder.contents import (
@@ -130,6 +131,7 @@ class Store:
         self.created = catalogue.created
         self.encoder_folder = folder / ENCODER if catalogue.encoder else None
         self._known = catalogue
+        self._seen: tuple[tuple[int, ...] | None, tuple[Any, ...]] = (None, ())
         self._rows: weakref.WeakSet[CommittedRows] = weakref.WeakSet()
         self._lock = threading.Lock()
 
@@ -260,9 +262,15 @@ class Store:
         return self._opened(self.folder, self._known)
 
     def version(self) -> tuple[Any, ...]:
-        catalogue = self._known = read_catalogue(self.folder, self._known)
-        identity = catalogue.created, catalogue.fingerprint, catalogue.identity
-        return *identity, catalogue.generation, catalogue.commits
+        # Looked at first: what is committed while the catalogue is read is seen the next time.
+        mark = unchanged_mark(self.folder)
+        seen, version = self._seen
+        if mark is None or mark != seen:
+            catalogue = self._known = read_catalogue(self.folder, self._known)
+            identity = catalogue.created, catalogue.fingerprint, catalogue.identity
+            version = (*identity, catalogue.generation, catalogue.commits)
+            self._seen = mark, version
+        return version
 
     def writer(self, *, wait_seconds: float = 0.0) -> Writer:
         """The one writer of this index; for the rest see `protocol.Store.writer`.
