@@ -198,7 +198,7 @@ def test_a_flood_of_like_messages_is_counted(run, index, photos, tmp_path):
     status, _, err = run(*ask)
     assert status == cli.SKIPPED_SOME
     assert len(err.splitlines()) == 3
-    assert "0.png" in err and "7 more for a like reason" in err and "/no/such.png" in err
+    assert "0.png" in err and "7 more for similar reasons" in err and "/no/such.png" in err
     for option, lines in (("-v", 9), ("-q", 3)):
         err = run(*ask, option)[2]
         assert len([line for line in err.splitlines() if line.startswith("skipped")]) == lines

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 DONE, FAILED, WRONG_ARGUMENTS, SKIPPED_SOME = 0, 1, 2, 3
 QUIET, NORMAL, VERBOSE = -1, 0, 1
-# Of more skipped inputs with a like reason, one is named and the others are counted.
+# Of more skipped inputs with similar reasons, one is named and the others are counted.
 MOST_NAMED = 5
 
 _verbosity = NORMAL
@@ -64,7 +64,7 @@ def printable(text: str) -> str:
 def name_problems(problems: "Iterable[Problem]") -> None:
     """Write to stderr what was skipped, and why.
 
-    Where more than `MOST_NAMED` have a like reason, the first is named and the others are
+    Where more than `MOST_NAMED` have similar reasons, the first is named and the others are
     counted, unless `-v` asks for all.
     """
     alike: dict[str, list[Problem]] = {}
@@ -77,12 +77,12 @@ def name_problems(problems: "Iterable[Problem]") -> None:
             print(line, file=sys.stderr)
         if not every:
             print(
-                f"skipped {len(same) - 1:,} more for a like reason (-v names each)", file=sys.stderr
+                f"skipped {len(same) - 1:,} more for similar reasons (-v names each)", file=sys.stderr
             )
 
 
 def _kind(problem: "Problem") -> str:
-    """What like reasons have in common: the words that are no names and no numbers."""
+    """What similar reasons have in common: the words that are no names and no numbers."""
     reason = re.sub(r"'[^']*'|\"[^\"]*\"", "", problem.reason.replace(problem.path, ""))
     return " ".join(word for word in reason.split() if word.strip(".,;()").isalpha())
 
