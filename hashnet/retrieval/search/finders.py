@@ -2,11 +2,9 @@
 
 from typing import Any
 
-from hashnet.retrieval.search.clickhouse_finder import ClickHouseFinder
 from hashnet.retrieval.search.finder import Finder
 from hashnet.retrieval.search.folder_finder import FolderFinder
 from hashnet.retrieval.store import protocol
-from hashnet.retrieval.store.clickhouse import snapshot as clickhouse
 from hashnet.retrieval.store.folder import snapshot as folder
 
 
@@ -25,9 +23,13 @@ def finder_of(
     Returns:
         A `Finder`.
     """
-    if isinstance(snapshot, clickhouse.Snapshot):
-        return ClickHouseFinder(snapshot)
     if isinstance(snapshot, folder.Snapshot):
         older = after if isinstance(after, FolderFinder) else None
         return FolderFinder(snapshot, num_threads, older)
+    # A search of a folder need not load what another kind takes.
+    from hashnet.retrieval.search.clickhouse_finder import ClickHouseFinder
+    from hashnet.retrieval.store.clickhouse import snapshot as clickhouse
+
+    if isinstance(snapshot, clickhouse.Snapshot):
+        return ClickHouseFinder(snapshot)
     raise protocol.unsupported("a finder", type(snapshot).__name__)
