@@ -76,9 +76,8 @@ def name_problems(problems: "Iterable[Problem]") -> None:
             line = f"skipped {printable(problem.path)}: {printable(problem.reason)}"
             print(line, file=sys.stderr)
         if not every:
-            print(
-                f"skipped {len(same) - 1:,} more for similar reasons (-v names each)", file=sys.stderr
-            )
+            more = f"{len(same) - 1:,} more for similar reasons (-v names each)"
+            print(f"skipped {more}", file=sys.stderr)
 
 
 def _kind(problem: "Problem") -> str:
