@@ -40,7 +40,7 @@ _NOT_OF_PARQUET = (
 
 
 class _Options(NamedTuple):
-    """What `index_photos` was asked for; None, False and () where it was not."""
+    """What `Index.of_photos` was asked for; None, False and () where it was not."""
 
     photos: tuple[str, ...]
     bundle: StrPath | None

@@ -607,7 +607,7 @@ def evaluate_rankings(
     num_relevant = np.asarray(num_relevant)
     if num_relevant.shape != (len(rankings),) or not np.issubdtype(num_relevant.dtype, np.integer):
         raise ShapeError(
-            "Every ranking has its number of relevant items.",
+            "Every ranking needs its number of relevant items.",
             f"{len(rankings)} rankings, {_described('num_relevant', num_relevant)}",
             "Pass an integer array of shape (q,).",
         )
@@ -696,7 +696,7 @@ def _relevance(
     both = (query_labels, database_labels)
     if (len(query_labels), len(database_labels)) != (num_queries, num_items):
         raise ShapeError(
-            "Every query and every item has its label or its row of labels.",
+            "Every query and every item needs a label or a row of labels.",
             f"{num_queries} queries with {len(query_labels)} labels, "
             f"{num_items} items with {len(database_labels)} labels",
             "Were some images skipped when they were encoded?",
@@ -817,7 +817,9 @@ def _checked_depth(at: int, ks: Sequence[int]) -> int:
     """Return the deepest rank that mAP@R, precision and recall look at."""
     if not len(ks):
         raise ArgumentError(
-            "Precision and recall are taken somewhere.", f"ks={ks!r}", f"{KS} is the usual choice."
+            "Precision and recall need at least one rank.",
+            f"ks={ks!r}",
+            f"{KS} is the usual choice.",
         )
     for k in ks:
         _check_positive("Every k of ks", k)
@@ -845,7 +847,7 @@ def _checked_num_relevant(
     num_relevant = np.asarray(num_relevant)
     if num_relevant.shape not in ((), listed.shape):
         raise ShapeError(
-            "Every ranking has its number of relevant items.",
+            "Every ranking needs its number of relevant items.",
             f"num_relevant.shape={num_relevant.shape}, relevant.shape={relevant.shape}",
             "Pass one integer, or one for each ranking.",
         )
@@ -870,7 +872,7 @@ def _checked_counts(items: np.ndarray, relevant: np.ndarray) -> tuple[np.ndarray
         )
     if np.any(relevant < 0) or np.any(relevant > items):
         raise ArgumentError(
-            "At each distance there are 0 to all items relevant.",
+            "At each distance the number of relevant items is between 0 and that of all items.",
             "more relevant items than items, or a negative count",
             "Were both counted over the same items?",
         )

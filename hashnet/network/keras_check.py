@@ -63,7 +63,7 @@ def check(path: str | os.PathLike[str], model: "keras.Model") -> None:
 
 
 class _Refused(Exception):
-    """What was found that must not be there."""
+    """Something in a file that must not be there."""
 
 
 @contextlib.contextmanager

@@ -51,7 +51,7 @@ def extractor_of(store: Any) -> Extractor:
     """
     if store.extractor is None:
         raise StoreError(
-            "Geometry compares local features.",
+            "Verification compares local features.",
             f"an index without any: {store.folder}",
             "Make an index with `hashnet index --local sift`.",
         )

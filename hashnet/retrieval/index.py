@@ -527,7 +527,7 @@ class Index:
         for path in paths:
             if not isinstance(path, str | os.PathLike):
                 raise ArgumentError(
-                    "An image that is no file has an id of yours.",
+                    "An image that is not a file needs an id from you.",
                     f"{type(path).__name__} without ids",
                     "Give ids=[...], one an image.",
                 )
@@ -537,7 +537,7 @@ class Index:
         folders = [path for path in wanted if os.path.isdir(path)]
         if len(paths) != len(labels) or folders:
             raise ArgumentError(
-                "There is one label a file.",
+                "There is one label for each file.",
                 f"{len(labels)} labels for {len(paths)} paths, {len(folders)} of them folders",
                 "Name the files, or label by folder: update(..., label_from_folder=True).",
             )
@@ -705,7 +705,7 @@ def open_sharded(
         ['dog', 'cow', 'cat']
     """
     if isinstance(places, str | os.PathLike) or not places:
-        raise ArgumentError("Several indexes are a list of places.", repr(places))
+        raise ArgumentError("Several indexes are given as a list of places.", repr(places))
     first = Index.open(places[0], runtime=runtime, num_threads=num_threads)
     stores = [first.store, *(kind_of(place).open(place) for place in places[1:])]
     folders = [str(store.folder) for store in stores]

@@ -195,7 +195,7 @@ def _check(query: Query, at: int, ks: Sequence[int], verify_queries: int) -> Non
             "Of a query, give k, threshold or pool, verify and verify_top.",
         )
     if not len(ks):
-        raise ArgumentError("Precision and recall are taken somewhere.", f"{ks=}", "Give one k.")
+        raise ArgumentError("Precision and recall need at least one rank.", f"{ks=}", "Give one k.")
     for name, value in (("at", at), *(("k", k) for k in ks), ("verify_queries", verify_queries)):
         checked_integer(value, 1, name)
 

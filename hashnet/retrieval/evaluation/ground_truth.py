@@ -1,4 +1,4 @@
-"""Which queries are query_set, and which images of an index are right answers to them.
+"""Which queries there are, and which images of an index are right answers to them.
 
 By label, an image is right if its label is the query's; by ground truth, if a file lists it.
 """
@@ -40,7 +40,9 @@ class Database:
         self.rows = np.arange(snapshot.num_rows) if live is None else np.flatnonzero(live)
         if not len(self.rows):
             raise ArgumentError(
-                "An index that is evaluated holds images.", "an empty index", "Add some first."
+                "Only an index that holds images can be evaluated.",
+                "an empty index",
+                "Add some first.",
             )
         self.items = snapshot.items(self.rows)
         self.labels, self.names = snapshot.labels()

@@ -445,7 +445,7 @@ class Extraction:
         return content
 
     def _read(self, number: int) -> Batch:
-        """A checksum proves no maker: what the file says is checked before memory is given."""
+        """A checksum does not prove who made a file: sizes are checked before memory is taken."""
         pa = _pyarrow()
         content, rows = self._content(number), self._record(number)["rows"]
         try:

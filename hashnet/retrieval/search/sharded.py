@@ -61,7 +61,7 @@ class ShardedEngine(Engine):
     def __init__(self, engines: Sequence[Engine]) -> None:
         self.engines = list(engines)
         if not self.engines:
-            raise ArgumentError("A search needs a shard.", "no engine")
+            raise ArgumentError("A sharded search needs at least one index.", "no engine")
         stores = [engine.index.store for engine in self.engines]
         for what, ones in (
             ("encoder", [store.fingerprint[:12] for store in stores]),

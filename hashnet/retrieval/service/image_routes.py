@@ -71,7 +71,7 @@ def add_picture_routes(api: FastAPI, service: Service) -> None:
     async def picture_of(id: str, size: int, remember: bool) -> Response:
         path = (await queue.run(questions.item, service.served.current, id)).path
         if path is None:
-            raise HTTPException(404, "Of this image no file is known.")
+            raise HTTPException(404, "No file of this image is known.")
         try:
             content = await queue.run(service.pictures.jpeg, path, size, remember=remember)
         except ImageError as error:

@@ -165,7 +165,7 @@ def no_local_features(place: object) -> StoreError:
         `StoreError`.
     """
     return StoreError(
-        "Geometry compares local features.",
+        "Verification compares local features.",
         f"an index without any: {place}",
         "Make an index with `hashnet index --local sift`.",
     )

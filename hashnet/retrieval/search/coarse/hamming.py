@@ -465,7 +465,7 @@ class CodeIndex:
         tail_rows: np.ndarray,
         tail_bits: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What groups found, but for rows that are gone, and what was found behind them."""
+        """What the groups found without rows that are gone, then what was found in later rows."""
         if len(groups.gone) and self._live is not None:
             left = self._live[rows]
             rows, bits = rows[left], bits[left]

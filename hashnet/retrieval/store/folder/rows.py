@@ -448,7 +448,7 @@ class CommittedRows:
             self._items_verified = len(self.catalogue.segments)
 
     def _verified_copy(self, name: str, known: Growing | None) -> Growing:
-        """One array with a row for each row, copied first: what was verified is what is used."""
+        """One array by row, copied before it is verified: what is used is what was verified."""
         start = 0 if known is None else len(known.array)
         if known is not None and start == self.num_rows:
             return known

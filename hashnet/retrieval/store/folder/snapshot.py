@@ -1,4 +1,4 @@
-"""One consistent view of an index folder; see `store.protocol`."""
+"""An index folder as of one commit; see `store.protocol`."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
