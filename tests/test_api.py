@@ -130,7 +130,7 @@ def kinds(path):
         "bytearray": bytearray(path.read_bytes()),
         "memoryview": memoryview(path.read_bytes()),
         "file": io.BytesIO(path.read_bytes()),
-        "PIL": Image.open(path),
+        "PIL": Image.open(io.BytesIO(path.read_bytes())),
         "RGB": pixels,
         "RGBA": opaque,
         "float32": (pixels / 255).astype(np.float32),
