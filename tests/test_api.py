@@ -471,12 +471,8 @@ def test_a_notebook_shows_query_and_hits(index, asked):
     page = index.search(asked, k=3)._repr_html_()
     assert page.count("data:image/jpeg;base64,") == 4
     assert len(page) < 4 * 20_000
-    for query in (
-        kinds(asked)["bytes"],
-        images.read(asked),
-        Image.open(asked),
-        io.BytesIO(asked.read_bytes()),
-    ):
+    for name in ("bytes", "file", "PIL", "RGB"):
+        query = kinds(asked)[name]
         assert index.search(query, k=3)._repr_html_().count("data:image/jpeg;base64,") == 4
     assert index.search(next(iter(index)), k=1)._repr_html_().count("base64,") == 2
 
