@@ -16,7 +16,7 @@ slow: .venv/ready
 # Those of the slow tests that train networks and build the large ones; they need no data.
 trainings: .venv/ready
 	$(BIN)/python -m pytest -q -m slow tests/test_train_hash.py tests/test_backbones.py \
-		tests/test_model.py tests/test_cli.py
+		tests/test_model.py tests/test_export.py tests/test_cli.py
 
 notebooks: .venv/ready
 	$(BIN)/python -m tests.notebooks build/notebooks

@@ -59,6 +59,7 @@ def assert_like_reference(outputs, expected):
     np.testing.assert_array_equal(outputs["code"], expected["code"])
 
 
+@pytest.mark.slow
 def test_a_keras_export_opens_in_keras_alone(tiny, tmp_path):
     export.export(tiny, tmp_path / "n.keras", "keras")
     np.save(tmp_path / "pixels.npy", PIXELS)

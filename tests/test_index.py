@@ -117,6 +117,17 @@ def test_pruning_touches_only_what_lay_below_the_folder_given(index, folder, tmp
     assert len(index.update([folder], prune=True).removed) == 6
 
 
+def test_pruning_keeps_what_is_still_there_though_a_folder_does_not_list_it(index, folder):
+    hidden = folder / ".kept" / "photo.png"
+    hidden.parent.mkdir()
+    shutil.copy(folder / "disc/0.png", hidden)
+    index.update([folder, hidden])
+    assert str(hidden) in contents(index)
+    assert index.update([folder], prune=True).removed == []
+    os.remove(hidden)
+    assert index.update([folder], prune=True).removed == [str(hidden)]
+
+
 def test_a_folder_that_is_not_there_empties_nothing(index, folder):
     index.update([folder])
     os.rename(folder, folder.with_name("unmounted"))

@@ -143,6 +143,7 @@ def test_any_keras_user_can_open_the_model_file(bundle_folder, small_network):
     )
 
 
+@pytest.mark.slow
 def test_jax_gives_the_same_network(small_network, bundle_folder, tmp_path):
     pytest.importorskip("jax")
     np.save(tmp_path / "pixels.npy", PIXELS)
