@@ -97,9 +97,7 @@ def test_an_answer_stays_when_the_next_comes(bundle_folder, name):
 
 def test_auto_takes_the_first_that_is_installed(monkeypatch):
     def only(*installed):
-        monkeypatch.setattr(
-            runtimes.importlib.util, "find_spec", lambda name: name in installed or None
-        )
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: name in installed or None)
 
     only("openvino", "onnxruntime")
     assert runtimes.choose("auto") == "openvino"

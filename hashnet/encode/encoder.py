@@ -105,7 +105,7 @@ class Encoder:
         self.runtime = runtimes.choose(runtime, takes)
         # One image at a time: all threads work on it.
         self._network = self._open(concurrent=False)
-        _check_ends(self._network, self.config, bundle.encoder_file)
+        _check_specs(self._network, self.config, bundle.encoder_file)
 
     @classmethod
     def open(
@@ -387,13 +387,13 @@ def _name(source: Source, position: int) -> str:
     return os.fsdecode(path) if isinstance(path, str | os.PathLike) else f"image {position}"
 
 
-def _check_ends(network: runtimes.Network, config: HashNetConfig, path: os.PathLike[str]) -> None:
+def _check_specs(network: runtimes.Network, config: HashNetConfig, path: os.PathLike[str]) -> None:
     size = config.image_size
     expected = {
-        "image": runtimes.End("uint8", (size, size, 3)),
-        "latent": runtimes.End("float32", (config.num_bits,)),
-        "feature": runtimes.End("float32", (config.feature_dim,)),
-        "scores": runtimes.End("float32", (len(config.classes),)),
+        "image": runtimes.TensorSpec("uint8", (size, size, 3)),
+        "latent": runtimes.TensorSpec("float32", (config.num_bits,)),
+        "feature": runtimes.TensorSpec("float32", (config.feature_dim,)),
+        "scores": runtimes.TensorSpec("float32", (len(config.classes),)),
     }
     found = {**network.inputs, **network.outputs}
     if found != expected:

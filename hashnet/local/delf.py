@@ -112,12 +112,13 @@ class Delf:
                 f"scales={scales}, max_features={max_features}",
             )
         score = {ATTENTION, NORM} & set(network.outputs)
-        image = runtimes.End("uint8", (None, None, 3))
+        image = runtimes.TensorSpec("uint8", (None, None, 3))
         found = network.inputs.get("image")
         if (
             set(network.outputs) != {"descriptors", "geometry", *score}
             or len(score) != 1
             or set(network.inputs) != {"image"}
+            or found is None
             or (found.dtype, len(found.shape), found.shape[-1]) != (image.dtype, 3, 3)
         ):
             raise BundleError(
@@ -203,12 +204,15 @@ class Delf:
         best = chosen[np.argsort(-scores[chosen], kind="stable")]
         return LocalFeatures(yx[best], descriptors[best], scores[best])
 
-    def _sizes(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-        sizes = [tuple(max(1, round(side * scale)) for side in shape) for scale in self.scales]
+    def _sizes(self, shape: Sequence[int]) -> list[tuple[int, int]]:
+        height, width = shape
+        sizes = [
+            (max(1, round(height * scale)), max(1, round(width * scale))) for scale in self.scales
+        ]
         return [size for size in sizes if min(size) >= MIN_SIDE and size[0] * size[1] <= MAX_PIXELS]
 
     def _level(
-        self, image: np.ndarray, size: tuple[int, ...]
+        self, image: np.ndarray, size: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """(yx, descriptors, scores, is a peak) of all places whose centre lies in the image."""
         from scipy import ndimage  # half a second, which searching does without

@@ -81,7 +81,7 @@ class Proposer:
     """
 
     def __init__(self, network: runtimes.Network) -> None:
-        expected = {"image": runtimes.End("uint8", (SIDE, SIDE, 3))}
+        expected = {"image": runtimes.TensorSpec("uint8", (SIDE, SIDE, 3))}
         scores = network.outputs.get("scores")
         if network.inputs != expected or scores is None or len(scores.shape) != 2:
             raise BundleError(
@@ -164,7 +164,8 @@ def best_windows(scores: np.ndarray, shape: tuple[int, int], most: int) -> np.nd
     scores = np.where(np.isfinite(scores), scores, 0).astype(np.float64)
     # Sums over windows are differences of sums from the top left on.
     sums = np.pad(scores, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
-    contrasts, windows = [np.empty(0)], [np.empty((0, 4), np.int64)]
+    contrasts: list[np.ndarray] = [np.empty(0)]
+    windows: list[np.ndarray] = [np.empty((0, 4), np.int64)]
     for part in WINDOWS:
         side = min(part * max(shape), *shape)
         if side < MIN_SIDE:
@@ -177,9 +178,9 @@ def best_windows(scores: np.ndarray, shape: tuple[int, int], most: int) -> np.nd
         contrasts.append(contrast)
         windows.append(window)
     # Rounded, so that the last bits of sums do not decide between windows that are alike.
-    contrast, windows = np.round(np.concatenate(contrasts), 9), np.concatenate(windows)
+    contrast = np.round(np.concatenate(contrasts), 9)
     order = np.argsort(-contrast, kind="stable")
-    return _in_pixels(_apart(windows[order], most), scores.shape, shape)
+    return _in_pixels(_apart(np.concatenate(windows)[order], most), scores.shape, shape)
 
 
 def _contrasts(sums: np.ndarray, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -214,7 +215,7 @@ def _sum(
 
 def _apart(windows: np.ndarray, most: int) -> np.ndarray:
     """The first windows, up to `most`, of those that hardly overlap an earlier one."""
-    kept = []
+    kept: list[np.ndarray] = []
     while len(windows) and len(kept) < most:
         first = windows[0]
         kept.append(first)

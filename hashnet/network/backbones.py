@@ -15,9 +15,9 @@ import math
 import os
 import pathlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -147,7 +147,7 @@ _LITE_STAGES = (
 )
 
 
-def _lite_stages(width, depth):
+def _lite_stages(width: float, depth: float) -> list[tuple[int, ...]]:
     """Stages of a larger network of the family: channels times width, blocks times depth.
 
     Channels go to the nearest multiple of 8; the first and the last stage keep their one block.
@@ -164,15 +164,17 @@ def _lite_stages(width, depth):
     ]
 
 
-def _efficientnet_lite(variant, width, depth, size, weights):
+def _efficientnet_lite(
+    variant: int, width: float, depth: float, size: int, weights: str | None
+) -> "keras.Model":
     from keras import Input, Model, layers
 
-    def convolve(x, name, filters, kernel, stride=1):
+    def convolve(x: Any, name: str, filters: int, kernel: int, stride: int = 1) -> Any:
         return layers.Conv2D(
             filters, kernel, stride, padding="same", use_bias=False, name=f"{name}_conv"
         )(x)
 
-    def normalise(x, name, activate=True):
+    def normalise(x: Any, name: str, activate: bool = True) -> Any:
         x = layers.BatchNormalization(epsilon=1e-3, name=f"{name}_bn")(x)
         return layers.ReLU(6.0, name=f"{name}_relu")(x) if activate else x
 
@@ -207,11 +209,13 @@ def _efficientnet_lite(variant, width, depth, size, weights):
     return model
 
 
-def _load_efficientnet_lite(model, variant, weights, num_blocks):
+def _load_efficientnet_lite(
+    model: "keras.Model", variant: int, weights: str, num_blocks: int
+) -> None:
     path = weight_files.efficientnet_lite_file(variant) if weights == "imagenet" else weights
     tensors = weight_files.read_torch(path)
 
-    def norm(prefix):
+    def norm(prefix: str) -> list[str]:
         return [f"{prefix}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
 
     names = {
@@ -234,7 +238,7 @@ def _load_efficientnet_lite(model, variant, weights, num_blocks):
 # --- AlexNet ----------------------------------------------------------------------------------
 
 
-def _alexnet(size, weights):
+def _alexnet(size: int, weights: str | None) -> "keras.Model":
     from keras import Input, Model, layers
 
     mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -264,7 +268,7 @@ def _alexnet(size, weights):
     return model
 
 
-def _load_alexnet(model, weights):
+def _load_alexnet(model: "keras.Model", weights: str) -> None:
     if weights == "imagenet":
         raise WeightsError(
             "AlexNet's weights come from a file of yours.",
@@ -287,7 +291,12 @@ def _load_alexnet(model, weights):
 # --- keras.applications -----------------------------------------------------------------------
 
 
-def _from_applications(function_name, map_user, feature_user, preprocess=None):
+def _from_applications(
+    function_name: str,
+    map_user: str,
+    feature_user: str,
+    preprocess: Callable[[Any], Any] | None = None,
+) -> "Callable[[int, str | None], keras.Model]":
     """The `build` of a network that `keras.applications` has.
 
     Args:
@@ -296,21 +305,21 @@ def _from_applications(function_name, map_user, feature_user, preprocess=None):
         preprocess: function of the image tensor; None where the network scales by itself.
     """
 
-    def build(size, weights):
+    def build(size: int, weights: str | None) -> "keras.Model":
         import keras
         from keras import Input, Model, layers
 
         construct = getattr(keras.applications, function_name)
-        from_file = weights not in (None, "imagenet")
+        file = None if weights in (None, "imagenet") else weights
         try:
-            inner = construct(input_shape=(size, size, 3), weights=None if from_file else weights)
-            if from_file:
-                keras_check.check(weights, inner)
+            inner = construct(input_shape=(size, size, 3), weights=None if file else weights)
+            if file:
+                keras_check.check(file, inner)
                 with warnings.catch_warnings():
                     # Keras names containers that hold nothing of their own; what is missing it
                     # raises.
                     warnings.simplefilter("ignore")
-                    inner.load_weights(weights)
+                    inner.load_weights(file)
         except Exception as error:  # a download or a foreign file fails in as many ways as it can
             raise WeightsError(
                 f"The weights of {function_name} could not be loaded.",
@@ -328,7 +337,7 @@ def _from_applications(function_name, map_user, feature_user, preprocess=None):
     return build
 
 
-def _caffe_pixels(image):
+def _caffe_pixels(image: Any) -> Any:
     """BGR minus ImageNet's mean pixel, as networks that were converted from Caffe take it."""
     from keras import layers
 
@@ -341,7 +350,7 @@ def _caffe_pixels(image):
 # --- Tiny -------------------------------------------------------------------------------------
 
 
-def _tiny(size, weights):
+def _tiny(size: int, weights: str | None) -> "keras.Model":
     from keras import Input, Model, layers
 
     if weights is not None:
@@ -369,7 +378,12 @@ def _tiny(size, weights):
 # --- Filling ----------------------------------------------------------------------------------
 
 
-def _fill(model, tensors, names, path):
+def _fill(
+    model: "keras.Model",
+    tensors: Mapping[str, np.ndarray],
+    names: Mapping[str, Sequence[str]],
+    path: str,
+) -> None:
     """Set each layer's weights from a PyTorch state dict; on error the model stays as it was.
 
     Args:
@@ -406,7 +420,7 @@ def _fill(model, tensors, names, path):
         model.get_layer(layer_name).set_weights(values)
 
 
-def _lite(variant, width, depth, image_size, map_channels):
+def _lite(variant: int, width: float, depth: float, image_size: int, map_channels: int) -> Backbone:
     return Backbone(
         name=f"efficientnet_lite{variant}",
         image_size=image_size,

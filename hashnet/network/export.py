@@ -393,7 +393,7 @@ _WRITERS = {
 }
 
 
-def _open(path: pathlib.Path, format: str) -> runtimes.Runs:
+def _open(path: pathlib.Path, format: str) -> runtimes.Runnable:
     """The export in its own runtime."""
     if format == "keras":
         import keras
@@ -440,7 +440,7 @@ def _put(beside: pathlib.Path, report: pathlib.Path, out: pathlib.Path) -> None:
 # --- Comparing --------------------------------------------------------------------------------
 
 
-def _run(network: runtimes.Runs, pixels: np.ndarray) -> dict[str, np.ndarray]:
+def _run(network: runtimes.Runnable, pixels: np.ndarray) -> dict[str, np.ndarray]:
     """dict of `OUTPUTS` to arrays, in batches that end with a smaller one, as they do in life."""
     starts = [*range(0, len(pixels), _BATCH)]
     parts = [

@@ -61,7 +61,7 @@ class Builder:
         Returns:
             str, the name of its value.
         """
-        self._inputs.append(_end(name, dtype, shape))
+        self._inputs.append(_tensor_info(name, dtype, shape))
         return name
 
     def node(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
@@ -123,7 +123,7 @@ class Builder:
             shape: as for `take`.
         """
         self.rename(value, name)
-        self._outputs.append(_end(name, dtype, shape))
+        self._outputs.append(_tensor_info(name, dtype, shape))
 
     def model(self) -> "onnx.ModelProto":
         """The network."""
@@ -153,7 +153,7 @@ class Builder:
         return network
 
 
-def _end(name: str, dtype: str, shape: Sequence[str | int | None]) -> "onnx.ValueInfoProto":
+def _tensor_info(name: str, dtype: str, shape: Sequence[str | int | None]) -> "onnx.ValueInfoProto":
     import onnx.helper
 
     kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
@@ -241,10 +241,10 @@ def up_to_map(network: "onnx.ModelProto", size: int | None = None) -> "onnx.Mode
         if needed.intersection(node.output):
             needed.update(node.input)
             nodes.append(node)
-    image = _end("image", "uint8", ["n", size or "height", size or "width", 3])
-    end = _end(MAP, "float32", ["n", None, None, None])
+    image = _tensor_info("image", "uint8", ["n", size or "height", size or "width", 3])
+    given = _tensor_info(MAP, "float32", ["n", None, None, None])
     weights = [one for one in network.graph.initializer if one.name in needed]
-    graph = onnx.helper.make_graph(nodes[::-1], "map", [image], [end], weights)
+    graph = onnx.helper.make_graph(nodes[::-1], "map", [image], [given], weights)
     return onnx.helper.make_model(
         graph, opset_imports=network.opset_import, ir_version=network.ir_version
     )
@@ -292,10 +292,11 @@ def joined(network: "onnx.ModelProto", head: "onnx.ModelProto") -> "onnx.ModelPr
     taken |= {one.name for one in network.graph.initializer} | {"image"}
     given = {name for node in head.graph.node for name in node.output}
     given |= {one.name for one in head.graph.initializer}
-    if [end.name for end in head.graph.input] != [MAP] or taken & given:
+    if [taken_in.name for taken_in in head.graph.input] != [MAP] or taken & given:
         raise BundleError(
             "A head takes the map of its encoder, and nothing else.",
-            ", ".join(end.name for end in head.graph.input) + str(sorted(taken & given)[:3]),
+            ", ".join(taken_in.name for taken_in in head.graph.input)
+            + str(sorted(taken & given)[:3]),
         )
     graph = onnx.helper.make_graph(
         [*network.graph.node, *head.graph.node],

@@ -41,7 +41,7 @@ RUNTIMES = tuple(_MODULES)
 
 
 @dataclass(frozen=True)
-class End:
+class TensorSpec:
     """One input or output of a network.
 
     Attributes:
@@ -53,7 +53,7 @@ class End:
     shape: tuple[int | None, ...]
 
 
-class Runs(Protocol):
+class Runnable(Protocol):
     """What can be run: named outputs, as a list of arrays, from named inputs.
 
     Attributes:
@@ -74,15 +74,15 @@ class Runs(Protocol):
         """
 
 
-class Network(Runs, Protocol):
+class Network(Runnable, Protocol):
     """An opened network.
 
     Attributes:
-        inputs, outputs: dict of name to `End`.
+        inputs, outputs: dict of name to `TensorSpec`.
     """
 
-    inputs: dict[str, End]
-    outputs: dict[str, End]
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
 
 
 def choose(runtime: str, takes: tuple[str, ...] = FASTEST) -> str:
@@ -153,7 +153,7 @@ def open_file(
     Example:
         >>> network = open_file(bundle_folder / "encoder.onnx", "onnxruntime")
         >>> network.outputs["latent"]
-        End(dtype='float32', shape=(32,))
+        TensorSpec(dtype='float32', shape=(32,))
         >>> pixels = np.zeros((2, 64, 64, 3), "uint8")
         >>> network.run(["latent"], {"image": pixels})[0].shape
         (2, 32)
@@ -325,17 +325,18 @@ class _OnnxRuntime:
         self._session = onnxruntime.InferenceSession(
             files[0], options, providers=["CPUExecutionProvider"]
         )
-        self.inputs = self._ends(self._session.get_inputs())
-        self.outputs = self._ends(self._session.get_outputs())
+        self.inputs = self._specs(self._session.get_inputs())
+        self.outputs = self._specs(self._session.get_outputs())
 
     @staticmethod
-    def _ends(ends: Iterable[Any]) -> dict[str, End]:
+    def _specs(tensors: Iterable[Any]) -> dict[str, TensorSpec]:
         dtypes = {"tensor(float)": "float32"}
         return {
-            end.name: End(
-                dtypes.get(end.type, end.type.removeprefix("tensor(")[:-1]), tuple(end.shape[1:])
+            tensor.name: TensorSpec(
+                dtypes.get(tensor.type, tensor.type.removeprefix("tensor(")[:-1]),
+                tuple(tensor.shape[1:]),
             )
-            for end in ends
+            for tensor in tensors
         }
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -358,7 +359,7 @@ class _OpenVINO:
         core = openvino.Core()
         model = core.read_model(*files)
         if single:
-            model.reshape({end: [1, *list(end.partial_shape)[1:]] for end in model.inputs})
+            model.reshape({tensor: [1, *list(tensor.partial_shape)[1:]] for tensor in model.inputs})
         # Unasked, it would choose bfloat16 where the processor has it, and flip bits.
         hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
         settings = {
@@ -376,20 +377,20 @@ class _OpenVINO:
                 f"one on which OpenVINO computes in {taken}",
                 "Encode and search in float32, or on a processor with AVX512-BF16 or AMX.",
             )
-        self.inputs = self._ends(self._compiled.inputs)
-        self.outputs = self._ends(self._compiled.outputs)
+        self.inputs = self._specs(self._compiled.inputs)
+        self.outputs = self._specs(self._compiled.outputs)
         self._own = threading.local()
 
     @staticmethod
-    def _ends(ends: Iterable[Any]) -> dict[str, End]:
+    def _specs(tensors: Iterable[Any]) -> dict[str, TensorSpec]:
         return {
-            end.get_any_name(): End(
-                np.dtype(end.get_element_type().to_dtype()).name,
-                tuple(side.get_length() if side.is_static else None for side in end.partial_shape)[
-                    1:
-                ],
+            tensor.get_any_name(): TensorSpec(
+                np.dtype(tensor.get_element_type().to_dtype()).name,
+                tuple(
+                    side.get_length() if side.is_static else None for side in tensor.partial_shape
+                )[1:],
             )
-            for end in ends
+            for tensor in tensors
         }
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -408,14 +409,16 @@ class _LiteRT:
         self._num_threads = 1 if concurrent else num_threads
         self._own = threading.local()
         runner = self._runner()
-        self.inputs = self._ends(runner.get_input_details())
-        self.outputs = self._ends(runner.get_output_details())
+        self.inputs = self._specs(runner.get_input_details())
+        self.outputs = self._specs(runner.get_output_details())
 
     @staticmethod
-    def _ends(details: Mapping[str, Any]) -> dict[str, End]:
+    def _specs(details: Mapping[str, Any]) -> dict[str, TensorSpec]:
         return {
-            name: End(np.dtype(end["dtype"]).name, tuple(end["shape_signature"].tolist())[1:])
-            for name, end in details.items()
+            name: TensorSpec(
+                np.dtype(detail["dtype"]).name, tuple(detail["shape_signature"].tolist())[1:]
+            )
+            for name, detail in details.items()
         }
 
     def _runner(self) -> Any:
@@ -439,12 +442,12 @@ class _Keras:
 
     def __init__(self, model: "keras.Model") -> None:
         self._model = model
-        self.inputs = {"image": self._end(model.input)}
-        self.outputs = {name: self._end(end) for name, end in model.output.items()}
+        self.inputs = {"image": self._spec(model.input)}
+        self.outputs = {name: self._spec(tensor) for name, tensor in model.output.items()}
 
     @staticmethod
-    def _end(tensor: "keras.KerasTensor") -> End:
-        return End(tensor.dtype, tuple(tensor.shape[1:]))
+    def _spec(tensor: "keras.KerasTensor") -> TensorSpec:
+        return TensorSpec(tensor.dtype, tuple(tensor.shape[1:]))
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         results = self._model(inputs["image"], training=False)

