@@ -49,7 +49,7 @@ def write(model: "keras.Model", outputs: Sequence[str], *, code: bool = False) -
     Example:
         >>> from hashnet.network import bundle
         >>> content = write(bundle.load(bundle_folder).load_model(), ("latent", "feature"))
-        >>> len(content) > 10_000_000
+        >>> is_ours(content)
         True
     """
     graph = _Graph(model)
