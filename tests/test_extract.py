@@ -775,5 +775,5 @@ def test_actors_of_ray_write_the_same_files(bundle_folder, photos, tmp_path, wor
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
 def test_without_ray_the_way_out_is_named(tiny, photos, out):
-    with pytest.raises(HashnetError, match=r"hashnet\[ray\]"):
+    with pytest.raises(HashnetError, match=r"pip install .*ray\[data\]"):
         extract([photos], out, tiny, ray="local")
