@@ -1,5 +1,6 @@
 """docs/glossary.md: few words, each with one meaning, and each option and field really there."""
 
+import ast
 import json
 import pathlib
 import re
@@ -61,3 +62,19 @@ def test_every_field_of_the_glossary_is_one_that_search_or_info_prints(doctest_f
     fields = {field for *_, spelled in entries(TEXT) for field in re.findall(r'"(\w+)"', spelled)}
     assert len(fields) > 10
     assert fields <= known
+
+
+# Class names of the tree before the glossary; none of them says what it is.
+COINAGES = {"Asked", "Desk", "End", "Kept", "Live", "Names", "Runs", "View", "Words"}
+
+
+def test_no_class_has_a_name_that_the_glossary_does_without():
+    root = pathlib.Path(__file__).resolve().parents[1] / "hashnet"
+    named = {
+        node.name: path.name
+        for path in root.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ClassDef)
+    }
+    assert len(named) > 100
+    assert not COINAGES & set(named), {name: named[name] for name in COINAGES & set(named)}

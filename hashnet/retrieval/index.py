@@ -32,7 +32,7 @@ from hashnet.retrieval.store.kinds import kind_of
 from hashnet.retrieval.store.protocol import Store
 
 StrPath = str | os.PathLike[str]
-Asked = images.Source | Item | Hit  # what one query may be; a str may be an id too
+Searchable = images.Source | Item | Hit  # what an index is searched by; a str may be an id too
 
 _ITEMS_AT_ONCE = 4096  # held in memory while all are walked through
 
@@ -374,10 +374,13 @@ class Index:
     # --- Searching ---
 
     @overload
-    def search(self, query: Asked, k: int = 10, **wanted: Any) -> SearchResult: ...
+    def search(self, query: Searchable, k: int = 10, **wanted: Any) -> SearchResult: ...
     @overload
     def search(
-        self, query: list[Asked] | tuple[Asked, ...] | Iterator[Asked], k: int = 10, **wanted: Any
+        self,
+        query: list[Searchable] | tuple[Searchable, ...] | Iterator[Searchable],
+        k: int = 10,
+        **wanted: Any,
     ) -> list[SearchResult]: ...
     def search(self, query: Any, k: int = 10, **wanted: Any) -> SearchResult | list[SearchResult]:
         """Find the images most like one, or those most like each of several.
