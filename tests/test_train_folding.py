@@ -65,7 +65,7 @@ def test_numbers_and_gradients_are_the_same(size, padding, fixed):
         np.testing.assert_allclose(became, was, rtol=1e-3, atol=1e-4 * np.abs(was).max())
 
 
-def test_every_norm_is_merged_and_all_weights_are_shared():
+def test_every_norm_is_folded_and_all_weights_are_shared():
     model = small(32)
     network.freeze_batch_norm(model)
     faster = folding.fold_norms(model)
@@ -104,8 +104,8 @@ def test_convolutions_run_in_the_precision_of_the_policy_and_scales_in_float32()
     network.freeze_batch_norm(model)
     network.freeze_depthwise(model)
     faster = folding.fold_norms(model)
-    merged_layers = [one for one in faster.layers if type(one) is folding.NormalisedConvolution]
-    assert {one.output.dtype for one in merged_layers} == {"bfloat16"}
+    folded_layers = [one for one in faster.layers if type(one) is folding.NormalisedConvolution]
+    assert {one.output.dtype for one in folded_layers} == {"bfloat16"}
     pixels = RNG.normal(0, 1, (4, 32, 32, 3)).astype("float32")
     exact = _in_float32(model, pixels)
     error = np.abs(np.asarray(faster(pixels), "float32") - exact).max()

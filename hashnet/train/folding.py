@@ -75,7 +75,7 @@ def fold_norms(model: keras.Model) -> keras.Model:
     def call(layer: layers.Layer, x: KerasTensor, *args: Any, **options: Any) -> KerasTensor:
         if isinstance(layer, layers.BatchNormalization) and id(x) in convolved:
             convolution, before, _ = convolved[id(x)]
-            return NormalisedConvolution(convolution, layer, name=f"{layer.name}_merged")(before)
+            return NormalisedConvolution(convolution, layer, name=f"{layer.name}_folded")(before)
         y = layer(x, *args, **options)
         if _can_take_a_norm(layer):
             convolved[id(y)] = layer, x, y  # y is kept, so that no other tensor gets its id
