@@ -22,7 +22,7 @@ notebooks: .venv/ready
 	$(BIN)/python -m tests.notebooks build/notebooks
 
 docs: .venv/ready
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 lint: .venv/ready
 	$(BIN)/ruff check hashnet tests notebooks

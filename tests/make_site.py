@@ -6,12 +6,15 @@ becomes its text, since the site does not hold that file.
 
 import ast
 import functools
+import inspect
 import pathlib
 import posixpath
 import re
 
 import griffe
 from mkdocs.structure.files import File
+
+import hashnet
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Where the pages that lie elsewhere in the repository go.
@@ -23,8 +26,11 @@ LEFT_OUT = re.compile(r"hashnet\.(samples\.make_fashion_mnist|cli)\b")
 LINK = re.compile(r"(!?)\[([^]]*)\]\(([^)\s]+)\)")
 
 
-class Examples(griffe.Extension):
-    """Our docstrings say `Example:`, which griffe knows in the plural only."""
+SEVERAL = re.compile(r"^    ([*\w]+(?:, [*\w]+)+): (.*(?:\n {5,}.*)*)", re.MULTILINE)
+
+
+class Docstrings(griffe.Extension):
+    """Our docstrings as griffe knows them: `Examples:`, and an entry for each argument."""
 
     def on_object(self, *, obj, **_):
         """Griffe calls this for all that it has read.
@@ -33,7 +39,11 @@ class Examples(griffe.Extension):
             obj: a `griffe.Object`.
         """
         if obj.docstring:
-            obj.docstring.value = re.sub(r"^Example:", "Examples:", obj.docstring.value, flags=re.M)
+            text = re.sub(r"^Example:", "Examples:", obj.docstring.value, flags=re.MULTILINE)
+            obj.docstring.value = SEVERAL.sub(
+                lambda found: "\n".join(f"    {one}: {found[2]}" for one in found[1].split(", ")),
+                text,
+            )
 
 
 @functools.cache
@@ -67,6 +77,8 @@ def on_files(files, config):
         files.append(File.generated(config, page, content=content))
     for name in modules().values():
         content = f"# {name}\n\n::: {name}\n    options:\n      show_root_heading: false\n"
+        if name == "hashnet.api":
+            content += "      inherited_members: true\n"
         files.append(File.generated(config, f"modules/{name}.md", content=content))
     return files
 
@@ -85,8 +97,20 @@ def on_page_markdown(markdown, page, files, **_):
         target = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
         inside = pages.get(target, target.removeprefix("docs/"))
         if files.get_file_from_path(inside) is None:
-            return text
+            # What is nowhere stays a link, of which MkDocs complains.
+            return text if (ROOT / target).exists() else found[0]
         way = posixpath.relpath(inside, posixpath.dirname(here) or ".")
         return f"{image}[{text}]({way}{mark}{heading})"
 
+    if here == "python.md":
+        markdown = re.sub(r"`hashnet\.(\w+)`(?= \|)", _to_its_page, markdown)
     return LINK.sub(led, markdown)
+
+
+def _to_its_page(found):
+    """The name of a table as a link to where the reference has it."""
+    named = getattr(hashnet, found[1])
+    if not isinstance(named, type) and not inspect.isfunction(named):
+        return f"[{found[0]}](../{'/'.join(type(named).__module__.split('.'))}/__init__.py)"
+    path = pathlib.Path(inspect.getsourcefile(named)).relative_to(ROOT).as_posix()
+    return f"[{found[0]}](../{path}#{named.__module__}.{found[1]})"
