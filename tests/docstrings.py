@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises", "Example", "Reference")
 DTYPE = r"bool|u?int\d*|float\d*|any dtype|any real dtype"
-# Names of the field that stand for arrays wherever they stand (the words of the README).
+# Names of the field that stand for arrays wherever they stand (the words of the glossary).
 ARRAYS = {"code", "codes", "feature", "features", "latent", "latents", "image", "yx", "descriptors"}
 ARRAYS |= {"allowed", "live", "query_codes", "database_codes"}
 SELF = ("self", "cls")
