@@ -84,8 +84,8 @@ def coarse_fines():
 def bytes_an_image():
     """(bytes in memory, bytes on disk) of one image, of the default network."""
     code = codes.code_bytes(A["bits"])
-    feature = 2 * FEATURE_DIM
-    return code, code + feature + records.ITEM.itemsize + 2 * A["path_bytes"]
+    feature, lookups = 2 * FEATURE_DIM, 8 + 4 + 4  # hash of an id, and its row in two orders
+    return code, code + feature + records.ITEM.itemsize + 2 * A["path_bytes"] + lookups
 
 
 def plan(images, facts):
@@ -150,7 +150,7 @@ def lines():
     yield (
         f"{memory} in memory (the code) and {disk:,} on disk: the code, "
         f"{FEATURE_DIM:,} numbers of a feature as float16, a record of "
-        f"{records.ITEM.itemsize} bytes, id and path."
+        f"{records.ITEM.itemsize} bytes, id and path, and 16 bytes of look-ups."
     )
     yield ""
     yield "### Plan"
