@@ -156,8 +156,9 @@ class Index(indexes.Index):
             )
         if index.report and (problems := index.report.problems):
             warnings.warn(
-                f"{len(problems)} images were skipped, the first: {problems[0].path}: "
-                f"{problems[0].reason}. The index's report.problems names all.",
+                f"{len(problems)} {'image was' if len(problems) == 1 else 'images were'} skipped, "
+                f"the first: {problems[0].path}: {problems[0].reason.rstrip('.')}. "
+                "The index's report.problems names all.",
                 SkippedWarning,
                 stacklevel=2,
             )

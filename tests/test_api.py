@@ -232,7 +232,7 @@ def test_fields_of_the_query_are_taken(index, asked):
     assert {hit.label for hit in result} == {"ramp"} and sum(result.histogram) == 6
     with pytest.raises(ArgumentError, match="k"):
         index.search(asked, k=0)
-    with pytest.raises(TypeError, match="colour"):
+    with pytest.raises(ArgumentError, match="colour"):
         index.search(asked, colour="red")
 
 
@@ -394,9 +394,12 @@ def test_images_that_are_no_files_need_ids(empty, photos):
 def test_skipped_photos_are_a_warning(photos, bundle_folder, tmp_path):
     folder = shutil.copytree(photos / "disc", tmp_path / "disc")
     (folder / "bad.png").write_bytes(b"bad")
-    with pytest.warns(hashnet.errors.SkippedWarning, match=r"1 images were skipped.*bad\.png"):
+    with pytest.warns(
+        hashnet.errors.SkippedWarning, match=r"^1 image was skipped.*bad\.png"
+    ) as said:
         index = hashnet.Index.of_photos(tmp_path / "i", folder, bundle=bundle_folder)
     assert len(index) == 6 and len(index.report.problems) == 1
+    assert ".." not in str(said[0].message)
 
 
 def test_of_photos_follows_its_photos(photos, bundle_folder, tmp_path):
@@ -438,6 +441,22 @@ def test_a_result_is_a_sequence_of_hits(index, asked):
         result[4]
     lines = repr(result).splitlines()
     assert len(lines) == 5 and lines[1].split()[:2] == ["1", "0"] and "[disc]" in lines[1]
+
+
+def test_the_same_search_twice_gives_equal_results(index, asked):
+    assert index.search(asked) == index.search(asked) != index.search(asked, k=2)
+
+
+def test_a_search_takes_a_query_or_its_fields(index, asked):
+    query = hashnet.Query(k=2, labels="ramp")
+    assert index.search(asked, query) == index.search(asked, k=2, labels="ramp")
+    assert [len(result) for result in index.search([asked, asked], query)] == [2, 2]
+    with pytest.raises(ArgumentError, match="a Query or its fields.*k"):
+        index.search(asked, query, k=3)
+    with pytest.raises(ArgumentError, match=r"top_k.*Known ones: k, threshold, .*verify_top"):
+        index.search(asked, top_k=3)
+    with pytest.raises(ArgumentError, match=r"is a Query.*5.*k=5"):
+        index.search(asked, 5)
 
 
 def test_a_long_result_prints_its_first_hits(index, asked):
@@ -574,6 +593,8 @@ def test_a_training_ends_with_a_score(photos, tmp_path, monkeypatch):
 def test_evaluate_takes_a_place_or_an_index(index, place, photos):
     by_place = hashnet.evaluate(place, photos, baselines={})
     by_index = hashnet.evaluate(index, [photos], baselines={})
+    assert len(repr(by_index)) < 200 and len(repr(by_index).splitlines()) == 2
+    assert repr(by_index).startswith("24 queries, 24 images in the database\nmAP: coarse ")
     assert by_place.to_dict()["map_all"] == by_index.to_dict()["map_all"]
     wider = hashnet.evaluate(index, photos, baselines={}, threshold=33).to_dict()
     assert wider["coarse_to_fine"]["pool"]["mean"] == 23  # all but the query itself

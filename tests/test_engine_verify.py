@@ -313,8 +313,11 @@ def slow_stage(rankings):
 
 def test_an_evaluation_sets_the_stages_side_by_side(index, engine, truth):
     queries, path = truth
-    stages = evaluate(index, [queries], ground_truth=path, query=Query(verify=True)).stages
+    report = evaluate(index, [queries], ground_truth=path, query=Query(verify=True))
+    stages = report.stages
     assert stages.queries == NUM_THINGS
+    mean = stages.figures["verified"]["map_all"]
+    assert repr(report).endswith(f", verified {mean:.4f} (of {NUM_THINGS} queries)")
     for name_of_stage, verified in (("coarse_to_fine", False), ("verified", True)):
         rankings = {
             str(number): [

@@ -374,27 +374,32 @@ class Index:
     # --- Searching ---
 
     @overload
-    def search(self, query: Searchable, k: int = 10, **wanted: Any) -> SearchResult: ...
+    def search(
+        self, image: Searchable, query: Query | None = None, /, **fields: Any
+    ) -> SearchResult: ...
     @overload
     def search(
         self,
-        query: list[Searchable] | tuple[Searchable, ...] | Iterator[Searchable],
-        k: int = 10,
-        **wanted: Any,
+        image: list[Searchable] | tuple[Searchable, ...] | Iterator[Searchable],
+        query: Query | None = None,
+        /,
+        **fields: Any,
     ) -> list[SearchResult]: ...
-    def search(self, query: Any, k: int = 10, **wanted: Any) -> SearchResult | list[SearchResult]:
+    def search(
+        self, image: Any, query: Query | None = None, /, **fields: Any
+    ) -> SearchResult | list[SearchResult]:
         """Find the images most like one, or those most like each of several.
 
         Args:
-            query: the path of a file (str or path-like), its content (bytes), a binary file, a PIL
+            image: the path of a file (str or path-like), its content (bytes), a binary file, a PIL
                 image, or an array: grey `(height, width)`, RGB `(..., 3)` or RGBA `(..., 4)`,
                 uint8 or float within 0..1. Or an image of the index, which is then left out of the
                 hits: its id, its `Item` or a `Hit`. Or several of these: a list, a tuple, an
                 iterator or an array `(n, height, width, 3)`.
                 A str is a path where there is such a file, else an id; `index[id]` is always the
                 image of the index.
-            k: int, 1 or more. Hits wanted.
-            **wanted: further fields of `Query`, such as `labels="cat"` or `verify=True`.
+            query: a `Query`, or None. What is wanted, where no fields are given.
+            **fields: of a `Query`, such as `k=5`, `labels="cat"` or `verify=True`.
 
         Returns:
             A `SearchResult`, or a list of them for several queries.
@@ -402,7 +407,8 @@ class Index:
         Raises:
             ImageError: a query is no image that can be read, or nothing of the above.
             UnknownIdError: a str is neither a file nor an id of the index.
-            ArgumentError: a field of the `Query` is out of its range.
+            ArgumentError: a field is none of the `Query`'s or out of its range, or there are both a
+                `Query` and fields.
             StoreError: the index is gone or damaged.
 
         Example:
@@ -412,11 +418,11 @@ class Index:
             >>> [result[0].label for result in index.search(["cat.png", "dog.png"], labels="dog")]
             ['dog', 'dog']
         """
-        asked = Query(k=k, **wanted)
-        if not _is_several(query):
-            return self._search_one(query, asked)
+        asked = _asked(query, fields)
+        if not _is_several(image):
+            return self._search_one(image, asked)
         results = []
-        for place, one in enumerate(query):
+        for place, one in enumerate(image):
             try:
                 results.append(self._search_one(one, asked))
             except HashnetError as error:
@@ -459,9 +465,12 @@ class Index:
             >>> [(one.id, other.id) for one, other in index.duplicates(threshold=33)]
             [('cat', 'dog')]
         """
-        if threshold is None:
-            threshold = max(1, self.store.num_bits // 16)
-        return self.engine.duplicates(threshold)
+        return self.engine.duplicates(self.duplicates_threshold if threshold is None else threshold)
+
+    @property
+    def duplicates_threshold(self) -> int:
+        """The threshold of `duplicates` where none is given: one bit in sixteen."""
+        return max(1, self.store.num_bits // 16)
 
     # --- Filling ---
 
@@ -725,6 +734,28 @@ def open_sharded(
 def _opened(kind: type[Index], place: str, options: dict[str, Any]) -> Index:
     """What a pickled index becomes."""
     return kind.open(place, **options)
+
+
+def _asked(query: Query | None, fields: dict[str, Any]) -> Query:
+    """The `Query` that was given, or that of the fields."""
+    if query is not None and not isinstance(query, Query):
+        raise ArgumentError(
+            "The second argument of a search is a Query.", repr(query), "Name a field: k=5."
+        )
+    if query is not None and fields:
+        raise ArgumentError(
+            "A search takes a Query or its fields.",
+            f"both, with {', '.join(fields)}",
+            "dataclasses.replace(query, ...) changes fields of a Query.",
+        )
+    known = [field.name for field in dataclasses.fields(Query)]
+    if unknown := [name for name in fields if name not in known]:
+        raise ArgumentError(
+            "A search takes the fields of a Query.",
+            ", ".join(unknown),
+            f"Known ones: {', '.join(known)}.",
+        )
+    return query or Query(**fields)
 
 
 def _is_several(given: object) -> bool:

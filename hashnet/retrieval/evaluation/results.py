@@ -145,7 +145,7 @@ class Example:
         }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class EvaluationReport:
     """All that an evaluation found.
 
@@ -188,6 +188,20 @@ class EvaluationReport:
     def coarse(self) -> Row:
         """The codes alone, over the whole database: what papers report."""
         return self.rows[COARSE]
+
+    def __repr__(self) -> str:
+        scores = [
+            f"{name} {self.rows[name].map_all:.4f}"
+            for name in (COARSE, FINE)
+            if self.rows[name].evaluation is not None
+        ]
+        if self.stages is not None:
+            verified = self.stages.figures[VERIFIED]["map_all"]
+            scores.append(f"{VERIFIED} {verified:.4f} (of {self.stages.queries} queries)")
+        database = self.coarse.measured.database
+        return (
+            f"{self.queries} queries, {database} images in the database\nmAP: {', '.join(scores)}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Give the report as a JSON object; the figures on top are those of the codes alone."""

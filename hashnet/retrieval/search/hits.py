@@ -54,7 +54,7 @@ class SearchResult(Sequence[Hit]):
         threshold: int. The pool holds codes with strictly fewer differing bits.
         pool: int. Number of images in the pool; one with regions is in it where any row is.
         milliseconds: dict of stage (`encode`, `coarse`, `fine`, `verify`) to float, None for a
-            stage that did not run.
+            stage that did not run. Results that differ in nothing else are equal.
         hits: tuple of `Hit`, best first.
         histogram: tuple of int or None. Where it was asked for: how many of the images that may
             be found are at Hamming distance 0, 1, ... `num_bits` from the query, by their
@@ -78,7 +78,7 @@ class SearchResult(Sequence[Hit]):
     query: str
     threshold: int
     pool: int
-    milliseconds: dict[str, float | None]
+    milliseconds: dict[str, float | None] = field(compare=False)
     hits: tuple[Hit, ...]
     histogram: tuple[int, ...] | None = None
     verifications: tuple[Verification | None, ...] | None = field(
