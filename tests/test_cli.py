@@ -150,7 +150,7 @@ def test_list_names_the_images_in_the_order_of_rows(run, index, photos, monkeypa
     status, out, _ = run("list", index)
     paths = [str(path) for kind in sorted(photos.iterdir()) for path in sorted(kind.iterdir())]
     assert status == cli.DONE
-    assert out.splitlines() == [f"{path}  [{path.split('/')[-2]}]" for path in paths]
+    assert out.splitlines() == paths
     _, out, _ = run("list", index, "--label", "ramp", "--label", "disc", "--json")
     assert [json.loads(line) for line in out.splitlines()] == [
         {"id": path, "path": path, "label": path.split("/")[-2]}
@@ -159,6 +159,15 @@ def test_list_names_the_images_in_the_order_of_rows(run, index, photos, monkeypa
     ]
     status, out, err = run("list", index, "--label", "no such")
     assert (status, out) == (cli.FAILED, "") and "ramp" in err
+
+
+def test_what_list_prints_are_the_ids_of_a_search(run, index, photos, monkeypatch):
+    listed = run("list", index, "--label", "ramp")[1]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(os.fsencode(listed))))
+    query = photos / "disc/0.png"
+    status, out, _ = run("search", index, query, "--ids", "-", "-k", 24, "--json")
+    found = [hit["id"] for hit in json.loads(out)["hits"]]
+    assert status == cli.DONE and sorted(found) == sorted(listed.splitlines())
 
 
 def test_list_holds_a_few_images_at_a_time(run, index, monkeypatch):
@@ -358,6 +367,17 @@ def test_a_picture_that_cannot_be_written_is_refused_before_the_search(
     assert (status, out) == (expected, "") and "picture" in err
 
 
+def test_a_picture_is_not_drawn_over_a_query(run, index, photos, tmp_path):
+    folder = shutil.copytree(photos / "disc", tmp_path / "disc")
+    query = folder / "0.png"
+    (tmp_path / "link.png").symlink_to(query)
+    content = query.read_bytes()
+    for asked, picture in ((query, query), (folder, query), (query, tmp_path / "link.png")):
+        status, out, err = run("search", index, asked, "--picture", picture)
+        assert (status, out) == (cli.WRONG_ARGUMENTS, "") and "0.png" in err
+        assert query.read_bytes() == content
+
+
 def test_broken_files_are_named_and_the_status_says_so(run, photos, bundle_folder, tmp_path):
     folder = shutil.copytree(photos / "disc", tmp_path / "disc")
     (folder / "bad.png").write_bytes(b"bad")
@@ -489,6 +509,17 @@ def test_duplicates_lists_pairs(run, photos, bundle_folder, tmp_path):
         "distance": 0.0,
     }
     assert "one.png" in run("duplicates", tmp_path / "i")[1]
+
+
+def test_duplicates_says_where_there_are_none(run, photos, bundle_folder, tmp_path):
+    shutil.copytree(photos / "disc", tmp_path / "photos")
+    for name in sorted(os.listdir(tmp_path / "photos"))[1:]:
+        os.remove(tmp_path / "photos" / name)
+    run("index", tmp_path / "i", tmp_path / "photos", "--bundle", bundle_folder)
+    said = "no pairs at a Hamming distance below {}\n"
+    assert run("duplicates", tmp_path / "i") == (cli.DONE, "", said.format(2))
+    assert run("duplicates", tmp_path / "i", "--threshold", 5) == (cli.DONE, "", said.format(5))
+    assert run("duplicates", tmp_path / "i", "-q") == (cli.DONE, "", "")
 
 
 def test_odd_names_stay_on_one_line_and_json_gives_them_back(run, photos, bundle_folder, tmp_path):

@@ -132,7 +132,7 @@ def test_a_label_that_no_shard_has_is_named_with_those_of_all(world):
 def test_shards_are_of_one_encoder(tmp_path):
     arrays = np.zeros((1, 2), np.uint8), np.zeros((1, 4), np.float32)
     engines = [engine(tmp_path / name, [Item("a")], *arrays, name) for name in ("f", "g")]
-    with pytest.raises(FingerprintError, match="f, g"):
+    with pytest.raises(FingerprintError, match="f, g.*--bundle INDEX of the first"):
         ShardedEngine(engines)
     with pytest.raises(ArgumentError):
         ShardedEngine([])

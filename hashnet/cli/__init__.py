@@ -45,7 +45,7 @@ VERBS = {
     "index": "create an index of images, or bring it up to date",
     "extract": "encode images into Parquet files, on one machine or many",
     "search": "find the images that are most like a query",
-    "list": "list the images of an index",
+    "list": "list the ids of the images of an index, one a line; with --json labels and paths too",
     "remove": "remove images from an index",
     "info": "show what an index holds and how its network was made",
     "check": "compare every byte of an index with its checksums",

@@ -5,7 +5,7 @@ import json
 
 from hashnet.cli.indexes import opened
 from hashnet.cli.options import add_index, add_json, whole_number
-from hashnet.cli.output import DONE, printable
+from hashnet.cli.output import DONE, note, printable
 
 EXAMPLE = "photos.index"
 
@@ -24,7 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    for first, second in opened(arguments.index).duplicates(arguments.threshold):
+    index = opened(arguments.index)
+    threshold = arguments.threshold
+    if threshold is None:
+        threshold = index.duplicates_threshold
+    found = False
+    for first, second in index.duplicates(threshold):
+        found = True
         if arguments.json:
             pair = {
                 "ids": [first.id, second.id],
@@ -38,4 +44,6 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{second.bits_apart:3} bits  {second.distance:7.4f}  "
                 f"{printable(first.path or first.id)}  {printable(second.path or second.id)}"
             )
+    if not found:
+        note(f"no pairs at a Hamming distance below {threshold}")
     return DONE

@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bundle",
         metavar="B",
-        help="network of a new index; without it, one is fitted to the images, without labels",
+        help="network of a new index: a bundle, or another index, with which search --also then "
+        "goes; without it, one is fitted to the images, without labels",
     )
     parser.add_argument(
         "--bits", type=int, metavar="N", help="code length where no bundle is given"

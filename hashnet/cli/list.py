@@ -1,4 +1,4 @@
-"""hashnet list: name the images of an index."""
+"""hashnet list: print the ids of an index, as `search --ids` reads them."""
 
 import argparse
 import json
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     # Of a large index, only a few images are in memory at one time.
     for start in range(0, len(rows), ROWS_AT_ONCE):
         for item in engine.snapshot.items(rows[start : start + ROWS_AT_ONCE]):
-            print(_as_json(item) if arguments.json else _line(item))
+            print(_as_json(item) if arguments.json else printable(item.id))
     return DONE
 
 
@@ -58,9 +58,3 @@ def _rows(engine: "Engine", labels: list[str] | None) -> "np.ndarray":
 
 def _as_json(item: "Item") -> str:
     return json.dumps({"id": item.id, "path": item.path, "label": item.label})
-
-
-def _line(item: "Item") -> str:
-    label = "" if item.label is None else f"  [{printable(item.label)}]"
-    path = "" if item.path in (None, item.id) else f"  {printable(item.path or '')}"
-    return f"{printable(item.id)}{path}{label}"

@@ -40,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="INDEX2",
-        help="search this index too, as if all were one; their networks must be the same",
+        help="search this index too, as if all were one; it has the same network if it was made "
+        "with index --bundle INDEX",
     )
     parser.add_argument(
         "queries",
@@ -100,6 +101,8 @@ def run(arguments: argparse.Namespace) -> int:
     query = _query(arguments)
     engine = engine_of([arguments.index, *arguments.also])
     queries, problems = _queries(arguments)
+    if arguments.picture:
+        _refuse_to_draw_over(arguments.picture, queries)
     num_problems = len(problems)
     answers = _answers(arguments, engine, query, queries, problems)
     if arguments.picture:
@@ -202,6 +205,19 @@ def _queries(
         else:
             queries.append((given, given))
     return queries, problems
+
+
+def _refuse_to_draw_over(picture: str, queries: Sequence[tuple[str, "str | bytes"]]) -> None:
+    """Refuse a picture that would take the place of a query's own file."""
+    if not os.path.exists(picture):
+        return
+    for name, source in queries:
+        if isinstance(source, str) and os.path.exists(source) and os.path.samefile(picture, source):
+            raise ArgumentError(
+                "The picture of a search is not drawn over a query.",
+                f"--picture {picture!r}, which is {name!r}",
+                "Give the picture another name.",
+            )
 
 
 def _sheet(answers: "Iterator[Answer]", matches: bool) -> "np.ndarray":

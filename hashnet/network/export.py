@@ -264,7 +264,9 @@ def _check_arguments(
             "Only LiteRT files hold other numbers than float32.", f"{precision} for {format}"
         )
     if not out.name.endswith(SUFFIXES[format]):
-        raise ArgumentError(f"A {format} export's name ends in {SUFFIXES[format]}.", str(out))
+        raise ArgumentError(
+            f"The name of an export to {format} ends in {SUFFIXES[format]}.", str(out)
+        )
     if precision == "int8" and not images_from:
         raise ArgumentError(
             "int8 needs images like those it will see, for the ranges of its numbers.",

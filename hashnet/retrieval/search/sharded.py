@@ -63,15 +63,23 @@ class ShardedEngine(Engine):
         if not self.engines:
             raise ArgumentError("A sharded search needs at least one index.", "no engine")
         stores = [engine.index.store for engine in self.engines]
-        for what, ones in (
-            ("encoder", [store.fingerprint[:12] for store in stores]),
-            ("kind of local features", [store.extractor for store in stores if store.extractor]),
+        for what, ones, way_out in (
+            (
+                "encoder",
+                [store.fingerprint[:12] for store in stores],
+                "Make the other with --bundle INDEX of the first one.",
+            ),
+            (
+                "kind of local features",
+                [store.extractor for store in stores if store.extractor],
+                "Build the others again as the first one was.",
+            ),
         ):
             if len(set(ones)) > 1:
                 raise FingerprintError(
                     f"Indexes that are searched as one have one {what}.",
                     ", ".join(dict.fromkeys(ones)),
-                    "Build the others again as the first one was.",
+                    way_out,
                 )
         self.index = self.engines[0].index
         self.num_threads = self.engines[0].num_threads
