@@ -47,14 +47,23 @@ def a_folder_of_photos(photos, tmp_path, monkeypatch):
 
 def test_the_ten_lines_of_python_run(a_folder_of_photos, capsys):
     [block] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    names = {}
-    exec(compile(block, "README.md", "exec"), names)
-    kept, first, second, score = capsys.readouterr().out.splitlines()
+    exec(compile(block, "README.md", "exec"), {})
+    kept, first, second, nearest = capsys.readouterr().out.splitlines()
     assert kept == "3 images, {'pet': 2, 'thing': 1}"
     assert first == f"pet 0 0.0 {pathlib.Path('photos/pet/cat.png').absolute()}"
     assert second.startswith(("pet", "thing"))
-    assert names["first"].label == "pet"
-    assert 0 < float(score) <= 1
+    assert nearest == str(pathlib.Path("photos/pet/cat.png").absolute())
+
+
+@pytest.mark.parametrize("folders", [("", "", ""), ("one/", "two/", "three/")])
+def test_the_ten_lines_of_python_run_on_any_folder(folders, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number, folder in enumerate(folders):
+        (tmp_path / "photos" / folder).mkdir(parents=True, exist_ok=True)
+        images.write(f"photos/{folder}{number}.png", images.read(photos / f"ramp/{number}.png"))
+    images.write("query.png", images.read(photos / "disc" / "0.png"))
+    [block] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(compile(block, "README.md", "exec"), {})
 
 
 def test_all_python_of_the_readme_comes_from_the_public_face():
@@ -144,6 +153,8 @@ def test_every_console_line_is_a_command_that_can_be_given(line):
         extras.read(ROOT / "setup.cfg", encoding="utf-8")
         for extra in re.findall(r"\[(\w+)\]", arguments[1]):
             assert extra in extras["options.extras_require"], extra
+    elif program == "python3":
+        assert arguments == ["-m", "venv", "env", "&&", ".", "env/bin/activate"]
     elif program == "git":
         assert arguments == ["clone", "ADDRESS", "hashnet", "&&", "cd", "hashnet"]
     else:
