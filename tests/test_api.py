@@ -598,3 +598,21 @@ def test_evaluate_takes_a_place_or_an_index(index, place, photos):
     assert by_place.to_dict()["map_all"] == by_index.to_dict()["map_all"]
     wider = hashnet.evaluate(index, photos, baselines={}, threshold=33).to_dict()
     assert wider["coarse_to_fine"]["pool"]["mean"] == 23  # all but the query itself
+
+
+def test_who_opened_an_index_writes_into_no_other_that_was_made_in_its_place(
+    tmp_path, photos, bundle_folder
+):
+    place, [first, second] = tmp_path / "i", sorted(photos.rglob("*.png"))[:2]
+    old = hashnet.Index.create(place, bundle_folder)
+    old.add([first], ids=["old"])
+    store = old.store
+    shutil.rmtree(place)
+    new = hashnet.Index.create(place, bundle_folder)
+    new.add([first], ids=["new"])
+    with pytest.raises(StoreError, match="written by those who opened it"), store.writer():
+        pass
+    old.add([second], ids=["later"])  # an index follows what is in its place
+    assert old.store.made == new.store.made
+    assert sorted(new) == sorted(hashnet.open(place)) == ["later", "new"]
+    assert old.remove("new") == ["new"] and old.info()["images"] == 1

@@ -166,9 +166,9 @@ class Index:
             StoreError, FingerprintError: as for `open`.
         """
         store = self.store.reopened()
-        # The time tells an index from another that was made in its place, to the second only.
-        facts = ("created", "fingerprint", "extractor", "regions_per_image")
-        if all(getattr(store, fact) == getattr(self.store, fact) for fact in facts):
+        # A table has no `made`: time tells an index from another made in its place.
+        facts = ("created", "fingerprint", "extractor", "regions_per_image", "made")
+        if all(getattr(store, fact, None) == getattr(self.store, fact, None) for fact in facts):
             return self
         known = store.fingerprint == self.store.fingerprint
         options = self._encoder_options
@@ -214,6 +214,8 @@ class Index:
 
     @property
     def _ingest(self) -> Ingest:
+        with self._lock:
+            self._follow()
         return Ingest(
             self.store,
             self.encoder,
@@ -659,11 +661,15 @@ class Index:
             >>> Index.open(index_folder).remove(["cat", "cow"])
             ['cat']
         """
+        with self._lock:
+            self._follow()
         with self.store.writer() as writer:
             return writer.remove([ids] if isinstance(ids, str) else list(ids))
 
     def info(self) -> dict[str, Any]:
         """What the index holds, as `hashnet info --json` prints it."""
+        with self._lock:
+            self._follow()
         with self.store.snapshot() as snapshot:
             labels = snapshot.label_counts()
             num_items, num_rows = snapshot.num_items, snapshot.num_rows

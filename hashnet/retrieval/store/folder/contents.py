@@ -89,6 +89,11 @@ class Catalogue:
     identity: str = ""
 
     @property
+    def made(self) -> tuple[str, str, str]:
+        """What tells an index from another that was made in its place."""
+        return self.created, self.fingerprint, self.identity
+
+    @property
     def format_version(self) -> int:
         """int. The oldest format that can say all this."""
         if self.runs is not None:

@@ -130,6 +130,7 @@ class Store:
         self.regions_per_image = catalogue.regions_per_image
         self.created = catalogue.created
         self.encoder_folder = folder / ENCODER if catalogue.encoder else None
+        self.made = catalogue.made
         self._known = catalogue
         self._seen: tuple[tuple[int, ...] | None, tuple[Any, ...]] = (None, ())
         self._rows: weakref.WeakSet[CommittedRows] = weakref.WeakSet()
@@ -267,8 +268,7 @@ class Store:
         seen, version = self._seen
         if mark is None or mark != seen:
             catalogue = self._known = read_catalogue(self.folder, self._known)
-            identity = catalogue.created, catalogue.fingerprint, catalogue.identity
-            version = (*identity, catalogue.generation, catalogue.commits)
+            version = (*catalogue.made, catalogue.generation, catalogue.commits)
             self._seen = mark, version
         return version
 
@@ -281,7 +281,7 @@ class Store:
         Returns:
             `Writer`.
         """
-        return Writer(self.folder, wait_seconds, self._newest_rows(), self._known)
+        return Writer(self.folder, wait_seconds, self._newest_rows(), self._known, made=self.made)
 
     def check(self) -> list[str]:
         """What is wrong with the index: see `check.check`."""

@@ -138,6 +138,7 @@ class Writer:
         wait_seconds: float. How long to wait for another writer to finish.
         older: `CommittedRows` of an earlier commit, or None; what it verified is taken over.
         known: `Catalogue` as it was read earlier, or None.
+        made: `Catalogue.made` of the index that is meant.
     """
 
     def __init__(
@@ -146,6 +147,8 @@ class Writer:
         wait_seconds: float,
         older: CommittedRows | None = None,
         known: Catalogue | None = None,
+        *,
+        made: tuple[str, str, str],
     ) -> None:
         self._folder = folder
         self._committed: Catalogue | None = known
@@ -157,6 +160,12 @@ class Writer:
             _let_go_in_children()
             _open_writers.add(self)
             self._settle()
+            if self._opened().made != made:
+                raise StoreError(
+                    "An index is written by those who opened it.",
+                    f"another one in its place, {folder}",
+                    "Open that one.",
+                )
         except BaseException as error:
             self._committed = None
             self.close()
