@@ -38,6 +38,18 @@ def tiny(tmp_path_factory):
         yield bundle.save(folder, network, config, origin={"command": "tests"})
 
 
+@pytest.fixture(scope="module")
+def real_bundle(tmp_path_factory):
+    """The default backbone with its real weights at 64 pixels, and 32 random bits."""
+    config = HashNetConfig(image_size=64, num_bits=32, classes=("one", "two", "three"))
+    network = build(config)
+    kernel = np.random.default_rng(0).normal(size=(config.feature_dim, 32)).astype(np.float32)
+    # Features are not negative; without their common part half of all bits are ones.
+    network.get_layer("latent").set_weights([(kernel - kernel.mean(axis=0)) * 9, np.zeros(32)])
+    folder = tmp_path_factory.mktemp("real") / "bundle"
+    return bundle.save(folder, network, config, origin={"command": "tests"})
+
+
 def reference(tiny_bundle, pixels):
     """The outputs by the Keras model itself, and codes by a loop over bits."""
     outputs = tiny_bundle.load_model()(pixels.astype(np.float32))
@@ -235,24 +247,21 @@ def test_the_command_says_what_it_compared(tiny, tmp_path, capfd):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["keras", "saved_model", "onnx", "openvino", "litert"])
-def test_real_photos_get_the_codes_that_keras_gives(bundle_folder, shared_data, format, tmp_path):
-    loaded = bundle.load(bundle_folder)
+def test_real_photos_get_the_codes_that_keras_gives(real_bundle, shared_data, format, tmp_path):
     photos = [shared_data / "clothing10" / "test"]
     out = tmp_path / f"n{export.SUFFIXES[format]}"
-    found = export.export(loaded, out, format, images_from=photos)
+    found = export.export(real_bundle, out, format, images_from=photos)
     assert found.images == export.NUM_IMAGES and found.differing_far_from_half == 0
 
 
 @pytest.mark.slow
 @needs("ai_edge_litert")
-def test_int8_quarters_and_float16_halves_the_file(bundle_folder, shared_data, tmp_path):
+def test_int8_quarters_and_float16_halves_the_file(real_bundle, shared_data, tmp_path):
     sizes = {}
     for precision in export.PRECISIONS:
         out = tmp_path / f"{precision}.tflite"
         photos = [shared_data / "clothing10" / "test"]
-        found = export.export(
-            bundle.load(bundle_folder), out, "litert", precision=precision, images_from=photos
-        )
+        found = export.export(real_bundle, out, "litert", precision=precision, images_from=photos)
         assert found.faults() == []
         sizes[precision] = out.stat().st_size
     assert sizes["float16"] < 0.55 * sizes["float32"]
@@ -261,10 +270,10 @@ def test_int8_quarters_and_float16_halves_the_file(bundle_folder, shared_data, t
 
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
-def test_all_photos_of_a_real_set_get_keras_codes(bundle_folder, shared_data, runtime):
+def test_all_photos_of_a_real_set_get_keras_codes(real_bundle, shared_data, runtime):
     found, _ = images.find([shared_data / "clothing10"])
     paths = [file.path for file in found]
-    expected = Encoder.open(bundle_folder, runtime="keras").encode(paths)
-    encoded = Encoder.open(bundle_folder, runtime=runtime).encode(paths)
+    expected = Encoder(real_bundle, runtime="keras").encode(paths)
+    encoded = Encoder(real_bundle, runtime=runtime).encode(paths)
     differs = (encoded.latents >= 0.5) != (expected.latents >= 0.5)
     assert np.abs(expected.latents[differs] - 0.5).max(initial=0) < 1e-4
