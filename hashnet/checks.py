@@ -1,6 +1,7 @@
 """Checks of arguments that many functions share, each with its one message."""
 
 import operator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,28 @@ def checked_integer(value: Any, least: int, name: str) -> int:
             f"Give a whole number from {least} on.",
         )
     return number
+
+
+def checked_ids(ids: Iterable[Any]) -> list[str]:
+    """See that ids are strings.
+
+    Args:
+        ids: iterable, and no string itself.
+
+    Returns:
+        list of str.
+
+    Raises:
+        ArgumentError: one is none.
+
+    Example:
+        >>> checked_ids(iter(["cat", "dog"]))
+        ['cat', 'dog']
+    """
+    listed = None if isinstance(ids, str | bytes) or not isinstance(ids, Iterable) else list(ids)
+    if listed is None or not all(isinstance(id, str) for id in listed):
+        raise ArgumentError("Ids are a collection of str.", repr(ids), "Give a list of them.")
+    return listed
 
 
 def described(value: object) -> str:

@@ -312,6 +312,19 @@ def test_what_needs_one_index_says_so(world):
         next(world[1].duplicates(2))
 
 
+def test_an_id_that_several_shards_hold_is_left_out_of_all_and_takes_no_place(tmp_path):
+    codes, features = np.arange(8, dtype=np.uint8).reshape(4, 2), np.eye(4, dtype=np.float32)
+    shards = [
+        engine(tmp_path / str(number), [Item(id) for id in ids], codes[rows], features[rows])
+        for number, (ids, rows) in enumerate([("ab", [0, 1]), ("ac", [2, 3])])
+    ]
+    found = ShardedEngine(shards).search_id("a", Query(k=2))
+    assert sorted(hit.id for hit in found) == ["b", "c"]
+    assert found.pool == 4 and min(hit.bits_apart for hit in found) > 0
+    first = ShardedEngine(shards[::-1]).search_id("a", Query(k=1))
+    assert first[0].id == "c"  # of equal distances the hit of the earlier shard
+
+
 def test_a_threshold_is_the_smallest_that_is_large_enough():
     rng = np.random.default_rng(0)
     for _ in range(200):

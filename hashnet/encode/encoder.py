@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from hashnet import codes, images, threads
+from hashnet.checks import checked_integer
 from hashnet.errors import ArgumentError, BundleError, ImageError, ShapeError
 from hashnet.network import bundle as bundles
 from hashnet.network import runtimes
@@ -91,8 +92,8 @@ class Encoder:
     def __init__(
         self, bundle: bundles.Bundle, *, runtime: str = "auto", num_threads: int | None = None
     ) -> None:
-        if num_threads is not None and num_threads < 1:
-            raise ArgumentError("An encoder needs a thread.", f"num_threads={num_threads}")
+        if num_threads is not None:
+            num_threads = checked_integer(num_threads, 1, "num_threads")
         self.bundle = bundle
         self.config = bundle.config
         self.fingerprint = bundle.fingerprint
@@ -230,7 +231,8 @@ class Encoder:
                 f"one image, {type(sources).__name__}",
                 "Put it in a list, or call encode_one.",
             )
-        return self._stream(sources, workers or self._workers, batch, also)
+        workers = self._workers if workers is None else checked_integer(workers, 1, "workers")
+        return self._stream(sources, workers, batch, also)
 
     def _stream(
         self,

@@ -13,6 +13,7 @@ from typing import Any, Self, overload
 import numpy as np
 
 from hashnet import images
+from hashnet.checks import checked_ids
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, HashnetError, StoreError, UnknownIdError
 from hashnet.images.sources import content_of, name_of, refusals
@@ -661,10 +662,11 @@ class Index:
             >>> Index.open(index_folder).remove(["cat", "cow"])
             ['cat']
         """
+        wanted = [ids] if isinstance(ids, str) else checked_ids(ids)
         with self._lock:
             self._follow()
         with self.store.writer() as writer:
-            return writer.remove([ids] if isinstance(ids, str) else list(ids))
+            return writer.remove(wanted)
 
     def info(self) -> dict[str, Any]:
         """What the index holds, as `hashnet info --json` prints it."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hashnet import codes, images
+from hashnet.checks import checked_ids
 from hashnet.encode.encoder import Encoded, Encoder, Source
 from hashnet.errors import ArgumentError, FingerprintError, ImageError
 from hashnet.local.features import Extractor, LocalFeatures
@@ -104,7 +105,7 @@ class Ingest:
         Raises:
             ArgumentError: the three differ in length, or an id comes twice.
         """
-        ids, sources = list(ids), list(sources)
+        ids, sources = checked_ids(ids), list(sources)
         labels = [None] * len(ids) if labels is None else list(labels)
         if not len(ids) == len(sources) == len(labels):
             raise ArgumentError(

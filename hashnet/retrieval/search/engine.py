@@ -115,6 +115,9 @@ class Engine:
         ('cat', 0)
     """
 
+    # Images that one id may stand for.
+    _most_of_an_id = 1
+
     def __init__(
         self,
         index: Searchable,
@@ -462,7 +465,7 @@ class Engine:
         found = self.finder.find(
             code,
             feature,
-            _wanted(query) + (image.without is not None),
+            _wanted(query) + (self._most_of_an_id if image.without is not None else 0),
             threshold=threshold,
             at_least=pool,
             allowed=narrowed.allowed,

@@ -74,6 +74,9 @@ class Query:
                 f"threshold={self.threshold}, pool={self.pool}",
                 "Give one of the two.",
             )
+        for name in ("histogram", "verify"):
+            if not isinstance(getattr(self, name), bool | np.bool_):
+                raise ArgumentError(f"{name} is True or False.", repr(getattr(self, name)))
         if isinstance(self.labels, str):
             self._set("labels", (self.labels,))
         for name in ("labels", "ids", "right", "wrong"):
@@ -96,7 +99,9 @@ def _texts(value: Any, name: str) -> tuple[str, ...]:
 
 def _box(value: Any) -> tuple[int, int, int, int]:
     edges = _listed(value)
-    whole = edges is not None and all(isinstance(edge, int | np.integer) for edge in edges)
+    whole = edges is not None and all(
+        isinstance(edge, int | np.integer) and not isinstance(edge, bool) for edge in edges
+    )
     if edges is None or not whole or len(edges) != 4:
         raise ArgumentError(
             "A region is four whole numbers: top, left, bottom and right.", repr(value)

@@ -37,8 +37,8 @@ class ShardedEngine(Engine):
     """Searches several indexes as one, in all the ways that an `Engine` searches one.
 
     Args:
-        engines: list of `Engine`, one or more, whose ids differ. Their order is
-            that of the rows.
+        engines: list of `Engine`, one or more. Their order is that of the rows. An id that
+            several of them hold is a hit for each; who searches by it means the first.
 
     Attributes:
         engines: as given.
@@ -86,6 +86,7 @@ class ShardedEngine(Engine):
         # A snapshot as far as an engine reads it.
         joined = _JoinedSnapshot([engine.snapshot for engine in self.engines])
         self.snapshot = cast(Snapshot, joined)
+        self._most_of_an_id = len(self.engines)
         self.finder = _JoinedFinder([engine.finder for engine in self.engines])
 
 
@@ -100,7 +101,8 @@ class _JoinedSnapshot:
         rows = np.full(len(ids), -1, np.int64)
         for number, snapshot in enumerate(self._snapshots):
             held = snapshot.rows(ids)
-            rows = np.where(held >= 0, held + number * ROWS_A_SHARD, rows)
+            first = (rows < 0) & (held >= 0)
+            rows = np.where(first, held + number * ROWS_A_SHARD, rows)
         return rows
 
     def items(self, rows: np.ndarray) -> list[Item]:
@@ -149,7 +151,7 @@ class _JoinedFinder:
         rows = np.full(len(ids), -1, np.int64)
         codes: dict[int, np.ndarray] = {}
         features: dict[int, np.ndarray] = {}
-        for number, finder in enumerate(self._finders):
+        for number, finder in reversed(list(enumerate(self._finders))):  # the first one wins
             held, held_codes, held_features = finder.encoded(ids)
             places = np.flatnonzero(held >= 0)
             rows[places] = held[places] + number * ROWS_A_SHARD
