@@ -295,6 +295,9 @@ class Ids(list):
 
 def test_names_are_a_two_way_map():
     ids = ["/a/b/1.jpg", "/a/c/2.jpg", "b/1.jpg", "x", "/a/\udcff", "bytes:%zz", "/a/bytes:x", ""]
+    within = ["/a/x", "/a//a/x", "/a/y"]  # without its folder, the second is the first
+    names = PublicIds.of(Ids(within))
+    assert [names.id(names.shown(id)) for id in within] == within
     for show_paths in (True, False):
         names = PublicIds() if show_paths else PublicIds.of(Ids(ids))
         shown = [names.shown(id) for id in ids]

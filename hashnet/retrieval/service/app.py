@@ -93,6 +93,7 @@ def create_app(place: str | os.PathLike[str], settings: Settings | None = None) 
         add_change_routes,
     ):
         add(api, service)
+    api.openapi()  # made once, and not by the first requests, which come on several threads
     return Limits(
         Counted(api, service.counters),
         hosts=settings.hosts,

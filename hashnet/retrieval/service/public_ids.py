@@ -60,7 +60,7 @@ class PublicIds:
             str of text that can stand in JSON and, quoted, in a URL.
         """
         name = id.removeprefix(self._root)
-        if name != id and (name in self._others or not name):
+        if name != id and (not name or self._meant(name) != id):
             name = id  # it must stay apart from another image of that very name
         if _NO_TEXT.search(name) or name.startswith(_ESCAPED):
             quoted = urllib.parse.quote(name.encode("utf-8", "surrogatepass"))
@@ -81,6 +81,9 @@ class PublicIds:
             content = urllib.parse.unquote_to_bytes(quoted)
             with contextlib.suppress(UnicodeDecodeError):  # then nothing is shown so
                 name = content.decode("utf-8", "surrogatepass")
+        return self._meant(name)
+
+    def _meant(self, name: str) -> str:
         if name in self._others or name.startswith(self._root) or not self._root:
             return name
         return self._root + name
