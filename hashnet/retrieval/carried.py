@@ -3,12 +3,15 @@
 import os
 import pathlib
 import shutil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hashnet.errors import FingerprintError, StoreError
-from hashnet.local import delf, extractors, regions
+from hashnet.local import extractors
 from hashnet.local.features import Extractor
 from hashnet.network import bundle as bundles
+
+if TYPE_CHECKING:
+    from hashnet.local.regions import Proposer
 
 
 def bundle_of(store: Any) -> bundles.Bundle:
@@ -66,7 +69,7 @@ def extractor_of(store: Any) -> Extractor:
     return extractor
 
 
-def proposer_of(store: Any) -> regions.Proposer:
+def proposer_of(store: Any) -> "Proposer":
     """What proposes the regions of an image that is added to an index.
 
     Args:
@@ -78,6 +81,8 @@ def proposer_of(store: Any) -> regions.Proposer:
     Raises:
         BundleError: the index has none, or it is damaged.
     """
+    from hashnet.local import regions
+
     return regions.Proposer.open(os.path.join(store.encoder_folder, regions.FILE))
 
 
@@ -95,6 +100,8 @@ def export_networks(
     Returns:
         dict of name to path.
     """
+    from hashnet.local import delf, regions
+
     files = {}
     if local == "delf":
         files[delf.FILE] = pathlib.Path(folder) / delf.FILE

@@ -8,7 +8,7 @@ import threading
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, HashnetError, StoreError, UnknownIdError
 from hashnet.images.sources import content_of, name_of, refusals
 from hashnet.local import extractors
-from hashnet.local import regions as proposals
 from hashnet.local.features import Extractor
 from hashnet.network import bundle as bundles
 from hashnet.retrieval import carried
@@ -31,6 +30,9 @@ from hashnet.retrieval.search.sharded import ShardedEngine
 from hashnet.retrieval.store.items import Item, check_regions_per_image
 from hashnet.retrieval.store.kinds import kind_of
 from hashnet.retrieval.store.protocol import Store
+
+if TYPE_CHECKING:
+    from hashnet.local.regions import Proposer
 
 StrPath = str | os.PathLike[str]
 Searchable = images.Source | Item | Hit  # what an index is searched by; a str may be an id too
@@ -205,7 +207,7 @@ class Index:
         return carried.extractor_of(self.store)
 
     @functools.cached_property
-    def proposer(self) -> proposals.Proposer:
+    def proposer(self) -> "Proposer":
         """What proposes the regions of an image that is added, a `Proposer`.
 
         Raises:

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,9 +14,11 @@ from hashnet.checks import checked_ids
 from hashnet.encode.encoder import Encoded, Encoder, Source
 from hashnet.errors import ArgumentError, FingerprintError, ImageError
 from hashnet.local.features import Extractor, LocalFeatures
-from hashnet.local.regions import Proposer
-from hashnet.retrieval.extraction import parquet
 from hashnet.retrieval.store.items import Item
+
+if TYPE_CHECKING:
+    from hashnet.local.regions import Proposer
+    from hashnet.retrieval.extraction.parquet import Batch
 
 # What a kill can lose: the work since the last commit.
 COMMIT_ITEMS = 1024
@@ -74,7 +76,7 @@ class Ingest:
         encoder: Encoder,
         *,
         extractor: Callable[[], Extractor],
-        proposer: Callable[[], Proposer],
+        proposer: "Callable[[], Proposer]",
     ) -> None:
         self.store = store
         self.encoder = encoder
@@ -187,6 +189,8 @@ class Ingest:
         self, folder: str | os.PathLike[str], progress: Callable[[int, int], None] | None
     ) -> UpdateReport:
         """As `Index.add_parquet` says."""
+        from hashnet.retrieval.extraction import parquet
+
         extraction = parquet.Extraction.open(folder)
         if extraction.bundle.fingerprint != self.store.fingerprint:
             raise FingerprintError(
@@ -230,7 +234,7 @@ class Ingest:
         return UpdateReport(added=added, changed=changed, unchanged=unchanged)
 
     def _held_already(
-        self, snapshot: Any, batch: parquet.Batch, rows: np.ndarray
+        self, snapshot: Any, batch: "Batch", rows: np.ndarray
     ) -> tuple[np.ndarray, list[Item | None]]:
         """bool `(n,)`, whether each item is there as it is; and the items there, None if not."""
         same = np.zeros(len(batch), bool)
