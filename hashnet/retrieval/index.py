@@ -217,8 +217,7 @@ class Index:
 
     @property
     def _ingest(self) -> Ingest:
-        with self._lock:
-            self._follow()
+        self._follow()
         return Ingest(
             self.store,
             self.encoder,
@@ -257,11 +256,12 @@ class Index:
 
     def _follow(self) -> None:
         """Become the index that is in this one's place now, if another was made there."""
-        index = self.reopened()
-        if index is not self:
-            self.store, self.encoder = index.store, index.encoder
-            for cached in ("extractor", "proposer"):
-                self.__dict__.pop(cached, None)
+        with self._lock:
+            index = self.reopened()
+            if index is not self:
+                self.store, self.encoder = index.store, index.encoder
+                for cached in ("extractor", "proposer"):
+                    self.__dict__.pop(cached, None)
 
     def close(self) -> None:
         """Let go of the files; a `with` block does it at its end. Searching is then refused."""
@@ -665,15 +665,13 @@ class Index:
             ['cat']
         """
         wanted = [ids] if isinstance(ids, str) else checked_ids(ids)
-        with self._lock:
-            self._follow()
+        self._follow()
         with self.store.writer() as writer:
             return writer.remove(wanted)
 
     def info(self) -> dict[str, Any]:
         """What the index holds, as `hashnet info --json` prints it."""
-        with self._lock:
-            self._follow()
+        self._follow()
         with self.store.snapshot() as snapshot:
             labels = snapshot.label_counts()
             num_items, num_rows = snapshot.num_items, snapshot.num_rows

@@ -28,6 +28,7 @@ from hashnet.checks import checked_integer
 from hashnet.errors import ArgumentError, ShapeError, StoreError
 from hashnet.retrieval.search import compiled
 from hashnet.retrieval.search.coarse.hamming import to_words
+from hashnet.retrieval.store.items import to_bytes, to_text
 
 FORMAT = 1
 # The paper's exponent, and no threshold: whatever agrees in more than half of its bits counts.
@@ -303,8 +304,7 @@ class AggregatedIndex:
             StoreError: the disk refuses; an old file is as it was.
         """
         lists, path = self._settled(), pathlib.Path(path)
-        # surrogatepass gives back an id made of a file name's odd bytes as it was.
-        ids = [id.encode("utf-8", "surrogatepass") for id in lists.ids]
+        ids = [to_bytes(id) for id in lists.ids]
         packed = lists.signatures.view(np.uint8)[:, : self._code_bytes]
         try:
             with files.whole_file(path) as file:
@@ -373,7 +373,7 @@ class AggregatedIndex:
         starts = np.concatenate([[0], ends])
         _check_borders(starts, len(ends), len(text), "ids")
         ids = [
-            text[first:last].decode("utf-8", "surrogatepass")
+            to_text(text[first:last])
             for first, last in zip(starts[:-1].tolist(), ends.tolist(), strict=True)
         ]
         if len(set(ids)) != len(ids):

@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 
 from hashnet import threads
-from hashnet.checks import checked_integer
+from hashnet.checks import checked_integer, described
 from hashnet.errors import ArgumentError, ShapeError
 from hashnet.retrieval.search import compiled
 from hashnet.retrieval.search.coarse.scan import read_only
@@ -132,7 +132,7 @@ def _checked_query(query: np.ndarray) -> np.ndarray:
     ):
         raise ShapeError(
             "A query's feature is a float32 array of shape (feature_dim,).",
-            _described(query),
+            described(query),
             "Pass one feature, as the encoder returns it.",
         )
     if not np.isfinite(query).all():
@@ -148,7 +148,7 @@ def _checked_rows(rows: np.ndarray, num_rows: int) -> np.ndarray:
     if not isinstance(rows, np.ndarray) or rows.dtype != np.int64 or rows.ndim != 1:
         raise ShapeError(
             "A pool is an int64 array of rows, of shape (p,).",
-            _described(rows),
+            described(rows),
             "Pass the rows that the coarse search returned.",
         )
     if (rows[1:] <= rows[:-1]).any():
@@ -175,13 +175,7 @@ def _checked_features(features: np.ndarray, dim: int) -> np.ndarray:
         raise ShapeError(
             f"Features are a C-contiguous float32 or float16 array of shape (n, {dim}), as wide as"
             " the query.",
-            _described(features),
+            described(features),
             "Search with the encoder that the index was built with.",
         )
     return np.asarray(features)
-
-
-def _described(value: object) -> str:
-    if isinstance(value, np.ndarray):
-        return f"{value.dtype} array of shape {value.shape}"
-    return type(value).__name__

@@ -4,11 +4,14 @@ import base64
 import html
 import os
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from hashnet import images
 from hashnet.errors import ImageError
 from hashnet.retrieval.store.items import Item
+
+if TYPE_CHECKING:
+    from hashnet.images.sheets import Hit
 
 SIDE = 128  # pixels of a thumbnail's longer side
 QUALITY = 80
@@ -22,26 +25,7 @@ _BOX = "position:absolute;box-sizing:border-box;border:2px solid #1e6edc"
 Region = tuple[int, int, int, int]
 
 
-class Hit(Protocol):
-    """What is shown of a hit: fields of `hits.Hit`."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def path(self) -> str | None: ...
-    @property
-    def label(self) -> str | None: ...
-    @property
-    def bits_apart(self) -> int: ...
-    @property
-    def distance(self) -> float: ...
-    @property
-    def inliers(self) -> int | None: ...
-    @property
-    def region(self) -> Region | None: ...
-
-
-def of_result(query: str, source: images.Source | None, hits: Sequence[Hit]) -> str:
+def of_result(query: str, source: images.Source | None, hits: "Sequence[Hit]") -> str:
     """A query, and the hits beside it with label, scores and thumbnail.
 
     Args:

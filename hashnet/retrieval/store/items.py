@@ -139,6 +139,31 @@ class CompactReport:
     regions_gone: int = 0
 
 
+def to_bytes(text: str) -> bytes:
+    """Text as it is stored: any str comes back as it was.
+
+    Args:
+        text: str.
+
+    Returns:
+        bytes.
+    """
+    # surrogatepass gives back every str as it was, one made of a file name's odd bytes included.
+    return text.encode("utf-8", "surrogatepass")
+
+
+def to_text(content: bytes) -> str:
+    """What `to_bytes` was given.
+
+    Args:
+        content: bytes.
+
+    Returns:
+        str.
+    """
+    return content.decode("utf-8", "surrogatepass")
+
+
 def bytes_of_local(features: Described) -> tuple[bytes, bytes]:
     """Places and descriptors of one image as every kind of index keeps them.
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from hashnet.errors import StoreError
-from hashnet.retrieval.store.items import CompactReport, Described, Item, StoredFeatures
+from hashnet.retrieval.store.items import CompactReport, Described, Facts, Item, StoredFeatures
 
 Rows = Sequence[int] | np.ndarray
 # A region of an image: top, left, bottom, right in pixels.
@@ -344,7 +344,7 @@ class Writer(Protocol):
         """Let others write."""
 
 
-class Store(Protocol):
+class Store(Facts, Protocol):
     """An index: made by `create`, opened by `open`, read through snapshots.
 
     Attributes:
@@ -358,18 +358,6 @@ class Store(Protocol):
         """Where the index is: its folder, or its URL without the password."""
 
     @property
-    def num_bits(self) -> int:
-        """int. Length of a code."""
-
-    @property
-    def feature_dim(self) -> int:
-        """int. Length of a feature."""
-
-    @property
-    def feature_dtype(self) -> str:
-        """ "float32" or "float16". How features are stored."""
-
-    @property
     def fingerprint(self) -> str:
         """str. Of the encoder that made the codes."""
 
@@ -380,18 +368,6 @@ class Store(Protocol):
     @property
     def created(self) -> str:
         """str. When, in UTC, as ISO 8601."""
-
-    @property
-    def extractor(self) -> str | None:
-        """str. Of the local features that every image has, or None."""
-
-    @property
-    def descriptor_dim(self) -> int | None:
-        """int. Numbers in the descriptor of a local feature; None where there are none."""
-
-    @property
-    def regions_per_image(self) -> int:
-        """int. The most regions that an image has rows for; 0 for none."""
 
     @property
     def encoder_folder(self) -> pathlib.Path | None:

@@ -3,36 +3,12 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from hashnet.retrieval.store.items import Item
+from hashnet.retrieval.store.items import Item, to_bytes, to_text
 from hashnet.retrieval.store.protocol import Region
 
 ITEM = "id, path, label, size, mtime_ns"
 OF_IDS = "id IN (SELECT unhex(arrayJoin({ids:Array(String)})))"
 KEY_OF_IDS = "key IN (SELECT cityHash64(unhex(arrayJoin({ids:Array(String)}))))"
-
-
-def to_bytes(text: str) -> bytes:
-    """Text as a table keeps it: any str comes back as it was.
-
-    Args:
-        text: str.
-
-    Returns:
-        bytes.
-    """
-    return text.encode("utf-8", "surrogatepass")
-
-
-def to_text(content: bytes) -> str:
-    """What `to_bytes` was given.
-
-    Args:
-        content: bytes.
-
-    Returns:
-        str.
-    """
-    return content.decode("utf-8", "surrogatepass")
 
 
 def region_of_numbers(numbers: Iterable[int]) -> Region | None:

@@ -17,10 +17,15 @@ from hashnet.retrieval.store.clickhouse.entries import (
     hexadecimal,
     items_of_columns,
     region_of_numbers,
+)
+from hashnet.retrieval.store.items import (
+    Facts,
+    Item,
+    StoredFeatures,
+    no_local_features,
     to_bytes,
     to_text,
 )
-from hashnet.retrieval.store.items import Facts, Item, StoredFeatures, no_local_features
 from hashnet.retrieval.store.protocol import Region, Rows, unsupported
 
 CANDIDATES_AT_ONCE = 16

@@ -14,8 +14,6 @@ from hashnet.retrieval.store.clickhouse.entries import (
     KEY_OF_IDS,
     OF_IDS,
     hexadecimal,
-    to_bytes,
-    to_text,
 )
 from hashnet.retrieval.store.clickhouse.snapshot import Snapshot
 from hashnet.retrieval.store.items import (
@@ -27,6 +25,8 @@ from hashnet.retrieval.store.items import (
     check_images,
     check_items,
     items_of_rows,
+    to_bytes,
+    to_text,
 )
 
 # Of features in an insert: as Python numbers eight times the bytes, and far from what a server

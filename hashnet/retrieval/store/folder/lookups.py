@@ -29,8 +29,8 @@ import numpy as np
 from zlib_ng.zlib_ng import crc32
 
 from hashnet.errors import StoreError
-from hashnet.retrieval.store.folder.records import hash_id, to_bytes
-from hashnet.retrieval.store.items import Item
+from hashnet.retrieval.store.folder.records import hash_id
+from hashnet.retrieval.store.items import Item, to_bytes
 
 BLOCK_BYTES = 4096
 FENCE = 512

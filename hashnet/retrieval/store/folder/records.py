@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from zlib_ng.zlib_ng import crc32
 
-from hashnet.retrieval.store.items import UNKNOWN, Described, Item, bytes_of_local
+from hashnet.retrieval.store.items import UNKNOWN, Described, Item, bytes_of_local, to_bytes
 
 # One record of the file of items. `label_start` is shared by the rows of a segment that have the
 # same label. `item_crc` covers the fields before it and the three words.
@@ -46,31 +46,6 @@ def as_bytes(array: np.ndarray) -> np.ndarray:
         uint8 array of shape `(n,)`; a view where that is possible.
     """
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-
-
-def to_bytes(text: str) -> bytes:
-    """Text as it is stored: any str comes back as it was.
-
-    Args:
-        text: str.
-
-    Returns:
-        bytes.
-    """
-    # surrogatepass gives back every str as it was, one made of a file name's odd bytes included.
-    return text.encode("utf-8", "surrogatepass")
-
-
-def to_text(content: bytes) -> str:
-    """What `to_bytes` was given.
-
-    Args:
-        content: bytes.
-
-    Returns:
-        str.
-    """
-    return content.decode("utf-8", "surrogatepass")
 
 
 def hash_id(id_bytes: bytes) -> int:

@@ -34,11 +34,16 @@ from hashnet.retrieval.store.folder.records import (
     SPAN_HEAD,
     as_bytes,
     hash_id,
+)
+from hashnet.retrieval.store.growing import Growing
+from hashnet.retrieval.store.items import (
+    UNKNOWN,
+    Item,
+    StoredFeatures,
+    no_local_features,
     to_bytes,
     to_text,
 )
-from hashnet.retrieval.store.growing import Growing
-from hashnet.retrieval.store.items import UNKNOWN, Item, StoredFeatures, no_local_features
 
 _IDS_AT_ONCE = 1024
 
