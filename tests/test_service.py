@@ -251,6 +251,39 @@ def test_info_health_list_and_metrics(client):
     assert "disc" not in text
 
 
+# An address for each route that answers GET.
+ADDRESSES = {
+    "/api/info": "/api/info",
+    "/api/images": "/api/images?limit=5",
+    "/api/images/{id}": "/api/images/disc%2F0.png",
+    "/api/images/{id}/thumbnail": "/api/images/disc%2F0.png/thumbnail?size=32",
+    "/api/images/{id}/picture": "/api/images/disc%2F0.png/picture",
+    "/api/matches": "/api/matches?query=disc/0.png&hit=disc/1.png",
+    "/api/search": "/api/search?id=disc/0.png&k=3",
+    "/healthz": "/healthz",
+    "/metrics": "/metrics",
+}
+# They tell times and counts, so that no two answers need be of one length.
+OF_ANY_LENGTH = ("/api/search", "/metrics")
+
+
+def test_the_head_of_every_route_is_that_of_its_get(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    gets = {path.replace("{id:any}", "{id}") for path, ways in paths.items() if "get" in ways}
+    assert gets == set(ADDRESSES)
+    others = ("/", "/openapi.json", "/static/app.js", "/static/none.js", "/nothing")
+    wrong = ("/api/images?limit=0", "/api/images/none", "/api/search", "/healthz?k=3")
+    for address in (*ADDRESSES.values(), *others, *wrong):
+        asked, got = client.head(address), client.get(address)
+        assert (asked.status_code, asked.content) == (got.status_code, b""), address
+        heads = [dict(answer.headers) for answer in (asked, got)]
+        lengths = [int(head.pop("content-length")) for head in heads]
+        assert heads[0] == heads[1], address
+        assert lengths[0] and lengths[1] == len(got.content), address
+        assert lengths[0] == lengths[1] or address.startswith(OF_ANY_LENGTH), address
+    assert client.head("/", headers={"host": "elsewhere.org"}).status_code == 400
+
+
 @pytest.mark.parametrize("name", [ODD, "gps.jpg", "bytes"])
 def test_any_id_round_trips(client, folder, name):
     shown = [image["id"] for image in client.get("/api/images?label=odd").json()["images"]]
@@ -1173,6 +1206,12 @@ def test_answers_do_not_wait_for_an_acknowledgement(running):
             client.get("/healthz")
             times.append(time.perf_counter() - start)
     assert min(times) < 0.03
+
+
+def test_a_connection_stays_in_step_after_a_head(running):
+    with httpx2.Client(base_url=running[1]) as client:
+        for _ in range(2):
+            assert client.head("/").headers["content-length"] == str(len(client.get("/").content))
 
 
 def test_tokens(tmp_path, monkeypatch):

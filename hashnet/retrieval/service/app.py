@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 from hashnet.retrieval.service.answers import Json, refuse_errors
 from hashnet.retrieval.service.counters import CONTENT_TYPE, Counted
+from hashnet.retrieval.service.heads import HeadAsGet
 from hashnet.retrieval.service.image_routes import (
     add_change_routes,
     add_list_routes,
@@ -94,13 +95,14 @@ def create_app(place: str | os.PathLike[str], settings: Settings | None = None) 
     ):
         add(api, service)
     api.openapi()  # made once, and not by the first requests, which come on several threads
-    return Limits(
+    limited = Limits(
         Counted(api, service.counters),
         hosts=settings.hosts,
         body_bytes=settings.body_bytes,
         bodies_bytes=settings.bodies_bytes,
         body_seconds=settings.body_seconds,
     )
+    return HeadAsGet(limited)
 
 
 def _add_page(api: FastAPI, service: Service) -> None:
