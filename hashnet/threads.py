@@ -4,7 +4,6 @@ import concurrent.futures
 import functools
 import itertools
 import os
-import sys
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -86,12 +85,11 @@ def blas_threads(number: int) -> Any:
     Returns:
         A context manager.
     """
-    # SciPy brings a library of its own when it is first used.
-    return _libraries("scipy.linalg" in sys.modules).limit(limits=number, user_api="blas")
+    return _libraries().limit(limits=number, user_api="blas")
 
 
 @functools.cache
-def _libraries(_with_scipy: bool) -> threadpoolctl.ThreadpoolController:
+def _libraries() -> threadpoolctl.ThreadpoolController:
     """What computes products here; to look for it takes as long as to compare an image."""
     return threadpoolctl.ThreadpoolController()
 

@@ -114,3 +114,25 @@ def run(capsys):
         return status, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def kernels():
+    """The compiled kernels, loaded now."""
+    from hashnet.retrieval.search import compiled
+
+    return compiled.load() or pytest.skip('pip install "hashnet[fast]"')
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """NumPy searches, as where Numba is not installed."""
+    from hashnet.retrieval.search import compiled
+
+    monkeypatch.setattr(compiled, "load", lambda: None)
+
+
+@pytest.fixture(params=["numpy", "compiled"])
+def way(request):
+    """Both ways to compute, which no answer may tell apart."""
+    request.getfixturevalue("plain" if request.param == "numpy" else "kernels")

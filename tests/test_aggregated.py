@@ -77,7 +77,7 @@ def slow_similarity(query, other, tau, alpha):
 
 @pytest.mark.parametrize("dim", [3, 40, 64, 128])
 @pytest.mark.parametrize(("assignments", "tau", "alpha"), [(1, 0.0, 3.0), (5, 0.25, 1.0)])
-def test_similarities_follow_the_definition(dim, assignments, tau, alpha):
+def test_similarities_follow_the_definition(dim, assignments, tau, alpha, way):
     index = filled(dim)
     query = seen_otherwise(image(4, dim=dim))
     options = {"assignments": assignments, "tau": tau, "alpha": alpha}
@@ -136,7 +136,7 @@ def test_a_codebook_depends_on_its_seed_alone():
     assert np.isfinite(with_repeats).all()
 
 
-def test_the_answer_does_not_depend_on_threads_or_on_how_images_came(monkeypatch):
+def test_the_answer_does_not_depend_on_threads_or_on_how_images_came(monkeypatch, way):
     monkeypatch.setattr(aggregated, "LEAST_IMAGES", 1)
     monkeypatch.setattr(aggregated, "FEATURES_AT_ONCE", 16)
     one, two = filled(), filled(num_threads=2)
@@ -151,6 +151,15 @@ def test_the_answer_does_not_depend_on_threads_or_on_how_images_came(monkeypatch
         others_ids, others_scores = other.search(query, k=20)
         assert others_ids == ids
         np.testing.assert_array_equal(others_scores, scores)
+
+
+def test_compiled_or_not_similarities_are_the_same_to_the_last_bit(kernels, request):
+    index, query = filled(dim=128), seen_otherwise(image(4, dim=128))
+    ids, scores = index.search(query, k=20, assignments=5)
+    request.getfixturevalue("plain")
+    plain_ids, plain_scores = index.search(query, k=20, assignments=5)
+    assert len(ids) > 5 and plain_ids == ids
+    assert plain_scores.tobytes() == scores.tobytes()
 
 
 def test_what_was_removed_or_replaced_is_not_found():

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from hashnet import images
 from hashnet.errors import ArgumentError, BundleError, HashnetError, ShapeError, WeightsError
@@ -230,6 +231,24 @@ def test_peaks_come_first(extractor):
     assert len(peaks) >= 20
     assert {tuple(yx) for yx in few.extract(image).yx} <= peaks
     np.testing.assert_array_equal(highest.extract(image).yx, features.yx[:20])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 6), (6, 1), (2, 2), (7, 9), (0, 4), (4, 0)])
+def test_a_peak_is_no_lower_than_its_neighbours(shape):
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 5, shape).astype(np.float32)
+    unknown = rng.random(shape) < 0.1
+    scores[unknown] = np.nan
+    peaks = delf._is_peak(scores)
+    assert peaks.shape == shape
+    for y, x in np.ndindex(shape):
+        near = scores[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
+        highest = not unknown[y, x] and scores[y, x] == np.nanmax(near)
+        assert peaks[y, x] == highest
+    np.testing.assert_array_equal(
+        delf._is_peak(np.nan_to_num(scores)),
+        np.nan_to_num(scores) == ndimage.maximum_filter(np.nan_to_num(scores), 3),
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (15, 15), (9, 300)])

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hashnet.errors import ArgumentError, ShapeError, UnknownNameError
-from hashnet.retrieval.search import compiled
-from hashnet.retrieval.search.coarse import distinct, hamming, mih, scan
+from hashnet.retrieval.search.coarse import distinct, hamming, mih, plain, scan
 from hashnet.retrieval.search.coarse.hamming import CodeIndex
 
 BIT_LENGTHS = (1, 7, 8, 9, 12, 48, 63, 64, 65, 128, 256, 1000, 1024)
@@ -50,11 +49,9 @@ def pairs(rows, bits):
 def method(request, monkeypatch):
     """Every way to search, and on as many threads as are asked for, however small the index."""
     monkeypatch.setattr(scan, "LEAST_WORDS_A_THREAD", 1)
+    monkeypatch.setattr(plain, "BLOCK_WORDS", 200)
     monkeypatch.setattr(mih, "QUERIES_A_THREAD", 1)
-    if request.param.endswith("numpy"):
-        monkeypatch.setattr(compiled, "kernels", lambda num_bytes: None)
-    else:
-        compiled.load()
+    request.getfixturevalue("plain" if request.param.endswith("numpy") else "kernels")
     return request.param.split()[0]
 
 
@@ -124,8 +121,7 @@ SAMPLED = (np.arange(39) * 40_000 // 39)[:, None] + np.arange(64)
 
 @pytest.mark.parametrize("num_bits", [64, 128, 192, 256, 320])
 @pytest.mark.parametrize("order", ["mixed", "sampled rows near", "sampled rows far", "sorted"])
-def test_a_search_that_begins_with_a_sample_equals_its_definition(num_bits, order):
-    compiled.load()
+def test_a_search_that_begins_with_a_sample_equals_its_definition(num_bits, order, kernels):
     rng = np.random.default_rng(num_bits)
     codes = random_codes(rng, 40_000, num_bits)
     query = codes[7].copy()
@@ -197,7 +193,7 @@ def test_all_ways_agree_on_any_codes(data):
 
 
 @pytest.mark.parametrize("threshold", range(1, 14))
-def test_tables_of_substrings_miss_nothing_at_any_small_threshold(threshold):
+def test_tables_of_substrings_miss_nothing_at_any_small_threshold(threshold, kernels):
     rng = np.random.default_rng(threshold)
     codes = rng.integers(0, 256, (20_000, 8), dtype=np.uint8)
     bits = np.unpackbits(codes[:100], axis=1)
@@ -210,7 +206,7 @@ def test_tables_of_substrings_miss_nothing_at_any_small_threshold(threshold):
         assert pairs(rows, apart) == slow_within(codes, query, threshold, np.ones(20_000, bool))
 
 
-def test_tables_with_crowded_buckets_leave_the_query_to_the_scan():
+def test_tables_with_crowded_buckets_leave_the_query_to_the_scan(kernels):
     codes = np.zeros((3000, 8), np.uint8)
     codes[:10, 0] = np.arange(10)
     index = CodeIndex(codes, method="mih")
@@ -307,7 +303,7 @@ def test_codes_and_masks_of_a_wrong_shape_are_refused():
         CodeIndex(np.zeros((5, 6), np.uint8), num_threads=0)
 
 
-def test_codes_that_repeat_are_grouped_after_some_searches(monkeypatch):
+def test_codes_that_repeat_are_grouped_after_some_searches(monkeypatch, kernels):
     monkeypatch.setattr("hashnet.retrieval.search.coarse.hamming.LEAST_WORDS_TO_GROUP", 1)
     monkeypatch.setattr("hashnet.retrieval.search.coarse.hamming.SEARCHES_BEFORE_GROUPING", 3)
     rng = np.random.default_rng(1)
@@ -320,7 +316,7 @@ def test_codes_that_repeat_are_grouped_after_some_searches(monkeypatch):
         assert answers == [answers[0]] * 6
 
 
-def test_tables_are_built_after_some_searches_at_thresholds_where_they_win(monkeypatch):
+def test_tables_are_built_after_some_searches_at_thresholds_where_they_win(monkeypatch, kernels):
     monkeypatch.setattr("hashnet.retrieval.search.coarse.hamming.SEARCHES_BEFORE_TABLES", 3)
     codes = np.random.default_rng(1).integers(0, 256, (200_000, 8), dtype=np.uint8)
     index = CodeIndex(codes)
@@ -331,7 +327,7 @@ def test_tables_are_built_after_some_searches_at_thresholds_where_they_win(monke
     assert answers == [answers[0]] * 6 and answers[0][0] == (0, 0)
 
 
-def test_prepare_does_at_once_what_many_searches_would(monkeypatch):
+def test_prepare_does_at_once_what_many_searches_would(monkeypatch, kernels):
     monkeypatch.setattr(mih, "CALL_COST", 0)
     monkeypatch.setattr(mih, "PROBE_COST", 0)
     rng = np.random.default_rng(3)
@@ -356,6 +352,23 @@ def test_prepare_does_at_once_what_many_searches_would(monkeypatch):
         CodeIndex(many).prepare(-1)
 
 
+@pytest.mark.usefixtures("plain")
+@pytest.mark.parametrize("method", METHODS)
+def test_without_numba_the_scan_answers_whatever_the_method(monkeypatch, method):
+    monkeypatch.setattr(hamming, "LEAST_WORDS_TO_GROUP", 1)
+    monkeypatch.setattr(hamming, "SEARCHES_BEFORE_GROUPING", 2)
+    monkeypatch.setattr(mih, "CALL_COST", 0)
+    monkeypatch.setattr(mih, "PROBE_COST", 0)
+    codes = np.repeat(random_codes(np.random.default_rng(1), 100, 16), 9, axis=0)
+    index, everything = CodeIndex(codes, method=method), np.ones(900, bool)
+    index.prepare(2)
+    for query in codes[:40:9]:
+        assert pairs(*index.within(query, 2)) == slow_within(codes, query, 2, everything)
+        found = pairs(*index.nearest(query, 30))
+        assert [(apart, row) for row, apart in found] == slow_nearest(codes, query, 30, everything)
+    assert index._groups is None and index._tables is None
+
+
 def test_substrings_cover_every_bit_once():
     for num_bits in (8, 16, 48, 64, 128, 1000, 1024):
         for num_rows in (1, 1000, 10**6, 10**8):
@@ -364,22 +377,22 @@ def test_substrings_cover_every_bit_once():
             assert max(widths) - min(widths) <= 1
 
 
-def test_groups_hold_each_live_row_once():
+def test_groups_hold_each_live_row_once(kernels):
     rng = np.random.default_rng(3)
     words = rng.integers(0, 5, (4000, 2)).astype(np.uint64) << np.uint64(50)
     live = rng.random(4000) < 0.5
-    groups = distinct.grouped(words, live, 1)
+    groups = distinct.grouped(kernels, words, live, 1)
     assert sorted(groups._rows) == np.flatnonzero(live).tolist()
     assert len(groups._scan.words) == len(np.unique(words[live], axis=0))
-    assert distinct.grouped(words, live, 1, least_repeats=2000) is None
+    assert distinct.grouped(kernels, words, live, 1, least_repeats=2000) is None
 
 
 def test_one_index_is_searched_from_many_threads_at_once(monkeypatch):
     monkeypatch.setattr(scan, "LEAST_WORDS_A_THREAD", 1)
     monkeypatch.setattr("hashnet.retrieval.search.coarse.hamming.LEAST_WORDS_TO_GROUP", 1)
     codes = random_codes(np.random.default_rng(2), 4000, 24)
-    index, plain = CodeIndex(codes, num_threads=2), CodeIndex(codes, method="scan")
-    expected = [pairs(*plain.within(codes[row], 4)) for row in range(40)]
+    index, scanning = CodeIndex(codes, num_threads=2), CodeIndex(codes, method="scan")
+    expected = [pairs(*scanning.within(codes[row], 4)) for row in range(40)]
     found = [[] for _ in range(6)]
 
     def search(answers):
@@ -453,7 +466,7 @@ def test_a_forked_child_can_search_on_threads():
 @pytest.mark.parametrize("num_threads", [1, 2])
 @pytest.mark.parametrize("words_in_cache", [0, distinct.MOST_WORDS_IN_CACHE])
 def test_long_lists_of_rows_of_distinct_codes_are_merged_in_order(
-    num_threads, words_in_cache, monkeypatch
+    num_threads, words_in_cache, monkeypatch, kernels
 ):
     """Enough rows to sort them by more than one digit, and ties in more codes than are kept."""
     monkeypatch.setattr(distinct, "MOST_WORDS_IN_CACHE", words_in_cache)

@@ -12,13 +12,11 @@ from hashnet.retrieval.search import compiled, fine
 from hashnet.retrieval.search.fine import nearest_features
 
 
-@pytest.fixture(params=["numpy", "compiled"])
-def path(request, monkeypatch):
+@pytest.fixture
+def path(way, monkeypatch):
+    """Both ways, and on as many threads and in as many parts as there may be."""
     monkeypatch.setattr(fine, "LEAST_VALUES_A_THREAD", 1)
-    if request.param == "numpy":
-        monkeypatch.setattr(compiled, "kernels", lambda num_bytes: None)
-    else:
-        compiled.load()
+    monkeypatch.setattr(fine, "CHUNK_VALUES", 1000)
 
 
 def slow_nearest(query, rows, features, k):
@@ -47,13 +45,12 @@ def test_the_nearest_equal_exact_arithmetic_on_data_full_of_ties(path, dtype, di
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_numpy_and_compiled_code_on_any_threads_agree_to_the_last_bit(monkeypatch, dtype):
+def test_numpy_and_compiled_code_on_any_threads_agree_to_the_last_bit(monkeypatch, dtype, kernels):
     monkeypatch.setattr(fine, "LEAST_VALUES_A_THREAD", 1)
     rng = np.random.default_rng(5)
     features = rng.standard_normal((500, 1300)) * 10.0 ** rng.integers(-6, 4, (500, 1))
     features = features.astype(dtype)
     query, rows = rng.standard_normal(1300).astype(np.float32), np.arange(500)
-    kernels = compiled.load()
     answers = []
     for way in (None, kernels):
         monkeypatch.setattr(compiled, "kernels", lambda num_bytes, way=way: way)
@@ -101,10 +98,10 @@ WORLDS = {
 
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("dim", [3, 64, 130, 1280])
-def test_distances_in_float32_first_lose_no_row_and_change_no_bit(monkeypatch, world, dim):
+def test_distances_in_float32_first_lose_no_row_and_change_no_bit(monkeypatch, world, dim, kernels):
     monkeypatch.setattr(fine, "LEAST_VALUES_A_THREAD", 1)
     features, query = WORLDS[world](np.random.default_rng(dim), dim)
-    rows, kernels = np.arange(0, 400, 3), compiled.load()
+    rows = np.arange(0, 400, 3)
     for k in (1, 10, 60):
         monkeypatch.setattr(compiled, "kernels", lambda num_bytes: None)
         exact = nearest_features(query, rows, features, k)
@@ -115,12 +112,12 @@ def test_distances_in_float32_first_lose_no_row_and_change_no_bit(monkeypatch, w
             assert found[1].tobytes() == exact[1].tobytes()
 
 
-def test_few_rows_of_a_large_pool_are_reckoned_to_the_last_bit():
+def test_few_rows_of_a_large_pool_are_reckoned_to_the_last_bit(kernels):
     rng = np.random.default_rng(0)
     features = rng.standard_normal((1000, 256)).astype(np.float32)
     query, rows = features[3].astype(np.float64), np.arange(1000)
     reckoned = [
-        len(compiled.load().perhaps_nearest(features, query, rows[:count], 10, 0, count)[0])
+        len(kernels.perhaps_nearest(features, query, rows[:count], 10, 0, count)[0])
         for count in (1000, 19)
     ]
     assert reckoned == [10, 19]

@@ -7,7 +7,7 @@ import pytest
 
 from hashnet.errors import ArgumentError, ShapeError
 from hashnet.local.features import LocalFeatures
-from hashnet.retrieval.search import compiled, verify
+from hashnet.retrieval.search import verify
 from hashnet.retrieval.search.verify import MATCHING, MODELS, Matching
 
 pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
@@ -64,13 +64,6 @@ def slow_matches(query, descriptors, ratio, max_distance):
     return found
 
 
-@pytest.fixture(params=["numpy", "compiled"])
-def way(request, monkeypatch):
-    """Both ways to compare descriptors, which must not be told apart by their answers."""
-    kernels = compiled.load() if request.param == "compiled" else None
-    monkeypatch.setattr(compiled, "kernels", lambda num_bytes: kernels)
-
-
 @pytest.mark.parametrize("max_distance", [None, 0.9, 1.1])
 @pytest.mark.parametrize("ratio", [None, 0.05, 0.8, 0.95])
 @pytest.mark.parametrize("sizes", [(40, 50), (50, 40), (1, 9), (9, 1), (2, 2)])
@@ -83,9 +76,9 @@ def test_matching_follows_the_definition(sizes, ratio, max_distance, way):
 
 
 @pytest.mark.parametrize("dim", [1, 2, 7, 40, 128])
-def test_compiled_comparison_is_the_same_whole_numbers(dim):
+def test_compiled_comparison_is_the_same_whole_numbers(dim, kernels):
     """Sizes about those of tiles and panels, and few values, so that many products are equal."""
-    kernels, rng = compiled.load(), np.random.default_rng(dim)
+    rng = np.random.default_rng(dim)
     for sizes in ((1, 1), (3, 16), (4, 17), (5, 15), (63, 66), (130, 65)):
         some = [rng.integers(-2, 3, (size, dim)) for size in sizes]
         some = [(one / np.maximum(1, np.linalg.norm(one, axis=1))[:, None]) for one in some]
@@ -106,11 +99,11 @@ def test_compiled_comparison_is_the_same_whole_numbers(dim):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_compiled_rounding_is_that_of_numpy(dtype):
+def test_compiled_rounding_is_that_of_numpy(dtype, kernels):
     descriptors = unit(np.random.default_rng(0), 50, 9).astype(dtype)
     descriptors[3, 2], descriptors[7, 8], descriptors[11] = np.nan, -np.inf, 1
     descriptors[13], descriptors[17] = 0, np.eye(9)[4]
-    numbers, rows = verify._whole(descriptors, compiled.load())
+    numbers, rows = verify._whole(descriptors, kernels)
     assert [row for row in range(50) if row not in rows] == [3, 7, 11]
     wanted = [[round(float(value) * 4000) for value in row] + [0] for row in descriptors[rows]]
     assert numbers.dtype == np.int16 and numbers.tolist() == wanted

@@ -215,8 +215,6 @@ class Delf:
         self, image: np.ndarray, size: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """(yx, descriptors, scores, is a peak) of all places whose centre lies in the image."""
-        from scipy import ndimage  # half a second, which searching does without
-
         pixels = image if size == image.shape[:2] else images.resize(image, size)
         stride, offset = self.geometry.stride, self.geometry.offset
         # Up to whole strides, for which the geometry holds, with what the edge looks like.
@@ -231,7 +229,7 @@ class Delf:
             for centre, side in zip(centres, size, strict=True)
         )
         scores = scores[0][np.ix_(rows, columns)]
-        peaks = (scores == ndimage.maximum_filter(scores, 3)).ravel() if scores.size else []
+        peaks = _is_peak(scores).ravel()
         scores = scores.ravel()
         descriptors = descriptors[0][np.ix_(rows, columns)].reshape(len(scores), -1)
         # Pixels are squares: their edges coincide at all scales, their centres do not.
@@ -244,3 +242,14 @@ class Delf:
         yx = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)
         known = np.isfinite(scores) & np.isfinite(descriptors).all(axis=1)
         return yx[known], descriptors[known], scores[known], np.asarray(peaks)[known]
+
+
+def _is_peak(scores: np.ndarray) -> np.ndarray:
+    """bool, shaped like the scores: whether no neighbour, of up to eight, has a higher score.
+
+    A score that is no number is no peak, and hides none beside it.
+    """
+    around = np.pad(np.where(np.isnan(scores), -np.inf, scores), 1, constant_values=-np.inf)
+    across = np.maximum(np.maximum(around[:, :-2], around[:, 1:-1]), around[:, 2:])
+    highest = np.maximum(np.maximum(across[:-2], across[1:-1]), across[2:])
+    return scores == highest

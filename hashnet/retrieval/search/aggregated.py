@@ -280,7 +280,29 @@ class AggregatedIndex:
         scores = np.zeros(len(lists.ids))
         if not len(words):
             return [], scores[:0]
+        self._add_agreements(lists, words, signatures, selectivity, scores)
+        rows = np.flatnonzero(scores)
+        similarities = scores[rows] / np.sqrt(lists.lengths[rows] * float(len(words)))
+        order = np.lexsort([rows, -similarities])[:k]
+        return [lists.ids[row] for row in rows[order].tolist()], similarities[order]
+
+    def _add_agreements(
+        self,
+        lists: _Lists,
+        words: np.ndarray,
+        signatures: np.ndarray,
+        selectivity: np.ndarray,
+        scores: np.ndarray,
+    ) -> None:
+        """Add to each image's score what the words that it shares with the query say."""
         kernels = compiled.load()
+        if kernels is None:
+            for word, signature in zip(words.tolist(), signatures, strict=True):
+                places = slice(lists.borders[word], lists.borders[word + 1])
+                apart = np.bitwise_count(lists.signatures[places] ^ signature)
+                # An image is once in a list at most, so no sum is lost.
+                scores[lists.rows[places]] += selectivity[apart.sum(axis=1, dtype=np.int64)]
+            return
         flat, like = lists.signatures.reshape(-1), kernels.query_like(signatures)
 
         def count(first: int, last: int) -> None:
@@ -289,10 +311,6 @@ class AggregatedIndex:
             kernels.add_agreements(*lists_of_words, *query, selectivity, scores, first, last)
 
         threads.in_parts(count, len(scores), self.num_threads, LEAST_IMAGES)
-        rows = np.flatnonzero(scores)
-        similarities = scores[rows] / np.sqrt(lists.lengths[rows] * float(len(words)))
-        order = np.lexsort([rows, -similarities])[:k]
-        return [lists.ids[row] for row in rows[order].tolist()], similarities[order]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index as one `.npz` file, codebook included; an old one is replaced whole.

@@ -21,7 +21,8 @@ from hashnet.retrieval.search.coarse.scan import read_only
 NUM_SUMS = 64
 # Gathering and squaring in NumPy costs this many times the reading of as many bytes of codes.
 NUMPY_COST = 4
-CHUNK_VALUES = 1 << 18
+# In float64 these stay in the second cache, where each step finds what the last has written.
+CHUNK_VALUES = 1 << 16
 LEAST_VALUES_A_THREAD = 1 << 20
 
 
@@ -69,7 +70,7 @@ def nearest_features(
     k = checked_integer(k, 1, "k")
     kernels = compiled.kernels(len(rows) * len(query) * NUMPY_COST * 4)
     if kernels is None:
-        squared = _square_distances(query, features, rows)
+        squared = _square_distances(query, features, rows, num_threads)
     else:
         rows, squared = _perhaps_nearest(kernels, query, features, rows, k, num_threads)
     if k < len(rows):
@@ -102,21 +103,29 @@ def _perhaps_nearest(
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
-def _square_distances(query: np.ndarray, features: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _square_distances(
+    query: np.ndarray, features: np.ndarray, rows: np.ndarray, num_threads: int
+) -> np.ndarray:
     squared = np.empty(len(rows))
     step = max(1, CHUNK_VALUES // len(query))
-    for first in range(0, len(rows), step):
-        chunk = features[rows[first : first + step]].astype(np.float64)
-        squared[first : first + step] = _squared_in_numpy(chunk, query)
+
+    def fill(first: int, last: int) -> None:
+        for start in range(first, last, step):
+            chosen = slice(start, min(start + step, last))
+            squared[chosen] = _squared_in_numpy(features[rows[chosen]].astype(np.float64), query)
+
+    threads.in_parts(fill, len(rows), num_threads, LEAST_VALUES_A_THREAD // len(query) + 1)
     return squared
 
 
 def _squared_in_numpy(chunk: np.ndarray, query: np.ndarray) -> np.ndarray:
-    squares = np.square(chunk - query)
-    sums = np.zeros((len(chunk), NUM_SUMS))
-    for first in range(0, len(query), NUM_SUMS):
-        part = squares[:, first : first + NUM_SUMS]
-        sums[:, : part.shape[1]] += part
+    """The squared distances of some features, float64 `(m, feature_dim)`, which are lost."""
+    chunk -= query
+    np.square(chunk, out=chunk)
+    whole = len(query) // NUM_SUMS * NUM_SUMS
+    # Along an axis that is not the last, NumPy adds one after another, in order.
+    sums = chunk[:, :whole].reshape(len(chunk), -1, NUM_SUMS).sum(axis=1)
+    sums[:, : len(query) - whole] += chunk[:, whole:]
     while sums.shape[1] > 1:
         half = sums.shape[1] // 2
         sums = sums[:, :half] + sums[:, half:]

@@ -58,8 +58,8 @@ class LocalIndex:
         snapshot: a `Snapshot` of an index with local features.
         extractor: str. Their extractor; says how they are matched.
         method: "exact" compares with all features, in blocks; "tree" is SciPy's KD-tree, the
-            reference for small sets; "faiss" is approximate and small: an inverted file with
-            product codes of 50 bits (`pip install faiss-cpu`).
+            reference for small sets (`pip install scipy`); "faiss" is approximate and small: an
+            inverted file with product codes of 50 bits (`pip install faiss-cpu`).
         num_threads: int.
 
     Raises:
@@ -123,7 +123,7 @@ class LocalIndex:
 
         Raises:
             ShapeError: the descriptors have another size than those of the index.
-            HashnetError: FAISS is asked for and not installed.
+            HashnetError: FAISS or the tree is asked for, and FAISS or SciPy not installed.
         """
         descriptors = np.ascontiguousarray(descriptors, np.float32)
         m, found = len(descriptors), min(k, len(self))
@@ -231,9 +231,9 @@ class LocalIndex:
 
     @functools.cached_property
     def _tree(self) -> Any:
-        from scipy.spatial import cKDTree
-
-        return cKDTree(self._descriptors.astype(np.float32))
+        rule = "The KD-tree of local features is SciPy's; the exact search does without."
+        spatial = extras.load("scipy.spatial", "bench", rule)
+        return spatial.cKDTree(self._descriptors.astype(np.float32))
 
     def _nearest_in_tree(self, queries: np.ndarray, k: int) -> Nearest:
         distances, places = self._tree.query(queries, k=list(range(1, k + 1)))

@@ -2,16 +2,16 @@
 
 Learned codes repeat: images of one class gather on few codes. Each distinct code is kept once,
 and its rows beside it in compressed-sparse-row form, so that a search costs what the distinct
-codes cost, and its answer.
+codes cost, and its answer. Only compiled: in NumPy, listing rows costs as much as the scan saves.
 """
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import TypeVar
 
 import numpy as np
 
 from hashnet import threads
-from hashnet.retrieval.search import compiled
 from hashnet.retrieval.search.coarse.scan import Answers, Scan, joined, mask, read_only
 
 # Below this many rows to a code, looking rows up costs more than scanning fewer codes saves.
@@ -32,12 +32,14 @@ class DistinctCodes:
 
     def __init__(
         self,
+        kernels: ModuleType,
         words: np.ndarray,
         num_rows: int,
         borders: np.ndarray,
         rows: np.ndarray,
         num_threads: int,
     ) -> None:
+        self._kernels = kernels
         self._scan = Scan(words, None, num_threads)
         self._num_rows = num_rows
         self._num_threads = num_threads
@@ -58,9 +60,8 @@ class DistinctCodes:
         """As for `Scan.nearest`."""
         k = min(k, len(self._rows))
         codes, bits, ends = self._nearest_codes(queries, k)
-        kernels = compiled.load()
         parts = self._by_query(
-            lambda ends: kernels.first_rows_of_codes(
+            lambda ends: self._kernels.first_rows_of_codes(
                 codes, bits, ends, k, self._borders, self._rows
             ),
             ends,
@@ -84,7 +85,7 @@ class DistinctCodes:
         if words.size > MOST_WORDS_IN_CACHE:
             single = (queries[number : number + 1] for number in range(len(queries)))
             return joined([self._nearest_of_many(query, at_least) for query in single])
-        kernels, queries = compiled.load(), read_only(queries)
+        kernels, queries = self._kernels, read_only(queries)
         like, words = kernels.query_like(queries), words.reshape(-1)
         parts = threads.in_parts(
             lambda first, last: kernels.nearest_codes(
@@ -107,7 +108,7 @@ class DistinctCodes:
     def _all_rows(
         self, codes: np.ndarray, bits: np.ndarray, ends: np.ndarray, allowed: np.ndarray | None
     ) -> Answers:
-        kernels, allowed = compiled.load(), mask(allowed)
+        kernels, allowed = self._kernels, mask(allowed)
         return joined(
             self._by_query(
                 lambda ends: kernels.rows_of_codes(
@@ -128,6 +129,7 @@ class DistinctCodes:
 
 
 def grouped(
+    kernels: ModuleType,
     words: np.ndarray,
     live: np.ndarray | None,
     num_threads: int,
@@ -137,6 +139,7 @@ def grouped(
     """Group equal codes; return DistinctCodes, or None where too few repeat.
 
     Args:
+        kernels: the module of compiled kernels.
         words: uint64 `(n, num_words)`, C-contiguous.
         live: bool `(n,)` or None. Rows that may be found.
         num_threads: int. The most threads at one time.
@@ -145,7 +148,6 @@ def grouped(
     Returns:
         `DistinctCodes`, or None.
     """
-    kernels = compiled.load()
     num_live = len(words) if live is None else int(np.count_nonzero(live))
     most = num_live // least_repeats
     live = read_only(np.empty(0, bool) if live is None else live)
@@ -154,4 +156,4 @@ def grouped(
     if num_live and not first_rows.size:
         return None
     borders, rows = kernels.post_rows(numbers, live, len(first_rows))
-    return DistinctCodes(words[first_rows], len(words), borders, rows, num_threads)
+    return DistinctCodes(kernels, words[first_rows], len(words), borders, rows, num_threads)

@@ -1,7 +1,8 @@
 """Find codes by the number of bits in which they differ from a query's code, exactly.
 
 `CodeIndex` checks what comes in and chooses the way: the plain scan (`scan`), distinct
-codes (`distinct`) or tables of substrings (`mih`). All give the same answer.
+codes (`distinct`) or tables of substrings (`mih`). All give the same answer; without Numba, all
+are the plain scan.
 """
 
 import dataclasses
@@ -531,13 +532,20 @@ class CodeIndex:
                     self._tables = self._tabulated()
 
     def _grouped(self, **options: int) -> _Prepared[distinct.DistinctCodes] | None:
-        made = distinct.grouped(self._scan.words, self._live, self.num_threads, **options)
+        kernels = compiled.load()
+        if kernels is None:
+            return None
+        words, live = self._scan.words, self._live
+        made = distinct.grouped(kernels, words, live, self.num_threads, **options)
         none = np.empty(0, np.int64)
         return None if made is None else _Prepared(made, self.num_rows, self._live, none)
 
-    def _tabulated(self) -> _Prepared[mih.MultiIndex]:
-        num_bits = 8 * self.code_bytes
-        made = mih.MultiIndex(self._scan.words, num_bits, self._live, self.num_threads)
+    def _tabulated(self) -> _Prepared[mih.MultiIndex] | None:
+        kernels = compiled.load()
+        if kernels is None:
+            return None
+        words, num_bits = self._scan.words, 8 * self.code_bytes
+        made = mih.MultiIndex(kernels, words, num_bits, self._live, self.num_threads)
         return _Prepared(made, self.num_rows, self._live, np.empty(0, np.int64))
 
     def _checked_query(self, query: np.ndarray) -> np.ndarray:

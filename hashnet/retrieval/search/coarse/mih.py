@@ -3,16 +3,16 @@
 Multi-Index Hashing (Norouzi, Punjani and Fleet, "Fast Exact Search in Hamming Space with
 Multi-Index Hashing", TPAMI 2014, sections 2 and 3) with the general pigeonhole principle's
 uneven radii: codes that differ little agree, or nearly so, in some substring, and a table of
-each substring's values leads to them.
+each substring's values leads to them. Only compiled: it visits candidates one by one.
 """
 
 import functools
 import math
+from types import ModuleType
 
 import numpy as np
 
 from hashnet import threads
-from hashnet.retrieval.search import compiled
 from hashnet.retrieval.search.coarse.scan import Answers, Scan, joined, read_only
 
 MOST_TABLE_BITS = 24
@@ -32,6 +32,7 @@ class MultiIndex:
     """Tables of substrings, and the plain scan where they would not pay.
 
     Args:
+        kernels: the module of compiled kernels.
         words: uint64 `(n, num_words)`, C-contiguous.
         num_bits: int. How many of a row's bits carry the code; the rest are zero.
         live: bool `(n,)` or None. Rows that may be found.
@@ -39,9 +40,14 @@ class MultiIndex:
     """
 
     def __init__(
-        self, words: np.ndarray, num_bits: int, live: np.ndarray | None, num_threads: int
+        self,
+        kernels: ModuleType,
+        words: np.ndarray,
+        num_bits: int,
+        live: np.ndarray | None,
+        num_threads: int,
     ) -> None:
-        kernels = compiled.load()
+        self._kernels = kernels
         self._scan = Scan(words, live, num_threads)
         self._num_threads = num_threads
         mask = read_only(np.empty(0, bool) if live is None else live)
@@ -88,7 +94,7 @@ class MultiIndex:
         self, queries: np.ndarray, threshold: int, allowed: np.ndarray | None = None
     ) -> Answers:
         """As for `Scan.within`."""
-        kernels = compiled.load()
+        kernels = self._kernels
         if threshold == 0 or threshold > 64 * queries.shape[1]:
             return self._scan.within(queries, threshold, allowed)
         parts = threads.in_parts(

@@ -2,21 +2,23 @@
 
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from hashnet import threads
 from hashnet.retrieval.search import compiled
+from hashnet.retrieval.search.coarse import plain
 
 # Rows int64 and bits int32 of all queries, and int64 `(num_queries + 1,)` borders by query.
 Answers = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 QUERIES_A_PASS = 64
-CHUNK_WORDS = 1 << 15
 # A thread of its own is handed over in some 30 us, in which a scan reads about a megabyte.
 LEAST_WORDS_A_THREAD = 1 << 18
 ROW_BITS = 48
+
+T = TypeVar("T")
 
 
 class Scan:
@@ -60,9 +62,14 @@ class Scan:
         threshold = min(threshold, self.words.shape[1] * 64 + 1)
         kernels = self._kernels(len(queries))
         if kernels is None:
-            found = [self._numpy_within(query, threshold, allowed) for query in queries]
+            masks = (self._live_mask, mask(allowed))
+            by_part = self._in_parts(
+                lambda *part: plain.within(self.words, queries, threshold, *masks, *part),
+                len(queries),
+            )
+            found = [plain.joined(list(of_query)) for of_query in zip(*by_part, strict=True)]
             return joined([(*answer, np.array([0, len(answer[0])])) for answer in found])
-        parts = self._in_parts(kernels, kernels.within, queries, threshold, allowed)
+        parts = self._by_kernel(kernels, kernels.within, queries, threshold, allowed)
         if len(parts) == len(queries) == 1:
             rows, bits = parts[0][:2]
             return rows, bits, np.array([0, len(rows)])
@@ -106,7 +113,7 @@ class Scan:
             pools = (self.pool(query[None], k, allowed) for query in queries)
             answers = [first_by_bits(rows, bits, k) for rows, bits in pools]
             return [rows for rows, _ in answers], [bits for _, bits in answers]
-        parts = self._in_parts(kernels, kernels.nearest, queries, k, allowed)
+        parts = self._by_kernel(kernels, kernels.nearest, queries, k, allowed)
         if len(parts) == 1:
             return parts[0][0], parts[0][1]
         answers = []
@@ -132,13 +139,11 @@ class Scan:
         """
         kernels = self._kernels(1)
         if kernels is None:
-            max_bits = self.words.shape[1] * 64
-            rows, bits = self._numpy_within(query[0], max_bits + 1, allowed)
-            if len(rows) <= at_least:
-                return rows, bits
-            kept = bits <= np.partition(bits, at_least - 1)[at_least - 1]
-            return rows[kept], bits[kept]
-        parts = self._in_parts(kernels, kernels.pool, query, at_least, allowed)
+            apart, max_bits = self._bits_apart(query[0], allowed), self.words.shape[1] * 64
+            counts = np.cumsum(plain.histogram(apart, max_bits))
+            rows = np.flatnonzero(apart <= min(np.searchsorted(counts, at_least), max_bits))
+            return rows, apart[rows].astype(np.int32)
+        parts = self._by_kernel(kernels, kernels.pool, query, at_least, allowed)
         if len(parts) == 1:
             return parts[0][:2]
         # Up to the least limit every part counted every row; at it, some part has enough.
@@ -160,15 +165,15 @@ class Scan:
         """
         kernels = self._kernels(1)
         if kernels is None:
-            max_bits = self.words.shape[1] * 64
-            _, bits = self._numpy_within(query[0], max_bits + 1, allowed)
-            return np.bincount(bits, minlength=max_bits + 1)
-        return sum(self._in_parts(kernels, kernels.histogram, query, None, allowed))
+            return plain.histogram(
+                self._bits_apart(query[0], allowed), max_bits=self.words.shape[1] * 64
+            )
+        return sum(self._by_kernel(kernels, kernels.histogram, query, None, allowed))
 
     def _kernels(self, num_queries: int) -> ModuleType | None:
         return compiled.kernels(self.words.nbytes * num_queries)
 
-    def _in_parts(
+    def _by_kernel(
         self,
         kernels: ModuleType,
         kernel: Callable[..., Any],
@@ -181,30 +186,17 @@ class Scan:
         if argument is not None:
             arguments += (argument,)
         masks = (self._live_mask, mask(allowed))
-        least = LEAST_WORDS_A_THREAD // (self.words.shape[1] * len(queries)) + 1
-        return threads.in_parts(
-            lambda first, last: kernel(*arguments, *masks, first, last),
-            len(self.words),
-            self.num_threads,
-            least,
-        )
+        return self._in_parts(lambda *part: kernel(*arguments, *masks, *part), len(queries))
 
-    def _numpy_within(
-        self, query: np.ndarray, threshold: int, allowed: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        rows, bits = [np.empty(0, np.int64)], [np.empty(0, np.int32)]
-        step = max(1, CHUNK_WORDS // self.words.shape[1])
-        for first in range(0, len(self.words), step):
-            apart = np.bitwise_count(self.words[first : first + step] ^ query)
-            apart = apart.sum(axis=1, dtype=np.int32) if len(query) > 1 else apart[:, 0]
-            found = apart < threshold
-            for mask in (self.live, allowed):
-                if mask is not None:
-                    found &= mask[first : first + step]
-            found = np.flatnonzero(found)
-            rows.append(found + first)
-            bits.append(apart[found].astype(np.int32))
-        return np.concatenate(rows), np.concatenate(bits)
+    def _bits_apart(self, query: np.ndarray, allowed: np.ndarray | None) -> np.ndarray:
+        masks = (self._live_mask, mask(allowed))
+        parts = self._in_parts(lambda *part: plain.bits_apart(self.words, query, *masks, *part), 1)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _in_parts(self, function: Callable[[int, int], T], num_queries: int) -> list[T]:
+        """Call `function(first, last)` over parts of the rows, on several threads."""
+        least = LEAST_WORDS_A_THREAD // (self.words.shape[1] * num_queries) + 1
+        return threads.in_parts(function, len(self.words), self.num_threads, least)
 
     def _num_passing(self, allowed: np.ndarray | None) -> int:
         passing = self.live
