@@ -14,7 +14,6 @@ from hashnet.encode import precision as precisions
 from hashnet.errors import ArgumentError, FingerprintError, HashnetError, SkippedWarning
 from hashnet.local import features
 from hashnet.network import bundle as bundles
-from hashnet.quiet import import_keras
 from hashnet.retrieval import index as indexes
 from hashnet.retrieval.extraction.parquet import Extraction
 from hashnet.retrieval.search.query import Query
@@ -283,7 +282,6 @@ def _fitted(
     if options.local:
         features.opencv()  # if it is missing, better now than when the codes have been fitted
     options.progress("opening the pretrained network", 0, 0)
-    import_keras()
     from hashnet.train import unsupervised
 
     def reading(done: int, total: int) -> None:

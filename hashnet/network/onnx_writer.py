@@ -1,8 +1,6 @@
 """From a Keras network to ONNX, and its weights back: any backend of Keras, nothing traced.
 
-The file keeps every weight as Keras has it (batch normalisation stays a node of its own, which
-runtimes fold into the convolution before it as they open the file), under the name of its layer.
-Arrays inside are channels first, `(n, channels, rows, columns)`; images are channels last.
+The file keeps every weight as Keras has it, under the name of its layer; see `onnx_layers`.
 
 Besides its outputs the file names one array within, `map`, the convolution map of stride 16: see
 `onnx_graph.up_to_map`.
@@ -14,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hashnet import codes
 from hashnet.errors import ArgumentError, BundleError, ExportError
-from hashnet.network import onnx_graph
+from hashnet.network import onnx_graph, onnx_layers
 from hashnet.network.functional import Evaluation
 from hashnet.network.geometry import geometry, map_tensor
 
@@ -25,10 +22,6 @@ if TYPE_CHECKING:
     import onnx
 
 PRODUCER = onnx_graph.PRODUCER
-
-# Kernels: Keras's order of axes to ONNX's.
-_CONVOLUTION, _DEPTHWISE = (3, 2, 0, 1), (2, 3, 0, 1)
-_CHANNELS_FIRST, _CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
 def write(model: "keras.Model", outputs: Sequence[str], *, code: bool = False) -> bytes:
@@ -53,18 +46,20 @@ def write(model: "keras.Model", outputs: Sequence[str], *, code: bool = False) -
         True
     """
     graph = _Graph(model)
+    # From the last, as `pretrained` has them: scores that do not need H stand before it.
+    values = {name: graph.of(model.output[name]) for name in reversed(outputs)}
     for name in outputs:
-        end = model.output[name]
-        graph.give(name, graph.of(end), shape=["n", *end.shape[1:]])
+        graph.give(name, values[name], shape=["n", *model.output[name].shape[1:]])
     if code:
-        graph.give("code", graph.packed(model.output["latent"]), "uint8")
+        latent = model.output["latent"]
+        graph.give("code", graph.packed(graph.of(latent), latent.shape[-1]), "uint8")
     stride_16 = map_tensor(model)
     if stride_16 is not None:
         graph.rename(graph.of(stride_16), onnx_graph.MAP)
         # Where the layers do not tell it, there are no local features.
         with contextlib.suppress(ArgumentError):
             graph.geometry = geometry(model)
-    return graph.model().SerializeToString(deterministic=True)
+    return onnx_graph.content(graph.model())
 
 
 def write_map(model: "keras.Model") -> "onnx.ModelProto":
@@ -112,7 +107,7 @@ def restore(model: "keras.Model", network: "onnx.ModelProto") -> None:
         if name not in stored:
             raise BundleError("A network's file must hold all of its weights.", f"no {name!r}")
         value = onnx.numpy_helper.to_array(stored[name])
-        order = graph.variables[name][1]
+        order = graph.orders[name]
         if order is not None and value.ndim == len(order):
             value = value.transpose(np.argsort(order))
         if value.dtype != np.float32 or value.shape != tuple(variable.shape):
@@ -141,60 +136,29 @@ def is_ours(content: bytes) -> bool:
     return content[2:4] == bytes([0x12, len(mark)]) and content[4:].startswith(mark)
 
 
-class _Graph(onnx_graph.Builder):
+class _Graph(onnx_layers.Layers):
     """The ONNX graph of a Keras network in the making; its values are names of arrays."""
 
     def __init__(self, model: "keras.Model") -> None:
         super().__init__()
-        self.variables: dict[str, tuple[Any, tuple[int, ...] | None]] = {}
         self.names: dict[int, str] = {}  # of variables, by identity
-        self._evaluation = Evaluation([(model.input, self._image(model.input.shape))], self._add)
+        self.orders: dict[str, tuple[int, ...] | None] = {}
+        pixels = self.image(["n", *model.input.shape[1:]])
+        self._evaluation = Evaluation([(model.input, pixels)], self._add)
 
     def of(self, tensor: Any) -> str:
         """The name of what a Keras tensor stands for."""
         return self._evaluation.of(tensor)
 
-    def model(self) -> "onnx.ModelProto":
-        for name, (variable, order) in self.variables.items():
-            array = np.asarray(variable, np.float32)
-            self.arrays[name] = array if order is None else array.transpose(order)
-        return super().model()
-
-    def weight(self, layer: Any, variable: Any, order: tuple[int, ...] | None = None) -> str:
+    def variable(self, layer: Any, variable: Any, order: tuple[int, ...] | None = None) -> str:
         """A variable of a layer; a layer that is used twice has it once."""
         if id(variable) not in self.names:
             name = f"{layer.name}/{variable.name}"
-            if name in self.variables:
+            if name in self.weights:
                 _refuse(layer, "another layer has this name")
-            self.names[id(variable)] = name
-            self.variables[name] = (variable, order)
+            self.names[id(variable)] = self.weight(name, variable, order)
+            self.orders[name] = order
         return self.names[id(variable)]
-
-    def _image(self, shape: Sequence[int | None]) -> str:
-        import onnx
-
-        self.take("image", "uint8", ["n", *shape[1:]])
-        pixels = self.node("Cast", ["image"], to=onnx.TensorProto.FLOAT)
-        return self.node("Transpose", [pixels], perm=_CHANNELS_FIRST)
-
-    def packed(self, latent: Any) -> str:
-        """What `codes.from_latent` does, in integers, which no precision rounds."""
-        import onnx
-
-        num_bits = latent.shape[-1]
-        width = codes.code_bytes(num_bits)
-        bits = self.node("GreaterOrEqual", [self.of(latent), self.constant(0.5)])
-        bits = self.node("Cast", [bits], to=onnx.TensorProto.INT32)
-        margin = self.constant([0, 0, 0, 8 * width - num_bits], "int64")
-        bits = self.node("Pad", [bits, margin])
-        bits = self.node("Reshape", [bits, self.constant([-1, width, 8], "int64")])
-        values = self.constant([128, 64, 32, 16, 8, 4, 2, 1], "int32")
-        sums = self.node(
-            "ReduceSum",
-            [self.node("Mul", [bits, values]), self.constant([-1], "int64")],
-            keepdims=0,
-        )
-        return self.node("Cast", [sums], to=onnx.TensorProto.UINT8)
 
     def _add(self, operation: Any, node: Any, values: Mapping[int, str]) -> str:
         """Add what a layer or operation of Keras does; returns what it gives."""
@@ -245,34 +209,34 @@ def _refuse(layer: Any, what: str) -> None:
 def _padding(layer: Any) -> str:
     if getattr(layer, "data_format", "channels_last") != "channels_last":
         _refuse(layer, "channels first")
-    return {"same": "SAME_UPPER", "valid": "VALID"}[layer.padding]
+    return str(layer.padding)
+
+
+def _bias(graph: _Graph, layer: Any) -> str | None:
+    return graph.variable(layer, layer.bias) if layer.use_bias else None
 
 
 def _convolution(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) -> str:
     depthwise = type(layer).__name__ == "DepthwiseConv2D"
     if depthwise and layer.depth_multiplier != 1:
         _refuse(layer, f"depth_multiplier={layer.depth_multiplier}")
-    order = _DEPTHWISE if depthwise else _CONVOLUTION
-    inputs = [_only_input(node, values), graph.weight(layer, layer.kernel, order)]
-    if layer.use_bias:
-        inputs.append(graph.weight(layer, layer.bias))
-    x = graph.node(
-        "Conv",
-        inputs,
-        kernel_shape=list(layer.kernel_size),
-        strides=list(layer.strides),
-        dilations=list(layer.dilation_rate),
+    order = onnx_layers.DEPTHWISE if depthwise else onnx_layers.CONVOLUTION
+    x = graph.convolution(
+        _only_input(node, values),
+        graph.variable(layer, layer.kernel, order),
+        _bias(graph, layer),
+        strides=layer.strides,
+        padding=_padding(layer),
+        dilations=layer.dilation_rate,
         group=layer.kernel.shape[2] if depthwise else layer.groups,
-        auto_pad=_padding(layer),
     )
     return graph.activated(x, layer.activation)
 
 
 def _dense(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) -> str:
-    inputs = [_only_input(node, values), graph.weight(layer, layer.kernel)]
-    if layer.use_bias:
-        inputs.append(graph.weight(layer, layer.bias))
-    return graph.activated(graph.node("Gemm", inputs), layer.activation)
+    kernel = graph.variable(layer, layer.kernel)
+    x = graph.dense(_only_input(node, values), kernel, _bias(graph, layer))
+    return graph.activated(x, layer.activation)
 
 
 def _batch_normalization(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) -> str:
@@ -281,14 +245,14 @@ def _batch_normalization(graph: _Graph, layer: Any, node: Any, values: Mapping[i
         graph.constant(np.full(channels, default)) if variable is None else None
         for variable, default in ((layer.gamma, 1.0), (layer.beta, 0.0))
     )
-    inputs = [
+    return graph.normalised(
         _only_input(node, values),
-        gamma or graph.weight(layer, layer.gamma),
-        beta or graph.weight(layer, layer.beta),
-        graph.weight(layer, layer.moving_mean),
-        graph.weight(layer, layer.moving_variance),
-    ]
-    return graph.node("BatchNormalization", inputs, epsilon=layer.epsilon)
+        gamma or graph.variable(layer, layer.gamma),
+        beta or graph.variable(layer, layer.beta),
+        graph.variable(layer, layer.moving_mean),
+        graph.variable(layer, layer.moving_variance),
+        layer.epsilon,
+    )
 
 
 def _relu(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) -> str:
@@ -297,7 +261,7 @@ def _relu(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) -> st
     x = _only_input(node, values)
     if layer.max_value is None:
         return graph.node("Relu", [x])
-    return graph.node("Clip", [x, graph.constant(0), graph.constant(layer.max_value)])
+    return graph.clipped(x, layer.max_value)
 
 
 def _activation(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) -> str:
@@ -305,18 +269,13 @@ def _activation(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str])
 
 
 def _pooling(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) -> str:
-    return graph.node(
-        "MaxPool" if type(layer).__name__ == "MaxPooling2D" else "AveragePool",
-        [_only_input(node, values)],
-        kernel_shape=list(layer.pool_size),
-        strides=list(layer.strides),
-        auto_pad=_padding(layer),
-    )
+    kind = "MaxPool" if type(layer).__name__ == "MaxPooling2D" else "AveragePool"
+    x = _only_input(node, values)
+    return graph.pooled(x, kind, layer.pool_size, layer.strides, _padding(layer))
 
 
 def _global_pooling(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) -> str:
-    x = graph.node("GlobalAveragePool", [_only_input(node, values)])
-    return x if layer.keepdims else graph.node("Flatten", [x])
+    return graph.global_pooling(_only_input(node, values), keep_axes=layer.keepdims)
 
 
 def _zero_padding(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) -> str:
@@ -329,7 +288,7 @@ def _flatten(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) ->
     x = _only_input(node, values)
     shape = node.input_tensors[0].shape
     if len(shape) == 4 and shape[1:3] != (1, 1):
-        x = graph.node("Transpose", [x], perm=_CHANNELS_LAST)
+        x = graph.node("Transpose", [x], perm=onnx_layers.CHANNELS_LAST)
     return graph.node("Flatten", [x])
 
 
@@ -338,22 +297,13 @@ def _nothing(_graph: _Graph, _layer: Any, node: Any, values: Mapping[int, str]) 
 
 
 def _rescaling(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) -> str:
-    def of_channels(numbers: Any) -> str:
-        array = np.asarray(numbers, np.float32)
-        return graph.constant(array.reshape(-1, 1, 1) if array.ndim else array)
-
-    x = graph.node("Mul", [_only_input(node, values), of_channels(layer.scale)])
-    return graph.node("Add", [x, of_channels(layer.offset)])
+    return graph.rescaled(_only_input(node, values), layer.scale, layer.offset)
 
 
 def _unit_normalization(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) -> str:
-    x = _only_input(node, values)
     if len(node.input_tensors[0].shape) != 2:
         _refuse(layer, "of more than two axes")
-    axis = graph.constant([-1], "int64")
-    length = graph.node("Sqrt", [graph.node("ReduceSum", [graph.node("Mul", [x, x]), axis])])
-    inverse = graph.node("Min", [graph.node("Reciprocal", [length]), graph.constant(1e12)])
-    return graph.node("Mul", [x, inverse])
+    return graph.unit_length(_only_input(node, values))
 
 
 def _elementwise(kind: str) -> Callable[[_Graph, Any, Any, Mapping[int, str]], str]:
@@ -377,7 +327,7 @@ def _take(graph: _Graph, operation: Any, node: Any, values: Mapping[int, str]) -
     image, indices = node.arguments.args[:2]
     axis = operation.axis
     if len(image.shape) == 4:
-        axis = _CHANNELS_FIRST.index(axis)
+        axis = onnx_layers.CHANNELS_FIRST.index(axis)
     return graph.node("Gather", [values[id(image)], graph.constant(indices, "int64")], axis=axis)
 
 

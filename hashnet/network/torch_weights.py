@@ -11,7 +11,7 @@ import math
 import os
 import pickletools
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -112,6 +112,57 @@ def read_torch(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise WeightsError(
             "A weights file must be a whole PyTorch checkpoint.", f"{path} ({reason})", _WAY_OUT
         ) from error
+
+
+@dataclass(frozen=True)
+class StateDict:
+    """The tensors of a checkpoint, taken one by one for layers of a known shape.
+
+    Attributes:
+        tensors: dict as from `read_torch`.
+        network: str, the name of the network that they are for.
+        path: str, where they come from.
+
+    Example:
+        >>> weights = StateDict({"fc": np.ones((3, 2), np.float32)}, "net", "net.pth")
+        >>> weights.of_keras("fc", (2, 3)).shape
+        (2, 3)
+    """
+
+    tensors: Mapping[str, np.ndarray]
+    network: str
+    path: str
+
+    def of_keras(self, name: str, shape: Sequence[int], depthwise: bool = False) -> np.ndarray:
+        """One tensor with its axes in Keras's order.
+
+        Args:
+            name: str, as the state dict has it.
+            shape: of the layer's weights in Keras.
+            depthwise: bool. Whether it is the kernel of a depthwise convolution.
+
+        Returns:
+            Array of that shape.
+
+        Raises:
+            WeightsError: there is none of this name and shape, or not of finite numbers.
+        """
+        if name not in self.tensors:
+            raise WeightsError(f"Weights of {self.network} must hold {name!r}.", self.path)
+        value = self.tensors[name]
+        if value.ndim == 4:
+            value = value.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
+        elif value.ndim == 2:
+            value = value.T
+        if value.shape != tuple(shape):
+            raise WeightsError(
+                f"{name!r} must fit the layer's shape {tuple(shape)}.",
+                f"{value.shape} in {self.path}",
+                f"Is this a checkpoint of {self.network}?",
+            )
+        if not np.isfinite(value).all():
+            raise WeightsError("Weights must be finite numbers.", f"{name} in {self.path}")
+        return value
 
 
 def efficientnet_lite_file(variant: int) -> str:

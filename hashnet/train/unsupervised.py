@@ -12,7 +12,7 @@ import numpy as np
 from hashnet import images
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ImageError
-from hashnet.network import backbones, bundle, model
+from hashnet.network import backbones, bundle, model, onnx_graph, pretrained
 from hashnet.train import unsupervised_codes
 
 # Measured by tests/bench/label_free.py: longer codes gain little.
@@ -41,7 +41,7 @@ def fit_bundle(
     *,
     num_bits: int = NUM_BITS,
     backbone: str = "efficientnet_lite0",
-    weights: str | None = "imagenet",
+    weights: str = "imagenet",
     seed: int = 0,
     origin: dict[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -49,7 +49,8 @@ def fit_bundle(
     """Fit H to photos without labels and save the network as a bundle.
 
     H learns from the collection's own features alone; see `unsupervised_codes`. The backbone and
-    F8, the pretrained classifier, stay as they are.
+    F8, the pretrained classifier, stay as they are. Keras is needed only for backbones that have
+    no `Backbone.write`; the bundle has no `model.keras`, which `hashnet export` makes of it.
 
     Args:
         folder: str or path-like, where the bundle goes.
@@ -57,7 +58,7 @@ def fit_bundle(
             seeded sample is used.
         num_bits: int, 1 to 1024.
         backbone: str, one of `BACKBONES`.
-        weights: as for `backbones.create`.
+        weights: `"imagenet"`, or the path of a weights file.
         seed: int. Of the sample and of the fit.
         origin: dict or None. What the bundle should remember of how it was made.
         progress: called with images done and images to do.
@@ -77,9 +78,9 @@ def fit_bundle(
     )
     sources = list(sources)
     sample = _sample(len(sources), seed)
-    network = model.build(config, weights=weights)
+    network = pretrained.write(config, weights)
     with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
-        start = bundle.save(scratch, network, config, origin={})
+        start = bundle.save_encoder(scratch, onnx_graph.content(network), config, origin={})
         parts, positions, num_done = [], [], 0
         problem: images.Problem | None = None
         for part in Encoder(start).stream(sources[place] for place in sample):
@@ -94,14 +95,14 @@ def fit_bundle(
         reason = f"{len(sample)} images, the first: {problem.reason}" if problem else "no images"
         raise ImageError("Codes are fitted to at least one readable image.", reason)
     hash_weights = unsupervised_codes.fit(features, num_bits, prior=_prior(backbone), seed=seed)
-    network.get_layer("latent").set_weights([hash_weights.kernel, hash_weights.bias])
+    network = pretrained.with_hash_layer(network, hash_weights.kernel, hash_weights.bias)
     origin = {
         **(origin or {}),
         "codes": "label-free",
         "fitted_to": len(features),
         "seed": seed,
     }
-    saved = bundle.save(folder, network, config, origin=origin)
+    saved = bundle.save_encoder(folder, onnx_graph.content(network), config, origin=origin)
     return Fitted(saved, np.concatenate(positions), features)
 
 
