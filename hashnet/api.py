@@ -106,8 +106,8 @@ class Index(indexes.Index):
                 small objects in it are found.
             from_parquet: str or path-like. Instead of photos: what `hashnet extract` has made.
             runtime: str, as for `Encoder`.
-            progress: called with what is being done, how many images are done, and how many there
-                are; 0 of 0 in a stage that is not counted.
+            progress: called with what is being done, how many images, or steps of a fit, are done,
+                and how many there are; 0 of 0 in a stage that is not counted.
 
         Returns:
             The opened `Index`; its `report` says what was added, changed, removed and skipped.
@@ -259,6 +259,7 @@ def _of_photos(cls: type[Index], place: StrPath, options: _Options) -> Any:
         index = _created(cls, place, options.bundle, options)
     else:
         index, known_features = _fitted(cls, place, options)
+    options.progress("looking for images", 0, 0)
     index.update(
         options.photos,
         label_from_folder=options.label_from_folder,
@@ -274,6 +275,7 @@ def _fitted(
     cls: type[Index], place: StrPath, options: _Options
 ) -> tuple[Index, dict[tuple[str, int, int], np.ndarray]]:
     """An empty index with a network fitted to the photos, and the features known from that."""
+    options.progress("looking for images", 0, 0)
     found, problems = images.find(options.photos)
     if not found:
         reasons = [f"{one.path}: {one.reason}" for one in problems[:3]]
@@ -281,13 +283,7 @@ def _fitted(
         raise HashnetError("A new index needs at least one image.", "; ".join([received, *reasons]))
     if options.local:
         features.opencv()  # if it is missing, better now than when the codes have been fitted
-    options.progress("opening the pretrained network", 0, 0)
     from hashnet.train import unsupervised
-
-    def reading(done: int, total: int) -> None:
-        options.progress("reading images", done, total)
-        if done == total:
-            options.progress("fitting codes", 0, 0)
 
     asked: dict[str, Any] = {"num_bits": options.bits, "backbone": options.backbone}
     with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
@@ -296,7 +292,7 @@ def _fitted(
             [file.path for file in found],
             **{name: value for name, value in asked.items() if value is not None},
             origin={"command": "hashnet index"},
-            progress=reading,
+            progress=options.progress,
         )
         index = _created(cls, place, scratch, options)
     if index.encoder.precision != "float32":

@@ -246,12 +246,15 @@ def test_a_progress_bar_ends_at_100_percent_when_all_is_done(monkeypatch):
         progress("reading", done, 50)
     # What comes next takes long: the bar must not stand at less until then.
     assert "50/50" in sys.stderr.getvalue()
-    progress("fitting codes", 0, 0)
+    progress("looking for images", 0, 0)
+    assert sys.stderr.getvalue().endswith("looking for images ...")
+    progress("fitting codes", 0, 300)
+    assert "0/300" in sys.stderr.getvalue() and " steps/s" in sys.stderr.getvalue()
     progress("encoding", 1, 2)
     output.set_verbosity(output.VERBOSE)
     progress.close()
     shown = sys.stderr.getvalue()
-    assert "fitting codes ...\n" in shown and "1/2" in shown and "encoding: 1 images in" in shown
+    assert "images ...\n" not in shown and "1/2" in shown and "encoding: 1 images in" in shown
 
 
 def test_a_shell_completes_commands_options_and_choices(tmp_path):

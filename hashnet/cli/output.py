@@ -19,6 +19,7 @@ DONE, FAILED, WRONG_ARGUMENTS, SKIPPED_SOME = 0, 1, 2, 3
 QUIET, NORMAL, VERBOSE = -1, 0, 1
 # Of more skipped inputs with similar reasons, one is named and the others are counted.
 MOST_NAMED = 5
+_IN_STEPS = {"fitting codes"}  # stages that count something else than images
 
 _verbosity = NORMAL
 
@@ -89,9 +90,10 @@ def _kind(problem: "Problem") -> str:
 class Progress:
     """Progress on stderr, where a person is looking: a bar for each stage.
 
-    Called with the stage, how many images are done, and how many there are; 0 of 0 in a stage
-    that is not counted. A bar ends when all are done, and not when the next stage begins: what
-    comes between is no part of it. With `-v`, each stage says how long it took.
+    Called with the stage, how many images (or steps) are done, and how many there are; 0 of 0 in a
+    stage that is not counted, of which no line is left. A bar ends when all are done, and not when
+    the next stage begins: what comes between is no part of it. With `-v`, each stage says how long
+    it took.
     """
 
     def __init__(self) -> None:
@@ -104,7 +106,7 @@ class Progress:
         return self
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Show that `done` of `total` images of a stage are done."""
+        """Show that `done` of `total` images, or steps, of a stage are done."""
         if stage != self._stage:
             self.close()
             self._stage, self._began = stage, time.perf_counter()
@@ -118,12 +120,14 @@ class Progress:
     def _begin(self, total: int) -> None:
         if quiet() or not sys.stderr.isatty():
             return
-        if not total:
-            note(f"{self._stage} ...")
-            return
         from tqdm import tqdm
 
-        self._bar = tqdm(total=total, desc=self._stage, unit=" images", file=sys.stderr)
+        if total:
+            unit = " steps" if self._stage in _IN_STEPS else " images"
+            self._bar = tqdm(total=total, desc=self._stage, unit=unit, file=sys.stderr)
+        else:
+            shown = f"{self._stage} ..."
+            self._bar = tqdm(bar_format=shown, leave=False, file=sys.stderr)
 
     def close(self) -> None:
         """End the stage."""
@@ -131,7 +135,8 @@ class Progress:
             self._bar.close()
             self._bar = None
         if self._began is not None:
-            counted = f"{self._done:,} images in " if self._done else ""
+            unit = "steps" if self._stage in _IN_STEPS else "images"
+            counted = f"{self._done:,} {unit} in " if self._done else ""
             detail(f"{self._stage}: {counted}{time.perf_counter() - self._began:.2f} seconds")
             self._began = None
 

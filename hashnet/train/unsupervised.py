@@ -19,6 +19,9 @@ from hashnet.train import unsupervised_codes
 NUM_BITS = 128
 SAMPLE = unsupervised_codes.MAX_ITEMS
 
+# What `progress` is told.
+OPENING, READING, FITTING = "opening the pretrained network", "reading images", "fitting codes"
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -44,7 +47,7 @@ def fit_bundle(
     weights: str = "imagenet",
     seed: int = 0,
     origin: dict[str, Any] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Fitted:
     """Fit H to photos without labels and save the network as a bundle.
 
@@ -61,7 +64,8 @@ def fit_bundle(
         weights: `"imagenet"`, or the path of a weights file.
         seed: int. Of the sample and of the fit.
         origin: dict or None. What the bundle should remember of how it was made.
-        progress: called with images done and images to do.
+        progress: called with what is being done, how many images or steps of the fit are done,
+            and how many there are; 0 of 0 before that is known.
 
     Returns:
         A `Fitted`.
@@ -78,6 +82,8 @@ def fit_bundle(
     )
     sources = list(sources)
     sample = _sample(len(sources), seed)
+    tell = progress or (lambda stage, done, total: None)
+    tell(OPENING, 0, 0)
     network = pretrained.write(config, weights)
     with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
         start = bundle.save_encoder(scratch, onnx_graph.content(network), config, origin={})
@@ -88,13 +94,18 @@ def fit_bundle(
             positions.append(sample[part.positions])
             problem = problem or next(iter(part.problems), None)
             num_done += len(part) + len(part.problems)
-            if progress:
-                progress(num_done, len(sample))
+            tell(READING, num_done, len(sample))
     features = np.concatenate(parts) if parts else np.empty((0, config.feature_dim))
     if not len(features):
         reason = f"{len(sample)} images, the first: {problem.reason}" if problem else "no images"
         raise ImageError("Codes are fitted to at least one readable image.", reason)
-    hash_weights = unsupervised_codes.fit(features, num_bits, prior=_prior(backbone), seed=seed)
+    hash_weights = unsupervised_codes.fit(
+        features,
+        num_bits,
+        prior=_prior(backbone),
+        seed=seed,
+        progress=lambda done, total: tell(FITTING, done, total),
+    )
     network = pretrained.with_hash_layer(network, hash_weights.kernel, hash_weights.bias)
     origin = {
         **(origin or {}),

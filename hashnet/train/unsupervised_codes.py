@@ -114,7 +114,12 @@ def _on_one_thread(method: Callable[P, T]) -> Callable[P, T]:
 
 @_on_one_thread
 def fit(
-    features: np.ndarray, num_bits: int, *, prior: np.ndarray | None = None, seed: int = 0
+    features: np.ndarray,
+    num_bits: int,
+    *,
+    prior: np.ndarray | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> HashWeights:
     """Train H on the features of images without labels, so that codes keep their neighbours.
 
@@ -127,6 +132,7 @@ def fit(
             random order, which fill up a collection of fewer than `FEW_ITEMS` images, moved to
             its mean: a handful of photos does not tell how photos differ.
         seed: int. For the sample, the start and the batches.
+        progress: called with the steps done and the steps to do.
 
     Returns:
         HashWeights.
@@ -144,6 +150,8 @@ def fit(
     """
     rng = np.random.default_rng(seed)
     codes.code_bytes(num_bits)
+    if progress:
+        progress(0, _STEPS)
     features = _filled_up(_sampled(_checked("features", features), rng), prior)
     space = _principal_space(features, min(_DIMENSIONS, features.shape[1]))
     if not space.deviations.size:  # All alike, so nothing to learn: every hyperplane is as good.
@@ -154,7 +162,7 @@ def fit(
     kernel = _start(inputs, affinities, num_bits, rng)
     # Scaled so that the largest component has deviation 1: the steps then suit any features.
     scale = space.deviations[0]
-    kernel, bias = _train(inputs / scale, kernel, affinities, rng)
+    kernel, bias = _train(inputs / scale, kernel, affinities, rng, progress)
     return space.fold(kernel / scale, bias)
 
 
@@ -368,7 +376,11 @@ def _start(
 
 
 def _train(
-    inputs: np.ndarray, kernel: np.ndarray, affinities: list[_Affinity], rng: np.random.Generator
+    inputs: np.ndarray,
+    kernel: np.ndarray,
+    affinities: list[_Affinity],
+    rng: np.random.Generator,
+    progress: Callable[[int, int], None] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Descend the divergence of the codes' chances from the affinities', with soft bits."""
     num_items, batch = len(inputs), min(_BATCH, len(inputs))
@@ -386,6 +398,8 @@ def _train(
         fade = (1 + math.cos(math.pi * (step + 1) / _STEPS)) / 2
         for descent, gradient in zip(descents, gradients, strict=True):
             descent.descend(gradient, fade)
+        if progress:
+            progress(step + 1, _STEPS)
     return kernel, bias
 
 
