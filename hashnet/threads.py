@@ -5,9 +5,10 @@ import functools
 import itertools
 import os
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import threadpoolctl
+if TYPE_CHECKING:
+    import threadpoolctl
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -89,8 +90,10 @@ def blas_threads(number: int) -> Any:
 
 
 @functools.cache
-def _libraries() -> threadpoolctl.ThreadpoolController:
+def _libraries() -> "threadpoolctl.ThreadpoolController":
     """What computes products here; to look for it takes as long as to compare an image."""
+    import threadpoolctl  # which most searches do without
+
     return threadpoolctl.ThreadpoolController()
 
 

@@ -95,6 +95,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
+    if "numpy" not in sys.modules:
+        # A search multiplies no large matrices: NumPy need not start threads for that.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from hashnet import images
 
     _check(arguments)

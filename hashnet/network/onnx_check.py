@@ -171,7 +171,7 @@ def _check_sizes(model: bytes) -> None:
     for tensor in tensors:
         if min(tensor.dims, default=0) < 0 or math.prod(tensor.dims) > len(model):
             raise _Refused(rule, f"weights of shape {list(tensor.dims)} in {len(model)} bytes")
-        if tensor.ByteSize() > _SHAPE_BYTES:
+        if len(tensor.raw_data) > _SHAPE_BYTES:
             tensor.ClearField("raw_data")
     sizes = [_size(end, IMAGES) for end in graph.input if end.name not in weights]
     given = sum(size or 0 for size in sizes)

@@ -322,6 +322,8 @@ class _OnnxRuntime:
         options.intra_op_num_threads = 1 if concurrent else num_threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # what goes wrong is raised
+        # Threads that wait in a loop take the cores from those that work, already while it opens.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
             files[0], options, providers=["CPUExecutionProvider"]
         )
