@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import shtab
 
-from hashnet import cli, images
+from hashnet import cli, extras, images
+from hashnet.retrieval.search import compiled
 from hashnet.retrieval.search.query import Query
 from hashnet.train.config import TrainConfig
 
@@ -297,6 +298,28 @@ def test_info_is_lines_that_can_be_read(run, photos, bundle_folder, tmp_path):
     assert f"history 3 epochs, the last: {last}" in lines
     assert "6 disc" in lines and "bits 32" in lines
     assert all(len(line) <= 100 for line in out.splitlines() if "fingerprint" not in line)
+
+
+@pytest.mark.usefixtures("plain")
+def test_people_with_a_large_index_hear_once_what_numba_would_bring(
+    run, index, photos, monkeypatch
+):
+    said = 'take a fraction of the time: pip install "numba>=0.61"\n'
+    query = min(photos.rglob("*.png"))
+    monkeypatch.setattr(extras, "is_installed", lambda module: module != "numba")
+    monkeypatch.setattr(compiled, "LOADING_BYTES", 1)
+    for large, verb in ((10, "info"), (10, "search"), (10**9, "info"), (10**9, "search")):
+        monkeypatch.setattr("hashnet.cli.indexes.LARGE", large)
+        arguments = (verb, index, *([query] * 3 if verb == "search" else []))
+        err = run(*arguments)[2]
+        assert err.endswith(said) if large == 10 else "Numba" not in err
+        assert err.count("Numba") == (large == 10)
+        assert "Numba" not in "".join(map(str, run(*arguments, "--json")))
+    monkeypatch.setattr("hashnet.cli.indexes.LARGE", 10)
+    monkeypatch.setattr(compiled, "LOADING_BYTES", 1 << 40)
+    assert "Numba" not in run("search", index, query)[2]  # loading would have taken longer
+    monkeypatch.setattr(extras, "is_installed", lambda module: True)
+    assert "Numba" not in run("info", index)[2]
 
 
 def test_evaluate_shows_all_stages_and_one_line_of_protocol(run, index, photos):

@@ -5,7 +5,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hashnet.cli.output import detail, printable
+from hashnet import extras
+from hashnet.cli.output import detail, note, printable
 from hashnet.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 # Runtimes: the one that opens fastest, and the one that runs fastest.
 FEW, MANY = "soonest", "auto"
+# From so many images on, a query takes 10 ms longer without compiled code (tests/bench/plain.py).
+LARGE = 100_000
 
 
 def opened(place: str) -> "Index":
@@ -70,3 +73,16 @@ def refuse_url(place: str, way_out: str) -> None:
 def shown(place: str) -> str:
     """Where an index is, on one line and without the password that a URL may hold."""
     return printable(re.sub(r"(://[^/@:]*):[^/@]*@", r"\1@", place))
+
+
+def hint_at_numba(num_images: int) -> None:
+    """Say on stderr what would search an index faster, if it is large and that is missing.
+
+    Args:
+        num_images: int, of the index.
+    """
+    if num_images >= LARGE and not extras.is_installed("numba"):
+        note(
+            "with Numba, many searches of so large an index take a fraction of the time: "
+            f"{extras.install_command('fast')}"
+        )

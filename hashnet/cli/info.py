@@ -5,7 +5,7 @@ import json
 import textwrap
 from typing import Any
 
-from hashnet.cli.indexes import opened, shown
+from hashnet.cli.indexes import hint_at_numba, opened, shown
 from hashnet.cli.options import add_index, add_json
 from hashnet.cli.output import DONE, printable
 
@@ -36,6 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
         print("labels")
     for label, count in sorted(labels.items()):
         print(f"  {count:15}  {printable(label)}")
+    if "://" not in arguments.index:  # a database searches by itself
+        hint_at_numba(info["images"])
     return DONE
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hashnet.cli.indexes import engine_of
+from hashnet.cli.indexes import engine_of, hint_at_numba
 from hashnet.cli.options import add_index, add_json, add_pool, positive_number, region
 from hashnet.cli.output import DONE, FAILED, SKIPPED_SOME, name_problems, note, printable
 from hashnet.errors import ArgumentError
@@ -99,6 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         # A search multiplies no large matrices: NumPy need not start threads for that.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from hashnet import images
+    from hashnet.retrieval.search import compiled
 
     _check(arguments)
     query = _query(arguments)
@@ -113,6 +114,8 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         collections.deque(answers, maxlen=0)  # nothing more is made of them
     name_problems(problems)
+    if compiled.is_missed() and not arguments.json:
+        hint_at_numba(engine.snapshot.num_items)
     if len(problems) - num_problems == len(queries):
         return FAILED
     if arguments.picture:

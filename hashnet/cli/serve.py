@@ -2,7 +2,7 @@
 
 import argparse
 
-from hashnet.cli.indexes import shown
+from hashnet.cli.indexes import hint_at_numba, shown
 from hashnet.cli.options import add_index, positive_number, whole_number
 from hashnet.cli.output import DONE
 
@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     from hashnet import extras, threads
+    from hashnet.retrieval.store.kinds import kind_of
 
     rule = "Serving needs packages that searching does not."
     server = extras.load("hashnet.retrieval.service.server", "serve", rule)
@@ -54,6 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     def ready(url: str) -> None:
         print(f"serving {shown(arguments.index)} at {url} (Ctrl-C stops)", flush=True)
+        if "://" not in arguments.index:  # a database searches by itself
+            with kind_of(arguments.index).open(arguments.index).snapshot() as snapshot:
+                hint_at_numba(snapshot.num_items)
 
     server.serve(
         arguments.index,

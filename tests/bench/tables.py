@@ -210,6 +210,29 @@ def hamming(results):
             )
 
 
+def without_numba(results):
+    """What the extra `fast` brings."""
+    yield "## Without Numba"
+    yield ""
+    yield (
+        f"Codes of {results['bits']} bits, features of {results['feature_dim']} "
+        f"{results['feature_dtype']}, in memory. {results['protocol']}"
+    )
+    yield ""
+    yield (
+        "| rows | pool | coarse, NumPy | coarse, Numba | fine, NumPy | fine, Numba | Numba saves |"
+    )
+    yield "|---|---|---|---|---|---|---|"
+    for row in results["rows"]:
+        numpy, numba = (row["milliseconds"][way] for way in ("numpy", "compiled"))
+        times = [way[stage] for stage in ("coarse", "fine") for way in (numpy, numba)]
+        saved = sum(numpy.values()) - sum(numba.values())
+        yield (
+            f"| {row['rows']:,} | {row['pool']:,.0f} "
+            f"| {' | '.join(f'{time:.1f}' for time in times)} | {saved:.0f} ms |"
+        )
+
+
 def coarse_fine(results):
     """Coarse to fine beside vector search, or from disk with nothing beside it."""
     alone = all(row["method"].startswith("coarse") for row in results["rows"])
@@ -585,7 +608,7 @@ def renewed(text):
     named |= {"clickhouse": databases, "clickhouse_10m": databases}
     named |= {"clickhouse_types": column_types}
     named |= {path.stem: encoding for path in sorted(figures.FOLDER.glob("encode*"))}
-    named |= {"precision": precision, "hamming": hamming}
+    named |= {"precision": precision, "hamming": hamming, "plain": without_numba}
     named |= {path.stem: coarse_fine for path in sorted(figures.FOLDER.glob("coarse_fine_*"))}
     named |= {
         "pool_size": pool_size,

@@ -30,6 +30,19 @@ def kernels(num_bytes: int) -> ModuleType | None:
     return load() if _numpy_bytes >= LOADING_BYTES else None
 
 
+def is_missed() -> bool:
+    """Whether this process has searched for longer than kernels take to load, and has none.
+
+    Returns:
+        bool.
+
+    Example:
+        >>> is_missed()  # with Numba, or after little work
+        False
+    """
+    return _numpy_bytes >= LOADING_BYTES and load() is None
+
+
 @functools.cache
 def load() -> ModuleType | None:
     """Load the compiled kernels now, as a server does before its first query.
