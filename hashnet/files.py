@@ -13,22 +13,10 @@ import shutil
 from collections.abc import Iterator
 from typing import BinaryIO
 
-StrPath = str | os.PathLike[str]
+from hashnet import system
+from hashnet.system import StrPath
 
 _MARK = ".hashnet-"
-
-
-def fsync(path: StrPath) -> None:
-    """Wait until a file, or the names in a folder, are on the disk.
-
-    Args:
-        path: str or path-like.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def fsync_tree(folder: StrPath) -> None:
@@ -39,8 +27,8 @@ def fsync_tree(folder: StrPath) -> None:
     """
     for where, _, names in os.walk(folder, topdown=False):
         for name in names:
-            fsync(os.path.join(where, name))
-        fsync(where)
+            system.fsync(os.path.join(where, name))
+        system.fsync(where)
 
 
 @contextlib.contextmanager
@@ -71,12 +59,12 @@ def whole_file(path: StrPath) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        system.replace(beside, path)
     except BaseException:
         with contextlib.suppress(OSError, ValueError):
             os.unlink(beside)
         raise
-    fsync(path.parent)
+    system.fsync(path.parent)
 
 
 @contextlib.contextmanager
@@ -109,14 +97,14 @@ def whole_folder(path: StrPath) -> Iterator[pathlib.Path]:
         yield beside
         fsync_tree(beside)
         if path.exists():
-            os.rename(path, replaced)
-        os.rename(beside, path)
+            system.move_folder(path, replaced)
+        system.move_folder(beside, path)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         if replaced.exists() and not path.exists():
-            os.rename(replaced, path)
+            system.move_folder(replaced, path)
         raise
-    fsync(path.parent)
+    system.fsync(path.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 
 
@@ -135,7 +123,7 @@ def remove_leftovers(path: StrPath) -> None:
                 if left.is_dir() and not left.is_symlink():
                     shutil.rmtree(left, ignore_errors=True)
                 else:
-                    left.unlink(missing_ok=True)
+                    system.remove_unless_in_use(left)
 
 
 def is_leftover(name: str) -> bool:

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from hashnet import extras
+from hashnet import extras, system
 
 
 def import_keras() -> None:
@@ -31,12 +31,7 @@ def import_keras() -> None:
 @contextlib.contextmanager
 def without_chatter() -> Iterator[None]:
     """Drop what libraries write to stderr from below Python; what goes wrong they raise."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+    if sys.stderr is not None:  # None: a program without a terminal
+        sys.stderr.flush()
+    with system.without_stderr():
+        yield

@@ -1,32 +1,18 @@
-"""How many cores there are, and work spread over them without another answer."""
+"""Work spread over the cores without another answer."""
 
 import concurrent.futures
 import functools
 import itertools
-import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import threadpoolctl
 
+from hashnet import system
+
 S = TypeVar("S")
 T = TypeVar("T")
-
-
-def cores() -> int:
-    """The cores that this process may use.
-
-    Returns:
-        int, 1 or more.
-
-    Example:
-        >>> cores() >= 1
-        True
-    """
-    if hasattr(os, "sched_getaffinity"):  # not on macOS, nor on Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def in_parts(function: Callable[[int, int], T], size: int, num_threads: int, least: int) -> list[T]:
@@ -99,9 +85,8 @@ def _libraries() -> "threadpoolctl.ThreadpoolController":
 
 @functools.cache
 def _pool() -> concurrent.futures.ThreadPoolExecutor:
-    return concurrent.futures.ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="hashnet")
+    return concurrent.futures.ThreadPoolExecutor(system.cores(), thread_name_prefix="hashnet")
 
 
 # A forked child inherits the executor but none of its threads, and would wait for ever.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+system.after_fork(_pool.cache_clear)

@@ -308,7 +308,7 @@ def test_fixed_depthwise_kernels_stay_where_all_else_learns(tmp_path, colours, m
 FAULTS = """
 import resource, sys
 import numpy as np
-from hashnet.train.supervised import keep_freed_memory
+from hashnet.system import keep_freed_memory
 if not keep_freed_memory():
     sys.exit("unknown")
 for _ in range(2):

@@ -40,12 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    from hashnet import extras, threads
+    from hashnet import extras, system
     from hashnet.retrieval.store.kinds import kind_of
 
     rule = "Serving needs packages that searching does not."
     server = extras.load("hashnet.retrieval.service.server", "serve", rule)
-    workers = arguments.workers or threads.cores()
+    workers = arguments.workers or system.cores()
     settings = server.Settings(
         token=server.token_from(arguments.token_file),
         show_paths=arguments.show_paths,

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from hashnet import codes, images, threads
+from hashnet import codes, images, system
 from hashnet.checks import checked_integer
 from hashnet.errors import ArgumentError, BundleError, ImageError, ShapeError
 from hashnet.network import bundle as bundles
@@ -97,7 +97,7 @@ class Encoder:
         self.bundle = bundle
         self.config = bundle.config
         self.fingerprint = bundle.fingerprint
-        self.num_threads = num_threads or threads.cores()
+        self.num_threads = num_threads or system.cores()
         self._workers = num_threads or self.num_threads + 1
         self.precision = bundle.precision
         takes = runtimes.FOR_PRECISION[self.precision]

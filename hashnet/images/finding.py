@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Iterable
 
+from hashnet import system
 from hashnet.images.sources import kind_of_file
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -112,7 +113,7 @@ class _Walk:
             for entry in entries:
                 if self._is_folder(entry, home, label):
                     real = os.path.join(home, entry.name)
-                    real = os.path.realpath(real) if entry.is_symlink() else real
+                    real = os.path.realpath(real) if system.is_linked_folder(entry) else real
                     below.append((entry.path, real, label or entry.name))
             todo += reversed(below)
 
@@ -120,7 +121,7 @@ class _Walk:
         """Say whether the entry is a folder to enter; if it is a file, take it."""
         if entry.name.startswith("."):
             return False
-        if entry.is_dir(follow_symlinks=False):
+        if entry.is_dir(follow_symlinks=False) and not system.is_linked_folder(entry):
             return True
         is_picture = entry.name.lower().endswith(SUFFIXES)
         if entry.is_file(follow_symlinks=False) and not is_picture:

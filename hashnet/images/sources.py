@@ -6,6 +6,7 @@ import stat
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
+from hashnet import system
 from hashnet.errors import HashnetError, ImageError
 from hashnet.images.formats import ALLOWED_FORMATS, decoder_for
 from hashnet.images.silence import silence
@@ -41,8 +42,7 @@ def content_of(source: File) -> bytes:
     if isinstance(source, Readable):
         return _drained(source)
     # Opening must not wait for a writer to a pipe; and what was opened is what gets checked.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(source, flags)
+    descriptor = system.open_without_waiting(source)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

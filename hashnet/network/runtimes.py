@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from hashnet import extras, threads
+from hashnet import extras, system
 from hashnet.errors import ArgumentError, BundleError, HashnetError, UnknownNameError
 from hashnet.network import onnx_check
 
@@ -284,7 +284,7 @@ def _opened(
     **options: Any,
 ) -> Network:
     require(kind.name)
-    num_threads = num_threads or threads.cores()
+    num_threads = num_threads or system.cores()
     try:
         if kind is _OpenVINO:
             options["single"] = one_by_one

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from hashnet import images, threads
+from hashnet import images, system
 from hashnet.errors import ArgumentError, ImageError, ShapeError
 
 LABEL_SEPARATOR = "|"
@@ -161,7 +161,7 @@ class LabelledImages:
                 return images.Problem(os.fsdecode(self.sources[row]), str(error))
             return None
 
-        with concurrent.futures.ThreadPoolExecutor(threads.cores()) as pool:
+        with concurrent.futures.ThreadPoolExecutor(system.cores()) as pool:
             for row, problem in enumerate(pool.map(attempt, range(len(self)), chunksize=64)):
                 if problem:
                     good[row] = False

@@ -10,7 +10,6 @@ and ends with the same network.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hashlib
 import json
 import os
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hashnet import images
+from hashnet import images, system
 from hashnet.errors import ArgumentError, BundleError
 from hashnet.network import backbones
 from hashnet.network import bundle as bundles
@@ -105,7 +104,7 @@ def train(
     began = time.monotonic()
     say = _speaker(verbose)
     target = _checked_target(bundle)
-    keep_freed_memory()
+    system.keep_freed_memory()
     keras.utils.set_random_seed(config.seed)
 
     # The images.
@@ -170,29 +169,6 @@ def train(
     state.remove()
     say(f"{minutes:.1f} minutes; {scored}; bundle {target}")
     return Trained(saved, labelled.problems, state.history, minutes, scored)
-
-
-def keep_freed_memory() -> bool:
-    """Let this process keep the memory it frees, for its next allocation.
-
-    Every step of a training frees gigabytes and asks for them again. The C library of most Linux
-    systems gives large blocks back to the kernel each time, which then clears every page anew:
-    on a virtual machine that took half of the time.
-
-    Returns:
-        bool. Whether the C library knows how; nothing changes where it does not.
-
-    Example:
-        >>> keep_freed_memory() in (True, False)
-        True
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is None:
-        return False
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # Names of the settings in malloc.h.
-    settings = ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 64 << 20))
-    done = [mallopt(name, value) for name, value in settings]
-    return all(done)
 
 
 def _saved(

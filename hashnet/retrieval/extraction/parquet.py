@@ -18,7 +18,6 @@ a stranger's file cannot swell while it is read.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import itertools
 import json
@@ -26,6 +25,7 @@ import os
 import pathlib
 import re
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hashnet import codes as hashcodes
-from hashnet import extras, files, images
+from hashnet import extras, files, images, system
 from hashnet.errors import ArgumentError, FingerprintError, HashnetError, ShapeError, StoreError
 from hashnet.network import bundle as bundles
 from hashnet.retrieval.store.items import Item
@@ -195,8 +195,7 @@ class Extraction:
         for entry in os.scandir(self.folder / _SHARDS):
             number = re.fullmatch(r"(\d{6,})\.(json|parquet)", entry.name)
             if number and int(number[1]) >= len(self.listings):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(entry.path)
+                system.remove_unless_in_use(entry.path)
 
     def is_done(self, number: int) -> bool:
         """Whether shard `number` is there, made from the list as it is now, and undamaged.
@@ -243,8 +242,7 @@ class Extraction:
         }
         with _disk(self.folder):
             # What vouches for the old shard goes before the shard does.
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path(number, "json"))
+            self._path(number, "json").unlink(missing_ok=True)
             _write_whole(self._path(number, "parquet"), content)
             _write_whole(self._path(number, "json"), json.dumps(record).encode())
 
@@ -718,10 +716,14 @@ def _copy_bundle(bundle: bundles.Bundle, folder: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _locked(path: pathlib.Path) -> Iterator[None]:
-    """Wait until no other process has the lock; the system gives it back when its owner dies."""
-    with open(path, "ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    """Wait until no other process has the lock."""
+    lock = system.FileLock(path)
+    try:
+        while not lock.take():
+            time.sleep(0.02)
         yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager

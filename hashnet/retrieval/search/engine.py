@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hashnet import images, threads
+from hashnet import images, system
 from hashnet.checks import checked_integer
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, RegionError, UnknownIdError, UnknownNameError
@@ -126,7 +126,7 @@ class Engine:
         after: "Engine | None" = None,
     ) -> None:
         self.index = index
-        self.num_threads = threads.cores() if num_threads is None else num_threads
+        self.num_threads = system.cores() if num_threads is None else num_threads
         self.snapshot = index.store.snapshot()
         older: Finder[Any] | None = None if after is None else after.finder
         self.finder: Finder[Any] = finder_of(

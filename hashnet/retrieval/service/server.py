@@ -9,6 +9,7 @@ from collections.abc import Callable
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from hashnet import system
 from hashnet.errors import ArgumentError, HashnetError
 from hashnet.retrieval.service.app import create_app
 from hashnet.retrieval.service.settings import Settings
@@ -91,7 +92,7 @@ def listen(host: str, port: int) -> socket.socket:
         # client's acknowledgement, 40 ms an answer.
         listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            system.take_address(listening)
             listening.bind(address)
             listening.listen(512)
         except BaseException:

@@ -13,14 +13,13 @@ import shutil
 import sqlite3
 import tempfile
 import time
-import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
 from zlib_ng.zlib_ng import crc32
 
-from hashnet import files
+from hashnet import files, system
 from hashnet.codes import MAX_BITS
 from hashnet.errors import ArgumentError, LockedError, StoreError
 from hashnet.retrieval.store.folder.contents import (
@@ -29,8 +28,9 @@ from hashnet.retrieval.store.folder.contents import (
     names_of_arrays,
 )
 from hashnet.retrieval.store.folder.lookups import BLOCK_BYTES, Run
-from hashnet.retrieval.store.folder.paths import StrPath, damaged, inner_name, inside
+from hashnet.retrieval.store.folder.paths import damaged, inner_name, inside
 from hashnet.retrieval.store.items import check_extractor, check_regions_per_image
+from hashnet.system import StrPath
 
 T = TypeVar("T")
 Read = Callable[[sqlite3.Connection, pathlib.Path], T]
@@ -302,7 +302,7 @@ def _unsealed(record: Record) -> Record:
 
 @contextlib.contextmanager
 def _connected(path: StrPath, mode: str) -> Iterator[sqlite3.Connection]:
-    uri = f"file:{urllib.parse.quote(os.fsencode(path))}?mode={mode}"
+    uri = f"{system.file_uri(path)}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
     try:
         connection.execute("PRAGMA trusted_schema = OFF")
@@ -576,11 +576,9 @@ def remove_catalogue_leftovers(folder: pathlib.Path) -> None:
         folder: pathlib.Path of the index.
     """
     files.remove_leftovers(folder / _DIGEST)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(folder / (_DIGEST + ".new"))  # as version 0.1 named it
+    system.remove_unless_in_use(folder / (_DIGEST + ".new"))  # as version 0.1 named it
     if os.path.lexists(folder / _JOURNAL):
         # One that is to be played back has been; SQLite ignores this one, and would keep it.
         with _connected(folder / CATALOGUE, "rw") as connection:
             connection.execute("BEGIN EXCLUSIVE")
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(folder / _JOURNAL)
+            system.remove_unless_in_use(folder / _JOURNAL)

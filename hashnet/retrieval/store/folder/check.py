@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from zlib_ng.zlib_ng import crc32
 
+from hashnet import system
 from hashnet.errors import StoreError
 from hashnet.retrieval.store.folder.catalogue import (
     check_catalogue,
@@ -21,7 +22,8 @@ from hashnet.retrieval.store.folder.contents import (
     open_data,
 )
 from hashnet.retrieval.store.folder.lookups import BLOCK_BYTES
-from hashnet.retrieval.store.folder.paths import CHUNK_BYTES, StrPath, damaged, inside
+from hashnet.retrieval.store.folder.paths import CHUNK_BYTES, damaged, inside
+from hashnet.system import StrPath
 
 ENCODER = "encoder"
 
@@ -93,7 +95,7 @@ def _check_encoder_file(folder: pathlib.Path, name: str, size: int, sha256: str)
         path, found = inside(folder, name)
         if found != size:
             raise damaged(folder, name, f"{found} bytes instead of {size}")
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        file = system.open_file(path)
     except StoreError as error:
         return [str(error)]
     except OSError as error:
@@ -117,7 +119,7 @@ def _read(file: int, at: int, length: int, step: int, use: Callable[[bytes], obj
     try:
         for start in range(at, at + length, step):
             wanted = min(step, at + length - start)
-            content = os.pread(file, wanted, start)
+            content = system.read_at(file, wanted, start)
             if len(content) < wanted:
                 return "is cut off"
             use(content)

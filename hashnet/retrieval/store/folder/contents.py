@@ -10,10 +10,12 @@ import os
 
 import numpy as np
 
+from hashnet import system
 from hashnet.codes import code_bytes
 from hashnet.retrieval.store.folder.lookups import Run
-from hashnet.retrieval.store.folder.paths import StrPath, damaged, inside
+from hashnet.retrieval.store.folder.paths import damaged, inside
 from hashnet.retrieval.store.folder.records import ITEM, SPAN
+from hashnet.system import StrPath
 
 SEGMENTS = "segments"
 ARRAY_NAMES = ("codes", "features", "items", "text")
@@ -255,7 +257,7 @@ def open_data(folder: StrPath, catalogue: Catalogue, name: str, flags: int = os.
     if size < wanted:
         raise damaged(folder, file_name, f"{size} bytes instead of {wanted}")
     try:
-        return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return system.open_file(path, flags)
     except OSError as error:
         raise damaged(folder, file_name, error.strerror) from error
 

@@ -6,9 +6,10 @@ import os
 import pathlib
 import secrets
 import shutil
+import time
 from collections.abc import Mapping
 
-from hashnet.files import fsync
+from hashnet import system
 from hashnet.retrieval.store.folder.catalogue import (
     CATALOGUE,
     create_catalogue,
@@ -19,10 +20,12 @@ from hashnet.retrieval.store.folder.contents import (
     SEGMENTS,
     Catalogue,
 )
-from hashnet.retrieval.store.folder.paths import StrPath, copy_file
-from hashnet.retrieval.store.folder.writer import LOCK, lock_now
+from hashnet.retrieval.store.folder.paths import copy_file
+from hashnet.retrieval.store.folder.writer import LOCK
+from hashnet.system import StrPath
 
 _CREATING = ".creating-index-"
+_LOCK_SUFFIX = ".lock"
 
 
 def create_folder(
@@ -38,26 +41,31 @@ def create_folder(
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(folder.parent)
     beside = folder.parent / f"{_CREATING}{secrets.token_hex(8)}"
-    os.mkdir(beside)
+    # Held while the folder is made, so that others can tell it from an abandoned one; beside it,
+    # as Windows moves no folder in which a file is open.
+    lock = system.FileLock(f"{beside}{_LOCK_SUFFIX}")
     try:
-        # Held while the folder is made, so that others can tell it from an abandoned one.
-        with open(beside / LOCK, "xb") as lock:
-            lock_now(lock)
-            (beside / SEGMENTS).mkdir()
-            for name in catalogue.file_names:
-                (beside / catalogue.file_name(name)).touch(exist_ok=False)
-            fsync(beside / SEGMENTS)
-            if encoder_files:
-                encoder = _copy_encoder(beside / ENCODER, encoder_files)
-                catalogue = dataclasses.replace(catalogue, encoder=encoder)
-            create_catalogue(beside / CATALOGUE, catalogue)
-            write_digest(beside)
-            fsync(beside)
-            os.rename(beside, folder)
+        while not lock.take():  # one who removes what is abandoned looks at it
+            time.sleep(0.02)
+        os.mkdir(beside)
+        (beside / LOCK).touch()
+        (beside / SEGMENTS).mkdir()
+        for name in catalogue.file_names:
+            (beside / catalogue.file_name(name)).touch(exist_ok=False)
+        system.fsync(beside / SEGMENTS)
+        if encoder_files:
+            encoder = _copy_encoder(beside / ENCODER, encoder_files)
+            catalogue = dataclasses.replace(catalogue, encoder=encoder)
+        create_catalogue(beside / CATALOGUE, catalogue)
+        write_digest(beside)
+        system.fsync(beside)
+        system.move_folder(beside, folder)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
-    fsync(folder.parent)
+    finally:
+        _remove_lock(beside, lock)
+    system.fsync(folder.parent)
 
 
 def _copy_encoder(folder: pathlib.Path, files: Mapping[str, StrPath]) -> dict[str, tuple[int, str]]:
@@ -68,13 +76,24 @@ def _copy_encoder(folder: pathlib.Path, files: Mapping[str, StrPath]) -> dict[st
         target.parent.mkdir(parents=True, exist_ok=True)
         copied[name] = copy_file(source, target)
     for path, _, _ in os.walk(folder):
-        fsync(path)
+        system.fsync(path)
     return copied
 
 
 def _remove_abandoned(parent: pathlib.Path) -> None:
     """Remove what creations that were killed have left in a folder."""
-    for path in parent.glob(f"{_CREATING}*"):
-        with contextlib.suppress(OSError), open(path / LOCK, "r+b") as lock:
-            if lock_now(lock):
-                shutil.rmtree(path, ignore_errors=True)
+    for path in parent.glob(f"{_CREATING}*{_LOCK_SUFFIX}"):
+        with contextlib.suppress(OSError):
+            lock = system.FileLock(path)
+            if lock.take():
+                beside = path.with_name(path.name.removesuffix(_LOCK_SUFFIX))
+                shutil.rmtree(beside, ignore_errors=True)
+                _remove_lock(beside, lock)
+            else:
+                lock.forget()
+
+
+def _remove_lock(beside: pathlib.Path, lock: system.FileLock) -> None:
+    lock.release()
+    with contextlib.suppress(OSError):
+        system.remove_unless_in_use(f"{beside}{_LOCK_SUFFIX}")

@@ -4,11 +4,9 @@ import hashlib
 import os
 import pathlib
 import stat
-from typing import Any
 
 from hashnet.errors import StoreError
-
-StrPath = str | os.PathLike[str]
+from hashnet.system import StrPath
 
 CHUNK_BYTES = 1 << 24  # how much of a file is held in memory at once
 
@@ -74,20 +72,6 @@ def inside(folder: StrPath, name: str) -> tuple[pathlib.Path, int]:
     except OSError as error:
         raise damaged(folder, name, error.strerror) from error
     return path, status.st_size
-
-
-def write_at(descriptor: int, content: Any, offset: int) -> None:
-    """Write at a place of an open file, all of it.
-
-    Args:
-        descriptor: int, of the file.
-        content: bytes, or anything else with a buffer.
-        offset: int, bytes from the beginning of the file.
-    """
-    content = memoryview(content)
-    while content:
-        written = os.pwrite(descriptor, content, offset)
-        content, offset = content[written:], offset + written
 
 
 def copy_file(source: StrPath, target: StrPath) -> tuple[int, str]:

@@ -86,11 +86,12 @@ from hashnet.retrieval.store.folder.contents import (
     Catalogue,
 )
 from hashnet.retrieval.store.folder.create import create_folder
-from hashnet.retrieval.store.folder.paths import StrPath, damaged, inner_name, inside
+from hashnet.retrieval.store.folder.paths import damaged, inner_name, inside
 from hashnet.retrieval.store.folder.rows import CommittedRows
 from hashnet.retrieval.store.folder.snapshot import Snapshot
 from hashnet.retrieval.store.folder.writer import Writer
 from hashnet.retrieval.store.items import check_extractor, check_regions_per_image
+from hashnet.system import StrPath
 
 
 class Store:

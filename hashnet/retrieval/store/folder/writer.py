@@ -2,15 +2,12 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import itertools
 import os
 import pathlib
 import re
-import socket
-import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,8 +15,8 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
+from hashnet import system
 from hashnet.errors import ArgumentError, LockedError, ShapeError, StoreError
-from hashnet.files import fsync
 from hashnet.retrieval.store.folder.catalogue import (
     CATALOGUE,
     SqlError,
@@ -39,7 +36,7 @@ from hashnet.retrieval.store.folder.contents import (
     open_data,
 )
 from hashnet.retrieval.store.folder.lookups import Entries, Run, num_absorbed
-from hashnet.retrieval.store.folder.paths import CHUNK_BYTES, write_at
+from hashnet.retrieval.store.folder.paths import CHUNK_BYTES
 from hashnet.retrieval.store.folder.records import as_bytes, encode_items, encode_local
 from hashnet.retrieval.store.folder.rows import CommittedRows
 from hashnet.retrieval.store.items import (
@@ -73,22 +70,6 @@ class _Part(NamedTuple):
     regions: np.ndarray | None
 
 
-def lock_now(lock: Any) -> bool:
-    """Whether a lock could be had. The system gives it back when its owner dies.
-
-    Args:
-        lock: an open file.
-
-    Returns:
-        bool.
-    """
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 _open_writers: "weakref.WeakSet[Writer]" = weakref.WeakSet()
 
 
@@ -100,7 +81,7 @@ def _let_go_in_children() -> None:
         for writer in list(_open_writers):
             writer._let_go()
 
-    os.register_at_fork(after_in_child=let_go)
+    system.after_fork(let_go)
 
 
 def _change(
@@ -155,7 +136,7 @@ class Writer:
         self._files: dict[str, int] = {}
         self._older = older
         self._rows: CommittedRows | None = None
-        self._lock = self._acquire(wait_seconds)
+        self._lock: system.FileLock | None = self._acquire(wait_seconds)
         try:
             _let_go_in_children()
             _open_writers.add(self)
@@ -246,6 +227,9 @@ class Writer:
             for _, part in self._verified_parts(rows):
                 appended.append(part)
             self._commit(appended.segments, appended.finished_runs(), (), base=empty)
+            # Not by this writer is the old set kept where what is mapped cannot be removed.
+            del committed
+            self._rows = self._older = None
             with contextlib.suppress(OSError, SqlError):  # the next writer removes the rest
                 _remove_leftovers(self._folder, self._opened())
         return CompactReport(
@@ -265,8 +249,7 @@ class Writer:
             # The digest serves `check` alone and the commits are safe without it.
             with contextlib.suppress(OSError, StoreError):
                 renew_digest(self._folder, self._committed)
-        with contextlib.suppress(OSError):
-            os.ftruncate(self._lock.fileno(), 0)
+        self._lock.release()
         self._let_go()
 
     def __enter__(self) -> "Writer":
@@ -277,30 +260,26 @@ class Writer:
 
     # The lock
 
-    def _acquire(self, wait_seconds: float) -> Any:
+    def _acquire(self, wait_seconds: float) -> system.FileLock:
         try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            lock = open(os.open(self._folder / LOCK, flags, 0o666), "r+b", buffering=0)  # noqa: SIM115
+            lock = system.FileLock(self._folder / LOCK)
         except OSError as error:
             raise self._unwritable(error) from error
         deadline = time.monotonic() + wait_seconds
-        while not lock_now(lock):
-            if time.monotonic() >= deadline:
-                with lock:
-                    owner = lock.read(4096).decode("utf-8", "replace").strip()
-                raise LockedError(
-                    "An index has one writer at a time.",
-                    f"{self._folder} is being written by {owner or 'a process that starts'}",
-                    "Wait until it is done (wait_seconds), or stop it.",
-                )
-            time.sleep(0.02)
-        command = " ".join(sys.argv)[:500].encode("utf-8", "replace").decode()
-        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        owner = f"process {os.getpid()} on {socket.gethostname()} since {since}: {command}"
-        # Who holds it is a courtesy; a full disk must not forbid to remove images.
-        with contextlib.suppress(OSError):
-            os.ftruncate(lock.fileno(), 0)
-            os.pwrite(lock.fileno(), owner.encode(), 0)
+        try:
+            while not lock.take():
+                if time.monotonic() >= deadline:
+                    raise LockedError(
+                        "An index has one writer at a time.",
+                        f"{self._folder} is being written by {lock.holder()}",
+                        "Wait until it is done (wait_seconds), or stop it.",
+                    )
+                time.sleep(0.02)
+        except BaseException as error:
+            lock.forget()
+            if isinstance(error, OSError):
+                raise self._unwritable(error) from error
+            raise
         return lock
 
     def _let_go(self) -> None:
@@ -308,7 +287,7 @@ class Writer:
         _close_all(self._files)
         self._files = {}
         if self._lock is not None:
-            self._lock.close()
+            self._lock.forget()
         self._lock = None
 
     def _unwritable(self, error: object) -> StoreError:
@@ -341,7 +320,7 @@ class Writer:
             self._files[name] = file
             end = catalogue.ends[name] * catalogue.row_bytes(name)
             if os.fstat(file).st_size > end:
-                os.ftruncate(file, end)
+                system.cut(file, end)
         _remove_leftovers(self._folder, catalogue)
         self._committed = catalogue
         self._rows = None
@@ -460,7 +439,7 @@ class _Appended:
         arrays, starts = {}, {name: self._ends[name] for name in self._base.array_names}
         for name, content in zip(self._base.array_names, contents, strict=True):
             row_bytes = self._base.row_bytes(name)
-            write_at(self._files[name], content, self._ends[name] * row_bytes)
+            system.write_at(self._files[name], content, self._ends[name] * row_bytes)
             count = len(content) // row_bytes
             arrays[name] = count, hashlib.sha256(content).hexdigest()
             self._ends[name] += count
@@ -519,7 +498,7 @@ class _Appended:
 
     def _written(self, entries: Entries) -> Run:
         run, content = entries.encoded(self._ends[LOOKUPS])
-        write_at(self._files[LOOKUPS], content, run.start)
+        system.write_at(self._files[LOOKUPS], content, run.start)
         self._ends[LOOKUPS] = run.end
         return run
 
@@ -534,12 +513,12 @@ def create_data_files(folder: pathlib.Path, catalogue: Catalogue) -> dict[str, i
     Returns:
         dict of name to descriptor; the caller closes them.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
     files: dict[str, int] = {}
     try:
         for name in catalogue.file_names:
-            files[name] = os.open(folder / catalogue.file_name(name), flags, 0o666)
-        fsync(folder / SEGMENTS)
+            files[name] = system.open_file(folder / catalogue.file_name(name), flags)
+        system.fsync(folder / SEGMENTS)
     except BaseException:
         _close_all(files)
         raise
@@ -552,9 +531,12 @@ def _close_all(files: dict[str, int]) -> None:
 
 
 def _remove_leftovers(folder: pathlib.Path, catalogue: Catalogue) -> None:
-    """Remove files of other generations and half-written ones; files of others stay."""
+    """Remove files of other generations and half-written ones; files of others stay.
+
+    Where a reader's files cannot be removed, a later writer removes them.
+    """
     current = {catalogue.file_name(name) for name in catalogue.file_names}
     for entry in os.scandir(folder / SEGMENTS):
         if _DATA_FILE.fullmatch(entry.name) and f"{SEGMENTS}/{entry.name}" not in current:
-            os.unlink(entry.path)
+            system.remove_unless_in_use(entry.path)
     remove_catalogue_leftovers(folder)
