@@ -7,6 +7,7 @@ does not wait for what only training needs.
 """
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
@@ -22,6 +23,7 @@ from hashnet.cli.output import (
     VERBOSE,
     WRONG_ARGUMENTS,
     detail,
+    escape_what_cannot_be_written,
     fail,
     set_verbosity,
 )
@@ -77,12 +79,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     # TensorFlow leaves its faster CPU kernels off on some processors that they run on.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     argv = sys.argv[1:] if argv is None else argv
+    escape_what_cannot_be_written()
     # What stands first is the verb, or an option of `hashnet` itself, which needs none.
     arguments = parser(argv[:1]).parse_args(argv)
     set_verbosity(arguments.verbosity)
     start = time.perf_counter()
     try:
         status: int = arguments.run(arguments)
+        sys.stdout.flush()
         detail(f"{arguments.command}: {time.perf_counter() - start:.2f} seconds")
         return status
     except ArgumentError as error:
@@ -93,8 +97,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail("stopped; what was committed stays", FAILED)
     except BrokenPipeError:
         # The reader has seen enough; python would complain again while it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_stdout()
         return FAILED
+    except OSError as error:
+        _forget_stdout()
+        return fail(
+            HashnetError(
+                "A command reads and writes where there is leave, and room.",
+                str(error),
+                "What was committed stays.",
+            ),
+            FAILED,
+        )
+
+
+def _forget_stdout() -> None:
+    """Drop what could not be written: python would try again, and complain, while it closes it."""
+    with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def parser(verbs: Collection[str] = tuple(VERBS)) -> argparse.ArgumentParser:

@@ -4,6 +4,7 @@ Answers are printed to stdout by the verbs themselves. All else goes to stderr t
 leaves errors and what was skipped, `-v` adds details.
 """
 
+import io
 import re
 import sys
 import time
@@ -32,6 +33,13 @@ def set_verbosity(verbosity: int) -> None:
     """
     global _verbosity
     _verbosity = verbosity
+
+
+def escape_what_cannot_be_written() -> None:
+    """Let names of any language be printed on a terminal or pipe that has not their characters."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def quiet() -> bool:
