@@ -282,8 +282,8 @@ def cut(descriptor: int, size: int) -> None:
     """
     try:
         os.ftruncate(descriptor, size)
-    except OSError:
-        if os.name != "nt":
+    except OSError as error:
+        if error.errno != errno.EINVAL:
             raise
 
 
@@ -338,6 +338,38 @@ def _patiently(action: Callable[[], None]) -> None:
 
 
 # Locks
+
+
+def has_record_locks(path: StrPath) -> bool:
+    """Whether databases can lock parts of files where a file lies.
+
+    Args:
+        path: str or path-like, a file that is no database.
+
+    Returns:
+        bool. True also where the file cannot be opened, and it cannot be told.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows, which always can
+        return True
+    try:
+        device = os.stat(path).st_dev
+        if device not in _record_locks:
+            descriptor = open_file(path)
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            finally:
+                os.close(descriptor)
+            _record_locks[device] = True
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            return True
+        _record_locks[device] = False
+    return _record_locks[device]
+
+
+_record_locks: dict[int, bool] = {}  # by device
 
 
 class FileLock:

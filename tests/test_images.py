@@ -20,7 +20,7 @@ from PIL import Image
 
 from hashnet import images
 from hashnet.errors import ArgumentError, ImageError, ShapeError
-from tests import make_images
+from tests import make_images, needs
 
 PHOTO = make_images.photo()
 FORMATS = {
@@ -488,13 +488,13 @@ def test_a_path_through_its_parent_is_kept_as_given(tmp_path):  # 11
 def test_links_pipes_devices_and_unreadable_folders_are_problems_and_do_not_hang(tmp_path):  # 12
     good = tmp_path / "good.png"
     good.write_bytes(as_file(PHOTO, "PNG"))
-    (tmp_path / "loop").symlink_to(tmp_path)
-    (tmp_path / "itself.png").symlink_to(tmp_path / "itself.png")
-    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
-    (tmp_path / "linked.png").symlink_to(good)
-    (tmp_path / "device.png").symlink_to("/dev/zero")
-    os.mkfifo(tmp_path / "pipe.jpg")
-    os.mkfifo(tmp_path / "pipe")
+    needs.link(tmp_path / "loop", tmp_path)
+    needs.link(tmp_path / "itself.png", tmp_path / "itself.png")
+    needs.link(tmp_path / "gone.png", tmp_path / "nowhere")
+    needs.link(tmp_path / "linked.png", good)
+    needs.link(tmp_path / "device.png", "/dev/zero")
+    needs.pipe(tmp_path / "pipe.jpg")
+    needs.pipe(tmp_path / "pipe")
     listener = socket.socket(socket.AF_UNIX)
     here = os.getcwd()
     os.chdir(tmp_path)  # the address of a socket must be short
@@ -551,11 +551,11 @@ def test_a_folder_that_cannot_be_listed_is_a_problem_for_any_user(tmp_path, monk
 def test_linked_folders_are_followed_on_request_and_each_once(tmp_path):  # 12
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "1.png").write_bytes(b"")
-    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    needs.link(tmp_path / "a" / "up", tmp_path)
     other = tmp_path.parent / f"{tmp_path.name}-other"
     other.mkdir()
     (other / "2.png").write_bytes(b"")
-    (tmp_path / "b").symlink_to(other)
+    needs.link(tmp_path / "b", other)
     found, problems = images.find([tmp_path], follow_links=True)
     assert [(os.path.relpath(item.path, tmp_path), item.folder) for item in found] == [
         ("a/1.png", "a"),

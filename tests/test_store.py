@@ -491,6 +491,7 @@ def _hold_the_lock(folder, told, fork):
     writer.close()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")
 @pytest.mark.parametrize("fork", [False, True])
 def test_the_lock_of_a_dead_process_is_free(store, fork):
     here, there = multiprocessing.Pipe()

@@ -31,6 +31,7 @@ from hashnet.retrieval.store.folder import writer as writer_module
 from hashnet.retrieval.store.folder.lookups import FAN_OUT
 from hashnet.retrieval.store.folder.store import Store, check
 from hashnet.retrieval.store.items import Item, StoredFeatures
+from tests import needs
 
 FEATURE_DIM = 3
 DESCRIPTOR_DIM = 4
@@ -535,7 +536,7 @@ def _soak(folder, kills):
     for seed in range(kills):
         before = contents(folder)
         reading, writing = os.pipe()
-        child = os.fork()
+        child = needs.fork()
         if child == 0:
             try:
                 _work_until_killed(folder, seed, writing)
@@ -701,11 +702,11 @@ def test_a_file_that_was_cut_off_is_refused_by_name(folder, name, length):
 def test_a_file_that_is_missing_or_no_plain_file_is_refused_by_name(folder, name, instead):
     (folder / name).rename(folder.parent / "away")
     if instead == "link":
-        (folder / name).symlink_to(folder.parent / "away")
+        needs.link(folder / name, folder.parent / "away")
     elif instead == "folder":
         (folder / name).mkdir()
     elif instead == "pipe":
-        os.mkfifo(folder / name)
+        needs.pipe(folder / name)
     with pytest.raises(StoreError, match=name):
         use(folder)
     assert any(name in problem for problem in check(folder))
@@ -713,7 +714,7 @@ def test_a_file_that_is_missing_or_no_plain_file_is_refused_by_name(folder, name
 
 def test_a_folder_that_is_a_link_is_refused(folder):
     (folder / "segments").rename(folder.parent / "away")
-    (folder / "segments").symlink_to(folder.parent / "away")
+    needs.link(folder / "segments", folder.parent / "away")
     with pytest.raises(StoreError, match="segments"):
         use(folder)
 
@@ -971,7 +972,7 @@ def test_a_journal_that_would_delete_a_file_elsewhere_is_refused(folder):
 
 def _leave_a_journal(folder):
     """Die in the middle of a transaction whose pages are partly in the file already."""
-    child = os.fork()
+    child = needs.fork()
     if child == 0:
         connection = sqlite3.connect(folder / "catalogue.sqlite", isolation_level=None)
         connection.execute("PRAGMA cache_size = 1")
@@ -1002,7 +1003,7 @@ def _as_nobody(folder, work):
     """Run `work(folder)` in a child that may read the index and write nothing there."""
     for path in [folder, *folder.rglob("*")]:
         os.chmod(path, stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH | (0o111 * path.is_dir()))
-    child = os.fork()
+    child = needs.fork()
     if child == 0:
         status = 1
         try:

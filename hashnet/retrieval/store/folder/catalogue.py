@@ -45,9 +45,11 @@ CATALOGUE = "catalogue.sqlite"
 _APPLICATION_ID = 0x486E6978  # "Hnix", in the header of catalogue.sqlite
 _JOURNAL = "catalogue.sqlite-journal"  # SQLite's own, while a transaction lasts
 _DIGEST = "catalogue.sha256"
+LOCK = "lock"  # held by the writer
 # Arrays with as many rows of their own as the segment has; the others have any number.
 _PER_ROW = ("codes", "features", "items", "spans", "regions")
 _SETTLED_NS = 3 * 10**9  # no file system keeps coarser times than of two seconds
+_TORN_SECONDS = 2.0  # a commit writes for milliseconds only
 _BUSY_SECONDS = 60.0  # other connections hold the catalogue for milliseconds only
 
 _FACTS = (
@@ -303,6 +305,8 @@ def _unsealed(record: Record) -> Record:
 @contextlib.contextmanager
 def _connected(path: StrPath, mode: str) -> Iterator[sqlite3.Connection]:
     uri = f"{system.file_uri(path)}?mode={mode}"
+    if not _has_locks(path):
+        uri += "&vfs=unix-none"  # which undoes transactions of killed writers all the same
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
     try:
         connection.execute("PRAGMA trusted_schema = OFF")
@@ -313,6 +317,11 @@ def _connected(path: StrPath, mode: str) -> Iterator[sqlite3.Connection]:
         yield connection
     finally:
         connection.close()
+
+
+def _has_locks(path: StrPath) -> bool:
+    # Asked of the writer's lock: to close the catalogue would let go of SQLite's own locks on it.
+    return system.has_record_locks(pathlib.Path(path).with_name(LOCK))
 
 
 def _read_at_once(path: pathlib.Path, mode: str, read: Read[T]) -> T:
@@ -363,15 +372,7 @@ def _consult(folder: StrPath, read: Read[T]) -> T:
     """`read(connection, path)` in one transaction, after undoing that of a killed writer."""
     path, _ = inside(folder, CATALOGUE)
     try:
-        try:
-            return _read_at_once(path, "ro", read)
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in (
-                sqlite3.SQLITE_READONLY,
-                sqlite3.SQLITE_CANTOPEN,
-            ):
-                raise
-        return _consult_after_kill(path, read)
+        return _consult_whole(path, read)
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
             raise LockedError(
@@ -386,21 +387,47 @@ def _consult(folder: StrPath, read: Read[T]) -> T:
         raise damaged(folder, CATALOGUE, error) from error
 
 
+def _consult_whole(path: pathlib.Path, read: Read[T]) -> T:
+    """Without locks, pages may be of two commits, which checksums tell: they are read again."""
+    deadline = time.monotonic() + (0 if _has_locks(path) else _TORN_SECONDS)
+    while True:
+        try:
+            return _consult_once(path, read)
+        except StoreError:
+            raise
+        except (sqlite3.Error, OSError, *_NONSENSE):
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(0.02)
+
+
+def _consult_once(path: pathlib.Path, read: Read[T]) -> T:
+    try:
+        return _read_at_once(path, "ro", read)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+            raise
+    return _consult_after_kill(path, read)
+
+
 def _consult_after_kill(path: pathlib.Path, read: Read[T]) -> T:
-    """Undo the transaction of a killed writer, here or, where nothing may be written, in a copy."""
+    """Undo the transaction of a killed writer, here or in a copy.
+
+    In a copy, where nothing may be written, or where without locks nobody knows that it is dead.
+    """
     journal = path.with_name(_JOURNAL)
     # A journal may name a file for SQLite to delete; ours never does, so such a one is foreign.
     with contextlib.suppress(FileNotFoundError):
         if journal.is_symlink() or journal.read_bytes()[-8:] == bytes.fromhex("d9d505f920a163d7"):
             raise ValueError(f"{journal.name} was not written by HashNet")
-    try:
-        return _read_at_once(path, "rw", read)
-    except sqlite3.OperationalError:
-        with tempfile.TemporaryDirectory() as copy:
-            for file in (path, journal):
-                with contextlib.suppress(FileNotFoundError):
-                    shutil.copyfile(file, pathlib.Path(copy, file.name))
-            return _read_at_once(pathlib.Path(copy, path.name), "rw", read)
+    if _has_locks(path):
+        with contextlib.suppress(sqlite3.OperationalError):
+            return _read_at_once(path, "rw", read)
+    with tempfile.TemporaryDirectory() as copy:
+        for file in (path, journal, path.with_name(LOCK)):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(file, pathlib.Path(copy, file.name))
+        return _read_at_once(pathlib.Path(copy, path.name), "rw", read)
 
 
 def create_catalogue(path: StrPath, catalogue: Catalogue) -> None:
@@ -578,7 +605,7 @@ def remove_catalogue_leftovers(folder: pathlib.Path) -> None:
     files.remove_leftovers(folder / _DIGEST)
     system.remove_unless_in_use(folder / (_DIGEST + ".new"))  # as version 0.1 named it
     if os.path.lexists(folder / _JOURNAL):
-        # One that is to be played back has been; SQLite ignores this one, and would keep it.
+        # One that is to be played back has been by now; SQLite ignores it, and would keep it.
         with _connected(folder / CATALOGUE, "rw") as connection:
             connection.execute("BEGIN EXCLUSIVE")
             system.remove_unless_in_use(folder / _JOURNAL)

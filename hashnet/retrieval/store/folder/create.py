@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from hashnet import system
 from hashnet.retrieval.store.folder.catalogue import (
     CATALOGUE,
+    LOCK,
     create_catalogue,
     write_digest,
 )
@@ -21,7 +22,6 @@ from hashnet.retrieval.store.folder.contents import (
     Catalogue,
 )
 from hashnet.retrieval.store.folder.paths import copy_file
-from hashnet.retrieval.store.folder.writer import LOCK
 from hashnet.system import StrPath
 
 _CREATING = ".creating-index-"

@@ -20,13 +20,13 @@ writer.py and create.py write, check.py checks. No other file knows.
                                 row is of the whole image
                000001.lookups   rows sorted by id and by label, of parts of the index: lookups.py
       encoder/                  the bundle that made the codes
-      lock                      held by the writer, and names it
+      lock                      held by the writer, and names it (without locks: lock.owner/)
 
 The files of numbers have no headers, are little-endian, and only ever grow: every commit appends
 one *segment* to each, makes it durable, and then lets one SQLite transaction count it in. Bytes
 that the catalogue does not count do not exist: a killed writer leaves some, the next writer cuts
 them off. Bytes that it counts are never written again. Compaction writes a new set of files
-under the next number (the *generation*), commits, and unlinks the old set, which snapshots that
+under the next number (the *generation*), commits, and removes the old set, which snapshots that
 have it mapped go on reading.
 
 A row is a place in the order of commits, deleted rows included; it is stable until compaction,
@@ -59,8 +59,11 @@ What is verified when, once for each snapshot or those before it:
 Checksums find accidents; they do not prove who made an index. No code of an index ever runs, and
 file names are made from numbers or checked to stay inside the folder.
 
-What must hold beneath: a POSIX system and a local file system, where a power loss while a file is
-appended to leaves its older bytes as they were (SQLite asks for the same).
+What must hold beneath: a file system where a power loss while a file is appended to leaves its older
+bytes as they were (SQLite asks for the same), and locks exclude those who may write. Where it has no
+locks, a folder that names the writer stands for one (`system.FileLock`), and who reads tells by the
+checksums that a commit is under way. On Windows, where a file that is mapped cannot be removed, the
+old set of a compaction stays until a writer comes when nobody reads it any more.
 """
 
 import os

@@ -19,6 +19,7 @@ from hashnet import system
 from hashnet.errors import ArgumentError, LockedError, ShapeError, StoreError
 from hashnet.retrieval.store.folder.catalogue import (
     CATALOGUE,
+    LOCK,
     SqlError,
     change_catalogue,
     read_catalogue,
@@ -49,7 +50,6 @@ from hashnet.retrieval.store.items import (
     items_of_rows,
 )
 
-LOCK = "lock"
 _FILES = "|".join((*ARRAY_NAMES, *LOCAL_NAMES, *REGION_NAMES, LOOKUPS))
 _DATA_FILE = re.compile(rf"\d{{6,}}\.({_FILES})")
 _COMPACT_ROWS = 1 << 16  # rows of a compacted segment, at most
