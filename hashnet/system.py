@@ -29,7 +29,8 @@ _IN_USE = (5, 32, 33, 1224)
 _IN_USE_SECONDS = 2.0  # virus scanners and backups let go sooner
 # What file systems say to those who ask for what they do not have.
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
-_HOLDER = "holder"
+_HOLDER = "holder"  # the file with the name of who holds a lock
+_GUARD_SECONDS = 10.0
 
 
 # Processors and memory
@@ -401,6 +402,7 @@ class FileLock:
     def __init__(self, path: StrPath) -> None:
         self._path = os.fspath(path)
         self._owner_folder = f"{self._path}.owner"
+        self._guard = f"{self._path}.guard"
         self._owns = False  # that folder
         self._descriptor: int | None = open_file(path, os.O_RDWR | os.O_CREAT)
 
@@ -478,20 +480,31 @@ class FileLock:
 
     def _stands_for_another(self) -> bool:
         """Whether another holds the folder that stands for a lock; a dead one's is removed."""
+        holder = os.path.join(self._owner_folder, _HOLDER)
         try:
-            owner = _read(os.path.join(self._owner_folder, _HOLDER))
+            owner = _read(holder)
         except OSError:
             return False
-        if _may_live(owner, self._owner_folder):
+        if _may_live(owner, self._owner_folder) or not self._enter():
             return True
-        # Moved before it is removed: meanwhile another may have put his own in its place.
-        beside = self._beside()
+        # One at a time: the dead one's may be gone, and another's be in its place.
         with contextlib.suppress(OSError):
-            os.rename(self._owner_folder, beside)
-            if _read(os.path.join(beside, _HOLDER)) != owner:
-                os.rename(beside, self._owner_folder)
-                return True
+            if _read(holder) == owner:
+                os.rename(self._owner_folder, self._beside())
+        with contextlib.suppress(OSError):
+            os.rmdir(self._guard)
         return False
+
+    def _enter(self) -> bool:
+        """Whether this process may remove a dead one's folder, which takes it a moment."""
+        try:
+            os.mkdir(self._guard)
+        except FileExistsError:
+            with contextlib.suppress(OSError):
+                if time.time() - os.stat(self._guard).st_mtime > _GUARD_SECONDS:
+                    os.rmdir(self._guard)  # of one that was killed just then
+            return False
+        return True
 
     def _take_owner_folder(self) -> bool:
         """Whether the folder that stands for a lock could be had; no name moves onto another's."""

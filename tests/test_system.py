@@ -364,6 +364,22 @@ def test_without_locks_a_dead_writer_counts_for_nothing(tmp_path, no_locks):
     assert sorted(path.name for path in store.folder.glob("lock*")) == ["lock"]
 
 
+def test_without_locks_one_who_was_killed_while_it_removed_a_dead_one_is_waited_for(
+    tmp_path, no_locks, monkeypatch
+):
+    store = new_store(tmp_path / "index")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    owned(store.folder, dead.pid, socket.gethostname())
+    (store.folder / "lock.guard").mkdir()
+    with pytest.raises(LockedError):
+        store.writer()
+    monkeypatch.setattr(system, "_GUARD_SECONDS", 0.1)
+    with store.writer(wait_seconds=10):
+        pass
+    assert sorted(path.name for path in store.folder.glob("lock*")) == ["lock"]
+
+
 def test_without_locks_one_who_may_live_is_respected_and_named(tmp_path, no_locks):
     store = new_store(tmp_path / "index")
     owned(store.folder, 7, "elsewhere")
@@ -387,7 +403,7 @@ def test_one_without_locks_excludes_one_with_them(tmp_path):
 def test_without_locks_one_of_many_who_find_a_dead_writer_has_the_lock(tmp_path, no_locks):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    for _ in range(20):
+    for _ in range(50):
         owned(tmp_path, dead.pid, socket.gethostname())
         locks = [system.FileLock(tmp_path / "lock") for _ in range(8)]
         begin, taken = threading.Barrier(8), []
@@ -402,7 +418,7 @@ def test_without_locks_one_of_many_who_find_a_dead_writer_has_the_lock(tmp_path,
             thread.start()
         for thread in threads:
             thread.join()
-        assert len(taken) <= 1
+        assert len(taken) <= 1  # none where all met at once; they ask again
         for lock in locks:
             (lock.release if lock in taken else lock.forget)()
 

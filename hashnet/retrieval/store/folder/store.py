@@ -59,11 +59,11 @@ What is verified when, once for each snapshot or those before it:
 Checksums find accidents; they do not prove who made an index. No code of an index ever runs, and
 file names are made from numbers or checked to stay inside the folder.
 
-What must hold beneath: a file system where a power loss while a file is appended to leaves its older
-bytes as they were (SQLite asks for the same), and locks exclude those who may write. Where it has no
-locks, a folder that names the writer stands for one (`system.FileLock`), and who reads tells by the
-checksums that a commit is under way. On Windows, where a file that is mapped cannot be removed, the
-old set of a compaction stays until a writer comes when nobody reads it any more.
+What must hold beneath: a file system where a power loss while a file is appended to leaves its
+older bytes as they were (SQLite asks for the same), and locks exclude those who may write. Where it
+has no locks, a folder that names the writer stands for one (`system.FileLock`), and who reads tells
+by the checksums that a commit is under way. On Windows, where a file that is mapped cannot be
+removed, the old set of a compaction stays until a writer comes when nobody reads it any more.
 """
 
 import os
