@@ -15,7 +15,7 @@ from unittest import mock
 
 import numpy as np
 
-from hashnet import threads
+from hashnet import system
 from hashnet.retrieval.search import compiled
 from hashnet.retrieval.search.coarse.hamming import CodeIndex
 from hashnet.retrieval.search.engine import default_pool
@@ -59,7 +59,7 @@ def measured(num_rows, num_queries, rounds):
     flips = np.packbits(rng.random((num_queries, BITS)) < 0.1, axis=1)
     asked = rng.standard_normal((num_queries, DIM), np.float32)
     asked += features[near]
-    index = CodeIndex(codes, num_threads=threads.cores())
+    index = CodeIndex(codes, num_threads=system.cores())
     index.prepare()
     least = {way: {stage: [np.inf] * num_queries for stage in ("coarse", "fine")} for way in WAYS}
     pools = []
