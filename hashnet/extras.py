@@ -8,7 +8,7 @@ from hashnet.errors import HashnetError
 
 # As setup.cfg has them, which a test compares: the message names what pip can install.
 PACKAGES = {
-    "bench": ("faiss-cpu>=1.10", "matplotlib>=3.9", "scipy>=1.14", "usearch>=2.16"),
+    "bench": ("faiss-cpu>=1.10", "matplotlib>=3.9", "numba>=0.61", "scipy>=1.14", "usearch>=2.16"),
     "clickhouse": ("chdb>=4.4", "clickhouse-connect>=1.12"),
     "delf": ("opencv-python-headless>=4.10",),
     "efficientnet": (

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import itertools
 import json
 import os
 import resource
@@ -309,7 +310,7 @@ def test_people_with_a_large_index_hear_once_what_numba_would_bring(
     query = min(photos.rglob("*.png"))
     monkeypatch.setattr(extras, "is_installed", lambda module: module != "numba")
     monkeypatch.setattr(compiled, "LOADING_BYTES", 1)
-    for large, verb in ((10, "info"), (10, "search"), (10**9, "info"), (10**9, "search")):
+    for large, verb in itertools.product((10, 10**9), ("info", "search", "duplicates")):
         monkeypatch.setattr("hashnet.cli.indexes.LARGE", large)
         arguments = (verb, index, *([query] * 3 if verb == "search" else []))
         err = run(*arguments)[2]
@@ -317,6 +318,10 @@ def test_people_with_a_large_index_hear_once_what_numba_would_bring(
         assert err.count("Numba") == (large == 10)
         assert "Numba" not in "".join(map(str, run(*arguments, "--json")))
     monkeypatch.setattr("hashnet.cli.indexes.LARGE", 10)
+    monkeypatch.setattr(
+        "hashnet.retrieval.service.server.serve", lambda _, **options: options["ready"]("http://x/")
+    )
+    assert run("serve", index)[2].endswith(said)
     monkeypatch.setattr(compiled, "LOADING_BYTES", 1 << 40)
     assert "Numba" not in run("search", index, query)[2]  # loading would have taken longer
     monkeypatch.setattr(extras, "is_installed", lambda module: True)

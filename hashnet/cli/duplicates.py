@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from hashnet.cli.indexes import opened
+from hashnet.cli.indexes import hint_at_numba, opened
 from hashnet.cli.options import add_index, add_json, whole_number
 from hashnet.cli.output import DONE, note, printable
 
@@ -24,6 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
+    from hashnet.retrieval.search import compiled
+
     index = opened(arguments.index)
     threshold = arguments.threshold
     if threshold is None:
@@ -46,4 +48,6 @@ def run(arguments: argparse.Namespace) -> int:
             )
     if not found:
         note(f"no pairs at a Hamming distance below {threshold}")
+    if compiled.is_missed() and not arguments.json:
+        hint_at_numba(len(index))
     return DONE
