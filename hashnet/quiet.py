@@ -20,7 +20,7 @@ def import_keras() -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    if "keras" in sys.modules:
+    if sys.modules.get("keras"):
         return
     if not extras.is_installed("tensorflow") and extras.is_installed("jax"):
         os.environ.setdefault("KERAS_BACKEND", "jax")

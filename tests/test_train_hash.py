@@ -446,20 +446,23 @@ def test_a_mixed_precision_training_gives_a_float32_bundle(tmp_path, colours):
 
 
 JAX_PROGRAM = """
-import os, sys
-os.environ["KERAS_BACKEND"] = "jax"
+import importlib.util, sys
+find_spec = importlib.util.find_spec
 
 
 class NoTensorFlow:
     def find_spec(self, name, *_):
-        if name == "tensorflow":
+        if name.partition(".")[0] == "tensorflow":
             raise ImportError("no TensorFlow here")
 
 
 sys.meta_path.insert(0, NoTensorFlow())
+importlib.util.find_spec = lambda name: None if name == "tensorflow" else find_spec(name)
 import numpy as np
 from hashnet import errors
-from hashnet.network import backbones, bundle, model
+from hashnet.quiet import import_keras
+import_keras()
+from hashnet.network import backbones, bundle, export, model
 from tests.stub_backbone import DEPTHWISE, STUB
 from hashnet.train import data
 from hashnet.train import supervised as hash
@@ -477,6 +480,15 @@ settings = TrainConfig(
 )
 trained = hash.train(colours, sys.argv[1], settings, verbose=False)
 print(trained.history[-1]["validation_map"])
+comparison = export.export(trained.bundle, sys.argv[1] + ".onnx", "onnx")
+assert comparison.bits_that_differ == 0 and comparison.bits > 0
+for format, suffix in (("litert", ".tflite"), ("saved_model", "")):
+    try:
+        export.export(trained.bundle, sys.argv[1] + "x" + suffix, format)
+    except errors.HashnetError as error:
+        assert "TensorFlow" in str(error) and "pip install" in str(error), error
+    else:
+        raise AssertionError(format)
 """
 
 
@@ -487,7 +499,7 @@ def test_the_same_training_runs_under_jax_without_tensorflow(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", JAX_PROGRAM, str(tmp_path / "b")],
         cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": str(root), "PYTHONUNBUFFERED": "1"},
         capture_output=True,
         text=True,
         timeout=300,

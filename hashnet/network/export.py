@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hashnet import codes, images
+from hashnet import codes, extras, images
 from hashnet.errors import ArgumentError, ExportError, HashnetError, UnknownNameError
 from hashnet.network import onnx_writer, runtimes
 
@@ -282,6 +282,8 @@ def _check_arguments(
     needs = {"openvino": "openvino", "litert": "litert"}.get(format)
     if needs:
         runtimes.require(needs)
+    if format in ("saved_model", "litert") and not extras.is_installed("tensorflow"):
+        raise extras.missing("train", "TensorFlow writes this format.", f"{format}, and none there")
 
 
 def _is_saved_model(folder: pathlib.Path) -> bool:
