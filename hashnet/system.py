@@ -14,6 +14,7 @@ import shutil
 import socket
 import stat
 import sys
+import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -96,19 +97,24 @@ def keep_freed_memory() -> bool:
 
 @contextlib.contextmanager
 def without_stderr() -> Iterator[None]:
-    """Drop what libraries write to stderr from below Python, where there is one."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # closed, as for programs without a terminal on Windows
-        yield
-        return
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
+    """Drop what is written to stderr, from below Python, too; one thread at a time asks for it."""
+    with _stderr:
         try:
+            kept = os.dup(2)
+        except OSError:  # closed, as for programs without a terminal on Windows
             yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            return
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+            try:
+                yield
+            finally:
+                os.dup2(kept, 2)
+                os.close(kept)
+
+
+# Two threads would otherwise keep, and put back, what the other has put in its place.
+_stderr = threading.RLock()
 
 
 def take_address(listening: socket.socket) -> None:

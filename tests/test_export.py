@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, ExportError, HashnetError, UnknownNameError
 from hashnet.network import backbones, bundle, export, runtimes
 from hashnet.network.model import HashNetConfig, build
+from tests import windows_files
 from tests.stub_backbone import STUB
 
 NUM_BITS = 12  # not a whole number of bytes
@@ -153,6 +155,19 @@ def test_the_report_beside_the_export_says_what_was_compared(tiny, photos, tmp_p
     assert report["bits_that_differ"] == 0
     assert max(report["largest_difference"].values()) < 1e-5
     assert str(photos) not in json.dumps(report)
+
+
+@pytest.mark.parametrize(
+    "format", ["onnx", pytest.param("openvino", marks=needs("openvino")), "saved_model"]
+)
+def test_exports_are_moved_and_replaced_where_open_files_stay(tiny, tmp_path, monkeypatch, format):
+    if not os.path.exists("/proc/self/maps"):
+        pytest.skip("looks at /proc for what is open")
+    windows_files.install(monkeypatch)
+    out = tmp_path / {"onnx": "a.onnx", "openvino": "a.xml", "saved_model": "a"}[format]
+    for _ in range(2):
+        export.export(tiny, out, format)
+    assert out.exists() and not [path for path in tmp_path.iterdir() if path.name[0] == "."]
 
 
 def test_a_bad_export_leaves_nothing_behind(tiny, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hashnet import codes, extras, images
+from hashnet import codes, extras, images, system
 from hashnet.errors import ArgumentError, ExportError, HashnetError, UnknownNameError
 from hashnet.network import onnx_writer, runtimes
 
@@ -202,6 +202,7 @@ def export(
                 f"{format} {precision}: {'; '.join(faults)}",
                 "Nothing was written. Try another format or precision, or images like yours.",
             )
+        del exported  # which may have the file mapped, and Windows moves no such file
         report = pathlib.Path(scratch) / f"{out.name}.json"
         report.write_text(json.dumps(asdict(comparison), indent=1) + "\n", encoding="ascii")
         _put(beside, report, out)
@@ -434,11 +435,11 @@ def _put(beside: pathlib.Path, report: pathlib.Path, out: pathlib.Path) -> None:
     """Move the export and its report into place; the file that is asked for comes last."""
     weights = beside.with_suffix(".bin")
     if weights.is_file():  # OpenVINO's
-        os.replace(weights, out.with_suffix(".bin"))
-    os.replace(report, out.with_name(report.name))
+        system.replace(weights, out.with_suffix(".bin"))
+    system.replace(report, out.with_name(report.name))
     if out.is_dir():
         shutil.rmtree(out)
-    os.replace(beside, out)
+    system.replace(beside, out)
 
 
 # --- Comparing --------------------------------------------------------------------------------

@@ -316,7 +316,8 @@ class _OnnxRuntime:
     name, title = "onnxruntime", "ONNX Runtime"
 
     def __init__(self, files: list[bytes], num_threads: int, concurrent: bool) -> None:
-        import onnxruntime
+        with system.without_stderr():  # telemetry complains where it cannot write to the home
+            import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1 if concurrent else num_threads
@@ -356,7 +357,8 @@ class _OpenVINO:
         single: bool,
         precision: str = "float32",
     ) -> None:
-        import openvino
+        with system.without_stderr():  # as above
+            import openvino
 
         core = openvino.Core()
         model = core.read_model(*files)
