@@ -157,6 +157,12 @@ def test_every_console_line_is_a_command_that_can_be_given(line):
         assert arguments == ["-m", "venv", "env", "&&", ".", "env/bin/activate"]
     elif program == "git":
         assert arguments == ["clone", "ADDRESS", "hashnet", "&&", "cd", "hashnet"]
+    elif program == "docker":
+        [given] = re.findall(
+            r"^docker (?:build -t hashnet \.|compose up -d|(?:compose )?run .* hashnet ?(.*))$",
+            line,
+        )
+        assert not given or cli.parser().parse_args(shlex.split(given)).run
     else:
         assert program == "curl"  # see the test below
 
