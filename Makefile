@@ -2,13 +2,23 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test slow notebooks docs lint types coverage mutants dist installed trainings clean
+.PHONY: demo test lowest slow notebooks docs lint types coverage mutants dist installed trainings clean
 
 demo: .venv/ready
 	$(BIN)/hashnet demo
 
 test: .venv/ready
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
+
+# The fast tests again, on the lowest versions that setup.cfg allows.
+lowest: .venv-lowest/ready
+	.venv-lowest/bin/python -m pytest -q --numprocesses 2 --dist loadfile
+
+.venv-lowest/ready: setup.cfg tests/lowest.txt
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --upgrade pip
+	.venv-lowest/bin/python -m pip install --quiet --constraint tests/lowest.txt --editable ".[test]"
+	touch $@
 
 slow: .venv/ready
 	$(BIN)/python -m pytest -q -m slow
@@ -49,9 +59,10 @@ dist: .venv/ready
 	rm -rf build dist
 	$(BIN)/python -m build
 
-# Wheel, source archive and editable install, built from a copy of the checkout and used elsewhere.
+# Wheel, source archive, editable install and container, built from a copy of the checkout and used
+# elsewhere.
 installed: .venv/ready
-	$(BIN)/python -m pytest -q -m slow tests/test_release.py
+	$(BIN)/python -m pytest -q -m slow tests/test_release.py tests/test_container.py
 
 .venv/ready: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -60,4 +71,4 @@ installed: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv build dist mutants *.egg-info
+	rm -rf .venv .venv-lowest build dist mutants *.egg-info

