@@ -1,5 +1,6 @@
 """What is released: one version, a light import, and a wheel that works away from its source."""
 
+import email
 import importlib.util
 import json
 import os
@@ -52,6 +53,34 @@ def test_links_and_make_targets_of_a_page_exist(page):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^make (\w+)", text, re.MULTILINE):
         assert f"\n{target}:" in makefile, target
+
+
+def test_the_changelog_begins_with_this_version_and_a_citation_names_none():
+    """The version is raised in one place; what else would tell it must follow or be silent."""
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^## (\S+), (unreleased|\d{4}-\d\d-\d\d)$", changelog, re.MULTILINE)
+    assert len(sections) == len(re.findall("^## ", changelog, re.MULTILINE))
+    assert sections[0][0] == hashnet.__version__
+    assert all(date != "unreleased" for _, date in sections[1:])
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert not re.search("^version:", citation, re.MULTILINE)
+
+
+def test_the_workflow_is_one_and_its_pythons_are_those_of_setup_cfg():
+    pytest.importorskip("check_jsonschema")
+    yaml = pytest.importorskip("yaml")
+    file = ROOT / ".github" / "workflows" / "tests.yml"
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema"]
+    run = subprocess.run([*check, "vendor.github-workflows", file], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
+    jobs = yaml.safe_load(file.read_text(encoding="utf-8"))["jobs"]
+    pythons = jobs["fast"]["strategy"]["matrix"]["python"]
+    assert f"python_requires = >={pythons[0]}" in (ROOT / "setup.cfg").read_text(encoding="utf-8")
+    assert all(isinstance(python, str) for python in pythons)  # 3.10 as a number is 3.1
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for step in (step for job in jobs.values() for step in job["steps"]):
+        for target in re.findall(r"^make (\w+)", step.get("run", "")):
+            assert f"\n{target}:" in makefile, target
 
 
 def test_every_preset_has_its_model_card():
@@ -149,6 +178,42 @@ def test_the_wheel_is_small_and_holds_all_data_and_nothing_beside_the_package(bu
     with tarfile.open(archive) as file:
         kept = {pathlib.PurePath(member.name).parts[1:2] for member in file}
     assert ("hashnet",) in kept and not kept & {("train",), ("retrieval",)}
+
+
+@pytest.mark.slow
+def test_what_is_built_is_taken_by_an_index_of_packages(built):
+    pytest.importorskip("twine")
+    run = subprocess.run(
+        [sys.executable, "-m", "twine", "check", "--strict", *built], capture_output=True, text=True
+    )
+    assert run.returncode == 0 and run.stdout.count("PASSED") == 2, run.stdout
+    with zipfile.ZipFile(built[1]) as file:
+        [name] = [name for name in file.namelist() if name.endswith("dist-info/METADATA")]
+        about = email.message_from_bytes(file.read(name))
+    assert about["License-Expression"] == "MIT" and about["Requires-Python"] == ">=3.11"
+    for field in ("Summary", "Author", "Keywords", "Description-Content-Type", "License-File"):
+        assert about[field], field
+    # There is no address of the project yet, and none is made up.
+    assert about["Project-URL"] is None and about["Home-page"] is None
+
+
+@pytest.mark.slow
+def test_the_citation_is_one(tmp_path):
+    """In an environment of its own: what reads citations asks for an old jsonschema."""
+    venv.create(tmp_path / "venv", with_pip=False, symlinks=os.name == "posix")
+    paths = sysconfig.get_paths(vars={"base": str(tmp_path / "venv")})
+    python = pathlib.Path(paths["scripts"]) / pathlib.Path(sys.executable).name
+    install = ("-m", "pip", "--python", python, "install", "--quiet", "cffconvert==2.0.0")
+    run = away(sys.executable, tmp_path, *install)
+    skip_without_network(run)
+    assert run.returncode == 0, run.stderr
+    check = (python.with_name("cffconvert"), "--validate", "--infile")
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    for title, valid in (("title: HashNet\n", True), ("", False)):
+        file = tmp_path / "CITATION.cff"
+        file.write_text(text.replace("title: HashNet\n", title), encoding="utf-8")
+        run = subprocess.run([*check, file], capture_output=True, text=True, cwd=tmp_path)
+        assert (run.returncode == 0) == valid, run.stdout + run.stderr
 
 
 @pytest.mark.slow
