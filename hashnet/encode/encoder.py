@@ -104,6 +104,7 @@ class Encoder:
         if self.precision == "float32":
             takes += ("keras",)
         self.runtime = runtimes.choose(runtime, takes)
+        self._soon = runtime == "soonest"
         # One image at a time: all threads work on it.
         self._network = self._open(concurrent=False)
         _check_specs(self._network, self.config, bundle.encoder_file)
@@ -144,7 +145,7 @@ class Encoder:
         return runtimes.open_bytes(
             self.bundle.encoder_file.read_bytes(),
             self.bundle.encoder_file,
-            self.runtime,
+            "soonest" if self._soon else self.runtime,
             num_threads=self.num_threads,
             concurrent=concurrent,
             one_by_one=True,

@@ -210,10 +210,13 @@ def open_bytes(
     """
     if runtime == "litert":
         return _opened(_LiteRT, name, [model], num_threads, concurrent, one_by_one)
+    soon = runtime == "soonest"
     runtime = choose(runtime, FOR_PRECISION[precision])
     onnx_check.check(model, name)
     if runtime == "onnxruntime":
-        return _opened(_OnnxRuntime, name, [model], num_threads, concurrent, one_by_one)
+        return _opened(
+            _OnnxRuntime, name, [model], num_threads, concurrent, one_by_one, spins=not soon
+        )
     return _opened(
         _OpenVINO, name, [model], num_threads, concurrent, one_by_one, precision=precision
     )
@@ -315,7 +318,9 @@ class _OneByOne:
 class _OnnxRuntime:
     name, title = "onnxruntime", "ONNX Runtime"
 
-    def __init__(self, files: list[bytes], num_threads: int, concurrent: bool) -> None:
+    def __init__(
+        self, files: list[bytes], num_threads: int, concurrent: bool, spins: bool = True
+    ) -> None:
         with system.without_stderr():  # telemetry complains where it cannot write to the home
             import onnxruntime
 
@@ -323,8 +328,9 @@ class _OnnxRuntime:
         options.intra_op_num_threads = 1 if concurrent else num_threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # what goes wrong is raised
-        # Threads that wait in a loop take the cores from those that work, already while it opens.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Threads that wait in a loop answer sooner, and take the cores from those that work: for
+        # one answer they cost more, already while the network opens, than they bring.
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spins)))
         self._session = onnxruntime.InferenceSession(
             files[0], options, providers=["CPUExecutionProvider"]
         )
