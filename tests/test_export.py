@@ -292,3 +292,26 @@ def test_all_photos_of_a_real_set_get_keras_codes(real_bundle, shared_data, runt
     encoded = Encoder(real_bundle, runtime=runtime).encode(paths)
     differs = (encoded.latents >= 0.5) != (expected.latents >= 0.5)
     assert np.abs(expected.latents[differs] - 0.5).max(initial=0) < 1e-4
+
+
+@pytest.mark.slow
+def test_no_library_writes_in_a_terminal(bundle_folder, photos, tmp_path):
+    """Of all that builds, trains, exports and runs networks, in one process without a command."""
+    code = (
+        "import sys, hashnet\n"
+        "from hashnet.network import bundle, export\n"
+        "there, photos, out = sys.argv[1:]\n"
+        "for runtime in ('onnxruntime', 'openvino'):\n"
+        "    index = hashnet.Index.of_photos(f'{out}/{runtime}', photos, bundle=there,\n"
+        "                                    runtime=runtime)\n"
+        "hashnet.train(photos, f'{out}/b', bits=8, image_size=64, backbone='tiny',\n"
+        "              weights='random', head_epochs=1, epochs=1, batch=4, verbose=False)\n"
+        "for format, suffix in export.SUFFIXES.items():\n"
+        "    export.export(bundle.load(there), f'{out}/export{suffix}', format)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, bundle_folder, photos, tmp_path],
+        capture_output=True,
+        text=True,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")

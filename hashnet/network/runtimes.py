@@ -434,12 +434,14 @@ class _LiteRT:
     def _runner(self) -> Any:
         # An interpreter holds the arrays of one call, so every thread has its own.
         if not hasattr(self._own, "runner"):
-            from ai_edge_litert.interpreter import Interpreter
+            with system.without_stderr():  # it tells which of its delegates it takes
+                from ai_edge_litert.interpreter import Interpreter
 
-            self._own.interpreter = Interpreter(
-                model_content=self._model, num_threads=self._num_threads
-            )
-            self._own.runner = self._own.interpreter.get_signature_runner()
+                self._own.interpreter = Interpreter(
+                    model_content=self._model, num_threads=self._num_threads
+                )
+                self._own.interpreter.allocate_tensors()
+                self._own.runner = self._own.interpreter.get_signature_runner()
         return self._own.runner
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
