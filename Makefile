@@ -10,9 +10,9 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
-# The fast tests again, on the lowest versions that setup.cfg allows.
+# The fast tests again, or those that LOWEST names, on the lowest versions that setup.cfg allows.
 lowest: .venv-lowest/ready
-	.venv-lowest/bin/python -m pytest -q --numprocesses 2 --dist loadfile
+	.venv-lowest/bin/python -m pytest -q --numprocesses 2 --dist loadfile $(LOWEST)
 
 .venv-lowest/ready: setup.cfg tests/lowest.txt
 	$(PYTHON) -m venv .venv-lowest
