@@ -32,6 +32,7 @@ _NOT_OF_PARQUET = (
     "precision",
     "label_from_folder",
     "prune",
+    "exclude",
     "workers",
     "local",
     "regions",
@@ -48,6 +49,8 @@ class _Options(NamedTuple):
     precision: str | None
     label_from_folder: bool
     prune: bool
+    exclude: tuple[str, ...]
+    default_excludes: bool
     workers: int | None
     local: str | None
     regions: int | None
@@ -73,6 +76,8 @@ class Index(indexes.Index):
         precision: str | None = None,
         label_from_folder: bool = False,
         prune: bool = False,
+        exclude: str | Iterable[str] = (),
+        default_excludes: bool = True,
         workers: int | None = None,
         local: str | None = None,
         regions: int | None = None,
@@ -99,6 +104,10 @@ class Index(indexes.Index):
                 and queries; the bundle's if None.
             label_from_folder: bool. Label each image with the first folder below the one given.
             prune: bool. Drop images under `photos` whose files have vanished.
+            exclude: str, one or several patterns, as in a `.gitignore`: photos in folders of
+                `photos` that are left out. So is what a `.hashnetignore` in such a folder names.
+            default_excludes: bool. Also leave out thumbnails, deleted files and the like
+                (`hashnet.images.DEFAULT_EXCLUDES`), and names that begin with a dot.
             workers: int or None. Decoding threads.
             local: `"sift"` or `"delf"`. Keep local features in a new index, for
                 `search(..., verify=True)`.
@@ -136,12 +145,15 @@ class Index(indexes.Index):
             precision=precision,
             label_from_folder=label_from_folder,
             prune=prune,
+            exclude=(exclude,) if isinstance(exclude, str) else tuple(exclude),
+            default_excludes=default_excludes,
             workers=workers,
             local=local,
             regions=regions,
             runtime=runtime,
             progress=progress or (lambda stage, done, total: None),
         )
+        images.Exclusion(options.exclude)  # a bad pattern must not leave an index behind
         for option, what in (("bits", "code length"), ("backbone", "backbone")):
             if bundle and getattr(options, option):
                 raise ArgumentError(f"A bundle has its own {what}.", f"bundle and {option}")
@@ -264,6 +276,8 @@ def _of_photos(cls: type[Index], place: StrPath, options: _Options) -> Any:
         options.photos,
         label_from_folder=options.label_from_folder,
         prune=options.prune,
+        exclude=options.exclude,
+        default_excludes=options.default_excludes,
         workers=options.workers,
         known_features=known_features,
         progress=lambda done, total: options.progress("encoding", done, total),
@@ -276,7 +290,8 @@ def _fitted(
 ) -> tuple[Index, dict[tuple[str, int, int], np.ndarray]]:
     """An empty index with a network fitted to the photos, and the features known from that."""
     options.progress("looking for images", 0, 0)
-    found, problems = images.find(options.photos)
+    exclusion = images.Exclusion(options.exclude, defaults=options.default_excludes)
+    found, problems = images.find(options.photos, exclusion=exclusion)
     if not found:
         reasons = [f"{one.path}: {one.reason}" for one in problems[:3]]
         received = f"none in {' '.join(options.photos)}"
@@ -321,6 +336,7 @@ def _created(cls: type[Index], place: StrPath, bundle: StrPath, options: _Option
 
 def _of_parquet(cls: type[Index], place: StrPath, folder: StrPath, options: _Options) -> Any:
     given = [name for name in _NOT_OF_PARQUET if getattr(options, name)]
+    given += [] if options.default_excludes else ["default_excludes"]
     if given:
         raise ArgumentError(
             "Parquet files hold codes, features and labels, and nothing else.",

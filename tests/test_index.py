@@ -188,8 +188,8 @@ def test_a_photo_that_breaks_is_named_and_no_longer_found(index, folder):
 def test_a_file_that_vanishes_between_listing_and_reading_is_named(index, folder, monkeypatch):
     find = images.find
 
-    def find_then_lose(paths):
-        answer = find(paths)
+    def find_then_lose(paths, **options):
+        answer = find(paths, **options)
         os.remove(folder / "ramp/3.png")
         return answer
 

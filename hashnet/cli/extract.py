@@ -3,8 +3,8 @@
 import argparse
 from functools import partial
 
-from hashnet.cli.options import add_label_from, part_of_whole, positive_number
-from hashnet.cli.output import DONE, SKIPPED_SOME, Progress, name_problems
+from hashnet.cli.options import add_exclude, add_label_from, part_of_whole, positive_number
+from hashnet.cli.output import DONE, SKIPPED_SOME, Progress, name_left_out, name_problems
 
 EXAMPLE = "photos/ s3://bucket/photos more.txt OUT --bundle my.bundle"
 
@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the network: a bundle, or an index that carries one (required)",
     )
     add_label_from(parser)
+    add_exclude(parser)
     parser.add_argument(
         "--shard",
         type=part_of_whole,
@@ -54,11 +55,14 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.out,
             arguments.bundle,
             label_from_folder=arguments.label_from == "folder",
+            exclude=arguments.exclude,
+            default_excludes=not arguments.no_default_excludes,
             part=arguments.shard,
             workers=arguments.workers,
             ray=arguments.ray,
             progress=partial(progress, "encoding"),
         )
     name_problems(report.problems)
+    name_left_out(report.left_out)
     print(f"{report.extracted} extracted, {report.kept} kept, {len(report.problems)} skipped")
     return SKIPPED_SOME if report.problems else DONE

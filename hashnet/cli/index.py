@@ -5,8 +5,8 @@ import warnings
 
 from hashnet.cli.choices import BACKBONES, EXTRACTORS, PRECISIONS
 from hashnet.cli.indexes import say_which
-from hashnet.cli.options import add_index, add_label_from, positive_number
-from hashnet.cli.output import DONE, SKIPPED_SOME, Progress, name_problems
+from hashnet.cli.options import add_exclude, add_index, add_label_from, positive_number
+from hashnet.cli.output import DONE, SKIPPED_SOME, Progress, name_left_out, name_problems
 from hashnet.errors import SkippedWarning
 
 EXAMPLE = "photos.index ~/Pictures"
@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prune", action="store_true", help="remove the images below IMAGES whose files are gone"
     )
+    add_exclude(parser)
     parser.add_argument(
         "--workers", type=positive_number, metavar="N", help="threads that decode images"
     )
@@ -82,6 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
             precision=arguments.precision,
             label_from_folder=arguments.label_from == "folder",
             prune=arguments.prune,
+            exclude=arguments.exclude,
+            default_excludes=not arguments.no_default_excludes,
             workers=arguments.workers,
             local=arguments.local,
             regions=arguments.regions,
@@ -94,6 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     report = index.report
     assert report is not None  # `of_photos` has just made it
     name_problems(report.problems)
+    name_left_out(report.left_out)
     counts = f"{report.added} added, {report.changed} changed, {report.unchanged} unchanged"
     if not arguments.from_parquet:
         counts += f", {len(report.removed)} removed, {len(report.problems)} skipped"

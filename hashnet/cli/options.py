@@ -47,6 +47,28 @@ def add_label_from(parser: argparse.ArgumentParser, text: str = "") -> None:
     )
 
 
+def add_exclude(parser: argparse.ArgumentParser) -> None:
+    """Add `--exclude` and `--no-default-excludes`.
+
+    Args:
+        parser: `argparse.ArgumentParser`.
+    """
+    parser.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="leave out what this names below IMAGES, as in a .gitignore; so does what a "
+        ".hashnetignore in a folder says",
+    )
+    parser.add_argument(
+        "--no-default-excludes",
+        action="store_true",
+        help="also take thumbnails, deleted files and the like (@eaDir, #recycle, *.lrdata, ...), "
+        "and names that begin with a dot",
+    )
+
+
 def _at_least(least: int, name: str) -> Callable[[str], int]:
     """The type of an argument that is a number of at least so much; `name` is for refusals."""
 

@@ -8,7 +8,7 @@ import io
 import re
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from hashnet.errors import HashnetError
@@ -87,6 +87,30 @@ def name_problems(problems: "Iterable[Problem]") -> None:
         if not every:
             more = f"{len(same) - 1:,} more for similar reasons (-v names each)"
             print(f"skipped {more}", file=sys.stderr)
+
+
+def name_left_out(left_out: Mapping[str, int]) -> None:
+    """Write to stderr, in one line, what was left out on purpose, and how much; nothing with `-q`.
+
+    Args:
+        left_out: dict of reason to number, as `images.Exclusion.left_out`.
+    """
+    from hashnet.images import exclusion
+
+    parts = []
+    for reason, number in left_out.items():
+        most = number >= exclusion.MOST_COUNTED
+        counted = f"{number:,} or more" if most else f"{number:,}"
+        joint = (
+            " "
+            if reason == exclusion.HIDDEN
+            else " in "
+            if reason in exclusion.DEFAULT_EXCLUDES
+            else " by "
+        )
+        parts.append(counted + joint + printable(reason))
+    if parts:
+        note(f"left out: {', '.join(parts)}")
 
 
 def _kind(problem: "Problem") -> str:

@@ -10,6 +10,7 @@ All functions may run in many threads at once.
 """
 
 from hashnet.images.captions import text
+from hashnet.images.exclusion import DEFAULT_EXCLUDES, IGNORE_FILE, Exclusion
 from hashnet.images.finding import SUFFIXES, Found, Problem, find
 from hashnet.images.formats import ALLOWED_FORMATS, MAX_SCANS
 from hashnet.images.reading import (
@@ -28,10 +29,13 @@ from hashnet.images.writing import check_target, to_jpeg, to_png, write
 
 __all__ = [
     "ALLOWED_FORMATS",
+    "DEFAULT_EXCLUDES",
+    "IGNORE_FILE",
     "MAX_BYTES",
     "MAX_PIXELS",
     "MAX_SCANS",
     "SUFFIXES",
+    "Exclusion",
     "Found",
     "Photo",
     "Problem",

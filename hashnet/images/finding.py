@@ -6,6 +6,7 @@ import stat
 from collections.abc import Iterable
 
 from hashnet import system
+from hashnet.images.exclusion import IGNORE_FILE, Exclusion, Scope
 from hashnet.images.sources import kind_of_file
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -43,20 +44,25 @@ class Problem:
 
 
 def find(
-    paths: Iterable[str | os.PathLike[str]], *, follow_links: bool = False
+    paths: Iterable[str | os.PathLike[str]],
+    *,
+    follow_links: bool = False,
+    exclusion: Exclusion | None = None,
 ) -> tuple[list[Found], list[Problem]]:
     """List the pictures in files and folders, in an order that is always the same.
 
     A file that is named itself is taken whatever its name. In a folder the files come first, by
-    name, then the folders, by name, each with all below it. Hidden ones (`.name`) and files whose
-    name does not end as a picture's does (`SUFFIXES`) are passed over in silence. Content is not
-    looked at: `read` does that. A link to a file counts as a file under the link's name. Links to
-    folders, pipes, devices, folders that may not be read, and paths that do not exist are
-    problems. What is reached twice is listed the first time only.
+    name, then the folders, by name, each with all below it. What an `Exclusion` leaves out is
+    passed over, as are files whose name does not end as a picture's does (`SUFFIXES`). Content is
+    not looked at: `read` does that. A link to a file counts as a file under the link's name.
+    Links to folders, pipes, devices, folders that may not be read, and paths that do not exist
+    are problems. What is reached twice is listed the first time only.
 
     Args:
         paths: files and folders, each str or `os.PathLike`.
         follow_links: bool. Enter linked folders too; each folder is entered once, so loops end.
+        exclusion: `Exclusion`, which then has counted what was left out; or None: what one without
+            patterns leaves out.
 
     Returns:
         found: list of `Found`.
@@ -68,7 +74,7 @@ def find(
     """
     if isinstance(paths, (str, bytes, os.PathLike)):
         paths = [paths]
-    walk = _Walk(follow_links)
+    walk = _Walk(follow_links, Exclusion() if exclusion is None else exclusion)
     for path in paths:
         walk.add(os.fsdecode(path))
     return walk.found, walk.problems
@@ -77,8 +83,8 @@ def find(
 class _Walk:
     """What one call of `find` has seen so far."""
 
-    def __init__(self, follow_links: bool) -> None:
-        self.follow_links = follow_links
+    def __init__(self, follow_links: bool, exclusion: Exclusion) -> None:
+        self.follow_links, self.exclusion = follow_links, exclusion
         self.found: list[Found] = []
         self.problems: list[Problem] = []
         self.files_seen: set[str] = set()
@@ -97,9 +103,11 @@ class _Walk:
 
     def _add_tree(self, root: str) -> None:
         # A list and no recursion: folders may lie deeper than Python's stack.
-        todo: list[tuple[str, str, str | None]] = [(root, os.path.realpath(root), None)]
+        todo: list[tuple[str, str, str | None, Scope]] = [
+            (root, os.path.realpath(root), None, self.exclusion.begin(root))
+        ]
         while todo:
-            path, home, label = todo.pop()
+            path, home, label, scope = todo.pop()
             if home in self.folders_seen:
                 continue
             self.folders_seen.add(home)
@@ -109,18 +117,34 @@ class _Walk:
             except OSError as error:
                 self._add_problem(path, error)
                 continue
+            try:
+                scope = scope.with_ignore_file(path)
+            except (OSError, ValueError) as error:
+                # What it would leave out may be what nobody is to see.
+                self._add_problem(os.path.join(path, IGNORE_FILE), error)
+                continue
             below = []
             for entry in entries:
+                if self._is_left_out(entry, scope):
+                    continue
                 if self._is_folder(entry, home, label):
                     real = os.path.join(home, entry.name)
                     real = os.path.realpath(real) if system.is_linked_folder(entry) else real
-                    below.append((entry.path, real, label or entry.name))
+                    below.append((entry.path, real, label or entry.name, scope.below(entry.name)))
             todo += reversed(below)
+
+    def _is_left_out(self, entry: os.DirEntry[str], scope: Scope) -> bool:
+        try:
+            is_folder = entry.is_dir()
+        except OSError:  # a link that leads in a circle
+            is_folder = False
+        reason = scope.reason(entry.name, is_folder)
+        if reason is not None:
+            self.exclusion.count(reason, entry.path, is_folder)
+        return reason is not None
 
     def _is_folder(self, entry: os.DirEntry[str], home: str, label: str | None) -> bool:
         """Say whether the entry is a folder to enter; if it is a file, take it."""
-        if entry.name.startswith("."):
-            return False
         if entry.is_dir(follow_symlinks=False) and not system.is_linked_folder(entry):
             return True
         is_picture = entry.name.lower().endswith(SUFFIXES)

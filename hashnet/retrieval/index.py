@@ -571,6 +571,8 @@ class Index:
         *,
         label_from_folder: bool = False,
         prune: bool = False,
+        exclude: str | Iterable[str] = (),
+        default_excludes: bool = True,
         workers: int | None = None,
         known_features: Mapping[tuple[Any, ...], np.ndarray] | None = None,
         progress: Callable[[int, int], None] | None = None,
@@ -586,6 +588,10 @@ class Index:
             paths: one or more files and folders, searched as `images.find` does.
             label_from_folder: bool. Label each image with the first folder below its root.
             prune: bool. Also drop the images under `paths` whose files have vanished.
+            exclude: str, one or several patterns, as in a `.gitignore`: files below folders of
+                `paths` that are left out. So is what a `.hashnetignore` in such a folder names.
+            default_excludes: bool. Also leave out thumbnails, deleted files and the like
+                (`images.DEFAULT_EXCLUDES`), and names that begin with a dot.
             workers: int or None. Decoding threads.
             known_features: dict of (absolute path, size, mtime_ns) to feature, float32
                 `(feature_dim,)`, or None. Features that this index's network has given these
@@ -596,6 +602,7 @@ class Index:
             An `UpdateReport`.
 
         Raises:
+            ArgumentError: `exclude` holds no pattern.
             LockedError: another process is writing.
 
         Example:
@@ -609,6 +616,8 @@ class Index:
             [paths] if isinstance(paths, str | os.PathLike) else paths,
             label_from_folder=label_from_folder,
             prune=prune,
+            exclude=exclude,
+            default_excludes=default_excludes,
             workers=workers,
             known_features=known_features,
             progress=progress,

@@ -35,6 +35,7 @@ class UpdateReport:
         added, changed, unchanged: int. Images that are new, encoded again, or as they were.
         removed: list of str. Ids that were dropped because their files have vanished.
         problems: list of `images.Problem`. What could not be read, by path and reason.
+        left_out: dict of reason to number of files, as `images.Exclusion.left_out`.
     """
 
     added: int = 0
@@ -42,6 +43,7 @@ class UpdateReport:
     unchanged: int = 0
     removed: list[str] = field(default_factory=list)
     problems: list[images.Problem] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,13 +136,16 @@ class Ingest:
         *,
         label_from_folder: bool,
         prune: bool,
+        exclude: str | Iterable[str],
+        default_excludes: bool,
         workers: int | None,
         known_features: Mapping[tuple[Any, ...], np.ndarray] | None,
         progress: Callable[[int, int], None] | None,
     ) -> UpdateReport:
         """As `Index.update` says."""
         roots = [os.fsdecode(path) for path in paths]
-        found, problems = images.find(roots)
+        exclusion = images.Exclusion(exclude, defaults=default_excludes)
+        found, problems = images.find(roots, exclusion=exclusion)
         items: dict[str, Item] = {}
         for file in found:
             path = os.path.abspath(file.path)
@@ -183,6 +188,7 @@ class Ingest:
             unchanged=len(same),
             removed=sorted(removed),
             problems=[*problems, *unreadable],
+            left_out=exclusion.left_out,
         )
 
     def add_parquet(

@@ -308,8 +308,10 @@ def _from_folders(root: pathlib.Path) -> LabelledImages:
     ]
     found = [item for item in found if item.folder is not None]
     with_pictures = {item.folder for item in found}
+    scope = images.Exclusion().begin(os.fspath(root))
     with os.scandir(root) as entries:
-        folders = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        names = sorted(entry.name for entry in entries if entry.is_dir())
+    folders = [name for name in names if scope.reason(name, is_folder=True) is None]
     problems += [
         images.Problem(os.path.join(root, name), "this class folder holds no pictures")
         for name in folders

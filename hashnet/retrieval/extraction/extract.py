@@ -17,7 +17,7 @@ import numpy as np
 from hashnet import extras
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, HashnetError
-from hashnet.images import Problem
+from hashnet.images import Exclusion, Problem
 from hashnet.retrieval.extraction import parquet, sources
 from hashnet.retrieval.store.items import Item
 
@@ -34,11 +34,13 @@ class ExtractReport:
         extracted: int. Images that were encoded now.
         kept: int. Images that an earlier run had encoded.
         problems: list of `images.Problem`. What could not be read, now or earlier.
+        left_out: dict of reason to number of files, as `images.Exclusion.left_out`.
     """
 
     extracted: int = 0
     kept: int = 0
     problems: list[Problem] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
 def extract(
@@ -47,6 +49,8 @@ def extract(
     bundle_folder: StrPath,
     *,
     label_from_folder: bool = False,
+    exclude: str | Iterable[str] = (),
+    default_excludes: bool = True,
     part: tuple[int, int] = (1, 1),
     workers: int | None = None,
     ray: str | None = None,
@@ -64,6 +68,7 @@ def extract(
         out: str or path-like. The folder; on Ray and with parts, one that all machines see.
         bundle_folder: str or path-like. The network.
         label_from_folder: bool. Label each image with the first folder below its root.
+        exclude, default_excludes: what is left out, as for `Index.update`.
         part: (i, n), 1 <= i <= n. Make every n-th shard, from the i-th on; n processes with
             the same other arguments make all.
         workers: int or None. Threads, or on Ray actors; None means one for each core.
@@ -76,7 +81,7 @@ def extract(
         An `ExtractReport`.
 
     Raises:
-        ArgumentError: there is no such part.
+        ArgumentError: there is no such part, or `exclude` holds no pattern.
         HashnetError: there is no image, or Ray or pyarrow is not installed.
         StoreError, FingerprintError, BundleError: as for `Extraction.begin`.
 
@@ -89,7 +94,10 @@ def extract(
     if not 1 <= first <= step:
         raise ArgumentError("Part i of n has 1 <= i <= n.", f"{first}/{step}")
     names = list(names)
-    items, problems = sources.listed(names, label_from_folder=label_from_folder)
+    exclusion = Exclusion(exclude, defaults=default_excludes)
+    items, problems = sources.listed(
+        names, label_from_folder=label_from_folder, exclusion=exclusion
+    )
     if not items:
         reasons = "".join(f"; {problem.path}: {problem.reason}" for problem in problems[:3])
         raise HashnetError(
@@ -111,7 +119,8 @@ def extract(
             progress(num_done, total)
     for number in mine:
         problems += extraction.problems(number)
-    return ExtractReport(sum(extraction.num_rows(number) for number in todo), kept, problems)
+    extracted = sum(extraction.num_rows(number) for number in todo)
+    return ExtractReport(extracted, kept, problems, exclusion.left_out)
 
 
 def _with_threads(

@@ -18,7 +18,10 @@ _LIST_SUFFIX = ".txt"
 
 
 def listed(
-    sources: Iterable[str | os.PathLike[str]], *, label_from_folder: bool = False
+    sources: Iterable[str | os.PathLike[str]],
+    *,
+    label_from_folder: bool = False,
+    exclusion: images.Exclusion | None = None,
 ) -> tuple[list[Item], list[images.Problem]]:
     """List images by id, which for a file is its absolute path, and for an object its URI.
 
@@ -28,6 +31,7 @@ def listed(
             they are, without `%` escapes; and text files (`.txt`) that list any of these, one a
             line.
         label_from_folder: bool. Label each image with the first folder below its root.
+        exclusion: as for `images.find`. Of objects, no `.hashnetignore` is read.
 
     Returns:
         items: list of `Item`, ascending by id, each id once.
@@ -41,10 +45,12 @@ def listed(
         ([], [Problem(path='no/such/folder', reason='No such file or directory')])
     """
     names, problems = _expanded([os.fsdecode(source) for source in sources])
-    found, unreadable = images.find([name for name in names if not is_uri(name)])
+    exclusion = images.Exclusion() if exclusion is None else exclusion
+    files = [name for name in names if not is_uri(name)]
+    found, unreadable = images.find(files, exclusion=exclusion)
     problems += unreadable
     for name in filter(is_uri, names):
-        objects, unreadable = _objects(name)
+        objects, unreadable = _objects(name, exclusion)
         found += objects
         problems += unreadable
     items: dict[str, Item] = {}
@@ -120,7 +126,9 @@ def _expanded(sources: list[str]) -> tuple[list[str], list[images.Problem]]:
     return names, problems
 
 
-def _objects(uri: str) -> tuple[list[images.Found], list[images.Problem]]:
+def _objects(
+    uri: str, exclusion: images.Exclusion
+) -> tuple[list[images.Found], list[images.Problem]]:
     """The pictures under a URI, as `images.find` lists those of a folder."""
     from pyarrow import fs
 
@@ -136,15 +144,15 @@ def _objects(uri: str) -> tuple[list[images.Found], list[images.Problem]]:
         raise HashnetError(
             "An object store must be reached to be listed.", f"{uri}: {error}"
         ) from error
-    found, prefix = [], root.rstrip("/") + "/"
+    found, prefix, scope = [], root.rstrip("/") + "/", exclusion.begin(root)
     for info in infos:
         below = info.path.removeprefix(prefix)
-        parts = below.split("/")
-        if (
-            info.type == fs.FileType.File
-            and below.lower().endswith(images.SUFFIXES)
-            and not any(part.startswith(".") for part in parts)
-        ):
+        if info.type != fs.FileType.File:
+            continue
+        if reason := scope.reason_below(below):
+            exclusion.count(reason, info.path, is_folder=False)
+        elif below.lower().endswith(images.SUFFIXES):
+            parts = below.split("/")
             folder = parts[0] if len(parts) > 1 else None
             found.append(
                 images.Found(f"{uri.rstrip('/')}/{below}", info.size, info.mtime_ns, folder)
