@@ -93,6 +93,11 @@ class _Affinity(NamedTuple):
     code_sharpness: float  # the same for codes, for all items
     weight: float  # in the loss; all weights sum to 1
 
+    def wanted(self, rows: np.ndarray) -> np.ndarray:
+        """The chances with which some items pick each other, float32 `(n, n)`."""
+        directions = self.directions[rows]
+        return _chances(directions @ directions.T * self.sharpness[rows])
+
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -389,12 +394,16 @@ def _train(
     bias = np.zeros(kernel.shape[1], np.float32)
     rates = (_LEARNING_RATE * np.abs(kernel).mean(), _LEARNING_RATE)
     descents = [_Adam(weights, rate) for weights, rate in zip((kernel, bias), rates, strict=True)]
-    waiting = np.empty(0, np.int64)
+    # A batch of all items is the same each time, whatever their order.
+    rows, waiting = np.arange(num_items), np.empty(0, np.int64)
+    wanted = [affinity.wanted(rows) for affinity in affinities] if batch == num_items else []
     for step in range(_STEPS):
-        if len(waiting) < batch:
-            waiting = rng.permutation(num_items)
-        rows, waiting = waiting[:batch], waiting[batch:]
-        gradients = _gradients(inputs[rows], kernel, bias, affinities, rows)
+        if batch < num_items:
+            if len(waiting) < batch:
+                waiting = rng.permutation(num_items)
+            rows, waiting = waiting[:batch], waiting[batch:]
+            wanted = [affinity.wanted(rows) for affinity in affinities]
+        gradients = _gradients(inputs[rows], kernel, bias, affinities, wanted)
         fade = (1 + math.cos(math.pi * (step + 1) / _STEPS)) / 2
         for descent, gradient in zip(descents, gradients, strict=True):
             descent.descend(gradient, fade)
@@ -408,18 +417,16 @@ def _gradients(
     kernel: np.ndarray,
     bias: np.ndarray,
     affinities: list[_Affinity],
-    rows: np.ndarray,
+    wanted: list[np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Differentiate the loss of one batch by kernel and bias."""
     soft = np.tanh(inputs @ kernel + bias)  # (batch, num_bits), -1..1
     agreement = soft @ soft.T / soft.shape[1]  # (batch, batch), -1..1
     pull = np.zeros_like(agreement)
-    for affinity in affinities:
-        directions = affinity.directions[rows]
-        wanted = _chances(directions @ directions.T * affinity.sharpness[rows])
+    for affinity, chances in zip(affinities, wanted, strict=True):
         given = _chances(agreement * np.float32(affinity.code_sharpness))
-        pull += np.float32(affinity.weight * affinity.code_sharpness) * (given - wanted)
-    pull /= np.float32(len(rows) * soft.shape[1])
+        pull += np.float32(affinity.weight * affinity.code_sharpness) * (given - chances)
+    pull /= np.float32(len(inputs) * soft.shape[1])
     by_cut = (pull + pull.T) @ soft * (1 - soft * soft)  # (batch, num_bits)
     return inputs.T @ by_cut, by_cut.sum(axis=0)
 
