@@ -291,10 +291,12 @@ def _fitted(
     """An empty index with a network fitted to the photos, and the features known from that."""
     options.progress("looking for images", 0, 0)
     exclusion = images.Exclusion(options.exclude, defaults=options.default_excludes)
-    found, problems = images.find(options.photos, exclusion=exclusion)
+    found, problems, passed_over = images.find(options.photos, exclusion=exclusion)
     if not found:
         reasons = [f"{one.path}: {one.reason}" for one in problems[:3]]
         received = f"none in {' '.join(options.photos)}"
+        if passed_over:
+            received += f" ({images.passed_over_in_words(passed_over)})"
         raise HashnetError("A new index needs at least one image.", "; ".join([received, *reasons]))
     if options.local:
         features.opencv()  # if it is missing, better now than when the codes have been fitted

@@ -19,7 +19,7 @@ from hashnet.retrieval.extraction.extract import extract
 from hashnet.retrieval.index import Index
 from hashnet.train import config
 from hashnet.train.config import TrainConfig
-from tests import make_cli, make_picture
+from tests import make_cli, make_formats, make_picture
 from tests.bench import figures, tables
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -27,7 +27,7 @@ READMES = {
     name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")
 }
 README = READMES["README.md"]
-GENERATED = ("docs/cli.md",)
+GENERATED = ("docs/cli.md", "docs/formats.md")
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
     for folder in (".", "docs", "hashnet/presets")
@@ -283,10 +283,9 @@ def test_the_defaults_that_a_readme_states_are_those_of_the_code(name):
         assert str(status) in line
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md", "docs/your-photos.md"])
-def test_the_formats_that_a_page_names_are_those_that_are_read(name):
-    named = {word.upper() for word in re.findall(r"JPEG|PNG|WebP|WEBP|BMP|GIF|TIFF", PAGES[name])}
-    assert named == set(images.ALLOWED_FORMATS)
+def test_the_table_of_formats_is_that_of_the_code():
+    assert PAGES["docs/formats.md"] == make_formats.page()
+    assert all(f"| {name} |" in PAGES["docs/formats.md"] for name in images.ALLOWED_FORMATS)
 
 
 def test_the_limits_that_the_guides_state_are_those_of_the_code():

@@ -19,7 +19,7 @@ def tree(folder, *names):
 
 
 def taken(folder, exclusion=None):
-    found, problems = images.find([folder], exclusion=exclusion)
+    found, problems, _ = images.find([folder], exclusion=exclusion)
     assert problems == []
     return [os.path.relpath(file.path, folder).replace(os.sep, "/") for file in found]
 
@@ -89,7 +89,7 @@ def test_a_link_that_leads_in_a_circle_or_to_a_folder_counts_for_what_its_name_s
     tree(tmp_path, "1.jpg")
     needs.link(tmp_path / "@eaDir", tmp_path)
     needs.link(tmp_path / "itself.jpg", tmp_path / "itself.jpg")
-    found, problems = images.find([tmp_path], follow_links=True)
+    found, problems, _ = images.find([tmp_path], follow_links=True)
     assert [os.path.basename(file.path) for file in found] == ["1.jpg"]
     assert [os.path.basename(problem.path) for problem in problems] == ["itself.jpg"]
 
@@ -97,7 +97,7 @@ def test_a_link_that_leads_in_a_circle_or_to_a_folder_counts_for_what_its_name_s
 def test_a_folder_whose_ignore_file_cannot_be_read_is_not_walked(tmp_path):
     tree(tmp_path, "a/1.jpg", "2.jpg", "b/.hashnetignore/x", "b/3.jpg")
     (tmp_path / "a" / ".hashnetignore").write_text("ok\n!\n")
-    found, problems = images.find([tmp_path])
+    found, problems, _ = images.find([tmp_path])
     assert [os.path.basename(file.path) for file in found] == ["2.jpg"]
     assert [os.path.relpath(problem.path, tmp_path) for problem in problems] == [
         os.path.join("a", ".hashnetignore"),

@@ -286,7 +286,7 @@ def test_int8_quarters_and_float16_halves_the_file(real_bundle, shared_data, tmp
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
 def test_all_photos_of_a_real_set_get_keras_codes(real_bundle, shared_data, runtime):
-    found, _ = images.find([shared_data / "clothing10"])
+    found, *_ = images.find([shared_data / "clothing10"])
     paths = [file.path for file in found]
     expected = Encoder(real_bundle, runtime="keras").encode(paths)
     encoded = Encoder(real_bundle, runtime=runtime).encode(paths)

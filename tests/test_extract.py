@@ -346,7 +346,7 @@ def test_lists_and_uris_name_the_same_images_as_folders(tiny, photos, tmp_path, 
     (tmp_path / "list.txt").write_text(f"disc\r\n\n{photos}/ramp/0.png\nfile://{photos}/checks\n")
     (photos / "checks" / ".hidden.png").write_bytes(b"")
     (photos / "checks" / "notes.md").write_bytes(b"")
-    items, problems = sources.listed([tmp_path / "list.txt"], label_from_folder=True)
+    items, problems, _ = sources.listed([tmp_path / "list.txt"], label_from_folder=True)
     os.remove(photos / "checks" / ".hidden.png")
     os.remove(photos / "checks" / "notes.md")
     expected = [f"{photos}/disc/{n}.png" for n in range(6)] + [f"{photos}/ramp/0.png"]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -31,12 +32,29 @@ FORMATS = {
     "GIF": {},
     "TIFF": {},
 }
+MORE_FORMATS = {
+    "AVIF": {"quality": 95},
+    "JPEG2000": {},
+    "MPO": {"quality": 95},
+    "PPM": {},
+    "PGM": {},
+    "PBM": {},
+    "ICO": {"sizes": [(64, 48)]},
+    "QOI": {},
+    "TGA": {},
+}
+OWN_SUFFIX = {"TGA": ".tga"}
 
 
 def as_file(image, name, **options):
+    options = {**FORMATS, **MORE_FORMATS}[name] | options
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
     if name == "GIF":
-        image = Image.fromarray(image).quantize(64) if isinstance(image, np.ndarray) else image
-    return make_images.encoded(image, name, **{**FORMATS[name], **options})
+        image = image if image.mode == "P" else image.quantize(64)
+    if name in ("PGM", "PBM"):
+        image, name = image.convert("L" if name == "PGM" else "1"), "PPM"
+    return make_images.encoded(image, name, **options)
 
 
 def refused(source, *words, **options):
@@ -216,9 +234,13 @@ OTHER_FORMATS = {
     "gd": b"\xff\xfe\0\x10\0\x10\1" + bytes(2000),
     "svg": b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
     "pdf": b"%PDF-1.4\n1 0 obj\n<<>>\nendobj\n",
-    "ppm": b"P6 1 1 255\n\1\2\3",
-    "ico": b"\0\0\1\0\1\0\x10\x10" + bytes(100),
-    "tga": bytes(2) + b"\2" + bytes(9) + b"\1\0\1\0\x18\0" + bytes(3),
+    "tga without a name": make_images.encoded(PHOTO, "TGA"),
+    "cur": b"\0\0\2\0\1\0\x10\x10" + bytes(100),
+    "dds": b"DDS |" + bytes(200),
+    "sgi": b"\x01\xda\0\1\0\2" + bytes(600),
+    "pcx": b"\x0a\5\1\x08" + bytes(200),
+    "mp4": b"\0\0\0\x18ftypmp42" + bytes(200),
+    "words": b"P1 of the plan\nBMW",
 }
 
 
@@ -229,7 +251,7 @@ def test_other_formats_are_refused_and_their_decoders_never_called(monkeypatch, 
     def called(*_arguments):
         raise AssertionError("another plugin was called")
 
-    for name in set(Image.OPEN) - set(images.ALLOWED_FORMATS):
+    for name in set(Image.OPEN) - {one.upper().replace(" ", "") for one in images.ALLOWED_FORMATS}:
         monkeypatch.setitem(Image.OPEN, name, (called, lambda prefix: True))
     refused(OTHER_FORMATS[kind], "none of the known formats")
 
@@ -464,7 +486,7 @@ def test_odd_names_are_found_kept_and_read(tmp_path):  # 11
                 file.write(as_file(PHOTO, "PNG"))
         except OSError:
             pytest.skip("this file system does not keep such names")
-    found, problems = images.find([tmp_path])
+    found, problems, _ = images.find([tmp_path])
     assert not problems
     visible = sorted(os.fsdecode(name) for name in ODD_NAMES if not name.startswith(b"."))
     assert [os.path.basename(item.path) for item in found] == visible
@@ -501,7 +523,7 @@ def test_links_pipes_devices_and_unreadable_folders_are_problems_and_do_not_hang
     listener.bind("socket.gif")
     os.chdir(here)
     start = time.perf_counter()
-    found, problems = images.find([tmp_path])
+    found, problems, _ = images.find([tmp_path])
     assert [os.path.basename(item.path) for item in found] == ["good.png", "linked.png"]
     reasons = {os.path.basename(problem.path): problem.reason for problem in problems}
     kept = ["device.png", "gone.png", "itself.png", "loop", "pipe", "pipe.jpg", "socket.gif"]
@@ -524,7 +546,7 @@ def test_what_may_not_be_read_is_reported(tmp_path):  # 12
     try:
         if os.access(secret, os.R_OK):
             pytest.skip("this user may read everything")
-        found, problems = images.find([tmp_path])
+        found, problems, _ = images.find([tmp_path])
         assert [item.path for item in found] == [str(secret)]
         assert problems == [images.Problem(str(closed), "Permission denied")]
         refused(secret, "Permission denied")
@@ -543,7 +565,7 @@ def test_a_folder_that_cannot_be_listed_is_a_problem_for_any_user(tmp_path, monk
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", guarded)
-    found, problems = images.find([tmp_path])
+    found, problems, _ = images.find([tmp_path])
     assert [problem.reason for problem in problems] == ["Permission denied"]
     assert len(found) == 1
 
@@ -556,7 +578,7 @@ def test_linked_folders_are_followed_on_request_and_each_once(tmp_path):  # 12
     other.mkdir()
     (other / "2.png").write_bytes(b"")
     needs.link(tmp_path / "b", other)
-    found, problems = images.find([tmp_path], follow_links=True)
+    found, problems, _ = images.find([tmp_path], follow_links=True)
     assert [(os.path.relpath(item.path, tmp_path), item.folder) for item in found] == [
         ("a/1.png", "a"),
         ("b/2.png", "b"),
@@ -567,7 +589,7 @@ def test_linked_folders_are_followed_on_request_and_each_once(tmp_path):  # 12
 def test_a_file_deleted_or_changed_after_the_listing_is_refused(tmp_path):  # 13
     for name in ("deleted.png", "changed.png"):
         (tmp_path / name).write_bytes(as_file(PHOTO, "PNG"))
-    found, _ = images.find([tmp_path])
+    found, *_ = images.find([tmp_path])
     (tmp_path / "deleted.png").unlink()
     (tmp_path / "changed.png").write_bytes(b"other content")
     refused(found[0].path, "changed.png")
@@ -581,24 +603,86 @@ def test_what_is_reached_twice_is_found_once(tmp_path):  # 14
     (tmp_path / "a" / "2.png").write_bytes(b"same")
     file = tmp_path / "a" / "2.png"
     paths = [file, tmp_path, tmp_path / "a", f"{tmp_path}/a/../a/1.png", tmp_path, file]
-    found, problems = images.find(paths)
+    found, problems, _ = images.find(paths)
     assert [os.path.basename(item.path) for item in found] == ["2.png", "1.png"]
     assert problems == []
-    assert images.find(paths) == (found, problems)
+    assert images.find(paths)[:2] == (found, problems)
+
+
+# Beside the picture
+
+
+def png_with(kind, body, check=None):
+    """A PNG of `PHOTO` with one more chunk behind its header."""
+    data = as_file(PHOTO, "PNG")
+    chunk = make_images.png_chunk(kind, body)
+    if check is not None:
+        chunk = chunk[:-4] + check
+    return data[:33] + chunk + data[33:]
+
+
+LONG = zlib.compress(b"x" * (2 << 20))
+SIDE_CHUNKS = {
+    "long zTXt": (b"zTXt", b"workflow\0\0" + LONG),
+    "long zTXt of EXIF": (b"zTXt", b"Raw profile type exif\0\0" + LONG),
+    "long iTXt": (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + LONG),
+    "long plain iTXt": (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + b"x" * (2 << 20)),
+    "long tEXt": (b"tEXt", b"parameters\0" + b"x" * (2 << 20)),
+    "broken iTXt": (b"iTXt", b"XML:com.adobe.xmp\0\1"),
+    "long iCCP": (b"iCCP", b"press\0\0" + zlib.compress(bytes(2 << 20))),
+    "broken iCCP": (b"iCCP", b"press\0\0no stream"),
+    "wrong sum of pHYs": (b"pHYs", bytes(9), b"\1\2\3\4"),
+    "wrong sum of iCCP": (b"iCCP", b"x\0\0" + zlib.compress(b"y"), b"\1\2\3\4"),
+    "wrong sum of tRNS": (b"tRNS", bytes(6), b"\1\2\3\4"),
+    "wrong sum of eXIf": (b"eXIf", make_images.exif(6)[6:], b"\1\2\3\4"),
+    "short gAMA": (b"gAMA", b"\0"),
+    "short cHRM": (b"cHRM", b"\0"),
+    "unknown": (b"zzZz", bytes(100)),
+}
+
+
+@pytest.mark.parametrize("kind", SIDE_CHUNKS)
+def test_a_png_is_read_whatever_stands_beside_its_picture(kind):
+    assert np.array_equal(images.read(png_with(*SIDE_CHUNKS[kind])), PHOTO)
+
+
+def test_very_many_texts_beside_a_picture_do_no_harm():
+    text = make_images.png_chunk(
+        b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(2**19))
+    )
+    data = as_file(PHOTO, "PNG")
+    start = time.perf_counter()
+    assert np.array_equal(images.read(data[:33] + text * 5000 + data[33:]), PHOTO)
+    assert time.perf_counter() - start < 5
+
+
+def test_a_png_still_says_how_it_is_turned_in_texts_of_others():
+    xmp = b'<x xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+    for body in (b"\0\0\0\0" + xmp, b"\1\0\0\0" + zlib.compress(xmp)):
+        data = png_with(b"iTXt", b"XML:com.adobe.xmp\0" + body)
+        assert images.size(data) == (64, 48)
+
+
+def test_a_png_whose_pixels_have_a_wrong_sum_is_refused():
+    data = bytearray(as_file(PHOTO, "PNG"))
+    at = data.index(b"IDAT")
+    data[at + 20] ^= 1
+    refused(bytes(data))
 
 
 # Finding
 
 
-def test_the_walk_is_sorted_labelled_and_passes_over_what_is_no_picture(tmp_path):
+def test_the_walk_is_sorted_labelled_and_counts_what_is_no_picture(tmp_path):
     names = ["z.PNG", "a.jpg", "notes.txt", ".hidden.jpg", "cat/3.webp", "cat/deep/er/1.TIFF"]
     names += ["dog/9.jpeg", ".git/x.jpg", "cat/2.jfif", "Cat/2.gif", "cat/README"]
+    names += ["cat/1.MOV", "dog/2.mov", "dog/2.xmp", "Thumbs.db", ".DS_Store"]
     for name in names:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"12345")
         os.utime(path, ns=(7, 1_234_567_891))
-    found, problems = images.find([tmp_path])
+    found, problems, passed_over = images.find([tmp_path])
     assert [(os.path.relpath(item.path, tmp_path), item.folder) for item in found] == [
         ("a.jpg", None),
         ("z.PNG", None),
@@ -610,12 +694,51 @@ def test_the_walk_is_sorted_labelled_and_passes_over_what_is_no_picture(tmp_path
     ]
     assert {(item.size, item.mtime_ns) for item in found} == {(5, 1_234_567_891)}
     assert problems == []
+    assert passed_over == {
+        ".mov": 2, ".txt": 1, ".xmp": 1, ".db": 1, "hidden": 2, "without suffix": 1
+    }  # fmt: skip
+    said = images.passed_over_in_words(passed_over)
+    assert said.startswith("passed over: 2 .mov, 2 hidden, 1 .db, 1 .txt")
+    assert images.passed_over_in_words({}) == ""
+    many = images.passed_over_in_words({f".{n:03}": n for n in range(1, 1201)})
+    assert len(many) < 150 and many.endswith(f"{sum(range(1, 1193)):,} of other kinds")
+
+
+def test_what_was_passed_over_is_counted_once_and_said_on_one_line(tmp_path):
+    for name in ("a.mov", "b.a\nb", "c." + "x" * 40):
+        try:
+            (tmp_path / name).write_bytes(b"film")
+        except OSError:
+            pytest.skip("this file system does not keep such names")
+    passed_over = images.find([tmp_path, tmp_path]).passed_over
+    assert passed_over == {".mov": 1, "of other names": 2}
+
+
+NAMES_OF_ANY_PICTURE = ["no suffix", "IMG_1.HEIC", "pic.jpg_large", "x.mpo", "y.txt", "z.pdf"]
+
+
+@pytest.mark.parametrize("name", [*FORMATS, *MORE_FORMATS])
+def test_a_picture_is_found_and_read_under_any_name(tmp_path, name):
+    data = as_file(PHOTO, name)
+    names = [f"right{OWN_SUFFIX[name]}"] if name == "TGA" else NAMES_OF_ANY_PICTURE
+    for each in names:
+        (tmp_path / each).write_bytes(data)
+    found, problems, passed_over = images.find([tmp_path])
+    assert sorted(os.path.basename(item.path) for item in found) == sorted(names)
+    assert not problems and not passed_over
+    image = images.read(found[0].path)
+    for item in found:
+        assert np.array_equal(images.read(item.path), image)
+        with open(item.path, "rb") as file:
+            assert images.size(file) == (48, 64)
+    shown = Image.fromarray(PHOTO).convert({"PGM": "L", "PBM": "1"}.get(name, "RGB"))
+    assert mean_difference(image, np.array(shown.convert("RGB"))) < (20 if name == "GIF" else 4)
 
 
 def test_a_named_file_needs_no_suffix_and_a_missing_one_is_a_problem(tmp_path):
     path = tmp_path / ".download"
     path.write_bytes(b"")
-    found, problems = images.find([str(path), tmp_path / "missing", "nul\0", ""])
+    found, problems, _ = images.find([str(path), tmp_path / "missing", "nul\0", ""])
     assert [(item.path, item.folder) for item in found] == [(str(path), None)]
     assert [problem.path for problem in problems] == [str(tmp_path / "missing"), "nul\0", ""]
     assert images.find(str(path))[0] == found
@@ -630,7 +753,7 @@ def test_folders_may_be_nested_deeper_than_the_stack(tmp_path):
             os.mkdir("d")
             os.chdir("d")
             depth += 1
-        found, problems = images.find([tmp_path])
+        found, problems, _ = images.find([tmp_path])
         assert found == []
         assert len(problems) <= 1
     finally:
@@ -983,7 +1106,7 @@ def test_text_is_drawn_within_its_height_and_wider_for_more():
 
 def test_all_real_pictures_can_be_read(shared_data):
     for folder, step in [("beer_labels", 1), ("landmarks", 2), ("clothing10", 40)]:
-        found, problems = images.find([shared_data / folder])
+        found, problems, _ = images.find([shared_data / folder])
         assert found and not problems
         for item in found[::step]:
             image = images.read(item.path)
@@ -991,7 +1114,7 @@ def test_all_real_pictures_can_be_read(shared_data):
 
 
 def test_the_draft_of_a_real_photo_looks_like_the_photo(shared_data):
-    found, _ = images.find([shared_data / "landmarks", shared_data / "beer_labels"])
+    found, *_ = images.find([shared_data / "landmarks", shared_data / "beer_labels"])
     differences = []
     for item in found[::6]:
         whole = images.read(item.path)

@@ -3,7 +3,7 @@
 import argparse
 
 from hashnet.cli.options import add_label_from
-from hashnet.cli.output import DONE, SKIPPED_SOME, name_problems, quiet
+from hashnet.cli.output import DONE, SKIPPED_SOME, name_problems, quiet, say_passed_over
 from hashnet.errors import ArgumentError
 from hashnet.quiet import import_keras
 
@@ -47,8 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
     settings = attention.from_recipe(
         arguments.recipe, backbone=network.config.backbone, start_from=arguments.bundle
     )
-    found, problems = images.find(arguments.images)
+    found, problems, passed_over = images.find(arguments.images)
     name_problems(problems)
+    say_passed_over(passed_over)
     labels = [file.folder for file in found] if arguments.label_from == "folder" else None
     if labels and None in labels:
         raise ArgumentError(

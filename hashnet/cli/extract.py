@@ -4,7 +4,14 @@ import argparse
 from functools import partial
 
 from hashnet.cli.options import add_exclude, add_label_from, part_of_whole, positive_number
-from hashnet.cli.output import DONE, SKIPPED_SOME, Progress, name_left_out, name_problems
+from hashnet.cli.output import (
+    DONE,
+    SKIPPED_SOME,
+    Progress,
+    name_left_out,
+    name_problems,
+    say_passed_over,
+)
 
 EXAMPLE = "photos/ s3://bucket/photos more.txt OUT --bundle my.bundle"
 
@@ -64,5 +71,6 @@ def run(arguments: argparse.Namespace) -> int:
         )
     name_problems(report.problems)
     name_left_out(report.left_out)
+    say_passed_over(report.passed_over)
     print(f"{report.extracted} extracted, {report.kept} kept, {len(report.problems)} skipped")
     return SKIPPED_SOME if report.problems else DONE

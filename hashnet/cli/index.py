@@ -6,7 +6,14 @@ import warnings
 from hashnet.cli.choices import BACKBONES, EXTRACTORS, PRECISIONS
 from hashnet.cli.indexes import say_which
 from hashnet.cli.options import add_exclude, add_index, add_label_from, positive_number
-from hashnet.cli.output import DONE, SKIPPED_SOME, Progress, name_left_out, name_problems
+from hashnet.cli.output import (
+    DONE,
+    SKIPPED_SOME,
+    Progress,
+    name_left_out,
+    name_problems,
+    say_passed_over,
+)
 from hashnet.errors import SkippedWarning
 
 EXAMPLE = "photos.index ~/Pictures"
@@ -98,6 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
     assert report is not None  # `of_photos` has just made it
     name_problems(report.problems)
     name_left_out(report.left_out)
+    say_passed_over(report.passed_over)
     counts = f"{report.added} added, {report.changed} changed, {report.unchanged} unchanged"
     if not arguments.from_parquet:
         counts += f", {len(report.removed)} removed, {len(report.problems)} skipped"

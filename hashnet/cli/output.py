@@ -113,6 +113,14 @@ def name_left_out(left_out: Mapping[str, int]) -> None:
         note(f"left out: {', '.join(parts)}")
 
 
+def say_passed_over(passed_over: Mapping[str, int]) -> None:
+    """Write to stderr, on one line, how many files in the folders are no pictures."""
+    from hashnet.images import passed_over_in_words
+
+    if passed_over:
+        note(printable(passed_over_in_words(passed_over)))
+
+
 def _kind(problem: "Problem") -> str:
     """What similar reasons have in common: the words that are no names and no numbers."""
     reason = re.sub(r"'[^']*'|\"[^\"]*\"", "", problem.reason.replace(problem.path, ""))

@@ -203,11 +203,13 @@ def _queries(
         if given == STDIN:
             queries.append((STDIN, sys.stdin.buffer.read(images.MAX_BYTES + 1)))
         elif os.path.isdir(given):
-            found, unreadable = images.find([given])
+            found, unreadable, passed_over = images.find([given])
             queries += [(file.path, file.path) for file in found]
             problems += unreadable
             if not found and not unreadable:
-                problems.append(images.Problem(given, "no image lies in this folder"))
+                over = images.passed_over_in_words(passed_over)
+                reason = f"no image lies in this folder{f'; {over}' if over else ''}"
+                problems.append(images.Problem(given, reason))
         else:
             queries.append((given, given))
     return queries, problems

@@ -110,7 +110,7 @@ def convert(
 
 def _pixels(images_from: Sequence[str | os.PathLike[str]], size: int) -> np.ndarray:
     """uint8 `(n, size, size, 3)`, evenly from all the images that can be read."""
-    found, _ = images.find(images_from or [])
+    found, *_ = images.find(images_from or [])
     places = np.linspace(0, len(found) - 1, min(len(found), NUM_IMAGES)).astype(int)
     pixels = []
     for file in (found[place] for place in places):

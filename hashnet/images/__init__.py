@@ -3,7 +3,7 @@
 No other package touches Pillow. Whatever the bytes of a file, the answer is an image, uint8 RGB
 `(height, width, 3)` and upright, or an `ImageError` that names the file and says why.
 
-A file is judged by its content, never by its name. Only the six formats of `ALLOWED_FORMATS` are
+A file is judged by its content, never by its name. Only the formats of `ALLOWED_FORMATS` are
 tried, each by its own decoder; the header's size is checked before a pixel is decoded; only the
 first frame or page is. Colour profiles (ICC) are ignored: the numbers in the file are the colours.
 All functions may run in many threads at once.
@@ -11,8 +11,8 @@ All functions may run in many threads at once.
 
 from hashnet.images.captions import text
 from hashnet.images.exclusion import DEFAULT_EXCLUDES, IGNORE_FILE, Exclusion
-from hashnet.images.finding import SUFFIXES, Found, Problem, find
-from hashnet.images.formats import ALLOWED_FORMATS, MAX_SCANS
+from hashnet.images.finding import Found, Listing, Problem, find, passed_over_in_words
+from hashnet.images.formats import ALLOWED_FORMATS, MAX_SCANS, SUFFIXES
 from hashnet.images.reading import (
     MAX_PIXELS,
     Photo,
@@ -37,12 +37,14 @@ __all__ = [
     "SUFFIXES",
     "Exclusion",
     "Found",
+    "Listing",
     "Photo",
     "Problem",
     "Source",
     "check_target",
     "find",
     "is_one",
+    "passed_over_in_words",
     "read",
     "read_resized",
     "read_within",

@@ -1,15 +1,19 @@
 """Finding the pictures in files and folders, in an order that is always the same."""
 
+import collections
 import dataclasses
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from hashnet import system
-from hashnet.images.exclusion import IGNORE_FILE, Exclusion, Scope
+from hashnet.images.exclusion import HIDDEN, IGNORE_FILE, Exclusion, Scope
+from hashnet.images.formats import HEAD_BYTES, SUFFIXES, format_of
 from hashnet.images.sources import kind_of_file
 
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+_KINDS_NAMED = 8
+_MAX_SUFFIX = 12
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,20 +47,36 @@ class Problem:
     reason: str
 
 
+class Listing(NamedTuple):
+    """What `find` found.
+
+    Attributes:
+        found: list of `Found`.
+        problems: list of `Problem`.
+        passed_over: dict of str to int. How many files in the folders are no pictures, by the
+            suffix of their names in lower case, `"without suffix"` or `"hidden"`.
+    """
+
+    found: list[Found]
+    problems: list[Problem]
+    passed_over: dict[str, int]
+
+
 def find(
     paths: Iterable[str | os.PathLike[str]],
     *,
     follow_links: bool = False,
     exclusion: Exclusion | None = None,
-) -> tuple[list[Found], list[Problem]]:
+) -> Listing:
     """List the pictures in files and folders, in an order that is always the same.
 
-    A file that is named itself is taken whatever its name. In a folder the files come first, by
-    name, then the folders, by name, each with all below it. What an `Exclusion` leaves out is
-    passed over, as are files whose name does not end as a picture's does (`SUFFIXES`). Content is
-    not looked at: `read` does that. A link to a file counts as a file under the link's name.
-    Links to folders, pipes, devices, folders that may not be read, and paths that do not exist
-    are problems. What is reached twice is listed the first time only.
+    A file that is named itself is taken whatever it is. In a folder the files come first, by
+    name, then the folders, by name, each with all below it. A file in it is a picture if its name
+    ends as a picture's does (`SUFFIXES`), or if its first bytes are a picture's, whatever its
+    name; whether it can be read, `read` finds out. What an `Exclusion` leaves out is not listed.
+    Files that are no pictures, and hidden ones, are counted. A link to a file counts as a file
+    under the link's name. Links to folders, pipes, devices, what may not be read, and paths that
+    do not exist are problems. What is reached twice is listed the first time only.
 
     Args:
         paths: files and folders, each str or `os.PathLike`.
@@ -65,19 +85,40 @@ def find(
             patterns leaves out.
 
     Returns:
-        found: list of `Found`.
-        problems: list of `Problem`.
+        A `Listing`.
 
     Example:
-        >>> find(["no/such/folder"])
-        ([], [Problem(path='no/such/folder', reason='No such file or directory')])
+        >>> find(["no/such/folder"]).problems
+        [Problem(path='no/such/folder', reason='No such file or directory')]
     """
     if isinstance(paths, (str, bytes, os.PathLike)):
         paths = [paths]
     walk = _Walk(follow_links, Exclusion() if exclusion is None else exclusion)
     for path in paths:
         walk.add(os.fsdecode(path))
-    return walk.found, walk.problems
+    return Listing(walk.found, walk.problems, dict(walk.passed_over))
+
+
+def passed_over_in_words(passed_over: Mapping[str, int]) -> str:
+    """What `find` passed over, on one line, the most frequent kinds first.
+
+    Args:
+        passed_over: dict of str to int, as `Listing` has it.
+
+    Returns:
+        str, empty where nothing was.
+
+    Example:
+        >>> passed_over_in_words({".pdf": 3, ".mov": 1200})
+        'passed over: 1,200 .mov, 3 .pdf'
+    """
+    if not passed_over:
+        return ""
+    kinds = sorted(passed_over.items(), key=lambda kind: (-kind[1], kind[0]))
+    parts = [f"{count:,} {suffix}" for suffix, count in kinds[:_KINDS_NAMED]]
+    if rest := sum(count for _, count in kinds[_KINDS_NAMED:]):
+        parts.append(f"{rest:,} of other kinds")
+    return f"passed over: {', '.join(parts)}"
 
 
 class _Walk:
@@ -87,6 +128,7 @@ class _Walk:
         self.follow_links, self.exclusion = follow_links, exclusion
         self.found: list[Found] = []
         self.problems: list[Problem] = []
+        self.passed_over: collections.Counter[str] = collections.Counter()
         self.files_seen: set[str] = set()
         self.folders_seen: set[str] = set()
 
@@ -125,7 +167,7 @@ class _Walk:
                 continue
             below = []
             for entry in entries:
-                if self._is_left_out(entry, scope):
+                if entry.name == IGNORE_FILE or self._is_left_out(entry, home, scope):
                     continue
                 if self._is_folder(entry, home, label):
                     real = os.path.join(home, entry.name)
@@ -133,13 +175,15 @@ class _Walk:
                     below.append((entry.path, real, label or entry.name, scope.below(entry.name)))
             todo += reversed(below)
 
-    def _is_left_out(self, entry: os.DirEntry[str], scope: Scope) -> bool:
+    def _is_left_out(self, entry: os.DirEntry[str], home: str, scope: Scope) -> bool:
         try:
             is_folder = entry.is_dir()
         except OSError:  # a link that leads in a circle
             is_folder = False
         reason = scope.reason(entry.name, is_folder)
-        if reason is not None:
+        if reason == HIDDEN and not is_folder:
+            self._pass_over(entry, home, "hidden")
+        elif reason is not None:
             self.exclusion.count(reason, entry.path, is_folder)
         return reason is not None
 
@@ -147,22 +191,35 @@ class _Walk:
         """Say whether the entry is a folder to enter; if it is a file, take it."""
         if entry.is_dir(follow_symlinks=False) and not system.is_linked_folder(entry):
             return True
-        is_picture = entry.name.lower().endswith(SUFFIXES)
-        if entry.is_file(follow_symlinks=False) and not is_picture:
-            return False
+        suffix = os.path.splitext(entry.name)[1].lower()
         try:
             status = entry.stat()
         except OSError as error:
-            if is_picture:
+            if suffix in SUFFIXES or not entry.is_symlink():
                 self._add_problem(entry.path, error)
+            else:
+                self._pass_over(entry, home, suffix)
             return False
         if stat.S_ISDIR(status.st_mode):
             if not self.follow_links:
                 self._add_problem(entry.path, "it is a link to a folder, which is not followed")
             return self.follow_links
-        if is_picture or not stat.S_ISREG(status.st_mode):
-            self._add_file(entry.path, home, status, label)
+        try:
+            if suffix in SUFFIXES or not stat.S_ISREG(status.st_mode) or _is_picture(entry.path):
+                self._add_file(entry.path, home, status, label)
+            else:
+                self._pass_over(entry, home, suffix)
+        except OSError as error:
+            self._add_problem(entry.path, error)
         return False
+
+    def _pass_over(self, entry: os.DirEntry[str], home: str, suffix: str) -> None:
+        """Count a file that is no picture: once, however often it is reached."""
+        place = os.path.join(home, entry.name)
+        if place not in self.files_seen:
+            self.files_seen.add(place)
+            said = suffix.isprintable() and len(suffix) <= _MAX_SUFFIX
+            self.passed_over[(suffix if said else "of other names") or "without suffix"] += 1
 
     def _add_file(self, path: str, home: str, status: os.stat_result, label: str | None) -> None:
         place = os.path.join(home, os.path.basename(path))
@@ -178,3 +235,12 @@ class _Walk:
         if isinstance(reason, Exception):
             reason = getattr(reason, "strerror", None) or str(reason)
         self.problems.append(Problem(path, reason))
+
+
+def _is_picture(path: str) -> bool:
+    """Whether the first bytes of a file are a picture's."""
+    descriptor = system.open_without_waiting(path)
+    try:
+        return format_of(os.read(descriptor, HEAD_BYTES)) is not None
+    finally:
+        os.close(descriptor)

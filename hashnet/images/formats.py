@@ -4,62 +4,229 @@ The header's size is checked before a pixel is decoded, and what would take a de
 or memory than a picture needs is refused.
 """
 
+import dataclasses
+import importlib
 import io
 import re
 import struct
 from collections.abc import Callable, Sequence
-from typing import BinaryIO
+from typing import Any
 
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import ImageFile, TiffImagePlugin
 
-ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+from hashnet.images.png import open_png
+
+HEAD_BYTES = 256  # by so many a format is known
 MAX_SCANS = 200
 
-# The decoders are called by name, not through `Image.open`, which loads every plugin that Pillow
-# has, hands some JPEG files to another one (MPO), and warns about large pictures.
-_DECODERS = (
-    (re.compile(rb"\xff\xd8\xff"), "JPEG", JpegImagePlugin.JpegImageFile),
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), "PNG", PngImagePlugin.PngImageFile),
-    (re.compile(rb"RIFF....WEBP", re.DOTALL), "WEBP", WebPImagePlugin.WebPImageFile),
-    (re.compile(rb"GIF8[79]a"), "GIF", GifImagePlugin.GifImageFile),
-    (re.compile(rb"II[*+]\0|MM\0[*+]"), "TIFF", TiffImagePlugin.TiffImageFile),
-    (re.compile(rb"BM"), "BMP", BmpImagePlugin.BmpImageFile),
+Opener = Callable[[bytes], ImageFile.ImageFile]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Format:
+    """A format that is read.
+
+    Attributes:
+        name: str, as messages call it.
+        suffixes: tuple of str, lower case. What its files are mostly called; never what decides,
+            except for TGA.
+        signature: compiled pattern of the first bytes.
+        open: function of a file's content that reads its header; no pixel is decoded yet.
+        reader: str. The library that decodes it.
+        note: str, for the table of the documentation.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    signature: re.Pattern[bytes]
+    open: Opener
+    reader: str
+    note: str = ""
+
+
+def _pillow(plugin: str, decoder: str) -> Opener:
+    """One decoder of Pillow, loaded when it is first needed.
+
+    The decoders are called by name, not through `Image.open`, which loads every plugin that Pillow
+    has, hands some JPEG files to another one (MPO), and warns about large pictures.
+    """
+
+    def open(content: bytes) -> ImageFile.ImageFile:
+        module = importlib.import_module(f"PIL.{plugin}")
+        image: ImageFile.ImageFile = getattr(module, decoder)(io.BytesIO(content))
+        return image
+
+    return open
+
+
+def _pattern(expression: bytes) -> re.Pattern[bytes]:
+    return re.compile(expression, re.DOTALL)
+
+
+def _open_icon(content: bytes) -> ImageFile.ImageFile:
+    """The largest picture of an icon, which is a PNG of its own or rows of a BMP."""
+    image: Any = _pillow("IcoImagePlugin", "IcoImageFile")(content)
+    largest = image.ico.entry[0]
+    inner = content[largest.offset : largest.offset + largest.size]
+    if _OF_NAME["PNG"].signature.match(inner):
+        return _OF_NAME["PNG"].open(inner)  # Pillow would decode one of any size
+    width, height = struct.unpack("<ii", inner[4:12])
+    if (width, height) != (largest.width, 2 * largest.height):  # the mask comes below
+        raise OSError(f"the icon of {largest.width} x {largest.height} holds another picture")
+    return image
+
+
+FORMATS = (
+    Format(
+        "JPEG",
+        (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+        _pattern(rb"\xff\xd8\xff"),
+        _pillow("JpegImagePlugin", "JpegImageFile"),
+        "Pillow",
+        "of an MPO, the first picture; a film behind the picture (motion photos) is passed over",
+    ),
+    Format(
+        "PNG",
+        (".png", ".apng"),
+        _pattern(rb"\x89PNG\r\n\x1a\n"),
+        open_png,
+        "Pillow",
+    ),
+    Format(
+        "WebP",
+        (".webp",),
+        _pattern(rb"RIFF....WEBP"),
+        _pillow("WebPImagePlugin", "WebPImageFile"),
+        "Pillow",
+    ),
+    Format(
+        "GIF",
+        (".gif",),
+        _pattern(rb"GIF8[79]a"),
+        _pillow("GifImagePlugin", "GifImageFile"),
+        "Pillow",
+    ),
+    Format(
+        "BMP",
+        (".bmp", ".dib"),
+        _pattern(rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0"),
+        _pillow("BmpImagePlugin", "BmpImageFile"),
+        "Pillow",
+    ),
+    Format(
+        "TIFF",
+        (".tif", ".tiff"),
+        _pattern(rb"II[*+]\0|MM\0[*+]"),
+        _pillow("TiffImagePlugin", "TiffImageFile"),
+        "Pillow",
+        "the first page",
+    ),
+    Format(
+        "AVIF",
+        (".avif", ".avifs"),
+        _pattern(rb".{4}ftyp(?:avi[fs]|(?:mif1|miaf|msf1).{4}(?:.{4}){0,12}?avi[fs])"),
+        _pillow("AvifImagePlugin", "AvifImageFile"),
+        "Pillow",
+    ),
+    Format(
+        "JPEG 2000",
+        (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+        _pattern(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n"),
+        _pillow("Jpeg2KImagePlugin", "Jpeg2KImageFile"),
+        "Pillow",
+    ),
+    Format(
+        "PPM",
+        (".ppm", ".pgm", ".pbm", ".pnm"),
+        _pattern(rb"P[1-6]\s(?:\s|#[^\n]*\n)*\d"),
+        _pillow("PpmImagePlugin", "PpmImageFile"),
+        "Pillow",
+        "PPM, PGM and PBM, binary and plain",
+    ),
+    Format(
+        "ICO",
+        (".ico",),
+        _pattern(rb"\0\0\x01\0[\x01-\x40]\0...\0"),
+        _open_icon,
+        "Pillow",
+        "the largest picture",
+    ),
+    Format(
+        "QOI",
+        (".qoi",),
+        _pattern(rb"qoif"),
+        _pillow("QoiImagePlugin", "QoiImageFile"),
+        "Pillow",
+    ),
+    # It has no signature: its header is looked at where the suffix says so, see `format_of`.
+    Format(
+        "TGA",
+        (".tga", ".icb", ".vda", ".vst"),
+        _pattern(
+            rb".(?:\x01[\x01\x09].{4}[\x0f\x10\x18\x20].{4}(?!\0\0)..(?!\0\0)..\x08"
+            rb"|\0[\x02\x0a].{5}.{4}(?!\0\0)..(?!\0\0)..[\x10\x18\x20]"
+            rb"|\0[\x03\x0b].{5}.{4}(?!\0\0)..(?!\0\0)..[\x08\x10])[\0-\x3f]"
+        ),
+        _pillow("TgaImagePlugin", "TgaImageFile"),
+        "Pillow",
+        "known by its suffix and its header: it has no signature",
+    ),
 )
+_OF_NAME = {one.name: one for one in FORMATS}
+_OF_SUFFIX = {suffix: one for one in FORMATS for suffix in one.suffixes}
+_WITHOUT_SIGNATURE = ("TGA",)
+
+ALLOWED_FORMATS = tuple(one.name for one in FORMATS)
+SUFFIXES = tuple(_OF_SUFFIX)
 
 
-def open_image(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
+def format_of(head: bytes, suffix: str = "") -> Format | None:
+    """The format that a file's first bytes are of.
+
+    Args:
+        head: bytes, the first `HEAD_BYTES` or more.
+        suffix: str, of the file's name, or "". Only TGA asks for it.
+
+    Returns:
+        A `Format`, or None.
+
+    Example:
+        >>> format_of(b"\\x89PNG\\r\\n\\x1a\\n").name, format_of(b"text")
+        ('PNG', None)
+    """
+    for one in FORMATS:
+        if one.name not in _WITHOUT_SIGNATURE and one.signature.match(head):
+            return one
+    named = _OF_SUFFIX.get(suffix.lower())
+    if named and named.name in _WITHOUT_SIGNATURE and named.signature.match(head):
+        return named
+    return None
+
+
+def known_format(head: bytes, suffix: str) -> Format:
+    """The same; an `OSError` where there is none."""
+    known = format_of(head, suffix)
+    if known is None:
+        raise OSError(
+            "the content is of none of the known formats" if head else "the file is empty"
+        )
+    return known
+
+
+def open_image(content: bytes, suffix: str, max_pixels: int) -> ImageFile.ImageFile:
     """The image with its header read and its size found acceptable; no pixel is decoded yet."""
-    name, decoder = decoder_for(data)
-    if name == "WEBP":
-        check_size(_webp_size(data), max_pixels)  # its decoder allocates on opening
-    image = decoder(io.BytesIO(data))
+    known = known_format(content, suffix)
+    if known.name == "WebP":
+        check_size(_webp_size(content), max_pixels)  # its decoder allocates on opening
+    image = known.open(content)
     check_size(image.size, max_pixels)
-    if name == "JPEG" and "progressive" in image.info:
-        _check_scans(data)
-    if name == "PNG" and image.mode in ("L", "RGB") and "transparency" in image.info:
-        _scale_transparency(image, bits=data[24])
+    if known.name == "JPEG" and "progressive" in image.info:
+        _check_scans(content)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         tile = [image.tag_v2.get(TiffImagePlugin.TILEWIDTH, 1)]
         tile += [image.tag_v2.get(TiffImagePlugin.TILELENGTH, 1)]
         check_size(tile, max(max_pixels, 2**20))  # a small picture in one tile of gigabytes
     return image
-
-
-def decoder_for(data: bytes) -> tuple[str, Callable[[BinaryIO], ImageFile.ImageFile]]:
-    """The format and decoder that the first bytes call for."""
-    for signature, name, decoder in _DECODERS:
-        if signature.match(data):
-            return name, decoder
-    raise OSError("the content is of none of the known formats" if data else "the file is empty")
 
 
 def check_size(size: Sequence[int], max_pixels: int) -> None:
@@ -69,9 +236,9 @@ def check_size(size: Sequence[int], max_pixels: int) -> None:
         raise OSError(f"{width} x {height} pixels are more than {max_pixels}")
 
 
-def _webp_size(data: bytes) -> tuple[int, int]:
+def _webp_size(content: bytes) -> tuple[int, int]:
     """(width, height) of the canvas, from the header of any of the three kinds of WebP."""
-    kind, start = data[12:16], data[20:30].ljust(10, b"\0")
+    kind, start = content[12:16], content[20:30].ljust(10, b"\0")
     if kind == b"VP8X":
         width, height = (int.from_bytes(start[at : at + 3], "little") + 1 for at in (4, 7))
         return width, height
@@ -82,25 +249,16 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     return width & 0x3FFF, height & 0x3FFF
 
 
-def _check_scans(data: bytes) -> None:
+def _check_scans(content: bytes) -> None:
     """Refuse a progressive JPEG that asks to be decoded over and over."""
     scans = 0
     # The segments come one after another, each with its length; after the start of a scan come
     # its data, where a byte ff followed by 0 or by a restart mark is no mark of a segment.
     mark = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
-    found = mark.search(data, 2)
+    found = mark.search(content, 2)
     while found and found.group() != b"\xff\xd9" and scans <= MAX_SCANS:
         scans += found.group() == b"\xff\xda"
-        length = int.from_bytes(data[found.end() : found.end() + 2], "big")
-        found = mark.search(data, found.end() + length)
+        length = int.from_bytes(content[found.end() : found.end() + 2], "big")
+        found = mark.search(content, found.end() + length)
     if scans > MAX_SCANS:
         raise OSError(f"it has more than {MAX_SCANS} scans")
-
-
-def _scale_transparency(image: Image.Image, bits: int) -> None:
-    """Bring a PNG's transparent colour from the file's bits to the eight that Pillow gives."""
-    key = image.info["transparency"]
-    if isinstance(key, tuple):
-        image.info["transparency"] = tuple(part >> (bits - 8) for part in key)
-    else:
-        image.info["transparency"] = key * 255 // (2**bits - 1)

@@ -9,7 +9,7 @@ from hashnet.errors import ArgumentError, ImageError
 from hashnet.images import pixels
 from hashnet.images.formats import check_size, open_image
 from hashnet.images.resizing import REDUCING_GAP, Box, checked_size, resize, resized
-from hashnet.images.sources import FILES, File, content_of, name_of, refusals
+from hashnet.images.sources import FILES, File, content_of, name_of, refusals, suffix_of
 
 MAX_PIXELS = 50_000_000
 
@@ -45,7 +45,8 @@ class Photo:
 
     def __init__(self, source: Source, *, max_pixels: int = MAX_PIXELS) -> None:
         self.path = os.fsdecode(source) if isinstance(source, str | os.PathLike) else None
-        self._name, self._max_pixels = name_of(source), max_pixels
+        self._name, self._suffix = name_of(source), suffix_of(source)
+        self._max_pixels = max_pixels
         self._content: bytes | None = None
         self._undecoded: ImageFile.ImageFile | None = None
         self._upright: Image.Image | None = None
@@ -59,7 +60,7 @@ class Photo:
                 self._upright = self._turned_upright(source)
             elif isinstance(source, FILES):
                 self._content = content_of(source)
-                self._undecoded = open_image(self._content, max_pixels)
+                self._undecoded = open_image(self._content, self._suffix, max_pixels)
                 self._is_jpeg = self._undecoded.format == "JPEG"
             else:
                 raise ImageError(
@@ -132,7 +133,7 @@ class Photo:
         """The file as opened, for one use: decoding changes it."""
         assert self._content is not None
         image, self._undecoded = self._undecoded, None
-        return open_image(self._content, self._max_pixels) if image is None else image
+        return open_image(self._content, self._suffix, self._max_pixels) if image is None else image
 
     def _decoded(self) -> Image.Image:
         if self._upright is None:

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from hashnet import system
 from hashnet.errors import HashnetError, ImageError
-from hashnet.images.formats import ALLOWED_FORMATS, decoder_for
+from hashnet.images.formats import ALLOWED_FORMATS, HEAD_BYTES, known_format
 from hashnet.images.silence import silence
 
 MAX_BYTES = 256 * 2**20
@@ -48,7 +48,9 @@ def content_of(source: File) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise OSError(f"it is a {kind_of_file(status.st_mode)}")
         with open(descriptor, "rb", closefd=False) as file:
-            decoder_for(file.peek(16))  # a file that is no picture is not read to its end
+            known_format(
+                file.peek(HEAD_BYTES), suffix_of(source)
+            )  # a file that is no picture is not read to its end
             _check_bytes(status.st_size)
             return file.read(status.st_size)
     finally:
@@ -88,6 +90,14 @@ def kind_of_file(mode: int) -> str:
         stat.S_IFBLK: "device",
     }
     return kinds.get(stat.S_IFMT(mode), "special file")
+
+
+def suffix_of(source: object) -> str:
+    """What the name ends with where the source has a name, with its dot; else ""."""
+    name: object = getattr(source, "name", "")
+    if isinstance(source, str | os.PathLike):
+        name = os.fsdecode(source)
+    return os.path.splitext(name)[1] if isinstance(name, str) else ""
 
 
 def name_of(source: object) -> str:

@@ -301,7 +301,7 @@ def _pixels(images_from: Sequence[Path] | None, size: int) -> tuple[np.ndarray, 
         return np.stack([images.resize(image, (size, size)) for image in colour]), (
             "hashnet.samples.fashion_mnist"
         )
-    found, _ = images.find(images_from)
+    found, *_ = images.find(images_from)
     pixels = []
     for file in found:
         # A file that cannot be read says nothing about the export.

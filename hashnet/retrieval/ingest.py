@@ -36,6 +36,7 @@ class UpdateReport:
         removed: list of str. Ids that were dropped because their files have vanished.
         problems: list of `images.Problem`. What could not be read, by path and reason.
         left_out: dict of reason to number of files, as `images.Exclusion.left_out`.
+        passed_over: dict of str to int. Files in the folders that are no pictures, by suffix.
     """
 
     added: int = 0
@@ -44,6 +45,7 @@ class UpdateReport:
     removed: list[str] = field(default_factory=list)
     problems: list[images.Problem] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
+    passed_over: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class Ingest:
         """As `Index.update` says."""
         roots = [os.fsdecode(path) for path in paths]
         exclusion = images.Exclusion(exclude, defaults=default_excludes)
-        found, problems = images.find(roots, exclusion=exclusion)
+        found, problems, passed_over = images.find(roots, exclusion=exclusion)
         items: dict[str, Item] = {}
         for file in found:
             path = os.path.abspath(file.path)
@@ -189,6 +191,7 @@ class Ingest:
             removed=sorted(removed),
             problems=[*problems, *unreadable],
             left_out=exclusion.left_out,
+            passed_over=passed_over,
         )
 
     def add_parquet(

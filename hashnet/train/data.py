@@ -300,7 +300,7 @@ def _checked(
 
 
 def _from_folders(root: pathlib.Path) -> LabelledImages:
-    found, problems = images.find([root])
+    found, problems, _ = images.find([root])
     problems += [
         images.Problem(item.path, "it lies in no class folder")
         for item in found

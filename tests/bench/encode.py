@@ -106,7 +106,7 @@ def main():
 def measure(bundle_folder, photos, *, rows, cold_rows, rounds, seconds, photos_most, queries):
     """The whole report, as a dict for JSON."""
     bundle = bundles.load(bundle_folder)
-    found, _ = images.find([photos])
+    found, *_ = images.find([photos])
     places = np.linspace(0, len(found) - 1, min(len(found), photos_most)).astype(int)
     paths = [found[place].path for place in places]
     with tempfile.TemporaryDirectory() as scratch:

@@ -43,7 +43,7 @@ def main():
 
 def measure(bundle, photos, *, rounds, workers, shard_rows):
     """The whole report, as a dict for JSON."""
-    found, _ = images.find([photos])
+    found, *_ = images.find([photos])
     started = None
     if importlib.util.find_spec("ray"):
         started = start_ray(max(workers))

@@ -110,7 +110,7 @@ class World:
         self.features = snapshot.features(np.arange(snapshot.num_rows)).astype(np.float32)
         self.control = np.random.default_rng(0).random(len(self.labels)) < 0.5
         self.pool = default_pool(SHOWN, len(self.labels))
-        found, _ = images.find([folder])
+        found, *_ = images.find([folder])
         kept, counts = [], {}
         for file in found:
             counts[file.folder] = counts.get(file.folder, 0) + 1

@@ -86,7 +86,7 @@ def measure(bundle_folder, database, queries, *, rounds):
 
 
 def _labelled(folder):
-    found, _ = images.find([folder])
+    found, *_ = images.find([folder])
     return [file.path for file in found], np.array([file.folder for file in found])
 
 

@@ -165,7 +165,9 @@ def query_set_of(
         ArgumentError: neither labels nor ground truth say what is relevant, or the file of the
             ground truth cannot be read.
     """
-    found, problems = images.find([queries] if isinstance(queries, str | os.PathLike) else queries)
+    found, problems, _ = images.find(
+        queries if not isinstance(queries, str | os.PathLike) else [queries]
+    )
     if ground_truth is not None:
         return _by_list(found, problems, _read_ground_truth(ground_truth), database)
     if not database.names:

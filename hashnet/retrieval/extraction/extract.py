@@ -17,7 +17,7 @@ import numpy as np
 from hashnet import extras
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, HashnetError
-from hashnet.images import Exclusion, Problem
+from hashnet.images import Exclusion, Problem, passed_over_in_words
 from hashnet.retrieval.extraction import parquet, sources
 from hashnet.retrieval.store.items import Item
 
@@ -35,12 +35,14 @@ class ExtractReport:
         kept: int. Images that an earlier run had encoded.
         problems: list of `images.Problem`. What could not be read, now or earlier.
         left_out: dict of reason to number of files, as `images.Exclusion.left_out`.
+        passed_over: dict of str to int. Files in the folders that are no pictures, by suffix.
     """
 
     extracted: int = 0
     kept: int = 0
     problems: list[Problem] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
+    passed_over: dict[str, int] = field(default_factory=dict)
 
 
 def extract(
@@ -95,11 +97,13 @@ def extract(
         raise ArgumentError("Part i of n has 1 <= i <= n.", f"{first}/{step}")
     names = list(names)
     exclusion = Exclusion(exclude, defaults=default_excludes)
-    items, problems = sources.listed(
+    items, problems, passed_over = sources.listed(
         names, label_from_folder=label_from_folder, exclusion=exclusion
     )
     if not items:
         reasons = "".join(f"; {problem.path}: {problem.reason}" for problem in problems[:3])
+        if passed_over:
+            reasons += f"; {passed_over_in_words(passed_over)}"
         raise HashnetError(
             "An extraction needs at least one image.",
             f"none in {' '.join(map(str, names))}{reasons}",
@@ -120,7 +124,7 @@ def extract(
     for number in mine:
         problems += extraction.problems(number)
     extracted = sum(extraction.num_rows(number) for number in todo)
-    return ExtractReport(extracted, kept, problems, exclusion.left_out)
+    return ExtractReport(extracted, kept, problems, exclusion.left_out, passed_over)
 
 
 def _with_threads(

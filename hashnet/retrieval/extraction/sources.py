@@ -1,5 +1,6 @@
 """What is to be extracted: folders, files, lists of them, and object stores, as one list."""
 
+import collections
 import functools
 import os
 import re
@@ -22,7 +23,7 @@ def listed(
     *,
     label_from_folder: bool = False,
     exclusion: images.Exclusion | None = None,
-) -> tuple[list[Item], list[images.Problem]]:
+) -> tuple[list[Item], list[images.Problem], dict[str, int]]:
     """List images by id, which for a file is its absolute path, and for an object its URI.
 
     Args:
@@ -36,23 +37,25 @@ def listed(
     Returns:
         items: list of `Item`, ascending by id, each id once.
         problems: list of `images.Problem`.
+        passed_over: dict of str to int, as `images.Listing` has it.
 
     Raises:
         HashnetError: an object store cannot be reached, or pyarrow has none of this kind.
 
     Example:
         >>> listed(["no/such/folder"])
-        ([], [Problem(path='no/such/folder', reason='No such file or directory')])
+        ([], [Problem(path='no/such/folder', reason='No such file or directory')], {})
     """
     names, problems = _expanded([os.fsdecode(source) for source in sources])
     exclusion = images.Exclusion() if exclusion is None else exclusion
     files = [name for name in names if not is_uri(name)]
-    found, unreadable = images.find(files, exclusion=exclusion)
+    found, unreadable, passed_over = images.find(files, exclusion=exclusion)
     problems += unreadable
     for name in filter(is_uri, names):
-        objects, unreadable = _objects(name, exclusion)
+        objects, unreadable, others = _objects(name, exclusion)
         found += objects
         problems += unreadable
+        passed_over = dict(collections.Counter(passed_over) + collections.Counter(others))
     items: dict[str, Item] = {}
     for file in found:
         path = file.path if is_uri(file.path) else os.path.abspath(file.path)
@@ -61,7 +64,7 @@ def listed(
             problems.append(images.Problem(path, "its name is no UTF-8, as Parquet wants text"))
             continue
         items.setdefault(path, Item(path, path, label, file.size, file.mtime_ns))
-    return [items[id] for id in sorted(items)], problems
+    return [items[id] for id in sorted(items)], problems, passed_over
 
 
 def is_uri(name: str) -> bool:
@@ -126,38 +129,40 @@ def _expanded(sources: list[str]) -> tuple[list[str], list[images.Problem]]:
     return names, problems
 
 
-def _objects(
-    uri: str, exclusion: images.Exclusion
-) -> tuple[list[images.Found], list[images.Problem]]:
-    """The pictures under a URI, as `images.find` lists those of a folder."""
+def _objects(uri: str, exclusion: images.Exclusion) -> images.Listing:
+    """The pictures under a URI, by their suffixes: to look into an object is to fetch it."""
     from pyarrow import fs
 
     filesystem, root = _placed(uri)
     try:
         [info] = filesystem.get_file_info([root])
         if info.type == fs.FileType.NotFound:
-            return [], [images.Problem(uri, "No such object")]
+            return images.Listing([], [images.Problem(uri, "No such object")], {})
         if info.type == fs.FileType.File:
-            return [images.Found(uri, info.size, info.mtime_ns, None)], []
+            return images.Listing([images.Found(uri, info.size, info.mtime_ns, None)], [], {})
         infos = filesystem.get_file_info(fs.FileSelector(root, recursive=True))
     except OSError as error:
         raise HashnetError(
             "An object store must be reached to be listed.", f"{uri}: {error}"
         ) from error
+    passed_over: collections.Counter[str] = collections.Counter()
     found, prefix, scope = [], root.rstrip("/") + "/", exclusion.begin(root)
     for info in infos:
         below = info.path.removeprefix(prefix)
         if info.type != fs.FileType.File:
             continue
+        suffix = os.path.splitext(below)[1].lower()
         if reason := scope.reason_below(below):
             exclusion.count(reason, info.path, is_folder=False)
-        elif below.lower().endswith(images.SUFFIXES):
+        elif suffix not in images.SUFFIXES:
+            passed_over[suffix or "without suffix"] += 1
+        else:
             parts = below.split("/")
             folder = parts[0] if len(parts) > 1 else None
             found.append(
                 images.Found(f"{uri.rstrip('/')}/{below}", info.size, info.mtime_ns, folder)
             )
-    return found, []
+    return images.Listing(found, [], dict(passed_over))
 
 
 def _placed(uri: str) -> tuple["fs.FileSystem", str]:

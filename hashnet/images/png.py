@@ -1,0 +1,86 @@
+"""Opening PNG: what stands beside the picture may be long, broken or both, and does no harm."""
+
+import io
+import struct
+import zlib
+
+from PIL import PngImagePlugin
+
+_SIGNATURE = 8
+_TEXTS = (b"iTXt", b"zTXt", b"tEXt")
+# What changes the pixels, or how they are turned; all else is left out.
+_OF_PIXELS = (b"tRNS", b"acTL", b"fcTL", b"fdAT", b"eXIf", b"iCCP")
+_TEXTS_OF_USE = (b"XML:com.adobe.xmp", b"Raw profile type exif", b"Raw profile type APP1")
+_MAX_TEXT = 2**20  # what Pillow takes of one chunk, unpacked
+_MAX_TEXTS = 8  # one would do
+
+
+def open_png(content: bytes) -> PngImagePlugin.PngImageFile:
+    """The picture with its header read, from the chunks that make it.
+
+    A check sum guards every chunk. Where it is wrong, a chunk that holds pixels is refused by
+    Pillow as it is read, and one that does not is left out, as libpng does it.
+    """
+    image = PngImagePlugin.PngImageFile(io.BytesIO(_without_side_chunks(content)))
+    if image.mode in ("L", "RGB") and "transparency" in image.info:
+        _scale_transparency(image, bits=content[24])
+    return image
+
+
+def _without_side_chunks(content: bytes) -> bytes:
+    kept, start, at, texts = [], 0, _SIGNATURE, 0
+    while at + 12 <= len(content):
+        length, kind = struct.unpack(">I4s", content[at : at + 8])
+        end = at + 12 + length
+        if kind[:1].islower():
+            is_text = kind in _TEXTS
+            of_use = texts < _MAX_TEXTS if is_text else kind in _OF_PIXELS
+            keep = of_use and _is_sound(content[at + 4 : end])
+            texts += is_text and keep
+            if not keep:
+                if end > len(content):
+                    break  # of a length that is no length: what follows cannot be told
+                kept.append(content[start:at])
+                start = end
+        at = end
+    if not kept:
+        return content
+    return b"".join([*kept, content[start:]])
+
+
+def _is_sound(chunk: bytes) -> bool:
+    """Whether a chunk's check sum is right, and what it holds is of use and not too long."""
+    kind, body, check = chunk[:4], chunk[4:-4], chunk[-4:]
+    if len(chunk) < 8 or zlib.crc32(chunk[:-4]).to_bytes(4, "big") != check:
+        return False
+    if kind not in (*_TEXTS, b"iCCP"):
+        return True
+    name, _, rest = body.partition(b"\0")
+    if kind == b"iCCP":
+        return _unpacks(rest[1:])
+    if name not in _TEXTS_OF_USE:
+        return False
+    if kind == b"tEXt":
+        return len(rest) <= _MAX_TEXT
+    if kind == b"zTXt":
+        return _unpacks(rest[1:])
+    packed, (_, _, text) = rest[:1] == b"\1", (rest[2:].split(b"\0", 2) + [b"", b"", b""])[:3]
+    return _unpacks(text) if packed else len(text) <= _MAX_TEXT
+
+
+def _unpacks(data: bytes) -> bool:
+    unpacking = zlib.decompressobj()
+    try:
+        unpacking.decompress(data, _MAX_TEXT)
+    except zlib.error:
+        return False
+    return unpacking.eof
+
+
+def _scale_transparency(image: PngImagePlugin.PngImageFile, bits: int) -> None:
+    """Bring a transparent colour from the file's bits to the eight that Pillow gives."""
+    key = image.info["transparency"]
+    if isinstance(key, tuple):
+        image.info["transparency"] = tuple(part >> (bits - 8) for part in key)
+    else:
+        image.info["transparency"] = key * 255 // (2**bits - 1)
