@@ -27,12 +27,6 @@ PACKAGES = {
     "parquet": ("pyarrow>=17.0",),
     "plots": ("matplotlib>=3.10.8",),
     "ray": ("pyarrow>=17.0", "ray[data]>=2.40"),
-    "serve": (
-        "fastapi>=0.165",
-        "prometheus-client>=0.21",
-        "python-multipart>=0.0.20",
-        "uvicorn>=0.34",
-    ),
     "train": ("keras>=3.15", "tensorflow>=2.20"),
 }
 

@@ -168,7 +168,6 @@ def test_every_console_line_is_a_command_that_can_be_given(line):
 
 
 def test_every_curl_line_is_a_request_that_the_service_knows(doctest_folder):
-    pytest.importorskip("fastapi", reason='pip install "hashnet[serve]"')
     from fastapi.testclient import TestClient
 
     from hashnet.retrieval.service import app

@@ -23,23 +23,19 @@ import httpx2
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
 from hashnet import cli, images
 from hashnet.errors import BackendError, HashnetError
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search.engine import Engine
-from tests import make_images, scenes
-
-pytest.importorskip("fastapi", reason="the service needs hashnet[serve]")
-
-from starlette.testclient import TestClient
-
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.service import app as service
 from hashnet.retrieval.service import limits, server, settings
 from hashnet.retrieval.service.public_ids import PublicIds
 from hashnet.retrieval.service.thumbnails import Pictures
 from hashnet.retrieval.service.work_queue import BusyError, WorkQueue
+from tests import make_images, scenes
 
 TABLES = itertools.count()
 TOKEN = "0123456789abcdef0123456789abcdef"

@@ -40,13 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    from hashnet import extras, system
+    from hashnet import system
+    from hashnet.retrieval.service import server
+    from hashnet.retrieval.service.settings import Settings
     from hashnet.retrieval.store.kinds import kind_of
 
-    rule = "Serving needs packages that searching does not."
-    server = extras.load("hashnet.retrieval.service.server", "serve", rule)
     workers = arguments.workers or system.cores()
-    settings = server.Settings(
+    settings = Settings(
         token=server.token_from(arguments.token_file),
         show_paths=arguments.show_paths,
         hosts=(arguments.host, *arguments.allow_host),
