@@ -1,5 +1,6 @@
 """Where Numba is not installed, everything that searches gives the same answers."""
 
+import importlib
 import pathlib
 import subprocess
 import sys
@@ -19,6 +20,11 @@ THOROUGH = (
     "test_local_index.py",
     "test_index_regions.py",
 )
+
+
+def test_collecting_the_plugin_leaves_numba_to_the_other_tests():
+    importlib.import_module("tests.without_numba")
+    assert sys.modules.get("numba", ...) is not None
 
 
 @pytest.mark.parametrize("files", [QUICK, pytest.param(THOROUGH, marks=pytest.mark.slow)])
