@@ -1,8 +1,11 @@
 """What every test and every example in a docstring may ask for; pytest loads it as a plugin."""
 
+import functools
 import os
 import pathlib
 import shutil
+import sys
+import tomllib
 
 import numpy as np
 import pytest
@@ -12,7 +15,89 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
-GOLDEN = pathlib.Path(__file__).parent / "golden"
+TESTS = pathlib.Path(__file__).parent
+GOLDEN = TESTS / "golden"
+# Files that load network libraries where they are imported: tests/test_docstrings.py runs their
+# examples, so that collecting tests loads none.
+LAZY = {
+    TESTS.parent / f"{name.replace('.', '/')}.py"
+    for name in tomllib.loads((TESTS / "floors.toml").read_text(encoding="utf-8"))["lazy"]
+}
+
+
+def pytest_ignore_collect(collection_path):
+    """Look for examples in no file that loads a network library."""
+    return True if collection_path in LAZY else None
+
+
+@functools.cache
+def builds_networks(path):
+    """Whether the tests of a file may load TensorFlow, which takes five seconds and 800 MB.
+
+    All such files run in one worker. A file is one where a test is marked `keras` or takes
+    `small_network`, and where examples in docstrings build networks.
+    """
+    if path.startswith(("hashnet/network/", "hashnet/train/")):
+        return True
+    text = (TESTS.parent / path).read_text(encoding="utf-8")
+    return "pytest.mark.keras" in text or "small_network" in text
+
+
+def file_of(item):
+    """Path of the file of a test, from the root, as in its id."""
+    return item.nodeid.split("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """As `--dist loadfile`, but for the files that build networks, which go together."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            path = nodeid.split("::")[0]
+            return "keras" if builds_networks(path) else path
+
+    return Scheduling(config, log)
+
+
+class OneWorker:
+    """Refuses TensorFlow to fast tests of other files. It stands first on `sys.meta_path`.
+
+    Attributes:
+        item: the test that runs, or None while tests are collected.
+    """
+
+    item = None
+
+    def find_spec(self, name, _path=None, _target=None):
+        """What Python asks where a module is not loaded yet."""
+        if name != "tensorflow":
+            return
+        item = self.item
+        if not item or not (builds_networks(file_of(item)) or item.get_closest_marker("slow")):
+            pytest.fail(
+                "A test that loads TensorFlow is marked pytest.mark.keras, and loads it while it "
+                "runs: see tests/lazily.py."
+            )
+
+
+ONE_WORKER = OneWorker()
+
+
+def pytest_configure():
+    """Before tests are collected."""
+    sys.meta_path.insert(0, ONE_WORKER)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Note which test runs, and let a training give back the memory that it frees."""
+    ONE_WORKER.item = item
+    with pytest.MonkeyPatch.context() as patch:
+        if builds_networks(file_of(item)):
+            patch.setattr("hashnet.system.keep_freed_memory", bool)
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ from hashnet.network import bundle as bundles
 from hashnet.retrieval.index import Index
 from tests.make_images import photo
 
+pytestmark = pytest.mark.keras
+
 
 @pytest.fixture(scope="module")
 def made(small_network, tmp_path_factory):

@@ -680,6 +680,7 @@ def tiny_training(tmp_path):
     return ("--recipe", recipe, "--bits", 8, "--head-epochs", 1, "--epochs", 0, "--batch", 4)
 
 
+@pytest.mark.keras
 def test_train_ends_with_the_score_of_what_it_made(run, photos, tiny_training, tmp_path):
     bundle = tmp_path / "my.bundle"
     status, out, err = run("train", photos, "--bundle", bundle, *tiny_training)

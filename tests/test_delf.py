@@ -15,6 +15,8 @@ from hashnet.network import backbones, onnx_check, runtimes
 from hashnet.network.geometry import Geometry, geometry
 from tests.make_images import photo
 
+pytestmark = pytest.mark.keras
+
 CHANNELS = 24
 
 

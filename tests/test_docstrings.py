@@ -1,10 +1,13 @@
 """Public docstrings say what they must: see tests/docstrings.py."""
 
+import doctest
+import importlib
 import pathlib
 
 import pytest
 
 from tests import docstrings
+from tests.fixtures import LAZY
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # The files of the commands are left out: each has the two functions that `hashnet.cli` calls.
@@ -26,6 +29,14 @@ def test_every_public_docstring_says_what_it_must():
     assert len(everything) > 400
     faults = docstrings.faults(everything, lambda name: any(is_own(name) for is_own in own))
     assert not faults, "\n".join(faults)
+
+
+@pytest.mark.keras
+@pytest.mark.parametrize("path", sorted(LAZY), ids=lambda path: path.stem)
+def test_examples_hold_in_files_that_load_network_libraries(path):
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    found = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    assert not found.failed
 
 
 WHOLE = '''"""A module."""

@@ -17,6 +17,7 @@ from hashnet.network.model import HashNetConfig, build
 from tests import windows_files
 from tests.stub_backbone import STUB
 
+pytestmark = pytest.mark.keras
 NUM_BITS = 12  # not a whole number of bytes
 RNG = np.random.default_rng(3)
 PIXELS = RNG.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)

@@ -40,6 +40,7 @@ from tests.stub_backbone import STUB
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
 
+pytestmark = pytest.mark.keras
 NUM_BITS = 12
 TABLES = itertools.count()
 

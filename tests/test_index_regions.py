@@ -13,6 +13,9 @@ from hashnet.retrieval.index import Index
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.query import Query
 from tests.scenes import PLACES, bright_regions, scene, thing
+from tests.test_service import client_of, upload
+
+pytestmark = pytest.mark.keras
 
 MOST = 3
 
@@ -230,3 +233,22 @@ def test_a_database_gives_the_same_regions(index, folder, bundle_folder, chdb_fo
         assert one == other and one[0][1] is not None
     info = opened.info()
     assert (info["images"], info["regions"], info["format_version"]) == (5, 4 * MOST, 3)
+
+
+def test_the_service_says_which_part_of_a_photo_was_found(bundle_folder, tmp_path):
+    photos = tmp_path / "scenes"
+    photos.mkdir()
+    for number, place in enumerate(PLACES):
+        images.write(photos / f"{number}.png", scene(number, *place))
+    with bright_regions(tmp_path):
+        index = Index.create(tmp_path / "index", bundle_folder, regions=3)
+    assert index.update([photos]).added == 4
+    with client_of(tmp_path / "index") as client:
+        content = images.to_png(thing(0))
+        hit = client.post("/api/search", files=upload(content)).json()["hits"][0]
+        assert hit["id"] == "0.png" and hit["region"] == [16, 32, 80, 96]
+        # Its pixels are those of this size.
+        known = client.get("/api/images/0.png").json()
+        assert (known["height"], known["width"]) == (320, 512)
+        whole = client.post("/api/search", files=upload(photos / "0.png")).json()["hits"][0]
+        assert whole["id"] == "0.png" and whole["region"] is None

@@ -5,11 +5,12 @@ import math
 import numpy as np
 import pytest
 
-keras = pytest.importorskip("keras")
+from hashnet.errors import UnknownNameError
+from hashnet.train import config
+from tests.lazily import Lazily
 
-from hashnet.errors import UnknownNameError  # noqa: E402
-from hashnet.train import config, losses  # noqa: E402
-
+pytestmark = pytest.mark.keras
+keras, losses = Lazily("keras"), Lazily("hashnet.train.losses")
 B, K, C = 5, 12, 4
 
 

@@ -7,6 +7,8 @@ from hashnet.errors import ArgumentError, BundleError, ShapeError
 from hashnet.local import delf_head, regions
 from tests.stub_backbone import STUB
 
+pytestmark = pytest.mark.keras
+
 
 def slowly(scores, shape, most):
     """The definition, window by window."""

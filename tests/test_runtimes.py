@@ -20,7 +20,10 @@ def paths(photos):
     return sorted(photos.rglob("*.png"))
 
 
-@pytest.fixture(params=["openvino", "onnxruntime", "keras"])
+KERAS = pytest.param("keras", marks=pytest.mark.keras)
+
+
+@pytest.fixture(params=["openvino", "onnxruntime", KERAS])
 def runtime(request):
     if importlib.util.find_spec(request.param) is None:
         pytest.skip(f"{request.param} is not installed")

@@ -35,7 +35,7 @@ from hashnet.retrieval.service import limits, server, settings
 from hashnet.retrieval.service.public_ids import PublicIds
 from hashnet.retrieval.service.thumbnails import Pictures
 from hashnet.retrieval.service.work_queue import BusyError, WorkQueue
-from tests import make_images, scenes
+from tests import make_images
 
 TABLES = itertools.count()
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -406,25 +406,6 @@ def test_an_upload_is_matched_and_a_region_of_either_query(things):
     refused(things.post("/api/matches", files=upload(b"no picture"), data={"hit": "one.png"}), 415)
     refused(things.post("/api/matches", files=upload(content), data={"hit": "nothing"}), 404)
     refused(things.post("/api/matches", files=upload(content)), 422)
-
-
-def test_a_hit_says_which_part_of_its_photo_was_found(bundle_folder, tmp_path):
-    photos = tmp_path / "scenes"
-    photos.mkdir()
-    for number, place in enumerate(scenes.PLACES):
-        images.write(photos / f"{number}.png", scenes.scene(number, *place))
-    with scenes.bright_regions(tmp_path):
-        index = Index.create(tmp_path / "index", bundle_folder, regions=3)
-    assert index.update([photos]).added == 4
-    with client_of(tmp_path / "index") as client:
-        content = images.to_png(scenes.thing(0))
-        hit = client.post("/api/search", files=upload(content)).json()["hits"][0]
-        assert hit["id"] == "0.png" and hit["region"] == [16, 32, 80, 96]
-        # Its pixels are those of this size.
-        known = client.get("/api/images/0.png").json()
-        assert (known["height"], known["width"]) == (320, 512)
-        whole = client.post("/api/search", files=upload(photos / "0.png")).json()["hits"][0]
-        assert whole["id"] == "0.png" and whole["region"] is None
 
 
 def test_verification_puts_the_same_thing_first(things):
@@ -853,7 +834,7 @@ def test_every_answer_agrees_with_the_openapi_document(index):
 
             @hypothesis.given(case=operation.as_strategy())
             @hypothesis.settings(
-                max_examples=15,
+                max_examples=6,
                 deadline=None,
                 derandomize=True,
                 database=None,

@@ -3,14 +3,11 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("tensorflow")
+from tests.lazily import Lazily
 
-import keras
-import tensorflow as tf
-from keras import layers
-
-from hashnet.train import folding, network
-
+pytestmark = pytest.mark.keras
+keras, layers, tf = Lazily("keras"), Lazily("keras.layers"), Lazily("tensorflow")
+folding, network = Lazily("hashnet.train.folding"), Lazily("hashnet.train.network")
 RNG = np.random.default_rng(0)
 
 

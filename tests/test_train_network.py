@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("keras")
-
 from hashnet.train.config import TrainConfig
-from hashnet.train.network import RandomView
+from tests.lazily import Lazily
 
+pytestmark = pytest.mark.keras
+network = Lazily("hashnet.train.network")
 RNG = np.random.default_rng(0)
 PLAIN = {"flip": False, "shift": 0.0, "zoom": 0.0}
 IMAGES = RNG.integers(0, 256, (64, 32, 48, 3)).astype("float32")
 
 
 def seen(images, **settings):
-    view = RandomView(TrainConfig(**{**PLAIN, **settings}))
+    view = network.RandomView(TrainConfig(**{**PLAIN, **settings}))
     return np.asarray(view(images, training=True))
 
 
@@ -52,11 +52,11 @@ def test_the_seed_decides_the_views_and_each_batch_has_others():
     everything = {"flip": True, "shift": 0.1, "zoom": 0.2}
     np.testing.assert_array_equal(seen(IMAGES, **everything), seen(IMAGES, **everything))
     assert (seen(IMAGES, **everything) != seen(IMAGES, **everything, seed=1)).any()
-    view = RandomView(TrainConfig(**everything))
+    view = network.RandomView(TrainConfig(**everything))
     first, second = (np.asarray(view(IMAGES, training=True)) for _ in range(2))
     assert (first != second).any()
 
 
 def test_images_that_are_encoded_stay_as_they_are():
-    view = RandomView(TrainConfig())
+    view = network.RandomView(TrainConfig())
     np.testing.assert_array_equal(view(IMAGES), IMAGES)
