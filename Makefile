@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test lowest slow notebooks docs lint types coverage mutants dist installed trainings clean
+.PHONY: demo test lowest slow notebooks docs lint types coverage mutants dist installed trainings faults clean
 
 demo: .venv/ready
 	$(BIN)/hashnet demo
@@ -26,7 +26,13 @@ slow: .venv/ready
 # Those of the slow tests that train networks and build the large ones; they need no data.
 trainings: .venv/ready
 	$(BIN)/python -m pytest -q -m slow tests/test_train_hash.py tests/test_backbones.py \
-		tests/test_model.py tests/test_export.py tests/test_cli.py
+		tests/test_model.py tests/test_export.py tests/test_cli.py tests/test_onnx_writer.py \
+		tests/test_unsupervised.py tests/test_unsupervised_codes.py
+
+# Those that kill and damage at every place, where the fast tests take some.
+faults: .venv/ready
+	$(BIN)/python -m pytest -q -m slow tests/test_store_faults.py tests/test_clickhouse.py \
+		tests/test_lookups.py
 
 notebooks: .venv/ready
 	$(BIN)/python -m tests.notebooks build/notebooks

@@ -340,7 +340,9 @@ def killed_and_run_again(url, commits, seconds, total=720, step=120):
     assert json.loads(after) == [total] * 5
 
 
-@pytest.mark.parametrize(("commits", "seconds"), [(1, 0.005), (9, 0.02)])
+@pytest.mark.parametrize(
+    ("commits", "seconds"), [pytest.param(1, 0.005, marks=pytest.mark.slow), (9, 0.02)]
+)
 def test_killed_while_it_inserts_and_run_again_nothing_is_missing_or_twice(
     tmp_path, commits, seconds, chdb_folder
 ):

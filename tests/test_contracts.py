@@ -328,7 +328,7 @@ def test_verified_answers_are_identical(both):
         return
     pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
     confirmed = 0
-    for id in ("i0", "i1", "i5", "i10", "i50", "i79"):  # i0 has no local features
+    for id in ("i0", "i5", "i10", "i79"):  # i0 has no local features
         for options in ({}, {"k": 3, "verify_top": 40}, {"labels": "dog"}, {"pool": 9}):
             found = [engine.search_id(id, Query(verify=True, **options)) for engine in engines]
             assert_same(*found)

@@ -12,6 +12,7 @@ from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, BundleError, ShapeError, UnknownNameError
 from hashnet.network import bundle, model
 
+pytestmark = pytest.mark.keras
 RNG = np.random.default_rng(0)
 LOAD_AND_RUN = """
 import sys
@@ -88,6 +89,7 @@ def test_the_pretrained_classifier_keeps_its_thousand_classes():
         model.build(config, weights=None)
 
 
+@pytest.mark.slow
 def test_a_bundle_gives_the_same_network_in_a_new_process(small_network, bundle_folder, tmp_path):
     network, _ = small_network
     np.save(tmp_path / "pixels.npy", PIXELS)

@@ -11,6 +11,7 @@ from hashnet.network.geometry import geometry
 from hashnet.network.model import HashNetConfig, build
 from tests.stub_backbone import DEPTHWISE, STUB
 
+pytestmark = pytest.mark.keras
 OUTPUTS = ("latent", "feature", "scores")
 
 
@@ -43,9 +44,10 @@ CASES = [
     ("stub", {}),
     ("depthwise", {}),
     ("stub", {"mirror": True}),
-    ("efficientnet_lite0", {"any": 64}),
-    ("efficientnet_lite0", {"any": 64, "mirror": True}),
+    ("tiny", {}),
     ("mobilenet_v3_large", {"any": 64}),
+    pytest.param("efficientnet_lite0", {"any": 64}, marks=pytest.mark.slow),
+    pytest.param("efficientnet_lite0", {"any": 64, "mirror": True}, marks=pytest.mark.slow),
     pytest.param("resnet50", {"any": 64}, marks=pytest.mark.slow),
     pytest.param("vgg16", {}, marks=pytest.mark.slow),
     pytest.param("alexnet", {}, marks=pytest.mark.slow),
@@ -80,7 +82,13 @@ def test_the_file_gives_what_keras_gives_and_every_weight_comes_back(backbone, o
     assert onnx_writer.write(other, OUTPUTS, code=True) == content
 
 
-@pytest.mark.parametrize("backbone", ["stub", "efficientnet_lite0", "mobilenet_v3_large"])
+LARGE = [
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in ("efficientnet_lite0", "mobilenet_v3_large")
+]
+
+
+@pytest.mark.parametrize("backbone", ["stub", "tiny", *LARGE])
 @pytest.mark.parametrize("size", [None, 96])
 def test_the_map_is_given_for_images_of_other_sizes(backbone, size):
     from hashnet.local import delf_network

@@ -5,14 +5,13 @@ import dataclasses
 import errno
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
-
-pytest.importorskip("keras")
 
 from hashnet import codes, metrics
 from hashnet.encode.encoder import Encoder
@@ -22,6 +21,7 @@ from hashnet.train import data, supervised
 from hashnet.train.config import TrainConfig
 from tests.stub_backbone import DEPTHWISE, STUB
 
+pytestmark = pytest.mark.keras
 SETTINGS = TrainConfig(
     num_bits=8,
     backbone="stub",
@@ -38,10 +38,12 @@ SETTINGS = TrainConfig(
 VALIDATED = dataclasses.replace(SETTINGS, validation=0.2, patience=4)
 
 
-@pytest.fixture(autouse=True)
-def stub(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def stub():
     """Know the stub of a backbone."""
-    monkeypatch.setitem(backbones.BACKBONES, "stub", STUB)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(backbones.BACKBONES, "stub", STUB)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,14 @@ def colours():
     pixels = random.integers(0, 60, (48, 32, 32, 3))
     pixels[np.arange(48), :, :, label] += 150
     return data.from_arrays(pixels.astype("uint8"), label, ["red", "green", "blue"])
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory, colours):
+    """A training with `SETTINGS` that ran through."""
+    return supervised.train(
+        colours, tmp_path_factory.mktemp("plain") / "b", SETTINGS, verbose=False
+    )
 
 
 def weights_of(trained):
@@ -108,22 +118,19 @@ def test_the_folded_head_gives_the_bits_and_the_scores_that_were_trained(colours
     np.testing.assert_allclose(given["scores"], odds / odds.sum(1, keepdims=True), atol=1e-5)
 
 
-def test_the_same_seed_gives_the_same_network_and_another_seed_another(tmp_path, colours):
-    first = weights_of(supervised.train(colours, tmp_path / "a", SETTINGS, verbose=False))
-    again = weights_of(supervised.train(colours, tmp_path / "b", SETTINGS, verbose=False))
+def test_another_seed_gives_another_network(tmp_path, colours, plain):
+    """That the same one gives the same is seen below, where trainings are interrupted."""
     settings = dataclasses.replace(SETTINGS, seed=1)
-    other = weights_of(supervised.train(colours, tmp_path / "c", settings, verbose=False))
-    assert same(first, again) and not same(first, other)
+    other = supervised.train(colours, tmp_path / "b", settings, verbose=False)
+    assert not same(weights_of(plain), weights_of(other))
 
 
 @pytest.fixture(scope="module")
 def never_interrupted(tmp_path_factory, colours):
     """The history and the weights of a training with validation that ran through."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(backbones.BACKBONES, "stub", STUB)
-        folder = tmp_path_factory.mktemp("whole") / "b"
-        trained = supervised.train(colours, folder, VALIDATED, verbose=False)
-        return trained.history, weights_of(trained)
+    folder = tmp_path_factory.mktemp("whole") / "b"
+    trained = supervised.train(colours, folder, VALIDATED, verbose=False)
+    return trained.history, weights_of(trained)
 
 
 @pytest.mark.parametrize(
@@ -155,10 +162,9 @@ def test_interrupted_at_any_step_the_same_call_ends_with_the_same_network(
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "1", "2", "3"]
 
 
-def test_a_full_disk_is_reported_and_the_next_call_goes_on(tmp_path, colours, monkeypatch):
+def test_a_full_disk_is_reported_and_the_next_call_goes_on(tmp_path, colours, monkeypatch, plain):
     from hashnet.train import state
 
-    whole = supervised.train(colours, tmp_path / "whole", SETTINGS, verbose=False)
     write, written = np.savez, [0]
 
     def until_full(file, **arrays):
@@ -173,23 +179,27 @@ def test_a_full_disk_is_reported_and_the_next_call_goes_on(tmp_path, colours, mo
         supervised.train(colours, tmp_path / "cut", SETTINGS, verbose=False)
     assert os.listdir(tmp_path / "cut.training") == ["state.npz"]
     resumed = supervised.train(colours, tmp_path / "cut", SETTINGS, verbose=False)
-    assert same(weights_of(whole), weights_of(resumed))
+    assert same(weights_of(plain), weights_of(resumed))
     assert written[0] == 4 + 2  # epochs 2 and 3 of phase 2, and no more
 
 
-def interrupt_after_an_epoch(monkeypatch, colours, folder):
+@pytest.fixture(scope="module")
+def unfinished(tmp_path_factory, colours):
+    """The state beside a bundle whose training was interrupted after its first epoch."""
     from hashnet.train.callbacks import AfterEpoch
 
+    folder = tmp_path_factory.mktemp("unfinished")
     end = AfterEpoch.on_epoch_end
 
     def then_stop(self, epoch, logs=None):
         end(self, epoch, logs)
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AfterEpoch, "on_epoch_end", then_stop)
         with pytest.raises(KeyboardInterrupt):
-            supervised.train(colours, folder, SETTINGS, verbose=False)
+            supervised.train(colours, folder / "b", SETTINGS, verbose=False)
+    return folder / "b.training"
 
 
 @pytest.mark.slow
@@ -209,16 +219,15 @@ def test_minutes_count_the_calls_that_were_interrupted_too(tmp_path, colours):
     assert 660 <= second.seconds < 700
 
 
-def test_an_unfinished_training_does_not_go_on_with_other_settings(tmp_path, colours, monkeypatch):
-    interrupt_after_an_epoch(monkeypatch, colours, tmp_path / "b")
+def test_an_unfinished_training_does_not_go_on_with_other_settings(tmp_path, colours, unfinished):
+    shutil.copytree(unfinished, tmp_path / "b.training")
     settings = dataclasses.replace(SETTINGS, loss="csq")
     with pytest.raises(ArgumentError, match="same settings and images.*delete that folder"):
         supervised.train(colours, tmp_path / "b", settings, verbose=False)
 
 
-def test_a_damaged_state_is_reported_with_the_way_out(tmp_path, colours, monkeypatch):
-    interrupt_after_an_epoch(monkeypatch, colours, tmp_path / "b")
-    path = tmp_path / "b.training" / "state.npz"
+def test_a_damaged_state_is_reported_with_the_way_out(tmp_path, colours, unfinished):
+    path = shutil.copytree(unfinished, tmp_path / "b.training") / "state.npz"
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(BundleError, match="Delete the folder"):
         supervised.train(colours, tmp_path / "b", SETTINGS, verbose=False)
@@ -246,14 +255,15 @@ def layers_that_stayed(first, second):
 
 
 @pytest.mark.slow
-def test_without_phase_2_the_backbone_stays_and_a_new_code_can_start_from_it(tmp_path, colours):
-    long = supervised.train(colours, tmp_path / "long", SETTINGS, verbose=False)
+def test_without_phase_2_the_backbone_stays_and_a_new_code_can_start_from_it(
+    tmp_path, colours, plain
+):
     settings = dataclasses.replace(
-        SETTINGS, num_bits=4, image_size=0, start_from=str(tmp_path / "long"), epochs=0
+        SETTINGS, num_bits=4, image_size=0, start_from=str(plain.bundle.folder), epochs=0
     )
     short = supervised.train(colours, tmp_path / "short", settings, verbose=False)
     assert short.bundle.config.num_bits == 4 and short.bundle.config.image_size == 32
-    assert layers_that_stayed(long, short) == {"conv": True, "bn": True}
+    assert layers_that_stayed(plain, short) == {"conv": True, "bn": True}
 
 
 @pytest.mark.slow
@@ -270,8 +280,7 @@ def test_batch_normalisation_learns_only_where_it_is_asked_to(tmp_path, colours,
 
 
 @pytest.mark.slow
-def test_a_network_that_is_to_see_mirror_images_learns_as_any_other(tmp_path, colours):
-    plain = supervised.train(colours, tmp_path / "a", SETTINGS, verbose=False)
+def test_a_network_that_is_to_see_mirror_images_learns_as_any_other(tmp_path, colours, plain):
     settings = dataclasses.replace(SETTINGS, mirror=True)
     mirrored = supervised.train(colours, tmp_path / "b", settings, verbose=False)
     assert (plain.bundle.config.mirror, mirrored.bundle.config.mirror) == (False, True)
@@ -344,17 +353,16 @@ def test_an_unknown_first_layer_is_refused_before_anything_is_learned(tmp_path, 
     assert not list(tmp_path.iterdir())
 
 
-def test_starting_from_a_bundle_of_another_backbone_is_refused(tmp_path, colours):
-    supervised.train(colours, tmp_path / "a", SETTINGS, verbose=False)
+def test_starting_from_a_bundle_of_another_backbone_is_refused(tmp_path, colours, plain):
     settings = dataclasses.replace(
-        SETTINGS, backbone="efficientnet_lite0", start_from=str(tmp_path / "a")
+        SETTINGS, backbone="efficientnet_lite0", start_from=str(plain.bundle.folder)
     )
     with pytest.raises(ArgumentError, match="same backbone.*stub"):
         supervised.train(colours, tmp_path / "b", settings, verbose=False)
 
 
 def test_held_out_classes_are_not_learned(tmp_path, colours):
-    settings = dataclasses.replace(SETTINGS, held_out=("green",), epochs=0)
+    settings = dataclasses.replace(SETTINGS, held_out=("green",), head_epochs=1, epochs=0)
     trained = supervised.train(colours, tmp_path / "b", settings, verbose=False)
     assert trained.bundle.config.classes == ("blue", "red")
     assert trained.bundle.origin["images"] == 32
@@ -388,7 +396,7 @@ def test_unreadable_images_are_named_in_the_result(tmp_path, colours):
         images.write(path, colours.sources[row])
     broken = tmp_path / "data" / "red" / "broken.jpg"
     broken.write_bytes(b"\xff\xd8\xff")
-    settings = dataclasses.replace(SETTINGS, epochs=0, batch=3)
+    settings = dataclasses.replace(SETTINGS, head_epochs=1, epochs=0, batch=3)
     trained = supervised.train(tmp_path / "data", tmp_path / "b", settings, verbose=False)
     assert [problem.path for problem in trained.problems] == [str(broken)]
     assert trained.bundle.origin["images"] == 6

@@ -53,6 +53,7 @@ def test_the_shipped_prior_has_features_of_length_one():
     assert unsupervised._prior("alexnet") is None
 
 
+@pytest.mark.slow
 def test_a_single_photo_gives_codes_that_tell_others_apart():
     prior = unsupervised._prior("efficientnet_lite0")
     one = prior[:1]

@@ -133,7 +133,7 @@ def test_pca_bits_cut_the_strongest_axis_first():
 # --- Small, odd and wrong collections -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [1, 2, 5, 50])
+@pytest.mark.parametrize("n", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 5)), 50])
 def test_with_a_prior_a_handful_of_photos_is_coded_like_any_others(n):
     prior = photos(600, num_clusters=60, seed=5)[0]
     weights = unsupervised_codes.fit(photos(n)[0], 64, prior=prior)
