@@ -5,7 +5,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -31,7 +31,9 @@ _NOT_OF_PARQUET = (
     "backbone",
     "precision",
     "label_from_folder",
+    "relabel",
     "prune",
+    "rehash",
     "exclude",
     "workers",
     "local",
@@ -48,7 +50,9 @@ class _Options(NamedTuple):
     backbone: str | None
     precision: str | None
     label_from_folder: bool
-    prune: bool
+    relabel: bool
+    prune: bool | Literal["all"]
+    rehash: bool
     exclude: tuple[str, ...]
     default_excludes: bool
     workers: int | None
@@ -75,7 +79,9 @@ class Index(indexes.Index):
         backbone: str | None = None,
         precision: str | None = None,
         label_from_folder: bool = False,
-        prune: bool = False,
+        relabel: bool = False,
+        prune: bool | Literal["all"] = False,
+        rehash: bool = False,
         exclude: str | Iterable[str] = (),
         default_excludes: bool = True,
         workers: int | None = None,
@@ -102,8 +108,13 @@ class Index(indexes.Index):
                 None.
             precision: `"float32"`, `"bfloat16"` or `"int8"`. What a new index encodes in, images
                 and queries; the bundle's if None.
-            label_from_folder: bool. Label each image with the first folder below the one given.
-            prune: bool. Drop images under `photos` whose files have vanished.
+            label_from_folder: bool. Label each image with the first folder below the one given; one
+                that has the label of a folder further up keeps it.
+            relabel: bool. Then it does not.
+            prune: bool or "all". Drop images under `photos` whose files are gone, or left out now,
+                and will not come back with a disk; more than a tenth of the index at once
+                only with "all". See `update`.
+            rehash: bool. Read and encode unchanged files too.
             exclude: str, one or several patterns, as in a `.gitignore`: photos in folders of
                 `photos` that are left out. So is what a `.hashnetignore` in such a folder names.
             default_excludes: bool. Also leave out thumbnails, deleted files and the like
@@ -144,7 +155,9 @@ class Index(indexes.Index):
             backbone=backbone,
             precision=precision,
             label_from_folder=label_from_folder,
+            relabel=relabel,
             prune=prune,
+            rehash=rehash,
             exclude=(exclude,) if isinstance(exclude, str) else tuple(exclude),
             default_excludes=default_excludes,
             workers=workers,
@@ -275,7 +288,9 @@ def _of_photos(cls: type[Index], place: StrPath, options: _Options) -> Any:
     index.update(
         options.photos,
         label_from_folder=options.label_from_folder,
+        relabel=options.relabel,
         prune=options.prune,
+        rehash=options.rehash,
         exclude=options.exclude,
         default_excludes=options.default_excludes,
         workers=options.workers,

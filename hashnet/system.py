@@ -311,6 +311,52 @@ def is_linked_folder(entry: os.DirEntry[str]) -> bool:
     return getattr(entry.stat(follow_symlinks=False), "st_reparse_tag", 0) == mount_point
 
 
+def unmounted(path: StrPath) -> str | None:
+    """The place on the way to a path where a disk or share belongs that is not there now.
+
+    Asked of paths where nothing is. The system says so of what stands in its table of mounts, and
+    desktops put a folder of its own for each disk into one that they keep for this.
+
+    Args:
+        path: str or path-like.
+
+    Returns:
+        str, the path or a folder above it; None where nothing says so.
+
+    Example:
+        >>> unmounted("/media/me/usb/cat.png"), unmounted("/home/me/cat.png")
+        ('/media/me/usb', None)
+    """
+    places = [pathlib.PurePath(os.path.abspath(path))]
+    places += places[0].parents
+    table = _mount_table()
+    for place in places:
+        if str(place) in table and not os.path.ismount(place):
+            return str(place)
+    for place in places:
+        if _MOUNTED_BY_DESKTOPS.fullmatch(place.as_posix()) and not os.path.lexists(place):
+            return str(place)
+    return None
+
+
+# A volume in the folder for them, and on Linux in that of a user.
+_MOUNTED_BY_DESKTOPS = re.compile(
+    r"/Volumes/[^/]+|/mnt/[^/]+|(/run)?/media/[^/]+/[^/]+|/media/[^/]+|/run/user/\d+/gvfs/[^/]+"
+)
+
+
+def _mount_table() -> frozenset[str]:
+    """Where the system mounts what, whether it does at the moment or not."""
+    try:
+        with open("/etc/fstab", encoding="utf-8", errors="surrogateescape") as file:
+            rows = [line.split() for line in file if not line.lstrip().startswith("#")]
+    except OSError:  # as on Windows
+        return frozenset()
+    # A blank in a name is written as \040.
+    names = (re.sub(r"\\(\d{3})", lambda m: chr(int(m[1], 8)), row[1]) for row in rows if row[1:])
+    return frozenset(name.rstrip("/") or "/" for name in names if name.startswith("/"))
+
+
 def file_uri(path: StrPath) -> str:
     """The URI of a file, as SQLite reads it.
 

@@ -2,19 +2,27 @@
 
 import argparse
 import warnings
+from typing import TYPE_CHECKING
 
 from hashnet.cli.choices import BACKBONES, EXTRACTORS, PRECISIONS
 from hashnet.cli.indexes import say_which
 from hashnet.cli.options import add_exclude, add_index, add_label_from, positive_number
 from hashnet.cli.output import (
     DONE,
+    MOST_NAMED,
     SKIPPED_SOME,
     Progress,
+    count,
     name_left_out,
     name_problems,
+    note,
+    printable,
     say_passed_over,
 )
 from hashnet.errors import SkippedWarning
+
+if TYPE_CHECKING:
+    from hashnet.retrieval.ingest import UpdateReport
 
 EXAMPLE = "photos.index ~/Pictures"
 
@@ -56,7 +64,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_label_from(parser)
     parser.add_argument(
-        "--prune", action="store_true", help="remove the images below IMAGES whose files are gone"
+        "--relabel",
+        action="store_true",
+        help="with --label-from, also where an image has the label of a folder further up",
+    )
+    parser.add_argument(
+        "--prune",
+        action="store_true",
+        help="remove the images below IMAGES whose files are gone or left out now; not those of a "
+        "disk that is away, nor more than a tenth of the index",
+    )
+    # An option of its own: `--prune [all]` would take the IMAGES behind it for its value.
+    parser.add_argument(
+        "--prune=all",
+        dest="prune",
+        action="store_const",
+        const="all",
+        default=False,
+        help="the same, however many they are",
+    )
+    parser.add_argument(
+        "--rehash",
+        action="store_true",
+        help="read and encode all files again, also those of the same size and time as before",
     )
     add_exclude(parser)
     parser.add_argument(
@@ -89,7 +119,9 @@ def run(arguments: argparse.Namespace) -> int:
             backbone=arguments.backbone,
             precision=arguments.precision,
             label_from_folder=arguments.label_from == "folder",
+            relabel=arguments.relabel,
             prune=arguments.prune,
+            rehash=arguments.rehash,
             exclude=arguments.exclude,
             default_excludes=not arguments.no_default_excludes,
             workers=arguments.workers,
@@ -106,8 +138,33 @@ def run(arguments: argparse.Namespace) -> int:
     name_problems(report.problems)
     name_left_out(report.left_out)
     say_passed_over(report.passed_over)
+    _name_kept(report, arguments.prune)
     counts = f"{report.added} added, {report.changed} changed, {report.unchanged} unchanged"
     if not arguments.from_parquet:
         counts += f", {len(report.removed)} removed, {len(report.problems)} skipped"
     print(counts)
-    return SKIPPED_SOME if report.problems else DONE
+    refused = arguments.prune and report.prunable
+    return SKIPPED_SOME if report.problems or refused else DONE
+
+
+def _name_kept(report: "UpdateReport", prune: object) -> None:
+    """Say on stderr what stays in the index though its file was not found, and which labels do."""
+    most = sorted(report.away, key=report.away.__getitem__, reverse=True)
+    for folder in most[:MOST_NAMED]:
+        number = count(report.away[folder], "image")
+        note(
+            f"away: {number} in {printable(folder)}, which is empty or cannot be reached; "
+            f"they stay (hashnet remove drops a folder)"
+        )
+    if more := most[MOST_NAMED:]:
+        number = count(sum(map(report.away.__getitem__, more)), "image")
+        note(f"away: {number} in {count(len(more), 'more folder')}; they stay")
+    if report.prunable:
+        number = count(len(report.prunable), "image")
+        way_out = "--prune removes them"
+        if prune:
+            way_out = "more than a tenth of the index; --prune=all removes them"
+        note(f"kept: {number} whose files are gone or left out now; {way_out}")
+    if report.labels_kept:
+        number = count(report.labels_kept, "label")
+        note(f"kept: {number} of earlier runs; --relabel takes those of the folder given now")

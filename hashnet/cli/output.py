@@ -70,6 +70,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
+def count(number: int, what: str) -> str:
+    """A number of things, as in `1 image` and `2,000 images`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def name_problems(problems: "Iterable[Problem]") -> None:
     """Write to stderr what was skipped, and why.
 

@@ -10,8 +10,15 @@ All functions may run in many threads at once.
 """
 
 from hashnet.images.captions import text
-from hashnet.images.exclusion import DEFAULT_EXCLUDES, IGNORE_FILE, Exclusion
-from hashnet.images.finding import Found, Listing, Problem, find, passed_over_in_words
+from hashnet.images.exclusion import DEFAULT_EXCLUDES, HIDDEN, IGNORE_FILE, Exclusion, Scope
+from hashnet.images.finding import (
+    Found,
+    Listing,
+    Problem,
+    distinct,
+    find,
+    passed_over_in_words,
+)
 from hashnet.images.formats import ALLOWED_FORMATS, MAX_SCANS, SUFFIXES
 from hashnet.images.reading import (
     MAX_PIXELS,
@@ -30,6 +37,7 @@ from hashnet.images.writing import check_target, to_jpeg, to_png, write
 __all__ = [
     "ALLOWED_FORMATS",
     "DEFAULT_EXCLUDES",
+    "HIDDEN",
     "IGNORE_FILE",
     "MAX_BYTES",
     "MAX_PIXELS",
@@ -40,8 +48,10 @@ __all__ = [
     "Listing",
     "Photo",
     "Problem",
+    "Scope",
     "Source",
     "check_target",
+    "distinct",
     "find",
     "is_one",
     "passed_over_in_words",

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import NamedTuple
 
 from hashnet import system
@@ -23,15 +23,20 @@ class Found:
     Attributes:
         path: str. The root as it was given, joined with the names below it, kept as they are.
         size: int, bytes.
-        mtime_ns: int, nanoseconds since 1970. Time of the last change.
+        mtime_ns: int, nanoseconds since 1970. Time of the last change; one that no 64 bits hold is
+            the nearest that they do.
         folder: str or None. The first folder below the root, which serves as class label; `None`
             for a file that lies directly in the root or was named itself.
+        file: (device, inode) of the file, whatever names it has; `None` where the system has none.
+        is_link: bool. Whether the path is a symbolic link.
     """
 
     path: str
     size: int
     mtime_ns: int
     folder: str | None
+    file: tuple[int, int] | None = None
+    is_link: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -121,6 +126,53 @@ def passed_over_in_words(passed_over: Mapping[str, int]) -> str:
     return f"passed over: {', '.join(parts)}"
 
 
+def in_64_bits(mtime_ns: int) -> int:
+    """A time that 64 bits hold: shares and damaged disks give files of the year 30828.
+
+    Args:
+        mtime_ns: int, nanoseconds since 1970.
+
+    Returns:
+        int, the nearest from 1677 to 2262.
+
+    Example:
+        >>> in_64_bits(10**30) == 2**63 - 1, in_64_bits(-(10**30)) == 1 - 2**63, in_64_bits(7)
+        (True, True, 7)
+    """
+    # The lowest number of all stands for a time that is not known.
+    return max(1 - 2**63, min(mtime_ns, 2**63 - 1))
+
+
+def distinct(found: Iterable[Found], known: Container[str] = ()) -> list[Found]:
+    """Of files that were found under several names, by hard or symbolic links, one name each.
+
+    A name that is known comes first, then one that is no link, then the first.
+
+    Args:
+        found: `Found` of one call of `find`.
+        known: absolute paths.
+
+    Returns:
+        list of `Found`, each in the place of the first of its names.
+
+    Example:
+        >>> names = [Found("a.jpg", 9, 0, None, (1, 7), True), Found("b.jpg", 9, 0, None, (1, 7))]
+        >>> [one.path for one in distinct(names)]
+        ['b.jpg']
+    """
+    names: dict[object, list[Found]] = {}
+    for one in found:
+        # Some file systems make inodes up, one for several files.
+        key = one.path if one.file is None else (one.file, one.size, one.mtime_ns)
+        names.setdefault(key, []).append(one)
+    return [
+        same[0]
+        if len(same) == 1
+        else min(same, key=lambda one: (os.path.abspath(one.path) not in known, one.is_link))
+        for same in names.values()
+    ]
+
+
 class _Walk:
     """What one call of `find` has seen so far."""
 
@@ -139,7 +191,8 @@ class _Walk:
             if stat.S_ISDIR(status.st_mode):
                 self._add_tree(path)
             else:
-                self._add_file(path, os.path.realpath(os.path.dirname(path)), status, None)
+                home = os.path.realpath(os.path.dirname(path))
+                self._add_file(path, home, status, None, os.path.islink(path))
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
             self._add_problem(path, error)
 
@@ -206,7 +259,7 @@ class _Walk:
             return self.follow_links
         try:
             if suffix in SUFFIXES or not stat.S_ISREG(status.st_mode) or _is_picture(entry.path):
-                self._add_file(entry.path, home, status, label)
+                self._add_file(entry.path, home, status, label, entry.is_symlink())
             else:
                 self._pass_over(entry, home, suffix)
         except OSError as error:
@@ -221,13 +274,17 @@ class _Walk:
             said = suffix.isprintable() and len(suffix) <= _MAX_SUFFIX
             self.passed_over[(suffix if said else "of other names") or "without suffix"] += 1
 
-    def _add_file(self, path: str, home: str, status: os.stat_result, label: str | None) -> None:
+    def _add_file(
+        self, path: str, home: str, status: os.stat_result, label: str | None, is_link: bool
+    ) -> None:
         place = os.path.join(home, os.path.basename(path))
         if place in self.files_seen:
             return
         self.files_seen.add(place)
         if stat.S_ISREG(status.st_mode):
-            self.found.append(Found(path, status.st_size, status.st_mtime_ns, label))
+            file = (status.st_dev, status.st_ino) if status.st_ino else None
+            mtime_ns = in_64_bits(status.st_mtime_ns)
+            self.found.append(Found(path, status.st_size, mtime_ns, label, file, is_link))
         else:
             self._add_problem(path, f"it is a {kind_of_file(status.st_mode)}")
 

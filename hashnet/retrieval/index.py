@@ -8,7 +8,7 @@ import threading
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import numpy as np
 
@@ -570,7 +570,9 @@ class Index:
         paths: StrPath | Iterable[StrPath],
         *,
         label_from_folder: bool = False,
-        prune: bool = False,
+        relabel: bool = False,
+        prune: bool | Literal["all"] = False,
+        rehash: bool = False,
         exclude: str | Iterable[str] = (),
         default_excludes: bool = True,
         workers: int | None = None,
@@ -579,15 +581,22 @@ class Index:
     ) -> UpdateReport:
         """Make the index follow files and folders; only new and changed files are encoded.
 
-        A file's id is its absolute path. It counts as changed when its size or its time of
-        last change differ. Work is committed every thousand images (a hundred with local
-        features or regions) or ten seconds, so that a later run finishes what an interrupted one
-        began.
+        A file's id is its absolute path; of several paths that lead to one file by hard or
+        symbolic links, one. It counts as changed when its size or its time of last change differ.
+        Work is committed every thousand images (a hundred with local features or regions) or ten
+        seconds, so that a later run finishes what an interrupted one began.
 
         Args:
             paths: one or more files and folders, searched as `images.find` does.
-            label_from_folder: bool. Label each image with the first folder below its root.
-            prune: bool. Also drop the images under `paths` whose files have vanished.
+            label_from_folder: bool. Label each image with the first folder below its root. One that
+                has the label of a folder further up keeps it.
+            relabel: bool. Then it does not.
+            prune: bool or "all". Also drop the images under `paths` whose files are gone from where
+                their folder, or the one that it was in, still is; and those that are left out
+                now. Nothing is dropped that may come back: see `UpdateReport.away`. If this
+                concerns several images and more than a tenth of the index, only "all" drops them.
+            rehash: bool. Read and encode unchanged files too, and take over those that give
+                another code or feature.
             exclude: str, one or several patterns, as in a `.gitignore`: files below folders of
                 `paths` that are left out. So is what a `.hashnetignore` in such a folder names.
             default_excludes: bool. Also leave out thumbnails, deleted files and the like
@@ -602,7 +611,7 @@ class Index:
             An `UpdateReport`.
 
         Raises:
-            ArgumentError: `exclude` holds no pattern.
+            ArgumentError: `exclude` holds no pattern, or `prune` is something else.
             LockedError: another process is writing.
 
         Example:
@@ -615,7 +624,9 @@ class Index:
         self.report = self._ingest.update(
             [paths] if isinstance(paths, str | os.PathLike) else paths,
             label_from_folder=label_from_folder,
+            relabel=relabel,
             prune=prune,
+            rehash=rehash,
             exclude=exclude,
             default_excludes=default_excludes,
             workers=workers,

@@ -5,7 +5,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from hashnet.checks import checked_ids
 from hashnet.encode.encoder import Encoded, Encoder, Source
 from hashnet.errors import ArgumentError, FingerprintError, ImageError
 from hashnet.local.features import Extractor, LocalFeatures
+from hashnet.retrieval.missing import missing
 from hashnet.retrieval.store.items import Item
 
 if TYPE_CHECKING:
@@ -33,8 +35,13 @@ class UpdateReport:
 
     Attributes:
         added, changed, unchanged: int. Images that are new, encoded again, or as they were.
-        removed: list of str. Ids that were dropped because their files have vanished.
+        removed: list of str. Ids that were dropped because their files are gone or left out now.
         problems: list of `images.Problem`. What could not be read, by path and reason.
+        prunable: list of str. Ids that could have been dropped for this and were not: `prune` was
+            not asked for, or they are more than a tenth of the index.
+        away: dict of folder to number of images that stay because it is away: it cannot be
+            reached or listed, or is empty, or its disk is not mounted.
+        labels_kept: int. Images that kept the label of a folder above the one that was given now.
         left_out: dict of reason to number of files, as `images.Exclusion.left_out`.
         passed_over: dict of str to int. Files in the folders that are no pictures, by suffix.
     """
@@ -44,6 +51,9 @@ class UpdateReport:
     unchanged: int = 0
     removed: list[str] = field(default_factory=list)
     problems: list[images.Problem] = field(default_factory=list)
+    prunable: list[str] = field(default_factory=list)
+    away: dict[str, int] = field(default_factory=dict)
+    labels_kept: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     passed_over: dict[str, int] = field(default_factory=dict)
 
@@ -137,7 +147,9 @@ class Ingest:
         paths: Iterable[str | os.PathLike[str]],
         *,
         label_from_folder: bool,
-        prune: bool,
+        relabel: bool,
+        prune: bool | Literal["all"],
+        rehash: bool,
         exclude: str | Iterable[str],
         default_excludes: bool,
         workers: int | None,
@@ -145,28 +157,40 @@ class Ingest:
         progress: Callable[[int, int], None] | None,
     ) -> UpdateReport:
         """As `Index.update` says."""
+        if prune not in (False, True, "all"):
+            raise ArgumentError('prune is False, True or "all".', repr(prune))
         roots = [os.fsdecode(path) for path in paths]
         exclusion = images.Exclusion(exclude, defaults=default_excludes)
         found, problems, passed_over = images.find(roots, exclusion=exclusion)
-        items: dict[str, Item] = {}
-        for file in found:
-            path = os.path.abspath(file.path)
-            label = file.folder if label_from_folder else None
-            items.setdefault(path, Item(path, path, label, file.size, file.mtime_ns))
-        with self.store.writer() as writer:
-            with self.store.snapshot() as snapshot:
-                stats = snapshot.stats()
-                todo = [
-                    item
-                    for item in items.values()
-                    if stats.get(item.id) != (item.size, item.mtime_ns)
-                ]
-                todo_ids = {item.id for item in todo}
-                same = [item for item in items.values() if item.id not in todo_ids]
-                if label_from_folder:
-                    writer.update(_relabelled(snapshot, same))
-            removed = writer.remove(_vanished(stats, roots, items)) if prune else []
-            changed = {item.id for item in todo if item.id in stats}
+        with self.store.writer() as writer, self.store.snapshot() as snapshot:
+            stats = snapshot.stats()
+            items: dict[str, Item] = {}
+            files: dict[tuple[int, int], str] = {}
+            for file in images.distinct(found, stats):
+                path = os.path.abspath(file.path)
+                label = file.folder if label_from_folder else None
+                items.setdefault(path, Item(path, path, label, file.size, file.mtime_ns))
+                if file.file is not None:
+                    files[file.file] = path
+            todo_ids = {
+                id
+                for id, item in items.items()
+                if rehash or stats.get(id) != (item.size, item.mtime_ns)
+            }
+            takes_labels = label_from_folder and relabel
+            # Of what stays as it is, only labels may be others.
+            of_interest = items if label_from_folder else todo_ids
+            held = _held(snapshot, [id for id in of_interest if id in stats])
+            labels_kept = 0 if takes_labels else _keep_labels(items, held, roots)
+            todo = [items[id] for id in items if id in todo_ids]
+            same = [items[id] for id in items if id not in todo_ids]
+            writer.update(
+                item for item in same if item.id in held and item.label != held[item.id].label
+            )
+            lost = missing((id for id in stats if id not in items), roots, files, exclusion)
+            removed = _pruned(writer, lost.prunable, len(stats), prune)
+            if removed:
+                problems = [one for one in problems if not _is_pruned(one.path, removed)]
             num_done = 0
 
             def step(number: int) -> None:
@@ -180,16 +204,22 @@ class Ingest:
             unreadable = self._add_known(writer, known, known_features, step)
             rest = [item for item in todo if _version(item) not in known_features]
             sources = [item.path or "" for item in rest]
-            unreadable += self._encode_into(writer, rest, sources, workers, step)[1]
+            as_before: set[str] = set()
+            store = partial(self._store_changed, snapshot, held, as_before) if rehash else None
+            unreadable += self._encode_into(writer, rest, sources, workers, step, store)[1]
             failed = {problem.path for problem in unreadable}
+            changed = {item.id for item in todo if item.id in stats} - as_before
             # What was a good image once and is none now must not be found any more.
             writer.remove(changed & failed)
         return UpdateReport(
-            added=len(todo_ids - changed - failed),
+            added=len(todo_ids - set(stats) - failed),
             changed=len(changed - failed),
-            unchanged=len(same),
+            unchanged=len(same) + len(as_before),
             removed=sorted(removed),
             problems=[*problems, *unreadable],
+            prunable=[] if removed else sorted(lost.prunable),
+            away=lost.away,
+            labels_kept=labels_kept if label_from_folder else 0,
             left_out=exclusion.left_out,
             passed_over=passed_over,
         )
@@ -298,8 +328,12 @@ class Ingest:
         sources: Sequence[Source],
         workers: int | None,
         progress: Callable[[int], None] | None,
+        store_rows: Callable[..., None] | None = None,
     ) -> tuple[set[str], list[images.Problem]]:
-        """Encode `sources` and commit them piece by piece; returns (ids that are in, problems)."""
+        """Encode `sources` and commit them piece by piece; returns (ids that are in, problems).
+
+        `store_rows` commits a piece, if it is not `_store_rows`.
+        """
         waiting: list[Encoded] = []
         done: set[str] = set()
         problems: list[images.Problem] = []
@@ -309,7 +343,7 @@ class Ingest:
             nonlocal last_commit
             part = [items[position] for encoded in waiting for position in encoded.positions]
             if part:
-                self._store_rows(
+                (store_rows or self._store_rows)(
                     writer,
                     part,
                     np.concatenate([encoded.codes for encoded in waiting]),
@@ -375,6 +409,36 @@ class Ingest:
         features = features.astype(self.store.feature_dtype, copy=False)
         writer.add(items, codes, features, local, regions)
 
+    def _store_changed(
+        self,
+        snapshot: Any,
+        held: Mapping[str, Item],
+        as_before: set[str],
+        writer: Any,
+        items: Sequence[Item],
+        codes: np.ndarray,
+        features: np.ndarray,
+        details: Sequence[_Details],
+    ) -> None:
+        """Commit those items of which the network makes something else than before.
+
+        The ids of the others are put into `as_before`.
+        """
+        rows = snapshot.rows([item.id for item in items])
+        same = rows >= 0
+        known = np.flatnonzero(same)
+        as_stored = features[known].astype(self.store.feature_dtype, copy=False)
+        same[known] = (snapshot.codes[rows[known]] == codes[known]).all(axis=1)
+        same[known] &= (snapshot.features(rows[known]) == as_stored).all(axis=1)
+        kept = [item for item, is_same in zip(items, same, strict=True) if is_same]
+        writer.update(item for item in kept if item != held[item.id])
+        as_before.update(item.id for item in kept)
+        new = np.flatnonzero(~same)
+        if len(new):
+            others = [items[place] for place in new.tolist()]
+            of_others = [details[place] for place in new.tolist()] if details else ()
+            self._store_rows(writer, others, codes[new], features[new], of_others)
+
 
 def _interleaved(of_images: np.ndarray, of_regions: Sequence[np.ndarray | None]) -> np.ndarray:
     """The row of each image, followed by those of its regions."""
@@ -392,22 +456,48 @@ def _version(item: Item) -> tuple[Any, ...]:
     return item.path, item.size, item.mtime_ns
 
 
-def _relabelled(snapshot: Any, items: Sequence[Item]) -> list[Item]:
-    """Those of `items` whose label in the snapshot is another."""
-    rows = snapshot.rows([item.id for item in items]) if items else []
-    held = snapshot.items(rows)
-    return [item for item, old in zip(items, held, strict=True) if item.label != old.label]
+def _held(snapshot: Any, ids: Sequence[str]) -> dict[str, Item]:
+    """Images of the snapshot, by id."""
+    return dict(zip(ids, snapshot.items(snapshot.rows(ids)), strict=True)) if ids else {}
 
 
-def _vanished(
-    stats: Mapping[str, Any], paths: Sequence[str], items: Mapping[str, Any]
-) -> list[str]:
-    """Known ids below `paths` that are no files any more.
+def _keep_labels(items: dict[str, Item], held: Mapping[str, Item], roots: Sequence[str]) -> int:
+    """Give items the labels that they have in the index, and should keep; returns how many.
 
-    A path that is gone itself vouches for nothing below it: a disk that is not mounted must
-    not empty an index.
+    An item without a label keeps its own, and so does one whose label is the name of a folder that
+    the walk began in or below: it comes from an earlier walk, which began further up.
     """
-    roots = [os.path.abspath(path) for path in paths if os.path.isdir(path)]
-    prefixes = tuple(os.path.join(root, "") for root in roots)
-    candidates = [id for id in stats if id not in items and id.startswith(prefixes)]
-    return [id for id in candidates if not os.path.lexists(id)]
+    places = [os.path.abspath(root) for root in roots]
+    above = [(os.path.join(place, ""), set(place.split(os.sep))) for place in places]
+    num_kept = 0
+    for id, old in held.items():
+        label = items[id].label
+        if old.label is None or old.label == label:
+            continue
+        names = next((names for prefix, names in above if id.startswith(prefix)), set())
+        if label is None or old.label in names:
+            items[id] = items[id]._replace(label=old.label)
+            num_kept += 1
+    return num_kept
+
+
+def _pruned(
+    writer: Any, prunable: Sequence[str], num_items: int, prune: bool | Literal["all"]
+) -> list[str]:
+    """Drop images from the index, if it is asked for; returns the ids of those dropped.
+
+    Many at once are more likely a disk that is away in a way nobody has thought of.
+    """
+    if not prune or (prune != "all" and len(prunable) > max(1, num_items / 10)):
+        return []
+    removed: list[str] = writer.remove(prunable)
+    return removed
+
+
+def _is_pruned(path: str, removed: Sequence[str]) -> bool:
+    """Whether a path that was given is gone, and so is now what the index held of it."""
+    place = os.path.abspath(path) if "\0" not in path else path
+    below = (place, os.path.join(place, ""))
+    return not os.path.lexists(path) and any(
+        id == below[0] or id.startswith(below[1]) for id in removed
+    )

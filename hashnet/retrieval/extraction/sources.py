@@ -50,6 +50,7 @@ def listed(
     exclusion = images.Exclusion() if exclusion is None else exclusion
     files = [name for name in names if not is_uri(name)]
     found, unreadable, passed_over = images.find(files, exclusion=exclusion)
+    found = images.distinct(found)
     problems += unreadable
     for name in filter(is_uri, names):
         objects, unreadable, others = _objects(name, exclusion)
