@@ -1,6 +1,7 @@
 """Picture files for tests, good and hostile, built byte by byte where no encoder would do it."""
 
 import io
+import re
 import struct
 import zlib
 
@@ -56,10 +57,10 @@ def jpeg_header(width=20000, height=20000):
 
 
 def jpeg_of_many_scans(image, scans):
-    """A progressive JPEG that repeats its last scan."""
+    """A progressive JPEG that repeats the one scan that may be: the last bits of all means."""
     data = encoded(image, "JPEG", progressive=True, quality=50)
-    last = data.rindex(b"\xff\xda")
-    return data[:last] + (data[last:-2] * scans) + data[-2:]
+    bits = re.search(rb"\xff\xda\0\x0c\x03.{6}\0\0\x10(?:[^\xff]|\xff\0)+", data, re.DOTALL)
+    return data[: bits.start()] + bits.group() * scans + data[bits.end() :]
 
 
 def webp_header(width=16000, height=16000):

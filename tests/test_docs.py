@@ -17,6 +17,7 @@ from hashnet.network.model import HashNetConfig
 from hashnet.retrieval.evaluation.evaluate import evaluate
 from hashnet.retrieval.extraction.extract import extract
 from hashnet.retrieval.index import Index
+from hashnet.retrieval.service import uploads
 from hashnet.train import config
 from hashnet.train.config import TrainConfig
 from tests import make_cli, make_formats, make_picture
@@ -290,6 +291,8 @@ def test_the_table_of_formats_is_that_of_the_code():
 def test_the_limits_that_the_guides_state_are_those_of_the_code():
     photos = PAGES["docs/your-photos.md"]
     assert f"{images.MAX_PIXELS // 10**6} million pixels" in photos
+    assert "`--max-pixels`" in photos and f"{images.jpeg.REDUCTION**2} times" in photos
+    assert f"{uploads.MAX_PIXELS // 10**6} million pixels" in photos
     assert f"{images.MAX_BYTES // 2**20} MiB" in photos
     assert f"{images.MAX_SCANS} scans" in photos
     assert f"{export.NEAR_HALF:.4f}" in PAGES["docs/export.md"]

@@ -293,7 +293,7 @@ def test_a_size_is_that_of_the_image_and_bounded(name):
     data = as_file(wide, name)
     assert images.size(data) == images.read(data).shape[:2] == (40, 90)
     with pytest.raises(ImageError, match="pixels are more than"):
-        images.size(data, max_pixels=100)
+        images.size(data, max_pixels=50)
 
 
 def test_a_size_needs_the_header_only():
@@ -607,6 +607,79 @@ def test_what_is_reached_twice_is_found_once(tmp_path):  # 14
     assert [os.path.basename(item.path) for item in found] == ["2.png", "1.png"]
     assert problems == []
     assert images.find(paths)[:2] == (found, problems)
+
+
+# Where a picture ends
+
+SHAPES = {
+    "baseline": {},
+    "progressive": {"progressive": True},
+    "with restarts": {"restart_marker_blocks": 2},
+    "best": {"quality": 100, "subsampling": 0},
+    "optimised": {"optimize": True},
+}
+
+
+def film(seed, size=20_000):
+    """What phones put behind a picture: a trailer, and a film full of what looks like marks."""
+    noise = np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8).tobytes()
+    return b"\0\0\x40\x0a\x13\0\0\0MotionPanorama_Data\0\0\0\x18ftypmp42" + noise
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_jpeg_is_whole_without_its_end_mark_and_with_a_film_behind(shape, mode):
+    picture = Image.fromarray(make_images.photo(90, 130)).convert(mode)
+    data = make_images.encoded(picture, "JPEG", **SHAPES[shape])
+    expected = images.read(data)
+    with Image.open(io.BytesIO(data)) as image:
+        assert np.array_equal(np.array(image.convert("RGB")), expected)
+    for seed in range(20):
+        assert np.array_equal(images.read(data[:-2] + film(seed)), expected), seed
+    for behind in (film(0), b"\0" * 5000, data, b"\xff\xd8\xff", b"\xff\xd9"):
+        assert np.array_equal(images.read(data + behind), expected)
+    assert np.array_equal(images.read(data[:-2] + b"\0" * 5000), expected)
+    assert np.array_equal(images.read(data[:-2]), expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("part", [0.3, 0.5, 0.6, 0.7, 0.8, 0.9])
+def test_a_part_of_a_jpeg_with_an_end_mark_is_found_out(shape, part):
+    noise = np.random.default_rng(3).integers(0, 60, (200, 300, 3), dtype=np.uint8)
+    data = make_images.encoded(make_images.photo(200, 300) // 2 + noise, "JPEG", **SHAPES[shape])
+    cut = data[: int(len(data) * part)]
+    for end in (b"\xff\xd9", b"", b"\0" * 5000):
+        assert "truncated" in refused(cut + end)
+
+
+def test_a_film_behind_a_part_of_a_picture_is_no_picture():
+    data = make_images.encoded(make_images.photo(200, 300), "JPEG", progressive=True)
+    assert "truncated" in refused(data[: len(data) // 2] + b"\xff\xd8" + film(1))
+
+
+def test_huge_jpeg_photos_are_read_reduced_and_whole_only_within_the_limit():
+    data = make_images.encoded(Image.new("RGB", (9000, 7500), "teal"), "JPEG", quality=30)
+    assert images.read_resized(data, (64, 64)).shape == (64, 64, 3)
+    assert images.size(data) == (7500, 9000)
+    with pytest.raises(ImageError, match="9000 x 7500 pixels are more than 65000000"):
+        images.read(data)
+    images.set_max_pixels(10**6)
+    try:
+        with pytest.raises(ImageError, match="9000 x 7500 pixels are more than"):
+            images.read_resized(data, (64, 64))
+        with pytest.raises(ImageError, match="pixels are more than"):
+            images.read(as_file(np.zeros((1001, 1000, 3), np.uint8), "PNG"))
+    finally:
+        images.set_max_pixels(images.MAX_PIXELS)
+    for wrong in (0, -1, "many"):
+        with pytest.raises(ArgumentError):
+            images.set_max_pixels(wrong)
+
+
+def test_a_progressive_photo_is_decoded_whole_so_it_has_the_limit_of_all_others():
+    data = make_images.encoded(Image.new("L", (4000, 4000)), "JPEG", progressive=True)
+    refused(data, "4000 x 4000 pixels are more than 15999999", max_pixels=15_999_999)
+    assert images.read_resized(data, (8, 8), max_pixels=16_000_000).shape == (8, 8, 3)
 
 
 # Beside the picture

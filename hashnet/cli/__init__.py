@@ -84,6 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser(argv[:1]).parse_args(argv)
     set_verbosity(arguments.verbosity)
     start = time.perf_counter()
+    if getattr(arguments, "max_pixels", None):
+        from hashnet import images
+
+        images.set_max_pixels(arguments.max_pixels)
     try:
         status: int = arguments.run(arguments)
         sys.stdout.flush()

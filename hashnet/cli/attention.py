@@ -2,7 +2,7 @@
 
 import argparse
 
-from hashnet.cli.options import add_label_from
+from hashnet.cli.options import add_label_from, add_max_pixels
 from hashnet.cli.output import DONE, SKIPPED_SOME, name_problems, quiet, say_passed_over
 from hashnet.errors import ArgumentError
 from hashnet.quiet import import_keras
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="R",
         help="views, landmarks, or a TOML file; the backbone is the bundle's (%(default)s)",
     )
+    add_max_pixels(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from hashnet.cli.indexes import opened_for_many, refuse_url
-from hashnet.cli.options import add_index, add_json, add_pool
+from hashnet.cli.options import add_index, add_json, add_max_pixels, add_pool
 from hashnet.cli.output import DONE, SKIPPED_SOME, Progress, name_problems, note
 
 EXAMPLE = "photos.index queries/ --report out"
@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write a report with all figures, plots and pictures into this folder",
     )
     add_json(parser)
+    add_max_pixels(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -3,7 +3,13 @@
 import argparse
 from functools import partial
 
-from hashnet.cli.options import add_exclude, add_label_from, part_of_whole, positive_number
+from hashnet.cli.options import (
+    add_exclude,
+    add_label_from,
+    add_max_pixels,
+    part_of_whole,
+    positive_number,
+)
 from hashnet.cli.output import (
     DONE,
     SKIPPED_SOME,
@@ -50,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="work on the Ray cluster at ADDRESS; without one, on a cluster started here",
     )
+    add_max_pixels(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 
 from hashnet.cli.choices import BACKBONES, EXTRACTORS, PRECISIONS
 from hashnet.cli.indexes import say_which
-from hashnet.cli.options import add_exclude, add_index, add_label_from, positive_number
+from hashnet.cli.options import (
+    add_exclude,
+    add_index,
+    add_label_from,
+    add_max_pixels,
+    positive_number,
+)
 from hashnet.cli.output import (
     DONE,
     MOST_NAMED,
@@ -103,6 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="also store up to N regions of each image in a new index, to find small objects",
     )
+    add_max_pixels(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -69,6 +69,17 @@ def add_exclude(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_max_pixels(parser: argparse.ArgumentParser) -> None:
+    """Add `--max-pixels`, which `hashnet.cli.main` sees to."""
+    parser.add_argument(
+        "--max-pixels",
+        type=positive_number,
+        metavar="N",
+        help="decode pictures of up to N pixels (65 million); JPEG photos are read reduced, up to "
+        "64 times as large",
+    )
+
+
 def _at_least(least: int, name: str) -> Callable[[str], int]:
     """The type of an argument that is a number of at least so much; `name` is for refusals."""
 

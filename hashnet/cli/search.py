@@ -11,7 +11,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hashnet.cli.indexes import engine_of, hint_at_numba
-from hashnet.cli.options import add_index, add_json, add_pool, positive_number, region
+from hashnet.cli.options import (
+    add_index,
+    add_json,
+    add_max_pixels,
+    add_pool,
+    positive_number,
+    region,
+)
 from hashnet.cli.output import DONE, FAILED, SKIPPED_SOME, name_problems, note, printable
 from hashnet.errors import ArgumentError
 
@@ -91,6 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PNG",
         help="also draw queries and hits into this file; with --verify, the matches",
     )
+    add_max_pixels(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

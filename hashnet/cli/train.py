@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from hashnet.cli.choices import BACKBONES
-from hashnet.cli.options import names
+from hashnet.cli.options import add_max_pixels, names
 from hashnet.cli.output import DONE, SKIPPED_SOME, name_problems, quiet
 from hashnet.train import config
 
@@ -62,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar = None if choices else name.split("_")[-1].upper()
             options.update(type=type(field.default), choices=choices, metavar=metavar)
         parser.add_argument(_flag(name), **options)
+    add_max_pixels(parser)
 
 
 def _flag(field: str) -> str:

@@ -19,7 +19,8 @@ from hashnet.images.finding import (
     find,
     passed_over_in_words,
 )
-from hashnet.images.formats import ALLOWED_FORMATS, MAX_SCANS, SUFFIXES
+from hashnet.images.formats import ALLOWED_FORMATS, SUFFIXES
+from hashnet.images.jpeg import MAX_SCANS
 from hashnet.images.reading import (
     MAX_PIXELS,
     Photo,
@@ -28,6 +29,7 @@ from hashnet.images.reading import (
     read,
     read_resized,
     read_within,
+    set_max_pixels,
     size,
 )
 from hashnet.images.resizing import resize
@@ -59,6 +61,7 @@ __all__ = [
     "read_resized",
     "read_within",
     "resize",
+    "set_max_pixels",
     "size",
     "text",
     "to_jpeg",

@@ -14,10 +14,10 @@ from typing import Any
 
 from PIL import ImageFile, TiffImagePlugin
 
+from hashnet.images.jpeg import REDUCTION, JpegFile
 from hashnet.images.png import open_png
 
 HEAD_BYTES = 256  # by so many a format is known
-MAX_SCANS = 200
 
 Opener = Callable[[bytes], ImageFile.ImageFile]
 
@@ -81,7 +81,7 @@ FORMATS = (
         "JPEG",
         (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
         _pattern(rb"\xff\xd8\xff"),
-        _pillow("JpegImagePlugin", "JpegImageFile"),
+        JpegFile,
         "Pillow",
         "of an MPO, the first picture; a film behind the picture (motion photos) is passed over",
     ),
@@ -219,9 +219,10 @@ def open_image(content: bytes, suffix: str, max_pixels: int) -> ImageFile.ImageF
     if known.name == "WebP":
         check_size(_webp_size(content), max_pixels)  # its decoder allocates on opening
     image = known.open(content)
-    check_size(image.size, max_pixels)
-    if known.name == "JPEG" and "progressive" in image.info:
-        _check_scans(content)
+    if isinstance(image, JpegFile) and image.is_sequential:
+        check_size(image.size, REDUCTION**2 * max_pixels)
+    else:
+        check_size(image.size, max_pixels)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         tile = [image.tag_v2.get(TiffImagePlugin.TILEWIDTH, 1)]
         tile += [image.tag_v2.get(TiffImagePlugin.TILELENGTH, 1)]
@@ -247,18 +248,3 @@ def _webp_size(content: bytes) -> tuple[int, int]:
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     width, height = struct.unpack("<HH", start[6:10])
     return width & 0x3FFF, height & 0x3FFF
-
-
-def _check_scans(content: bytes) -> None:
-    """Refuse a progressive JPEG that asks to be decoded over and over."""
-    scans = 0
-    # The segments come one after another, each with its length; after the start of a scan come
-    # its data, where a byte ff followed by 0 or by a restart mark is no mark of a segment.
-    mark = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
-    found = mark.search(content, 2)
-    while found and found.group() != b"\xff\xd9" and scans <= MAX_SCANS:
-        scans += found.group() == b"\xff\xda"
-        length = int.from_bytes(content[found.end() : found.end() + 2], "big")
-        found = mark.search(content, found.end() + length)
-    if scans > MAX_SCANS:
-        raise OSError(f"it has more than {MAX_SCANS} scans")

@@ -5,15 +5,39 @@ import os
 import numpy as np
 from PIL import Image, ImageFile
 
+from hashnet.checks import checked_integer
 from hashnet.errors import ArgumentError, ImageError
 from hashnet.images import pixels
 from hashnet.images.formats import check_size, open_image
 from hashnet.images.resizing import REDUCING_GAP, Box, checked_size, resize, resized
 from hashnet.images.sources import FILES, File, content_of, name_of, refusals, suffix_of
 
-MAX_PIXELS = 50_000_000
+MAX_PIXELS = 65_000_000
 
 Source = File | Image.Image | np.ndarray
+
+
+class _Limit:
+    """How many pixels are decoded where nobody says otherwise."""
+
+    max_pixels = MAX_PIXELS
+
+
+def set_max_pixels(max_pixels: int) -> None:
+    """Say how large pictures may be, in this process, wherever nothing else is asked for.
+
+    Memory grows with it, by four bytes a pixel while a picture is decoded.
+
+    Args:
+        max_pixels: positive int. Largest height times width that is decoded.
+
+    Raises:
+        ArgumentError: it is no positive int.
+
+    Example:
+        >>> set_max_pixels(MAX_PIXELS)
+    """
+    _Limit.max_pixels = checked_integer(max_pixels, 1, "max_pixels")
 
 
 class Photo:
@@ -28,7 +52,9 @@ class Photo:
             memoryview), a binary file object, which is read from where it stands to its end, a
             PIL image, or an array: uint8, or float within 0..1; grey `(height, width)` or
             `(height, width, 1)`, RGB `(height, width, 3)` or RGBA `(height, width, 4)`.
-        max_pixels: positive int. Largest height times width.
+        max_pixels: positive int, or None: what `set_max_pixels` said, or `MAX_PIXELS`. Largest
+            height times width that is decoded. Of a JPEG picture that is not progressive, an eighth
+            of each side is decoded where no more is asked for.
 
     Attributes:
         path: str or None. Where the source is a path, that path.
@@ -43,10 +69,10 @@ class Photo:
         ((4, 6), (4, 6, 3), (2, 2, 3))
     """
 
-    def __init__(self, source: Source, *, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(self, source: Source, *, max_pixels: int | None = None) -> None:
         self.path = os.fsdecode(source) if isinstance(source, str | os.PathLike) else None
         self._name, self._suffix = name_of(source), suffix_of(source)
-        self._max_pixels = max_pixels
+        self._max_pixels = _Limit.max_pixels if max_pixels is None else max_pixels
         self._content: bytes | None = None
         self._undecoded: ImageFile.ImageFile | None = None
         self._upright: Image.Image | None = None
@@ -55,12 +81,12 @@ class Photo:
             if isinstance(source, np.ndarray):
                 self._upright = pixels.from_array(source)
             elif isinstance(source, Image.Image):
-                check_size(source.size, max_pixels)
+                check_size(source.size, self._max_pixels)
                 source.load()
                 self._upright = self._turned_upright(source)
             elif isinstance(source, FILES):
                 self._content = content_of(source)
-                self._undecoded = open_image(self._content, self._suffix, max_pixels)
+                self._undecoded = open_image(self._content, self._suffix, self._max_pixels)
                 self._is_jpeg = self._undecoded.format == "JPEG"
             else:
                 raise ImageError(
@@ -138,6 +164,7 @@ class Photo:
     def _decoded(self) -> Image.Image:
         if self._upright is None:
             image = self._taken()
+            check_size(image.size, self._max_pixels)  # of a JPEG, it may be too large for this
             image.load()
             self._upright = self._turned_upright(image)
         return self._upright
@@ -157,6 +184,7 @@ class Photo:
             if self._upright is None:  # a file can be drafted once: this is its use
                 self._undecoded = image
             return self._decoded(), None
+        check_size(image.size, self._max_pixels)
         image.load()
         box = pixels.turned_box(drafted[1], image.size, orientation)
         upright = self._turned_upright(image)
@@ -190,7 +218,7 @@ def is_one(source: object) -> bool:
 
 
 def read(
-    source: Source, *, min_side: int | None = None, max_pixels: int = MAX_PIXELS
+    source: Source, *, min_side: int | None = None, max_pixels: int | None = None
 ) -> np.ndarray:
     """Read a picture as RGB, upright, from its first frame or page.
 
@@ -204,16 +232,17 @@ def read(
       their least to their greatest value; if these are equal, the picture is black. Not-a-number
       and minus infinity are black, infinity is white.
 
-    A truncated file is refused. So are pictures of more than `max_pixels`, files of more than
-    `MAX_BYTES`, progressive JPEG of more than `MAX_SCANS` scans, and anything but a regular file.
-    Damage that the format itself cannot notice (a changed byte within JPEG data, say) is not seen.
+    A truncated file is refused, also one that was given an end mark again. So are pictures of more
+    than `max_pixels`, files of more than `MAX_BYTES`, progressive JPEG of more than `MAX_SCANS`
+    scans, and anything but a regular file. Damage that the format itself cannot notice (a changed
+    byte within JPEG data, say) is not seen.
 
     Args:
         source: as for `Photo`: a path, bytes, a binary file, a PIL image or pixels.
         min_side: positive int or None, pixels. If given, a JPEG picture may be decoded at 1/2, 1/4
             or 1/8 of its size, which is several times faster, as long as its shorter side keeps
             `min_side` pixels.
-        max_pixels: positive int. Largest height times width.
+        max_pixels: positive int or None, as for `Photo`.
 
     Returns:
         uint8 array of shape `(height, width, 3)`, writable.
@@ -235,7 +264,7 @@ def read(
 
 
 def read_resized(
-    source: Source, size: tuple[int, int], *, max_pixels: int = MAX_PIXELS
+    source: Source, size: tuple[int, int], *, max_pixels: int | None = None
 ) -> np.ndarray:
     """Read a picture and squash the whole of it to `size`: the fast way to a network's input.
 
@@ -246,7 +275,7 @@ def read_resized(
     Args:
         source: as for `Photo`.
         size: (height, width), pixels. The aspect ratio is not kept.
-        max_pixels: positive int. Largest height times width of the picture in the file.
+        max_pixels: positive int or None, as for `Photo`.
 
     Returns:
         uint8 array of shape `(height, width, 3)`, writable.
@@ -287,7 +316,7 @@ def read_within(source: Source, side: int) -> np.ndarray:
     return resize(image, (height, width))
 
 
-def size(source: Source, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def size(source: Source, *, max_pixels: int | None = None) -> tuple[int, int]:
     """The size of a picture once it is upright, from its header: no pixel is decoded for it.
 
     Only a PNG may be, whose orientation can stand behind its pixels.

@@ -16,6 +16,7 @@ from hashnet.retrieval.search.hits import SearchResult
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.service.parameters import Region, box
 from hashnet.retrieval.service.served_index import Version
+from hashnet.retrieval.service.uploads import received
 from hashnet.retrieval.store.items import Item
 
 Answer = TypeVar("Answer")
@@ -63,7 +64,7 @@ def search(
     named = [*([] if id is None else [id]), *parameters["right"], *parameters["wrong"]]
     with_filter = [*named, *parameters["ids"]]
     if content is not None:
-        return _by_public_ids(version, with_filter, lambda: engine.search(content, query))
+        return _by_public_ids(version, with_filter, lambda: engine.search(received(content), query))
     if name is not None:
         code, feature = version.prototypes.query(name)
         return _by_public_ids(
@@ -101,7 +102,7 @@ def matches(
 
     def found() -> Any:
         if isinstance(query, bytes):
-            return engine.match(query, own(hit), region=region)
+            return engine.match(received(query), own(hit), region=region)
         if region is None:
             return engine.match_id(own(query), own(hit))
         path = _file_of(version, query)

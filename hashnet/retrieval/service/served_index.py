@@ -10,6 +10,7 @@ from hashnet.retrieval.index import Index
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.prototypes import Prototypes
 from hashnet.retrieval.service.public_ids import PublicIds
+from hashnet.retrieval.service.uploads import received
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class ServedIndex:
             LockedError, StoreError: another process is writing, or the disk refuses.
         """
         index = self.current.index
-        problems = index.add([content], ids=[id], labels=[label]).problems
+        problems = index.add([received(content)], ids=[id], labels=[label]).problems
         if problems:
             raise ImageError(problems[0].reason)
         self.refresh()
