@@ -28,6 +28,7 @@ PACKAGES = {
     "plots": ("matplotlib>=3.10.8",),
     "ray": ("pyarrow>=17.0", "ray[data]>=2.40"),
     "train": ("keras>=3.15", "tensorflow>=2.20"),
+    "watch": ("watchfiles>=1.0",),
 }
 
 

@@ -1,8 +1,11 @@
 """hashnet index: create or update an index."""
 
 import argparse
+import signal
+import time
 import warnings
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from hashnet.cli.choices import BACKBONES, EXTRACTORS, PRECISIONS
 from hashnet.cli.indexes import say_which
@@ -25,9 +28,10 @@ from hashnet.cli.output import (
     printable,
     say_passed_over,
 )
-from hashnet.errors import SkippedWarning
+from hashnet.errors import ArgumentError, SkippedWarning
 
 if TYPE_CHECKING:
+    from hashnet.api import Index
     from hashnet.retrieval.ingest import UpdateReport
 
 EXAMPLE = "photos.index ~/Pictures"
@@ -90,6 +94,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the same, however many they are",
     )
     parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="then keep the index in step with IMAGES until Ctrl-C, with --prune (extra watch)",
+    )
+    parser.add_argument(
         "--rehash",
         action="store_true",
         help="read and encode all files again, also those of the same size and time as before",
@@ -114,6 +123,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
+    if arguments.watch:
+        return _watch(arguments)
+    _, report = _indexed(arguments)
+    refused = arguments.prune and report.prunable
+    return SKIPPED_SOME if report.problems or refused else DONE
+
+
+def _indexed(arguments: argparse.Namespace) -> "tuple[Index, UpdateReport]":
+    """Make an index or bring it up to date, and say what was done."""
     from hashnet.api import Index
 
     with Progress() as progress, warnings.catch_warnings():
@@ -125,19 +143,15 @@ def run(arguments: argparse.Namespace) -> int:
             bits=arguments.bits,
             backbone=arguments.backbone,
             precision=arguments.precision,
-            label_from_folder=arguments.label_from == "folder",
-            relabel=arguments.relabel,
             prune=arguments.prune,
             rehash=arguments.rehash,
-            exclude=arguments.exclude,
-            default_excludes=not arguments.no_default_excludes,
-            workers=arguments.workers,
             local=arguments.local,
             regions=arguments.regions,
             from_parquet=arguments.from_parquet,
             # Nothing of Parquet files is encoded: then the runtime that opens fastest will do.
             runtime="soonest" if arguments.from_parquet else "auto",
             progress=progress,
+            **_of_updates(arguments),
         )
     say_which(index)
     report = index.report
@@ -149,9 +163,60 @@ def run(arguments: argparse.Namespace) -> int:
     counts = f"{report.added} added, {report.changed} changed, {report.unchanged} unchanged"
     if not arguments.from_parquet:
         counts += f", {len(report.removed)} removed, {len(report.problems)} skipped"
-    print(counts)
-    refused = arguments.prune and report.prunable
-    return SKIPPED_SOME if report.problems or refused else DONE
+    print(counts, flush=True)
+    return index, report
+
+
+def _of_updates(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What holds for each update of an index that is kept in step."""
+    return {
+        "label_from_folder": arguments.label_from == "folder",
+        "relabel": arguments.relabel,
+        "exclude": arguments.exclude,
+        "default_excludes": not arguments.no_default_excludes,
+        "workers": arguments.workers,
+    }
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    """Keep an index in step with its folders until this process is told to end."""
+    from hashnet.retrieval import watching
+
+    if arguments.from_parquet:
+        raise ArgumentError("Files of images can be watched.", "--watch and --from-parquet")
+    watching.require_watchfiles()  # if it is missing, better now than after a first index
+    arguments.prune = arguments.prune or True
+    ended = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        index, report = _indexed(arguments)
+        note("watching; Ctrl-C ends it")
+        known, stays = set(report.problems), (report.away, report.prunable)
+        with Progress() as progress:
+            for report in watching.watch(
+                index,
+                arguments.images,
+                prune=arguments.prune,
+                progress=partial(progress, "encoding"),
+                **_of_updates(arguments),
+            ):
+                new = [problem for problem in report.problems if problem not in known]
+                known = set(report.problems)
+                name_problems(new)
+                if (report.away, report.prunable) != stays:
+                    _name_kept(report, arguments.prune)
+                stays = report.away, report.prunable
+                counts = (len(report.removed), len(new))
+                if report.added or report.changed or any(counts):
+                    print(
+                        f"{time.strftime('%H:%M:%S')} {report.added} added, {report.changed} "
+                        f"changed, {counts[0]} removed, {counts[1]} skipped",
+                        flush=True,
+                    )
+    except KeyboardInterrupt:
+        note("watching has ended; what was committed stays")
+    finally:
+        signal.signal(signal.SIGTERM, ended)
+    return DONE
 
 
 def _name_kept(report: "UpdateReport", prune: object) -> None:

@@ -10,7 +10,14 @@ All functions may run in many threads at once.
 """
 
 from hashnet.images.captions import text
-from hashnet.images.exclusion import DEFAULT_EXCLUDES, HIDDEN, IGNORE_FILE, Exclusion, Scope
+from hashnet.images.exclusion import (
+    DEFAULT_EXCLUDES,
+    HIDDEN,
+    IGNORE_FILE,
+    Exclusion,
+    Scope,
+    matcher,
+)
 from hashnet.images.finding import (
     Found,
     Listing,
@@ -56,6 +63,7 @@ __all__ = [
     "distinct",
     "find",
     "is_one",
+    "matcher",
     "passed_over_in_words",
     "read",
     "read_resized",

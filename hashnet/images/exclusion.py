@@ -7,8 +7,8 @@ import dataclasses
 import fnmatch
 import os
 import re
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Self
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from hashnet import system
 from hashnet.errors import ArgumentError
@@ -204,6 +204,38 @@ class Scope:
         return scope.below(name).reason_below(rest, folder and os.path.join(folder, name))
 
 
+def matcher(pattern: str) -> Callable[[str], bool]:
+    """What tells whether a pattern names a path, or a folder that it lies in.
+
+    Args:
+        pattern: str, as in a `.gitignore`. With a `/` before its end it is a path, from the folder
+            that this process works in if it is not absolute; unless it begins with `**/`.
+
+    Returns:
+        function of an absolute path, or of any other name.
+
+    Raises:
+        ArgumentError: it is no pattern.
+
+    Example:
+        >>> is_gif = matcher("*.gif")
+        >>> is_gif("/photos/2019/a.gif"), is_gif("/photos/a.gif.png")
+        (True, False)
+    """
+    if not isinstance(pattern, str) or not pattern.strip():
+        _refuse(pattern)
+    line = f"\\{pattern}" if pattern.startswith("#") else pattern
+    if "/" in pattern.rstrip("/") and not pattern.startswith("**/"):
+        slash = "/" if pattern.endswith("/") else ""
+        line = os.path.abspath(pattern).replace(os.sep, "/") + slash
+    from pathspec import GitIgnoreSpec
+
+    try:
+        return GitIgnoreSpec.from_lines([line]).match_file
+    except ValueError:
+        _refuse(pattern)
+
+
 def _patterns(lines: Sequence[str]) -> "Patterns":
     if not lines:
         return ()
@@ -231,10 +263,10 @@ def _last_match(patterns: "Patterns", path: str) -> int | None:
     return None
 
 
-def _refuse(pattern: object) -> None:
+def _refuse(pattern: object) -> NoReturn:
     raise ArgumentError(
         "A pattern is written as in a .gitignore.",
-        f"exclude {pattern!r}",
+        repr(pattern),
         "As in: raw/, *.gif, /2019/*.png.",
     ) from None
 

@@ -667,27 +667,56 @@ class Index:
         self.report = self._ingest.add_parquet(folder, progress)
         return self.report
 
-    def remove(self, ids: str | Iterable[str]) -> list[str]:
-        """Remove images.
+    def remove(
+        self,
+        ids: str | Iterable[str] = (),
+        *,
+        folders: StrPath | Iterable[StrPath] = (),
+        patterns: str | Iterable[str] = (),
+        labels: str | Iterable[str] | None = None,
+        dry_run: bool = False,
+    ) -> list[str]:
+        """Remove images: those of some ids, below some folders, or that patterns name.
 
         Args:
             ids: str, one or more.
+            folders: str or path-like, one or more, there or not. All images below them, whose ids
+                are paths.
+            patterns: str, one or more, as in a `.gitignore`: all images that they name, by id.
+            labels: str, one or more, or None. Of all these only the images that have one of these
+                labels; if nothing else is given, all that have.
+            dry_run: bool. Remove nothing.
 
         Returns:
-            list of str: the ids that were there, in the order given.
+            list of str: the ids that were there, those of `ids` in the order given, then the
+            others in the order in which they were added.
 
         Raises:
+            ArgumentError: a pattern is none.
             LockedError: another process or thread is writing.
             StoreError: the disk refuses; the index is as it was.
 
         Example:
-            >>> Index.open(index_folder).remove(["cat", "cow"])
+            >>> index = Index.open(index_folder)
+            >>> index.remove(patterns="?o*", dry_run=True), index.remove(labels="dog")
+            (['dog'], ['dog'])
+            >>> index.remove(["cat", "cow"])
             ['cat']
         """
         wanted = [ids] if isinstance(ids, str) else checked_ids(ids)
+        places = [folders] if isinstance(folders, str | os.PathLike) else folders
+        prefixes = [os.path.join(os.path.abspath(os.fsdecode(place)), "") for place in places]
+        given = [patterns] if isinstance(patterns, str) else patterns
+        matchers = [images.matcher(pattern) for pattern in given]
+        if labels is not None:
+            labels = [labels] if isinstance(labels, str) else checked_ids(labels)
         self._follow()
+        with self.store.snapshot() as snapshot:
+            chosen = _chosen(snapshot, wanted, prefixes, matchers, labels)
+        if dry_run:
+            return chosen
         with self.store.writer() as writer:
-            return writer.remove(wanted)
+            return writer.remove(chosen)
 
     def info(self) -> dict[str, Any]:
         """What the index holds, as `hashnet info --json` prints it."""
@@ -795,6 +824,30 @@ def _is_several(given: object) -> bool:
     return isinstance(given, list | tuple | set | frozenset) or (
         isinstance(given, Iterator) and not hasattr(given, "read")  # a file iterates over lines
     )
+
+
+def _chosen(
+    snapshot: Any,
+    ids: Sequence[str],
+    prefixes: Sequence[str],
+    matchers: Sequence[Callable[[str], bool]],
+    labels: Sequence[str] | None,
+) -> list[str]:
+    """Ids that `Index.remove` is to remove."""
+    below = [row for start in prefixes for row in snapshot.rows_beginning_with(start).tolist()]
+    named = (
+        [id for id in snapshot.ids() if any(is_it(id) for is_it in matchers)] if matchers else []
+    )
+    more = sorted({*below, *(snapshot.rows(named).tolist() if named else ())})
+    # A dict, for the order in which the ids were given.
+    rows = dict.fromkeys([*(snapshot.rows(ids).tolist() if ids else ()), *more])
+    if labels is not None:
+        labelled = {row for label in labels for row in snapshot.rows_of_label(label).tolist()}
+        nothing_else = not (ids or prefixes or matchers)
+        rows = dict.fromkeys(
+            sorted(labelled) if nothing_else else filter(labelled.__contains__, rows)
+        )
+    return [item.id for item in snapshot.items([row for row in rows if row >= 0])]
 
 
 def _rows(snapshot: Any, ids: Iterable[str]) -> np.ndarray:

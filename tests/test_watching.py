@@ -1,0 +1,138 @@
+"""`hashnet index --watch`: an index in step with its folders, through floods, renames, restarts."""
+
+import os
+import pathlib
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from hashnet import cli
+from hashnet.retrieval.index import Index
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def folder(photos, tmp_path):
+    return shutil.copytree(photos / "disc", tmp_path / "photos" / "disc").parent
+
+
+class Watching:
+    """`hashnet index --watch` in a process of its own."""
+
+    def __init__(self, *arguments):
+        command = [sys.executable, "-m", "hashnet", "index", *map(str, arguments), "--watch"]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        self.lines = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.lines.put(line.strip())
+
+    def until(self, text):
+        """The lines up to one that holds a text, which is the last of them."""
+        seen = []
+        deadline = time.monotonic() + 60
+        while not (seen and text in seen[-1]):
+            try:
+                seen.append(self.lines.get(timeout=deadline - time.monotonic()))
+            except (queue.Empty, ValueError):
+                raise AssertionError(f"no {text!r} in {seen}") from None
+        return seen
+
+    def end(self, with_signal):
+        self.process.send_signal(with_signal)
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def watching(tmp_path, folder, bundle_folder):
+    """Makes a `Watching` of the folder; what still runs at the end is killed."""
+    pytest.importorskip("watchfiles", reason='pip install "watchfiles>=1.0"')
+    made = []
+
+    def make(*options):
+        made.append(Watching(tmp_path / "i", folder, *options))
+        return made[-1]
+
+    Index.create(tmp_path / "i", bundle_folder)
+    yield make
+    for one in made:
+        one.process.kill()
+        one.process.wait()
+        one.process.stdout.close()
+
+
+def held(tmp_path, folder):
+    with Index.open(tmp_path / "i") as index:
+        return {os.path.relpath(id, folder).replace(os.sep, "/") for id in index}
+
+
+def test_what_comes_goes_and_changes_its_name_is_followed(watching, folder, tmp_path):
+    process = watching()
+    assert "6 added, 0 changed, 0 unchanged, 0 removed, 0 skipped" in process.until("watching")
+    shutil.copy(folder / "disc/0.png", folder / "new.png")
+    assert process.until("added")[-1].endswith("1 added, 0 changed, 0 removed, 0 skipped")
+    (folder / "disc").rename(folder / "discs")
+    assert process.until("added")[-1].endswith("6 added, 0 changed, 6 removed, 0 skipped")
+    shutil.copy(folder / "new.png", folder / "discs/later.png")  # in a folder of another name
+    process.until("1 added")
+    os.remove(folder / "new.png")
+    process.until("0 added, 0 changed, 1 removed")
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    assert "broken.png" in process.until("0 added, 0 changed, 0 removed, 1 skipped")[-2]
+    assert held(tmp_path, folder) == {f"discs/{name}.png" for name in (*range(6), "later")}
+    assert process.end(signal.SIGINT) == cli.DONE
+    # What changes meanwhile is found at the start.
+    os.remove(folder / "discs/later.png")
+    process = watching()
+    assert "0 added, 0 changed, 6 unchanged, 1 removed, 1 skipped" in process.until("watching")
+    assert process.end(signal.SIGTERM) == cli.DONE
+    assert "watching has ended" in process.until("ended")[-1]
+
+
+def test_a_flood_is_taken_in_batches_and_wholly(watching, folder, tmp_path):
+    process = watching()
+    process.until("watching")
+    content = (folder / "disc/0.png").read_bytes()
+    for part in range(30):
+        (folder / f"flood{part}" / "deep").mkdir(parents=True)
+        for number in range(10):
+            (folder / f"flood{part}" / "deep" / f"{number}.png").write_bytes(content)
+    number, batches = 0, 0
+    while number < 300:
+        number += int(process.until("added")[-1].split()[1])
+        batches += 1
+    assert number == 300 and batches < 30
+    assert len(held(tmp_path, folder)) == 306
+
+
+def test_a_root_that_goes_and_comes_back_loses_nothing(watching, folder, tmp_path):
+    process = watching()
+    process.until("watching")
+    folder.rename(tmp_path / "away")
+    (tmp_path / "photos").mkdir()
+    assert process.until("away")[-1].startswith("away: 6 images in ")
+    (tmp_path / "photos").rmdir()
+    (tmp_path / "away").rename(folder)
+    shutil.copy(folder / "disc/0.png", folder / "new.png")
+    process.until("1 added")
+    assert len(held(tmp_path, folder)) == 7
+    assert process.end(signal.SIGTERM) == cli.DONE
+
+
+def test_watching_asks_for_its_library_before_there_is_an_index(run, folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    status, _, err = run("index", tmp_path / "j", folder, "--watch")
+    assert status == cli.FAILED and 'pip install "watchfiles>=1.0"' in err
+    assert not (tmp_path / "j").exists()
+    assert run("index", tmp_path / "j", "--from-parquet", "x", "--watch")[0] == cli.WRONG_ARGUMENTS
