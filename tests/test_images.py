@@ -6,6 +6,7 @@ import logging
 import os
 import pathlib
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -382,7 +383,7 @@ def test_transparent_palette_entries_are_laid_on_white():  # 9
     ("bits", "colour", "row", "key", "expected"),
     [
         (1, 0, b"\x40", b"\0\1", [0, 255]),
-        (1, 0, b"\x40", b"\0\0", [255, 255]),
+        (1, 0, b"\x40", b"\0\0", [0, 255]),  # white alone is seen: on black
         (2, 0, b"\x60", b"\0\2", [85, 255]),
         (4, 0, b"\x3a", b"\0\x0a", [51, 255]),
         (8, 0, b"\x03\x0a", b"\0\x0a", [3, 255]),
@@ -391,7 +392,7 @@ def test_transparent_palette_entries_are_laid_on_white():  # 9
         (16, 2, b"\1\0" * 3 + b"\0\2" * 3, b"\0\2" * 3, [1, 255]),
     ],
 )
-def test_the_one_transparent_colour_of_a_png_is_white(bits, colour, row, key, expected):  # 9
+def test_the_one_transparent_colour_of_a_png_is_the_ground(bits, colour, row, key, expected):  # 9
     data = make_images.png(2, 1, bits, colour, b"\0" + row, make_images.png_chunk(b"tRNS", key))
     assert images.read(data)[0, :, 0].tolist() == expected
 
@@ -607,6 +608,120 @@ def test_what_is_reached_twice_is_found_once(tmp_path):  # 14
     assert [os.path.basename(item.path) for item in found] == ["2.png", "1.png"]
     assert problems == []
     assert images.find(paths)[:2] == (found, problems)
+
+
+# What is seen of it
+
+
+def line_art(colour, ground_alpha=0):
+    """A ring and a bar in one colour on a transparent ground of the same."""
+    rows, columns = np.indices((64, 64))
+    ring = np.abs(np.hypot(rows - 32, columns - 32) - 20) < 4
+    drawn = ring | ((np.abs(rows - 32) < 3) & (columns > 40))
+    image = np.zeros((64, 64, 4), np.uint8)
+    image[..., :3] = colour
+    image[..., 3] = np.where(drawn, 255, ground_alpha)
+    return image, drawn
+
+
+@pytest.mark.parametrize("name", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("colour", [0, 40, 128, 200, 255])
+def test_line_art_of_any_colour_stays_apart_from_its_ground(colour, name):
+    art, drawn = line_art(colour)
+    options = {"lossless": True, "exact": True} if name == "WEBP" else {}
+    image = images.read(make_images.encoded(art, name, **options))
+    assert (image[drawn] == colour).all()
+    assert len(np.unique(image[~drawn])) == 1
+    assert abs(int(image[0, 0, 0]) - colour) >= 55
+
+
+def test_line_art_in_black_and_white_keeps_both():
+    art, drawn = line_art(0)
+    art[:30, :, :3] = 255
+    image = images.read(make_images.encoded(art, "PNG"))
+    assert image[0, 0].tolist() == [128] * 3
+    assert set(np.unique(image[drawn])) == {0, 255}
+
+
+def test_what_is_transparent_in_a_palette_or_as_one_colour_is_composed_alike():
+    art, drawn = line_art(255)
+    seen = np.where(drawn, 255, 0).astype(np.uint8)
+    palette = Image.fromarray(np.where(drawn, 1, 0).astype(np.uint8))
+    palette.putpalette([255, 255, 255] * 2)
+    for data in (
+        make_images.encoded(palette, "PNG", transparency=0),
+        make_images.encoded(palette, "GIF", transparency=0),
+        make_images.encoded(art, "PNG"),
+    ):
+        assert np.array_equal(images.read(data)[..., 0], seen)
+
+
+@pytest.mark.parametrize("name", ["PNG", "WEBP", "TIFF", "BMP"])
+def test_transparency_that_is_zero_everywhere_is_none(name):
+    clear = np.dstack([PHOTO, np.zeros(PHOTO.shape[:2], np.uint8)])
+    options = {"lossless": True, "exact": True} if name == "WEBP" else {}
+    data = make_images.encoded(clear, name, **options)
+    assert np.array_equal(images.read(data), PHOTO)
+
+
+def profile_of(primaries, gamma):
+    """A colour profile (ICC) of these primaries, XYZ under D50, and this gamma."""
+
+    def tag(kind, values):
+        return kind + bytes(4) + b"".join(values)
+
+    def fixed(value):
+        return struct.pack(">i", round(value * 65536))
+
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
+    tags = {b"wtpt": tag(b"XYZ ", map(fixed, (0.9642, 1.0, 0.8249)))}
+    for name, xyz in zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries, strict=True):
+        tags[name] = tag(b"XYZ ", map(fixed, xyz))
+    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
+    tags[b"desc"] = b"desc" + bytes(4) + struct.pack(">I", 2) + b"x\0" + bytes(78)
+    tags[b"cprt"] = b"text" + bytes(4) + b"x\0\0\0"
+    table, body, at = b"", b"", 132 + 12 * len(tags)
+    for name, value in tags.items():
+        value += bytes(-len(value) % 4)
+        table += name + struct.pack(">II", at + len(body), len(value))
+        body += value
+    size = at + len(body)
+    head = struct.pack(">I4sI4s4s4s", size, b"lcms", 0x02400000, b"mntr", b"RGB ", b"XYZ ")
+    head += bytes(12) + b"acsp" + bytes(28) + b"".join(map(fixed, (0.9642, 1.0, 0.8249)))
+    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
+
+
+# Of Adobe RGB (1998) and of sRGB, adapted to D50.
+ADOBE = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
+SRGB = ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410))
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_colours_of_a_wide_profile_become_srgb(name):
+    """In Adobe RGB this green is sRGB's, in other numbers."""
+    wide = np.full((16, 16, 3), (144, 255, 60), np.uint8)
+    data = make_images.encoded(wide, name, icc_profile=profile_of(ADOBE, 2.19921875), quality=95)
+    red, green, blue = images.read(data)[8, 8].tolist()
+    assert red <= 12 and green >= 250 and blue <= 60
+
+
+def test_a_picture_in_srgb_keeps_its_numbers_whatever_its_profile_is_called():
+    from PIL import ImageCms
+
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for name in ("PNG", "JPEG"):
+        for profile in (srgb, b"no profile", profile_of(ADOBE, 2.2)[:200]):
+            plain = images.read(as_file(PHOTO, name))
+            assert np.array_equal(images.read(as_file(PHOTO, name, icc_profile=profile)), plain)
+    grey = make_images.encoded(PHOTO[..., 0], "PNG", icc_profile=profile_of(ADOBE, 2.2))
+    assert np.array_equal(images.read(grey)[..., 0], PHOTO[..., 0])  # a profile of other colours
+
+
+def test_a_wide_profile_changes_colours_behind_transparency_too():
+    wide = np.full((16, 16, 4), (144, 255, 60, 255), np.uint8)
+    wide[:, 8:, 3] = 0
+    image = images.read(make_images.encoded(wide, "PNG", icc_profile=profile_of(ADOBE, 2.2)))
+    assert image[8, 4, 0] <= 12 and image[8, 12].tolist() == [255] * 3
 
 
 # Where a picture ends
@@ -869,7 +984,7 @@ def test_pil_images_and_arrays_are_sources_like_files():
         (grey, np.stack([grey] * 3, axis=-1)),
         (grey[..., None], np.stack([grey] * 3, axis=-1)),
         (np.concatenate([PHOTO, white], axis=-1), PHOTO),
-        (np.concatenate([PHOTO, 0 * white], axis=-1), np.full_like(PHOTO, 255)),
+        (np.concatenate([PHOTO, 0 * white], axis=-1), PHOTO),
         (PHOTO / 255, PHOTO),
         ((PHOTO / 255).astype(np.float16), PHOTO),
         (np.concatenate([PHOTO, white], axis=-1).astype(np.float32) / 255, PHOTO),

@@ -16,6 +16,7 @@ from PIL import ImageFile, TiffImagePlugin
 
 from hashnet.images.jpeg import REDUCTION, JpegFile
 from hashnet.images.png import open_png
+from hashnet.images.tiff import TiffFile, open_tiff
 
 HEAD_BYTES = 256  # by so many a format is known
 
@@ -117,7 +118,7 @@ FORMATS = (
         "TIFF",
         (".tif", ".tiff"),
         _pattern(rb"II[*+]\0|MM\0[*+]"),
-        _pillow("TiffImagePlugin", "TiffImageFile"),
+        open_tiff,
         "Pillow",
         "the first page",
     ),
@@ -223,7 +224,7 @@ def open_image(content: bytes, suffix: str, max_pixels: int) -> ImageFile.ImageF
         check_size(image.size, REDUCTION**2 * max_pixels)
     else:
         check_size(image.size, max_pixels)
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
+    if isinstance(image, TiffFile | TiffImagePlugin.TiffImageFile):
         tile = [image.tag_v2.get(TiffImagePlugin.TILEWIDTH, 1)]
         tile += [image.tag_v2.get(TiffImagePlugin.TILELENGTH, 1)]
         check_size(tile, max(max_pixels, 2**20))  # a small picture in one tile of gigabytes

@@ -1,11 +1,18 @@
 """One meaning for every kind of pixels: whatever the mode or dtype, RGB of 8 bits, upright."""
 
+import functools
+import io
+import itertools
+from typing import Any
+
 import numpy as np
 from PIL import Image
 
 from hashnet.errors import ImageError
 
 _ORIENTATION = 0x0112  # the EXIF tag
+_NEAR = 48  # so near, a colour is lost on its ground
+_SAME_COLOUR = 3  # so near, a profile is that of sRGB in other words
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -19,35 +26,89 @@ _TRANSPOSITIONS = {
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any mode as RGB; see `read` for the rules."""
-    key = image.info.get("transparency")
+    key, profile = image.info.get("transparency"), image.info.get("icc_profile")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or (image.mode == "P" and key is not None):
-        return _on_white(image.convert("RGBA"))
+        image = image.convert("RGBA")
+        return _composed(in_srgb(image.convert("RGB"), profile), image.getchannel("A"))
+    values = np.asarray(image) if key is not None else None
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        values = np.asarray(image)
-        grey = _to_grey(values)
-    elif key is None:
-        return image if image.mode == "RGB" else image.convert("RGB")
+        # Pillow scales Netpbm's grey of more than 8 bits to 16; of all else the values say it.
+        rgb = Image.fromarray(to_bytes(np.asarray(image), 65535 if image.format == "PPM" else None))
+        rgb = rgb.convert("RGB")
     else:
-        values = np.asarray(image)
-        grey = np.array(image.convert("RGB"))
-    if key is not None:  # one colour is transparent: white, then
-        same = values == np.asarray(key)
-        grey[same if same.ndim == 2 else same.all(axis=2)] = 255
-    return Image.fromarray(grey).convert("RGB")
+        rgb = in_srgb(image, profile)
+    if values is None:
+        return rgb
+    same = values == np.asarray(key)  # one colour is transparent, then
+    alpha = np.where(same if same.ndim == 2 else same.all(axis=2), 0, 255).astype(np.uint8)
+    return _composed(rgb, Image.fromarray(alpha))
 
 
-def _on_white(image: Image.Image) -> Image.Image:
-    white = Image.new("RGB", image.size, "white")
-    white.paste(image, mask=image)
-    return white
+def _composed(image: Image.Image, alpha: Image.Image) -> Image.Image:
+    """A picture in RGB laid on the ground that it stands out from; see `read`."""
+    least, most = alpha.getextrema()
+    if least == 255 or most == 0:  # nothing shines through, or nobody filled it in
+        return image
+    ground = Image.new("RGB", image.size, (_ground(np.asarray(image), np.asarray(alpha)),) * 3)
+    ground.paste(image, mask=alpha)
+    return ground
 
 
-def _to_grey(values: np.ndarray) -> np.ndarray:
-    """Grey values of 16 or 32 bits as uint8, by the rules of `read`."""
-    grey = np.empty(values.shape, dtype=np.uint8)
+def _ground(colours: np.ndarray, alpha: np.ndarray) -> int:
+    """White, unless more than a quarter of what is seen were lost on it; else what loses least."""
+    lost = dict.fromkeys((255, 0, 128), 0)
+    seen = 0
+    step = max(1, 2**20 // colours.shape[1])
+    for start in range(0, len(colours), step):
+        block, weight = colours[start : start + step], alpha[start : start + step]
+        darkest, lightest = block.min(axis=2), block.max(axis=2)
+        seen += int(weight.sum(dtype=np.int64))
+        for ground in lost:
+            near = (darkest >= max(ground - _NEAR, 0)) & (lightest <= min(ground + _NEAR, 255))
+            lost[ground] += int(weight[near].sum(dtype=np.int64))
+    if 4 * lost[255] <= seen:
+        return 255
+    return min((0, 128), key=lost.__getitem__)
+
+
+def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """A picture in RGB, its colours those that its profile (ICC) means."""
+    if profile and image.mode in ("L", "P", "CMYK", "RGB"):
+        image = image.convert("RGB") if image.mode == "P" else image
+        transform = _to_srgb(profile, image.mode)
+        if transform is not None:
+            converted: Image.Image = transform.apply(image)
+            return converted
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+@functools.lru_cache(maxsize=16)
+def _to_srgb(profile: bytes, mode: str) -> Any:
+    """What takes colours to sRGB; None where the profile is that, or none that can be used."""
+    from PIL import ImageCms  # few pictures need it
+
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
+        return None
+    if mode == "CMYK":
+        return transform
+    steps = range(0, 256, 15)
+    colours = itertools.product(steps, steps, steps) if mode == "RGB" else steps
+    probe = Image.fromarray(np.array([*colours], np.uint8)[None])
+    change = np.asarray(transform.apply(probe)).astype(int) - np.asarray(probe.convert("RGB"))
+    return transform if np.abs(change).max() > _SAME_COLOUR else None
+
+
+def to_bytes(values: np.ndarray, most: float | None = None) -> np.ndarray:
+    """Values of any dtype as uint8: 0 to `most` as 0 to 255, or by the rules of `read`."""
+    answer = np.empty(values.shape, dtype=np.uint8)
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    if values.dtype.kind == "u":
+    if most is not None:
+        low, high = 0.0, most
+    elif values.dtype.kind == "u":
         low, high = 0.0, 65535.0
     elif values.dtype.kind == "f" and low >= 0 and high <= 1:
         low, high = 0.0, 1.0
@@ -57,7 +118,7 @@ def _to_grey(values: np.ndarray) -> np.ndarray:
         low, high = 0.0, 65535.0
     span = high - low if high > low else np.inf
     # In float64, and in blocks, so that it takes no eightfold memory.
-    source, target = values.reshape(-1), grey.reshape(-1)
+    source, target = values.reshape(-1), answer.reshape(-1)
     for start in range(0, source.size, 2**20):
         block = source[start : start + 2**20].astype(np.float64)
         block = np.nan_to_num(block, nan=low, posinf=np.inf, neginf=low)
@@ -66,7 +127,7 @@ def _to_grey(values: np.ndarray) -> np.ndarray:
         block = np.rint(np.clip((block - low) * 255 / span, 0, 255))
         block[infinite] = 255
         target[start : start + 2**20] = block.astype(np.uint8)
-    return grey
+    return answer
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -100,7 +161,7 @@ def turned_box(
 
 
 def from_array(array: np.ndarray) -> Image.Image:
-    """An array as a picture in RGB, transparency laid on white.
+    """An array as a picture in RGB, transparency composed as `read` says.
 
     Args:
         array: uint8, or float within 0..1; of shape `(height, width)`, `(height, width, 1)`,

@@ -225,12 +225,16 @@ def read(
     Each mode has one meaning:
 
     - grey, palette, CMYK (in JPEG as Adobe writes it, inverted), YCbCr, LAB and HSV become RGB;
-    - transparency, as a channel, in the palette or as one colour, is laid on white;
-    - 16 bits a pixel are scaled, 65535 to 255;
-    - 32-bit integers and floats within 0..255 stay as they are, except floats within 0..1, which
-      are scaled by 255. Integers within 0..65535 count as 16 bits. All others are stretched from
-      their least to their greatest value; if these are equal, the picture is black. Not-a-number
-      and minus infinity are black, infinity is white.
+    - colours of a profile (ICC) that is not sRGB become sRGB;
+    - transparency, as a channel, in the palette or as one colour, is laid on white, unless more
+      than a quarter of what is seen were lost on it, being within 48 of white; then on black or
+      mid-grey (128), whichever loses less. Transparency that is full everywhere is ignored;
+    - 16 bits a pixel are scaled, 65535 to 255; in TIFF, by the least of 8, 10, 12, 14, 16, 24 and
+      32 bits that hold the greatest value, or by the greatest value that the file states;
+    - other 32-bit integers and floats within 0..255 stay as they are, except floats within 0..1,
+      which are scaled by 255. Integers within 0..65535 count as 16 bits. All others are stretched
+      from their least to their greatest value; if these are equal, the picture is black.
+      Not-a-number and minus infinity are black, infinity is white.
 
     A truncated file is refused, also one that was given an end mark again. So are pictures of more
     than `max_pixels`, files of more than `MAX_BYTES`, progressive JPEG of more than `MAX_SCANS`

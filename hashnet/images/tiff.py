@@ -1,0 +1,250 @@
+"""Opening TIFF: what Pillow reads wrong or not at all is read here, sample by sample.
+
+Pillow is right for 1 to 8 bits a sample in one plane. All else (planes apart, 10 to 64 bits,
+floats) is unpacked here; Pillow only undoes the compression, of one strip or tile at a time, as if
+it held grey bytes. What is none of this is refused by name.
+"""
+
+import io
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFile, TiffImagePlugin
+
+from hashnet.images import pixels
+
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
+_FILL_ORDER, _STRIPS, _ORIENTATION, _SAMPLES, _ROWS, _STRIP_BYTES = 266, 273, 274, 277, 278, 279
+_GREATEST, _PLANES, _PREDICTOR, _PALETTE = 281, 284, 317, 320
+_TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
+_EXTRA, _KIND, _PROFILE = 338, 339, 34675
+_COMPRESSIONS = (1, 5, 8, 32773, 32946, 34925, 50000)  # none, LZW, deflate, packed, LZMA, Zstandard
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK = 0, 1, 2, 5
+_UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
+_PREMULTIPLIED, _ALPHA = 1, 2
+# What cameras and scanners put into 16 bits, or more, of which they leave some empty.
+_USED_BITS = (8, 10, 12, 14, 16, 24, 32, 64)
+_AT_ONCE = 2**20  # samples that are unpacked
+
+
+def open_tiff(content: bytes) -> ImageFile.ImageFile:
+    """The first page with its header read, by Pillow or by `TiffFile`."""
+    tags = _tags(content)
+    bits, kinds = _all(tags, _BITS, 1), _all(tags, _KIND, _UNSIGNED)
+    is_apart = tags.get(_PLANES, 1) == 2 and tags.get(_SAMPLES, 1) > 1
+    as_bytes = all(one in (1, 2, 4, 8) for one in bits) and set(kinds) <= {_UNSIGNED, 4}
+    if as_bytes and not (is_apart and tags.get(_COMPRESSION, 1) in _COMPRESSIONS):
+        image = TiffImagePlugin.TiffImageFile(io.BytesIO(content))
+        colours = tags.get(_PALETTE)
+        if image.mode == "P" and colours and max(colours) < 256:  # bytes where words should be
+            image.putpalette(np.array(colours, np.uint8).reshape(3, -1).T.tobytes())
+        return image
+    return TiffFile(content, tags)
+
+
+def _tags(content: bytes) -> Any:
+    file = io.BytesIO(content)
+    header = file.read(8)
+    if header[2:4] in (b"\x2b\0", b"\0\x2b"):
+        header += file.read(8)
+    tags = TiffImagePlugin.ImageFileDirectory_v2(header)
+    file.seek(tags.next)
+    tags.load(file)
+    return tags
+
+
+def _all(tags: Any, tag: int, default: int) -> tuple[int, ...]:
+    value = tags.get(tag, default)
+    return tuple(value) if isinstance(value, tuple) else (value,)
+
+
+class TiffFile(ImageFile.ImageFile):
+    """A TIFF file whose samples are unpacked here.
+
+    Args:
+        content: bytes of the file.
+        tags: its first directory, as Pillow reads it.
+    """
+
+    format = "TIFF"
+
+    def __init__(self, content: bytes, tags: Any) -> None:
+        self._content, self.tag_v2 = content, tags
+        super().__init__(io.BytesIO(content))
+
+    def _open(self) -> None:
+        tags = self.tag_v2
+        self._shape = int(tags[_HEIGHT]), int(tags[_WIDTH]), int(tags.get(_SAMPLES, 1))
+        bits, kinds = set(_all(tags, _BITS, 1)), set(_all(tags, _KIND, _UNSIGNED))
+        self._bits, self._kind = bits.pop(), kinds.pop()
+        self._photometric = tags.get(_PHOTOMETRIC, _BLACK_IS_ZERO)
+        self._orientation = tags.get(_ORIENTATION, 1)
+        compression, order = tags.get(_COMPRESSION, 1), tags.get(_FILL_ORDER, 1)
+        needed = {_RGB: 3, _CMYK: 4}.get(self._photometric, 1)
+        for is_so, reason in (
+            (bits or kinds, "samples of several kinds"),
+            (not self._dtype_or_none(), f"{self._bits} bits of kind {self._kind}"),
+            (compression not in _COMPRESSIONS, f"{self._bits} bits in compression {compression}"),
+            (order != 1, f"{self._bits} bits in fill order {order}"),
+            (
+                self._photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK)
+                or self._shape[2] < needed,
+                f"{self._bits} bits, {self._shape[2]} samples, in colour space {self._photometric}",
+            ),
+        ):
+            if is_so:
+                raise OSError(f"a TIFF of {reason} is not read")
+        height, width = self._shape[:2]
+        self._size = (height, width) if self._orientation >= 5 else (width, height)
+        self._mode = "RGB"
+        if _PROFILE in tags:
+            self.info["icc_profile"] = tags[_PROFILE]
+
+    def _dtype_or_none(self) -> np.dtype[Any] | None:
+        """What a sample becomes; its byte order only where it fills whole bytes."""
+        letter = {_UNSIGNED: "u", _SIGNED: "i", _FLOAT: "f"}.get(self._kind)
+        if letter == "u" and self._bits <= 32 and self._bits not in (8, 16, 32):
+            return np.dtype(np.uint32)
+        if letter and self._bits in ((16, 32, 64) if letter == "f" else (8, 16, 32, 64)):
+            order = "<" if self.tag_v2.prefix == b"II" else ">"
+            return np.dtype(f"{order}{letter}{self._bits // 8}")
+        return None
+
+    def load(self) -> Any:
+        """Decode, as Pillow calls it.
+
+        Raises:
+            OSError: a part of the picture is missing or damaged.
+        """
+        if self._im is None:
+            image = self._coloured(self._samples())
+            self._mode, self.im = image.mode, image.im
+        return Image.Image.load(self)
+
+    def _samples(self) -> np.ndarray:
+        """All samples, `(height, width, samples)`."""
+        tags, (height, width, samples) = self.tag_v2, self._shape
+        if _TILE_WIDTH in tags:
+            size = int(tags[_TILE_HEIGHT]), int(tags[_TILE_WIDTH])
+            offsets, counts = _all(tags, _TILES, 0), _all(tags, _TILE_BYTES, 0)
+        else:
+            size = min(int(tags.get(_ROWS, height)) or height, height), width
+            offsets, counts = _all(tags, _STRIPS, 0), _all(tags, _STRIP_BYTES, 0)
+        planes = samples if tags.get(_PLANES, 1) == 2 else 1
+        dtype = self._dtype_or_none()
+        assert dtype is not None
+        answer = np.empty((height, width, samples), dtype.newbyteorder("="))
+        places = [
+            (top, left, plane)
+            for plane in range(planes)
+            for top in range(0, height, size[0])
+            for left in range(0, width, size[1])
+        ]
+        if len(offsets) < len(places):
+            raise OSError(f"the picture is truncated: {len(offsets)} of {len(places)} parts")
+        for number, (top, left, plane) in enumerate(places):
+            # A strip is as high as what is left; a tile is whole.
+            rows = size[0] if _TILE_WIDTH in tags else min(size[0], height - top)
+            held = counts[number] if number < len(counts) else 0
+            data = self._content[offsets[number] :][: held or None]
+            across = samples // planes
+            part = self._unpacked(data, rows, size[1], across, dtype)
+            part = part[: height - top, : width - left]
+            answer[top : top + rows, left : left + size[1], plane : plane + across] = part
+        return answer
+
+    def _unpacked(
+        self, data: bytes, rows: int, width: int, samples: int, dtype: np.dtype[Any]
+    ) -> np.ndarray:
+        """One strip or tile: `(rows, width, samples)`."""
+        row_bytes = -(-width * samples * self._bits // 8)
+        lines = self._decompressed(data, rows, row_bytes)
+        predictor = self.tag_v2.get(_PREDICTOR, 1)
+        if predictor == 3 and self._kind == _FLOAT:
+            each = self._bits // 8
+            lines = np.cumsum(lines.reshape(rows, -1, samples), axis=1, dtype=np.uint8)
+            lines = lines.reshape(rows, each, width * samples).swapaxes(1, 2)
+            return np.ascontiguousarray(lines).view(f">f{each}").reshape(rows, width, samples)
+        if self._bits in (8, 16, 32, 64):
+            part = lines.view(dtype).reshape(rows, width, samples)
+        else:
+            part = _of_odd_bits(lines, width * samples, self._bits).reshape(rows, width, samples)
+        if predictor == 2:
+            part = np.cumsum(part, axis=1, dtype=part.dtype.newbyteorder("="))
+            if self._bits not in (8, 16, 32, 64):
+                part &= 2**self._bits - 1
+        elif predictor != 1:
+            raise OSError(f"a TIFF of {self._bits} bits with predictor {predictor} is not read")
+        return part
+
+    def _decompressed(self, data: bytes, rows: int, row_bytes: int) -> np.ndarray:
+        """uint8 `(rows, row_bytes)`."""
+        compression = self.tag_v2.get(_COMPRESSION, 1)
+        if compression == 1:
+            if len(data) < rows * row_bytes:
+                raise OSError("the picture is truncated: a part of it is too short")
+            return np.frombuffer(data, np.uint8, rows * row_bytes).reshape(rows, row_bytes)
+        fields = (
+            (_WIDTH, row_bytes), (_HEIGHT, rows), (_BITS, 8), (_COMPRESSION, compression),
+            (_PHOTOMETRIC, _BLACK_IS_ZERO), (_STRIPS, 8), (_SAMPLES, 1), (_ROWS, rows),
+            (_STRIP_BYTES, len(data)),
+        )  # fmt: skip
+        end = 8 + len(data) + len(data) % 2
+        parts = [struct.pack("<4sI", b"II*\0", end), data, bytes(len(data) % 2)]
+        parts += [struct.pack("<H", len(fields))]
+        parts += [struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields]
+        parts += [bytes(4)]
+        image = TiffImagePlugin.TiffImageFile(io.BytesIO(b"".join(parts)))
+        image.load()
+        return np.asarray(image)
+
+    def _coloured(self, samples: np.ndarray) -> Image.Image:
+        colours = {_RGB: 3, _CMYK: 4}.get(self._photometric, 1)
+        most = self._greatest(samples[..., :colours])
+        values = pixels.to_bytes(samples[..., :colours], most)
+        if self._photometric == _WHITE_IS_ZERO:
+            values = 255 - values
+        image = Image.fromarray(values[..., 0] if colours == 1 else values, None)
+        if self._photometric == _CMYK:
+            image = Image.frombytes("CMYK", image.size, values.tobytes())
+        elif samples.shape[2] > colours:
+            extra = _all(self.tag_v2, _EXTRA, 0)[0]
+            if extra in (_PREMULTIPLIED, _ALPHA):
+                alpha = pixels.to_bytes(samples[..., colours], self._greatest(samples, whole=True))
+                image = image.convert("RGB")
+                image.putalpha(Image.fromarray(alpha))
+                if extra == _PREMULTIPLIED:
+                    image = Image.frombytes("RGBa", image.size, image.tobytes()).convert("RGBA")
+        return pixels.turned(image, self._orientation)
+
+    def _greatest(self, samples: np.ndarray, whole: bool = False) -> float | None:
+        """What stands for white; None where the values alone say it (see `read`)."""
+        if self._kind == _FLOAT:
+            return 1.0 if whole else None
+        if self._kind == _SIGNED:
+            is_small = self._bits <= 16 and samples.min() >= 0
+            return float(2 ** (self._bits - 1) - 1) if is_small or whole else None
+        if whole or self._bits not in (16, 32, 64):
+            return float(2**self._bits - 1)
+        greatest = int(samples.max())
+        stated = _all(self.tag_v2, _GREATEST, 0)[0]
+        if greatest <= stated < 2**self._bits:
+            return float(stated)
+        return float(2 ** next(bits for bits in _USED_BITS if greatest < 2**bits) - 1)
+
+
+def _of_odd_bits(lines: np.ndarray, count: int, bits: int) -> np.ndarray:
+    """Samples that fill no whole bytes, highest bit first; each row begins with a byte."""
+    answer = np.empty((len(lines), count), np.uint32)
+    weights = (1 << np.arange(bits - 1, -1, -1)).astype(np.uint32)
+    for rows in _blocks(len(lines), count):
+        single = np.unpackbits(lines[rows], axis=1)[:, : count * bits]
+        answer[rows] = single.reshape(-1, count, bits) @ weights
+    return answer
+
+
+def _blocks(rows: int, row: int) -> Iterator[slice]:
+    step = max(1, _AT_ONCE // max(row, 1))
+    return (slice(start, start + step) for start in range(0, rows, step))

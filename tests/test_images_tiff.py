@@ -1,0 +1,170 @@
+"""hashnet/images/tiff.py: samples of every kind give the picture, or are refused by name."""
+
+import io
+import itertools
+import struct
+
+import numpy as np
+import pytest
+
+from hashnet import images
+from hashnet.errors import ImageError
+from tests import make_images
+
+tifffile = pytest.importorskip("tifffile")
+PHOTO = make_images.photo(50, 70)
+GREY = PHOTO[..., 0]
+# The dtype of samples, and what stands for white.
+KINDS = {
+    "uint16": 2**16 - 1,
+    "uint32": 2**32 - 1,
+    "uint64": 2**64 - 1,
+    "int16": 2**15 - 1,
+    "float16": 1,
+    "float32": 1,
+    "float64": 1,
+}
+LAYOUTS = {
+    "one strip": {},
+    "strips": {"rowsperstrip": 7},
+    "tiles": {"tile": (16, 32)},
+    "deflate": {"compression": "zlib", "rowsperstrip": 9},
+    "predicted": {"compression": "zlib", "predictor": True},
+    "predicted tiles": {"compression": "zlib", "predictor": True, "tile": (32, 16)},
+}
+
+
+def encoded(samples, **options):
+    file = io.BytesIO()
+    tifffile.imwrite(file, samples, **options)
+    return file.getvalue()
+
+
+def as_kind(colours, kind):
+    if kind == "uint64":
+        return colours.astype(np.uint64) * 0x0101010101010101
+    return (colours / 255 * KINDS[kind]).astype(kind)
+
+
+def of_grey(grey):
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def differ(data, expected):
+    """Most of the difference."""
+    assert images.size(data) == expected.shape[:2]
+    return np.abs(images.read(data).astype(int) - expected).max()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_samples_of_every_kind_give_the_picture(kind, layout):
+    options = LAYOUTS[layout]
+    if "predictor" in options and kind not in ("uint16", "uint32", "int16"):
+        pytest.skip("nothing here writes this")
+    for order, planes in itertools.product("<>", ("contig", "separate")):
+        samples = as_kind(PHOTO, kind)
+        samples = np.moveaxis(samples, 2, 0) if planes == "separate" else samples
+        rgb = {"photometric": "rgb", "planarconfig": planes, "byteorder": order, **options}
+        assert differ(encoded(samples, **rgb), PHOTO) <= 1, (order, planes)
+    grey = {"photometric": "minisblack", **options}
+    assert differ(encoded(as_kind(GREY, kind), **grey), of_grey(GREY)) <= 1
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_planes_apart_of_8_bits_give_the_picture(layout):
+    options = {"photometric": "rgb", "planarconfig": "separate", **LAYOUTS[layout]}
+    assert differ(encoded(np.moveaxis(PHOTO, 2, 0), **options), PHOTO) == 0
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "float32"])
+def test_white_is_zero_where_the_file_says_so(dtype):
+    white = {"uint8": 255, "uint16": 65535, "uint32": 2**32 - 1, "float32": 1}[dtype]
+    samples = (white - GREY / 255 * white).astype(dtype)
+    data = encoded(samples, photometric="miniswhite")
+    assert differ(data, of_grey(GREY)) <= 1
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_16_bits_are_scaled_by_what_they_hold(bits):
+    samples = (GREY / 255 * (2**bits - 1)).astype(np.uint16)
+    assert samples.max() >= 2 ** (bits - 1)
+    assert differ(encoded(samples, photometric="minisblack"), of_grey(GREY)) <= 1
+    samples = (PHOTO / 255 * (2**bits - 1)).astype(np.uint32)
+    assert differ(encoded(samples, photometric="rgb"), PHOTO) <= 1
+
+
+def test_the_greatest_value_that_a_file_states_is_white():
+    samples = GREY.astype(np.uint16) * 2
+    stated = [(281, "H", 1, 1023, True)]
+    data = encoded(samples, photometric="minisblack", extratags=stated)
+    assert differ(data, of_grey(np.rint(samples / 1023 * 255))) <= 1
+
+
+def packed(samples, bits, photometric):
+    """An uncompressed TIFF of samples that fill no whole bytes."""
+    height, width, count = samples.shape
+    single = samples[..., None].astype(np.uint32) >> np.arange(bits - 1, -1, -1) & 1
+    rows = np.packbits(single.reshape(height, -1).astype(np.uint8), axis=1).tobytes()
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: count}
+    tags |= {278: height, 279: len(rows)}
+    head = struct.pack("<4sI", b"II*\0", 8 + len(rows) + len(rows) % 2)
+    fields = b"".join(struct.pack("<HHII", tag, 4, 1, tags[tag]) for tag in sorted(tags))
+    return head + rows + bytes(len(rows) % 2) + struct.pack("<H", len(tags)) + fields + bytes(4)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 24])
+def test_bits_that_fill_no_whole_bytes_are_unpacked(bits):
+    for colours, photometric in ((PHOTO, 2), (GREY[..., None], 1), (255 - GREY[..., None], 0)):
+        samples = np.rint(colours / 255 * (2**bits - 1)).astype(np.uint32)
+        expected = PHOTO if photometric == 2 else of_grey(GREY)
+        assert differ(packed(samples, bits, photometric), expected) == 0
+
+
+def test_transparency_of_16_bits_is_composed():
+    alpha = np.zeros(GREY.shape, np.uint16)
+    alpha[:, 20:] = 65535
+    for kind, planes in itertools.product(("unassalpha", "assocalpha"), ("contig", "separate")):
+        samples = np.dstack([PHOTO.astype(np.uint16) * 257, alpha])
+        if kind == "assocalpha":
+            samples[:, :20] = 0
+        samples = np.moveaxis(samples, 2, 0) if planes == "separate" else samples
+        options = {"photometric": "rgb", "planarconfig": planes, "extrasamples": [kind]}
+        expected = PHOTO.copy()
+        expected[:, :20] = 255
+        assert differ(encoded(samples, **options), expected) <= 1
+
+
+def test_cmyk_of_16_bits_is_ink():
+    ink = np.zeros((8, 8, 4), np.uint16)
+    ink[..., 0] = 65535
+    red, green, blue = images.read(encoded(ink, photometric="separated"))[4, 4].tolist()
+    assert red < 5 and green > 250 and blue > 250
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_planes_apart_are_turned_upright(orientation):
+    tag = (274, "H", 1, orientation, True)
+    data = encoded(PHOTO.astype(np.uint16) * 257, photometric="rgb", extratags=[tag])
+    bytes_of = encoded(PHOTO, photometric="rgb", extratags=[tag])
+    assert np.array_equal(images.read(data), images.read(bytes_of))
+    assert images.size(data) == images.size(bytes_of)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (lambda: encoded(PHOTO.astype(np.uint16), photometric="cielab"), "colour space 8"),
+        (lambda: encoded(GREY.astype(np.complex64), photometric="minisblack"), "kind 6"),
+    ],
+)
+def test_other_samples_are_refused_by_name(data, reason):
+    with pytest.raises(ImageError, match=f"a TIFF of .*{reason}.* is not read"):
+        images.read(data())
+
+
+def test_a_part_that_is_missing_is_noticed():
+    for compressed in ({}, {"compression": "zlib"}):
+        whole = encoded(PHOTO.astype(np.uint16) * 257, photometric="rgb", **compressed)
+        with pytest.raises(ImageError):
+            images.read(whole[: len(whole) // 2])
