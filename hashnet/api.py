@@ -306,7 +306,8 @@ def _fitted(
     """An empty index with a network fitted to the photos, and the features known from that."""
     options.progress("looking for images", 0, 0)
     exclusion = images.Exclusion(options.exclude, defaults=options.default_excludes)
-    found, problems, passed_over = images.find(options.photos, exclusion=exclusion)
+    listed, problems, passed_over = images.find(options.photos, exclusion=exclusion)
+    found = images.distinct(listed)  # as an update takes them
     if not found:
         reasons = [f"{one.path}: {one.reason}" for one in problems[:3]]
         received = f"none in {' '.join(options.photos)}"

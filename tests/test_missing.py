@@ -229,6 +229,7 @@ def test_index_says_what_is_away_what_could_go_and_how(run, index, folder, tmp_p
     assert "kept: 5 images whose files are gone or left out now; --prune removes them" in err
     status, out, err = run("index", place, "--prune", folder)
     assert status == cli.SKIPPED_SOME and "more than a tenth" in err and "--prune=all" in err
+    assert "--prune=all" in run("index", place, "--prune", folder, "-q")[2]
     status, out, err = run("index", place, "--prune=all", folder)
     assert status == cli.DONE and "5 removed" in out and "kept" not in err
 

@@ -616,6 +616,28 @@ def test_add_and_remove(any_writable, folder):
     assert writable.get("/api/images/disc%2F0.png/thumbnail").status_code == 200
 
 
+def test_folders_patterns_and_labels_are_removed_by_their_public_names(any_writable):
+    writable, url = any_writable, "/api/images"
+
+    def removed(**parameters):
+        answer = writable.delete(url, params=parameters, headers=bearer())
+        assert answer.status_code == 200
+        return answer.json()["removed"]
+
+    before = writable.get("/healthz").json()["items"]
+    checks = [f"checks/{number}.png" for number in range(6)]
+    assert removed(folder="checks", dry_run=True) == checks
+    assert removed(folder="checks", label="disc") == removed(folder="che") == []
+    assert removed(pattern="/checks/[12].png") == checks[1:3]
+    assert removed(folder="checks", label=["checks", "disc"]) == [checks[0], *checks[3:]]
+    assert removed(pattern="3.png", label="ramp") == ["ramp/3.png"]
+    assert removed(label="disc", dry_run=True) == [f"disc/{number}.png" for number in range(6)]
+    assert writable.get("/healthz").json()["items"] == before - 7
+    refused(writable.delete(url, headers=bearer()), 422)
+    refused(writable.delete(url, params={"pattern": "!"}, headers=bearer()), 422)
+    refused(writable.delete(url, params={"folder": "disc"}), 401)
+
+
 def test_a_writer_elsewhere_is_waited_for_by_the_client(writable, folder):
     """Faults 27 and 28: who writes gets 503, who searches is served; a stale lock is none."""
     one = {"files": upload(folder / "disc/0.png"), "data": {"id": "new"}, "headers": bearer()}

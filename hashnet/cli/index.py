@@ -21,6 +21,7 @@ from hashnet.cli.output import (
     MOST_NAMED,
     SKIPPED_SOME,
     Progress,
+    complain,
     count,
     name_left_out,
     name_problems,
@@ -232,11 +233,11 @@ def _name_kept(report: "UpdateReport", prune: object) -> None:
         number = count(sum(map(report.away.__getitem__, more)), "image")
         note(f"away: {number} in {count(len(more), 'more folder')}; they stay")
     if report.prunable:
-        number = count(len(report.prunable), "image")
-        way_out = "--prune removes them"
+        kept = f"kept: {count(len(report.prunable), 'image')} whose files are gone or left out now"
         if prune:
-            way_out = "more than a tenth of the index; --prune=all removes them"
-        note(f"kept: {number} whose files are gone or left out now; {way_out}")
+            complain(f"{kept}; more than a tenth of the index, which --prune=all removes")
+        else:
+            note(f"{kept}; --prune removes them")
     if report.labels_kept:
         number = count(report.labels_kept, "label")
         note(f"kept: {number} of earlier runs; --relabel takes those of the folder given now")

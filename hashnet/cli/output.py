@@ -59,6 +59,11 @@ def note(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+def complain(text: str) -> None:
+    """Write to stderr, with `-q` too, what was asked for and not done."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def detail(text: str) -> None:
     """Write to stderr what only `-v` asks for."""
     if _verbosity >= VERBOSE:

@@ -8,14 +8,16 @@ from fastapi import Depends, FastAPI, Form, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from hashnet.errors import ImageError, UnknownIdError
+from hashnet.errors import ArgumentError, ImageError, UnknownIdError
 from hashnet.retrieval.service import questions
 from hashnet.retrieval.service.answers import CHANGE_REFUSALS, REFUSALS, Json, Responses
-from hashnet.retrieval.service.parameters import Id, Image, PostedText
+from hashnet.retrieval.service.parameters import Id, Image, PostedText, Text
 from hashnet.retrieval.service.settings import MAX_SIDE, MAX_TEXT
 from hashnet.retrieval.service.state import Service
 
 THUMBNAIL, PICTURE = 256, 1600  # pixels of the longer side
+_SEVERAL = fastapi.Query(max_length=100, description="Again for several.")
+_NONE: list[str] = []
 _JPEG: Responses = {**REFUSALS, 200: {"content": {"image/jpeg": {}}}}
 
 
@@ -143,6 +145,33 @@ def add_change_routes(api: FastAPI, service: Service) -> None:
         return Json(service.described(version, item))
 
     @api.delete(
+        "/api/images",
+        summary="Remove the images below folders, those that patterns name, or those of labels",
+        responses=CHANGE_REFUSALS,
+        dependencies=writer,
+        response_model=dict,
+    )
+    async def remove_images(
+        folder: Annotated[list[Text], _SEVERAL] = _NONE,
+        pattern: Annotated[list[Text], _SEVERAL] = _NONE,
+        label: Annotated[list[Text], _SEVERAL] = _NONE,
+        dry_run: Annotated[bool, fastapi.Query(description="Remove nothing.")] = False,
+    ) -> Json:
+        if not (folder or pattern or label):
+            raise ArgumentError(
+                "What is removed is named.", "no parameters", "Give folder, pattern or label."
+            )
+        public_ids = served.current.public_ids
+        removed = await queues["changes"].run(
+            served.remove,
+            folders=[public_ids.id(name) for name in folder],
+            patterns=[public_ids.pattern(name) for name in pattern],
+            labels=label or None,
+            dry_run=dry_run,
+        )
+        return Json({"removed": [public_ids.shown(id) for id in removed]})
+
+    @api.delete(
         "/api/images/{id:any}",
         summary="Remove an image",
         responses=CHANGE_REFUSALS,
@@ -150,7 +179,7 @@ def add_change_routes(api: FastAPI, service: Service) -> None:
         response_model=dict,
     )
     async def remove_image(id: Id) -> dict[str, Any]:
-        if not await queues["changes"].run(served.remove, served.current.public_ids.id(id)):
+        if not await queues["changes"].run(served.remove, ids=served.current.public_ids.id(id)):
             raise UnknownIdError("Only what is in the index can be removed.", repr(id))
         return {"removed": id}
 

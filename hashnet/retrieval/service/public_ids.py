@@ -83,6 +83,24 @@ class PublicIds:
                 name = content.decode("utf-8", "surrogatepass")
         return self._meant(name)
 
+    def pattern(self, pattern: str) -> str:
+        """The pattern of ids, of one of what is shown of them; see `hashnet.images.matcher`.
+
+        Args:
+            pattern: str.
+
+        Returns:
+            str.
+
+        Example:
+            >>> PublicIds("/my [photos]/").pattern("2019/*.gif")
+            '/my \\\\[photos\\\\]/2019/*.gif'
+        """
+        if not self._root or "/" not in pattern.rstrip("/") or pattern.startswith("**/"):
+            return pattern
+        root = re.sub(r"([\\*?\[\]])", r"\\\1", self._root)
+        return root + pattern.removeprefix("/")
+
     def _meant(self, name: str) -> str:
         if name in self._others or name.startswith(self._root) or not self._root:
             return name

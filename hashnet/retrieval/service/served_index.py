@@ -105,18 +105,18 @@ class ServedIndex:
             raise ImageError(problems[0].reason)
         self.refresh()
 
-    def remove(self, id: str) -> bool:
-        """Remove one image.
+    def remove(self, **what: Any) -> list[str]:
+        """Remove images.
 
         Args:
-            id: str.
+            **what: as for `Index.remove`.
 
         Returns:
-            bool. Whether it was there.
+            list of str, their ids.
 
         Raises:
             LockedError, StoreError: another process is writing, or the disk refuses.
         """
-        removed = self.current.index.remove([id])
+        removed = self.current.index.remove(**what)
         self.refresh()
-        return bool(removed)
+        return removed
