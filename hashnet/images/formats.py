@@ -15,8 +15,9 @@ from typing import Any
 from PIL import ImageFile, TiffImagePlugin
 
 from hashnet.images.jpeg import REDUCTION, JpegFile
+from hashnet.images.others import jxl_size, open_heif, open_jxl, open_raw
 from hashnet.images.png import open_png
-from hashnet.images.tiff import TiffFile, open_tiff
+from hashnet.images.tiff import TiffFile, is_raw, open_tiff
 
 HEAD_BYTES = 256  # by so many a format is known
 
@@ -35,6 +36,9 @@ class Format:
         open: function of a file's content that reads its header; no pixel is decoded yet.
         reader: str. The library that decodes it.
         note: str, for the table of the documentation.
+        is_dense: bool. Whether a picture's data ends in anything but many zeros.
+        size: function of a file's content that gives (width, height), where `open` is not to be
+            called for a size that is too large; or None.
     """
 
     name: str
@@ -43,6 +47,8 @@ class Format:
     open: Opener
     reader: str
     note: str = ""
+    is_dense: bool = False
+    size: Callable[[bytes], tuple[int, int]] | None = None
 
 
 def _pillow(plugin: str, decoder: str) -> Opener:
@@ -77,6 +83,19 @@ def _open_icon(content: bytes) -> ImageFile.ImageFile:
     return image
 
 
+def _webp_size(content: bytes) -> tuple[int, int]:
+    """(width, height) of the canvas, from the header of any of the three kinds of WebP."""
+    kind, start = content[12:16], content[20:30].ljust(10, b"\0")
+    if kind == b"VP8X":
+        width, height = (int.from_bytes(start[at : at + 3], "little") + 1 for at in (4, 7))
+        return width, height
+    if kind == b"VP8L":
+        bits = int.from_bytes(start[1:5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    width, height = struct.unpack("<HH", start[6:10])
+    return width & 0x3FFF, height & 0x3FFF
+
+
 FORMATS = (
     Format(
         "JPEG",
@@ -99,6 +118,8 @@ FORMATS = (
         _pattern(rb"RIFF....WEBP"),
         _pillow("WebPImagePlugin", "WebPImageFile"),
         "Pillow",
+        is_dense=True,
+        size=_webp_size,  # its decoder allocates on opening
     ),
     Format(
         "GIF",
@@ -115,6 +136,14 @@ FORMATS = (
         "Pillow",
     ),
     Format(
+        "RAW",
+        (".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw"),
+        _pattern(rb"II\*\0.{4}CR|.{4}ftypcrx |FUJIFILMCCD-RAW|IIR[OS]|MMOR|IIU\0"),
+        open_raw,
+        "rawpy (extra `raw`)",
+        "the preview that the camera has put into the file",
+    ),
+    Format(
         "TIFF",
         (".tif", ".tiff"),
         _pattern(rb"II[*+]\0|MM\0[*+]"),
@@ -128,6 +157,26 @@ FORMATS = (
         _pattern(rb".{4}ftyp(?:avi[fs]|(?:mif1|miaf|msf1).{4}(?:.{4}){0,12}?avi[fs])"),
         _pillow("AvifImagePlugin", "AvifImageFile"),
         "Pillow",
+        is_dense=True,
+    ),
+    Format(
+        "HEIF",
+        (".heic", ".heif", ".hif", ".heics", ".heifs"),
+        _pattern(rb".{4}ftyp(?:hei[cmsx]|hev[cmsx]|heif|mif1|miaf|msf1)"),
+        open_heif,
+        "pillow-heif",
+        "HEIC too; the primary picture",
+        is_dense=True,
+    ),
+    Format(
+        "JPEG XL",
+        (".jxl",),
+        _pattern(rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n"),
+        open_jxl,
+        "imagecodecs (extra `jxl`)",
+        "no colour profile",
+        is_dense=True,
+        size=jxl_size,
     ),
     Format(
         "JPEG 2000",
@@ -135,6 +184,7 @@ FORMATS = (
         _pattern(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n"),
         _pillow("Jpeg2KImagePlugin", "Jpeg2KImageFile"),
         "Pillow",
+        is_dense=True,
     ),
     Format(
         "PPM",
@@ -175,6 +225,7 @@ FORMATS = (
 )
 _OF_NAME = {one.name: one for one in FORMATS}
 _OF_SUFFIX = {suffix: one for one in FORMATS for suffix in one.suffixes}
+_RAW = _OF_NAME["RAW"]
 _WITHOUT_SIGNATURE = ("TGA",)
 
 ALLOWED_FORMATS = tuple(one.name for one in FORMATS)
@@ -217,13 +268,17 @@ def known_format(head: bytes, suffix: str) -> Format:
 def open_image(content: bytes, suffix: str, max_pixels: int) -> ImageFile.ImageFile:
     """The image with its header read and its size found acceptable; no pixel is decoded yet."""
     known = known_format(content, suffix)
-    if known.name == "WebP":
-        check_size(_webp_size(content), max_pixels)  # its decoder allocates on opening
+    if known.name == "TIFF" and (_OF_SUFFIX.get(suffix.lower()) is _RAW or is_raw(content)):
+        known = _RAW
+    if known.size is not None:
+        check_size(known.size(content), max_pixels)
     image = known.open(content)
     if isinstance(image, JpegFile) and image.is_sequential:
         check_size(image.size, REDUCTION**2 * max_pixels)
     else:
         check_size(image.size, max_pixels)
+    if known.is_dense:
+        _check_tail(content, image.width * image.height)
     if isinstance(image, TiffFile | TiffImagePlugin.TiffImageFile):
         tile = [image.tag_v2.get(TiffImagePlugin.TILEWIDTH, 1)]
         tile += [image.tag_v2.get(TiffImagePlugin.TILELENGTH, 1)]
@@ -231,21 +286,19 @@ def open_image(content: bytes, suffix: str, max_pixels: int) -> ImageFile.ImageF
     return image
 
 
+def _check_tail(content: bytes, pixels: int) -> None:
+    """Refuse a picture whose end is zeros: a disk was to hold it, and does not."""
+    if content.startswith(b"RIFF"):  # what comes behind is not of it
+        content = content[: 8 + int.from_bytes(content[4:8], "little")]
+    held = content.rstrip(b"\0")
+    zeros = len(content) - len(held)
+    # A picture that is all of one colour below may end in some: bits for thousands of pixels each.
+    if zeros > 64 + pixels // 1024 and not held.endswith(b"\xff\xd9"):
+        raise OSError(f"the picture is truncated: its last {zeros} bytes are zeros")
+
+
 def check_size(size: Sequence[int], max_pixels: int) -> None:
     """Refuse a size, (width, height), of more pixels than these."""
     width, height = size
     if width * height > max_pixels:
         raise OSError(f"{width} x {height} pixels are more than {max_pixels}")
-
-
-def _webp_size(content: bytes) -> tuple[int, int]:
-    """(width, height) of the canvas, from the header of any of the three kinds of WebP."""
-    kind, start = content[12:16], content[20:30].ljust(10, b"\0")
-    if kind == b"VP8X":
-        width, height = (int.from_bytes(start[at : at + 3], "little") + 1 for at in (4, 7))
-        return width, height
-    if kind == b"VP8L":
-        bits = int.from_bytes(start[1:5], "little")
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    width, height = struct.unpack("<HH", start[6:10])
-    return width & 0x3FFF, height & 0x3FFF

@@ -18,8 +18,8 @@ _MAX_TEXTS = 8  # one would do
 def open_png(content: bytes) -> PngImagePlugin.PngImageFile:
     """The picture with its header read, from the chunks that make it.
 
-    A check sum guards every chunk. Where it is wrong, a chunk that holds pixels is refused by
-    Pillow as it is read, and one that does not is left out, as libpng does it.
+    A check sum guards every chunk. Where it is wrong, a chunk that holds pixels is refused, which
+    Pillow does not do, and one that does not is left out, as libpng does it.
     """
     image = PngImagePlugin.PngImageFile(io.BytesIO(_without_side_chunks(content)))
     if image.mode in ("L", "RGB") and "transparency" in image.info:
@@ -42,6 +42,8 @@ def _without_side_chunks(content: bytes) -> bytes:
                     break  # of a length that is no length: what follows cannot be told
                 kept.append(content[start:at])
                 start = end
+        elif end <= len(content) and not _has_its_sum(content[at + 4 : end]):
+            raise OSError("the picture is damaged: a check sum of its data is wrong")
         at = end
     if not kept:
         return content
@@ -50,8 +52,8 @@ def _without_side_chunks(content: bytes) -> bytes:
 
 def _is_sound(chunk: bytes) -> bool:
     """Whether a chunk's check sum is right, and what it holds is of use and not too long."""
-    kind, body, check = chunk[:4], chunk[4:-4], chunk[-4:]
-    if len(chunk) < 8 or zlib.crc32(chunk[:-4]).to_bytes(4, "big") != check:
+    kind, body = chunk[:4], chunk[4:-4]
+    if not _has_its_sum(chunk):
         return False
     if kind not in (*_TEXTS, b"iCCP"):
         return True
@@ -66,6 +68,10 @@ def _is_sound(chunk: bytes) -> bool:
         return _unpacks(rest[1:])
     packed, (_, _, text) = rest[:1] == b"\1", (rest[2:].split(b"\0", 2) + [b"", b"", b""])[:3]
     return _unpacks(text) if packed else len(text) <= _MAX_TEXT
+
+
+def _has_its_sum(chunk: bytes) -> bool:
+    return len(chunk) >= 8 and zlib.crc32(chunk[:-4]).to_bytes(4, "big") == chunk[-4:]
 
 
 def _unpacks(data: bytes) -> bool:

@@ -14,6 +14,9 @@ from hashnet.images.sources import FILES, File, content_of, name_of, refusals, s
 
 MAX_PIXELS = 65_000_000
 
+_ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
+_BLANK_FRAMES = 32  # so many are looked at for one that shows something
+
 Source = File | Image.Image | np.ndarray
 
 
@@ -166,7 +169,7 @@ class Photo:
             image = self._taken()
             check_size(image.size, self._max_pixels)  # of a JPEG, it may be too large for this
             image.load()
-            self._upright = self._turned_upright(image)
+            self._upright = self._shown(image)
         return self._upright
 
     def _reduced(self, height: int, width: int) -> tuple[Image.Image, Box | None]:
@@ -189,6 +192,22 @@ class Photo:
         box = pixels.turned_box(drafted[1], image.size, orientation)
         upright = self._turned_upright(image)
         return upright, box if box != (0, 0, *upright.size) else None
+
+    @classmethod
+    def _shown(cls, image: ImageFile.ImageFile) -> Image.Image:
+        """The first frame, or the first of some that is not of one colour all over."""
+        frame = first = cls._turned_upright(image)
+        for number in range(1, _BLANK_FRAMES if image.format in _ANIMATED else 0):
+            if frame.getcolors(1) is None:  # it has more than one
+                return frame
+            first = first.copy() if number == 1 else first  # its pixels are about to change
+            try:
+                image.seek(number)
+                image.load()
+            except Exception:  # there is none, or it is damaged: the picture is what came first
+                return first
+            frame = cls._turned_upright(image)
+        return first
 
     @staticmethod
     def _turned_upright(image: Image.Image) -> Image.Image:
@@ -220,7 +239,8 @@ def is_one(source: object) -> bool:
 def read(
     source: Source, *, min_side: int | None = None, max_pixels: int | None = None
 ) -> np.ndarray:
-    """Read a picture as RGB, upright, from its first frame or page.
+    """Read a picture as RGB, upright, from its first page, or its first frame that is not of one
+    colour all over.
 
     Each mode has one meaning:
 

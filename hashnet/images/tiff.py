@@ -20,6 +20,7 @@ _FILL_ORDER, _STRIPS, _ORIENTATION, _SAMPLES, _ROWS, _STRIP_BYTES = 266, 273, 27
 _GREATEST, _PLANES, _PREDICTOR, _PALETTE = 281, 284, 317, 320
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
 _EXTRA, _KIND, _PROFILE = 338, 339, 34675
+_SUBTYPE, _SUB_PAGES, _DNG_VERSION = 254, 330, 50706
 _COMPRESSIONS = (1, 5, 8, 32773, 32946, 34925, 50000)  # none, LZW, deflate, packed, LZMA, Zstandard
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK = 0, 1, 2, 5
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
@@ -42,6 +43,12 @@ def open_tiff(content: bytes) -> ImageFile.ImageFile:
             image.putpalette(np.array(colours, np.uint8).reshape(3, -1).T.tobytes())
         return image
     return TiffFile(content, tags)
+
+
+def is_raw(content: bytes) -> bool:
+    """Whether this is a camera's raw file, whose first page is a small preview."""
+    tags = _tags(content)
+    return _DNG_VERSION in tags or (tags.get(_SUBTYPE, 0) & 1 == 1 and _SUB_PAGES in tags)
 
 
 def _tags(content: bytes) -> Any:
