@@ -1312,3 +1312,15 @@ def test_the_draft_of_a_real_photo_looks_like_the_photo(shared_data):
             differences.append(mean_difference(drafted, images.resize(whole, size)))
     assert max(differences) < 4
     assert np.mean(differences) < 1.2
+
+
+@pytest.mark.parametrize("shape", [(800, 1200), (801, 1207), (1600, 1600)])
+def test_jpeg_2000_is_read_reduced(shape):
+    picture = make_images.photo(*shape)
+    data = make_images.encoded(picture, "JPEG2000")
+    reduced = images.read_resized(data, (50, 60))
+    assert mean_difference(reduced, images.resize(picture, (50, 60))) < 4
+    pixels = shape[0] * shape[1] // 3
+    assert np.array_equal(images.read_resized(data, (50, 60), max_pixels=pixels), reduced)
+    with pytest.raises(ImageError, match="pixels are more than"):
+        images.read(data, max_pixels=pixels)

@@ -17,6 +17,7 @@ from PIL import ImageFile, TiffImagePlugin
 from hashnet.images.jpeg import REDUCTION, JpegFile
 from hashnet.images.others import jxl_size, open_heif, open_jxl, open_raw
 from hashnet.images.png import open_png
+from hashnet.images.resizing import Box
 from hashnet.images.tiff import TiffFile, is_raw, open_tiff
 
 HEAD_BYTES = 256  # by so many a format is known
@@ -273,10 +274,8 @@ def open_image(content: bytes, suffix: str, max_pixels: int) -> ImageFile.ImageF
     if known.size is not None:
         check_size(known.size(content), max_pixels)
     image = known.open(content)
-    if isinstance(image, JpegFile) and image.is_sequential:
-        check_size(image.size, REDUCTION**2 * max_pixels)
-    else:
-        check_size(image.size, max_pixels)
+    can_reduce = image.format == "JPEG2000" or (isinstance(image, JpegFile) and image.is_sequential)
+    check_size(image.size, REDUCTION**2 * max_pixels if can_reduce else max_pixels)
     if known.is_dense:
         _check_tail(content, image.width * image.height)
     if isinstance(image, TiffFile | TiffImagePlugin.TiffImageFile):
@@ -284,6 +283,37 @@ def open_image(content: bytes, suffix: str, max_pixels: int) -> ImageFile.ImageF
         tile += [image.tag_v2.get(TiffImagePlugin.TILELENGTH, 1)]
         check_size(tile, max(max_pixels, 2**20))  # a small picture in one tile of gigabytes
     return image
+
+
+def reduce(image: Any, content: bytes, size: tuple[int, int]) -> Box | None:
+    """Have a picture decoded at 1/2, 1/4 or 1/8, if its format can; no side below `size`.
+
+    Args:
+        image: from `open_image`, not decoded yet.
+        content: bytes of its file.
+        size: (width, height), pixels.
+
+    Returns:
+        The box, (left, top, right, bottom), that the picture fills when it has been decoded; None
+        if it will be decoded whole.
+    """
+    (width, height) = whole = image.size
+    if isinstance(image, JpegFile):
+        drafted = image.draft(None, size)
+        box: Box | None = drafted[1] if drafted and image.size != whole else None
+        return box
+    if image.format != "JPEG2000":
+        return None
+    # Each level halves what the next one has, rounded up, and Pillow reckons with the nearest.
+    coding = content.find(b"\xff\x52")
+    levels = content[coding + 9] if 0 <= coding < len(content) - 9 else 0
+    for level in range(min(levels, REDUCTION.bit_length() - 1), 0, -1):
+        part = 2**level
+        fits = all(-(-side // part) == (side + part // 2) // part for side in whole)
+        if fits and width // part >= size[0] and height // part >= size[1]:
+            image.reduce = level
+            return 0.0, 0.0, width / part, height / part
+    return None
 
 
 def _check_tail(content: bytes, pixels: int) -> None:

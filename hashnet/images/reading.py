@@ -1,5 +1,6 @@
 """Reading: one picture, decoded once, gives the whole image and every size that is asked for."""
 
+import math
 import os
 
 import numpy as np
@@ -8,13 +9,14 @@ from PIL import Image, ImageFile
 from hashnet.checks import checked_integer
 from hashnet.errors import ArgumentError, ImageError
 from hashnet.images import pixels
-from hashnet.images.formats import check_size, open_image
+from hashnet.images.formats import check_size, open_image, reduce
 from hashnet.images.resizing import REDUCING_GAP, Box, checked_size, resize, resized
 from hashnet.images.sources import FILES, File, content_of, name_of, refusals, suffix_of
 
 MAX_PIXELS = 65_000_000
 
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
+_REDUCIBLE = ("JPEG", "JPEG2000")
 _BLANK_FRAMES = 32  # so many are looked at for one that shows something
 
 Source = File | Image.Image | np.ndarray
@@ -46,9 +48,9 @@ def set_max_pixels(max_pixels: int) -> None:
 class Photo:
     """One picture, whose bytes are read once and whose pixels are decoded once.
 
-    The one exception is a large JPEG picture, which `resized` and `at_least` decode again at 1/2,
-    1/4 or 1/8 of its size: other numbers than the whole image reduced, and several times faster
-    where the whole image is not asked for.
+    The one exception is a large picture in JPEG or JPEG 2000, which `resized` and `at_least` decode
+    again at 1/2, 1/4 or 1/8 of its size: other numbers than the whole image reduced, and several
+    times faster where the whole image is not asked for.
 
     Args:
         source: a path (str or `os.PathLike`), the content of a file (bytes, bytearray or
@@ -56,8 +58,8 @@ class Photo:
             PIL image, or an array: uint8, or float within 0..1; grey `(height, width)` or
             `(height, width, 1)`, RGB `(height, width, 3)` or RGBA `(height, width, 4)`.
         max_pixels: positive int, or None: what `set_max_pixels` said, or `MAX_PIXELS`. Largest
-            height times width that is decoded. Of a JPEG picture that is not progressive, an eighth
-            of each side is decoded where no more is asked for.
+            height times width that is decoded. In JPEG, unless it is progressive, and in JPEG
+            2000, an eighth of each side is decoded where no more is asked for.
 
     Attributes:
         path: str or None. Where the source is a path, that path.
@@ -79,7 +81,7 @@ class Photo:
         self._content: bytes | None = None
         self._undecoded: ImageFile.ImageFile | None = None
         self._upright: Image.Image | None = None
-        self._is_jpeg = False
+        self._can_reduce = False
         with refusals(self._name):
             if isinstance(source, np.ndarray):
                 self._upright = pixels.from_array(source)
@@ -90,7 +92,7 @@ class Photo:
             elif isinstance(source, FILES):
                 self._content = content_of(source)
                 self._undecoded = open_image(self._content, self._suffix, self._max_pixels)
-                self._is_jpeg = self._undecoded.format == "JPEG"
+                self._can_reduce = self._undecoded.format in _REDUCIBLE
             else:
                 raise ImageError(
                     "An image is a path, bytes, a binary file, a PIL image or an array.",
@@ -178,18 +180,19 @@ class Photo:
         Also the box that the picture fills, (left, top, right, bottom), or `None` for all of it:
         at 1/8 of its size a picture of 60 pixels fills 7.5 of 8.
         """
-        if not self._is_jpeg:
+        if self._content is None or not self._can_reduce:
             return self._decoded(), None
         image = self._taken()
-        whole, orientation = image.size, pixels.orientation_of(image)
-        drafted = image.draft(None, (height, width) if orientation >= 5 else (width, height))
-        if drafted is None or image.size == whole:
-            if self._upright is None:  # a file can be drafted once: this is its use
+        orientation = pixels.orientation_of(image)
+        size = (height, width) if orientation >= 5 else (width, height)
+        part = reduce(image, self._content, size)
+        if part is None:
+            if self._upright is None:  # a file can be reduced once: this is its use
                 self._undecoded = image
             return self._decoded(), None
-        check_size(image.size, self._max_pixels)
+        check_size([math.ceil(side) for side in part[2:]], self._max_pixels)
         image.load()
-        box = pixels.turned_box(drafted[1], image.size, orientation)
+        box = pixels.turned_box(part, image.size, orientation)
         upright = self._turned_upright(image)
         return upright, box if box != (0, 0, *upright.size) else None
 
