@@ -345,12 +345,25 @@ _MOUNTED_BY_DESKTOPS = re.compile(
 )
 
 
-def _mount_table() -> frozenset[str]:
+def mounts() -> frozenset[str]:
+    """Where something is mounted now, as far as the system keeps a list of it.
+
+    Returns:
+        frozenset of str, paths; empty where there is no such list.
+
+    Example:
+        >>> mounts() <= mounts() | {"/"}
+        True
+    """
+    return _mount_table("/proc/self/mounts")
+
+
+def _mount_table(path: str = "/etc/fstab") -> frozenset[str]:
     """Where the system mounts what, whether it does at the moment or not."""
     try:
-        with open("/etc/fstab", encoding="utf-8", errors="surrogateescape") as file:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
             rows = [line.split() for line in file if not line.lstrip().startswith("#")]
-    except OSError:  # as on Windows
+    except OSError:  # not on Linux
         return frozenset()
     # A blank in a name is written as \040.
     names = (re.sub(r"\\(\d{3})", lambda m: chr(int(m[1], 8)), row[1]) for row in rows if row[1:])

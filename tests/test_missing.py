@@ -133,7 +133,7 @@ def test_a_file_that_was_named_and_is_gone_is_dropped(index, folder):
 
 
 def test_what_the_system_mounts_elsewhere_at_other_times_is_away(index, folder, monkeypatch):
-    monkeypatch.setattr(system, "_mount_table", lambda: {str(folder / "disc")})
+    monkeypatch.setattr(system, "_mount_table", lambda: frozenset({str(folder / "disc")}))
     os.remove(folder / "disc/0.png")  # what is left lies under the mount point
     assert index.update([folder], prune="all").away == {str(folder / "disc"): 1}
     shutil.rmtree(folder / "disc")

@@ -1,11 +1,12 @@
 """Keeping an index in step with its folders while they change."""
 
+import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
-from hashnet import extras
+from hashnet import extras, system
 from hashnet.errors import HashnetError, LockedError
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.ingest import UpdateReport
@@ -69,32 +70,34 @@ def watch(
     stays: object = {}, []
     looked: float | None = None  # the first look comes when changes are told, so that none is lost
     while True:
-        before = _identities(roots)
-        for changes in _told(watchfiles, roots):
-            told = [one for one in changes if not _is_below(one[1], [own])]
-            moved = _identities(roots) != before
-            due = looked is None or time.monotonic() - looked > LOOK_SECONDS
-            if not (told or moved or due):
-                continue
-            gone = any(
-                change == watchfiles.Change.deleted and _is_below(path, roots, itself=False)
-                for change, path in told
-            )
-            try:
-                report = index.update(roots, prune="all" if prune and gone else prune, **options)
-            except LockedError:
-                looked = None
-                continue
-            looked = time.monotonic()
-            stayed, stays = stays, (report.away, report.prunable)
-            done = report.added or report.changed or report.removed or report.problems
-            if done or stays != stayed:
-                yield report
-            if moved:
-                break
+        before = _places(roots)
+        with contextlib.closing(_told(watchfiles, roots)) as batches:
+            for changes in batches:
+                told = [one for one in changes if not _is_below(one[1], [own])]
+                moved = _places(roots) != before
+                due = looked is None or time.monotonic() - looked > LOOK_SECONDS
+                if not (told or moved or due):
+                    continue
+                seen_to_go = not moved and any(
+                    change == watchfiles.Change.deleted and _is_below(path, roots, itself=False)
+                    for change, path in told
+                )
+                drop = "all" if prune and seen_to_go else prune
+                try:
+                    report = index.update(roots, prune=drop, **options)
+                except LockedError:
+                    looked = None
+                    continue
+                looked = time.monotonic()
+                stayed, stays = stays, (report.away, report.prunable)
+                done = report.added or report.changed or report.removed or report.problems
+                if done or stays != stayed:
+                    yield report
+                if moved:  # what is there now is not watched
+                    break
 
 
-def _told(watchfiles: Any, roots: Sequence[str]) -> Iterator[set[tuple[Any, str]]]:
+def _told(watchfiles: Any, roots: Sequence[str]) -> Generator[set[tuple[Any, str]], None, None]:
     """What has changed below the roots, some things at a time, and every second nothing."""
     there = [root for root in roots if os.path.exists(root)]
     if not there:
@@ -112,6 +115,7 @@ def _told(watchfiles: Any, roots: Sequence[str]) -> Iterator[set[tuple[Any, str]
             ignore_permission_denied=True,
         )
     except FileNotFoundError:  # one has just gone
+        time.sleep(TICK_SECONDS)
         yield set()
     except OSError as error:
         raise HashnetError(
@@ -121,8 +125,8 @@ def _told(watchfiles: Any, roots: Sequence[str]) -> Iterator[set[tuple[Any, str]
         ) from error
 
 
-def _identities(roots: Sequence[str]) -> list[tuple[int, int] | None]:
-    """Which file or folder each root is now: what is mounted or made anew there is another."""
+def _places(roots: Sequence[str]) -> tuple[list[tuple[int, int] | None], set[str]]:
+    """Which file or folder each root is now, and what is mounted below it."""
     found: list[tuple[int, int] | None] = []
     for root in roots:
         try:
@@ -130,7 +134,7 @@ def _identities(roots: Sequence[str]) -> list[tuple[int, int] | None]:
             found.append((status.st_dev, status.st_ino))
         except OSError:
             found.append(None)
-    return found
+    return found, {place for place in system.mounts() if _is_below(place, roots)}
 
 
 def _is_below(path: str, folders: Sequence[str], *, itself: bool = True) -> bool:
