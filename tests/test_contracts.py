@@ -127,8 +127,8 @@ def test_searches_by_id_are_identical(two):
 
 
 def test_duplicates_are_identical(two):
-    pairs = [[(a.id, b.id, b.bits_apart) for a, b in engine.duplicates(2)] for engine in two]
-    assert len(pairs[0]) > 100 and pairs[0] == pairs[1]
+    groups = [list(engine.duplicates(2)) for engine in two]
+    assert groups[0] and groups[0] == groups[1]
 
 
 def ids_of(engine, rows):

@@ -1,11 +1,14 @@
 """Coarse to fine: a code finds a pool, the feature ranks it."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from hashnet import images
 from hashnet.errors import ArgumentError, ImageError, UnknownIdError, UnknownNameError
 from hashnet.retrieval.index import Index
+from hashnet.retrieval.search import duplicates
 from hashnet.retrieval.search.engine import Engine, default_pool
 from hashnet.retrieval.search.query import Query
 
@@ -201,22 +204,32 @@ def test_an_engine_keeps_its_view_while_others_write(bundle_folder, photos, tmp_
     assert engine.search(photos / "disc/0.png").hits == before
 
 
-def test_duplicates_are_the_pairs_that_the_definition_gives(bundle_folder, photos, tmp_path):
+def test_duplicates_without_files_are_those_of_near_equal_features(bundle_folder, photos, tmp_path):
     index = Index.create(tmp_path / "index", bundle_folder)
     copy = images.read(photos / "disc/0.png")
-    index.add([photos / "disc/0.png", copy], ids=["first", "second"])
-    index.update([photos / "stripes"])
+    index.add([copy, copy.copy()], ids=["first", "second"])
+    others = sorted((photos / "stripes").iterdir())
+    index.add([images.read(path) for path in others], ids=[path.name for path in others])
     with pytest.raises(ArgumentError, match="threshold=0"):
         next(Engine(index).duplicates(0))
-    pairs = {(a.id, b.id): b.bits_apart for a, b in Engine(index).duplicates(1)}
-    assert pairs[("first", "second")] == 0
-    codes = {}
-    with index.store.snapshot() as snapshot:
-        items = snapshot.items(np.arange(snapshot.num_rows))
-        codes = {item.id: code.tobytes() for item, code in zip(items, snapshot.codes, strict=True)}
-    ids = list(codes)
-    same = {(a, b) for i, a in enumerate(ids) for b in ids[i + 1 :] if codes[a] == codes[b]}
-    assert set(pairs) == same
+    features, ids = index.features(), list(index)
+    codes = index.codes()
+    near = {
+        (ids[i], ids[j])
+        for i, j in itertools.combinations(range(len(ids)), 2)
+        if np.bitwise_count(codes[i] ^ codes[j]).sum() < 9
+        and np.linalg.norm(features[i] - features[j]) <= duplicates.DISTANCE_ALONE
+    }
+    joined = {id: {id} for id in ids}
+    for one, other in near:
+        joined[one] |= joined[other]
+        for id in joined[one]:
+            joined[id] = joined[one]
+    wanted = {frozenset(group) for group in joined.values() if len(group) > 1}
+    groups = list(Engine(index).duplicates(9))
+    found = {frozenset([one.keep.id, *(copy.id for copy in one.copies)]) for one in groups}
+    assert found == wanted and {"first", "second"} in found
+    assert all(group.keep.bits_apart == group.keep.distance == 0 for group in groups)
 
 
 def test_a_search_changes_nothing_on_disk(index, photos):

@@ -58,7 +58,7 @@ VERBS = {
     "export": "convert a network for another runtime or precision",
     "clickhouse": "print or run the statements that create the tables of an index",
     "serve": "serve an index in the browser and over HTTP",
-    "duplicates": "list pairs of nearly identical images",
+    "duplicates": "find copies of images, say which to keep, and put the others away",
     "completion": "print a script for completion in a shell",
 }
 

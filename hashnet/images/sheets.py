@@ -38,16 +38,20 @@ class Hit(Protocol):
 
 
 def contact_sheet(
-    results: Iterable[tuple[images.Source | images.Photo, Iterable[Hit]]], *, columns: int = COLUMNS
+    results: Iterable[tuple[images.Source | images.Photo | None, Iterable[Hit]]],
+    *,
+    columns: int = COLUMNS,
+    first: str = "query",
 ) -> np.ndarray:
     """Draw the queries, each followed by its hits with label, Hamming distance and distance.
 
     Where a hit is a region of its image, the region is outlined.
 
     Args:
-        results: sequence of `(query, hits)`: `query` as for `images.Photo`, or such a photo,
+        results: sequence of `(query, hits)`: `query` as for `images.Photo`, such a photo or None,
             and objects with the fields of `Hit`.
         columns: int. Tiles in a row; the query is the first.
+        first: str. What is written below it.
 
     Returns:
         uint8 array `(height, width, 3)`.
@@ -59,7 +63,7 @@ def contact_sheet(
     """
     rows = [np.zeros((0, columns * (TILE + GAP), 3), np.uint8)]
     for query, hits in results:
-        tiles = [_tile(query, ["query"], framed=True)]
+        tiles = [_tile(query, [first], framed=True)]
         for rank, hit in enumerate(hits, 1):
             score = f"{hit.bits_apart} bits, {hit.distance:.3f}"
             if hit.inliers is not None:

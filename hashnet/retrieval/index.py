@@ -23,6 +23,7 @@ from hashnet.network import bundle as bundles
 from hashnet.retrieval import carried
 from hashnet.retrieval.ingest import Ingest, UpdateReport
 from hashnet.retrieval.search import notebook
+from hashnet.retrieval.search.duplicates import DuplicateGroup
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.hits import Hit, SearchResult
 from hashnet.retrieval.search.query import Query
@@ -455,22 +456,43 @@ class Index:
                 query = content_of(query)
         return replace(engine.search(query, asked), source=query)
 
-    def duplicates(self, threshold: int | None = None) -> Iterator[tuple[Hit, Hit]]:
-        """Pairs of images that are nearly the same.
+    def duplicates(
+        self,
+        threshold: int | None = None,
+        *,
+        turned: bool = False,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Iterator[DuplicateGroup]:
+        """Groups of images that are copies of each other, with a suggestion which to keep.
+
+        Found are copies that were recompressed, scaled, bordered, captioned, cut or turned a
+        little, or have other colours. The pixels of the files decide, which are read again; where
+        a file is away, only copies whose features are nearly equal are found.
 
         Args:
-            threshold: int, 1 or more, or None. Their codes differ in strictly fewer bits; one bit
-                in sixteen if None.
+            threshold: int, 1 or more, or None. Pairs whose codes differ in strictly fewer bits are
+                looked at, besides those that their pixels tell; one bit in sixteen if None.
+            turned: bool. Also find copies that lie on a side, on their head, or are mirrored.
+            progress: called with the stage, images done and images to do; or None.
 
         Returns:
-            Iterator of (Hit, Hit); the second has `bits_apart` and `distance` between the two.
+            Iterator of `DuplicateGroup`, in the order in which their first image was added.
+
+        Raises:
+            ArgumentError: the threshold is no such integer.
 
         Example:
-            >>> index = Index.open(index_folder)
-            >>> [(one.id, other.id) for one, other in index.duplicates(threshold=33)]
-            [('cat', 'dog')]
+            >>> index = Index.create("photos.index", bundle_folder)
+            >>> index.add(["cat.png", "cat.png", "dog.png"], ids=["a", "b", "c"]).added
+            3
+            >>> [(group.keep.id, group.copies[0].id) for group in index.duplicates()]
+            [('a', 'b')]
         """
-        return self.engine.duplicates(self.duplicates_threshold if threshold is None else threshold)
+        return self.engine.duplicates(
+            self.duplicates_threshold if threshold is None else threshold,
+            turned=turned,
+            progress=progress,
+        )
 
     @property
     def duplicates_threshold(self) -> int:

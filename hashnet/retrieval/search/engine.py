@@ -12,18 +12,17 @@ from typing import Any, Protocol
 import numpy as np
 
 from hashnet import images, system
-from hashnet.checks import checked_integer
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, RegionError, UnknownIdError, UnknownNameError
 from hashnet.local.features import Extractor
-from hashnet.retrieval.search import feedback
+from hashnet.retrieval.search import duplicates, feedback
 from hashnet.retrieval.search import verify as verification
+from hashnet.retrieval.search.duplicates import DuplicateGroup
 from hashnet.retrieval.search.finder import Finder, Found, threshold_of
 from hashnet.retrieval.search.finders import finder_of
-from hashnet.retrieval.search.hits import Hit, SearchResult, hits_of
+from hashnet.retrieval.search.hits import SearchResult, hits_of
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.search.verify import Features, Verification
-from hashnet.retrieval.store.items import Item
 from hashnet.retrieval.store.protocol import Store
 
 # The smallest pool that is asked for by default, per hit wanted, and per root of the index's size:
@@ -33,8 +32,6 @@ POOL_PER_HIT = 10
 POOL_PER_ROOT = 5
 # Ids that a refusal names.
 IDS_SHOWN = 3
-# Pairs of duplicates whose features are in memory at one time.
-PAIRS_AT_ONCE = 4096
 
 DEFAULT = Query()
 
@@ -333,37 +330,40 @@ class Engine:
         path: str | None = self.snapshot.items([self._row(id)])[0].path
         return path
 
-    def duplicates(self, threshold: int) -> Iterator[tuple[Hit, Hit]]:
-        """Pairs of images whose codes differ in strictly fewer than `threshold` bits.
+    def duplicates(
+        self,
+        threshold: int,
+        *,
+        turned: bool = False,
+        progress: duplicates.Progress | None = None,
+    ) -> Iterator[DuplicateGroup]:
+        """Groups of images that are copies of each other; `search.duplicates` says how.
 
         Args:
-            threshold: int, 1 or more.
+            threshold: int, 1 or more. Pairs whose codes differ in strictly fewer bits are looked
+                at, besides those that their pixels tell.
+            turned: bool. Also find copies that lie on a side, on their head, or are mirrored.
+            progress: called with the stage, images done and images to do; or None.
 
         Yields:
-            (Hit, Hit) pairs; the first has `bits_apart` and `distance` 0, the second those
-            between the two.
+            `DuplicateGroup`, in the order in which their first image was added.
+
+        Raises:
+            ArgumentError: the threshold is no such integer.
 
         Example:
             >>> from hashnet.retrieval.index import Index
-            >>> pairs = Engine(Index.open(index_folder)).duplicates(threshold=33)
-            >>> [(first.id, second.id) for first, second in pairs]
-            [('cat', 'dog')]
+            >>> list(Engine(Index.open(index_folder)).duplicates(threshold=33))
+            []
         """
-        threshold = checked_integer(threshold, 1, "threshold")
-        for first, second, bits in self.finder.pairs_within(threshold):
-            for start in range(0, len(first), PAIRS_AT_ONCE):
-                part = slice(start, start + PAIRS_AT_ONCE)
-                (near, near_items), (far, far_items) = (
-                    self._checked_features(rows[part]) for rows in (first, second)
-                )
-                distances = np.linalg.norm(near - far, axis=1)
-                for one, other, apart, distance in zip(
-                    near_items, far_items, bits[part].tolist(), distances.tolist(), strict=True
-                ):
-                    yield (
-                        Hit(one.id, one.path, one.label, 0, 0.0),
-                        Hit(other.id, other.path, other.label, apart, distance),
-                    )
+        return duplicates.find(
+            self.snapshot,
+            self.finder,
+            threshold,
+            turned=turned,
+            num_threads=self.num_threads,
+            progress=progress,
+        )
 
     def _row(self, id: str) -> int:
         return int(self._rows([id])[0])
@@ -378,11 +378,6 @@ class Engine:
         rows, codes, features = self.finder.encoded(ids)
         _refuse_unknown(ids, rows)
         return rows, codes, features
-
-    def _checked_features(self, rows: np.ndarray) -> tuple[np.ndarray, list[Item]]:
-        """Features of some rows, float32, compared with their checksums, and their items."""
-        items = self.snapshot.verify_features(rows)
-        return self.snapshot.features(rows).astype(np.float32), items
 
     def _narrowed(self, query: Query) -> _Narrowed:
         marked = None

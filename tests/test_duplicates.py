@@ -1,0 +1,185 @@
+"""`hashnet duplicates`: groups of copies, which to keep, and what is done with the others."""
+
+import csv
+import io
+import itertools
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from hashnet import cli, images
+from hashnet.retrieval.index import Index
+from hashnet.retrieval.store.items import Item
+from tests.test_likeness import EDITS, picture
+
+
+@pytest.fixture
+def library(tmp_path, bundle_folder):
+    """Four pictures and some copies, indexed: (index folder, folder of the pictures)."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed in range(4):
+        images.write(folder / f"{seed}.png", picture(seed))
+    images.write(folder / "0 half.png", EDITS["half size"](picture(0)))
+    images.write(folder / "0 grey.jpg", EDITS["grey"](picture(0)))
+    images.write(folder / "1 cut.png", EDITS["cut"](picture(1)))
+    images.write(folder / "2 on a side.png", np.rot90(picture(2)))
+    images.write(folder / "3 mirrored.png", picture(3)[:, ::-1])
+    os.utime(folder / "0.png", (1e9, 1e9))
+    shutil.copy(folder / "0.png", folder / "0 again.png")
+    index = Index.create(tmp_path / "i", bundle_folder)
+    assert index.add(folder).added == 10
+    return tmp_path / "i", folder
+
+
+def lines(out):
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def names(paths):
+    return [os.path.basename(path) for path in paths]
+
+
+def test_copies_are_found_and_the_largest_oldest_is_kept(run, library):
+    status, out, _ = run("duplicates", library[0], "--json")
+    found = lines(out)
+    assert status == cli.DONE
+    assert [names(one["paths"]) for one in found] == [
+        ["0.png", "0 again.png"],
+        ["0.png", "0 grey.jpg"],
+        ["0.png", "0 half.png"],
+        ["1.png", "1 cut.png"],
+    ]
+    assert [one["group"] for one in found] == [1, 1, 1, 2]
+    assert [one["images"] for one in found] == [4, 4, 4, 2]
+    assert found[2]["sizes"] == [[180, 240], [90, 120]]
+    assert found[0]["bits_apart"] == found[0]["distance"] == 0
+
+
+def test_people_read_a_line_for_each_group(run, library):
+    status, out, _ = run("duplicates", library[0])
+    assert status == cli.DONE and len(out.splitlines()) == 2
+    assert "4 images: keep" in out and "0.png (240 x 180)  of  " in out
+
+
+def test_csv_has_a_line_for_each_image(run, library):
+    rows = list(csv.DictReader(io.StringIO(run("duplicates", library[0], "--csv")[1])))
+    assert [row["keep"] for row in rows] == ["yes", "no", "no", "no", "yes", "no"]
+    assert [row["group"] for row in rows] == list("111122")
+    assert int(rows[0]["bytes"]) == (library[1] / "0.png").stat().st_size
+
+
+def test_turned_and_mirrored_copies_are_found_where_they_are_asked_for(run, library):
+    found = lines(run("duplicates", library[0], "--turned", "--json")[1])
+    pairs = {frozenset(names(one["paths"])) for one in found}
+    assert {frozenset({"2.png", "2 on a side.png"}), frozenset({"3.png", "3 mirrored.png"})} < pairs
+    assert len(pairs) == 6
+
+
+def test_the_picture_shows_each_group_and_replaces_no_file(run, library, tmp_path):
+    sheet = tmp_path / "groups.png"
+    assert run("duplicates", library[0], "--picture", sheet)[0] == cli.DONE
+    assert images.size(sheet)[0] > 300
+    status, _, err = run("duplicates", library[0], "--picture", sheet)
+    assert status == cli.WRONG_ARGUMENTS and "groups.png" in err
+
+
+@pytest.mark.parametrize("options", [["--move-to", "away"], ["--hardlink"]])
+def test_nothing_changes_without_really(run, library, options, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.stat() for path in library[1].iterdir()}
+    status, _, err = run("duplicates", library[0], *options)
+    assert status == cli.DONE and "would" in err and "--really" in err
+    assert {path: path.stat() for path in library[1].iterdir()} == before
+    assert not os.path.exists("away")
+
+
+def test_copies_move_away_and_take_no_other_files_place(run, library, tmp_path):
+    away = tmp_path / "away"
+    away.mkdir()
+    (away / "0 half.png").write_text("mine")
+    status, _, err = run("duplicates", library[0], "--move-to", away, "--really")
+    assert status == cli.DONE and "moved 4 files" in err
+    assert (away / "0 half.png").read_text() == "mine"
+    assert sorted(os.listdir(away)) == [
+        "0 again.png",
+        "0 grey.jpg",
+        "0 half-2.png",
+        "0 half.png",
+        "1 cut.png",
+    ]
+    assert sorted(os.listdir(library[1])) == [
+        "0.png",
+        "1.png",
+        "2 on a side.png",
+        "2.png",
+        "3 mirrored.png",
+        "3.png",
+    ]
+    # Once more: their files are away, and nothing is left to be done.
+    assert "moved 0 files" in run("duplicates", library[0], "--move-to", away, "--really")[2]
+
+
+def test_only_files_of_equal_bytes_become_one(run, library):
+    status, _, err = run("duplicates", library[0], "--hardlink", "--really")
+    assert status == cli.SKIPPED_SOME and "linked 1 files, left 3 alone" in err
+    assert os.path.samefile(library[1] / "0.png", library[1] / "0 again.png")
+    assert not os.path.samefile(library[1] / "0.png", library[1] / "0 half.png")
+    # A link to the kept file is no copy that could be moved: it would be the last one.
+    (library[1] / "0.png").unlink()
+    assert (library[1] / "0 again.png").exists()
+
+
+def test_the_last_copy_stays(run, library, tmp_path):
+    again, kept = library[1] / "0 again.png", library[1] / "0.png"
+    again.unlink()
+    os.link(kept, again)
+    err = run("duplicates", library[0], "--move-to", tmp_path / "away", "--really")[2]
+    assert "the kept file itself" in err and kept.exists() and again.exists()
+
+
+def test_really_needs_something_to_do(run, library):
+    status, _, err = run("duplicates", library[0], "--really")
+    assert status == cli.WRONG_ARGUMENTS and "--move-to or --hardlink" in err
+
+
+def test_where_files_are_away_features_decide_alone(run, library):
+    shutil.rmtree(library[1])
+    found = lines(run("duplicates", library[0], "--json")[1])
+    pairs = [set(names(one["paths"])) for one in found]
+    assert {"0.png", "0 again.png"} in pairs or {"0 again.png", "0.png"} in pairs
+    assert all(one["sizes"] == [None, None] for one in found)
+    assert all(name[0] == other[0] for name, other in map(sorted, pairs))
+
+
+def test_a_thousand_equal_rows_are_one_line(run, bundle_folder, tmp_path):
+    index = Index.create(tmp_path / "i", bundle_folder)
+    features = np.zeros((1000, index.store.feature_dim), np.float16)
+    features[:, 0] = 1
+    codes = np.zeros((1000, index.store.num_bits // 8), np.uint8)
+    with index.store.writer() as writer:
+        writer.add([Item(f"/p/{n:04}.jpg", f"/p/{n:04}.jpg") for n in range(1000)], codes, features)
+    out = run("duplicates", tmp_path / "i")[1]
+    assert len(out.splitlines()) == 1 and "1,000 images" in out and "and 996 more" in out
+    assert len(lines(run("duplicates", tmp_path / "i", "--json")[1])) == 999
+
+
+def test_groups_do_not_depend_on_threads(library):
+    groups = [
+        list(Index.open(library[0], num_threads=number).duplicates(turned=True))
+        for number in (1, 2)
+    ]
+    assert groups[0] == groups[1] and len(groups[0]) == 4
+    assert all(len(group) == 1 + len(group.copies) for group in groups[0])
+
+
+def test_every_image_is_in_one_group_at_most(library):
+    ids = [
+        image.id
+        for group in Index.open(library[0]).duplicates(turned=True)
+        for image in itertools.chain([group.keep], group.copies)
+    ]
+    assert len(ids) == len(set(ids))
