@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from hashnet import cli, images
+from hashnet.retrieval import tidying
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.store.items import Item
 from tests.test_likeness import EDITS, picture
@@ -139,6 +140,17 @@ def test_the_last_copy_stays(run, library, tmp_path):
     os.link(kept, again)
     err = run("duplicates", library[0], "--move-to", tmp_path / "away", "--really")[2]
     assert "the kept file itself" in err and kept.exists() and again.exists()
+
+
+def test_what_has_changed_since_it_was_planned_is_left_alone(tmp_path):
+    for name in ("kept", "copy"):
+        (tmp_path / name).write_text(name)
+    step = tidying.Step(str(tmp_path / "copy"), str(tmp_path / "kept"), str(tmp_path / "to"))
+    (tmp_path / "to").write_text("new")
+    assert "there already" in tidying.do(step).refused
+    (tmp_path / "to").unlink()
+    (tmp_path / "kept").unlink()
+    assert "away" in tidying.do(step).refused and (tmp_path / "copy").exists()
 
 
 def test_really_needs_something_to_do(run, library):

@@ -73,6 +73,8 @@ def do(step: Step) -> Step:
         The step, `refused` where the files have changed meanwhile or the disk refuses.
     """
     refused = step.refused or _refused(step.path, step.keep)
+    if refused is None and step.target is not None and os.path.lexists(step.target):
+        refused = f"{step.target} is there already"
     if refused is None:
         try:
             if step.target is None:
@@ -81,8 +83,6 @@ def do(step: Step) -> Step:
                 os.replace(beside, step.path)
             else:
                 os.makedirs(os.path.dirname(step.target), exist_ok=True)
-                if os.path.lexists(step.target):
-                    raise FileExistsError(f"{step.target} is there already")
                 shutil.move(step.path, step.target)
         except OSError as error:
             refused = error.strerror or str(error)

@@ -109,15 +109,16 @@ def find(
         `DuplicateGroup`, in the order in which their first image was added.
 
     Raises:
-        ArgumentError: the threshold is no such integer.
+        ArgumentError: the threshold is no such integer, or several indexes are searched as one.
         StoreError: features are damaged.
     """
     threshold = checked_integer(threshold, 1, "threshold")
     say = progress or (lambda stage, done, total: None)
+    near = finder.pairs_within(threshold)  # refused by several indexes that are searched as one
     with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
         search = _Search(snapshot, finder, scratch, num_threads, say)
         search.join_equal()
-        search.join_near(threshold)
+        search.join_near(near)
         search.join_near_pixels(turned)
     yield from search.groups()
 
@@ -193,9 +194,9 @@ class _Search:
         for place in np.flatnonzero(firsts[which] != np.arange(size)).tolist():
             self._groups.join(int(firsts[which[place]]), place)
 
-    def join_near(self, threshold: int) -> None:
-        """Join those whose codes are near."""
-        for first, second, _ in self._finder.pairs_within(threshold):
+    def join_near(self, pairs: Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
+        """Join those whose codes are near: pairs of rows, as `Finder.pairs_within` gives them."""
+        for first, second, _ in pairs:
             one, other = (np.searchsorted(self._rows, rows) for rows in (first, second))
             self._join(one, other, likeness.WAYS[0])
 
