@@ -481,10 +481,12 @@ class FileLock:
             OSError: nothing can be written where there are no locks.
         """
         has_locks, locked = self._take_of_system()
-        if (has_locks and not locked) or self._stands_for_another():
+        if has_locks and not locked:
             return False
-        if not has_locks and not self._take_owner_folder():
-            return False
+        # A thread must not see another's folder before it is known to be this process's.
+        with _owners:
+            if self._stands_for_another() or not (has_locks or self._take_owner_folder()):
+                return False
         # Who holds it is a courtesy; a full disk must not forbid to remove images.
         with contextlib.suppress(OSError):
             self._sign(_myself())
@@ -611,7 +613,15 @@ class FileLock:
 
 # Folders that stand for a lock of this process.
 _held_here: set[str] = set()
-after_fork(_held_here.clear)
+_owners = threading.Lock()
+
+
+@after_fork
+def _own_nothing() -> None:
+    """A child holds none of its parent's locks, and waits for none of its threads."""
+    global _owners
+    _held_here.clear()
+    _owners = threading.Lock()
 
 
 def _myself() -> str:

@@ -197,6 +197,12 @@ def _lite(variant: int, width: float, depth: float, image_size: int, map_channel
 def _alexnet(size: int, weights: str | None) -> "keras.Model":
     from keras import Input, Model, layers
 
+    if weights == "imagenet":
+        raise WeightsError(
+            "AlexNet's weights come from a file of yours.",
+            "weights='imagenet'",
+            "Give the path of torchvision's checkpoint (alexnet-owt-*.pth), or weights=None.",
+        )
     mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     image = Input((size, size, 3), name="image")
     x = layers.Rescaling(
@@ -225,12 +231,6 @@ def _alexnet(size: int, weights: str | None) -> "keras.Model":
 
 
 def _load_alexnet(model: "keras.Model", weights: str) -> None:
-    if weights == "imagenet":
-        raise WeightsError(
-            "AlexNet's weights come from a file of yours.",
-            "weights='imagenet'",
-            "Give the path of torchvision's checkpoint (alexnet-owt-*.pth), or weights=None.",
-        )
     tensors = weight_files.read_torch(weights)
     f6 = tensors.get("classifier.1.weight")
     if f6 is not None and f6.shape == (4096, 9216):
