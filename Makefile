@@ -27,7 +27,7 @@ slow: .venv/ready
 trainings: .venv/ready
 	$(BIN)/python -m pytest -q -m slow tests/test_train_hash.py tests/test_backbones.py \
 		tests/test_model.py tests/test_export.py tests/test_cli.py tests/test_onnx_writer.py \
-		tests/test_unsupervised.py tests/test_unsupervised_codes.py
+		tests/test_unsupervised.py tests/test_unsupervised_codes.py tests/test_pretrained.py
 
 # Those that kill and damage at every place, where the fast tests take some.
 faults: .venv/ready

@@ -56,7 +56,10 @@ def test_the_ten_lines_of_python_run(a_folder_of_photos, capsys):
     assert nearest == str(pathlib.Path("photos/pet/cat.png").absolute())
 
 
-@pytest.mark.parametrize("folders", [("", "", ""), ("one/", "two/", "three/")])
+@pytest.mark.parametrize(
+    "folders",
+    [pytest.param(("", "", ""), marks=pytest.mark.slow), ("one/", "two/", "three/")],
+)
 def test_the_ten_lines_of_python_run_on_any_folder(folders, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for number, folder in enumerate(folders):

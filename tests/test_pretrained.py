@@ -78,6 +78,7 @@ def test_photos_are_indexed_and_searched_with_the_core_alone(photos, tmp_path):
     assert not (tmp_path / "r").exists() and not (tmp_path / "x.onnx").exists()
 
 
+@pytest.mark.slow
 def test_a_fitted_bundle_gives_its_network_to_keras(photos, tmp_path):
     paths = sorted(photos.rglob("*.png"))[::3]
     fitted = unsupervised.fit_bundle(tmp_path / "b", paths, num_bits=16)
