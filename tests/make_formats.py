@@ -7,6 +7,7 @@ import pathlib
 
 from hashnet import images
 from hashnet.images.formats import FORMATS
+from hashnet.images.jpeg import REDUCTION
 
 PAGE = pathlib.Path(__file__).resolve().parents[1] / "docs" / "formats.md"
 HEAD = """# Formats
@@ -31,8 +32,13 @@ def page() -> str:
         for one in FORMATS
     ]
     limits = (
-        f"\nRefused are files of more than {images.MAX_BYTES // 2**20} MiB and progressive JPEG of "
-        f"more than {images.MAX_SCANS} scans.\n"
+        f"\nRefused are pictures of more than {images.MAX_PIXELS // 10**6} million pixels "
+        "(`--max-pixels` sets another limit),\n"
+        f"files of more than {images.MAX_BYTES // 2**20} MiB and progressive JPEG of more than "
+        f"{images.MAX_SCANS} scans. Photos in JPEG, unless they\nare progressive, and in JPEG 2000 "
+        "are decoded at 1/2, 1/4 or 1/8 of their sides where that is enough,\nand may then be "
+        f"{REDUCTION**2} times as large. Of video nothing is read: the lightest package that "
+        "decodes\nit brings 68 MB of codecs.\n"
     )
     return HEAD + "".join(rows) + limits
 

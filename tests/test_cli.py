@@ -703,3 +703,51 @@ def test_the_demo_shows_real_results_twice(run, tmp_path):
         results = json.loads((tmp_path / "demo/results.json").read_text())
         assert results["map_all_tie_aware"] > 0.7
         assert images.read(tmp_path / "demo/results.png").shape[0] > 500
+
+
+def test_index_counts_what_is_no_picture_in_one_line(run, photos, bundle_folder, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("1.mov", "2.mov", "3.pdf"):
+        (folder / name).write_bytes(b"no picture")
+    options = ("--bundle", bundle_folder)
+    status, _, err = run("index", tmp_path / "none", folder)
+    assert status == cli.FAILED and "(passed over: 2 .mov, 1 .pdf)" in err
+    (folder / "from a chat").write_bytes((photos / "disc" / "0.png").read_bytes())
+    status, out, err = run("index", tmp_path / "i", folder, *options)
+    assert status == cli.DONE and out.startswith("1 added")
+    assert err.endswith("passed over: 2 .mov, 1 .pdf\n")
+    assert "passed over" not in run("index", tmp_path / "i", folder, "-q")[2]
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "1.mov").write_bytes(b"no picture")
+    assert "passed over: 1 .mov" in run("search", tmp_path / "i", tmp_path / "films")[2]
+
+
+def test_photos_whose_library_is_missing_are_named_and_counted(
+    run, photos, bundle_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "good.png").write_bytes((photos / "disc" / "0.png").read_bytes())
+    for number in range(7):
+        (folder / f"{number}.jxl").write_bytes(b"\xff\x0a\xf8\xd4\x12\2\1\x40\0\xc9")
+    status, out, err = run("index", tmp_path / "i", folder, "--bundle", bundle_folder)
+    assert status == cli.SKIPPED_SOME and "7 skipped" in out
+    assert 'pip install "imagecodecs' in err and "skipped 6 more for similar reasons" in err
+
+
+def test_max_pixels_holds_for_index_and_search(run, photos, bundle_folder, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "good.png").write_bytes((photos / "disc" / "0.png").read_bytes())
+    try:
+        status, _, err = run(
+            "index", tmp_path / "i", folder, "--bundle", bundle_folder, "--max-pixels", "99"
+        )
+        assert status == cli.SKIPPED_SOME and "pixels are more than 99" in err
+        run("index", tmp_path / "i", folder, "--max-pixels", "65000000")
+        status, _, err = run("search", tmp_path / "i", folder / "good.png", "--max-pixels", "99")
+        assert "pixels are more than 99" in err
+    finally:
+        images.set_max_pixels(images.MAX_PIXELS)

@@ -1,6 +1,7 @@
 """Pictures that other libraries than Pillow decode, frames, and what ends in zeros."""
 
 import io
+import struct
 import sys
 
 import numpy as np
@@ -121,6 +122,52 @@ def test_a_raw_file_gives_the_preview_that_its_camera_put_into_it(tmp_path, monk
         image = images.read(tmp_path / name)
         assert mean_difference(image, np.rot90(PHOTO, -1)) < 3
     assert mean_difference(images.read(make_images.tiff(PHOTO)), PHOTO) == 0
+
+
+def a_dng(preview, raw):
+    """A raw file as cameras write it: a page with a preview in JPEG, and the sensor's below it."""
+    jpeg = make_images.encoded(preview, "JPEG", quality=90)
+    jpeg += bytes(len(jpeg) % 2)
+    (height, width), (rows, columns) = preview.shape[:2], raw.shape
+    start = 8 + len(jpeg) + raw.nbytes
+
+    def directory(at, entries):
+        head, extra = struct.pack("<H", len(entries)), b""
+        for tag, kind, values in sorted(entries):
+            letter = {1: "B", 2: "B", 3: "H", 4: "I", 10: "i"}[kind]
+            data = struct.pack(f"<{len(values)}{letter}", *values)
+            count = len(values) // 2 if kind == 10 else len(values)
+            place = struct.pack("<I", at + 2 + 12 * len(entries) + 4 + len(extra))
+            head += struct.pack("<HHI", tag, kind, count)
+            head += data.ljust(4, b"\0") if len(data) <= 4 else place
+            extra += b"" if len(data) <= 4 else data + bytes(len(data) % 2)
+        return head + bytes(4) + extra
+
+    def first(below):
+        matrix = [1, 1, 0, 1, 0, 1, 0, 1, 1, 1, 0, 1, 0, 1, 0, 1, 1, 1]
+        pages = [(254, 4, [1]), (256, 4, [width]), (257, 4, [height]), (258, 3, [8, 8, 8])]
+        pages += [(259, 3, [7]), (262, 3, [6]), (271, 2, b"Test\0"), (272, 2, b"Camera\0")]
+        pages += [(273, 4, [8]), (277, 3, [3]), (278, 4, [height]), (279, 4, [len(jpeg)])]
+        pages += [(330, 4, [below]), (50706, 1, [1, 4, 0, 0]), (50708, 2, b"Test Camera\0")]
+        return directory(start, [*pages, (50721, 10, matrix)])
+
+    below = start + len(first(0))
+    sensor = [(254, 4, [0]), (256, 4, [columns]), (257, 4, [rows]), (258, 3, [16]), (259, 3, [1])]
+    sensor += [(262, 3, [32803]), (273, 4, [8 + len(jpeg)]), (277, 3, [1]), (278, 4, [rows])]
+    sensor += [(279, 4, [raw.nbytes]), (33421, 3, [2, 2]), (33422, 1, [0, 1, 1, 2])]
+    head = b"II*\0" + struct.pack("<I", start)
+    return head + jpeg + raw.tobytes() + first(below) + directory(below, sensor)
+
+
+def test_a_raw_file_as_cameras_write_it_gives_its_preview():
+    pytest.importorskip("rawpy")
+    sensor = np.random.default_rng(0).integers(200, 4000, (480, 640), dtype=np.uint16)
+    preview = make_images.photo(240, 320)
+    data = a_dng(preview, sensor)
+    assert images.size(data) == (240, 320)
+    assert mean_difference(images.read(data), preview) < 3
+    with pytest.raises(ImageError):
+        images.read(data[: len(data) // 2])
 
 
 def frames(name, *pictures):
