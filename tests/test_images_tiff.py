@@ -168,3 +168,10 @@ def test_a_part_that_is_missing_is_noticed():
         whole = encoded(PHOTO.astype(np.uint16) * 257, photometric="rgb", **compressed)
         with pytest.raises(ImageError):
             images.read(whole[: len(whole) // 2])
+
+
+def test_samples_that_take_too_much_memory_are_refused_before_they_are_unpacked():
+    data = encoded(PHOTO.astype(np.float64) / 255, photometric="rgb", compression="zlib")
+    with pytest.raises(ImageError, match="84000 bytes of samples, take more memory"):
+        images.read(data, max_pixels=50 * 70)
+    assert images.read(data, max_pixels=6 * 50 * 70).shape == PHOTO.shape

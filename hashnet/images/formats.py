@@ -20,6 +20,8 @@ from hashnet.images.png import open_png
 from hashnet.images.resizing import Box
 from hashnet.images.tiff import TiffFile, is_raw, open_tiff
 
+_BYTES_A_PIXEL = 4  # what Pillow takes, and what samples of other sizes are held to
+
 HEAD_BYTES = 256  # by so many a format is known
 
 Opener = Callable[[bytes], ImageFile.ImageFile]
@@ -278,6 +280,9 @@ def open_image(content: bytes, suffix: str, max_pixels: int) -> ImageFile.ImageF
     check_size(image.size, REDUCTION**2 * max_pixels if can_reduce else max_pixels)
     if known.is_dense:
         _check_tail(content, image.width * image.height)
+    if isinstance(image, TiffFile) and image.num_bytes > _BYTES_A_PIXEL * max_pixels:
+        taken = f"{image.width} x {image.height} pixels, {image.num_bytes} bytes of samples,"
+        raise OSError(f"{taken} take more memory than {max_pixels} pixels")
     if isinstance(image, TiffFile | TiffImagePlugin.TiffImageFile):
         tile = [image.tag_v2.get(TiffImagePlugin.TILEWIDTH, 1)]
         tile += [image.tag_v2.get(TiffImagePlugin.TILELENGTH, 1)]

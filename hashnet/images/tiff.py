@@ -73,6 +73,9 @@ class TiffFile(ImageFile.ImageFile):
     Args:
         content: bytes of the file.
         tags: its first directory, as Pillow reads it.
+
+    Attributes:
+        num_bytes: int. What its samples take.
     """
 
     format = "TIFF"
@@ -104,6 +107,7 @@ class TiffFile(ImageFile.ImageFile):
             if is_so:
                 raise OSError(f"a TIFF of {reason} is not read")
         height, width = self._shape[:2]
+        self.num_bytes = height * width * self._shape[2] * -(-self._bits // 8)
         self._size = (height, width) if self._orientation >= 5 else (width, height)
         self._mode = "RGB"
         if _PROFILE in tags:
