@@ -63,6 +63,15 @@ def test_other_pictures_are_not_copies_neither_are_those_without_structure():
     assert likeness.are_copies(sketches[:0], sketches[:0]).shape == (0,)
 
 
+@pytest.mark.parametrize("ink", [0, 255])
+def test_like_margins_make_nothing_alike(ink):
+    wide = ((24, 24), (24, 24), (0, 0))
+    faint = [picture(seed) // 4 + 100 for seed in range(8)]
+    framed = [np.pad(image, wide, constant_values=ink) for image in faint]
+    sketches = np.stack([likeness.sketch(image) for image in framed])
+    assert not likeness.are_copies(sketches[:4], sketches[4:]).any()
+
+
 def test_different_pictures_of_like_things_are_not_copies():
     rows, columns = np.mgrid[:180, :240]
     ground = picture(0)

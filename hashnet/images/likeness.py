@@ -33,8 +33,12 @@ _STEP = 0.15
 _SMOOTH = 5
 # A block with less than this share of the usual contrast says nothing.
 _PLAIN = 0.1
+# A row or column whose standard deviation is below this is part of a margin.
+_EVEN = 4.0
 # Of a picture at least so much must lie on the other.
 _LEAST_OVERLAP = 0.5
+# And at least such a share of the blocks must tell something.
+_LEAST_BLOCKS = 0.1
 
 
 class Least(NamedTuple):
@@ -398,6 +402,21 @@ def _fine(sketches: np.ndarray) -> np.ndarray:
     return sketches - smooth
 
 
+def _content(sketches: np.ndarray) -> np.ndarray:
+    """What lies within even margins, bool `(n, side, side)`: like margins make nothing alike."""
+    lines = []
+    for axis in (2, 1):
+        even = sketches.std(axis=axis) < _EVEN
+        starts = np.cumprod(even, axis=1).sum(axis=1, keepdims=True)
+        ends = np.cumprod(even[:, ::-1], axis=1).sum(axis=1, keepdims=True)
+        # The edge of a margin shows as far as the mean of neighbours reaches.
+        starts, ends = (each + (each > 0) * (_SMOOTH // 2 + 1) for each in (starts, ends))
+        places = np.arange(even.shape[1])
+        lines.append((places >= starts) & (places < even.shape[1] - ends))
+    content: np.ndarray = lines[0][:, :, None] & lines[1][:, None, :]
+    return content
+
+
 def _blocks(sketches: np.ndarray) -> np.ndarray:
     count, side, _ = sketches.shape
     shape = (count, side // _BLOCK, _BLOCK, side // _BLOCK, _BLOCK)
@@ -408,8 +427,9 @@ def _block_agreement(
     sketches: np.ndarray, others: np.ndarray, inside: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """`agreement` of sketches that lie on each other, where the second is not outside its own."""
-    first, second = _blocks(_fine(sketches)), _blocks(_fine(others))
-    counted = _blocks(inside).mean(2) > 0.95
+    content = _content(sketches) & _content(others)
+    first, second = _blocks(_fine(sketches) * content), _blocks(_fine(others) * content)
+    counted = (_blocks(inside).mean(2) > 0.95) & (_blocks(content).mean(2) > 0.25)
     energies = [(each * each).mean(2) * counted for each in (first, second)]
     usual = [
         each.sum(1, keepdims=True) / np.maximum(counted.sum(1, keepdims=True), 1) + 1e-6
@@ -422,7 +442,7 @@ def _block_agreement(
     ordered = np.sort(np.where(structured, found, np.inf), axis=1)
     middle = np.maximum(structured.sum(1) - 1, 0) // 2
     half = ordered[np.arange(len(found)), middle]
-    enough = counted.mean(1) >= 0.2
+    enough = counted.mean(1) >= _LEAST_BLOCKS
     return (
         np.where(enough, whole, 0).astype(np.float32),
         np.where(enough & np.isfinite(half), half, 0).astype(np.float32),

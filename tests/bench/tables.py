@@ -4,6 +4,7 @@ python -m tests.bench.tables
 """
 
 import pathlib
+import statistics
 
 from tests.bench import figures
 
@@ -608,6 +609,38 @@ def reading(results):
         )
 
 
+def copies_of_photos(results):
+    """Copies that are found, by what was done to them, beside others who find copies."""
+    yield "## Copies of photos"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    methods = list(dict.fromkeys(row["method"] for row in results["rows"]))
+    cells = {(row["method"], row["edit"]): row for row in results["rows"]}
+    edits = list(dict.fromkeys(row["edit"] for row in results["rows"]))
+    yield f"| recall | {' | '.join(methods)} |"
+    yield "|---|" + "---|" * len(methods)
+    for edit in edits:
+        recalls = [f"{cells[method, edit]['recall']:.3f}" for method in methods]
+        yield f"| {edit} | {' | '.join(recalls)} |"
+    of_method = {method: [cells[method, edit] for edit in edits] for method in methods}
+    for name, field, of_all in (
+        ("mean recall", "recall", statistics.mean),
+        ("least precision", "precision", min),
+        ("seconds, mean", "seconds", statistics.mean),
+    ):
+        values = [of_all(row[field] for row in of_method[method]) for method in methods]
+        digits = 1 if field == "seconds" else 3
+        yield f"| {name} | {' | '.join(f'{value:.{digits}f}' for value in values)} |"
+    yield ""
+    clothing = results["clothing10"]
+    yield (
+        f"Among the {clothing['photos']:,} photos of clothing10 it finds "
+        f"{len(clothing['groups'])} groups, in {clothing['seconds']:.0f} seconds: "
+        f"{clothing['looked_at']}."
+    )
+
+
 def _origin(results):
     machine = results["machine"]
     return f"(`{results['command']}`, {machine['processor']}, {machine['cores']} cores.)"
@@ -639,6 +672,7 @@ def renewed(text):
     named |= {path.stem: aggregated for path in sorted(figures.FOLDER.glob("aggregated_*"))}
     named |= dict.fromkeys(["local_delf", "local_sift", "local_delf_sift"], local)
     named |= {"local_index": local_index}
+    named |= {"duplicates": copies_of_photos}
     named |= {"delf": known_geometry, "verify_categories": verified_categories}
     named |= {"reading": reading}
     for name, table in named.items():
