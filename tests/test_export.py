@@ -34,6 +34,9 @@ def tiny(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(backbones.BACKBONES, "stub", STUB)
         config = HashNetConfig(backbone="stub", num_bits=NUM_BITS, classes=("a", "b", "c"))
+        import keras
+
+        keras.utils.set_random_seed(1)  # whatever other tests of this process have drawn
         network = build(config, weights=None)
         kernel = np.random.default_rng(0).normal(size=(8, NUM_BITS))
         network.get_layer("latent").set_weights([(kernel - kernel.mean(0)) * 9, np.zeros(NUM_BITS)])

@@ -566,6 +566,25 @@ def known_geometry(results):
     yield f"Seconds for a photo of 800 x 600 pixels: {taken}."
 
 
+def first_minute(results):
+    """What a newcomer waits for."""
+    yield "## The first minute"
+    yield ""
+    yield results["protocol"] + (
+        f" The environment takes {results['environment_megabytes']} MB of disk, Python's own pip "
+        "included."
+    )
+    yield ""
+    yield "| command | seconds | of a processor | MB of memory |"
+    yield "|---|---|---|---|"
+    for name, what in (("first_index", "hashnet index"), ("cold_search", "hashnet search")):
+        row = results[name]
+        yield (
+            f"| {what} | {row['seconds_median']:.2f} | {row['processor_seconds_median']:.2f} "
+            f"| {row['megabytes_most']} |"
+        )
+
+
 def local_index(results):
     """Neighbours of local features, exact and approximate."""
     yield "## Nearest local features"
@@ -656,7 +675,7 @@ def renewed(text):
     runs = {name: run for name, run in runs.items() if "training_minutes" in run}
     lines += [*trained(runs), "", _origin(next(iter(runs.values()))), ""]
     named = {"train_losses": losses, "label_free": label_free, "backbones": larger}
-    named |= {"feature_dtype": feature_dtype}
+    named |= {"feature_dtype": feature_dtype, "first_minute": first_minute}
     named |= {"held_out": held_out, "serve": serving, "extract": extraction}
     named |= {"clickhouse": databases, "clickhouse_10m": databases}
     named |= {"clickhouse_types": column_types}
