@@ -646,11 +646,9 @@ def copies_of_photos(results):
     for name, field, of_all in (
         ("mean recall", "recall", statistics.mean),
         ("least precision", "precision", min),
-        ("seconds, mean", "seconds", statistics.mean),
     ):
         values = [of_all(row[field] for row in of_method[method]) for method in methods]
-        digits = 1 if field == "seconds" else 3
-        yield f"| {name} | {' | '.join(f'{value:.{digits}f}' for value in values)} |"
+        yield f"| {name} | {' | '.join(f'{value:.3f}' for value in values)} |"
     yield ""
     clothing = results["clothing10"]
     yield (
