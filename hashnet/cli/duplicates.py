@@ -47,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--turned",
         action="store_true",
-        help="also find copies that lie on a side, on their head, or are mirrored: 16 comparisons of "
-        "all pictures with all instead of 9",
+        help="also find copies that lie on a side, on their head, or are mirrored: 16 comparisons "
+        "of all pictures with all instead of 9",
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument(
