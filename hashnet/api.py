@@ -176,7 +176,9 @@ class Index(indexes.Index):
             index = _of_photos(cls, place, options)
         else:
             raise ArgumentError(
-                "An index is made of photos.", "none", "Name files or folders, or from_parquet."
+                "An index is made of photos.",
+                "none",
+                "Name files or folders, or what `hashnet extract` has made.",
             )
         if index.report and (problems := index.report.problems):
             warnings.warn(

@@ -1,5 +1,6 @@
 """What every test and every example in a docstring may ask for; pytest loads it as a plugin."""
 
+import contextlib
 import functools
 import os
 import pathlib
@@ -9,6 +10,9 @@ import tomllib
 
 import numpy as np
 import pytest
+
+with contextlib.suppress(ImportError):  # whole, before a test takes away what it needs
+    import portalocker  # noqa: F401
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # As the commands set it: a process that a test starts must compute as this one does.

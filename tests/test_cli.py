@@ -751,3 +751,12 @@ def test_max_pixels_holds_for_index_and_search(run, photos, bundle_folder, tmp_p
         assert "pixels are more than 99" in err
     finally:
         images.set_max_pixels(images.MAX_PIXELS)
+
+
+def test_a_demo_without_keras_says_so_before_it_writes(run, tmp_path, monkeypatch):
+    from hashnet import extras
+
+    monkeypatch.setattr(extras, "is_installed", lambda module: module != "keras")
+    status, _, err = run("demo", "--out", tmp_path / "demo")
+    assert status == cli.FAILED and 'pip install "keras' in err
+    assert not (tmp_path / "demo").exists()

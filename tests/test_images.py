@@ -1324,3 +1324,13 @@ def test_jpeg_2000_is_read_reduced(shape):
     assert np.array_equal(images.read_resized(data, (50, 60), max_pixels=pixels), reduced)
     with pytest.raises(ImageError, match="pixels are more than"):
         images.read(data, max_pixels=pixels)
+
+
+def test_a_message_says_what_can_be_done(tmp_path):
+    with pytest.raises(ImageError, match=r"no more pixels than the limit.*--max-pixels"):
+        images.read(as_file(PHOTO, "PNG"), max_pixels=3071)
+    with pytest.raises(ImageError, match=r"can be read.*No such file") as refusal:
+        images.read(tmp_path / "nowhere.jpg")
+    assert "Known formats" not in str(refusal.value)
+    with pytest.raises(ImageError, match="Known formats: JPEG"):
+        images.read(b"no picture")

@@ -33,10 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    from hashnet import images
+    from hashnet import extras, images
     from hashnet.images import sheets
     from hashnet.samples import fashion_mnist
 
+    if not extras.is_installed("keras"):  # better now than when the photos have been written
+        raise extras.missing("train", "The demo trains a network.", "no Keras")
     out = _emptied(pathlib.Path(arguments.out))
     note("1/5  writing 4,000 photos and 500 queries of the bundled sample of Fashion-MNIST")
     sample = fashion_mnist()

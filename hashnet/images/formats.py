@@ -332,8 +332,12 @@ def _check_tail(content: bytes, pixels: int) -> None:
         raise OSError(f"the picture is truncated: its last {zeros} bytes are zeros")
 
 
+class TooManyPixelsError(OSError):
+    """A picture of more pixels than the limit, which can be set."""
+
+
 def check_size(size: Sequence[int], max_pixels: int) -> None:
     """Refuse a size, (width, height), of more pixels than these."""
     width, height = size
     if width * height > max_pixels:
-        raise OSError(f"{width} x {height} pixels are more than {max_pixels}")
+        raise TooManyPixelsError(f"{width} x {height} pixels are more than {max_pixels}")

@@ -238,7 +238,8 @@ def agreement(sketches: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.
 
     Example:
         >>> noise = np.random.default_rng(0).normal(size=(2, 64, 64)).astype(np.float32)
-        >>> whole, half = agreement(noise, noise)
+        >>> sketches = noise.cumsum(axis=1).cumsum(axis=2)
+        >>> whole, half = agreement(sketches, sketches)
         >>> whole.round(2).tolist()
         [1.0, 1.0]
     """

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from hashnet import system
 from hashnet.errors import HashnetError, ImageError
-from hashnet.images.formats import ALLOWED_FORMATS, HEAD_BYTES, known_format
+from hashnet.images.formats import ALLOWED_FORMATS, HEAD_BYTES, TooManyPixelsError, known_format
 from hashnet.images.silence import silence
 
 MAX_BYTES = 256 * 2**20
@@ -121,8 +121,12 @@ def refusals(name: str) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         if isinstance(error, MemoryError):
             reason = "more memory is needed than there is"
-        raise ImageError(
-            "An image must be a whole, regular file of a known format.",
-            f"{name}: {reason[:200] or type(error).__name__}",
-            f"Known formats: {', '.join(ALLOWED_FORMATS)}.",
-        ) from error
+        rule = "An image must be a whole, regular file of a known format."
+        way_out: str | None = f"Known formats: {', '.join(ALLOWED_FORMATS)}."
+        if isinstance(error, TooManyPixelsError):
+            rule = "An image has no more pixels than the limit."
+            way_out = "Scale it down, or raise the limit: --max-pixels of most commands."
+        elif isinstance(error, OSError) and error.errno is not None:
+            rule, way_out = "An image must be a file that can be read.", None
+        received = f"{name}: {reason[:200] or type(error).__name__}"
+        raise ImageError(rule, received, way_out) from error

@@ -272,7 +272,7 @@ class Writer:
                     raise LockedError(
                         "An index has one writer at a time.",
                         f"{self._folder} is being written by {lock.holder()}",
-                        "Wait until it is done (wait_seconds), or stop it.",
+                        "Wait until it is done, or stop it.",
                     )
                 time.sleep(0.02)
         except BaseException as error:
