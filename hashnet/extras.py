@@ -111,4 +111,7 @@ def is_installed(module: str) -> bool:
         >>> is_installed("json")
         True
     """
-    return importlib.util.find_spec(module) is not None
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:  # of one who forbids it
+        return False
