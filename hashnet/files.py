@@ -53,7 +53,7 @@ def whole_file(path: StrPath) -> Iterator[BinaryIO]:
         ['answer']
     """
     path = pathlib.Path(path)
-    beside = _beside(path)
+    beside = hidden_beside(path)
     try:
         with open(beside, "xb") as file:
             yield file
@@ -91,7 +91,7 @@ def whole_folder(path: StrPath) -> Iterator[pathlib.Path]:
     # The real path: a name such as "." cannot be renamed to.
     path = pathlib.Path(os.path.abspath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside, replaced = _beside(path), _beside(path)
+    beside, replaced = hidden_beside(path), hidden_beside(path)
     beside.mkdir(mode=0o755)
     try:
         yield beside
@@ -142,7 +142,19 @@ def is_leftover(name: str) -> bool:
     return name.startswith(".") and _MARK in name
 
 
-def _beside(path: pathlib.Path) -> pathlib.Path:
+def hidden_beside(path: pathlib.Path) -> pathlib.Path:
+    """A hidden name beside a path, for what is about to be renamed to it.
+
+    Args:
+        path: pathlib.Path.
+
+    Returns:
+        pathlib.Path, another one each time; `is_leftover` knows its name.
+
+    Example:
+        >>> is_leftover(hidden_beside(pathlib.Path("photos/cat.jpg")).name)
+        True
+    """
     return path.with_name(f"{_mark_of(path)}{secrets.token_hex(8)}")
 
 

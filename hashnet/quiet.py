@@ -1,9 +1,7 @@
 """Keras imported without the lines that the libraries beneath it write about the machine."""
 
-import contextlib
 import os
 import sys
-from collections.abc import Iterator
 
 from hashnet import extras, system
 
@@ -24,14 +22,5 @@ def import_keras() -> None:
         return
     if not extras.is_installed("tensorflow") and extras.is_installed("jax"):
         os.environ.setdefault("KERAS_BACKEND", "jax")
-    with without_chatter():
-        extras.load("keras", "train", "Networks are built and trained with Keras.")
-
-
-@contextlib.contextmanager
-def without_chatter() -> Iterator[None]:
-    """Drop what libraries write to stderr from below Python; what goes wrong they raise."""
-    if sys.stderr is not None:  # None: a program without a terminal
-        sys.stderr.flush()
     with system.without_stderr():
-        yield
+        extras.load("keras", "train", "Networks are built and trained with Keras.")

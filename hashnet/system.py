@@ -99,6 +99,8 @@ def keep_freed_memory() -> bool:
 def without_stderr() -> Iterator[None]:
     """Drop what is written to stderr, from below Python, too; one thread at a time asks for it."""
     with _stderr:
+        if sys.stderr is not None:  # None: a program without a terminal
+            sys.stderr.flush()
         try:
             kept = os.dup(2)
         except OSError:  # closed, as for programs without a terminal on Windows

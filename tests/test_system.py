@@ -83,8 +83,8 @@ def test_without_forks_or_mallopt_nothing_is_asked_of_them(monkeypatch):
 
 def test_a_program_without_stderr_can_be_kept_silent():
     code = (
-        "import os, sys; os.close(2); sys.stderr = None; from hashnet import quiet\n"
-        "with quiet.without_chatter(): print('done')"
+        "import os, sys; os.close(2); sys.stderr = None; from hashnet import system\n"
+        "with system.without_stderr(): print('done')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, check=True)
     assert done.stdout == b"done\n"
@@ -186,7 +186,7 @@ def test_no_name_that_we_give_is_one_that_a_system_refuses(tmp_path, bundle_fold
     index.update([photos])
     extract.extract([photos], tmp_path / "extraction", bundle_folder)
     made = {part for path in tmp_path.rglob("*") for part in path.relative_to(tmp_path).parts}
-    made |= {files._beside(pathlib.Path("猫" * 85)).name}
+    made |= {files.hidden_beside(pathlib.Path("猫" * 85)).name}
     refused = re.compile(r'[<>:"|?*\\\x00-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.I)
     assert len(made) > 20
     assert [name for name in made if refused.search(name)] == []

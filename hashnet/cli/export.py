@@ -2,9 +2,10 @@
 
 import argparse
 
+from hashnet import system
 from hashnet.cli.choices import EXPORT_PRECISIONS, FORMATS, PRECISIONS
 from hashnet.cli.output import DONE
-from hashnet.quiet import import_keras, without_chatter
+from hashnet.quiet import import_keras
 
 EXAMPLE = "my.bundle my.onnx --format onnx"
 
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         return DONE
     import_keras()
-    with without_chatter():
+    with system.without_stderr():
         comparison = export.export(
             opened,
             arguments.out,

@@ -206,6 +206,11 @@ class Lite:
 class _InKeras:
     """Keras layers."""
 
+    def __init__(self) -> None:
+        from keras import layers
+
+        self._layers = layers
+
     def image(self, size: int) -> Any:
         from keras import Input
 
@@ -213,44 +218,32 @@ class _InKeras:
         return self.input
 
     def rescaled(self, x: Any, name: str) -> Any:
-        from keras import layers
-
-        return layers.Rescaling(_SCALE, offset=_OFFSET, name=name)(x)
+        return self._layers.Rescaling(_SCALE, offset=_OFFSET, name=name)(x)
 
     def convolved(self, x: Any, name: str, filters: int, kernel: int, stride: int) -> Any:
-        from keras import layers
-
-        return layers.Conv2D(filters, kernel, stride, padding="same", use_bias=False, name=name)(x)
+        return self._layers.Conv2D(
+            filters, kernel, stride, padding="same", use_bias=False, name=name
+        )(x)
 
     def convolved_depthwise(self, x: Any, name: str, kernel: int, stride: int) -> Any:
-        from keras import layers
-
-        return layers.DepthwiseConv2D(kernel, stride, padding="same", use_bias=False, name=name)(x)
+        return self._layers.DepthwiseConv2D(
+            kernel, stride, padding="same", use_bias=False, name=name
+        )(x)
 
     def normalised(self, x: Any, name: str) -> Any:
-        from keras import layers
-
-        return layers.BatchNormalization(epsilon=_EPSILON, name=name)(x)
+        return self._layers.BatchNormalization(epsilon=_EPSILON, name=name)(x)
 
     def clipped(self, x: Any, name: str) -> Any:
-        from keras import layers
-
-        return layers.ReLU(6.0, name=name)(x)
+        return self._layers.ReLU(6.0, name=name)(x)
 
     def added(self, x: Any, y: Any, name: str) -> Any:
-        from keras import layers
-
-        return layers.Add(name=name)([x, y])
+        return self._layers.Add(name=name)([x, y])
 
     def global_pooling(self, x: Any, name: str) -> Any:
-        from keras import layers
-
-        return layers.GlobalAveragePooling2D(name=name)(x)
+        return self._layers.GlobalAveragePooling2D(name=name)(x)
 
     def classified(self, x: Any, name: str) -> Any:
-        from keras import layers
-
-        return layers.Dense(NUM_CLASSES, activation="softmax", name=name)(x)
+        return self._layers.Dense(NUM_CLASSES, activation="softmax", name=name)(x)
 
 
 class _End(NamedTuple):

@@ -15,7 +15,7 @@ from hashnet.checks import checked_ids
 from hashnet.encode.encoder import Encoded, Encoder, Source
 from hashnet.errors import ArgumentError, FingerprintError, ImageError
 from hashnet.local.features import Extractor, LocalFeatures
-from hashnet.retrieval.missing import missing
+from hashnet.retrieval.missing import is_below, missing
 from hashnet.retrieval.store.items import Item
 
 if TYPE_CHECKING:
@@ -497,7 +497,4 @@ def _pruned(
 def _is_pruned(path: str, removed: Sequence[str]) -> bool:
     """Whether a path that was given is gone, and so is now what the index held of it."""
     place = os.path.abspath(path) if "\0" not in path else path
-    below = (place, os.path.join(place, ""))
-    return not os.path.lexists(path) and any(
-        id == below[0] or id.startswith(below[1]) for id in removed
-    )
+    return not os.path.lexists(path) and any(is_below(id, place) for id in removed)

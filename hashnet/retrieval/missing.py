@@ -85,6 +85,23 @@ def missing(
     return Missing(prunable, away)
 
 
+def is_below(path: str, folder: str, *, itself: bool = True) -> bool:
+    """Whether a path lies in a folder, or in one below it.
+
+    Args:
+        path, folder: str, absolute.
+        itself: bool. Whether the folder's own path counts.
+
+    Returns:
+        bool.
+
+    Example:
+        >>> is_below("/photos/2026/a.jpg", "/photos"), is_below("/photos of cats", "/photos")
+        (True, False)
+    """
+    return path.startswith(os.path.join(folder, "")) or (itself and path == folder)
+
+
 def _is_left_out(id: str, holding: Sequence[tuple[str, images.Scope]]) -> bool:
     """Whether no walk from any of these folders comes to a file, for a reason."""
     for root, scope in holding:

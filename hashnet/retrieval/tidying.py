@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from hashnet import files, system
 from hashnet.retrieval.search.duplicates import DuplicateGroup
 
 
@@ -78,9 +79,12 @@ def do(step: Step) -> Step:
     if refused is None:
         try:
             if step.target is None:
-                beside = f"{step.path}.hashnet-link"
+                beside = files.hidden_beside(pathlib.Path(step.path))
                 os.link(step.keep, beside)
-                os.replace(beside, step.path)
+                try:
+                    system.replace(beside, step.path)
+                finally:
+                    beside.unlink(missing_ok=True)
             else:
                 os.makedirs(os.path.dirname(step.target), exist_ok=True)
                 shutil.move(step.path, step.target)

@@ -10,6 +10,7 @@ from hashnet import extras, system
 from hashnet.errors import HashnetError, LockedError
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.ingest import UpdateReport
+from hashnet.retrieval.missing import is_below
 
 # A batch begins when nothing has changed for so long, and in a flood after so long.
 QUIET_SECONDS = 0.5
@@ -73,14 +74,15 @@ def watch(
         before = _places(roots)
         with contextlib.closing(_told(watchfiles, roots)) as batches:
             for changes in batches:
-                told = [one for one in changes if not _is_below(one[1], [own])]
+                told = [one for one in changes if not is_below(one[1], own)]
                 moved = _places(roots) != before
                 due = looked is None or time.monotonic() - looked > LOOK_SECONDS
                 if not (told or moved or due):
                     continue
                 seen_to_go = not moved and any(
-                    change == watchfiles.Change.deleted and _is_below(path, roots, itself=False)
+                    change == watchfiles.Change.deleted and is_below(path, root, itself=False)
                     for change, path in told
+                    for root in roots
                 )
                 drop = "all" if prune and seen_to_go else prune
                 try:
@@ -134,11 +136,6 @@ def _places(roots: Sequence[str]) -> tuple[list[tuple[int, int] | None], set[str
             found.append((status.st_dev, status.st_ino))
         except OSError:
             found.append(None)
-    return found, {place for place in system.mounts() if _is_below(place, roots)}
-
-
-def _is_below(path: str, folders: Sequence[str], *, itself: bool = True) -> bool:
-    return any(
-        path.startswith(os.path.join(folder, "")) or (itself and path == folder)
-        for folder in folders
-    )
+    return found, {
+        place for place in system.mounts() if any(is_below(place, root) for root in roots)
+    }

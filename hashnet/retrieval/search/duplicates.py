@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -42,6 +42,8 @@ ROWS_AT_ONCE = 1024
 PAIRS_AT_ONCE = 4096
 
 Progress = Callable[[str, int, int], None]
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Copy(NamedTuple):
@@ -181,7 +183,9 @@ class _Search:
             rows = self._rows[start : start + ROWS_AT_ONCE]
             items = self._snapshot.verify_features(rows)
             features = self._snapshot.features(rows)
-            sketches = threads.mapped(_sketch_or_none, items, self._num_threads)
+            sketches = threads.mapped(
+                lambda item: _of_file(likeness.sketch, item, None), items, self._num_threads
+            )
             for place, found in enumerate(sketches, start):
                 digest = hashlib.blake2b(features[place - start].tobytes(), digest_size=16)
                 if found is not None:
@@ -282,7 +286,9 @@ class _Search:
         for part in _parts(places):
             of_part = self._snapshot.items(self._rows[part])
             items += of_part
-            sizes += threads.mapped(_size_or_none, of_part, self._num_threads)
+            sizes += threads.mapped(
+                lambda item: _of_file(images.size, item, None), of_part, self._num_threads
+            )
         best = _to_keep(items, sizes, [self._digests[place].tobytes() for place in places])
         code = self._snapshot.codes[self._rows[places[best : best + 1]]]
         copies = []
@@ -315,22 +321,12 @@ def _parts(places: np.ndarray) -> Iterator[np.ndarray]:
         yield places[start : start + ROWS_AT_ONCE]
 
 
-def _sketch_or_none(item: Item) -> np.ndarray | None:
-    if item.path is None:
-        return None
+def _of_file(read: Callable[[str], T], item: Item, otherwise: U) -> T | U:
+    """What is read of an image's file, or something else where that is away or no picture now."""
     try:
-        return likeness.sketch(item.path)
-    except ImageError:  # away, or no picture any more
-        return None
-
-
-def _size_or_none(item: Item) -> tuple[int, int] | None:
-    if item.path is None:
-        return None
-    try:
-        return images.size(item.path)
+        return otherwise if item.path is None else read(item.path)
     except ImageError:
-        return None
+        return otherwise
 
 
 def _affordable(index: CodeIndex, codes: np.ndarray) -> int:
@@ -347,13 +343,6 @@ def _to_keep(items: list[Item], sizes: list[tuple[int, int] | None], contents: l
     areas = [0 if size is None else size[0] * size[1] for size in sizes]
     left = [place for place, area in enumerate(areas) if area == max(areas)]
     if len({contents[place] for place in left}) > 1:
-        sharp = {place: _sharpness(items[place]) for place in left}
+        sharp = {place: _of_file(likeness.sharpness, items[place], 0.0) for place in left}
         left = [place for place in left if sharp[place] >= AS_SHARP * max(sharp.values())]
     return min(left, key=lambda place: (items[place].mtime_ns or np.inf, place))
-
-
-def _sharpness(item: Item) -> float:
-    try:
-        return 0.0 if item.path is None else likeness.sharpness(item.path)
-    except ImageError:
-        return 0.0
