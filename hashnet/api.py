@@ -7,8 +7,6 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
-import numpy as np
-
 from hashnet import images
 from hashnet.encode import precision as precisions
 from hashnet.errors import ArgumentError, FingerprintError, HashnetError, SkippedWarning
@@ -16,6 +14,7 @@ from hashnet.local import features
 from hashnet.network import bundle as bundles
 from hashnet.retrieval import index as indexes
 from hashnet.retrieval.extraction.parquet import Extraction
+from hashnet.retrieval.ingest import KnownPhoto
 from hashnet.retrieval.search.query import Query
 
 if TYPE_CHECKING:
@@ -38,6 +37,7 @@ _NOT_OF_PARQUET = (
     "workers",
     "local",
     "regions",
+    "exif",
 )
 
 
@@ -58,6 +58,7 @@ class _Options(NamedTuple):
     workers: int | None
     local: str | None
     regions: int | None
+    exif: bool
     runtime: str
     progress: Progress
 
@@ -87,13 +88,15 @@ class Index(indexes.Index):
         workers: int | None = None,
         local: str | None = None,
         regions: int | None = None,
+        exif: bool = False,
         from_parquet: StrPath | None = None,
         runtime: str = "auto",
         progress: Progress | None = None,
     ) -> Self:
         """Make an index of photos, or let the one that is there follow them.
 
-        Only new and changed files are encoded. An image's id is the absolute path of its file.
+        Only new and changed files are encoded. An image's id is the name of its folder and its path
+        below it; see `update`.
         Without a bundle, a new index gets a network that is fitted to the photos, without labels.
         Photos that cannot be read are skipped with a warning; `report.problems` of the index
         names them.
@@ -124,6 +127,8 @@ class Index(indexes.Index):
                 `search(..., verify=True)`.
             regions: int, 1 to 64. Keep up to so many parts of each image in a new index, so that
                 small objects in it are found.
+            exif: bool. Keep in a new index when, where and by which camera a photo was taken, to
+                search by date.
             from_parquet: str or path-like. Instead of photos: what `hashnet extract` has made.
             runtime: str, as for `Encoder`.
             progress: called with what is being done, how many images, or steps of a fit, are done,
@@ -163,6 +168,7 @@ class Index(indexes.Index):
             workers=workers,
             local=local,
             regions=regions,
+            exif=exif,
             runtime=runtime,
             progress=progress or (lambda stage, done, total: None),
         )
@@ -278,7 +284,7 @@ def evaluate(
 
 
 def _of_photos(cls: type[Index], place: StrPath, options: _Options) -> Any:
-    known_features: dict[tuple[str, int, int], np.ndarray] = {}
+    known_features: dict[tuple[str, int, int], KnownPhoto] = {}
     if cls.is_there(place):
         index = cls.open(place, runtime=options.runtime)
         _refuse_another_network(index, options)
@@ -304,7 +310,7 @@ def _of_photos(cls: type[Index], place: StrPath, options: _Options) -> Any:
 
 def _fitted(
     cls: type[Index], place: StrPath, options: _Options
-) -> tuple[Index, dict[tuple[str, int, int], np.ndarray]]:
+) -> tuple[Index, dict[tuple[str, int, int], KnownPhoto]]:
     """An empty index with a network fitted to the photos, and the features known from that."""
     options.progress("looking for images", 0, 0)
     exclusion = images.Exclusion(options.exclude, defaults=options.default_excludes)
@@ -327,6 +333,7 @@ def _fitted(
             [file.path for file in found],
             **{name: value for name, value in asked.items() if value is not None},
             origin={"command": "hashnet index"},
+            also=lambda photo: (photo.content_hash, photo.exif if options.exif else None),
             progress=options.progress,
         )
         index = _created(cls, place, scratch, options)
@@ -334,7 +341,11 @@ def _fitted(
         return index, {}  # the features are float32's
     read = [found[position] for position in fitted.positions]
     versions = [(os.path.abspath(file.path), file.size, file.mtime_ns) for file in read]
-    return index, dict(zip(versions, fitted.features, strict=True))
+    known = [
+        KnownPhoto(feature, *described)
+        for feature, described in zip(fitted.features, fitted.extras, strict=True)
+    ]
+    return index, dict(zip(versions, known, strict=True))
 
 
 def _created(cls: type[Index], place: StrPath, bundle: StrPath, options: _Options) -> Any:
@@ -343,6 +354,7 @@ def _created(cls: type[Index], place: StrPath, bundle: StrPath, options: _Option
     kept: dict[str, Any] = {
         "local": options.local,
         "regions": options.regions or 0,
+        "exif": options.exif,
         "runtime": options.runtime,
     }
     if options.precision in (None, source.precision):
@@ -405,10 +417,11 @@ def _refuse_another_network(index: Index, options: _Options) -> None:
             store.regions_per_image or "none",
         ),
         "precision": (index.encoder.precision, "precision", index.encoder.precision),
+        "exif": (store.exif, "fields", "an index without dates, places and cameras"),
     }
     for option, (kept, what, shown) in held.items():
         given = getattr(options, option)
-        if given not in (None, kept):
+        if given not in (None, False, kept):
             raise FingerprintError(
                 f"An index keeps its {what}.", f"{option} {given} for {shown}", way_out
             )

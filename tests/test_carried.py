@@ -70,7 +70,7 @@ def test_images_are_added_and_found_with_all_that_an_index_keeps(index, photos):
     assert index.update(paths).added == 4
     opened = Index.open(index.store.folder)
     with opened.store.snapshot() as snapshot:
-        [local] = snapshot.local_features(snapshot.rows([str(paths[0])]))
+        [local] = snapshot.local_features(snapshot.rows([f"checks/{paths[0].name}"]))
     np.testing.assert_array_equal(local.yx, opened.extractor.extract(images.read(paths[0])).yx)
 
 

@@ -63,18 +63,23 @@ def test_threshold_pool_label_and_region_reach_the_engine(run, index, photos):
 
 
 def test_ids_are_queries_and_filters(run, index, photos, tmp_path):
-    first, second = str(photos / "disc/0.png"), str(photos / "ramp/1.png")
+    first, second = f"{photos.name}/disc/0.png", f"{photos.name}/ramp/1.png"
     _, out, _ = run("search", index, first, second, "--by-id", "-k", 3, "--json")
     answers = [json.loads(line) for line in out.splitlines()]
     assert [answer["query"] for answer in answers] == [first, second]
     assert [answer["milliseconds"]["encode"] for answer in answers] == [None, None]
     assert all(first != hit["id"] and hit["label"] == "disc" for hit in answers[0]["hits"])
     (tmp_path / "ids").write_text(f"{second}\r\n\n{first}\n/no/such.png")
-    _, out, _ = run("search", index, first, "--ids", tmp_path / "ids", "--json")
+    # A path that a search prints is as good as an id.
+    path = photos / "disc/0.png"
+    by_path = json.loads(run("search", index, path, "--by-id", "-k", 3, "--json")[1])
+    assert by_path["hits"] == answers[0]["hits"]
+    _, out, _ = run("search", index, path, "--ids", tmp_path / "ids", "--json")
     assert [hit["id"] for hit in json.loads(out)["hits"]] == [first, second]
-    _, out, _ = run(
-        "search", index, first, "--label", "ramp", "--label", "disc", "-k", 50, "--json"
-    )
+    (tmp_path / "ids").write_text(f"{photos}/ramp/1.png\n{path}")
+    _, out, _ = run("search", index, path, "--ids", tmp_path / "ids", "--json")
+    assert [hit["id"] for hit in json.loads(out)["hits"]] == [first, second]
+    _, out, _ = run("search", index, path, "--label", "ramp", "--label", "disc", "-k", 50, "--json")
     assert {hit["label"] for hit in json.loads(out)["hits"]} == {"ramp", "disc"}
 
 
@@ -153,11 +158,12 @@ def test_list_names_the_images_in_the_order_of_rows(run, index, photos, monkeypa
     status, out, _ = run("list", index)
     paths = [str(path) for kind in sorted(photos.iterdir()) for path in sorted(kind.iterdir())]
     assert status == cli.DONE
-    assert out.splitlines() == paths
+    ids = [f"{photos.name}/{path.removeprefix(str(photos))[1:]}" for path in paths]
+    assert out.splitlines() == ids
     _, out, _ = run("list", index, "--label", "ramp", "--label", "disc", "--json")
     assert [json.loads(line) for line in out.splitlines()] == [
-        {"id": path, "path": path, "label": path.split("/")[-2]}
-        for path in paths
+        {"id": id, "path": path, "label": path.split("/")[-2]}
+        for id, path in zip(ids, paths, strict=True)
         if "/ramp/" in path or "/disc/" in path
     ]
     status, out, err = run("list", index, "--label", "no such")

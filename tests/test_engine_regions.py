@@ -254,7 +254,7 @@ def test_regions_go_with_their_image_whatever_writers_do(tmp_path):
             for item, region in zip(snapshot.items(kept), snapshot.regions(kept), strict=True):
                 held.setdefault(item.id, (item, []))[1].append(region)
             assert held == images
-            assert snapshot.num_items == len(images) == len(snapshot.stats())
+            assert snapshot.num_items == len(images) == len(list(snapshot.items_in_order()))
             live = snapshot.rows(list(images))
             assert [snapshot.regions([row])[0] for row in live] == [None] * len(images)
     writer.close()

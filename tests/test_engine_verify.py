@@ -117,27 +117,27 @@ def test_a_query_may_come_in_any_form(engine, folder):
 
 
 def test_a_search_by_id_is_verified_by_what_is_stored(engine, folder):
-    id = str(folder / "db" / "4.png")
+    id = "db/4.png"
     result = engine.search_id(id, Query(verify=True))
     assert id not in [hit.id for hit in result.hits]
     assert max(hit.inliers for hit in result.hits) < 8
 
 
 def test_matched_places_are_where_the_thing_is(engine, folder):
-    found = engine.match(folder / "view 5.png", str(folder / "db" / "5.png"))
+    found = engine.match(folder / "view 5.png", "db/5.png")
     assert found.inliers > 20
     # By construction: view = the part turned a quarter to the left.
     row, column = found.query_yx[:, 0], found.query_yx[:, 1]
     back = np.column_stack([column, 263 - row]) * (170 / 204) + (20, 30)
     assert np.linalg.norm(back - found.yx, axis=1).max() < 3
-    assert engine.match(folder / "view 5.png", str(folder / "db" / "blank.png")).inliers == 0
+    assert engine.match(folder / "view 5.png", "db/blank.png").inliers == 0
     with pytest.raises(UnknownIdError):
         engine.match(folder / "view 5.png", "nobody")
 
 
 def test_a_region_is_matched_by_itself(engine, folder):
     region = (100, 0, 264, 204)
-    id = str(folder / "db" / "0.png")
+    id = "db/0.png"
     whole = engine.match(folder / "view 0.png", id)
     part = engine.match(folder / "view 0.png", id, region=region)
     assert 8 <= part.inliers < whole.inliers
@@ -168,9 +168,7 @@ def test_a_result_keeps_the_matches_of_its_hits(engine, folder):
 def test_matches_of_a_part_are_in_pixels_of_the_whole_query(engine, folder):
     """By construction the view is the thing's part turned a quarter to the left."""
     top = 100
-    found = engine.match(
-        folder / "view 0.png", str(folder / "db" / "0.png"), region=(top, 0, 264, 204)
-    )
+    found = engine.match(folder / "view 0.png", "db/0.png", region=(top, 0, 264, 204))
     row, column = found.query_yx[:, 0], found.query_yx[:, 1]
     assert row.min() >= top
     back = np.column_stack([column, 263 - row]) * (170 / 204) + (20, 30)
@@ -245,14 +243,14 @@ def test_local_features_follow_their_images(folder, bundle_folder, tmp_path):
     index = Index.create(tmp_path / "index", bundle_folder, local="sift")
     index.update([tmp_path / "db"])
     query = folder / "view 1.png"
-    assert Engine(index).match(query, str(path)).inliers < 8
+    assert Engine(index).match(query, f"{path.parent.name}/{path.name}").inliers < 8
     images.write(path, np.ascontiguousarray(thing(1)))
     assert index.update([tmp_path / "db"]).changed == 1
-    assert Engine(index).match(query, str(path)).inliers > 20
+    assert Engine(index).match(query, f"{path.parent.name}/{path.name}").inliers > 20
     assert index.add([folder / "db" / "2.png"], ids=["b"]).added == 1
     with open(folder / "db" / "3.png", "rb") as file:
         assert index.add([file, b"no image"], ids=["c", "d"]).added == 1
-    index.remove([str(path)])
+    index.remove([path])
     with index.store.writer() as writer:
         writer.compact()
     engine = Engine(index)
@@ -279,8 +277,8 @@ def test_an_index_without_local_features_says_so(folder, bundle_folder, tmp_path
     engine = Engine(index)
     for ask in (
         lambda: engine.search(folder / "view 0.png", Query(verify=True)),
-        lambda: engine.search_id(str(folder / "db" / "0.png"), Query(verify=True)),
-        lambda: engine.match(folder / "view 0.png", str(folder / "db" / "0.png")),
+        lambda: engine.search_id("db/0.png", Query(verify=True)),
+        lambda: engine.match(folder / "view 0.png", "db/0.png"),
     ):
         with pytest.raises(StoreError, match="--local"):
             ask()

@@ -407,7 +407,11 @@ def test_an_index_of_parquet_answers_as_one_of_images(tiny, photos, out, any_ind
     direct = Index.create(tmp_path / "direct.index", tiny)
     direct.update([photos], label_from_folder=True)
     mine, theirs = contents(index), contents(direct)
-    assert {id: row[:2] for id, row in mine.items()} == {id: row[:2] for id, row in theirs.items()}
+
+    def known(held):  # an extraction keeps less of a file
+        return {id: (item[:5], code) for id, (item, code, _) in held.items()}
+
+    assert known(mine) == known(theirs)
     one, other = Engine(index), Engine(direct)
     for path in sorted(photos.rglob("*.png")):
         for options in ({"k": 24}, {"threshold": 3}, {"pool": 5}, {"labels": "disc"}):
@@ -451,7 +455,7 @@ def test_changed_files_and_labels_are_followed(tiny, photos, out, any_index, tmp
     report = index.add_parquet(out)
     assert (report.added, report.changed, report.unchanged) == (1, 1, 23)
     held = contents(index)
-    assert held[str(folder / "disc/0.png")][1] == held[str(folder / "ramp/0.png")][1]
+    assert held["photos/disc/0.png"][1] == held["photos/ramp/0.png"][1]
     assert {item.label for item, _, _ in held.values()} == {"checks", "disc", "ramp", "stripes"}
     # An extraction without labels takes none away.
     extract([folder], out, tiny)

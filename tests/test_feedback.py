@@ -99,8 +99,8 @@ def test_marks_bring_more_of_what_is_right(index, photos):
         hits = engine.search(photos / "disc/0.png", Query(k=6, **marks)).hits
         return sum(hit.label == "checks" for hit in hits)
 
-    right = [str(photos / f"checks/{number}.png") for number in range(3)]
-    wrong = [str(photos / f"disc/{number}.png") for number in range(3)]
+    right = [f"{photos.name}/checks/{number}.png" for number in range(3)]
+    wrong = [f"{photos.name}/disc/{number}.png" for number in range(3)]
     assert found() == 0
     assert found(right=right, wrong=wrong) == 6
 
@@ -116,7 +116,7 @@ def test_unknown_and_odd_marks_are_refused(index, photos):
 
 def test_the_command_line_takes_marks(index, photos, capsys):
     query = str(photos / "disc/0.png")
-    marks = ["--right", str(photos / "checks/1.png"), "--wrong", str(photos / "disc/1.png")]
+    marks = ["--right", f"{photos.name}/checks/1.png", "--wrong", f"{photos.name}/disc/1.png"]
     assert cli.main(["search", str(index), query, "--json", "-k", "3", *marks]) == cli.DONE
     answer = json.loads(capsys.readouterr().out)
     engine = Engine(Index.open(index, runtime="onnxruntime"))

@@ -16,6 +16,7 @@ from hashnet import images
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, BundleError, FingerprintError
 from hashnet.retrieval.index import Index
+from hashnet.retrieval.ingest import KnownPhoto
 from tests import make_images, needs
 
 
@@ -52,14 +53,16 @@ def counts(report):
 def test_every_photo_is_found_under_its_path_with_its_folder_as_label(index, folder):
     assert counts(index.update([folder], label_from_folder=True)) == (24, 0, 0, 0)
     held = contents(index)
-    assert set(held) == {str(path) for path in folder.rglob("*.png")}
+    assert set(held) == {
+        path.relative_to(folder.parent).as_posix() for path in folder.rglob("*.png")
+    }
     assert {label for label, _, _ in held.values()} == {"checks", "stripes", "disc", "ramp"}
 
 
 def test_codes_and_features_are_those_of_the_encoder(index, folder, bundle_folder):
     index.update([folder])
     code, feature = Encoder.open(bundle_folder).encode_one(folder / "disc/0.png")
-    _, held_code, held_feature = contents(index)[str(folder / "disc/0.png")]
+    _, held_code, held_feature = contents(index)["photos/disc/0.png"]
     assert held_code == code.tobytes()
     np.testing.assert_array_equal(np.frombuffer(held_feature, np.float16), feature.astype("f2"))
 
@@ -81,12 +84,12 @@ def test_new_changed_and_vanished_files(index, folder):
     images.write(folder / "stripes/0.png", images.read(folder / "ramp/0.png"))
     os.utime(folder / "stripes/0.png", ns=(1, 1))
     assert counts(index.update([folder])) == (1, 1, 22, 0)
-    assert str(folder / "checks/5.png") in contents(index)
+    assert "photos/checks/5.png" in contents(index)
     report = index.update([folder], prune=True)
-    assert report.removed == [str(folder / "checks/5.png")]
+    assert report.removed == ["photos/checks/5.png"]
     held = contents(index)
-    assert len(held) == 24 and str(folder / "checks/5.png") not in held
-    assert held[str(folder / "stripes/0.png")][1] == held[str(folder / "ramp/0.png")][1]
+    assert len(held) == 24 and "photos/checks/5.png" not in held
+    assert held["photos/stripes/0.png"][1] == held["photos/ramp/0.png"][1]
 
 
 def test_known_features_are_taken_for_the_very_same_files_only(index, folder, monkeypatch):
@@ -96,7 +99,8 @@ def test_known_features_are_taken_for_the_very_same_files_only(index, folder, mo
     features = index.encoder.encode(files).features
     known = {}
     for path, feature in zip(files, features, strict=True):
-        known[str(path), path.stat().st_size, path.stat().st_mtime_ns] = feature
+        version = str(path), path.stat().st_size, path.stat().st_mtime_ns
+        known[version] = KnownPhoto(feature, images.content_hash(path), None)
     index.remove(list(before))
     os.utime(folder / "disc/0.png", ns=(1, 1))
     read = []
@@ -122,10 +126,10 @@ def test_pruning_keeps_what_is_still_there_though_a_folder_does_not_list_it(inde
     hidden.parent.mkdir()
     shutil.copy(folder / "disc/0.png", hidden)
     index.update([folder, hidden])
-    assert str(hidden) in contents(index)
+    assert "photos/.kept/photo.png" in contents(index)
     assert index.update([folder], prune=True).removed == []
     shutil.rmtree(hidden.parent)
-    assert index.update([folder], prune=True).removed == [str(hidden)]
+    assert index.update([folder], prune=True).removed == ["photos/.kept/photo.png"]
 
 
 def test_a_folder_that_is_not_there_empties_nothing(index, folder):
@@ -140,10 +144,10 @@ def test_labels_follow_the_folders_without_encoding_again(index, folder, monkeyp
     index.update([folder])
     monkeypatch.setattr(Encoder, "_pixels", lambda *_: pytest.fail("something was read"))
     assert counts(index.update([folder], label_from_folder=True)) == (0, 0, 24, 0)
-    assert contents(index)[str(folder / "disc/0.png")][0] == "disc"
+    assert contents(index)["photos/disc/0.png"][0] == "disc"
     # Asking without labels later does not take them away.
     index.update([folder])
-    assert contents(index)[str(folder / "disc/0.png")][0] == "disc"
+    assert contents(index)["photos/disc/0.png"][0] == "disc"
 
 
 def test_good_photos_among_broken_huge_and_hostile_files_are_all_indexed(index, folder):
@@ -182,7 +186,7 @@ def test_a_photo_that_breaks_is_named_and_no_longer_found(index, folder):
     report = index.update([folder])
     assert [problem.path for problem in report.problems] == [str(path)]
     assert counts(report) == (0, 0, 23, 0)
-    assert str(path) not in contents(index)
+    assert "photos/disc/0.png" not in contents(index)
 
 
 def test_a_file_that_vanishes_between_listing_and_reading_is_named(index, folder, monkeypatch):

@@ -32,7 +32,7 @@ def index(bundle_folder, tmp_path, folder):
 
 
 def ids(folder, *names):
-    return [str(folder / name) for name in names]
+    return [f"{folder.name}/{name}" for name in names]
 
 
 def test_what_is_deleted_from_a_folder_that_is_there_is_dropped(index, folder):
@@ -61,7 +61,7 @@ def test_one_image_is_never_too_many(bundle_folder, tmp_path, folder):
     index = Index.create(tmp_path / "i", bundle_folder)
     index.update([folder / "disc"])
     os.remove(folder / "disc/0.png")
-    assert index.update([folder / "disc"], prune=True).removed == ids(folder, "disc/0.png")
+    assert index.update([folder / "disc"], prune=True).removed == ["disc/0.png"]
 
 
 @pytest.mark.parametrize("left", [(), (".DS_Store",)])
@@ -123,8 +123,9 @@ def test_a_renamed_folder_can_be_pruned_under_its_old_path(index, folder, tmp_pa
 
 def test_a_renamed_subfolder_is_gone_from_under_its_old_name(index, folder):
     (folder / "disc").rename(folder / "discs")
-    report = index.update([folder], prune="all")
-    assert report.added == 6 and len(report.removed) == 6 and len(index) == 40
+    report = index.update([folder])
+    assert (report.moved, report.added, report.prunable) == (6, 0, []) and len(index) == 40
+    assert "photos/discs/0.png" in index and "photos/disc/0.png" not in index
 
 
 def test_a_file_that_was_named_and_is_gone_is_dropped(index, folder):
@@ -184,10 +185,9 @@ def test_names_of_one_file_are_one_image_and_a_known_one_stays(index, folder):
     report = index.update([folder])
     assert (report.added, report.unchanged, report.prunable) == (0, 40, [])
     index.remove(ids(folder, "disc/1.png"))
-    assert index.update([folder]).added == 1 and str(folder / "b.png") in index
+    assert index.update([folder]).added == 1 and "photos/b.png" in index
     os.remove(folder / "b.png")
-    report = index.update([folder], prune=True)
-    assert report.added == 1 and report.removed == ids(folder, "b.png")
+    assert index.update([folder]).moved == 1 and "photos/disc/1.png" in index
 
 
 def test_two_names_that_older_indexes_hold_of_one_file_become_one(index, folder):
@@ -212,7 +212,8 @@ def test_prune_is_one_of_three(index, folder):
 
 
 def test_an_image_of_an_id_of_its_own_is_nothing_that_can_be_missing():
-    assert judging.missing(["cat", "nul\0"], ["."], {}, images.Exclusion()).prunable == []
+    judge = judging.Judge()
+    assert judging.missing(["cat", "nul\0"], ["."], {}, images.Exclusion(), judge).prunable == []
 
 
 # What the command says
@@ -254,13 +255,13 @@ def test_labels_of_a_wider_folder_stay_and_it_is_said(run, index, folder):
 
 def test_a_changed_file_keeps_its_label(index, folder):
     index.update([folder], label_from_folder=True)
-    os.utime(folder / "disc/0.png", ns=(1, 1))
+    shutil.copy(folder / "ramp/1.png", folder / "disc/0.png")
     assert index.update([folder]).changed == 1
-    assert index[str(folder / "disc/0.png")].label == "disc"
-    os.utime(folder / "disc/0.png", ns=(2, 2))
+    assert index["photos/disc/0.png"].label == "disc"
+    shutil.copy(folder / "ramp/2.png", folder / "disc/0.png")
     report = index.update([folder / "disc"], label_from_folder=True)
     assert report.changed == 1 and report.labels_kept == 6
-    assert index[str(folder / "disc/0.png")].label == "disc"
+    assert index["photos/disc/0.png"].label == "disc"
 
 
 # Times
@@ -285,7 +286,7 @@ def test_impossible_dates_are_clamped(run, photos, bundle_folder, tmp_path, monk
     assert status == cli.DONE and out.startswith("6 added")
     nearest = 2**63 - 1 if seconds > 0 else 1 - 2**63
     with Index.open(tmp_path / "i") as index:
-        assert index[str(folder / "0.png")].mtime_ns == nearest
+        assert index["p/0.png"].mtime_ns == nearest
     assert run("index", tmp_path / "i", folder)[1].startswith("0 added, 0 changed, 6 unchanged")
     pytest.importorskip("pyarrow")
     assert run("extract", folder, tmp_path / "out", "--bundle", bundle_folder)[0] == cli.DONE
@@ -296,7 +297,7 @@ def test_impossible_dates_are_clamped(run, photos, bundle_folder, tmp_path, monk
 # Reading all again
 
 
-def test_files_that_change_names_are_seen_by_reading_all_again(run, index, folder):
+def test_files_that_change_names_are_seen(run, index, folder):
     place, names = index.store.folder, ("disc/0.png", "ramp/0.png")
     one, other = (folder / name for name in names)
     for path in (one, other):  # as BMP, of one size whatever they show
@@ -307,8 +308,7 @@ def test_files_that_change_names_are_seen_by_reading_all_again(run, index, folde
     one.rename(folder / "t")
     other.rename(one)
     (folder / "t").rename(other)
-    assert index.update([folder]).unchanged == 40
-    status, out, _ = run("index", place, folder, "--rehash")
+    status, out, _ = run("index", place, folder)
     assert status == cli.DONE and out == "0 added, 2 changed, 38 unchanged, 0 removed, 0 skipped\n"
     np.testing.assert_array_equal(index.codes(ids(folder, *names)), before[::-1])
 
@@ -322,4 +322,4 @@ def test_reading_all_again_stores_no_image_that_is_as_it_was(index, folder):
     assert (report.added, report.changed, report.unchanged, len(report.problems)) == (0, 0, 39, 1)
     with index.store.snapshot() as snapshot:
         assert snapshot.num_rows == num_rows + 1  # of the one whose time is another now
-    assert len(index) == 39 and index[str(folder / "disc/0.png")].mtime_ns == 1
+    assert len(index) == 39 and index["photos/disc/0.png"].mtime_ns == 1

@@ -45,7 +45,7 @@ ODD = 'ü <img src=x onerror="boom()"> #1 100%?\n.png'
 @pytest.fixture(scope="module")
 def folder(photos, tmp_path_factory):
     """The photos, one of an odd name, and one that says where it was taken."""
-    folder = shutil.copytree(photos, tmp_path_factory.mktemp("service") / "photos")
+    folder = shutil.copytree(photos, tmp_path_factory.mktemp("service") / "p")
     odd = folder / "odd"
     odd.mkdir()
     shutil.copy(photos / "disc/0.png", odd / ODD)
@@ -146,41 +146,39 @@ def test_an_upload_is_searched_as_the_engine_does(client, place, folder):
     query = folder / "disc/1.png"
     answer = client.post("/api/search", files=upload(query), data={"k": 7, "pool": 10}).json()
     wanted = Engine(Index.open(place)).search(query, Query(k=7, pool=10)).to_dict()
-    root = f"{folder}/"
     for hit in wanted["hits"]:
-        hit["id"] = hit["id"].removeprefix(root)
         del hit["path"]
         hit["distance"] = pytest.approx(hit["distance"], abs=1e-5)
     assert answer["hits"] == list(wanted["hits"])
     assert (answer["threshold"], answer["pool"]) == (wanted["threshold"], wanted["pool"])
     assert set(answer) == set(wanted) | {"histogram"}
     assert set(answer["milliseconds"]) == set(wanted["milliseconds"])
-    assert answer["hits"][0]["id"] == "disc/1.png" and answer["hits"][0]["bits_apart"] == 0
+    assert answer["hits"][0]["id"] == "p/disc/1.png" and answer["hits"][0]["bits_apart"] == 0
 
 
 def test_the_histogram_counts_every_image_that_may_be_found(client, index, folder):
-    answer = client.get("/api/search", params={"id": "disc/0.png", "k": 100}).json()
+    answer = client.get("/api/search", params={"id": "p/disc/0.png", "k": 100}).json()
     assert len(answer["histogram"]) == 33 and sum(answer["histogram"]) == 27
     apart = np.bincount([hit["bits_apart"] for hit in answer["hits"]], minlength=33)
     apart[0] += 1  # the image itself
     assert answer["histogram"] == apart.tolist()
-    some = client.get("/api/search", params={"id": "disc/0.png", "label": ["ramp", "disc"]})
+    some = client.get("/api/search", params={"id": "p/disc/0.png", "label": ["ramp", "disc"]})
     assert sum(some.json()["histogram"]) == 12
-    small = client.get("/api/search", params={"id": "disc/0.png", "threshold": 3}).json()
+    small = client.get("/api/search", params={"id": "p/disc/0.png", "threshold": 3}).json()
     assert small["pool"] == sum(small["histogram"][:3])
 
 
 def test_ids_regions_labels_and_words(client, folder):
-    by_id = client.get("/api/search", params={"id": "ramp/2.png", "k": 5}).json()
-    assert by_id["query"] == "ramp/2.png" and len(by_id["hits"]) == 5
-    assert "ramp/2.png" not in [hit["id"] for hit in by_id["hits"]]
-    region = {"id": "ramp/2.png", "region": "0,0,30,40"}
+    by_id = client.get("/api/search", params={"id": "p/ramp/2.png", "k": 5}).json()
+    assert by_id["query"] == "p/ramp/2.png" and len(by_id["hits"]) == 5
+    assert "p/ramp/2.png" not in [hit["id"] for hit in by_id["hits"]]
+    region = {"id": "p/ramp/2.png", "region": "0,0,30,40"}
     cut = client.get("/api/search", params=region).json()
     posted = client.post(
         "/api/search", files=upload(folder / "ramp/2.png"), data={"region": "0,0,30,40"}
     )
-    assert cut["query"] == "ramp/2.png" and cut["hits"] == posted.json()["hits"]
-    labels = {"id": "ramp/2.png", "label": ["disc", "checks"]}
+    assert cut["query"] == "p/ramp/2.png" and cut["hits"] == posted.json()["hits"]
+    labels = {"id": "p/ramp/2.png", "label": ["disc", "checks"]}
     hits = client.get("/api/search", params=labels).json()["hits"]
     assert {hit["label"] for hit in hits} == {"disc", "checks"}
     for word in ("disc", "DISC"):
@@ -193,11 +191,15 @@ def test_ids_regions_labels_and_words(client, folder):
 
 def test_a_posted_search_takes_parameters_from_the_query_string_too(client, folder):
     query = upload(folder / "disc/0.png")
-    options = {"k": 1, "label": ["ramp", "disc"], "ids": ["ramp/1.png", "checks/1.png"]}
+    options = {
+        "k": 1,
+        "label": ["ramp", "disc"],
+        "ids": ["p/ramp/1.png", "p/checks/1.png"],
+    }
     by_form = client.post("/api/search", files=query, data=options).json()
     by_address = client.post("/api/search", files=query, params=options).json()
     mixed = client.post("/api/search?k=1", files=query, data={**options, "k": []}).json()
-    assert [hit["id"] for hit in by_form["hits"]] == ["ramp/1.png"] and by_form["pool"] == 1
+    assert [hit["id"] for hit in by_form["hits"]] == ["p/ramp/1.png"] and by_form["pool"] == 1
     assert by_address["hits"] == by_form["hits"] == mixed["hits"]
     twice = client.post("/api/search?k=1", files=query, data={"k": 1})
     assert "k in both" in refused(twice, 422)
@@ -205,25 +207,28 @@ def test_a_posted_search_takes_parameters_from_the_query_string_too(client, fold
     refused(client.post("/api/search?k=0", files=query), 422)
     # Without any, the defaults are those of `Query`.
     assert len(client.post("/api/search", files=query).json()["hits"]) == Query.k
-    assert len(client.get("/api/search?id=disc/0.png").json()["hits"]) == Query.k
+    assert len(client.get("/api/search?id=p/disc/0.png").json()["hits"]) == Query.k
 
 
 def test_a_match_takes_no_parameter_from_where_it_is_not_looked_for(things):
-    content = things.get("/api/images/part.png/picture?size=2000").content
+    content = things.get("/api/images/t%2Fpart.png/picture?size=2000").content
     answer = things.post(
-        "/api/matches?region=0,0,9,9", files=upload(content), data={"hit": "one.png"}
+        "/api/matches?region=0,0,9,9", files=upload(content), data={"hit": "t/one.png"}
     )
     assert "region" in refused(answer, 422)
 
 
 def test_feedback_reaches_the_engine(client, place, folder):
-    marked = {"right": ["checks/1.png", "checks/2.png"], "wrong": ["disc/1.png"]}
-    answer = client.get("/api/search", params={"id": "disc/0.png", "k": 9, **marked}).json()
+    marked = {
+        "right": ["p/checks/1.png", "p/checks/2.png"],
+        "wrong": ["p/disc/1.png"],
+    }
+    answer = client.get("/api/search", params={"id": "p/disc/0.png", "k": 9, **marked}).json()
     root = f"{folder}/"
     paths = {name: [root + id for id in ids] for name, ids in marked.items()}
-    wanted = Engine(Index.open(place)).search_id(root + "disc/0.png", Query(k=9, **paths))
+    wanted = Engine(Index.open(place)).search_id(root + "p/disc/0.png", Query(k=9, **paths))
     assert [root + hit["id"] for hit in answer["hits"]] == [hit.id for hit in wanted.hits]
-    plain = client.get("/api/search", params={"id": "disc/0.png"}).json()
+    plain = client.get("/api/search", params={"id": "p/disc/0.png"}).json()
     assert plain["hits"] != answer["hits"]
     posted = client.post("/api/search", files=upload(folder / "disc/0.png"), data=marked).json()
     assert posted["histogram"] == answer["histogram"]
@@ -251,11 +256,11 @@ def test_info_health_list_and_metrics(client):
 ADDRESSES = {
     "/api/info": "/api/info",
     "/api/images": "/api/images?limit=5",
-    "/api/images/{id}": "/api/images/disc%2F0.png",
-    "/api/images/{id}/thumbnail": "/api/images/disc%2F0.png/thumbnail?size=32",
-    "/api/images/{id}/picture": "/api/images/disc%2F0.png/picture",
-    "/api/matches": "/api/matches?query=disc/0.png&hit=disc/1.png",
-    "/api/search": "/api/search?id=disc/0.png&k=3",
+    "/api/images/{id}": "/api/images/p%2Fdisc%2F0.png",
+    "/api/images/{id}/thumbnail": "/api/images/p%2Fdisc%2F0.png/thumbnail?size=32",
+    "/api/images/{id}/picture": "/api/images/p%2Fdisc%2F0.png/picture",
+    "/api/matches": "/api/matches?query=p/disc/0.png&hit=p/disc/1.png",
+    "/api/search": "/api/search?id=p/disc/0.png&k=3",
     "/healthz": "/healthz",
     "/metrics": "/metrics",
 }
@@ -284,7 +289,9 @@ def test_the_head_of_every_route_is_that_of_its_get(client):
 def test_any_id_round_trips(client, folder, name):
     shown = [image["id"] for image in client.get("/api/images?label=odd").json()["images"]]
     name = (
-        next(one for one in shown if one.startswith("bytes:")) if name == "bytes" else f"odd/{name}"
+        next(one for one in shown if one.startswith("bytes:"))
+        if name == "bytes"
+        else f"p/odd/{name}"
     )
     assert name in shown
     quoted = urllib.parse.quote(name, safe="")
@@ -308,7 +315,7 @@ def test_paths_are_shown_only_if_asked_for(client, index, folder):
     assert not any(str(folder.parent) in text or "/tmp" in text for text in everything)
     with client_of(index, show_paths=True) as open_client:
         hit = open_client.get("/api/search?class=disc&k=1").json()["hits"][0]
-        assert hit["path"] == hit["id"] and hit["path"].startswith(str(folder))
+        assert hit["path"] == str(folder.parent / hit["id"]) and hit["id"].startswith("p/")
 
 
 class Ids(list):
@@ -348,16 +355,17 @@ def test_answers_carry_what_keeps_a_browser_safe(client):
 
 
 def test_matches_need_local_features(client):
-    parameters = {"query": "disc/0.png", "hit": "disc/1.png"}
+    parameters = {"query": "p/disc/0.png", "hit": "p/disc/1.png"}
     assert "local" in refused(client.get("/api/matches", params=parameters), 409)
-    assert "local" in refused(client.get("/api/search?id=disc/0.png&verify=true"), 409)
+    assert "local" in refused(client.get("/api/search?id=p/disc/0.png&verify=true"), 409)
 
 
 @pytest.fixture(scope="module", params=["folder", "chdb"])
 def things(request, tmp_path_factory, bundle_folder):
     """A client of an index with local features: two views of one thing, and another thing."""
     pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
-    folder = tmp_path_factory.mktemp("things")
+    folder = tmp_path_factory.mktemp("top") / "t"
+    folder.mkdir()
     coarse = np.random.default_rng(0).integers(0, 256, (2, 20, 26, 3), dtype=np.uint8)
     one, other = (images.resize(picture, (200, 260)) for picture in coarse)
     images.write(folder / "one.png", one)
@@ -374,46 +382,49 @@ def things(request, tmp_path_factory, bundle_folder):
 
 def test_matches_join_the_same_places_of_two_images(things):
     assert things.get("/api/info").json()["local"] == "sift"
-    found = things.get("/api/matches", params={"query": "one.png", "hit": "part.png"}).json()
+    found = things.get("/api/matches", params={"query": "t/one.png", "hit": "t/part.png"}).json()
     one, part = (np.array(found[side]["yx"]) for side in ("query", "hit"))
     assert found["inliers"] == len(one) == len(part) > 20
     assert np.abs((one - (20, 30)) * (204 / 170, 264 / 220) - part).max() < 6
-    assert things.get("/api/images/part.png").json()["height"] == 204
-    none = things.get("/api/matches", params={"query": "one.png", "hit": "other.png"}).json()
+    assert things.get("/api/images/t%2Fpart.png").json()["height"] == 204
+    none = things.get("/api/matches", params={"query": "t/one.png", "hit": "t/other.png"}).json()
     assert none["inliers"] < 8
-    refused(things.get("/api/matches", params={"query": "one.png", "hit": "nothing"}), 404)
+    refused(things.get("/api/matches", params={"query": "t/one.png", "hit": "nothing"}), 404)
 
 
 def test_an_upload_is_matched_and_a_region_of_either_query(things):
-    content = things.get("/api/images/part.png/picture?size=2000").content
-    found = things.post("/api/matches", files=upload(content), data={"hit": "one.png"}).json()
+    content = things.get("/api/images/t%2Fpart.png/picture?size=2000").content
+    found = things.post("/api/matches", files=upload(content), data={"hit": "t/one.png"}).json()
     part, one = (np.array(found[side]["yx"]) for side in ("query", "hit"))
     assert found["inliers"] == len(one) == len(part) > 20
     assert np.abs((one - (20, 30)) * (204 / 170, 264 / 220) - part).max() < 6
     box = {"region": "20,120,200,264"}
-    by_id = things.get("/api/matches", params={"query": "part.png", "hit": "one.png", **box})
-    posted = things.post("/api/matches", files=upload(content), data={"hit": "one.png", **box})
+    by_id = things.get("/api/matches", params={"query": "t/part.png", "hit": "t/one.png", **box})
+    posted = things.post("/api/matches", files=upload(content), data={"hit": "t/one.png", **box})
     for answer in (by_id, posted):
         inside, other = (np.array(answer.json()[side]["yx"]) for side in ("query", "hit"))
         # In pixels of the whole query, and from within the box only.
         assert len(inside) >= 8 and (inside >= (20, 120)).all() and (inside <= (200, 264)).all()
         assert np.abs((other - (20, 30)) * (204 / 170, 264 / 220) - inside).max() < 6
     for wrong in ("0,0,0,0", "0,0,999,9", "a"):
-        one = {"query": "part.png", "hit": "one.png", "region": wrong}
+        one = {"query": "t/part.png", "hit": "t/one.png", "region": wrong}
         refused(things.get("/api/matches", params=one), 422)
-        data = {"hit": "one.png", "region": wrong}
+        data = {"hit": "t/one.png", "region": wrong}
         refused(things.post("/api/matches", files=upload(content), data=data), 422)
-    refused(things.post("/api/matches", files=upload(b"no picture"), data={"hit": "one.png"}), 415)
+    refused(
+        things.post("/api/matches", files=upload(b"no picture"), data={"hit": "t/one.png"}),
+        415,
+    )
     refused(things.post("/api/matches", files=upload(content), data={"hit": "nothing"}), 404)
     refused(things.post("/api/matches", files=upload(content)), 422)
 
 
 def test_verification_puts_the_same_thing_first(things):
-    by_id = things.get("/api/search?id=one.png&verify=true").json()
-    content = images.to_png(images.read(things.get("/api/images/part.png/picture").content))
+    by_id = things.get("/api/search?id=t/one.png&verify=true").json()
+    content = images.to_png(images.read(things.get("/api/images/t%2Fpart.png/picture").content))
     uploaded = things.post("/api/search", files=upload(content), data={"verify": "true"}).json()
-    assert by_id["hits"][0]["id"] == "part.png" and by_id["hits"][0]["inliers"] > 20
-    assert {hit["id"] for hit in uploaded["hits"][:2]} == {"one.png", "part.png"}
+    assert by_id["hits"][0]["id"] == "t/part.png" and by_id["hits"][0]["inliers"] > 20
+    assert {hit["id"] for hit in uploaded["hits"][:2]} == {"t/one.png", "t/part.png"}
     assert uploaded["milliseconds"]["verify"] > 0
 
 
@@ -424,25 +435,25 @@ def test_verification_puts_the_same_thing_first(things):
     ("parameters", "status"),
     [
         ({}, 422),
-        ({"id": "disc/0.png", "class": "disc"}, 422),
+        ({"id": "p/disc/0.png", "class": "disc"}, 422),
         ({"id": "nothing"}, 404),
         ({"class": "nothing"}, 404),
-        ({"id": "disc/0.png", "label": "nothing"}, 404),
-        ({"id": "disc/0.png", "right": "nothing"}, 404),
-        ({"id": "disc/0.png", "ids": ["nothing", "no more"]}, 404),
-        ({"id": "disc/0.png", "kk": 3}, 422),
-        ({"id": "disc/0.png", "threshold": 0}, 422),
-        ({"id": "disc/0.png", "k": 0}, 422),
-        ({"id": "disc/0.png", "k": 10**9}, 422),
-        ({"id": "disc/0.png", "threshold": -1}, 422),
-        ({"id": "disc/0.png", "threshold": 1.5}, 422),
-        ({"id": "disc/0.png", "threshold": 3, "pool": 3}, 422),
-        ({"id": "disc/0.png", "region": "0,0,0,0"}, 422),
-        ({"id": "disc/0.png", "region": "0,0,999,9"}, 422),
-        ({"id": "disc/0.png", "region": "a"}, 422),
+        ({"id": "p/disc/0.png", "label": "nothing"}, 404),
+        ({"id": "p/disc/0.png", "right": "nothing"}, 404),
+        ({"id": "p/disc/0.png", "ids": ["nothing", "no more"]}, 404),
+        ({"id": "p/disc/0.png", "kk": 3}, 422),
+        ({"id": "p/disc/0.png", "threshold": 0}, 422),
+        ({"id": "p/disc/0.png", "k": 0}, 422),
+        ({"id": "p/disc/0.png", "k": 10**9}, 422),
+        ({"id": "p/disc/0.png", "threshold": -1}, 422),
+        ({"id": "p/disc/0.png", "threshold": 1.5}, 422),
+        ({"id": "p/disc/0.png", "threshold": 3, "pool": 3}, 422),
+        ({"id": "p/disc/0.png", "region": "0,0,0,0"}, 422),
+        ({"id": "p/disc/0.png", "region": "0,0,999,9"}, 422),
+        ({"id": "p/disc/0.png", "region": "a"}, 422),
         ({"class": "disc", "region": "0,0,9,9"}, 422),
         ({"class": "disc", "verify": "true"}, 409),
-        ({"id": "disc/0.png", "right": ["x"] * 201}, 422),
+        ({"id": "p/disc/0.png", "right": ["x"] * 201}, 422),
         ({"id": "x" * 5000}, 422),
     ],
 )
@@ -497,7 +508,7 @@ def test_other_hosts_and_pages_of_other_sites(index, client):
         "/api/images/%2Fetc%2Fpasswd/thumbnail",
         "/api/images/%2Fetc%2Fpasswd/picture",
         "/api/images/%252e%252e%252fetc%252fpasswd",
-        "/api/images/disc%2F0.png%00",
+        "/api/images/p%2Fdisc%2F0.png%00",
         "/api/images/%00/thumbnail",
         "/api/images/" + "x" * 9000,
         "/static/..%2Fapp.py",
@@ -554,7 +565,7 @@ def test_uploads_leave_nothing_and_pictures_say_nothing(client, folder, tmp_path
     assert answer.json()["query"] == "image" and "onerror=x" not in answer.text
     assert set(folder.parent.rglob("*")) == before
     for kind in ("thumbnail", "picture"):
-        picture = client.get(f"/api/images/odd%2Fgps.jpg/{kind}")
+        picture = client.get(f"/api/images/p%2Fodd%2Fgps.jpg/{kind}")
         assert picture.status_code == 200
         assert b"SECRETMAKER" not in picture.content and b"Exif" not in picture.content
         assert not Image.open(io.BytesIO(picture.content)).getexif()
@@ -564,9 +575,9 @@ def test_sizes_of_pictures(client):
     def size(path):
         return Image.open(io.BytesIO(client.get(path).content)).size
 
-    assert size("/api/images/odd%2Fgps.jpg/thumbnail?size=100") == (100, 75)
-    assert size("/api/images/odd%2Fgps.jpg/picture") == (400, 300)
-    refused(client.get("/api/images/odd%2Fgps.jpg/thumbnail?size=99999"), 422)
+    assert size("/api/images/p%2Fodd%2Fgps.jpg/thumbnail?size=100") == (100, 75)
+    assert size("/api/images/p%2Fodd%2Fgps.jpg/picture") == (400, 300)
+    refused(client.get("/api/images/p%2Fodd%2Fgps.jpg/thumbnail?size=99999"), 422)
     refused(client.get("/api/images/nothing/thumbnail"), 404)
 
 
@@ -587,10 +598,10 @@ def test_changes_need_the_token(client, any_writable, folder):
     writable = any_writable
     one = {"files": upload(folder / "disc/0.png"), "data": {"id": "new"}}
     refused(client.post("/api/images", **one), 403)
-    refused(client.delete("/api/images/disc%2F0.png"), 403)
+    refused(client.delete("/api/images/p%2Fdisc%2F0.png"), 403)
     for headers in ({}, bearer("wrong"), bearer(""), {"authorization": TOKEN}, bearer(TOKEN[:-1])):
         refused(writable.post("/api/images", headers=headers, **one), 401)
-        refused(writable.delete("/api/images/disc%2F0.png", headers=headers), 401)
+        refused(writable.delete("/api/images/p%2Fdisc%2F0.png", headers=headers), 401)
     assert writable.get("/healthz").json()["items"] == 27
 
 
@@ -603,7 +614,7 @@ def test_add_and_remove(any_writable, folder):
     assert added.json() == {"id": "new/ü 1", "label": "fresh", "bytes": None}
     assert writable.get("/healthz").json()["items"] == 28
     assert {"name": "fresh", "count": 1} in writable.get("/api/info").json()["labels"]
-    hits = writable.get("/api/search", params={"id": "disc/0.png", "k": 2}).json()["hits"]
+    hits = writable.get("/api/search", params={"id": "p/disc/0.png", "k": 2}).json()["hits"]
     assert "new/ü 1" in [hit["id"] for hit in hits]
     # Its bytes were not kept.
     refused(writable.get("/api/images/new%2F%C3%BC%201/thumbnail"), 404)
@@ -613,7 +624,7 @@ def test_add_and_remove(any_writable, folder):
     bad = writable.post("/api/images", files=upload(b"bad"), data=data, headers=bearer())
     refused(bad, 415)
     assert writable.get("/healthz").json()["items"] == 27
-    assert writable.get("/api/images/disc%2F0.png/thumbnail").status_code == 200
+    assert writable.get("/api/images/p%2Fdisc%2F0.png/thumbnail").status_code == 200
 
 
 def test_folders_patterns_and_labels_are_removed_by_their_public_names(any_writable):
@@ -625,17 +636,17 @@ def test_folders_patterns_and_labels_are_removed_by_their_public_names(any_writa
         return answer.json()["removed"]
 
     before = writable.get("/healthz").json()["items"]
-    checks = [f"checks/{number}.png" for number in range(6)]
-    assert removed(folder="checks", dry_run=True) == checks
-    assert removed(folder="checks", label="disc") == removed(folder="che") == []
-    assert removed(pattern="/checks/[12].png") == checks[1:3]
-    assert removed(folder="checks", label=["checks", "disc"]) == [checks[0], *checks[3:]]
-    assert removed(pattern="3.png", label="ramp") == ["ramp/3.png"]
-    assert removed(label="disc", dry_run=True) == [f"disc/{number}.png" for number in range(6)]
+    checks = [f"p/checks/{number}.png" for number in range(6)]
+    assert removed(folder="p/checks", dry_run=True) == checks
+    assert removed(folder="p/checks", label="disc") == removed(folder="p/che") == []
+    assert removed(pattern="/p/checks/[12].png") == checks[1:3]
+    assert removed(folder="p/checks", label=["checks", "disc"]) == [checks[0], *checks[3:]]
+    assert removed(pattern="3.png", label="ramp") == ["p/ramp/3.png"]
+    assert removed(label="disc", dry_run=True) == [f"p/disc/{number}.png" for number in range(6)]
     assert writable.get("/healthz").json()["items"] == before - 7
     refused(writable.delete(url, headers=bearer()), 422)
     refused(writable.delete(url, params={"pattern": "!"}, headers=bearer()), 422)
-    refused(writable.delete(url, params={"folder": "disc"}), 401)
+    refused(writable.delete(url, params={"folder": "p/disc"}), 401)
 
 
 def test_a_writer_elsewhere_is_waited_for_by_the_client(writable, folder):
@@ -645,7 +656,7 @@ def test_a_writer_elsewhere_is_waited_for_by_the_client(writable, folder):
         answer = writable.post("/api/images", **one)
         refused(answer, 503)
         assert answer.headers["retry-after"] == "1"
-        assert writable.get("/api/search?id=disc/0.png").status_code == 200
+        assert writable.get("/api/search?id=p/disc/0.png").status_code == 200
     (writable.place / "lock").write_text("process 999999 on elsewhere")
     assert writable.post("/api/images", **one).status_code == 200
 
@@ -665,7 +676,7 @@ def test_what_others_commit_is_served_without_downtime(any_writable, folder):
 
     def ask():
         while not stop.is_set():
-            answers.append(writable.get("/api/search?id=disc/0.png").status_code)
+            answers.append(writable.get("/api/search?id=p/disc/0.png").status_code)
 
     asking = threading.Thread(target=ask)
     asking.start()
@@ -680,7 +691,7 @@ def test_what_others_commit_is_served_without_downtime(any_writable, folder):
     assert set(answers) == {200}
     with index.store.writer() as writer:
         writer.compact()
-    assert writable.get("/api/search?id=disc/0.png").status_code == 200
+    assert writable.get("/api/search?id=p/disc/0.png").status_code == 200
 
 
 def test_an_index_that_cannot_be_read_any_more_leaves_the_last_version(writable, caplog):
@@ -689,7 +700,7 @@ def test_an_index_that_cannot_be_read_any_more_leaves_the_last_version(writable,
     whole = catalogue.read_bytes()
     catalogue.write_bytes(whole[:100] + bytes(len(whole) - 100))
     wait_for(lambda: "cannot be read" in caplog.text)
-    assert writable.get("/api/search?id=disc/0.png").status_code == 200
+    assert writable.get("/api/search?id=p/disc/0.png").status_code == 200
     assert writable.get("/healthz").json()["items"] == 27
     time.sleep(0.5)  # it is looked at again, and again
     assert caplog.text.count("cannot be read") == 1
@@ -698,7 +709,7 @@ def test_an_index_that_cannot_be_read_any_more_leaves_the_last_version(writable,
         connection.execute("PRAGMA user_version = 99")
     caplog.clear()
     wait_for(lambda: "Upgrade" in caplog.text)
-    assert writable.get("/api/search?id=disc/0.png").status_code == 200
+    assert writable.get("/api/search?id=p/disc/0.png").status_code == 200
 
 
 def test_an_indexing_that_is_killed_and_goes_on_is_served_throughout(writable, folder):
@@ -713,7 +724,7 @@ def test_an_indexing_that_is_killed_and_goes_on_is_served_throughout(writable, f
     try:
         for number in range(3):
             assert child.stdout.readline() == f"{number}\n"
-            assert writable.get("/api/search?id=disc/0.png").status_code == 200
+            assert writable.get("/api/search?id=p/disc/0.png").status_code == 200
     finally:
         child.kill()
         child.communicate()
@@ -829,7 +840,7 @@ def test_a_busy_service_says_when_to_come_back(index, folder, monkeypatch):
                 refused(answer, 503)
                 assert answer.headers["retry-after"] == "1"
             assert client.get("/healthz").status_code == 200
-            assert client.get("/api/images/disc%2F0.png/thumbnail").status_code == 200
+            assert client.get("/api/images/p%2Fdisc%2F0.png/thumbnail").status_code == 200
             release.set()
             assert sorted(one.result().status_code for one in asked) == [200] * 3 + [503] * 5
 
@@ -906,11 +917,11 @@ def database(request):
 
 
 SEARCHES = [
-    "/api/search?id=disc%2F0.png",
+    "/api/search?id=p%2Fdisc%2F0.png",
     "/api/search?class=disc",
     "/api/images",
-    "/api/images/disc%2F0.png",
-    "/api/images/disc%2F0.png/thumbnail",
+    "/api/images/p%2Fdisc%2F0.png",
+    "/api/images/p%2Fdisc%2F0.png/thumbnail",
 ]
 
 
@@ -951,7 +962,7 @@ def test_a_database_that_is_down_is_a_503_until_it_is_back(database, caplog):
         answer = database.get(path)
         assert "database" in refused(answer, 503) and "db.example" not in answer.text
         assert answer.headers["retry-after"] == "1"
-    gone = database.delete("/api/images/disc%2F0.png", headers=bearer())
+    gone = database.delete("/api/images/p%2Fdisc%2F0.png", headers=bearer())
     assert "database" in refused(gone, 503)
     assert "db.example" in caplog.text  # for who runs the service
     assert database.get("/healthz").json()["items"] == 27
@@ -1165,12 +1176,12 @@ def test_an_index_in_a_database_is_served(tmp_path, folder, bundle_folder, chdb_
     command = [sys.executable, "-c", code, "index", url, folder / "disc", "--bundle", bundle_folder]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     with process(url) as (child, address):
-        found = httpx2.get(address + "/api/search?id=0.png&k=3", timeout=60).json()
+        found = httpx2.get(address + "/api/search?id=disc/0.png&k=3", timeout=60).json()
         assert len(found["hits"]) == 3
         posted = httpx2.post(
             address + "/api/search", files=upload(folder / "disc/0.png"), timeout=60
         )
-        assert posted.json()["hits"][0]["id"] == "0.png"
+        assert posted.json()["hits"][0]["id"] == "disc/0.png"
         child.send_signal(signal.SIGTERM)
         assert child.wait(30) in (0, -signal.SIGTERM)
 
@@ -1186,11 +1197,11 @@ def test_an_index_that_may_only_be_read_is_served(index, tmp_path):
         libc.prctl(24, 1, 0, 0, 0)
 
     with process(copy, before=without_overriding, HASHNET_TOKEN=TOKEN) as (_, url):
-        before = httpx2.get(url + "/api/search?id=disc%2F0.png&k=99", timeout=30)
+        before = httpx2.get(url + "/api/search?id=p%2Fdisc%2F0.png&k=99", timeout=30)
         assert before.status_code == 200 and len(before.json()["hits"]) == 26
-        gone = httpx2.delete(url + "/api/images/disc%2F0.png", headers=bearer())
+        gone = httpx2.delete(url + "/api/images/p%2Fdisc%2F0.png", headers=bearer())
         assert "log" in refused(gone, 503) and gone.headers["retry-after"] == "1"
-        after = httpx2.get(url + "/api/search?id=disc%2F0.png&k=99", timeout=30)
+        after = httpx2.get(url + "/api/search?id=p%2Fdisc%2F0.png&k=99", timeout=30)
         assert after.json()["hits"] == before.json()["hits"]
 
 

@@ -296,9 +296,7 @@ def test_indexes_are_opened_by_their_places(photos, bundle_folder, tmp_path, req
     wanted = Engine(whole).search(query, Query(k=12, pool=12))
     found = open_sharded(places, runtime="soonest").search(query, Query(k=12, pool=12))
     assert [hit.id for hit in found.hits] == [hit.id for hit in wanted.hits]
-    assert {str(photos / kind) for kind in ("disc", "ramp")} == {
-        os.path.dirname(hit.id) for hit in found.hits
-    }
+    assert {os.path.dirname(hit.id) for hit in found.hits} == {"disc", "ramp"}
     assert found.query == str(query) and found.milliseconds["encode"] > 0
     with pytest.raises(ArgumentError, match="twice"):
         open_sharded([places[0], places[0]])

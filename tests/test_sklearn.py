@@ -46,7 +46,7 @@ def test_neighbours_are_the_hits_of_an_index(neighbors, paths, bundle_folder, tm
     distances, places = neighbors.kneighbors(paths[:7], n_neighbors=5)
     for query, near, far in zip(paths, places, distances, strict=False):
         result = index.search(query, k=5)
-        assert [str(paths[place]) for place in near] == [hit.id for hit in result]
+        assert [str(paths[place]) for place in near] == [hit.path for hit in result]
         np.testing.assert_array_equal(far, [hit.distance for hit in result])
     np.testing.assert_array_equal(
         neighbors.kneighbors(paths[:7], n_neighbors=5, return_distance=False), places

@@ -2,6 +2,7 @@
 test_store_faults.py."""
 
 import dataclasses
+import datetime
 import json
 import multiprocessing
 import os
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 
 from hashnet.errors import ArgumentError, HashnetError, LockedError, ShapeError, StoreError
+from hashnet.images import Exif
 from hashnet.retrieval.store.folder import store as store_module
 from hashnet.retrieval.store.folder import writer as writer_module
 from hashnet.retrieval.store.folder.store import Store, check
@@ -118,7 +120,7 @@ def test_an_index_knows_what_it_was_made_for(tmp_path):
     source.unlink()
     store = Store.open(tmp_path / "index")
     assert (store.num_bits, store.feature_dim, store.feature_dtype) == (48, 7, "float16")
-    assert (store.fingerprint, store.format_version) == ("finger", 4)
+    assert (store.fingerprint, store.format_version) == ("finger", 5)
     assert (store.encoder_folder / "deep/er/model.onnx").read_bytes() == b"bundle"
     assert (store.encoder_folder / "hashnet.json").read_bytes() == b"bundle"
     assert time.strptime(store.created, "%Y-%m-%dT%H:%M:%SZ")
@@ -135,7 +137,7 @@ def test_an_empty_index_is_an_index(store):
         assert snapshot.features([]).shape == (0, FEATURE_DIM)
         assert snapshot.items([]) == [] and snapshot.feature_map.shape == (0, FEATURE_DIM)
         assert snapshot.rows(["a"]).tolist() == [-1] and snapshot.rows([]).tolist() == []
-        assert snapshot.stats() == {} and snapshot.labels()[1] == []
+        assert snapshot.rows_of_sizes([0, 1]).tolist() == [] and snapshot.labels()[1] == []
         snapshot.verify_features([])
     with store.writer() as writer:
         assert writer.add([], np.empty((0, 2), np.uint8), np.empty((0, FEATURE_DIM), "f4")) == 0
@@ -232,7 +234,8 @@ def test_one_writer_sees_its_own_changes(store):
             assert writer.remove(["b"]) == ["b"] and writer.remove(["b"]) == []
             writer.update([Item("c", mtime_ns=version)])
     with store.snapshot() as snapshot:
-        assert snapshot.stats() == {"a": (1, 3), "c": (None, 3)}
+        items = {item.id: (item.size, item.mtime_ns) for item in snapshot.items_in_order()}
+        assert items == {"a": (1, 3), "c": (None, 3)}
 
 
 IDS = [
@@ -261,7 +264,7 @@ def test_any_text_is_an_id_a_path_and_a_label(store):
     with store.snapshot() as snapshot:
         assert snapshot.items(range(len(IDS))) == items
         assert snapshot.rows(IDS).tolist() == list(range(len(IDS)))
-        assert list(snapshot.stats()) == IDS
+        assert snapshot.rows_of_sizes([2**62]).tolist() == list(range(len(IDS)))
         codes, names = snapshot.labels()
         assert [names[code] for code in codes] == IDS
     with store.writer() as writer:
@@ -288,13 +291,15 @@ def test_labels_are_counted_in_the_order_in_which_they_occur(store):
             assert codes[row] == wanted
 
 
-def test_stats_tell_size_and_time_of_the_live_items(store):
-    none = np.zeros((3, 2), "u1"), np.zeros((3, FEATURE_DIM), "f4")
+def test_live_items_are_found_by_the_sizes_of_their_files(store):
+    none = np.zeros((4, 2), "u1"), np.zeros((4, FEATURE_DIM), "f4")
     with store.writer() as writer:
-        writer.add([Item("a", size=1, mtime_ns=2), Item("b"), Item("c", size=0)], *none)
+        items = [Item("a", size=1), Item("b"), Item("c", size=0), Item("d", size=7)]
+        writer.add(items, *none)
         writer.remove(["c"])
     with store.snapshot() as snapshot:
-        assert snapshot.stats() == {"a": (1, 2), "b": (None, None)}
+        assert snapshot.rows_of_sizes([7, 0, 1]).tolist() == [0, 3]
+        assert snapshot.rows_of_sizes([]).tolist() == snapshot.rows_of_sizes([5]).tolist() == []
 
 
 def test_features_come_in_the_order_asked_for_and_may_repeat(store):
@@ -399,7 +404,8 @@ def test_a_snapshot_stays_as_it_was_while_a_writer_changes_everything(store):
     assert snapshot.items([0, 1, 2]) == [item for item, _, _ in expected(["a", "b", "c"])]
     assert snapshot.features([0, 1, 2]).tolist() == [feature_of(id) for id in "abc"]
     snapshot.verify_features([0, 1, 2])
-    assert set(snapshot.stats()) == {"a", "b", "c"} and snapshot.labels()[1] == ["label 1"]
+    assert [item.id for item in snapshot.items_in_order()] == ["a", "b", "c"]
+    assert snapshot.labels()[1] == ["label 1"]
     assert [item.id for item, _, _ in contents(store)] == ["b", "d", "c", "e"]
 
 
@@ -739,7 +745,7 @@ def test_local_features_of_nonsense_are_refused_by_name(local_store, change, err
 
 
 def test_every_new_index_is_of_the_newest_format(store, local_store):
-    assert (store.format_version, local_store.format_version) == (4, 4)
+    assert (store.format_version, local_store.format_version) == (5, 5)
 
 
 # Golden files
@@ -858,10 +864,42 @@ def test_an_index_of_format_version_4_opens_for_ever():
             assert local.yx.tolist() == [[n + place, 100.5] for place in range(n)]
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 4])
+CANON = Exif(datetime.datetime(2026, 5, 1, 12, 30, 59), -33.5, 151.25, "Canon EOS 5D")  # noqa: DTZ001
+CAT = (1000, 1_600_000_000_000_000_001, -5, 2**64 - 1, bytes(range(16)))
+GOLDEN_V5 = [
+    (Item("cats/1.jpg", "/more/cats/1.jpg", "cat", *CAT, CANON), 1),
+    (Item("nothing to see", size=7, mtime_ns=8), 0),
+    (Item("dogs \udcff/a/b.jpg", "/images/dogs/a/b.jpg", "dog", inode=3), 4),
+    (Item("cats/2.jpg", "/more/cats/2.jpg", "cat", *CAT, Exif(CANON.taken)), 1),
+    (Item("cats/3.jpg", "/more/cats/3.jpg", "", 0, 0, 0), 2),
+]
+
+
+def test_an_index_of_format_version_5_opens_for_ever():
+    """Local features and regions of a golden image n: as of those of versions 2 and 3."""
+    store = Store.open(GOLDEN / "index_v5")
+    assert (store.format_version, store.extractor, store.regions_per_image) == (5, "sift", 4)
+    assert store.exif and store.check() == []
+    with store.snapshot() as snapshot:
+        ids = [item.id for item, _ in GOLDEN_V5]
+        rows = snapshot.rows(ids).tolist()
+        assert snapshot.roots.all == (("cats", "/more/cats"), ("dogs \udcff", "/images/dogs"))
+        assert snapshot.ids() == ids and rows == sorted(rows)
+        assert list(snapshot.items_in_order()) == [item for item, _ in GOLDEN_V5]
+        assert snapshot.rows_taken(CANON.taken, None).tolist() == [rows[0], rows[3]]
+        assert snapshot.rows_of_sizes([0, 7]).tolist() == [rows[1], rows[4]]
+        for (_, n), row in zip(GOLDEN_V5, rows, strict=True):
+            of_image = range(row, row + n + 1)
+            numbers = [n + place for place in range(n + 1)]
+            assert snapshot.codes[of_image].tolist() == [[m, m << 4 & 255] for m in numbers]
+            assert snapshot.features(of_image).tolist() == [[m, m / 4, -m] for m in numbers]
+            assert len(snapshot.local_features([row])[0].yx) == n
+
+
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
 def test_an_index_of_an_older_format_can_be_written_to(tmp_path, version):
     shutil.copytree(GOLDEN / f"index_v{version}", tmp_path / "index")
-    golden = {1: GOLDEN_V1, 2: GOLDEN_V2, 3: GOLDEN_V3, 4: GOLDEN_V4}[version]
+    golden = {1: GOLDEN_V1, 2: GOLDEN_V2, 3: GOLDEN_V3, 4: GOLDEN_V4, 5: GOLDEN_V5}[version]
     store = Store.open(tmp_path / "index")
     with store.writer() as writer:
         writer.remove([golden[-1][0].id])

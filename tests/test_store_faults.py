@@ -7,6 +7,7 @@ C compiler, Python's own calls are counted instead, and SQLite's are left alone.
 
 import contextlib
 import ctypes
+import datetime
 import json
 import os
 import pathlib
@@ -27,6 +28,7 @@ import numpy as np
 import pytest
 
 from hashnet.errors import StoreError
+from hashnet.images import Exif
 from hashnet.retrieval.store.folder import writer as writer_module
 from hashnet.retrieval.store.folder.lookups import FAN_OUT
 from hashnet.retrieval.store.folder.store import Store, check
@@ -38,7 +40,9 @@ DESCRIPTOR_DIM = 4
 NAMES = (
     "codes",
     "descriptors",
+    "exif",
     "features",
+    "files",
     "items",
     "lookups",
     "regions",
@@ -63,12 +67,19 @@ def batch(ids, version=0):
         for n in range(len(boxes) + 1)
     ]
     return (
-        [Item(id, f"/{id}", f"label {version}", version, version) for id in ids],
+        [item_of(id, seed, version) for id, seed in zip(ids, seeds, strict=True)],
         np.array([[row % 256, row // 256] for row in rows], np.uint8).reshape(-1, 2),
         np.array([[row, version, 0.5] for row in rows], np.float32).reshape(-1, FEATURE_DIM),
         [local_of(seed) for seed in seeds],
         regions,
     )
+
+
+def item_of(id, seed, version):
+    taken = datetime.datetime(2000, 1, 1 + version, second=seed % 60)  # noqa: DTZ001
+    exif = Exif(taken, seed / 8, -seed / 9, f"camera {version}") if seed % 2 else None
+    known = (version, version, seed, seed + 1, seed.to_bytes(16, "big"), exif)
+    return Item(id, f"/root/{id}", f"label {version}", *known)
 
 
 def local_of(seed):
@@ -90,6 +101,7 @@ def new_store(folder):
         extractor="sift",
         descriptor_dim=DESCRIPTOR_DIM,
         regions_per_image=REGIONS,
+        exif=True,
     )
 
 
@@ -105,7 +117,10 @@ def contents(folder):
         snapshot.verify_features(rows)
         items = snapshot.items(rows)
         assert snapshot.rows([item.id for item in items]).tolist() == rows.tolist()
-        assert list(snapshot.stats()) == [item.id for item in items]
+        assert list(snapshot.items_in_order()) == items
+        seconds = [item.exif.taken for item in items if item.exif]
+        assert len(snapshot.rows_taken(None, None)) == len(seconds)
+        assert set(rows[[item.size == 0 for item in items]]) == set(snapshot.rows_of_sizes([0]))
         codes, names = snapshot.labels()
         assert [names[code] for code in codes[rows]] == [item.label for item in items]
         kept = np.ones(snapshot.num_rows, bool) if snapshot.live is None else snapshot.live
@@ -663,13 +678,17 @@ def test_damage_is_not_taken_into_a_run_of_several_commits(quick, array):
     assert Store.open(folder).snapshot().num_items == FAN_OUT - 1
 
 
-@pytest.mark.parametrize("ask", ["stats", "labels", "rows"])
+@pytest.mark.parametrize("ask", ["sizes", "labels", "rows"])
 @pytest.mark.parametrize("array", ["items", "text"])
 def test_ids_and_labels_are_not_read_from_damaged_items(folder, array, ask):
     _flip(folder / f"segments/000001.{array}", 0, 3)
     with Store.open(folder).snapshot() as snapshot:
         with pytest.raises(StoreError, match=f"000001.{array}"):
-            snapshot.rows([OLD[0]]) if ask == "rows" else getattr(snapshot, ask)()
+            {
+                "rows": lambda: snapshot.rows([OLD[0]]),
+                "sizes": lambda: snapshot.rows_of_sizes([0]),
+                "labels": snapshot.labels,
+            }[ask]()
 
 
 @pytest.mark.slow
@@ -841,6 +860,16 @@ ROWS = len(batch([f"old {number}" for number in range(3)])[1])  # of the first s
         ("facts", {"encoder": "[1]"}),
         ("facts", {"identity": ""}),
         ("facts", {"identity": None}),
+        ("facts", {"roots": "null"}),
+        ("facts", {"roots": '[["a/b", "/x"]]'}),
+        ("facts", {"roots": '[["a", "/x"], ["a", "/y"]]'}),
+        ("facts", {"roots": '[["a"]]'}),
+        ("facts", {"roots": "7"}),
+        ("facts", {"roots": None}),
+        ("facts", {"exif": 0}),
+        ("facts", {"exif": 7}),
+        ("segments", {"arrays": _arrays(files=2)}),
+        ("segments", {"arrays": _arrays(exif=HUGE)}),
         ("facts", {"num_runs": HUGE}),
         ("facts", {"num_runs": None}),
         ("runs", {"num_rows": HUGE}),
@@ -948,9 +977,9 @@ def test_other_tables_than_ours_are_refused(folder, statement):
 
 def test_a_newer_format_is_refused_with_the_way_to_read_it(folder):
     connection = sqlite3.connect(folder / "catalogue.sqlite")
-    connection.execute("PRAGMA user_version = 5")
+    connection.execute("PRAGMA user_version = 6")
     connection.close()
-    with pytest.raises(StoreError, match="format 4 or older.*format version 5.*Upgrade HashNet"):
+    with pytest.raises(StoreError, match="format 5 or older.*format version 6.*Upgrade HashNet"):
         Store.open(folder)
 
 
@@ -1072,7 +1101,7 @@ def test_an_interrupted_build_that_goes_on_gives_the_same_bytes(tmp_path):
         with open(resumed.folder / name, "ab") as file:
             file.write(b"part of a row")
     with resumed.writer() as writer:
-        done = set(resumed.snapshot().stats())
+        done = {item.id for item in resumed.snapshot().items_in_order()}
         for part in parts:
             if not done.issuperset(part):
                 writer.add(*batch(part))

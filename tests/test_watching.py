@@ -76,22 +76,24 @@ def watching(tmp_path, folder, bundle_folder):
 
 def held(tmp_path, folder):
     with Index.open(tmp_path / "i") as index:
-        return {os.path.relpath(id, folder).replace(os.sep, "/") for id in index}
+        return {os.path.relpath(item.path, folder).replace(os.sep, "/") for item in index.values()}
 
 
 def test_what_comes_goes_and_changes_its_name_is_followed(watching, folder, tmp_path):
     process = watching()
     assert "6 added, 0 changed, 0 unchanged, 0 removed, 0 skipped" in process.until("watching")
     shutil.copy(folder / "disc/0.png", folder / "new.png")
-    assert process.until("added")[-1].endswith("1 added, 0 changed, 0 removed, 0 skipped")
+    counts = "added, 0 changed, 0 renamed, 0 removed, 0 skipped"
+    assert process.until("added")[-1].endswith(f"1 {counts}")
     (folder / "disc").rename(folder / "discs")
-    assert process.until("added")[-1].endswith("6 added, 0 changed, 6 removed, 0 skipped")
+    counts = "0 added, 0 changed, 6 renamed, 0 removed, 0 skipped"
+    assert process.until("added")[-1].endswith(counts)
     shutil.copy(folder / "new.png", folder / "discs/later.png")  # in a folder of another name
     process.until("1 added")
     os.remove(folder / "new.png")
-    process.until("0 added, 0 changed, 1 removed")
+    process.until("0 added, 0 changed, 0 renamed, 1 removed")
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
-    assert "broken.png" in process.until("0 added, 0 changed, 0 removed, 1 skipped")[-2]
+    assert "broken.png" in process.until("0 removed, 1 skipped")[-2]
     assert held(tmp_path, folder) == {f"discs/{name}.png" for name in (*range(6), "later")}
     assert process.end(signal.SIGINT) == cli.DONE
     # What changes meanwhile is found at the start.

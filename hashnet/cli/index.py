@@ -32,6 +32,8 @@ from hashnet.cli.output import (
 from hashnet.errors import ArgumentError, SkippedWarning
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from hashnet.api import Index
     from hashnet.retrieval.ingest import UpdateReport
 
@@ -106,6 +108,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_exclude(parser)
     parser.add_argument(
+        "--moved",
+        nargs=2,
+        metavar=("OLD", "NEW"),
+        help="first say that a folder of IMAGES, or one above some, is at NEW now; nothing is read "
+        "for it",
+    )
+    parser.add_argument(
         "--workers", type=positive_number, metavar="N", help="threads that decode images"
     )
     parser.add_argument(
@@ -119,16 +128,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="also store up to N regions of each image in a new index, to find small objects",
     )
+    parser.add_argument(
+        "--exif",
+        action="store_true",
+        help="also keep in a new index when, where and by which camera a photo was taken, for "
+        "search --after and --before",
+    )
     add_max_pixels(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
+    if arguments.moved and not _move(arguments):
+        return DONE
     if arguments.watch:
         return _watch(arguments)
     _, report = _indexed(arguments)
     refused = arguments.prune and report.prunable
     return SKIPPED_SOME if report.problems or refused else DONE
+
+
+def _move(arguments: argparse.Namespace) -> bool:
+    """Let a folder of the index be where it has moved to; returns whether there is more to do."""
+    from hashnet.retrieval.index import Index
+
+    with Index.open(arguments.index, runtime="soonest") as index:
+        index.move_root(*arguments.moved)
+        _name_moved(dict([arguments.moved]))
+    return bool(arguments.images or arguments.from_parquet)
 
 
 def _indexed(arguments: argparse.Namespace) -> "tuple[Index, UpdateReport]":
@@ -148,6 +175,7 @@ def _indexed(arguments: argparse.Namespace) -> "tuple[Index, UpdateReport]":
             rehash=arguments.rehash,
             local=arguments.local,
             regions=arguments.regions,
+            exif=arguments.exif,
             from_parquet=arguments.from_parquet,
             # Nothing of Parquet files is encoded: then the runtime that opens fastest will do.
             runtime="soonest" if arguments.from_parquet else "auto",
@@ -160,8 +188,11 @@ def _indexed(arguments: argparse.Namespace) -> "tuple[Index, UpdateReport]":
     name_problems(report.problems)
     name_left_out(report.left_out)
     say_passed_over(report.passed_over)
+    _name_moved(report.roots_moved)
     _name_kept(report, arguments.prune)
     counts = f"{report.added} added, {report.changed} changed, {report.unchanged} unchanged"
+    if report.moved:
+        counts += f", {report.moved} renamed"
     if not arguments.from_parquet:
         counts += f", {len(report.removed)} removed, {len(report.problems)} skipped"
     print(counts, flush=True)
@@ -206,18 +237,27 @@ def _watch(arguments: argparse.Namespace) -> int:
                 if (report.away, report.prunable) != stays:
                     _name_kept(report, arguments.prune)
                 stays = report.away, report.prunable
-                counts = (len(report.removed), len(new))
-                if report.added or report.changed or any(counts):
-                    print(
-                        f"{time.strftime('%H:%M:%S')} {report.added} added, {report.changed} "
-                        f"changed, {counts[0]} removed, {counts[1]} skipped",
-                        flush=True,
-                    )
+                _name_moved(report.roots_moved)
+                counts = {
+                    "added": report.added,
+                    "changed": report.changed,
+                    "renamed": report.moved,
+                    "removed": len(report.removed),
+                    "skipped": len(new),
+                }
+                if any(counts.values()):
+                    told = ", ".join(f"{number} {what}" for what, number in counts.items())
+                    print(f"{time.strftime('%H:%M:%S')} {told}", flush=True)
     except KeyboardInterrupt:
         note("watching has ended; what was committed stays")
     finally:
         signal.signal(signal.SIGTERM, ended)
     return DONE
+
+
+def _name_moved(roots: "Mapping[str, str]") -> None:
+    for old, new in roots.items():
+        note(f"moved: {printable(old)} is now {printable(new)}; its images stay as they are")
 
 
 def _name_kept(report: "UpdateReport", prune: object) -> None:

@@ -1,7 +1,6 @@
 """hashnet remove: remove images from an index."""
 
 import argparse
-import os
 from typing import TYPE_CHECKING
 
 from hashnet.cli.indexes import opened
@@ -74,9 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _named(index: "Index", name: str, labels: list[str] | None) -> list[str]:
     """Ids of what a name stands for: an image, a file, all below a folder, or a pattern."""
-    for id in (name, os.path.abspath(name)):
-        if id in index:
-            return index.remove(id, labels=labels, dry_run=True)
+    [id] = index.engine.ids_of([name])
+    if id in index:
+        return index.remove(id, labels=labels, dry_run=True)
     if below := index.remove(folders=name, labels=labels, dry_run=True):
         return below
     if not any(sign in name for sign in "*?["):

@@ -112,6 +112,13 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     query = _query(arguments)
     engine = engine_of([arguments.index, *arguments.also])
+    # What a search prints are paths, where there are such.
+    query = dataclasses.replace(
+        query,
+        ids=None if query.ids is None else engine.ids_of(list(query.ids)),
+        right=engine.ids_of(list(query.right)),
+        wrong=engine.ids_of(list(query.wrong)),
+    )
     queries, problems = _queries(arguments)
     if arguments.picture:
         _refuse_to_draw_over(arguments.picture, queries)
@@ -147,8 +154,9 @@ def _answers(
     for name, source in queries:
         try:
             if arguments.by_id:
-                result = engine.search_id(name, query)
-                shown = engine.path(name) if arguments.picture else None
+                [id] = engine.ids_of([name])
+                result = engine.search_id(id, query)
+                shown = engine.path(id) if arguments.picture else None
             else:
                 # What is drawn later is decoded once; without a picture nothing is kept.
                 shown = images.Photo(source) if arguments.picture else None

@@ -18,6 +18,7 @@ from hashnet.images.exclusion import (
     Scope,
     matcher,
 )
+from hashnet.images.exif import Exif
 from hashnet.images.finding import (
     Found,
     Listing,
@@ -40,11 +41,12 @@ from hashnet.images.reading import (
     size,
 )
 from hashnet.images.resizing import resize
-from hashnet.images.sources import MAX_BYTES
+from hashnet.images.sources import CONTENT_BYTES, MAX_BYTES, content_hash
 from hashnet.images.writing import check_target, to_jpeg, to_png, write
 
 __all__ = [
     "ALLOWED_FORMATS",
+    "CONTENT_BYTES",
     "DEFAULT_EXCLUDES",
     "HIDDEN",
     "IGNORE_FILE",
@@ -53,6 +55,7 @@ __all__ = [
     "MAX_SCANS",
     "SUFFIXES",
     "Exclusion",
+    "Exif",
     "Found",
     "Listing",
     "Photo",
@@ -60,6 +63,7 @@ __all__ = [
     "Scope",
     "Source",
     "check_target",
+    "content_hash",
     "distinct",
     "find",
     "is_one",

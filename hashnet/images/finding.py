@@ -29,6 +29,8 @@ class Found:
             for a file that lies directly in the root or was named itself.
         file: (device, inode) of the file, whatever names it has; `None` where the system has none.
         is_link: bool. Whether the path is a symbolic link.
+        ctime_ns: int or None, nanoseconds since 1970. When its content, name or rights last
+            changed, by the system's clock; `None` where the system keeps no such time.
     """
 
     path: str
@@ -37,6 +39,7 @@ class Found:
     folder: str | None
     file: tuple[int, int] | None = None
     is_link: bool = False
+    ctime_ns: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -284,7 +287,8 @@ class _Walk:
         if stat.S_ISREG(status.st_mode):
             file = (status.st_dev, status.st_ino) if status.st_ino else None
             mtime_ns = in_64_bits(status.st_mtime_ns)
-            self.found.append(Found(path, status.st_size, mtime_ns, label, file, is_link))
+            ctime_ns = in_64_bits(status.st_ctime_ns) if status.st_ctime_ns else None
+            self.found.append(Found(path, status.st_size, mtime_ns, label, file, is_link, ctime_ns))
         else:
             self._add_problem(path, f"it is a {kind_of_file(status.st_mode)}")
 

@@ -1,5 +1,6 @@
 """Reading: one picture, decoded once, gives the whole image and every size that is asked for."""
 
+import functools
 import math
 import os
 
@@ -9,9 +10,18 @@ from PIL import Image, ImageFile
 from hashnet.checks import checked_integer
 from hashnet.errors import ArgumentError, ImageError
 from hashnet.images import pixels
+from hashnet.images.exif import Exif, exif_of
 from hashnet.images.formats import check_size, open_image, reduce
 from hashnet.images.resizing import REDUCING_GAP, Box, checked_size, resize, resized
-from hashnet.images.sources import FILES, File, content_of, name_of, refusals, suffix_of
+from hashnet.images.sources import (
+    FILES,
+    File,
+    content_hash,
+    content_of,
+    name_of,
+    refusals,
+    suffix_of,
+)
 
 MAX_PIXELS = 65_000_000
 
@@ -123,6 +133,19 @@ class Photo:
             # The size of a TIFF is that of the upright picture, as Pillow opens it.
             lies = image.format != "TIFF" and pixels.orientation_of(image) >= 5
             return (width, height) if lies else (height, width)
+
+    @functools.cached_property
+    def content_hash(self) -> bytes | None:
+        """bytes: that of the file, as the function gives it; None for pixels."""
+        return None if self._content is None else content_hash(self._content)
+
+    @functools.cached_property
+    def exif(self) -> Exif:
+        """`Exif`: what the camera wrote into the file; all None for pixels."""
+        if self._content is None:
+            return Exif()
+        with refusals(self._name):
+            return exif_of(open_image(self._content, self._suffix, self._max_pixels))
 
     def full(self) -> np.ndarray:
         """The whole image.

@@ -21,7 +21,7 @@ from hashnet.local import extractors
 from hashnet.local.features import Extractor
 from hashnet.network import bundle as bundles
 from hashnet.retrieval import carried
-from hashnet.retrieval.ingest import Ingest, UpdateReport
+from hashnet.retrieval.ingest import Ingest, KnownPhoto, UpdateReport
 from hashnet.retrieval.search import notebook
 from hashnet.retrieval.search.duplicates import DuplicateGroup
 from hashnet.retrieval.search.engine import Engine
@@ -31,6 +31,7 @@ from hashnet.retrieval.search.sharded import ShardedEngine
 from hashnet.retrieval.store.items import Item, check_regions_per_image
 from hashnet.retrieval.store.kinds import kind_of
 from hashnet.retrieval.store.protocol import Store
+from hashnet.retrieval.store.roots import ids_named
 
 if TYPE_CHECKING:
     from hashnet.local.regions import Proposer
@@ -81,6 +82,7 @@ class Index:
         feature_dtype: str | None = None,
         local: str | None = None,
         regions: int = 0,
+        exif: bool = False,
         runtime: str = "auto",
         num_threads: int | None = None,
     ) -> Self:
@@ -100,6 +102,7 @@ class Index:
                 that of its backbone's ImageNet weights.
             regions: int, 0 to 64. Also keep code and feature of up to so many parts of each image
                 that stand out (see `hashnet.local.regions`), so that a small object in it is found.
+            exif: bool. Also keep when, where and by which camera each photo was taken.
             runtime, num_threads: as for `Encoder`.
 
         Returns:
@@ -132,6 +135,7 @@ class Index:
                 extractor=local,
                 descriptor_dim=None if extractor is None else extractor.descriptor_dim,
                 regions_per_image=regions,
+                exif=exif,
             )
         # From now on it is the index's own: the bundle may go.
         folder = store.encoder_folder or bundle.folder
@@ -402,8 +406,8 @@ class Index:
                 uint8 or float within 0..1. Or an image of the index, which is then left out of the
                 hits: its id, its `Item` or a `Hit`. Or several of these: a list, a tuple, an
                 iterator or an array `(n, height, width, 3)`.
-                A str is a path where there is such a file, else an id; `index[id]` is always the
-                image of the index.
+                A str is a path where there is such a file, else an id, or the path of a file that
+                the index knows; `index[id]` is always the image of the index.
             query: a `Query`, or None. What is wanted, where no fields are given.
             **fields: of a `Query`, such as `k=5`, `labels="cat"` or `verify=True`.
 
@@ -441,10 +445,11 @@ class Index:
         if isinstance(query, Item | Hit):
             return replace(engine.search_id(query.id, asked), source=query.path)
         if isinstance(query, str) and not os.path.lexists(query):
+            [id] = engine.ids_of([query])
             try:
-                return replace(engine.search_id(query, asked), source=engine.path(query))
+                return replace(engine.search_id(id, asked), source=engine.path(id))
             except UnknownIdError as error:
-                if query in self:  # another id of the query is unknown
+                if id in self:  # another id of the query is unknown
                     raise
                 raise UnknownIdError(
                     "A query that is a str names a file or an image of the index.",
@@ -512,9 +517,9 @@ class Index:
     ) -> UpdateReport:
         """Add images: files and folders by their paths alone, or anything under ids of yours.
 
-        Without ids, images are paths of files and folders; an image's id is the absolute path of
-        its file, as `hashnet index` makes it, and files that are there unchanged are not encoded
-        again. With ids, an image of a known id is replaced.
+        Without ids, images are paths of files and folders; an image's id is what `update` makes of
+        its path, and files that are there unchanged are not encoded again. With ids, an image of a
+        known id is replaced.
 
         Args:
             images: an image or several: paths; with ids also all that `search` takes as an image.
@@ -582,9 +587,10 @@ class Index:
             )
         report = self.update(paths, workers=workers, progress=progress)
         with self.store.writer() as writer, self.store.snapshot() as snapshot:
-            rows = snapshot.rows(list(wanted))
+            label_of = {snapshot.roots.id_of(path): label for path, label in wanted.items()}
+            rows = snapshot.rows([id for id in label_of if id is not None])
             held = snapshot.items(rows[rows >= 0])
-            writer.update(item._replace(label=wanted[item.id]) for item in held)
+            writer.update(item._replace(label=label_of[item.id]) for item in held)
         return report
 
     def update(
@@ -598,13 +604,19 @@ class Index:
         exclude: str | Iterable[str] = (),
         default_excludes: bool = True,
         workers: int | None = None,
-        known_features: Mapping[tuple[Any, ...], np.ndarray] | None = None,
+        known_features: Mapping[tuple[Any, ...], KnownPhoto] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> UpdateReport:
         """Make the index follow files and folders; only new and changed files are encoded.
 
-        A file's id is its absolute path; of several paths that lead to one file by hard or
-        symbolic links, one. It counts as changed when its size or its time of last change differ.
+        The index remembers the folders that it was given as its *roots*. A file's id is the name of
+        the nearest root above it and its path below that, as `photos/2026/cat.jpg`; of several
+        paths that lead to one file by hard or symbolic links, one. When a root is found to have
+        moved, its images stay as they are. A file counts as changed when its content does, which is
+        read again where size, times or inode differ. Files that were renamed or moved, and copies
+        of those that are there, are not encoded again. (An index of format version 4 or older has
+        absolute paths for ids, and goes by size and time alone.)
+
         Work is committed every thousand images (a hundred with local features or regions) or ten
         seconds, so that a later run finishes what an interrupted one began.
 
@@ -624,9 +636,8 @@ class Index:
             default_excludes: bool. Also leave out thumbnails, deleted files and the like
                 (`images.DEFAULT_EXCLUDES`), and names that begin with a dot.
             workers: int or None. Decoding threads.
-            known_features: dict of (absolute path, size, mtime_ns) to feature, float32
-                `(feature_dim,)`, or None. Features that this index's network has given these
-                very files before, and need not give again.
+            known_features: dict of (absolute path, size, mtime_ns) to `KnownPhoto`, or None. What
+                this index's network has given for these very files before.
             progress: called with images done and images to do, in this run.
 
         Returns:
@@ -701,9 +712,8 @@ class Index:
         """Remove images: those of some ids, below some folders, or that patterns name.
 
         Args:
-            ids: str, one or more.
-            folders: str or path-like, one or more, there or not. All images below them, whose ids
-                are paths.
+            ids: str, one or more; or the path of a file, where it is no id.
+            folders: str or path-like, one or more, there or not. All images of files below them.
             patterns: str, one or more, as in a `.gitignore`: all images that they name, by id.
             labels: str, one or more, or None. Of all these only the images that have one of these
                 labels; if nothing else is given, all that have.
@@ -727,18 +737,47 @@ class Index:
         """
         wanted = [ids] if isinstance(ids, str) else checked_ids(ids)
         places = [folders] if isinstance(folders, str | os.PathLike) else folders
-        prefixes = [os.path.join(os.path.abspath(os.fsdecode(place)), "") for place in places]
+        absolute = [os.path.abspath(os.fsdecode(place)) for place in places]
         given = [patterns] if isinstance(patterns, str) else patterns
         matchers = [images.matcher(pattern) for pattern in given]
         if labels is not None:
             labels = [labels] if isinstance(labels, str) else checked_ids(labels)
         self._follow()
         with self.store.snapshot() as snapshot:
-            chosen = _chosen(snapshot, wanted, prefixes, matchers, labels)
+            # An id may be an absolute path, given by whoever added the image.
+            prefixes = [os.path.join(place, "") for place in absolute]
+            prefixes += [start for place in absolute for start in snapshot.roots.beginnings(place)]
+            wanted = ids_named(snapshot, wanted)
+            chosen = _chosen(snapshot, wanted, prefixes, matchers, labels, bool(absolute))
         if dry_run:
             return chosen
         with self.store.writer() as writer:
             return writer.remove(chosen)
+
+    def move_root(self, old: StrPath, new: StrPath) -> None:
+        """Say that a folder of photos is somewhere else now: all ids stay, and nothing is read.
+
+        Args:
+            old: str or path-like. Where it was: a root of the index, or a folder above some.
+            new: str or path-like. Where it is.
+
+        Raises:
+            ArgumentError: there was no root, or the index is of format version 4 or older.
+            LockedError: another process is writing.
+
+        Example:
+            >>> index = Index.create("photos.index", bundle_folder)
+            >>> index.add("cat.png").added
+            1
+            >>> [id] = index
+            >>> index.move_root(".", "/photos")
+            >>> index[id].path
+            '/photos/cat.png'
+        """
+        self._follow()
+        with self.store.writer() as writer:
+            places = (os.path.abspath(os.fsdecode(place)) for place in (old, new))
+            writer.set_roots(writer.roots.moved(*places))
 
     def info(self) -> dict[str, Any]:
         """What the index holds, as `hashnet info --json` prints it."""
@@ -747,6 +786,7 @@ class Index:
             labels = snapshot.label_counts()
             num_items, num_rows = snapshot.num_items, snapshot.num_rows
             num_regions = snapshot.num_regions
+            roots = snapshot.roots.all
         config = self.encoder.config
         return {
             "folder": str(self.store.folder),
@@ -758,6 +798,8 @@ class Index:
             "feature_dtype": self.store.feature_dtype,
             "local": self.store.extractor,
             "regions_per_image": self.store.regions_per_image,
+            "exif": self.store.exif,
+            "roots": None if roots is None else {root.name: root.path for root in roots},
             "backbone": config.backbone,
             "image_size": config.image_size,
             "classes": len(config.classes),
@@ -854,6 +896,7 @@ def _chosen(
     prefixes: Sequence[str],
     matchers: Sequence[Callable[[str], bool]],
     labels: Sequence[str] | None,
+    by_folder: bool,
 ) -> list[str]:
     """Ids that `Index.remove` is to remove."""
     below = [row for start in prefixes for row in snapshot.rows_beginning_with(start).tolist()]
@@ -865,7 +908,7 @@ def _chosen(
     rows = dict.fromkeys([*(snapshot.rows(ids).tolist() if ids else ()), *more])
     if labels is not None:
         labelled = {row for label in labels for row in snapshot.rows_of_label(label).tolist()}
-        nothing_else = not (ids or prefixes or matchers)
+        nothing_else = not (ids or by_folder or matchers)
         rows = dict.fromkeys(
             sorted(labelled) if nothing_else else filter(labelled.__contains__, rows)
         )

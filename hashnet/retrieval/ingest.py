@@ -4,9 +4,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,10 @@ from hashnet.checks import checked_ids
 from hashnet.encode.encoder import Encoded, Encoder, Source
 from hashnet.errors import ArgumentError, FingerprintError, ImageError
 from hashnet.local.features import Extractor, LocalFeatures
-from hashnet.retrieval.missing import is_below, missing
+from hashnet.retrieval.changes import Changes, by_content, compare, moved_roots
+from hashnet.retrieval.missing import Judge, is_below, missing
 from hashnet.retrieval.store.items import Item
+from hashnet.retrieval.store.roots import Roots
 
 if TYPE_CHECKING:
     from hashnet.local.regions import Proposer
@@ -35,6 +37,7 @@ class UpdateReport:
 
     Attributes:
         added, changed, unchanged: int. Images that are new, encoded again, or as they were.
+        moved: int. Images whose files were found under another name, which are not encoded again.
         removed: list of str. Ids that were dropped because their files are gone or left out now.
         problems: list of `images.Problem`. What could not be read, by path and reason.
         prunable: list of str. Ids that could have been dropped for this and were not: `prune` was
@@ -44,11 +47,13 @@ class UpdateReport:
         labels_kept: int. Images that kept the label of a folder above the one that was given now.
         left_out: dict of reason to number of files, as `images.Exclusion.left_out`.
         passed_over: dict of str to int. Files in the folders that are no pictures, by suffix.
+        roots_moved: dict of folder to folder: where a whole folder of the index has moved.
     """
 
     added: int = 0
     changed: int = 0
     unchanged: int = 0
+    moved: int = 0
     removed: list[str] = field(default_factory=list)
     problems: list[images.Problem] = field(default_factory=list)
     prunable: list[str] = field(default_factory=list)
@@ -56,6 +61,21 @@ class UpdateReport:
     labels_kept: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     passed_over: dict[str, int] = field(default_factory=dict)
+    roots_moved: dict[str, str] = field(default_factory=dict)
+
+
+class KnownPhoto(NamedTuple):
+    """What is known of a file already, which need not be read and encoded for it again.
+
+    Attributes:
+        feature: float32 `(feature_dim,)`.
+        content: bytes, its `images.content_hash`.
+        exif: `images.Exif`, or None where the index keeps none.
+    """
+
+    feature: np.ndarray
+    content: bytes | None
+    exif: images.Exif | None
 
 
 @dataclass(frozen=True)
@@ -63,15 +83,19 @@ class _Details:
     """What an index keeps of one image besides its own code and feature.
 
     Attributes:
+        content: bytes, its hash; None of pixels.
+        exif: `images.Exif`, or None where the index keeps none.
         local: `LocalFeatures`, or None where the index keeps none.
         regions: int `(r, 4)`, or None where the index keeps none.
         codes, features: of the regions, in their order; None where the index keeps none.
     """
 
-    local: LocalFeatures | None
-    regions: np.ndarray | None
-    codes: np.ndarray | None
-    features: np.ndarray | None
+    content: bytes | None
+    exif: images.Exif | None
+    local: LocalFeatures | None = None
+    regions: np.ndarray | None = None
+    codes: np.ndarray | None = None
+    features: np.ndarray | None = None
 
 
 class Ingest:
@@ -153,76 +177,113 @@ class Ingest:
         exclude: str | Iterable[str],
         default_excludes: bool,
         workers: int | None,
-        known_features: Mapping[tuple[Any, ...], np.ndarray] | None,
+        known_features: "Mapping[tuple[Any, ...], KnownPhoto] | None",
         progress: Callable[[int, int], None] | None,
     ) -> UpdateReport:
         """As `Index.update` says."""
         if prune not in (False, True, "all"):
             raise ArgumentError('prune is False, True or "all".', repr(prune))
-        roots = [os.fsdecode(path) for path in paths]
+        given = [os.fsdecode(path) for path in paths]
+        places = [os.path.abspath(path) for path in given]
         exclusion = images.Exclusion(exclude, defaults=default_excludes)
-        found, problems, passed_over = images.find(roots, exclusion=exclusion)
-        with self.store.writer() as writer, self.store.snapshot() as snapshot:
-            stats = snapshot.stats()
-            items: dict[str, Item] = {}
-            files: dict[tuple[int, int], str] = {}
-            for file in images.distinct(found, stats):
-                path = os.path.abspath(file.path)
-                label = file.folder if label_from_folder else None
-                items.setdefault(path, Item(path, path, label, file.size, file.mtime_ns))
-                if file.file is not None:
-                    files[file.file] = path
-            todo_ids = {
-                id
-                for id, item in items.items()
-                if rehash or stats.get(id) != (item.size, item.mtime_ns)
-            }
-            takes_labels = label_from_folder and relabel
-            # Of what stays as it is, only labels may be others.
-            of_interest = items if label_from_folder else todo_ids
-            held = _held(snapshot, [id for id in of_interest if id in stats])
-            labels_kept = 0 if takes_labels else _keep_labels(items, held, roots)
-            todo = [items[id] for id in items if id in todo_ids]
-            same = [items[id] for id in items if id not in todo_ids]
-            writer.update(
-                item for item in same if item.id in held and item.label != held[item.id].label
-            )
-            lost = missing((id for id in stats if id not in items), roots, files, exclusion)
-            removed = _pruned(writer, lost.prunable, len(stats), prune)
-            if removed:
-                problems = [one for one in problems if not _is_pruned(one.path, removed)]
-            num_done = 0
+        found, problems, passed_over = images.find(given, exclusion=exclusion)
+        with self.store.writer() as writer:
+            roots_before = writer.roots
+            self._settle_roots(writer, found, places)
+            with self.store.snapshot() as snapshot:
+                items, files = _items_of(snapshot, found, label_from_folder)
+                changes = compare(
+                    snapshot,
+                    items,
+                    places,
+                    relabel=relabel if label_from_folder else None,
+                    rehash=rehash,
+                )
+                total = len(changes.todo) + len(changes.again)
+                num_done = 0
 
-            def step(number: int) -> None:
-                nonlocal num_done
-                num_done += number
-                if progress:
-                    progress(num_done, len(todo))
+                def step(number: int) -> None:
+                    nonlocal num_done
+                    num_done += number
+                    if progress:
+                        progress(num_done, total)
 
-            known_features = known_features or {}
-            known = [item for item in todo if _version(item) in known_features]
-            unreadable = self._add_known(writer, known, known_features, step)
-            rest = [item for item in todo if _version(item) not in known_features]
-            sources = [item.path or "" for item in rest]
-            as_before: set[str] = set()
-            store = partial(self._store_changed, snapshot, held, as_before) if rehash else None
-            unreadable += self._encode_into(writer, rest, sources, workers, step, store)[1]
-            failed = {problem.path for problem in unreadable}
-            changed = {item.id for item in todo if item.id in stats} - as_before
-            # What was a good image once and is none now must not be found any more.
-            writer.remove(changed & failed)
+                judge = Judge()
+                by_content(snapshot, changes, judge, workers or self.encoder.num_threads, step)
+                self._settle_known(writer, changes)
+                lost = missing(changes.lost.values(), given, files, exclusion, judge)
+                id_of = {path: id for id, path in changes.lost.items()}
+                prunable = sorted(id_of[path] for path in lost.prunable)
+                removed = _pruned(writer, prunable, snapshot.num_items, prune)
+                if removed:
+                    gone = [changes.lost[id] for id in removed]
+                    problems = [one for one in problems if not _is_pruned(one.path, gone)]
+                known_features = known_features or {}
+                known = [item for item in changes.todo if _version(item) in known_features]
+                unreadable = self._add_known(writer, known, known_features, step)
+                rest = [item for item in changes.todo if _version(item) not in known_features]
+                unreadable += self._encode_files(writer, rest, workers, step)
+                as_before: set[str] = set()
+                store = partial(self._store_changed, snapshot, changes.before, as_before)
+                unreadable += self._encode_files(writer, changes.again, workers, step, store)
+                failed = {problem.path for problem in unreadable}
+                done = {item.id for item in (*changes.todo, *changes.again)} - as_before
+                done |= {item.id for item, _ in changes.taken_over}
+                done -= {*changes.moved.values()}
+                in_vain = {id for id in done if items[id].path in failed}
+                # What was a good image once and is none now must not be found any more.
+                writer.remove(in_vain & set(changes.before))
+            roots_moved = _moved(roots_before, writer.roots)
+        done -= in_vain
+        as_it_was = changes.unchanged + len(changes.relabelled) + len(changes.touched)
         return UpdateReport(
-            added=len(todo_ids - set(stats) - failed),
-            changed=len(changed - failed),
-            unchanged=len(same) + len(as_before),
+            added=len(done - set(changes.before)),
+            changed=len(done & set(changes.before)),
+            unchanged=as_it_was + len(as_before),
+            moved=len(changes.moved),
             removed=sorted(removed),
             problems=[*problems, *unreadable],
-            prunable=[] if removed else sorted(lost.prunable),
+            prunable=[] if removed else prunable,
             away=lost.away,
-            labels_kept=labels_kept if label_from_folder else 0,
+            labels_kept=changes.labels_kept,
             left_out=exclusion.left_out,
             passed_over=passed_over,
+            roots_moved=roots_moved,
         )
+
+    def _settle_roots(
+        self, writer: Any, found: Sequence[images.Found], places: Sequence[str]
+    ) -> None:
+        """Let roots follow folders that have moved, and add those of what was found elsewhere."""
+        if writer.roots.all is None or not found:
+            return
+        with self.store.snapshot() as snapshot:
+            roots = moved_roots(snapshot, found, places)
+            folders = {os.path.dirname(os.path.abspath(one.path)) for one in found}
+            tops = [place for place in places if os.path.isdir(place)]
+            below = [os.path.join(top, "") for top in tops]
+            # A folder that was named is a root as a whole; of a file that was, its folder is.
+            lone = {
+                folder
+                for folder in folders
+                if not any(os.path.join(folder, "").startswith(top) for top in below)
+            }
+            full = [
+                top
+                for top, start in zip(tops, below, strict=True)
+                if any(os.path.join(folder, "").startswith(start) for folder in folders)
+            ]
+            roots = roots.with_folders(
+                [*full, *lone], lambda start: bool(len(snapshot.rows_beginning_with(start)))
+            )
+        writer.set_roots(roots)
+
+    def _settle_known(self, writer: Any, changes: Changes) -> None:
+        """Commit what is another and needs no network."""
+        if changes.taken_over:
+            items, ids = zip(*changes.taken_over, strict=True)
+            writer.copy(items, ids, changes.moved)
+        writer.update([*changes.touched, *changes.relabelled])
 
     def add_parquet(
         self, folder: str | os.PathLike[str], progress: Callable[[int, int], None] | None
@@ -255,6 +316,7 @@ class Ingest:
         total = extraction.num_images  # also sees whether every shard is there
         with self.store.writer() as writer, self.store.snapshot() as snapshot:
             for batch in extraction.batches():
+                batch.items[:] = self._by_root(writer, snapshot, batch.items)
                 rows = snapshot.rows([item.id for item in batch.items])
                 same, held = self._held_already(snapshot, batch, rows)
                 new = np.flatnonzero(~same)
@@ -271,6 +333,27 @@ class Ingest:
                 if progress:
                     progress(added + changed + unchanged, total)
         return UpdateReport(added=added, changed=changed, unchanged=unchanged)
+
+    def _by_root(self, writer: Any, snapshot: Any, items: Sequence[Item]) -> list[Item]:
+        """Items of files under the ids that an update gives them; all others as they are."""
+        places = {
+            item.id: os.path.dirname(item.id)
+            for item in items
+            if item.id == item.path and os.path.isabs(item.id)
+        }
+        if writer.roots.all is None or not places:
+            return list(items)
+        shared = {os.path.commonpath(places.values())} if len({*places.values()}) > 1 else {}
+        folders = shared or set(places.values())
+        writer.set_roots(
+            writer.roots.with_folders(
+                folders, lambda start: bool(len(snapshot.rows_beginning_with(start)))
+            )
+        )
+        return [
+            item._replace(id=writer.roots.id_of(item.id) or item.id) if item.id in places else item
+            for item in items
+        ]
 
     def _held_already(
         self, snapshot: Any, batch: "Batch", rows: np.ndarray
@@ -298,7 +381,7 @@ class Ingest:
         self,
         writer: Any,
         items: Sequence[Item],
-        known_features: Mapping[tuple[Any, ...], np.ndarray],
+        known_features: Mapping[tuple[Any, ...], "KnownPhoto"],
         progress: Callable[[int], None],
     ) -> list[images.Problem]:
         """Commit items whose features are known, with the codes that H gives for them."""
@@ -311,11 +394,12 @@ class Ingest:
                 try:
                     if self._has_details:
                         details.append(self._details(images.Photo(item.path or "")))
-                    readable.append(item)
+                    known = known_features[_version(item)]
+                    readable.append(item._replace(content=known.content, exif=known.exif))
                 except ImageError as error:
                     problems.append(images.Problem(item.path or item.id, str(error)))
             if readable:
-                features = np.stack([known_features[_version(item)] for item in readable])
+                features = np.stack([known_features[_version(item)].feature for item in readable])
                 latents = self.encoder.from_features("latent", features)
                 self._store_rows(writer, readable, codes.from_latent(latents), features, details)
             progress(len(part))
@@ -343,19 +427,19 @@ class Ingest:
             nonlocal last_commit
             part = [items[position] for encoded in waiting for position in encoded.positions]
             if part:
+                details = [details for encoded in waiting for details in encoded.extras]
                 (store_rows or self._store_rows)(
                     writer,
-                    part,
+                    _with_details(part, details),
                     np.concatenate([encoded.codes for encoded in waiting]),
                     np.concatenate([encoded.features for encoded in waiting]),
-                    [details for encoded in waiting for details in encoded.extras],
+                    details,
                 )
                 done.update(item.id for item in part)
             waiting.clear()
             last_commit = time.monotonic()
 
-        also = self._details if self._has_details else None
-        for encoded in self.encoder.stream(sources, workers=workers, also=also):
+        for encoded in self.encoder.stream(sources, workers=workers, also=self._details):
             waiting.append(encoded)
             problems += encoded.problems
             full = sum(map(len, waiting)) >= self._items_at_once
@@ -366,6 +450,18 @@ class Ingest:
         commit()
         return done, problems
 
+    def _encode_files(
+        self,
+        writer: Any,
+        items: Sequence[Item],
+        workers: int | None,
+        step: Callable[[int], None],
+        store_rows: Callable[..., None] | None = None,
+    ) -> list[images.Problem]:
+        """Encode the files of items; returns those that cannot be read."""
+        sources = [item.path or "" for item in items]
+        return self._encode_into(writer, items, sources, workers, step, store_rows)[1]
+
     @property
     def _has_details(self) -> bool:
         return self.store.extractor is not None or bool(self.store.regions_per_image)
@@ -375,6 +471,9 @@ class Ingest:
         return COMMIT_ITEMS_DETAILED if self._has_details else COMMIT_ITEMS
 
     def _details(self, photo: images.Photo) -> _Details:
+        plain = _Details(photo.content_hash, photo.exif if self.store.exif else None)
+        if not self._has_details:
+            return plain
         image, store = photo.full(), self.store
         local = boxes = None
         with self._details_lock:
@@ -383,11 +482,13 @@ class Ingest:
             if store.regions_per_image:
                 boxes = self._proposer().propose(image, store.regions_per_image)
         if boxes is None:
-            return _Details(local, None, None, None)
+            return replace(plain, local=local)
         encoded = self.encoder.encode_here(
             [image[top:bottom, left:right] for top, left, bottom, right in boxes]
         )
-        return _Details(local, boxes, encoded.codes, encoded.features)
+        return replace(
+            plain, local=local, regions=boxes, codes=encoded.codes, features=encoded.features
+        )
 
     def _store_rows(
         self,
@@ -431,13 +532,29 @@ class Ingest:
         same[known] = (snapshot.codes[rows[known]] == codes[known]).all(axis=1)
         same[known] &= (snapshot.features(rows[known]) == as_stored).all(axis=1)
         kept = [item for item, is_same in zip(items, same, strict=True) if is_same]
-        writer.update(item for item in kept if item != held[item.id])
+        writer.update(item for item in kept if _is_more(item, held[item.id]))
         as_before.update(item.id for item in kept)
         new = np.flatnonzero(~same)
         if len(new):
             others = [items[place] for place in new.tolist()]
             of_others = [details[place] for place in new.tolist()] if details else ()
             self._store_rows(writer, others, codes[new], features[new], of_others)
+
+
+def _is_more(item: Item, held: Item) -> bool:
+    """Whether something is known of an image that the index does not hold, and can."""
+    if held.content is None:  # an older one holds less
+        held = held._replace(
+            ctime_ns=item.ctime_ns, inode=item.inode, content=item.content, exif=item.exif
+        )
+    return item != held
+
+
+def _with_details(items: Sequence[Item], details: Sequence[_Details]) -> list[Item]:
+    return [
+        item._replace(content=of_image.content, exif=of_image.exif)
+        for item, of_image in zip(items, details, strict=True)
+    ]
 
 
 def _interleaved(of_images: np.ndarray, of_regions: Sequence[np.ndarray | None]) -> np.ndarray:
@@ -456,29 +573,47 @@ def _version(item: Item) -> tuple[Any, ...]:
     return item.path, item.size, item.mtime_ns
 
 
-def _held(snapshot: Any, ids: Sequence[str]) -> dict[str, Item]:
-    """Images of the snapshot, by id."""
-    return dict(zip(ids, snapshot.items(snapshot.rows(ids)), strict=True)) if ids else {}
+def _items_of(
+    snapshot: Any, found: Sequence[images.Found], label_from_folder: bool
+) -> tuple[dict[str, Item], dict[tuple[int, int], str]]:
+    """What was found, by id, each file once; and the path of each by device and inode."""
+    roots = snapshot.roots
+    items: dict[str, Item] = {}
+    files: dict[tuple[int, int], str] = {}
+    for one in images.distinct(found, _Paths(snapshot)):
+        path = os.path.abspath(one.path)
+        item = Item(
+            roots.id_of(path),
+            path,
+            one.folder if label_from_folder else None,
+            one.size,
+            one.mtime_ns,
+            one.ctime_ns,
+            None if one.file is None else one.file[1],
+        )
+        items.setdefault(item.id, item)
+        if one.file is not None:
+            files[one.file] = path
+    return items, files
 
 
-def _keep_labels(items: dict[str, Item], held: Mapping[str, Item], roots: Sequence[str]) -> int:
-    """Give items the labels that they have in the index, and should keep; returns how many.
+class _Paths:
+    """The paths of the files of an index, as a container."""
 
-    An item without a label keeps its own, and so does one whose label is the name of a folder that
-    the walk began in or below: it comes from an earlier walk, which began further up.
-    """
-    places = [os.path.abspath(root) for root in roots]
-    above = [(os.path.join(place, ""), set(place.split(os.sep))) for place in places]
-    num_kept = 0
-    for id, old in held.items():
-        label = items[id].label
-        if old.label is None or old.label == label:
-            continue
-        names = next((names for prefix, names in above if id.startswith(prefix)), set())
-        if label is None or old.label in names:
-            items[id] = items[id]._replace(label=old.label)
-            num_kept += 1
-    return num_kept
+    def __init__(self, snapshot: Any) -> None:
+        self._snapshot = snapshot
+
+    def __contains__(self, path: object) -> bool:
+        id = self._snapshot.roots.id_of(path)
+        return id is not None and bool(self._snapshot.rows([id])[0] >= 0)
+
+
+def _moved(before: Roots, after: Roots) -> dict[str, str]:
+    """Where roots have moved: their old paths and the new ones."""
+    places = dict(after.all or ())
+    return {
+        root.path: places[root.name] for root in before.all or () if places[root.name] != root.path
+    }
 
 
 def _pruned(

@@ -15,11 +15,11 @@ from hashnet import images, system
 
 @dataclass(frozen=True)
 class Missing:
-    """Images of an index below the paths of a walk that the walk has not found.
+    """Files below the paths of a walk that the walk has not found.
 
     Attributes:
-        prunable: list of str. Ids of images whose files are gone from where their folders are, are
-            left out now, or were found under another name.
+        prunable: list of str. Paths of those that are gone from where their folders are, are left
+            out now, or were found under another name.
         away: dict of folder to number of images. The folder cannot be reached or listed, or is
             empty but for empty folders, or its disk is not mounted.
     """
@@ -28,60 +28,97 @@ class Missing:
     away: dict[str, int] = field(default_factory=dict)
 
 
+class Judge:
+    """Tells what is gone from what is away, and asks about each folder once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str | None] = {}
+
+    def is_gone(self, path: str) -> bool:
+        """Whether a file is gone for good from where it was.
+
+        Args:
+            path: str, absolute.
+
+        Returns:
+            bool; False where something is at its place, or it may come back.
+        """
+        try:
+            os.lstat(path)
+        except (OSError, ValueError) as error:
+            return self.away(path, error) is None
+        return False
+
+    def away(self, path: str, error: Exception) -> str | None:
+        """The folder that is away, of a file that is not there; None where the file is gone.
+
+        Args:
+            path: str, absolute.
+            error: what the system said of it.
+
+        Returns:
+            str or None.
+        """
+        folder = os.path.dirname(path)
+        if folder not in self._folders:
+            self._folders[folder] = _away(folder)
+        place = self._folders[folder]
+        if place is None and not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            return folder
+        return place
+
+
 def missing(
-    ids: Iterable[str],
-    paths: Sequence[str],
+    paths: Iterable[str],
+    places: Sequence[str],
     found: Mapping[tuple[int, int], str],
     exclusion: images.Exclusion,
+    judge: Judge,
 ) -> Missing:
     """Judge what a walk has not found.
 
     Args:
-        ids: of the images that it has not found, some of which may be paths of files.
-        paths: the files and folders that were walked through.
-        found: dict of device and inode of each file that was found to its id.
+        paths: of the files that it has not found, absolute.
+        places: the files and folders that were walked through.
+        found: dict of device and inode of each file that was found to its path.
         exclusion: what the walk has left out.
+        judge: `Judge`.
 
     Returns:
         `Missing`. Files that are there, but were not found for another reason, are in none of it.
 
     Example:
         >>> photos = os.path.abspath("photos of last year")
-        >>> gone = missing([os.path.join(photos, "cat.png")], [photos], {}, images.Exclusion())
+        >>> cat = os.path.join(photos, "cat.png")
+        >>> gone = missing([cat], [photos], {}, images.Exclusion(), Judge())
         >>> len(gone.prunable), gone.away
         (1, {})
     """
-    roots = [os.path.abspath(path) for path in paths]
+    roots = [os.path.abspath(place) for place in places]
     below = [(root, os.path.join(root, ""), exclusion.begin(root)) for root in roots]
-    judged: dict[str, str | None] = {}
     prunable: list[str] = []
     away: dict[str, int] = {}
-    for id in ids:
-        holding = [(root, scope) for root, prefix, scope in below if id.startswith(prefix)]
-        if not holding and id not in roots:
+    for path in paths:
+        holding = [(root, scope) for root, prefix, scope in below if path.startswith(prefix)]
+        if not holding and path not in roots:
             continue
         try:
-            status = os.lstat(id)
+            status = os.lstat(path)
         except (OSError, ValueError) as error:
-            folder = os.path.dirname(id)
-            if folder not in judged:
-                judged[folder] = _away(folder)
-            place = judged[folder]
-            if place is None and not isinstance(error, (FileNotFoundError, NotADirectoryError)):
-                place = folder
-            if place is None:
-                prunable.append(id)
+            folder = judge.away(path, error)
+            if folder is None:
+                prunable.append(path)
             else:
-                away[place] = away.get(place, 0) + 1
+                away[folder] = away.get(folder, 0) + 1
             continue
         if stat.S_ISLNK(status.st_mode):
             try:
-                status = os.stat(id)
+                status = os.stat(path)
             except OSError:  # the walk has named it
                 continue
-        twice = found.get((status.st_dev, status.st_ino), id) != id
-        if twice or stat.S_ISDIR(status.st_mode) or _is_left_out(id, holding):
-            prunable.append(id)
+        twice = found.get((status.st_dev, status.st_ino), path) != path
+        if twice or stat.S_ISDIR(status.st_mode) or _is_left_out(path, holding):
+            prunable.append(path)
     return Missing(prunable, away)
 
 
@@ -102,12 +139,12 @@ def is_below(path: str, folder: str, *, itself: bool = True) -> bool:
     return path.startswith(os.path.join(folder, "")) or (itself and path == folder)
 
 
-def _is_left_out(id: str, holding: Sequence[tuple[str, images.Scope]]) -> bool:
+def _is_left_out(path: str, holding: Sequence[tuple[str, images.Scope]]) -> bool:
     """Whether no walk from any of these folders comes to a file, for a reason."""
     for root, scope in holding:
-        path = id[len(os.path.join(root, "")) :].replace(os.sep, "/")
+        below = path[len(os.path.join(root, "")) :].replace(os.sep, "/")
         try:
-            reason = scope.reason_below(path, root)
+            reason = scope.reason_below(below, root)
         except (OSError, ValueError):
             return False
         # A hidden file is in the index because it was named itself.

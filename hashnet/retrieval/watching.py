@@ -92,7 +92,14 @@ def watch(
                     continue
                 looked = time.monotonic()
                 stayed, stays = stays, (report.away, report.prunable)
-                done = report.added or report.changed or report.removed or report.problems
+                done = (
+                    report.added
+                    or report.changed
+                    or report.moved
+                    or report.removed
+                    or report.problems
+                    or report.roots_moved
+                )
                 if done or stays != stayed:
                     yield report
                 if moved:  # what is there now is not watched

@@ -31,11 +31,13 @@ class Fitted:
         bundle: the `Bundle`.
         positions: int64 `(n,)`. Which of the images given were read for the fit, ascending.
         features: float32 `(n, feature_dim)`. Theirs, which need not be computed again.
+        extras: list of n: what `also` made of each.
     """
 
     bundle: bundle.Bundle
     positions: np.ndarray
     features: np.ndarray
+    extras: list[Any]
 
 
 def fit_bundle(
@@ -47,6 +49,7 @@ def fit_bundle(
     weights: str = "imagenet",
     seed: int = 0,
     origin: dict[str, Any] | None = None,
+    also: Callable[[images.Photo], Any] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Fitted:
     """Fit H to photos without labels and save the network as a bundle.
@@ -64,6 +67,7 @@ def fit_bundle(
         weights: `"imagenet"`, or the path of a weights file.
         seed: int. Of the sample and of the fit.
         origin: dict or None. What the bundle should remember of how it was made.
+        also: as for `Encoder.stream`.
         progress: called with what is being done, how many images or steps of the fit are done,
             and how many there are; 0 of 0 before that is known.
 
@@ -88,10 +92,13 @@ def fit_bundle(
     with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
         start = bundle.save_encoder(scratch, onnx_graph.content(network), config, origin={})
         parts, positions, num_done = [], [], 0
+        extras: list[Any] = []
         problem: images.Problem | None = None
-        for part in Encoder(start).stream(sources[place] for place in sample):
+        chosen = (sources[place] for place in sample)
+        for part in Encoder(start).stream(chosen, also=also):
             parts.append(part.features)
             positions.append(sample[part.positions])
+            extras += part.extras
             problem = problem or next(iter(part.problems), None)
             num_done += len(part) + len(part.problems)
             tell(READING, num_done, len(sample))
@@ -114,7 +121,7 @@ def fit_bundle(
         "seed": seed,
     }
     saved = bundle.save_encoder(folder, onnx_graph.content(network), config, origin=origin)
-    return Fitted(saved, np.concatenate(positions), features)
+    return Fitted(saved, np.concatenate(positions), features, extras)
 
 
 def _prior(backbone: str) -> np.ndarray | None:

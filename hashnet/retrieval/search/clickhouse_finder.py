@@ -13,11 +13,9 @@ from hashnet.errors import ArgumentError, ShapeError
 from hashnet.retrieval.search.coarse.hamming import CodeIndex
 from hashnet.retrieval.search.finder import Found, threshold_of
 from hashnet.retrieval.store.clickhouse.entries import (
-    ITEM,
     KEY_OF_IDS,
     OF_IDS,
     hexadecimal,
-    items_of_columns,
     region_of_numbers,
 )
 from hashnet.retrieval.store.clickhouse.snapshot import Snapshot
@@ -108,7 +106,8 @@ class ClickHouseFinder:
         threshold = checked_integer(threshold, 0, "threshold")
         middle = time.perf_counter()
         with_regions = bool(self._store.regions_per_image)
-        hit = f"L2Distance(feature, {{feature:Array(Float64)}}), row, {self._apart()}, {ITEM}"
+        item = ", ".join(self._snapshot.item_columns)
+        hit = f"L2Distance(feature, {{feature:Array(Float64)}}), row, {self._apart()}, {item}"
         hit = f"({hit}, region)" if with_regions else f"({hit})"
         source = (
             f"FROM {{table}} PREWHERE {self._apart()} < {{threshold:UInt32}} "
@@ -126,9 +125,11 @@ class ClickHouseFinder:
             k=int(k),
             **parameters,
         )
-        distances, rows, bits, *columns = zip(*best, strict=True) if best else [()] * 9
+        width = len(self._snapshot.item_columns)
+        none = [()] * (4 + width)
+        distances, rows, bits, *columns = zip(*best, strict=True) if best else none
         end = time.perf_counter()
-        items = items_of_columns(columns[:5])
+        items = self._snapshot.items_of_columns(columns[:width])
         return Found(
             np.array(rows, np.int64),
             items,
@@ -138,7 +139,7 @@ class ClickHouseFinder:
             int(pool),
             middle - start,
             end - middle,
-            list(map(region_of_numbers, columns[5])) if with_regions else None,
+            list(map(region_of_numbers, columns[width])) if with_regions else None,
             (lambda: self._snapshot.rows([one.id for one in items])) if with_regions else None,
         )
 

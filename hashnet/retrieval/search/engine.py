@@ -24,6 +24,7 @@ from hashnet.retrieval.search.hits import SearchResult, hits_of
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.search.verify import Features, Verification
 from hashnet.retrieval.store.protocol import Store
+from hashnet.retrieval.store.roots import ids_named
 
 # The smallest pool that is asked for by default, per hit wanted, and per root of the index's size:
 # tests/bench/pool_size.py measures how the pool that holds the nearest grows with the index.
@@ -329,6 +330,17 @@ class Engine:
         """
         path: str | None = self.snapshot.items([self._row(id)])[0].path
         return path
+
+    def ids_of(self, names: Sequence[str]) -> list[str]:
+        """Ids, of ids and of paths of files, as a person names images: see `ids_named`.
+
+        Args:
+            names: list of str.
+
+        Returns:
+            list of str.
+        """
+        return ids_named(self.snapshot, names)
 
     def duplicates(
         self,

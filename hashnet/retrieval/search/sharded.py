@@ -89,6 +89,12 @@ class ShardedEngine(Engine):
         self._most_of_an_id = len(self.engines)
         self.finder = _JoinedFinder([engine.finder for engine in self.engines])
 
+    def ids_of(self, names: Sequence[str]) -> list[str]:
+        names = list(names)
+        for engine in self.engines:
+            names = engine.ids_of(names)
+        return names
+
 
 class _JoinedSnapshot:
     """What the engine reads of several snapshots, whose rows follow one another."""

@@ -5,6 +5,8 @@ the same ones with the same words, and keep local features in the same bytes.
 """
 
 import dataclasses
+import datetime
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -12,10 +14,12 @@ import numpy as np
 
 from hashnet.codes import code_bytes
 from hashnet.errors import ArgumentError, ShapeError, StoreError
+from hashnet.images import CONTENT_BYTES, Exif
 
 MAX_DESCRIPTOR_DIM = 1 << 16
 MAX_REGIONS = 64  # of an image
 UNKNOWN = -(2**63)  # how a size or time that the caller did not give is kept
+_EPOCH = datetime.datetime(1970, 1, 1)  # noqa: DTZ001  cameras do not say in which zone they are
 
 
 class Described(Protocol):
@@ -57,6 +61,10 @@ class Facts(Protocol):
     def regions_per_image(self) -> int:
         """The most regions that an image has rows for."""
 
+    @property
+    def exif(self) -> bool:
+        """Whether it keeps when, where and by which camera a photo was taken."""
+
 
 class Item(NamedTuple):
     """What is known of one image, besides its code and feature.
@@ -68,6 +76,11 @@ class Item(NamedTuple):
         label: str or None. Its class.
         size: int or None. Bytes of the file.
         mtime_ns: int or None. When the file was last changed, in nanoseconds.
+        ctime_ns: int or None. When its content, name or rights were, by the system's own clock.
+        inode: int or None. The number that its file system has for it.
+        content: bytes or None. `CONTENT_BYTES` that tell its content from any other: see
+            `images.content_hash`.
+        exif: `Exif` or None. Where the index keeps such.
     """
 
     id: str
@@ -75,6 +88,10 @@ class Item(NamedTuple):
     label: str | None = None
     size: int | None = None
     mtime_ns: int | None = None
+    ctime_ns: int | None = None
+    inode: int | None = None
+    content: bytes | None = None
+    exif: Exif | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,6 +213,22 @@ def no_local_features(place: object) -> StoreError:
     )
 
 
+def no_exif(place: object) -> StoreError:
+    """What is raised where an index is asked for dates that it does not keep.
+
+    Args:
+        place: where the index is.
+
+    Returns:
+        `StoreError`.
+    """
+    return StoreError(
+        "Photos are chosen by date where an index keeps what cameras write.",
+        f"an index without it: {place}",
+        "Make an index with `hashnet index --exif`.",
+    )
+
+
 def check_extractor(extractor: str | None, descriptor_dim: int | None) -> None:
     """Refuse local features that no index has.
 
@@ -255,16 +288,69 @@ def check_items(items: Sequence[Item]) -> None:
 
 def _check_item(item: Item) -> None:
     words = (item.id, *(word for word in (item.path, item.label) if word is not None))
-    numbers = [number for number in (item.size, item.mtime_ns) if number is not None]
+    numbers = (item.size, item.mtime_ns, item.ctime_ns)
     if not (
         all(isinstance(word, str) for word in words)
-        and all(isinstance(n, (int, np.integer)) and UNKNOWN < n < 2**63 for n in numbers)
+        and all(_is_integer(n, UNKNOWN + 1, 2**63) for n in numbers if n is not None)
+        and (item.inode is None or _is_integer(item.inode, 0, 2**64))
     ):
         raise ArgumentError(
-            "The id, path and label of an item are text, size and mtime_ns 64-bit integers.",
+            "The id, path and label of an item are text, size and times 64-bit integers.",
             repr(item),
             "Only the id must be there; leave the others None where they are not known.",
         )
+    content = item.content
+    if content is not None and not (isinstance(content, bytes) and len(content) == CONTENT_BYTES):
+        raise ArgumentError(f"The content of an item is {CONTENT_BYTES} bytes.", repr(content))
+    if item.exif is not None:
+        _check_exif(item.exif)
+
+
+def _is_integer(number: object, low: int, end: int) -> bool:
+    return isinstance(number, int | np.integer) and low <= int(number) < end
+
+
+def _check_exif(exif: Exif) -> None:
+    places = [place for place in (exif.latitude, exif.longitude) if place is not None]
+    if not (
+        (exif.taken is None or isinstance(exif.taken, datetime.datetime))
+        and (exif.camera is None or isinstance(exif.camera, str))
+        and all(isinstance(place, float) and math.isfinite(place) for place in places)
+    ):
+        raise ArgumentError(
+            "What a camera writes is a date, two finite numbers and a text.", repr(exif)
+        )
+
+
+def seconds_of(taken: datetime.datetime) -> int:
+    """A date by the camera's clock as it is stored.
+
+    Args:
+        taken: datetime.datetime without a zone.
+
+    Returns:
+        int, seconds since the beginning of 1970 by the same clock.
+
+    Example:
+        >>> seconds_of(datetime.datetime(1970, 1, 2)), date_of(86400).isoformat()
+        (86400, '1970-01-02T00:00:00')
+    """
+    return (taken.replace(tzinfo=None) - _EPOCH) // datetime.timedelta(seconds=1)
+
+
+def date_of(seconds: int) -> datetime.datetime:
+    """What `seconds_of` was given, to the second.
+
+    Args:
+        seconds: int.
+
+    Returns:
+        datetime.datetime without a zone.
+
+    Raises:
+        OverflowError: it is no date of the years 1 to 9999.
+    """
+    return _EPOCH + datetime.timedelta(seconds=seconds)
 
 
 def check_images(

@@ -8,12 +8,14 @@ it refuses with `unsupported`.
 import os
 import pathlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from hashnet.errors import StoreError
 from hashnet.retrieval.store.items import CompactReport, Described, Facts, Item, StoredFeatures
+from hashnet.retrieval.store.roots import Roots
 
 Rows = Sequence[int] | np.ndarray
 # A region of an image: top, left, bottom, right in pixels.
@@ -63,6 +65,10 @@ class Snapshot(Protocol):
     @property
     def num_regions(self) -> int:
         """int. Live rows of regions."""
+
+    @property
+    def roots(self) -> Roots:
+        """`Roots`: how ids and paths of files belong together, as of this commit."""
 
     @property
     def codes(self) -> Codes:
@@ -214,8 +220,29 @@ class Snapshot(Protocol):
             int64 `(n,)`, ascending; of none for an unknown label.
         """
 
-    def stats(self) -> dict[str, tuple[int | None, int | None]]:
-        """`(size, mtime_ns)` of every id, to see which files have changed."""
+    def rows_of_sizes(self, sizes: Sequence[int]) -> np.ndarray:
+        """Rows of the images whose files have one of some sizes, to see which may be the same.
+
+        Args:
+            sizes: int, bytes.
+
+        Returns:
+            int64 `(n,)`, ascending.
+        """
+
+    def rows_taken(self, after: datetime | None, before: datetime | None) -> np.ndarray:
+        """Rows of the images that were taken in some time, by the camera's clock.
+
+        Args:
+            after: datetime without a zone, or None. The first second.
+            before: the same. The second behind the last.
+
+        Returns:
+            int64 `(n,)`, ascending; of none whose date is not known.
+
+        Raises:
+            StoreError: the index keeps no dates.
+        """
 
     def id_ends(self, start: str) -> tuple[str, str] | None:
         """Of the ids that begin so, the first and the last in the order of their bytes.
@@ -301,8 +328,22 @@ class Writer(Protocol):
             StoreError: the disk or the server refuses.
         """
 
+    @property
+    def roots(self) -> Roots:
+        """`Roots`, as of now."""
+
+    def set_roots(self, roots: Roots) -> None:
+        """Change the folders that the index takes photos from; ids stay as they are.
+
+        Args:
+            roots: `Roots`.
+
+        Raises:
+            ArgumentError: the index keeps none.
+        """
+
     def update(self, items: Iterable[Item]) -> int:
-        """Change path, label, size and time of images that are there, without encoding again.
+        """Change what is known of images that are there, without encoding them again.
 
         Their codes and features, local ones and those of regions included, are copied to new
         rows, in pieces, so that memory stays bounded.
@@ -315,6 +356,21 @@ class Writer(Protocol):
 
         Raises:
             ArgumentError: an id is unknown or repeats.
+        """
+
+    def copy(self, items: Iterable[Item], ids: Iterable[str], gone: Iterable[str] = ()) -> int:
+        """Give images what others hold: codes, features, local ones and regions.
+
+        Args:
+            items: n `Item`; one whose id is there already is replaced.
+            ids: n str. Of the images that they are copies of, as they were before this.
+            gone: ids of images that are removed in the same commit; of a table, in the last.
+
+        Returns:
+            int, n.
+
+        Raises:
+            ArgumentError: one of `ids` is unknown, or an id of `items` repeats.
         """
 
     def remove(self, ids: Iterable[str]) -> list[str]:
@@ -391,6 +447,7 @@ class Store(Facts, Protocol):
         extractor: str | None = None,
         descriptor_dim: int | None = None,
         regions_per_image: int = 0,
+        exif: bool = False,
     ) -> Self:
         """Make an empty index; killed at any moment, there is a whole one or none.
 
@@ -405,6 +462,7 @@ class Store(Facts, Protocol):
             extractor: str or None. Of local features, where each image has such.
             descriptor_dim: int, 1 to 65536, with an extractor.
             regions_per_image: int, 0 to 64. The most regions of an image.
+            exif: bool. Whether to keep when, where and by which camera a photo was taken.
 
         Returns:
             The opened `Store`.

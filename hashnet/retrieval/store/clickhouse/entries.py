@@ -1,12 +1,18 @@
 """What an entry of a table holds, as statements ask for it and answers give it."""
 
+import datetime
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from hashnet.retrieval.store.items import Item, to_bytes, to_text
+from hashnet.images import Exif
+from hashnet.retrieval.store.items import Item, date_of, seconds_of, to_bytes, to_text
 from hashnet.retrieval.store.protocol import Region
+from hashnet.retrieval.store.roots import Roots
 
-ITEM = "id, path, label, size, mtime_ns"
+_ITEM = ("id", "path", "label", "size", "mtime_ns")
+# `rooted` says that the path is what the roots make of the id.
+_FILE = ("rooted", "ctime_ns", "inode", "content")
+_EXIF = ("taken", "latitude", "longitude", "camera")
 OF_IDS = "id IN (SELECT unhex(arrayJoin({ids:Array(String)})))"
 KEY_OF_IDS = "key IN (SELECT cityHash64(unhex(arrayJoin({ids:Array(String)}))))"
 
@@ -36,22 +42,78 @@ def hexadecimal(texts: Iterable[str]) -> list[str]:
     return [to_bytes(text).hex() for text in texts]
 
 
-def items_of_columns(columns: Sequence[Sequence[Any]]) -> list[Item]:
-    """Items out of the columns that `ITEM` names.
+def item_columns(roots: Roots, *, exif: bool) -> tuple[str, ...]:
+    """The columns that make up items.
 
     Args:
-        columns: five sequences of the same length.
+        roots: `Roots` of the index.
+        exif: bool. Whether it keeps what cameras write.
+
+    Returns:
+        tuple of str.
+    """
+    return _ITEM + (() if roots.all is None else _FILE) + (_EXIF if exif else ())
+
+
+def items_of_columns(columns: Sequence[Sequence[Any]], roots: Roots, *, exif: bool) -> list[Item]:
+    """Items out of the columns that `item_columns` names.
+
+    Args:
+        columns: as many sequences, of the same length.
+        roots, exif: as for `item_columns`.
 
     Returns:
         list of `Item`.
     """
-    return [
-        Item(
+    items = []
+    for id, path, label, size, mtime_ns, *more in zip(*columns, strict=True):
+        item = Item(
             to_text(id),
             None if path is None else to_text(path),
             None if label is None else to_text(label),
             None if size is None else int(size),
             None if mtime_ns is None else int(mtime_ns),
         )
-        for id, path, label, size, mtime_ns in zip(*columns, strict=True)
-    ]
+        if roots.all is not None:
+            rooted, ctime_ns, inode, content = more[:4]
+            item = item._replace(
+                path=roots.path_of(item.id) if rooted else item.path,
+                ctime_ns=None if ctime_ns is None else int(ctime_ns),
+                inode=int(inode) or None,
+                content=bytes(content) or None,
+            )
+        if exif:
+            item = item._replace(exif=_exif(*more[-4:]))
+        items.append(item)
+    return items
+
+
+def _exif(taken: Any, latitude: Any, longitude: Any, camera: Any) -> Exif | None:
+    exif = Exif(
+        None if taken is None else date_of(int(taken)),
+        None if latitude is None else float(latitude),
+        None if longitude is None else float(longitude),
+        None if camera is None else to_text(camera),
+    )
+    return None if exif == Exif() else exif
+
+
+def taken_within(
+    after: datetime.datetime | None, before: datetime.datetime | None
+) -> tuple[str, dict[str, Any]]:
+    """The condition that a photo was taken in some time, as for `Snapshot.rows_taken`.
+
+    Args:
+        after, before: datetime.datetime or None.
+
+    Returns:
+        str, which begins with `AND`, and the parameters that are bound to it.
+    """
+    condition, parameters = " AND taken IS NOT NULL", {}
+    if after is not None:
+        condition += " AND taken >= {after:Int64}"
+        parameters["after"] = seconds_of(after)
+    if before is not None:
+        condition += " AND taken < {before:Int64}"
+        parameters["before"] = seconds_of(before)
+    return condition, parameters

@@ -3,6 +3,7 @@
 import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,22 +12,25 @@ from hashnet.codes import code_bytes
 from hashnet.errors import StoreError
 from hashnet.retrieval.store.clickhouse.connection import Connection
 from hashnet.retrieval.store.clickhouse.entries import (
-    ITEM,
     KEY_OF_IDS,
     OF_IDS,
     hexadecimal,
+    item_columns,
     items_of_columns,
     region_of_numbers,
+    taken_within,
 )
 from hashnet.retrieval.store.items import (
     Facts,
     Item,
     StoredFeatures,
+    no_exif,
     no_local_features,
     to_bytes,
     to_text,
 )
 from hashnet.retrieval.store.protocol import Region, Rows, unsupported
+from hashnet.retrieval.store.roots import Roots
 
 CANDIDATES_AT_ONCE = 16
 ITEMS_AT_ONCE = 4096
@@ -43,6 +47,10 @@ class _Store(Facts, Protocol):
     @property
     def folder(self) -> str:
         """The URL, without its password."""
+
+    @property
+    def roots(self) -> Roots:
+        """As they were last read or written."""
 
 
 class _Codes:
@@ -66,11 +74,15 @@ class Snapshot:
     Attributes:
         last: int. The highest row.
         store: as given.
+        roots: `Roots`.
+        item_columns: tuple of str. The columns that make up items.
     """
 
     def __init__(self, connection: Connection, store: _Store) -> None:
         self._connection = connection
-        self.store = store
+        self.store, self.roots = store, store.roots
+        self.item_columns = item_columns(self.roots, exif=store.exif)
+        self._item = ", ".join(self.item_columns)
         [[last]] = connection.ask("SELECT max(row) FROM {table}")
         self.last = int(last)
         self._live = NOT_DEAD
@@ -180,26 +192,38 @@ class Snapshot:
         if not len(rows):
             return []
         found, *columns = self.ask(
-            f"SELECT row, {ITEM} FROM {{table}} WHERE kills = 0 AND row IN {{rows:Array(UInt64)}}",
-            width=6,
+            f"SELECT row, {self._item} FROM {{table}} "
+            "WHERE kills = 0 AND row IN {rows:Array(UInt64)}",
+            width=1 + len(self.item_columns),
             rows=[int(row) for row in rows],
         )
-        items = items_of_columns(columns)
+        items = self.items_of_columns(columns)
         return [items[at] for at in self._order(found, rows)]
+
+    def items_of_columns(self, columns: Sequence[Sequence[Any]]) -> list[Item]:
+        """Items out of the columns that `item_columns` names.
+
+        Args:
+            columns: as many sequences, of the same length.
+
+        Returns:
+            list of `Item`.
+        """
+        return items_of_columns(columns, self.roots, exif=self.store.exif)
 
     def items_in_order(self) -> Iterator[Item]:
         last = -1
         while True:
             rows, *columns = self.ask(
-                f"SELECT row, {ITEM} FROM {{table}} WHERE {{image}} AND row > {{after:Int64}} "
-                "ORDER BY row LIMIT {limit:UInt64}",
-                width=6,
+                f"SELECT row, {self._item} FROM {{table}} "
+                "WHERE {image} AND row > {after:Int64} ORDER BY row LIMIT {limit:UInt64}",
+                width=1 + len(self.item_columns),
                 after=last,
                 limit=ITEMS_AT_ONCE,
             )
             if not len(rows):
                 return
-            yield from items_of_columns(columns)
+            yield from self.items_of_columns(columns)
             last = int(rows[-1])
 
     def ids(self, offset: int = 0, limit: int | None = None) -> list[str]:
@@ -236,17 +260,21 @@ class Snapshot:
         known = dict(zip(found, rows, strict=True))
         return np.array([int(known.get(to_bytes(id), -1)) for id in ids], np.int64)
 
-    def stats(self) -> dict[str, tuple[int | None, int | None]]:
-        ids, sizes, times = self.ask(
-            "SELECT id, size, mtime_ns FROM {table} WHERE {image}", width=3
+    def rows_of_sizes(self, sizes: Sequence[int]) -> np.ndarray:
+        [rows] = self.ask(
+            "SELECT row FROM {table} WHERE {image} AND size IN {sizes:Array(Int64)} ORDER BY row",
+            sizes=[int(size) for size in sizes],
         )
-        return {
-            to_text(id): (
-                None if size is None else int(size),
-                None if time_ns is None else int(time_ns),
-            )
-            for id, size, time_ns in zip(ids, sizes, times, strict=True)
-        }
+        return np.array(rows, np.int64)
+
+    def rows_taken(self, after: datetime | None, before: datetime | None) -> np.ndarray:
+        if not self.store.exif:
+            raise no_exif(self.store.folder)
+        condition, parameters = taken_within(after, before)
+        [rows] = self.ask(
+            f"SELECT row FROM {{table}} WHERE {{image}}{condition} ORDER BY row", **parameters
+        )
+        return np.array(rows, np.int64)
 
     def id_ends(self, start: str) -> tuple[str, str] | None:
         [[first], [last], [found]] = self.ask(

@@ -18,11 +18,16 @@ from hashnet.retrieval.store.clickhouse.snapshot import Snapshot
 from hashnet.retrieval.store.clickhouse.tables import ddl, execute
 from hashnet.retrieval.store.clickhouse.writer import Writer
 from hashnet.retrieval.store.items import check_extractor, check_regions_per_image
+from hashnet.retrieval.store.roots import Roots
 
 StrPath = str | os.PathLike[str]
 
-# Of indexes with regions. Those without are of version 2 with local features and else of version 1.
-FORMAT_VERSION = 3
+# Of new indexes. Older ones stay of their version: 1, 2 with local features, or 3 with regions,
+# which have no roots.
+FORMAT_VERSION = 4
+_ROOTS = "roots/"  # what the records of roots are named, with the time behind it
+# Columns that tables of older versions lack.
+_NEEDED = ("_descriptors.yx", ".region", ".content", ".camera")
 
 
 class Store:
@@ -31,11 +36,14 @@ class Store:
     Attributes:
         folder: str. The URL, without its password.
         feature_dtype: "float32". How features are stored.
+        roots: `Roots`, as they were last read or written.
     """
 
     FEATURE_DTYPE = "float32"
 
-    def __init__(self, connection: Connection, facts: dict[str, Any]) -> None:
+    def __init__(
+        self, connection: Connection, facts: dict[str, Any], roots: list[list[str]] | None
+    ) -> None:
         self._connection = connection
         self.folder: str = connection.place.shown
         self.num_bits: int = facts["num_bits"]
@@ -48,6 +56,8 @@ class Store:
         self.fingerprint: str = facts["fingerprint"]
         self.format_version: int = facts["format_version"]
         self.created: str = facts["created"]
+        self.exif: bool = facts.get("exif", False)
+        self.roots = Roots(roots)
 
     @classmethod
     def create(
@@ -62,11 +72,12 @@ class Store:
         extractor: str | None = None,
         descriptor_dim: int | None = None,
         regions_per_image: int = 0,
+        exif: bool = False,
     ) -> "Store":
         """Make an empty index; for the rest see `protocol.Store.create`.
 
-        The tables are made, or were by `hashnet clickhouse init`; those of an older version may
-        keep no local features or regions, which is a `StoreError`.
+        The tables are made, or were by `hashnet clickhouse init`; those of an older version have
+        no room for what an index keeps now, which is a `StoreError`.
         """
         if feature_dtype != cls.FEATURE_DTYPE:
             raise ArgumentError(
@@ -81,14 +92,12 @@ class Store:
                 connection.place.shown,
                 "Open the index to add to it, or name another table.",
             )
-        needed = {"_descriptors.yx"} if extractor is not None else set()
-        needed |= {".region"} if regions_per_image else set()
         columns = connection.columns()
         if not any(column.startswith(f"{connection.place.table}.") for column in columns):
             execute(url, ddl(url, num_bits=num_bits))
-        elif not {connection.place.table + column for column in needed} <= columns:
+        elif not {connection.place.table + column for column in _NEEDED} <= columns:
             raise StoreError(
-                "Local features and regions need tables that have room for them.",
+                "A new index needs tables that have room for all it keeps.",
                 f"tables of an older version: {connection.place.shown}",
                 "Name another table, or drop these and run `hashnet clickhouse init` again.",
             )
@@ -96,7 +105,7 @@ class Store:
             name: pathlib.Path(path).read_bytes() for name, path in (encoder_files or {}).items()
         }
         facts = {
-            "format_version": 3 if regions_per_image else 1 if extractor is None else 2,
+            "format_version": FORMAT_VERSION,
             "num_bits": num_bits,
             "feature_dim": feature_dim,
             "fingerprint": fingerprint,
@@ -104,6 +113,7 @@ class Store:
             "extractor": extractor,
             "descriptor_dim": descriptor_dim,
             "regions_per_image": regions_per_image,
+            "exif": exif,
             "encoder_files": {
                 name: hashlib.sha256(content).hexdigest() for name, content in contents.items()
             },
@@ -114,13 +124,7 @@ class Store:
             *((f"{fingerprint}/{name}", content) for name, content in contents.items()),
             ("facts", json.dumps(facts).encode()),
         ]:
-            connection.insert(
-                connection.encoder_table,
-                ["name", "content"],
-                ["String", "String"],
-                [[name.encode()], [content]],
-                hashlib.sha256(name.encode() + b"\0" + content).hexdigest(),
-            )
+            cls._insert_record(connection, name, content)
         return cls.open(url)
 
     @classmethod
@@ -135,18 +139,24 @@ class Store:
                 f"none in {connection.place.shown}",
                 "Make one with `hashnet index`, or check the URL.",
             )
-        [[content]] = connection.ask(
-            "SELECT content FROM {encoder_table} WHERE name = 'facts' LIMIT 1"
+        # Names of roots are times, so that the last is the latest.
+        [records] = connection.ask(
+            "SELECT content FROM {encoder_table} WHERE name = 'facts' "
+            "OR startsWith(name, {roots:String}) ORDER BY name",
+            roots=_ROOTS,
         )
         try:
-            facts = json.loads(content)
+            facts = json.loads(records[0])
             if facts["format_version"] > FORMAT_VERSION:
                 raise StoreError(
                     f"This HashNet reads tables up to format {FORMAT_VERSION}.",
                     f"format {facts['format_version']} in {connection.place.shown}",
                     "Upgrade: pip install -U hashnet",
                 )
-            return cls(connection, facts)
+            roots = None
+            if facts["format_version"] >= 4:
+                roots = json.loads(records[-1]) if len(records) > 1 else []
+            return cls(connection, facts, roots)
         except StoreError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -200,12 +210,35 @@ class Store:
     def version(self) -> tuple[Any, ...]:
         facts = self.reopened()
         [[last], [entries]] = self._connection.ask("SELECT max(row), count() FROM {table}", width=2)
-        return facts.created, facts.fingerprint, int(last), int(entries)
+        self.roots = facts.roots
+        return facts.created, facts.fingerprint, facts.roots.all, int(last), int(entries)
+
+    def write_roots(self, roots: Roots) -> None:
+        """Put other roots in place of these.
+
+        Args:
+            roots: `Roots`.
+        """
+        name = f"{_ROOTS}{time.time_ns():020}"
+        content = json.dumps(roots.all).encode()
+        self._insert_record(self._connection, name, content)
+        self.roots = roots
+
+    @staticmethod
+    def _insert_record(connection: Connection, name: str, content: bytes) -> None:
+        connection.insert(
+            connection.encoder_table,
+            ["name", "content"],
+            ["String", "String"],
+            [[name.encode()], [content]],
+            hashlib.sha256(name.encode() + b"\0" + content).hexdigest(),
+        )
 
     def snapshot(self) -> Snapshot:
         return Snapshot(self._connection, self)
 
     def writer(self) -> Writer:
+        self.roots = self.reopened().roots  # another may have changed them
         return Writer(self._connection, self)
 
     def num_bytes(self) -> int:

@@ -49,7 +49,10 @@ def ddl(url: str, *, num_bits: int, cluster: str | None = None) -> list[str]:
         "row UInt64 CODEC(NONE), kills UInt64, id String, key UInt64 MATERIALIZED cityHash64(id), "
         "path Nullable(String), label LowCardinality(Nullable(String)), size Nullable(Int64), "
         f"mtime_ns Nullable(Int64), code FixedString({code_bytes(num_bits)}) CODEC(NONE), "
-        "feature Array(Float32) CODEC(NONE), region Array(Int32)"
+        "feature Array(Float32) CODEC(NONE), region Array(Int32), rooted UInt8, "
+        "ctime_ns Nullable(Int64), inode UInt64, content String, taken Nullable(Int64), "
+        "latitude Nullable(Float64), longitude Nullable(Float64), "
+        "camera LowCardinality(Nullable(String))"
     )
     order = (
         f"PARTITION BY intDiv(row, {PARTITION_ROWS}) ORDER BY (kills, code) "

@@ -9,6 +9,7 @@ import numpy as np
 
 from hashnet.codes import code_bytes
 from hashnet.errors import ArgumentError
+from hashnet.images import Exif
 from hashnet.retrieval.store.clickhouse.connection import Connection
 from hashnet.retrieval.store.clickhouse.entries import (
     KEY_OF_IDS,
@@ -25,9 +26,11 @@ from hashnet.retrieval.store.items import (
     check_images,
     check_items,
     items_of_rows,
+    seconds_of,
     to_bytes,
     to_text,
 )
+from hashnet.retrieval.store.roots import Roots
 
 # Of features in an insert: as Python numbers eight times the bytes, and far from what a server
 # would cut into several parts.
@@ -42,6 +45,13 @@ class _Store(Facts, Protocol):
 
     def snapshot(self) -> Snapshot:
         """The index as it is now."""
+
+    @property
+    def roots(self) -> Roots:
+        """As they were last read or written."""
+
+    def write_roots(self, roots: Roots) -> None:
+        """Put others in their place."""
 
     def num_bytes(self) -> int:
         """Bytes on the disk of the server."""
@@ -88,37 +98,56 @@ class Writer:
     def update(self, items: Iterable[Item]) -> int:
         items = list(items)
         check_items(items)
+        return self.copy(items, [item.id for item in items])
+
+    def copy(self, items: Iterable[Item], ids: Iterable[str], gone: Iterable[str] = ()) -> int:
+        items, ids, gone = list(items), list(ids), list(gone)
+        check_items(items)
+        # As they are before any of them becomes another.
+        snapshot = self._store.snapshot()
+        firsts = snapshot.rows(ids)
+        if len(firsts) and firsts.min() < 0:
+            unknown = ids[int(np.argmin(firsts))]
+            raise ArgumentError("An image to update is in the index.", repr(unknown), "Add it.")
         for start in range(0, len(items), self._images_at_once):
-            part = items[start : start + self._images_at_once]
-            snapshot = self._store.snapshot()
-            firsts = snapshot.rows([item.id for item in part])
-            if firsts.min() < 0:
-                unknown = part[int(np.argmin(firsts))].id
-                raise ArgumentError("An image to update is in the index.", repr(unknown), "Add it.")
-            rows = firsts
+            part = slice(start, start + self._images_at_once)
+            rows = firsts[part]
             regions = local = None
             if self._store.extractor is not None:
-                local = snapshot.local_features(firsts)
+                local = snapshot.local_features(rows)
             if self._store.regions_per_image:
-                rows_of = self._with_regions(part, firsts)
+                rows_of = self._with_regions(snapshot, ids[part], rows)
                 rows = np.concatenate(rows_of)
                 boxes = iter(snapshot.regions(rows))
                 regions = [
                     np.array([next(boxes) for _ in rows][1:], np.int64).reshape(-1, 4)
                     for rows in rows_of
                 ]
-            self.add(part, *snapshot.encoded(rows), local, regions)
+            self.add(items[part], *snapshot.encoded(rows), local, regions)
+        self.remove(set(gone).difference(item.id for item in items))
         return len(items)
 
-    def _with_regions(self, items: Sequence[Item], firsts: np.ndarray) -> list[np.ndarray]:
+    def _with_regions(
+        self, snapshot: Snapshot, ids: Sequence[str], firsts: np.ndarray
+    ) -> list[np.ndarray]:
         """The rows of each image, its own first: a later entry of an id has a higher row."""
-        rows_of: dict[str, list[int]] = {item.id: [] for item in items}
-        for id, row in self._held(list(rows_of)):
+        rows_of: dict[str, list[int]] = {id: [] for id in ids}
+        for id, row in self._held(list(rows_of), snapshot):
             rows_of[id].append(row)
         return [
-            np.array(sorted(row for row in rows_of[item.id] if row >= first), np.int64)
-            for item, first in zip(items, firsts.tolist(), strict=True)
+            np.array(sorted(row for row in rows_of[id] if row >= first), np.int64)
+            for id, first in zip(ids, firsts.tolist(), strict=True)
         ]
+
+    @property
+    def roots(self) -> Roots:
+        return self._store.roots
+
+    def set_roots(self, roots: Roots) -> None:
+        if (self.roots.all is None) != (roots.all is None):
+            raise ArgumentError("An index has roots, or never has.", repr(roots.all))
+        if roots != self.roots:
+            self._store.write_roots(roots)
 
     def remove(self, ids: Iterable[str]) -> list[str]:
         ids = list(dict.fromkeys(ids))
@@ -202,9 +231,9 @@ class Writer:
         most = BATCH_ROWS if self._store.extractor is None else BATCH_LOCAL
         return max(1, min(most, BATCH_BYTES // row_bytes))
 
-    def _held(self, ids: Sequence[str]) -> list[tuple[str, int]]:
+    def _held(self, ids: Sequence[str], snapshot: Snapshot | None = None) -> list[tuple[str, int]]:
         """(id, row) of all live rows of these ids, those that a second writer left included."""
-        snapshot = self._store.snapshot()
+        snapshot = snapshot or self._store.snapshot()
         self._last = max(self._last, snapshot.last)
         found, rows = snapshot.ask(
             f"SELECT id, row FROM {{table}} PREWHERE {KEY_OF_IDS} WHERE {{live}} AND {OF_IDS}",
@@ -232,11 +261,21 @@ class Writer:
             self._insert_local([first + at for at in whole.tolist()], items, whole, local_features)
         zeros = bytes(code_bytes(self._store.num_bits))
         everything = [*items, *(Item(id) for id, _ in held)]
+        roots = self.roots
+        rooted = [
+            item.path is not None and item.path == roots.path_of(item.id) for item in everything
+        ]
         columns: dict[str, tuple[str, Sequence[Any]]] = {
             "row": ("UInt64", list(range(first, first + num_all))),
             "kills": ("UInt64", [0] * num_new + [row for _, row in held]),
             "id": ("String", [to_bytes(item.id) for item in everything]),
-            "path": ("Nullable(String)", [_or_none(item.path) for item in everything]),
+            "path": (
+                "Nullable(String)",
+                [
+                    None if is_rooted else _or_none(item.path)
+                    for item, is_rooted in zip(everything, rooted, strict=True)
+                ],
+            ),
             "label": (
                 "LowCardinality(Nullable(String))",
                 [_or_none(item.label) for item in everything],
@@ -256,6 +295,15 @@ class Writer:
             of_rows = [] if regions is None else regions.tolist()
             boxes = [box if any(box) else [] for box in of_rows]
             columns["region"] = "Array(Int32)", boxes + [[]] * len(held)
+        if roots.all is not None:
+            columns |= {
+                "rooted": ("UInt8", list(map(int, rooted))),
+                "ctime_ns": ("Nullable(Int64)", [item.ctime_ns for item in everything]),
+                "inode": ("UInt64", [item.inode or 0 for item in everything]),
+                "content": ("String", [item.content or b"" for item in everything]),
+            }
+        if self._store.exif:
+            columns |= _exif_columns([item.exif or Exif() for item in everything])
         self._send(self._connection.table, columns, f"{first}-{num_all}")
 
     def _insert_local(
@@ -278,6 +326,17 @@ class Writer:
     def _send(self, table: str, columns: dict[str, tuple[str, Sequence[Any]]], token: str) -> None:
         types, values = zip(*columns.values(), strict=True)
         self._connection.insert(table, list(columns), list(types), list(values), token)
+
+
+def _exif_columns(exifs: Sequence[Exif]) -> dict[str, tuple[str, Sequence[Any]]]:
+    taken = [None if exif.taken is None else seconds_of(exif.taken) for exif in exifs]
+    cameras = [_or_none(exif.camera) for exif in exifs]
+    return {
+        "taken": ("Nullable(Int64)", taken),
+        "latitude": ("Nullable(Float64)", [exif.latitude for exif in exifs]),
+        "longitude": ("Nullable(Float64)", [exif.longitude for exif in exifs]),
+        "camera": ("LowCardinality(Nullable(String))", cameras),
+    }
 
 
 def _or_none(text: str | None) -> bytes | None:

@@ -30,15 +30,16 @@ from hashnet.retrieval.store.folder.contents import (
 from hashnet.retrieval.store.folder.lookups import BLOCK_BYTES, Run
 from hashnet.retrieval.store.folder.paths import damaged, inner_name, inside
 from hashnet.retrieval.store.items import check_extractor, check_regions_per_image
+from hashnet.retrieval.store.roots import Roots
 from hashnet.system import StrPath
 
 T = TypeVar("T")
 Read = Callable[[sqlite3.Connection, pathlib.Path], T]
 Record = tuple[Any, ...]
 
-# Of new indexes. Older ones, which have no look-ups, stay of their version: 1, 2 with local
-# features, or 3 with regions.
-FORMAT_VERSION = 4
+# Of new indexes. Older ones stay of their version: 1, 2 with local features, 3 with regions, which
+# have no look-ups, or 4, which has no roots.
+FORMAT_VERSION = 5
 
 CATALOGUE = "catalogue.sqlite"
 
@@ -47,7 +48,7 @@ _JOURNAL = "catalogue.sqlite-journal"  # SQLite's own, while a transaction lasts
 _DIGEST = "catalogue.sha256"
 LOCK = "lock"  # held by the writer
 # Arrays with as many rows of their own as the segment has; the others have any number.
-_PER_ROW = ("codes", "features", "items", "spans", "regions")
+_PER_ROW = ("codes", "features", "items", "spans", "regions", "files", "exif")
 _SETTLED_NS = 3 * 10**9  # no file system keeps coarser times than of two seconds
 _TORN_SECONDS = 2.0  # a commit writes for milliseconds only
 _BUSY_SECONDS = 60.0  # other connections hold the catalogue for milliseconds only
@@ -61,6 +62,15 @@ _SEGMENTS_TABLE = (
     "CREATE TABLE segments (number INTEGER PRIMARY KEY, num_rows INTEGER, arrays TEXT, "
     "deleted BLOB, seal INTEGER)"
 )
+# `changed` is the commit that wrote the record: who knows an earlier one reads the rest.
+_WITH_LOOKUPS = {
+    "segments": "CREATE TABLE segments (number INTEGER PRIMARY KEY, num_rows INTEGER, "
+    "arrays TEXT, deleted BLOB, changed INTEGER, seal INTEGER)",
+    "segments_changed": "CREATE INDEX segments_changed ON segments (changed)",
+    "runs": "CREATE TABLE runs (number INTEGER PRIMARY KEY, num_rows INTEGER, "
+    "num_images INTEGER, num_labelled INTEGER, num_labels INTEGER, start INTEGER, "
+    "checksums BLOB, seal INTEGER)",
+}
 _SCHEMAS = {  # by format version
     1: {"facts": _FACTS + "seal INTEGER)", "segments": _SEGMENTS_TABLE},
     2: {
@@ -75,13 +85,12 @@ _SCHEMAS = {  # by format version
     4: {
         "facts": _FACTS + "extractor TEXT, descriptor_dim INTEGER, regions_per_image INTEGER, "
         "identity TEXT, num_runs INTEGER, seal INTEGER)",
-        # `changed` is the commit that wrote the record: who knows an earlier one reads the rest.
-        "segments": "CREATE TABLE segments (number INTEGER PRIMARY KEY, num_rows INTEGER, "
-        "arrays TEXT, deleted BLOB, changed INTEGER, seal INTEGER)",
-        "segments_changed": "CREATE INDEX segments_changed ON segments (changed)",
-        "runs": "CREATE TABLE runs (number INTEGER PRIMARY KEY, num_rows INTEGER, "
-        "num_images INTEGER, num_labelled INTEGER, num_labels INTEGER, start INTEGER, "
-        "checksums BLOB, seal INTEGER)",
+        **_WITH_LOOKUPS,
+    },
+    5: {
+        "facts": _FACTS + "extractor TEXT, descriptor_dim INTEGER, regions_per_image INTEGER, "
+        "identity TEXT, num_runs INTEGER, roots TEXT, exif INTEGER, seal INTEGER)",
+        **_WITH_LOOKUPS,
     },
 }
 
@@ -107,12 +116,10 @@ def _seal(*values: object) -> int:
 
 def _facts_record(catalogue: Catalogue) -> Record:
     local = (catalogue.extractor, catalogue.descriptor_dim)
-    more = {
-        1: (),
-        2: local,
-        3: (*local, catalogue.regions_per_image),
-        4: (*local, catalogue.regions_per_image, catalogue.identity, len(catalogue.runs or ())),
-    }
+    with_regions = (*local, catalogue.regions_per_image)
+    with_lookups = (*with_regions, catalogue.identity, len(catalogue.runs or ()))
+    with_roots = (*with_lookups, json.dumps(catalogue.roots), int(catalogue.exif))
+    more = {1: (), 2: local, 3: with_regions, 4: with_lookups, 5: with_roots}
     return (
         1,
         catalogue.num_bits,
@@ -220,7 +227,8 @@ def _load_catalogue(
     num_segments, num_rows, *more = totals
     extractor, descriptor_dim = more[:2] or (None, None)
     regions_per_image = more[2] if version > 2 else 0
-    identity, num_runs = more[3:] or ("", 0)
+    identity, num_runs = more[3:5] or ("", 0)
+    roots, exif = (None, 0) if version < 5 else (Roots(json.loads(more[5])).all, more[6])
     check_extractor(extractor, descriptor_dim)
     check_regions_per_image(regions_per_image)
     if (version == 2 and extractor is None) or (version == 3 and not regions_per_image):
@@ -230,9 +238,11 @@ def _load_catalogue(
         raise ValueError(f"feature_dim={dim!r}, generation={generation!r}, commits={commits!r}")
     if dtype not in ("float32", "float16") or not 1 <= bits <= MAX_BITS:
         raise ValueError(f"num_bits={bits}, feature_dtype={dtype!r}")
-    if not isinstance(identity, str) or (version == 4 and not identity):
+    if not isinstance(identity, str) or (version >= 4 and not identity):
         raise ValueError(f"identity={identity!r}")
-    names = names_of_arrays(extractor, regions_per_image)
+    if exif not in (0, 1) or (version == 5 and roots is None):
+        raise ValueError(f"{roots=}, {exif=}")
+    names = names_of_arrays(extractor, regions_per_image, files=roots is not None, exif=bool(exif))
     segments: list[Segment] = []
     since = -1
     same = known is not None and (known.identity, known.generation) == (identity, generation)
@@ -258,9 +268,11 @@ def _load_catalogue(
         regions_per_image=regions_per_image,
         runs=None if version < 4 else _read_runs(connection, num_runs),
         identity=identity,
+        roots=roots,
+        exif=bool(exif),
     )
     in_runs = catalogue.runs[-1].end_row if catalogue.runs else 0
-    if catalogue.num_rows != num_rows or (version == 4 and in_runs != num_rows):
+    if catalogue.num_rows != num_rows or (version >= 4 and in_runs != num_rows):
         raise ValueError(f"{catalogue.num_rows} rows, {in_runs} in runs, instead of {num_rows}")
     return catalogue
 

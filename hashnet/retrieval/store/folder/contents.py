@@ -14,13 +14,16 @@ from hashnet import system
 from hashnet.codes import code_bytes
 from hashnet.retrieval.store.folder.lookups import Run
 from hashnet.retrieval.store.folder.paths import damaged, inside
-from hashnet.retrieval.store.folder.records import ITEM, SPAN
+from hashnet.retrieval.store.folder.records import EXIF, FILE, ITEM, SPAN
+from hashnet.retrieval.store.roots import Root
 from hashnet.system import StrPath
 
 SEGMENTS = "segments"
 ARRAY_NAMES = ("codes", "features", "items", "text")
 LOCAL_NAMES = ("spans", "yx", "descriptors")
 REGION_NAMES = ("regions",)
+FILE_NAMES = ("files",)
+EXIF_NAMES = ("exif",)
 LOOKUPS = "lookups"
 
 
@@ -73,6 +76,8 @@ class Catalogue:
         segments: tuple of `Segment`.
         runs: tuple of `Run`, which list the images of all rows; None in format versions 1 to 3.
         identity: str. Tells an index from all others; "" in format versions 1 to 3.
+        roots: tuple of `Root`; None in format versions 1 to 4.
+        exif: bool, as that of `Store`.
     """
 
     num_bits: int
@@ -89,6 +94,8 @@ class Catalogue:
     regions_per_image: int = 0
     runs: tuple[Run, ...] | None = None
     identity: str = ""
+    roots: tuple[Root, ...] | None = None
+    exif: bool = False
 
     @property
     def made(self) -> tuple[str, str, str]:
@@ -98,6 +105,8 @@ class Catalogue:
     @property
     def format_version(self) -> int:
         """int. The oldest format that can say all this."""
+        if self.roots is not None:
+            return 5
         if self.runs is not None:
             return 4
         return 3 if self.regions_per_image else 1 if self.extractor is None else 2
@@ -105,7 +114,12 @@ class Catalogue:
     @property
     def array_names(self) -> tuple[str, ...]:
         """tuple of str: the arrays of every segment."""
-        return names_of_arrays(self.extractor, self.regions_per_image)
+        return names_of_arrays(
+            self.extractor,
+            self.regions_per_image,
+            files=self.roots is not None,
+            exif=self.exif,
+        )
 
     @property
     def file_names(self) -> tuple[str, ...]:
@@ -192,6 +206,8 @@ class Catalogue:
             "yx": (np.dtype("<f4"), (2,)),
             "descriptors": (np.dtype("<f2"), (self.descriptor_dim or 0,)),
             "regions": (np.dtype("<i4"), (4,)),
+            "files": (FILE, ()),
+            "exif": (EXIF, ()),
             LOOKUPS: (np.dtype(np.uint8), ()),
         }[name]
 
@@ -219,12 +235,15 @@ class Catalogue:
         return f"{SEGMENTS}/{self.generation:06d}.{name}"
 
 
-def names_of_arrays(extractor: str | None, regions_per_image: int) -> tuple[str, ...]:
+def names_of_arrays(
+    extractor: str | None, regions_per_image: int, *, files: bool, exif: bool
+) -> tuple[str, ...]:
     """The arrays of every segment of an index.
 
     Args:
         extractor: str or None, as that of `Catalogue`.
         regions_per_image: int.
+        files, exif: bool. Whether there are such records of each row.
 
     Returns:
         tuple of str.
@@ -233,6 +252,8 @@ def names_of_arrays(extractor: str | None, regions_per_image: int) -> tuple[str,
         ARRAY_NAMES
         + (() if extractor is None else LOCAL_NAMES)
         + (REGION_NAMES if regions_per_image else ())
+        + (FILE_NAMES if files else ())
+        + (EXIF_NAMES if exif else ())
     )
 
 

@@ -6,6 +6,7 @@ had verified, looked up or counted, and add only what has been committed since.
 
 import functools
 import hashlib
+import math
 import pathlib
 import threading
 from collections.abc import Collection, Iterator, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 from zlib_ng.zlib_ng import crc32
 
 from hashnet.errors import ArgumentError, ShapeError, StoreError
+from hashnet.images import Exif
 from hashnet.retrieval.store.folder.contents import (
     LOCAL_NAMES,
     LOOKUPS,
@@ -28,9 +30,15 @@ from hashnet.retrieval.store.folder.lookups import (
 )
 from hashnet.retrieval.store.folder.paths import damaged
 from hashnet.retrieval.store.folder.records import (
+    EXIF_HEAD,
+    EXIF_RECORD,
+    FILE_HEAD,
+    FILE_RECORD,
     ITEM_BYTES,
     ITEM_HEAD,
     ITEM_RECORD,
+    NO_PATH,
+    PATH_OF_ID,
     SPAN_HEAD,
     as_bytes,
     hash_id,
@@ -40,10 +48,12 @@ from hashnet.retrieval.store.items import (
     UNKNOWN,
     Item,
     StoredFeatures,
+    date_of,
     no_local_features,
     to_bytes,
     to_text,
 )
+from hashnet.retrieval.store.roots import Roots
 
 _IDS_AT_ONCE = 1024
 
@@ -60,6 +70,7 @@ class CommittedRows:
     Attributes:
         folder, catalogue: as given.
         num_rows: int.
+        roots: `Roots`.
         live: bool `(num_rows,)`: rows that are not deleted; None where none is.
         feature_map: float32 or float16 `(num_rows, feature_dim)`, a memory map, not verified.
         history: object. The same one for commits of which the later continue the earlier.
@@ -70,6 +81,7 @@ class CommittedRows:
     ) -> None:
         self.folder, self.catalogue = folder, catalogue
         self.num_rows = catalogue.num_rows
+        self.roots = Roots(catalogue.roots)
         maps = {name: map_array(folder, catalogue, name) for name in catalogue.file_names}
         self.feature_map = maps["features"]
         # Plain arrays over the maps: indexing them is several times faster.
@@ -89,6 +101,7 @@ class CommittedRows:
         self._codes: Growing | None = None if older is None else older._codes
         self._regions: Growing | None = None if older is None else older._regions
         self._owners: Growing | None = None if older is None else older._owners
+        self._taken: Growing | None = None if older is None else older._taken
         self._codes_verified: set[int] = set()  # segments, on the disk
         self._lookups: tuple[Lookup, ...] | None = None
         self._older_lookups: tuple[Lookup, ...] = ()
@@ -236,6 +249,7 @@ class CommittedRows:
     def _items_and_checksums(self, rows: np.ndarray) -> tuple[list[Item], list[int]]:
         """Items of some rows, verified, and the checksums of their features."""
         text, content = self._text, self._records[rows].tobytes()
+        files, exifs = self._files(rows), self._exif(rows)
         items, feature_checksums = [], []
         for at, record in enumerate(ITEM_RECORD.iter_unpack(content)):
             _, start, label_start, size, mtime_ns, id_bytes, path_bytes, label_bytes = record[:8]
@@ -250,30 +264,98 @@ class CommittedRows:
                 what = f"row {rows[at]}, or its words in {text_name}, differs from its checksum"
                 raise self._damaged("items", what)
             feature_checksums.append(feature_crc)
+            id = to_text(words[:id_bytes])
+            path = self.roots.path_of(id) if path_bytes == PATH_OF_ID else None
             items.append(
                 Item(
-                    to_text(words[:id_bytes]),
-                    None if path_bytes < 0 else to_text(words[id_bytes:]),
+                    id,
+                    path if path_bytes <= NO_PATH else to_text(words[id_bytes:]),
                     None if label_bytes < 0 else to_text(label),
                     None if size == UNKNOWN else size,
                     None if mtime_ns == UNKNOWN else mtime_ns,
+                    *files[at],
+                    exifs[at],
                 )
             )
         return items, feature_checksums
 
-    def stats(self) -> dict[str, tuple[int | None, int | None]]:
-        """`(size, mtime_ns)` of every id."""
+    def _files(self, rows: np.ndarray) -> list[tuple[int | None, int | None, bytes | None]]:
+        """What tells the file of each row from others, verified: (ctime_ns, inode, content)."""
+        if self.catalogue.roots is None:
+            return [(None, None, None)] * len(rows)
+        content, found = self._record_bytes("files", rows), []
+        for at, (ctime_ns, inode, of_file, crc, _) in enumerate(FILE_RECORD.iter_unpack(content)):
+            start = at * FILE_RECORD.size
+            if crc32(content[start : start + FILE_HEAD.size]) != crc:
+                raise self._damaged("files", f"row {rows[at]} differs from its checksum")
+            found.append(
+                (
+                    None if ctime_ns == UNKNOWN else ctime_ns,
+                    inode or None,
+                    of_file if any(of_file) else None,
+                )
+            )
+        return found
+
+    def _exif(self, rows: np.ndarray) -> list[Exif | None]:
+        """What the camera wrote into the photo of each row, verified."""
+        if not self.catalogue.exif:
+            return [None] * len(rows)
+        content = self._record_bytes("exif", rows)
+        found: list[Exif | None] = []
+        for at, record in enumerate(EXIF_RECORD.iter_unpack(content)):
+            taken, latitude, longitude, camera_start, camera_bytes, crc = record
+            camera = self._text[camera_start : camera_start + max(0, camera_bytes)].tobytes()
+            start = at * EXIF_RECORD.size
+            if crc32(content[start : start + EXIF_HEAD.size] + camera) != crc:
+                text_name = self.catalogue.file_name("text")
+                what = f"row {rows[at]}, or its camera in {text_name}, differs from its checksum"
+                raise self._damaged("exif", what)
+            try:
+                date = None if taken == UNKNOWN else date_of(taken)
+            except OverflowError as error:
+                raise self._damaged("exif", f"row {rows[at]}: {error}") from error
+            exif = Exif(
+                date,
+                None if math.isnan(latitude) else latitude,
+                None if math.isnan(longitude) else longitude,
+                None if camera_bytes < 0 else to_text(camera),
+            )
+            found.append(None if exif == Exif() else exif)
+        return found
+
+    def _record_bytes(self, name: str, rows: np.ndarray) -> bytes:
+        """Copied, so that what is verified is what is returned."""
+        array = self._arrays[name]
+        content: bytes = array.view((np.void, array.itemsize))[rows].tobytes()
+        return content
+
+    def rows_of_sizes(self, sizes: Sequence[int]) -> np.ndarray:
+        """int64, ascending: the live rows of whole images whose files have one of these sizes."""
         self._verify_items()
         rows = self.rows_of_images()
-        records = self._arrays["items"][rows]
-        sizes, times = records["size"].tolist(), records["mtime_ns"].tolist()
-        return {
-            to_text(id): (
-                None if size == UNKNOWN else size,
-                None if mtime_ns == UNKNOWN else mtime_ns,
-            )
-            for id, size, mtime_ns in zip(self.ids_of(rows), sizes, times, strict=True)
-        }
+        return rows[np.isin(self._arrays["items"]["size"][rows], np.asarray(sizes, np.int64))]
+
+    def rows_taken(self, after: int | None, before: int | None) -> np.ndarray:
+        """int64, ascending: the live rows of whole images that were taken in some time.
+
+        Args:
+            after, before: int or None, seconds; the first one and the one behind the last.
+
+        Returns:
+            int64 `(n,)`.
+        """
+        with self._lock:
+            self._taken = self._verified_copy("exif", self._taken)
+            taken = self._taken.array["taken"]
+        rows = self.rows_of_images()
+        taken = taken[rows]
+        kept = taken != UNKNOWN
+        if after is not None:
+            kept &= taken >= after
+        if before is not None:
+            kept &= taken < before
+        return rows[kept]
 
     def ids_of(self, rows: np.ndarray) -> list[bytes]:
         """Ids of some rows, as `Reader.ids_of`."""

@@ -2,15 +2,16 @@
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 
 import numpy as np
 
 from hashnet.errors import StoreError
 from hashnet.retrieval.store.folder.rows import CommittedRows, IdsOutside
-from hashnet.retrieval.store.items import Item, StoredFeatures
+from hashnet.retrieval.store.items import Item, StoredFeatures, no_exif, seconds_of
 from hashnet.retrieval.store.protocol import Region, Rows
 
-_ITEMS_AT_ONCE = 4096
+_ITEMS_AT_ONCE = 2048
 
 
 class Snapshot:
@@ -22,6 +23,7 @@ class Snapshot:
     Attributes:
         codes: uint8 `(num_rows, code_bytes)`, in memory, read-only.
         live, live_images, owners: as `protocol.Snapshot` says, read-only.
+        roots: `Roots`.
         history: object. The same one for two snapshots of which the later continues the earlier:
             all rows of the earlier are rows of the later, and the same ones.
     """
@@ -41,6 +43,7 @@ class Snapshot:
             self.num_items = int(np.count_nonzero(self.live_images))
         self.num_regions = num_live - self.num_items
         self.feature_map = committed.feature_map
+        self.roots = committed.roots
         self.history = committed.history
 
     def features(self, rows: Rows) -> np.ndarray:
@@ -91,8 +94,17 @@ class Snapshot:
     def rows_of_label(self, label: str) -> np.ndarray:
         return self._opened().rows_of_label(label)
 
-    def stats(self) -> dict[str, tuple[int | None, int | None]]:
-        return self._opened().stats()
+    def rows_of_sizes(self, sizes: Sequence[int]) -> np.ndarray:
+        return self._opened().rows_of_sizes(sizes)
+
+    def rows_taken(self, after: datetime | None, before: datetime | None) -> np.ndarray:
+        committed = self._opened()
+        if not committed.catalogue.exif:
+            raise no_exif(committed.folder)
+        return committed.rows_taken(
+            None if after is None else seconds_of(after),
+            None if before is None else seconds_of(before),
+        )
 
     def id_ends(self, start: str) -> tuple[str, str] | None:
         return self._opened().first_and_last_id(start)

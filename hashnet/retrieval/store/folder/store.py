@@ -12,12 +12,14 @@ writer.py and create.py write, check.py checks. No other file knows.
                000001.features  float32 or float16, (num_rows, feature_dim)
                000001.items     one record of 64 bytes per row: size, time, checksums, where its
                                 words are
-               000001.text      ids, paths and labels
+               000001.text      ids, labels, cameras, and paths that ids do not tell
                000001.spans     of local features: one record of 16 bytes per row
                000001.yx        float32, (num_local_features, 2)
                000001.descriptors  float16, (num_local_features, descriptor_dim)
                000001.regions   int32, (num_rows, 4): top, left, bottom, right; zeros where the
                                 row is of the whole image
+               000001.files     one record of 40 bytes per row: what tells its file from others
+               000001.exif      one record of 40 bytes per row: what the camera wrote
                000001.lookups   rows sorted by id and by label, of parts of the index: lookups.py
       encoder/                  the bundle that made the codes
       lock                      held by the writer, and names it (without locks: lock.owner/)
@@ -32,10 +34,11 @@ have it mapped go on reading.
 A row is a place in the order of commits, deleted rows included; it is stable until compaction,
 which keeps the order. In an index with regions an image has several: the row of the whole image,
 and right behind it, with the same item, one for each of its regions; they come and go together. An
-index without local features has none of their three files, one without regions not theirs. Indexes
-of format versions 1 to 3 have no look-ups, and stay of their version: 1 without local features and
-regions, 2 without regions, 3. Everything a snapshot shows lies in those files, so a snapshot needs
-SQLite only while it opens, holds no database lock, and is safe to use from many threads.
+index without local features has none of their three files, one without regions or what cameras
+wrote not theirs. Indexes of older format versions stay as they are: 1 to 4 keep no roots and no
+`files`, and 1 to 3 no look-ups either; 1 has no local features and no regions, 2 no regions.
+Everything a snapshot shows lies in those files, so a snapshot needs SQLite only while it opens,
+holds no database lock, and is safe to use from many threads.
 
 Work at a commit is for what it adds: a snapshot that is taken while an earlier one of the same
 `Store` is open, and a writer likewise, takes over what that one has read and verified.
@@ -45,7 +48,7 @@ What is verified when, once for each snapshot or those before it:
 - `Store.open`: the catalogue (every record of it carries a checksum), and the size and kind of
   every file it names, the encoder's included. Nothing is allocated or mapped before that.
 - `Store.snapshot`: also the checksum of all codes and regions.
-- `Snapshot.items`: the checksum of each item read. `stats`: all items, wholly.
+- `Snapshot.items`: the checksum of each item read. `rows_of_sizes`: all items, wholly.
 - `rows`, `labels` and what else looks up: the checksum of what is read of the look-ups, and of
   each item found; in format versions 1 to 3, all items, wholly.
 - `Snapshot.local_features`: the checksum of those of the row.
@@ -133,6 +136,7 @@ class Store:
         self.descriptor_dim = catalogue.descriptor_dim
         self.regions_per_image = catalogue.regions_per_image
         self.created = catalogue.created
+        self.exif = catalogue.exif
         self.encoder_folder = folder / ENCODER if catalogue.encoder else None
         self.made = catalogue.made
         self._known = catalogue
@@ -153,6 +157,7 @@ class Store:
         extractor: str | None = None,
         descriptor_dim: int | None = None,
         regions_per_image: int = 0,
+        exif: bool = False,
     ) -> "Store":
         """Make an empty index; for the rest see `protocol.Store.create`.
 
@@ -208,6 +213,8 @@ class Store:
             regions_per_image=regions_per_image,
             runs=(),
             identity=secrets.token_hex(8),
+            roots=(),
+            exif=exif,
         )
         try:
             create_folder(folder, catalogue, encoder_files or {})

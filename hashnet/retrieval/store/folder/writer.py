@@ -28,6 +28,8 @@ from hashnet.retrieval.store.folder.catalogue import (
 )
 from hashnet.retrieval.store.folder.contents import (
     ARRAY_NAMES,
+    EXIF_NAMES,
+    FILE_NAMES,
     LOCAL_NAMES,
     LOOKUPS,
     REGION_NAMES,
@@ -49,8 +51,9 @@ from hashnet.retrieval.store.items import (
     check_items,
     items_of_rows,
 )
+from hashnet.retrieval.store.roots import Roots
 
-_FILES = "|".join((*ARRAY_NAMES, *LOCAL_NAMES, *REGION_NAMES, LOOKUPS))
+_FILES = "|".join((*ARRAY_NAMES, *LOCAL_NAMES, *REGION_NAMES, *FILE_NAMES, *EXIF_NAMES, LOOKUPS))
 _DATA_FILE = re.compile(rf"\d{{6,}}\.({_FILES})")
 _COMPACT_ROWS = 1 << 16  # rows of a compacted segment, at most
 _COMPACT_LOCAL_BYTES = 1 << 27  # local features of a compacted segment, about
@@ -183,22 +186,45 @@ class Writer:
         self._add_segments([_Part(rows, codes, features, local_features, boxes)])
         return len(items)
 
-    @_change
     def update(self, items: Iterable[Item]) -> int:
         """In one commit; for the rest see `protocol.Writer.update`."""
         items = list(items)
+        return self.copy(items, [item.id for item in items])
+
+    @_change
+    def copy(self, items: Iterable[Item], ids: Iterable[str], gone: Iterable[str] = ()) -> int:
+        """In one commit; for the rest see `protocol.Writer.copy`."""
+        items, ids = list(items), list(ids)
         check_items(items)
-        found = self._find([item.id for item in items])
-        for item, rows_of in zip(items, found, strict=True):
+        found = self._find(ids)
+        for id, rows_of in zip(ids, found, strict=True):
             if not rows_of:
-                raise ArgumentError("An image to update is in the index.", repr(item.id), "Add it.")
+                raise ArgumentError("An image to update is in the index.", repr(id), "Add it.")
         if items:
             rows = np.concatenate([np.array(rows_of, np.int64) for rows_of in found])
             items_of = [item for item, rows in zip(items, found, strict=True) for _ in rows]
             self._add_segments(
-                part._replace(items=items_of[which]) for which, part in self._verified_parts(rows)
+                (
+                    part._replace(items=items_of[which])
+                    for which, part in self._verified_parts(rows)
+                ),
+                gone,
             )
         return len(items)
+
+    @property
+    def roots(self) -> Roots:
+        """As of now; see `protocol.Snapshot.roots`."""
+        return Roots(self._opened().roots)
+
+    @_change
+    def set_roots(self, roots: Roots) -> None:
+        """In one commit; for the rest see `protocol.Writer.set_roots`."""
+        old = self._opened()
+        if (old.roots is None) != (roots.all is None):
+            raise ArgumentError("An index has roots, or never has.", repr(roots.all))
+        if roots.all != old.roots:
+            self._commit((), old.runs, (), base=dataclasses.replace(old, roots=roots.all))
 
     @_change
     def remove(self, ids: Iterable[str]) -> list[str]:
@@ -374,11 +400,15 @@ class Writer:
 
     # What is to be
 
-    def _add_segments(self, parts: Iterable[_Part]) -> None:
-        """Append parts as segments and commit them together; old rows of their ids go."""
+    def _add_segments(self, parts: Iterable[_Part], gone: Iterable[str] = ()) -> None:
+        """Append parts as segments and commit them together; old rows of their ids go, and others.
+
+        `gone` are those others: ids that no part has.
+        """
         appended, ids = _Appended(self._opened(), self._files), []
         for part in parts:
             ids += [item.id for item in appended.append(part)]
+        ids += sorted(set(gone).difference(ids))
         dead = list(itertools.chain(*self._find(ids)))
         runs = appended.finished_runs(self._refreshed(), dead)
         self._commit(appended.segments, runs, dead)
@@ -430,14 +460,25 @@ class _Appended:
 
     def append(self, part: _Part) -> list[Item]:
         """Write one segment; returns the items of its images."""
-        records, text = encode_items(part.items, part.features, self._ends["text"])
-        contents: list[Any] = [as_bytes(part.codes), as_bytes(part.features), records, text]
+        contents: dict[str, Any] = {
+            "codes": as_bytes(part.codes),
+            "features": as_bytes(part.features),
+            **encode_items(
+                part.items,
+                part.features,
+                self._ends["text"],
+                Roots(self._base.roots),
+                exif=self._base.exif,
+            ),
+        }
         if part.local_features is not None:
-            contents += encode_local(part.local_features, self._ends["yx"])
+            local = encode_local(part.local_features, self._ends["yx"])
+            contents |= dict(zip(LOCAL_NAMES, local, strict=True))
         if part.regions is not None:
-            contents.append(as_bytes(part.regions))
+            contents["regions"] = as_bytes(part.regions)
         arrays, starts = {}, {name: self._ends[name] for name in self._base.array_names}
-        for name, content in zip(self._base.array_names, contents, strict=True):
+        for name in self._base.array_names:
+            content = contents[name]
             row_bytes = self._base.row_bytes(name)
             system.write_at(self._files[name], content, self._ends[name] * row_bytes)
             count = len(content) // row_bytes

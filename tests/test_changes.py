@@ -1,0 +1,262 @@
+"""Files keep their rows when they are touched, renamed, moved or copied, and none is confused."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hashnet import cli, images, system
+from hashnet.errors import ArgumentError
+from hashnet.retrieval import changes
+from hashnet.retrieval.index import Index
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """12 pictures of one size in bytes, in four folders, all of another content."""
+    folder = tmp_path / "photos"
+    chance = np.random.default_rng(1)
+    for number in range(12):
+        path = folder / "abcd"[number % 4] / f"{number}.bmp"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(chance.integers(0, 256, (40, 40, 3), np.uint8)).save(path)
+        os.utime(path, ns=(10**18, 10**18))
+    return folder
+
+
+@pytest.fixture(params=["folder", "chdb"])
+def index(request, bundle_folder, tmp_path, folder):
+    place = tmp_path / "i"
+    if request.param == "chdb":
+        place = f"chdb://{request.getfixturevalue('chdb_folder')}/changes/{tmp_path.name}"
+    index = Index.create(place, bundle_folder)
+    assert index.update([folder], label_from_folder=True).added == 12
+    return index
+
+
+@pytest.fixture
+def encoded(index, monkeypatch):
+    """The files that were encoded since the last look."""
+    done = []
+    stream = type(index.encoder).stream
+
+    def telling(self, sources, **options):
+        sources = list(sources)
+        done.extend(sources)
+        return stream(self, sources, **options)
+
+    monkeypatch.setattr(type(index.encoder), "stream", telling)
+    return done
+
+
+def held(index):
+    """What the index holds, by the content of the files: label and code of each id."""
+    ids = list(index)
+    return {
+        images.content_hash(index[id].path): (index[id].label, code.tobytes())
+        for id, code in zip(ids, index.codes(ids), strict=True)
+    }
+
+
+def told(report):
+    return report.added, report.changed, report.moved, report.unchanged
+
+
+def test_a_renamed_file_keeps_its_row_and_label(index, folder, encoded):
+    before = held(index)
+    (folder / "a/0.bmp").rename(folder / "a/new name.bmp")
+    (folder / "b/1.bmp").rename(folder / "one.bmp")
+    report = index.update([folder])
+    assert told(report) == (0, 0, 2, 10) and report.prunable == [] and encoded == []
+    assert held(index) == before and index["photos/one.bmp"].label == "b"
+    assert "photos/a/new name.bmp" in index and "photos/a/0.bmp" not in index
+    assert told(index.update([folder])) == (0, 0, 0, 12)
+
+
+def test_a_folder_that_moved_inside_its_root_keeps_its_rows(index, folder, encoded):
+    before = held(index)
+    (folder / "deep").mkdir()
+    (folder / "a").rename(folder / "deep/er")
+    report = index.update([folder / "deep"])
+    assert told(report) == (0, 0, 3, 0) and encoded == [] and held(index) == before
+    assert len(index) == 12 and "photos/deep/er/0.bmp" in index
+
+
+def test_a_folder_that_moved_to_another_root_keeps_its_rows(index, folder, encoded, tmp_path):
+    before = held(index)
+    (folder / "a").rename(tmp_path / "a")
+    report = index.update([tmp_path / "a"])
+    assert told(report) == (0, 0, 3, 0) and encoded == [] and held(index) == before
+    assert "a/0.bmp" in index and index.info()["roots"]["a"] == str(tmp_path / "a")
+
+
+def test_a_root_that_moved_as_a_whole_is_found_out(index, folder, encoded, tmp_path):
+    ids, num_rows = list(index), index.info()["rows"]
+    folder.rename(tmp_path / "pictures")
+    report = index.update([tmp_path / "pictures"])
+    assert told(report) == (0, 0, 0, 12) and encoded == []
+    assert report.roots_moved == {str(folder): str(tmp_path / "pictures")}
+    assert list(index) == ids and index.info()["rows"] == num_rows
+    assert index[ids[0]].path == str(tmp_path / "pictures/a/0.bmp")
+    # What comes to the old place is something else.
+    (folder / "x").mkdir(parents=True)
+    Image.new("L", (9, 9)).save(folder / "x/0.bmp")
+    report = index.update([folder])
+    assert told(report) == (1, 0, 0, 0) and "photos-2/x/0.bmp" in index and len(index) == 13
+
+
+def test_a_copy_to_another_disk_is_found_out_and_read_but_not_encoded(
+    index, folder, encoded, tmp_path
+):
+    ids = list(index)
+    shutil.copytree(folder, tmp_path / "usb")  # other inodes and times of change
+    shutil.rmtree(folder)
+    assert told(index.update([tmp_path / "usb"])) == (0, 0, 0, 12)
+    assert encoded == [] and sorted(index) == sorted(ids)
+    assert told(index.update([tmp_path / "usb"])) == (0, 0, 0, 12)
+
+
+def test_another_folder_of_a_gone_root_is_none_that_moved(index, folder, tmp_path):
+    shutil.rmtree(folder)
+    (tmp_path / "other/a").mkdir(parents=True)
+    Image.new("L", (9, 9)).save(tmp_path / "other/a/0.bmp")
+    report = index.update([tmp_path / "other"])
+    assert report.roots_moved == {} and told(report) == (1, 0, 0, 0) and len(index) == 13
+
+
+def test_a_folder_is_moved_by_word_alone(run, index, folder, tmp_path, encoded):
+    ids = list(index)
+    place = index.store.folder
+    if str(place).startswith("chdb"):
+        index.move_root(folder, tmp_path / "nowhere yet")
+    else:
+        moved = run("index", place, "--moved", folder, tmp_path / "nowhere yet")
+        assert moved[:2] == (cli.DONE, "") and "moved: " in moved[2]
+    assert list(index) == ids and encoded == []
+    assert index[ids[0]].path == str(tmp_path / "nowhere yet/a/0.bmp")
+    with pytest.raises(ArgumentError, match="one that photos were taken from"):
+        index.move_root(folder, tmp_path)
+
+
+def test_files_that_changed_names_are_told_apart(index, folder, encoded):
+    before = dict(zip(index, index.codes(), strict=True))
+    one, other = folder / "a/0.bmp", folder / "b/1.bmp"
+    one.rename(folder / "t")
+    other.rename(one)
+    (folder / "t").rename(other)
+    assert told(index.update([folder])) == (0, 2, 0, 10) and encoded == []
+    codes = index.codes(["photos/a/0.bmp", "photos/b/1.bmp"])
+    assert (codes[0] == before["photos/b/1.bmp"]).all()
+    assert (codes[1] == before["photos/a/0.bmp"]).all()
+    assert index["photos/a/0.bmp"].label == "a"  # of the folder that it lies in
+    assert told(index.update([folder])) == (0, 0, 0, 12)
+
+
+def test_a_file_in_place_of_another_of_its_size_and_time_is_seen(index, folder, encoded):
+    Image.new("RGB", (40, 40), "red").save(folder / "new.bmp")
+    os.utime(folder / "new.bmp", ns=(10**18, 10**18))
+    (folder / "new.bmp").rename(folder / "a/0.bmp")
+    assert told(index.update([folder])) == (0, 1, 0, 11) and len(encoded) == 1
+
+
+def test_a_file_put_over_another_takes_its_place(index, folder, encoded):
+    (folder / "a/0.bmp").rename(folder / "b/1.bmp")
+    report = index.update([folder])
+    assert told(report) == (0, 0, 1, 10) and len(index) == 11 and encoded == []
+    assert index["photos/b/1.bmp"].label == "b"
+
+
+def test_a_copy_is_another_image_and_not_encoded(index, folder, encoded):
+    shutil.copy(folder / "a/0.bmp", folder / "copy.bmp")
+    report = index.update([folder])
+    assert told(report) == (1, 0, 0, 12) and encoded == [] and len(index) == 13
+    assert (index.codes(["photos/copy.bmp"]) == index.codes(["photos/a/0.bmp"])).all()
+    assert index["photos/copy.bmp"].label is None
+
+
+def test_a_touched_file_is_read_and_not_encoded(index, folder, encoded):
+    os.utime(folder / "a/0.bmp", ns=(5, 5))
+    os.chmod(folder / "b/1.bmp", 0o600)
+    assert told(index.update([folder])) == (0, 0, 0, 12) and encoded == []
+    assert index["photos/a/0.bmp"].mtime_ns == 5
+    before = index.info()["rows"]
+    assert told(index.update([folder])) == (0, 0, 0, 12) and index.info()["rows"] == before
+
+
+def test_what_is_away_is_not_moved_but_copied(index, folder, encoded, tmp_path, monkeypatch):
+    shutil.copytree(folder, tmp_path / "backup")
+    shutil.move(tmp_path / "backup/d", tmp_path / "backup/other")
+    monkeypatch.setattr(system, "_mount_table", lambda: frozenset({str(folder)}))
+    shutil.rmtree(folder / "a")
+    report = index.update([tmp_path / "backup"])
+    assert (report.added, report.moved) == (12, 0) and encoded == [] and len(index) == 24
+
+
+def test_inodes_that_a_mount_makes_up_are_no_change(index, folder, monkeypatch):
+    monkeypatch.setattr(changes, "_MANY", 3)
+    monkeypatch.setattr(changes.images, "content_hash", None)  # not even read
+    find = images.find
+
+    def mounted(*given, **options):
+        listing = find(*given, **options)
+        found = [
+            images.Found(one.path, one.size, one.mtime_ns, one.folder, (9, number), False,
+                         one.ctime_ns)
+            for number, one in enumerate(listing.found, 1)
+        ]  # fmt: skip
+        return listing._replace(found=found)
+
+    monkeypatch.setattr(images, "find", mounted)
+    before = index.info()["rows"]
+    assert told(index.update([folder])) == (0, 0, 0, 12) and index.info()["rows"] == before
+
+
+def test_a_file_that_goes_while_it_is_compared_is_a_problem_and_no_crash(
+    index, folder, monkeypatch
+):
+    os.utime(folder / "a/0.bmp", ns=(5, 5))
+    content_hash = images.content_hash
+
+    def going(path):
+        os.remove(path)
+        return content_hash(path)
+
+    monkeypatch.setattr(changes.images, "content_hash", going)
+    report = index.update([folder])
+    assert [problem.path for problem in report.problems] == [str(folder / "a/0.bmp")]
+
+
+def test_all_kept_of_an_image_moves_with_it(bundle_folder, folder, tmp_path):
+    pytest.importorskip("cv2")
+    index = Index.create(tmp_path / "i", bundle_folder, local="sift", exif=True)
+    exif = Image.Exif()
+    exif[0x0110] = "Camera 7"
+    Image.open(folder / "a/0.bmp").save(folder / "a/0.jpg", exif=exif)
+    index.update([folder])
+    with index.store.snapshot() as snapshot:
+        [local] = snapshot.local_features(snapshot.rows(["photos/a/0.jpg"]))
+    (folder / "a/0.jpg").rename(folder / "b/moved.jpg")
+    assert index.update([folder]).moved == 1
+    assert index["photos/b/moved.jpg"].exif.camera == "Camera 7"
+    with index.store.snapshot() as snapshot:
+        [after] = snapshot.local_features(snapshot.rows(["photos/b/moved.jpg"]))
+    assert len(local.yx) > 0 and (after.descriptors == local.descriptors).all()
+
+
+def test_an_id_of_the_callers_own_is_left_alone(index, folder, encoded):
+    index.add([folder / "a/0.bmp"], ids=["mine"], labels=["own"])
+    encoded.clear()
+    (folder / "a/0.bmp").rename(folder / "new.bmp")
+    assert told(index.update([folder])) == (0, 0, 1, 11) and encoded == [] and len(index) == 13
+    assert index["mine"].path == str(folder / "a/0.bmp") and index["mine"].label == "own"
+    assert index["photos/new.bmp"].label == "a"
+
+
+def test_an_index_of_files_by_name_has_one_root_for_them(bundle_folder, folder, tmp_path):
+    index = Index.create(tmp_path / "i", bundle_folder)
+    index.add([folder / "a/0.bmp", folder / "a/4.bmp"], labels=["x", "y"])
+    assert list(index) == ["a/0.bmp", "a/4.bmp"] and index["a/4.bmp"].label == "y"
+    index.update([folder])
+    assert "a/8.bmp" in index and "photos/b/1.bmp" in index and len(index) == 12
