@@ -31,7 +31,7 @@ def test_the_plan_follows_the_figures(monkeypatch):
 
 def test_a_plan_by_hand(monkeypatch):
     assumed = {
-        "bits": 64, "path_bytes": 100, "cores": 10, "memory_gb": 10, "disk_gb": 10_000, "fill": 1.0,
+        "bits": 64, "id_bytes": 100, "cores": 10, "memory_gb": 10, "disk_gb": 10_000, "fill": 1.0,
         "replicas": 2, "pool": 1000, "seconds": 1.0, "price": 3.0,
     }  # fmt: skip
     monkeypatch.setattr(scale, "A", assumed)
@@ -50,15 +50,18 @@ def test_bytes_an_image_are_those_of_an_index(tmp_path):
 
     from hashnet.retrieval.store.folder.store import Store
     from hashnet.retrieval.store.items import Item
+    from hashnet.retrieval.store.roots import Roots
 
     dim, count = scale.FEATURE_DIM, 512
     store = Store.create(
         tmp_path / "i", num_bits=64, feature_dim=dim, feature_dtype="float16", fingerprint="f"
     )
-    paths = [f"/{number:099d}" for number in range(count)]
+    ids = [f"p/{number:098d}" for number in range(count)]
     with store.writer() as writer:
         codes, features = np.zeros((count, 8), np.uint8), np.zeros((count, dim), np.float16)
-        writer.add([Item(path, path) for path in paths], codes, features)
+        writer.set_roots(Roots([("p", "/photos")]))
+        items = [Item(id, writer.roots.path_of(id)) for id in ids]
+        writer.add(items, codes, features)
     found = sum(path.stat().st_size for path in (store.folder / "segments").iterdir())
     # Every 512th hash stands in the look-ups twice.
     assert scale.bytes_an_image() == (8, found / count - 8 / 512)

@@ -57,4 +57,8 @@ def _rows(engine: "Engine", labels: list[str] | None) -> "np.ndarray":
 
 
 def _as_json(item: "Item") -> str:
-    return json.dumps({"id": item.id, "path": item.path, "label": item.label})
+    fields: dict[str, object] = {"id": item.id, "path": item.path, "label": item.label}
+    if item.exif is not None:
+        taken = item.exif.taken
+        fields |= item.exif._asdict() | {"taken": None if taken is None else taken.isoformat()}
+    return json.dumps(fields)

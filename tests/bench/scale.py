@@ -22,7 +22,7 @@ SIZES = (10**8, 10**9, 10**10)
 # Nothing here is measured: change it to your machines and prices.
 ASSUMED = {
     "bits": (64, "bits of a code"),
-    "path_bytes": (100, "bytes of a path, which is kept as id, too"),
+    "id_bytes": (100, "bytes of an id, which tells the path, too"),
     "cores": (32, "cores of a node, each as fast as the one measured"),
     "memory_gb": (128, "GB of memory of a node"),
     "disk_gb": (4000, "GB of disk of a node"),
@@ -85,7 +85,8 @@ def bytes_an_image():
     """(bytes in memory, bytes on disk) of one image, of the default network."""
     code = codes.code_bytes(A["bits"])
     feature, lookups = 2 * FEATURE_DIM, 8 + 4 + 4  # hash of an id, and its row in two orders
-    return code, code + feature + records.ITEM.itemsize + 2 * A["path_bytes"] + lookups
+    items = records.ITEM.itemsize + records.FILE.itemsize
+    return code, code + feature + items + A["id_bytes"] + lookups
 
 
 def plan(images, facts):
@@ -149,8 +150,8 @@ def lines():
     yield ""
     yield (
         f"{memory} in memory (the code) and {disk:,} on disk: the code, "
-        f"{FEATURE_DIM:,} numbers of a feature as float16, a record of "
-        f"{records.ITEM.itemsize} bytes, id and path, and 16 bytes of look-ups."
+        f"{FEATURE_DIM:,} numbers of a feature as float16, records of {records.ITEM.itemsize} and "
+        f"{records.FILE.itemsize} bytes, the id, and 16 bytes of look-ups."
     )
     yield ""
     yield "### Plan"
