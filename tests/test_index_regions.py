@@ -237,7 +237,7 @@ def test_a_database_gives_the_same_regions(index, folder, bundle_folder, chdb_fo
         )
         assert one == other and one[0][1] is not None
     info = opened.info()
-    assert (info["images"], info["regions"], info["format_version"]) == (5, 4 * MOST, 3)
+    assert (info["images"], info["regions"], info["format_version"]) == (5, 4 * MOST, 4)
 
 
 def test_the_service_says_which_part_of_a_photo_was_found(bundle_folder, tmp_path):
@@ -251,9 +251,9 @@ def test_the_service_says_which_part_of_a_photo_was_found(bundle_folder, tmp_pat
     with client_of(tmp_path / "index") as client:
         content = images.to_png(thing(0))
         hit = client.post("/api/search", files=upload(content)).json()["hits"][0]
-        assert hit["id"] == "0.png" and hit["region"] == [16, 32, 80, 96]
+        assert hit["id"] == "scenes/0.png" and hit["region"] == [16, 32, 80, 96]
         # Its pixels are those of this size.
-        known = client.get("/api/images/0.png").json()
+        known = client.get("/api/images/scenes%2F0.png").json()
         assert (known["height"], known["width"]) == (320, 512)
         whole = client.post("/api/search", files=upload(photos / "0.png")).json()["hits"][0]
-        assert whole["id"] == "0.png" and whole["region"] is None
+        assert whole["id"] == "scenes/0.png" and whole["region"] is None

@@ -1,5 +1,7 @@
 """Images are removed by id, folder, pattern and label, and a dry run removes none."""
 
+import shutil
+
 import pytest
 
 from hashnet import cli
@@ -73,6 +75,33 @@ def test_the_command_tells_ids_folders_and_patterns_apart(run, index, tmp_path, 
     assert (status, out) == (cli.FAILED, "0 removed\n") and "skipped dog: no image" in err
     assert run("remove", "i")[0] == cli.WRONG_ARGUMENTS
     assert below(tmp_path, list(index)) == ["2019/a.png", "2020/a.gif", "2020/#1.png"]
+
+
+def test_files_are_named_by_path_and_by_id(run, bundle_folder, photos, tmp_path, monkeypatch):
+    for place in PLACES:
+        (tmp_path / "lib" / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photos / "disc/0.png", tmp_path / "lib" / place)
+    index = Index.create(tmp_path / "i", bundle_folder)
+    index.update([tmp_path / "lib"])
+    monkeypatch.chdir(tmp_path / "lib")
+    chosen = {
+        "2019": ["lib/2019/a.png", "lib/2019/raw/b.gif"],
+        "lib/2019": ["lib/2019/a.png", "lib/2019/raw/b.gif"],
+        str(tmp_path / "lib/2019b"): ["lib/2019b/a.png"],
+        "2019*/*.png": ["lib/2019/a.png", "lib/2019b/a.png"],
+        "lib/2019*/*.png": ["lib/2019/a.png", "lib/2019b/a.png"],
+        "2020/a.gif": ["lib/2020/a.gif"],
+        "lib/2020/a.gif": ["lib/2020/a.gif"],
+        "*.gif": ["lib/2019/raw/b.gif", "lib/2020/a.gif"],
+        "phot": [],
+    }
+    for name, wanted in chosen.items():
+        assert run("remove", "../i", name, "--dry-run")[1].splitlines() == wanted
+    # A folder that lies here goes before one of that id.
+    (tmp_path / "lib/lib/2019").mkdir(parents=True)
+    shutil.copy(photos / "disc/0.png", tmp_path / "lib/lib/2019/inner.png")
+    index.update([tmp_path / "lib"])
+    assert index.remove(folders="lib/2019", dry_run=True) == ["lib/lib/2019/inner.png"]
 
 
 def test_an_index_in_a_table_is_removed_from_in_the_same_way(chdb_folder, bundle_folder, photos):

@@ -75,6 +75,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--label", action="append", metavar="L", help="find only images with this label"
     )
     parser.add_argument(
+        "--after",
+        metavar="DATE",
+        help="find only photos taken on this date or later, as 2026-05-01 or 2026 (index --exif)",
+    )
+    parser.add_argument("--before", metavar="DATE", help="find only photos taken before this date")
+    parser.add_argument(
+        "--under",
+        action="append",
+        metavar="FOLDER",
+        help="find only images in this folder or below, by its path or as ids begin",
+    )
+    parser.add_argument(
         "--ids",
         metavar="F",
         help="find only images whose ids this file lists, one a line; - for standard input",
@@ -198,6 +210,9 @@ def _query(arguments: argparse.Namespace) -> "Query":
         pool=arguments.pool,
         labels=arguments.label,
         ids=_listed_ids(arguments.ids),
+        after=arguments.after,
+        before=arguments.before,
+        under=arguments.under,
         region=arguments.region,
         right=arguments.right,
         wrong=arguments.wrong,

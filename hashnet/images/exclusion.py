@@ -212,7 +212,8 @@ def matcher(pattern: str) -> Callable[[str], bool]:
             that this process works in if it is not absolute; unless it begins with `**/`.
 
     Returns:
-        function of an absolute path, or of any other name.
+        function of an absolute path, or of any other name, against which a path is held as it is
+        written.
 
     Raises:
         ArgumentError: it is no pattern.
@@ -224,16 +225,17 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     """
     if not isinstance(pattern, str) or not pattern.strip():
         _refuse(pattern)
-    line = f"\\{pattern}" if pattern.startswith("#") else pattern
+    line = of_paths = f"\\{pattern}" if pattern.startswith("#") else pattern
     if "/" in pattern.rstrip("/") and not pattern.startswith("**/"):
         slash = "/" if pattern.endswith("/") else ""
-        line = os.path.abspath(pattern).replace(os.sep, "/") + slash
+        of_paths = os.path.abspath(pattern).replace(os.sep, "/") + slash
     from pathspec import GitIgnoreSpec
 
     try:
-        return GitIgnoreSpec.from_lines([line]).match_file
+        spec, paths = (GitIgnoreSpec.from_lines([one]) for one in (line, of_paths))
     except ValueError:
         _refuse(pattern)
+    return lambda name: (paths if os.path.isabs(name) else spec).match_file(name)
 
 
 def _patterns(lines: Sequence[str]) -> "Patterns":

@@ -713,8 +713,10 @@ class Index:
 
         Args:
             ids: str, one or more; or the path of a file, where it is no id.
-            folders: str or path-like, one or more, there or not. All images of files below them.
-            patterns: str, one or more, as in a `.gitignore`: all images that they name, by id.
+            folders: str or path-like, one or more, there or not. All images of files below them;
+                of a str that is no such path, all whose ids begin so, as "photos/2019".
+            patterns: str, one or more, as in a `.gitignore`: all images that they name, by id or
+                by the path of their file.
             labels: str, one or more, or None. Of all these only the images that have one of these
                 labels; if nothing else is given, all that have.
             dry_run: bool. Remove nothing.
@@ -736,19 +738,16 @@ class Index:
             ['cat']
         """
         wanted = [ids] if isinstance(ids, str) else checked_ids(ids)
-        places = [folders] if isinstance(folders, str | os.PathLike) else folders
-        absolute = [os.path.abspath(os.fsdecode(place)) for place in places]
+        places = [folders] if isinstance(folders, str | os.PathLike) else list(folders)
         given = [patterns] if isinstance(patterns, str) else patterns
         matchers = [images.matcher(pattern) for pattern in given]
         if labels is not None:
             labels = [labels] if isinstance(labels, str) else checked_ids(labels)
         self._follow()
         with self.store.snapshot() as snapshot:
-            # An id may be an absolute path, given by whoever added the image.
-            prefixes = [os.path.join(place, "") for place in absolute]
-            prefixes += [start for place in absolute for start in snapshot.roots.beginnings(place)]
+            prefixes = [start for place in places for start in _below(snapshot, place)]
             wanted = ids_named(snapshot, wanted)
-            chosen = _chosen(snapshot, wanted, prefixes, matchers, labels, bool(absolute))
+            chosen = _chosen(snapshot, wanted, prefixes, matchers, labels)
         if dry_run:
             return chosen
         with self.store.writer() as writer:
@@ -896,23 +895,34 @@ def _chosen(
     prefixes: Sequence[str],
     matchers: Sequence[Callable[[str], bool]],
     labels: Sequence[str] | None,
-    by_folder: bool,
 ) -> list[str]:
     """Ids that `Index.remove` is to remove."""
     below = [row for start in prefixes for row in snapshot.rows_beginning_with(start).tolist()]
-    named = (
-        [id for id in snapshot.ids() if any(is_it(id) for is_it in matchers)] if matchers else []
-    )
+    named = []
+    for id in snapshot.ids() if matchers else ():
+        names = (id, snapshot.roots.path_of(id) or id)
+        if any(is_it(name) for is_it in matchers for name in names):
+            named.append(id)
     more = sorted({*below, *(snapshot.rows(named).tolist() if named else ())})
     # A dict, for the order in which the ids were given.
     rows = dict.fromkeys([*(snapshot.rows(ids).tolist() if ids else ()), *more])
     if labels is not None:
         labelled = {row for label in labels for row in snapshot.rows_of_label(label).tolist()}
-        nothing_else = not (ids or by_folder or matchers)
+        nothing_else = not (ids or prefixes or matchers)
         rows = dict.fromkeys(
             sorted(labelled) if nothing_else else filter(labelled.__contains__, rows)
         )
     return [item.id for item in snapshot.items([row for row in rows if row >= 0])]
+
+
+def _below(snapshot: Any, folder: StrPath) -> list[str]:
+    """What the ids of all images below a folder begin with, by its path or as ids begin."""
+    name = os.fsdecode(folder)
+    place = os.path.abspath(name) if "\0" not in name else name
+    # An id may be an absolute path, given by whoever added the image.
+    starts = {os.path.join(place, ""): None, **dict.fromkeys(snapshot.roots.beginnings(place))}
+    there = [start for start in starts if snapshot.id_ends(start) is not None]
+    return there or [name.rstrip("/") + "/"]
 
 
 def _rows(snapshot: Any, ids: Iterable[str]) -> np.ndarray:

@@ -3,6 +3,7 @@
 import functools
 import time
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,16 @@ from hashnet.checks import checked_integer
 from hashnet.codes import code_bytes
 from hashnet.errors import ArgumentError, ShapeError
 from hashnet.retrieval.search.coarse.hamming import CodeIndex
-from hashnet.retrieval.search.finder import Found, threshold_of
+from hashnet.retrieval.search.finder import Found, beginnings, threshold_of
 from hashnet.retrieval.store.clickhouse.entries import (
     KEY_OF_IDS,
     OF_IDS,
     hexadecimal,
     region_of_numbers,
+    taken_within,
 )
 from hashnet.retrieval.store.clickhouse.snapshot import Snapshot
+from hashnet.retrieval.store.items import no_exif
 
 # Part of a statement, and the parameters it is bound to.
 Condition = tuple[str, dict[str, Any]]
@@ -39,7 +42,15 @@ class ClickHouseFinder:
     def labels(self) -> list[str]:
         return list(self._snapshot.label_counts())
 
-    def allowed(self, labels: Sequence[str] | None, ids: Sequence[str] | None) -> Condition:
+    def allowed(
+        self,
+        labels: Sequence[str] | None = None,
+        ids: Sequence[str] | None = None,
+        *,
+        after: datetime | None = None,
+        before: datetime | None = None,
+        under: Sequence[str] | None = None,
+    ) -> Condition:
         condition: str = ""
         parameters: dict[str, Any] = {}
         if labels is not None:
@@ -48,7 +59,22 @@ class ClickHouseFinder:
         if ids is not None:
             condition += f" AND {OF_IDS}"
             parameters["ids"] = hexadecimal(ids)
+        if after is not None or before is not None:
+            if not self._store.exif:
+                raise no_exif(self._store.folder)
+            of_dates, dates = taken_within(after, before)
+            condition, parameters = condition + of_dates, parameters | dates
+        if under is not None:
+            starts = [start for folder in under for start in beginnings(self._snapshot, folder)]
+            condition += (
+                " AND arrayExists(one -> startsWith(id, unhex(one)), {starts:Array(String)})"
+            )
+            parameters["starts"] = hexadecimal(starts)
         return condition, parameters
+
+    def is_folder(self, name: str) -> bool:
+        starts = beginnings(self._snapshot, name)
+        return any(self._snapshot.id_ends(start) is not None for start in starts)
 
     def encoded(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         found, numbers, codes, features = self._snapshot.ask(

@@ -405,10 +405,11 @@ class Engine:
         for name in query.labels or ():
             if name not in known:
                 raise UnknownNameError("label", name, known)
-        labels, ids = (
-            None if names is None else list(names) for names in (query.labels, query.ids)
+        labels, ids, under = (
+            None if names is None else list(names)
+            for names in (query.labels, query.ids, query.under)
         )
-        return self.finder.allowed(labels, ids)
+        return self.finder.allowed(labels, ids, after=query.after, before=query.before, under=under)
 
     def _refuse_strangers(self, ids: Sequence[str]) -> None:
         """Where nothing was found among some ids, say so if there are no such images."""
@@ -420,11 +421,21 @@ class Engine:
                 "Ids are what hits show.",
             )
 
+    def _refuse_strange_folders(self, folders: Sequence[str]) -> None:
+        """Where nothing was found in some folders, say so if no image lies in any of them."""
+        if folders and not any(map(self.finder.is_folder, folders)):
+            raise ArgumentError(
+                "A search under a folder needs one that images of the index lie in.",
+                ", ".join(map(repr, folders[:IDS_SHOWN])),
+                "Name it as ids begin, such as photos/2026, or by its path.",
+            )
+
     def _search(self, image: _QueryImage, query: Query, narrowed: _Narrowed) -> SearchResult:
         """Coarse and fine, then verification where it is asked for; items last."""
         found, histogram = self._find(image, query, narrowed)
         if not found.pool:
             self._refuse_strangers(list(query.ids or ()))
+            self._refuse_strange_folders(list(query.under or ()))
         places = np.arange(len(found.rows))
         if image.without is not None:
             others = [item.id != image.without for item in found.items]

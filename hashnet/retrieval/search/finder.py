@@ -6,9 +6,11 @@ are compared and features ranked where they lie. `FolderFinder` searches arrays 
 """
 
 import functools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -76,6 +78,23 @@ def threshold_of(histogram: np.ndarray, at_least: int) -> int:
     return int(np.searchsorted(counts, wanted)) + 1 if wanted else 0
 
 
+def beginnings(snapshot: Any, folder: str) -> list[str]:
+    """What the ids of images in or below a folder begin with.
+
+    Args:
+        snapshot: `Snapshot`.
+        folder: str, as for `Query.under`.
+
+    Returns:
+        list of str: one where ids begin with the folder, else as its path has it.
+    """
+    start = folder.rstrip("/") + "/"
+    if snapshot.id_ends(start) is not None or "\0" in folder:
+        return [start]
+    of_path: list[str] = snapshot.roots.beginnings(os.path.abspath(folder))
+    return of_path
+
+
 class Finder(Protocol[Filter]):
     """What finds in one snapshot of an index.
 
@@ -88,15 +107,38 @@ class Finder(Protocol[Filter]):
     def labels(self) -> list[str]:
         """list of str, the labels that images have."""
 
-    def allowed(self, labels: Sequence[str] | None, ids: Sequence[str] | None) -> Filter | None:
+    def allowed(
+        self,
+        labels: Sequence[str] | None = None,
+        ids: Sequence[str] | None = None,
+        *,
+        after: datetime | None = None,
+        before: datetime | None = None,
+        under: Sequence[str] | None = None,
+    ) -> Filter | None:
         """What passes the filters, for the methods below; None where all do.
 
         Args:
             labels: list of known labels, or None.
             ids: list of str, or None; an unknown one stands for no image.
+            after, before: datetime or None. As for `Snapshot.rows_taken`.
+            under: list of str, or None. Folders, as for `Query`.
 
         Returns:
             What the methods below take as `allowed`; None where all images pass.
+
+        Raises:
+            StoreError: dates are asked for that the index does not keep.
+        """
+
+    def is_folder(self, name: str) -> bool:
+        """Whether images lie in or below a folder of this name.
+
+        Args:
+            name: str, as for `Query.under`.
+
+        Returns:
+            bool.
         """
 
     def encoded(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -3,13 +3,14 @@
 import functools
 import time
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 import numpy as np
 
 from hashnet import codes
 from hashnet.checks import checked_integer
 from hashnet.retrieval.search.coarse.hamming import CodeIndex
-from hashnet.retrieval.search.finder import Found
+from hashnet.retrieval.search.finder import Found, beginnings
 from hashnet.retrieval.search.fine import nearest_features
 from hashnet.retrieval.store.folder.snapshot import Snapshot
 
@@ -53,17 +54,37 @@ class FolderFinder:
     def labels(self) -> list[str]:
         return list(self._snapshot.label_counts())
 
-    def allowed(self, labels: Sequence[str] | None, ids: Sequence[str] | None) -> np.ndarray | None:
-        allowed = None
+    def allowed(
+        self,
+        labels: Sequence[str] | None = None,
+        ids: Sequence[str] | None = None,
+        *,
+        after: datetime | None = None,
+        before: datetime | None = None,
+        under: Sequence[str] | None = None,
+    ) -> np.ndarray | None:
+        filters = []
         if labels is not None:
-            allowed = self._among([self._snapshot.rows_of_label(label) for label in labels])
+            filters.append([self._snapshot.rows_of_label(label) for label in labels])
         if ids is not None:
             rows = self._snapshot.rows(ids)
-            among = self._among([rows[rows >= 0]])
+            filters.append([rows[rows >= 0]])
+        if after is not None or before is not None:
+            filters.append([self._snapshot.rows_taken(after, before)])
+        if under is not None:
+            starts = [start for folder in under for start in beginnings(self._snapshot, folder)]
+            filters.append([self._snapshot.rows_beginning_with(start) for start in starts])
+        allowed = None
+        for rows_of in filters:
+            among = self._among(rows_of)
             allowed = among if allowed is None else allowed & among
         if allowed is not None and self._owners is not None:
             allowed = allowed[self._owners]
         return allowed
+
+    def is_folder(self, name: str) -> bool:
+        starts = beginnings(self._snapshot, name)
+        return any(self._snapshot.id_ends(start) is not None for start in starts)
 
     def encoded(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows = self._snapshot.rows(ids)

@@ -1,13 +1,18 @@
 """What a search is asked for, besides the image: one description for every way to search."""
 
+import contextlib
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
 
 from hashnet.checks import checked_integer
 from hashnet.errors import ArgumentError
+
+_YEAR_OR_MONTH = re.compile(r"(\d{4})(?:-(\d\d))?")
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,11 @@ class Query:
             these labels; None means all images, and no label means none of them.
         ids: collection of str, or None. Search only images of these ids. Ids that the index does
             not know are passed over as long as it knows one of them.
+        after, before: datetime, date or str, as "2026", "2026-05", "2026-05-01" or
+            "2026-05-01T12:30"; or None. Search only photos that were taken at this moment or
+            later, and earlier than that one, by their cameras' clocks.
+        under: collection of str, or one str, or None. Search only what lies in one of these
+            folders of the index, or below: "photos/2026", as ids begin; or the path of a folder.
         region: (top, left, bottom, right) in pixels of the upright query, or None. Search by
             this part of it.
         right, wrong: collections of str. Ids of images that a person has marked; the query
@@ -56,6 +66,9 @@ class Query:
     pool: int | None = None
     labels: Collection[str] | None = None
     ids: Collection[str] | None = None
+    after: datetime | None = None
+    before: datetime | None = None
+    under: Collection[str] | None = None
     region: tuple[int, int, int, int] | None = None
     right: Collection[str] = ()
     wrong: Collection[str] = ()
@@ -77,9 +90,13 @@ class Query:
         for name in ("histogram", "verify"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise ArgumentError(f"{name} is True or False.", repr(getattr(self, name)))
-        if isinstance(self.labels, str):
-            self._set("labels", (self.labels,))
-        for name in ("labels", "ids", "right", "wrong"):
+        for name in ("labels", "under"):
+            if isinstance(value := getattr(self, name), str):
+                self._set(name, (value,))
+        for name in ("after", "before"):
+            if (value := getattr(self, name)) is not None:
+                self._set(name, _moment(value, name))
+        for name in ("labels", "ids", "under", "right", "wrong"):
             value = getattr(self, name)
             if value is not None or name in ("right", "wrong"):
                 self._set(name, _texts(value, name))
@@ -88,6 +105,24 @@ class Query:
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
+
+
+def _moment(value: Any, name: str) -> datetime:
+    """By a clock without a zone, as cameras have them."""
+    moment = value
+    if isinstance(value, str):
+        parts = _YEAR_OR_MONTH.fullmatch(value)
+        with contextlib.suppress(ValueError):
+            moment = datetime.fromisoformat(f"{parts[1]}-{parts[2] or '01'}-01" if parts else value)
+    if isinstance(moment, datetime):
+        return moment.replace(tzinfo=None)
+    if isinstance(moment, date):
+        return datetime(moment.year, moment.month, moment.day)  # noqa: DTZ001
+    raise ArgumentError(
+        f"{name} is a date, or a time of one.",
+        repr(value),
+        "Write it as 2026-05-01, 2026-05-01T12:30, 2026-05 or 2026.",
+    )
 
 
 def _texts(value: Any, name: str) -> tuple[str, ...]:

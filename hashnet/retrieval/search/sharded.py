@@ -17,6 +17,7 @@ here. Only codes' histograms and k rows a shard would travel over a network.
 import itertools
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from datetime import datetime
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -90,6 +91,14 @@ class ShardedEngine(Engine):
         self.finder = _JoinedFinder([engine.finder for engine in self.engines])
 
     def ids_of(self, names: Sequence[str]) -> list[str]:
+        """By the first index that knows a name; for the rest see `Engine.ids_of`.
+
+        Args:
+            names: list of str.
+
+        Returns:
+            list of str.
+        """
         names = list(names)
         for engine in self.engines:
             names = engine.ids_of(names)
@@ -145,13 +154,30 @@ class _JoinedFinder:
     def labels(self) -> list[str]:
         return list(dict.fromkeys(name for finder in self._finders for name in finder.labels))
 
-    def allowed(self, labels: Sequence[str] | None, ids: Sequence[str] | None) -> list[Any] | None:
-        if labels is None and ids is None:
+    def allowed(
+        self,
+        labels: Sequence[str] | None = None,
+        ids: Sequence[str] | None = None,
+        *,
+        after: datetime | None = None,
+        before: datetime | None = None,
+        under: Sequence[str] | None = None,
+    ) -> list[Any] | None:
+        if all(one is None for one in (labels, ids, after, before, under)):
             return None
         return [
-            finder.allowed(None if labels is None else _among(labels, finder.labels), ids)
+            finder.allowed(
+                None if labels is None else _among(labels, finder.labels),
+                ids,
+                after=after,
+                before=before,
+                under=under,
+            )
             for finder in self._finders
         ]
+
+    def is_folder(self, name: str) -> bool:
+        return any(finder.is_folder(name) for finder in self._finders)
 
     def encoded(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows = np.full(len(ids), -1, np.int64)

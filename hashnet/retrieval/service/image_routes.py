@@ -39,6 +39,8 @@ def add_list_routes(api: FastAPI, service: Service) -> None:
             "labels": [{"name": name, "count": count} for name, count in labels],
             "classes": list(version.prototypes.classes),
             "local": version.engine.index.store.extractor,
+            "exif": version.engine.index.store.exif,
+            "folders": [root.name for root in version.engine.snapshot.roots.all or ()],
             "writable": service.settings.token is not None,
         }
 
@@ -164,8 +166,11 @@ def add_change_routes(api: FastAPI, service: Service) -> None:
         public_ids = served.current.public_ids
         removed = await queues["changes"].run(
             served.remove,
-            folders=[public_ids.id(name) for name in folder],
-            patterns=[public_ids.pattern(name) for name in pattern],
+            # Not as folders: whether there is one of some path is nobody's business.
+            patterns=[
+                *map(public_ids.below, folder),
+                *map(public_ids.pattern, pattern),
+            ],
             labels=label or None,
             dry_run=dry_run,
         )

@@ -13,6 +13,7 @@ from hashnet.retrieval.service.settings import MAX_IDS, MAX_K, MAX_LABELS, MAX_M
 Region = tuple[int, int, int, int]
 
 _REGION = r"^[0-9]{1,6}(,[0-9]{1,6}){3}$"
+_DATE = r"^[0-9][0-9T:. -]{3,25}$"
 _REGION_MEANS = "Y0,X0,Y1,X1 in pixels of the upright query: only this part of it."
 
 Text = Annotated[str, fastapi.Query(min_length=1, max_length=MAX_TEXT)]
@@ -61,6 +62,19 @@ _OF_SEARCHES: tuple[tuple[str, Any, Any, dict[str, Any]], ...] = (
             ("right", MAX_MARKED, "Ids of hits that are right."),
             ("wrong", MAX_MARKED, "Ids of hits that are wrong."),
         )
+    ),
+    *(
+        (name, str | None, None, {"pattern": _DATE, "description": text})
+        for name, text in (
+            ("after", "Only photos taken on this date or later, as 2026-05-01 or 2026."),
+            ("before", "Only photos taken before this date."),
+        )
+    ),
+    (
+        "under",
+        list[str],
+        [],
+        {"max_length": MAX_LABELS, "description": "Only images in these folders, as ids begin."},
     ),
     ("region", str | None, None, {"pattern": _REGION, "description": _REGION_MEANS}),
     (

@@ -98,10 +98,29 @@ class PublicIds:
         """
         if not self._root or "/" not in pattern.rstrip("/") or pattern.startswith("**/"):
             return pattern
-        root = re.sub(r"([\\*?\[\]])", r"\\\1", self._root)
-        return root + pattern.removeprefix("/")
+        return _literally(self._root) + pattern.removeprefix("/")
+
+    def below(self, folder: str) -> str:
+        """The pattern of all ids in and below a folder, of what is shown of it.
+
+        Args:
+            folder: str.
+
+        Returns:
+            str.
+
+        Example:
+            >>> PublicIds().below("photos/[2019]"), PublicIds("/my/").below("2019/")
+            ('/photos/\\\\[2019\\\\]/', '/my/2019/')
+        """
+        return f"/{_literally(self.id(folder).strip('/'))}/"
 
     def _meant(self, name: str) -> str:
         if name in self._others or name.startswith(self._root) or not self._root:
             return name
         return self._root + name
+
+
+def _literally(text: str) -> str:
+    """Text as a part of a pattern that means itself."""
+    return re.sub(r"([\\*?\[\]])", r"\\\1", text)

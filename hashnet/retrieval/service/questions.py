@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from starlette.exceptions import HTTPException
 
 from hashnet import images
-from hashnet.errors import ImageError, RegionError, UnknownIdError
+from hashnet.errors import ArgumentError, ImageError, RegionError, UnknownIdError
 from hashnet.retrieval.search.hits import SearchResult
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.service.parameters import Region, box
@@ -55,6 +55,9 @@ def search(
         pool=parameters["pool"],
         labels=parameters["label"] or None,
         ids=[own(one) for one in parameters["ids"]] or None,
+        after=parameters["after"],
+        before=parameters["before"],
+        under=_folders(version, parameters["under"]),
         region=box(parameters["region"]),
         right=[own(one) for one in parameters["right"]],
         wrong=[own(one) for one in parameters["wrong"]],
@@ -79,6 +82,23 @@ def search(
             version, with_filter, lambda: _of_file(lambda: engine.search(path, query))
         )
     return replace(result, query=id)
+
+
+def _folders(version: Version, names: Sequence[str]) -> list[str] | None:
+    """Folders by what ids begin with: whether there is one of some path is nobody's business."""
+    folders = [version.public_ids.id(name.rstrip("/") + "/") for name in names]
+    unknown = [
+        name
+        for name, folder in zip(names, folders, strict=True)
+        if version.engine.snapshot.id_ends(folder) is None
+    ]
+    if unknown:
+        raise ArgumentError(
+            "A search under a folder needs one that images lie in.",
+            ", ".join(map(repr, unknown[:IDS_SHOWN])),
+            "Name it as ids begin.",
+        )
+    return folders or None
 
 
 def matches(

@@ -68,9 +68,16 @@ class Service:
         Returns:
             dict that JSON can hold.
         """
-        fields = {
+        fields: dict[str, Any] = {
             "id": version.public_ids.shown(item.id),
             "label": item.label,
             "bytes": item.size,
         }
-        return {**fields, "path": item.path} if self.settings.show_paths else fields
+        if item.exif is not None:
+            taken, _, _, camera = item.exif
+            fields |= {"taken": None if taken is None else taken.isoformat(), "camera": camera}
+        if not self.settings.show_paths:
+            return fields
+        if item.exif is not None:
+            fields |= {"latitude": item.exif.latitude, "longitude": item.exif.longitude}
+        return {**fields, "path": item.path}

@@ -77,6 +77,9 @@ export function search(state, photo, signal) {
   if (state.threshold !== null) fields.push(["threshold", state.threshold]);
   if (state.region) fields.push(["region", state.region.join(",")]);
   if (state.verify) fields.push(["verify", "true"]);
+  for (const name of ["after", "before", "under"]) {
+    if (state[name]) fields.push([name, state[name]]);
+  }
   for (const name of ["label", "right", "wrong"]) {
     for (const value of state[name]) fields.push([name, value]);
   }

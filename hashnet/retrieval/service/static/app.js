@@ -20,13 +20,18 @@ const NOTHING = {
   threshold: null, // null: the service chooses
   k: HITS,
   label: [],
+  after: "",
+  before: "",
+  under: "",
   verify: false,
   right: [],
   wrong: [],
 };
 
+const TEXT_FILTERS = ["after", "before", "under"];
+
 let state = NOTHING;
-let info = { items: 0, bits: 0, labels: [], classes: [], local: null };
+let info = { items: 0, bits: 0, labels: [], classes: [], local: null, exif: false, folders: [] };
 let shown = null; // the query in the panel, as JSON
 let answered = null; // the query whose hits are shown, as JSON
 let running = null; // the AbortController of the search under way
@@ -67,13 +72,14 @@ const blobOf = (query) => (query.kind === "photo" ? photos.get(query.name) : nul
 
 // History: the state goes into the entry; ids and classes also into the address, to be shared.
 
-function inAddress({ query, region, threshold, k, label, verify }) {
+function inAddress({ query, region, threshold, k, label, verify, ...state }) {
   if (!query || query.kind === "photo") return "./";
   const fields = new URLSearchParams([[query.kind, query.name]]);
   if (region) fields.set("region", region.join(","));
   if (threshold !== null) fields.set("threshold", threshold);
   if (k !== HITS) fields.set("k", k);
   for (const name of label) fields.append("label", name);
+  for (const name of TEXT_FILTERS) if (state[name]) fields.set(name, state[name]);
   if (verify) fields.set("verify", "true");
   return `?${fields}`;
 }
@@ -93,6 +99,7 @@ function fromAddress() {
     threshold: whole("threshold"),
     k: whole("k") ?? HITS,
     label: fields.getAll("label"),
+    ...Object.fromEntries(TEXT_FILTERS.map((name) => [name, fields.get(name) ?? ""])),
     verify: fields.get("verify") === "true",
   };
 }
@@ -110,8 +117,8 @@ function keep(next, push = false) {
 
 /** Search by something else; the filters stay, what belonged to the last query goes. */
 function begin(query) {
-  const { k, label, verify } = state;
-  search({ ...NOTHING, k, label, verify, query }, true);
+  const { k, label, after, before, under, verify } = state;
+  search({ ...NOTHING, k, label, after, before, under, verify, query }, true);
 }
 
 /** Change the search and send it; `push` makes it a step that Back undoes. */
@@ -180,6 +187,7 @@ function clearHits() {
 function showState() {
   $("k").value = state.k;
   $("verify").checked = state.verify;
+  for (const name of TEXT_FILTERS) $(name).value = state[name];
   threshold.automatic.checked = state.threshold === null;
   if (state.threshold !== null) threshold.slider.value = state.threshold;
   showLabels();
@@ -230,6 +238,9 @@ function showAnswer(answer, asked) {
   $("results-title").textContent = found ? `${count(found)} ${found === 1 ? "hit" : "hits"}` : "No hits";
   const parts = [`pool of ${images(answer.pool)}, fewer than ${bits(answer.threshold)} apart`];
   if (asked.label.length) parts.push(`labelled ${asked.label.join(" or ")}`);
+  if (asked.under) parts.push(`in ${asked.under}`);
+  if (asked.after) parts.push(`taken from ${asked.after}`);
+  if (asked.before) parts.push(`taken before ${asked.before}`);
   $("status").textContent = parts.join(", ");
   $("empty").hidden = found > 0;
   if (!found) showEmpty(answer, asked);
@@ -377,6 +388,9 @@ $("k").addEventListener("change", () => {
   if ($("k").reportValidity()) search({ k: Number($("k").value) });
 });
 $("verify").addEventListener("change", () => search({ verify: $("verify").checked }));
+for (const name of TEXT_FILTERS) {
+  $(name).addEventListener("change", () => search({ [name]: $(name).value.trim() }));
+}
 $("labels-find").addEventListener("input", showLabels);
 $("labels-all").addEventListener("click", () => search({ label: [] }));
 $("wider").addEventListener("click", () => search({ threshold: null }));
@@ -488,6 +502,9 @@ async function start() {
   offer(info.labels.map(({ name }) => name), info.classes);
   $("labels").hidden = info.labels.length === 0;
   $("verify-row").hidden = info.local === null;
+  $("dates-row").hidden = !info.exif;
+  $("folder-row").hidden = info.folders.length === 0;
+  $("folders").replaceChildren(...info.folders.map((name) => new Option(name)));
   const { scroll = 0, ...kept } = history.state ?? fromAddress();
   state = { ...NOTHING, ...kept };
   send({ scroll });
