@@ -2,13 +2,17 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test lowest slow notebooks docs lint types coverage mutants dist installed trainings faults clean
+.PHONY: demo test thorough lowest slow notebooks docs lint types coverage mutants dist installed trainings faults clean
 
 demo: .venv/ready
 	$(BIN)/hashnet demo
 
 test: .venv/ready
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
+
+# Every case of what the fast tests take some of.
+thorough: .venv/ready
+	$(BIN)/python -m pytest -q -m thorough --numprocesses 2 --dist loadfile
 
 # The fast tests again, or those that LOWEST names, on the lowest versions that setup.cfg allows.
 lowest: .venv-lowest/ready

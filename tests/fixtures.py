@@ -21,7 +21,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 TESTS = pathlib.Path(__file__).parent
 GOLDEN = TESTS / "golden"
-# Files that load network libraries where they are imported: tests/test_docstrings.py runs their
+# Files that load large libraries where they are imported: tests/test_docstrings.py runs their
 # examples, so that collecting tests loads none.
 LAZY = {
     TESTS.parent / f"{name.replace('.', '/')}.py"
@@ -30,8 +30,9 @@ LAZY = {
 
 
 def pytest_ignore_collect(collection_path):
-    """Look for examples in no file that loads a network library."""
-    return True if collection_path in LAZY else None
+    """Look for examples in no file that loads a large library, and in none that helps tests."""
+    helps = collection_path.parent == TESTS and not collection_path.name.startswith("test_")
+    return True if collection_path in LAZY or (helps and collection_path.is_file()) else None
 
 
 @functools.cache
@@ -94,6 +95,28 @@ def pytest_configure():
     sys.meta_path.insert(0, ONE_WORKER)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Mark as thorough each case of a test that its mark `fast` does not name.
+
+    A name that is no case's is an error, unless single tests were asked for: otherwise a test whose
+    cases change would silently leave the fast tests.
+    """
+    unseen = {}
+    for item in items:
+        mark = item.get_closest_marker("fast")
+        if not mark or item.get_closest_marker("slow"):
+            continue
+        names = unseen.setdefault(item.nodeid.partition("[")[0], set(mark.args))
+        if item.callspec.id in mark.args:
+            names.discard(item.callspec.id)
+        else:
+            item.add_marker("thorough")
+    wrong = {test: sorted(names) for test, names in unseen.items() if names}
+    if wrong and not any("::" in argument for argument in config.args):
+        raise pytest.UsageError(f"The mark fast names cases that are not there: {wrong}")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     """Note which test runs, and let a training give back the memory that it frees."""
@@ -102,6 +125,28 @@ def pytest_runtest_protocol(item):
         if builds_networks(file_of(item)):
             patch.setattr("hashnet.system.keep_freed_memory", bool)
         return (yield)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def networks_are_compiled_once():
+    """What OpenVINO made of a network serves all tests of a process; it takes it 0.1 seconds."""
+    from hashnet.network import runtimes
+
+    whole = runtimes._OpenVINO
+
+    @functools.lru_cache(maxsize=24)
+    def compiled(files, *settings):
+        return whole(list(files), *settings)
+
+    class Kept(whole):
+        def __new__(cls, files, num_threads, concurrent, single, precision="float32"):
+            return compiled(tuple(files), num_threads, concurrent, single, precision)
+
+        # What `__new__` gives is of another class, so that nothing is done to it again.
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtimes, "_OpenVINO", Kept)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -118,6 +163,18 @@ def bundle_folder(tmp_path_factory):
     """The golden bundle, 32 bits at 64 pixels: a copy, so that no test can damage it."""
     folder = tmp_path_factory.mktemp("bundle") / "small"
     return shutil.copytree(GOLDEN / "bundle_v1", folder)
+
+
+@pytest.fixture(scope="module")
+def stub_bundles(tmp_path_factory):
+    """Two bundles of the stub of a backbone, which is known while they are used; 12 bits."""
+    from hashnet.network import backbones
+    from tests.stub_backbone import STUB
+
+    folder = shutil.copytree(GOLDEN / "stub_bundles", tmp_path_factory.mktemp("stubs") / "stubs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(backbones.BACKBONES, "stub", STUB)
+        yield folder / "one", folder / "other"
 
 
 @pytest.fixture(scope="session")

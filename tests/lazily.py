@@ -18,7 +18,7 @@ class Lazily:
         self._name = name
 
     def __getattr__(self, name):
-        # What pytest and doctest ask of everything that they collect.
-        if name.startswith(("__", "pytest_")):
+        # What pytest, doctest and mocks ask of everything that is collected.
+        if name.startswith(("_", "pytest_")):
             raise AttributeError(name)
         return getattr(importlib.import_module(self._name), name)

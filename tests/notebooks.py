@@ -8,10 +8,9 @@ import pathlib
 import sys
 import time
 
-import jupytext
-import nbclient
-import nbformat
+from tests.lazily import Lazily
 
+jupytext, nbclient, nbformat = map(Lazily, ("jupytext", "nbclient", "nbformat"))
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 MOST_SECONDS = 900  # of a cell, on a machine that has other things to do

@@ -562,6 +562,7 @@ def test_a_training_does_not_replace_a_bundle_unless_told_to(bundle_folder, phot
         hashnet.train(photos, bundle, bits=8, num_bits=8)
 
 
+@pytest.mark.thorough
 @pytest.mark.keras
 def test_a_training_ends_with_a_score(photos, tmp_path, monkeypatch):
     from hashnet.network import backbones

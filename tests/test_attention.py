@@ -54,6 +54,7 @@ def test_training_lowers_the_loss_and_fits_the_backbone(trained):
     assert len(trained.head.mean) == channels
 
 
+@pytest.mark.thorough
 def test_the_same_seed_gives_the_same_weights(trained):
     again = attention.train(photos(), None, SETTINGS, verbose=False)
     settings = dataclasses.replace(SETTINGS, seed=1, epochs=1)
@@ -64,6 +65,7 @@ def test_the_same_seed_gives_the_same_weights(trained):
     assert trained.history[0] != other.history[0]
 
 
+@pytest.mark.thorough
 def test_labels_make_classes():
     few = dataclasses.replace(SETTINGS, epochs=1)
     trained = attention.train(photos(4), ["cat", "dog", "cat", "dog"], few, verbose=False)
@@ -107,6 +109,7 @@ def recipe(tmp_path):
     return path
 
 
+@pytest.mark.thorough
 def test_a_command_trains_what_new_indexes_of_a_bundle_take(
     run, tiny_bundle, recipe, tmp_path, photos
 ):

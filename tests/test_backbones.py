@@ -32,6 +32,7 @@ def named(model, *pictures):
     return [classes[best] for best in scores.argmax(axis=1)]
 
 
+@pytest.mark.thorough
 def test_the_pretrained_networks_name_well_known_photos(lite):
     if not OPENCV_DOC.is_dir():
         pytest.skip("needs Debian's package opencv-doc")
@@ -50,6 +51,7 @@ def test_the_pretrained_networks_name_the_photos_that_scikit_image_carries(lite)
     assert cup == "espresso"
 
 
+@pytest.mark.thorough
 def test_seven_in_ten_photos_of_shoes_are_called_a_shoe(lite, shared_data):
     shoes = sorted((shared_data / "clothing10/test/shoes").iterdir())[:32]
     answers = named(lite, *shoes)

@@ -332,6 +332,7 @@ def killed_and_run_again(url, commits, seconds, total=720, step=120):
     assert json.loads(after) == [total] * 5
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("commits", "seconds"), [pytest.param(1, 0.005, marks=pytest.mark.slow), (9, 0.02)]
 )

@@ -31,7 +31,7 @@ def a_place(kind, request, tmp_path_factory):
     return f"chdb://{request.getfixturevalue('chdb_folder')}/contracts/t{next(TABLES)}"
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=["folder", pytest.param("chdb", marks=pytest.mark.thorough)])
 def place(request, tmp_path_factory):
     return a_place(request.param, request, tmp_path_factory)
 
@@ -96,6 +96,13 @@ FILTERS = [
 ]
 
 
+@pytest.mark.fast(
+    "chdb-all-{}",
+    "chdb-labels1-{'threshold': 9}",
+    "chdb-ids0-{'pool': 50}",
+    "chdb-labels,ids-{'threshold': 33}",
+    "chdb-all-{'pool': 1}",
+)
 @pytest.mark.parametrize("pool", POOLS, ids=str)
 @pytest.mark.parametrize("narrowed", FILTERS, ids=lambda filters: ",".join(filters) or "all")
 def test_answers_are_identical(two, pool, narrowed):
@@ -126,6 +133,7 @@ def test_searches_by_id_are_identical(two):
         assert two[0].path(id) == two[1].path(id)
 
 
+@pytest.mark.thorough
 def test_duplicates_are_identical(two):
     groups = [list(engine.duplicates(2)) for engine in two]
     assert groups[0] and groups[0] == groups[1]
@@ -295,6 +303,9 @@ def both(request, tmp_path_factory):
     return engines, request.param
 
 
+@pytest.mark.fast(
+    "local+regions-{}", "local+regions-{'threshold': 100}", "local+regions-{'pool': 1}"
+)
 @pytest.mark.parametrize("pool", POOLS, ids=str)
 def test_answers_with_details_are_identical(both, pool):
     engines, details = both
@@ -319,6 +330,7 @@ def test_answers_with_details_are_identical(both, pool):
         assert len(regions) > 20 and None in regions
 
 
+@pytest.mark.fast("local+regions")
 def test_verified_answers_are_identical(both):
     engines, details = both
     if "local" not in details:
@@ -344,6 +356,7 @@ def test_verified_answers_are_identical(both):
     np.testing.assert_array_equal(one.yx, other.yx)
 
 
+@pytest.mark.fast("plain")
 @pytest.mark.parametrize("regions", [False, True], ids=["plain", "regions"])
 def test_a_search_by_id_sends_three_statements(request, tmp_path_factory, monkeypatch, regions):
     """What the image is, how far the others are, and which are nearest."""
@@ -363,6 +376,7 @@ def test_a_search_by_id_sends_three_statements(request, tmp_path_factory, monkey
     assert len(sent) == 4
 
 
+@pytest.mark.fast("local+regions")
 def test_nothing_found_is_looked_up_by_its_id(both, monkeypatch):
     engines, details = both
     if "local" in details:
@@ -382,6 +396,7 @@ def test_nothing_found_is_looked_up_by_its_id(both, monkeypatch):
     assert asked == [1]
 
 
+@pytest.mark.thorough
 def test_details_are_identical_before_and_after_a_compaction(request, tmp_path_factory):
     details = {"local": True, "regions": True}
     places = [a_place(kind, request, tmp_path_factory) for kind in KINDS]
@@ -419,6 +434,7 @@ def test_details_are_identical_before_and_after_a_compaction(request, tmp_path_f
         assert lists[0] == lists[1] and sorted(lists[0]) == ids
 
 
+@pytest.mark.fast("folder")
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_candidates_have_their_local_features_read(
     kind, request, tmp_path_factory, monkeypatch
@@ -439,6 +455,7 @@ def test_only_candidates_have_their_local_features_read(
     assert len(read) == len(set(read)) == 22 and set(wanted.tolist()) <= set(read)
 
 
+@pytest.mark.fast("folder")
 @pytest.mark.parametrize("kind", KINDS)
 def test_images_whose_details_do_not_fit_are_refused_alike(kind, request, tmp_path_factory):
     place = a_place(kind, request, tmp_path_factory)

@@ -6,15 +6,16 @@ import sys
 
 import numpy as np
 import pytest
-from scipy import ndimage
 
 from hashnet import images
 from hashnet.errors import ArgumentError, BundleError, HashnetError, ShapeError, WeightsError
 from hashnet.local import delf, delf_head, delf_network
 from hashnet.network import backbones, onnx_check, runtimes
 from hashnet.network.geometry import Geometry, geometry
+from tests.lazily import Lazily
 from tests.make_images import photo
 
+ndimage = Lazily("scipy.ndimage")
 pytestmark = pytest.mark.keras
 
 CHANNELS = 24
@@ -113,6 +114,7 @@ def test_geometry_is_what_pixels_change():
     assert seen_by.offset + seen_by.stride * middle == (seen[0] + seen[-1]) / 2
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -292,6 +294,7 @@ def test_the_same_on_any_number_of_threads(files):
     np.testing.assert_allclose(one.descriptors, two.descriptors, atol=1e-5)
 
 
+@pytest.mark.fast("norm")
 def test_opening_and_extracting_load_no_network_library(exported):
     code = (
         "import sys, numpy as np; from hashnet.local.delf import Delf; "

@@ -56,6 +56,7 @@ def test_the_ten_lines_of_python_run(a_folder_of_photos, capsys):
     assert nearest == str(pathlib.Path("photos/pet/cat.png").absolute())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "folders",
     [pytest.param(("", "", ""), marks=pytest.mark.slow), ("one/", "two/", "three/")],

@@ -33,9 +33,16 @@ def test_every_public_docstring_says_what_it_must():
 
 @pytest.mark.keras
 @pytest.mark.parametrize("path", sorted(LAZY), ids=lambda path: path.stem)
-def test_examples_hold_in_files_that_load_network_libraries(path):
+def test_examples_hold_in_files_that_load_large_libraries(
+    path, bundle_folder, doctest_folder, monkeypatch
+):
     module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
-    found = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    monkeypatch.chdir(doctest_folder)
+    found = doctest.testmod(
+        module,
+        extraglobs={"bundle_folder": bundle_folder},
+        optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS,
+    )
     assert not found.failed
 
 

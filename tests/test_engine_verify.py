@@ -405,6 +405,7 @@ def test_verification_does_not_harm_where_classes_are_searched(
 # The command line
 
 
+@pytest.mark.fast("folder")
 @pytest.mark.parametrize("kind", ["folder", "chdb"])
 def test_the_command_line_indexes_and_verifies(
     folder, bundle_folder, tmp_path, capsys, request, kind

@@ -161,6 +161,7 @@ def test_the_report_beside_the_export_says_what_was_compared(tiny, photos, tmp_p
     assert str(photos) not in json.dumps(report)
 
 
+@pytest.mark.fast("onnx")
 @pytest.mark.parametrize(
     "format", ["onnx", pytest.param("openvino", marks=needs("openvino")), "saved_model"]
 )

@@ -24,8 +24,7 @@ from hashnet.errors import (
     HashnetError,
     StoreError,
 )
-from hashnet.network import backbones, bundle
-from hashnet.network.model import HashNetConfig, build
+from hashnet.network import bundle
 from hashnet.retrieval.extraction import parquet, sources
 from hashnet.retrieval.extraction.extract import extract
 from hashnet.retrieval.extraction.parquet import Extraction
@@ -35,37 +34,25 @@ from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.finders import finder_of
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.store.items import Item
-from tests.stub_backbone import STUB
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
 
-pytestmark = pytest.mark.keras
 NUM_BITS = 12
 TABLES = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def networks(tmp_path_factory):
-    """Two bundles of the stub of a backbone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(backbones.BACKBONES, "stub", STUB)
-        config = HashNetConfig(backbone="stub", num_bits=NUM_BITS, classes=("a", "b", "c"))
-        network = build(config, weights=None)
-        rng = np.random.default_rng(0)
-        folders = []
-        for name in ("one", "other"):
-            kernel = rng.normal(size=(8, NUM_BITS))
-            weights = [(kernel - kernel.mean(0)) * 9, np.zeros(NUM_BITS)]
-            network.get_layer("latent").set_weights(weights)
-            folders.append(tmp_path_factory.mktemp("tiny") / name)
-            bundle.save(folders[-1], network, config, origin={"command": "tests"})
-        yield folders
+def tiny(stub_bundles):
+    return stub_bundles[0]
 
 
 @pytest.fixture(scope="module")
-def tiny(networks):
-    return networks[0]
+def six(tiny, photos, tmp_path_factory):
+    """An extraction of six photos, which `out` may be a copy of."""
+    folder = tmp_path_factory.mktemp("six") / "out"
+    extract([photos / "disc"], folder, tiny)
+    return folder
 
 
 @pytest.fixture
@@ -165,6 +152,7 @@ def test_files_do_not_depend_on_workers_parts_or_order(tiny, photos, tmp_path):
     assert files(tmp_path / "order") == expected
 
 
+@pytest.mark.thorough
 def test_two_processes_may_begin_at_once(tiny, photos, out):
     code = (
         "import sys; from hashnet.network import backbones; from tests.stub_backbone import STUB\n"
@@ -182,6 +170,7 @@ def test_two_processes_may_begin_at_once(tiny, photos, out):
 # --- Resuming ---------------------------------------------------------------------------------
 
 
+@pytest.mark.fast("1")
 @pytest.mark.parametrize("num_shards", [1, 4])
 def test_a_killed_run_is_finished_by_the_next_and_ends_the_same(
     tiny, photos, out, tmp_path, num_shards
@@ -246,6 +235,7 @@ class Killed(BaseException):
     """Stands for a kill between two steps."""
 
 
+@pytest.mark.fast("1", "4")
 @pytest.mark.parametrize("step", range(8))
 def test_killed_between_any_two_steps_a_shard_is_there_or_not(
     tiny, photos, out, tmp_path, monkeypatch, step
@@ -312,15 +302,15 @@ def test_broken_images_are_named_recorded_and_left_out(tiny, photos, out, tmp_pa
     assert Extraction.open(out).problems(0)[0].path == str(folder / "2.png")
 
 
-def test_an_extraction_keeps_its_network_dtype_and_size(networks, photos, out):
-    extract([photos], out, networks[0], shard_rows=10)
+def test_an_extraction_keeps_its_network_dtype_and_size(stub_bundles, photos, out):
+    extract([photos], out, stub_bundles[0], shard_rows=10)
     before = files(out)
     with pytest.raises(FingerprintError, match="fingerprint"):
-        extract([photos], out, networks[1], shard_rows=10)
+        extract([photos], out, stub_bundles[1], shard_rows=10)
     with pytest.raises(FingerprintError, match="feature_dtype"):
-        extract([photos], out, networks[0], shard_rows=10, feature_dtype="float32")
+        extract([photos], out, stub_bundles[0], shard_rows=10, feature_dtype="float32")
     with pytest.raises(FingerprintError, match="shard_rows"):
-        extract([photos], out, networks[0])
+        extract([photos], out, stub_bundles[0])
     assert files(out) == before
 
 
@@ -392,7 +382,7 @@ def index(tiny, tmp_path):
     return Index.create(tmp_path / "photos.index", tiny)
 
 
-@pytest.fixture(params=["folder", "chdb"])
+@pytest.fixture(params=["folder", pytest.param("chdb", marks=pytest.mark.thorough)])
 def any_index(request, tiny):
     if request.param == "folder":
         return request.getfixturevalue("index")
@@ -500,18 +490,18 @@ def test_a_killed_loading_is_finished_by_the_next(tiny, photos, out, any_index, 
     assert len(index) == 24 == index.info()["rows"]
 
 
-def test_an_index_takes_codes_of_its_own_encoder_only(networks, photos, out, tmp_path):
-    extract([photos], out, networks[0])
-    other = Index.create(tmp_path / "other.index", networks[1])
+def test_an_index_takes_codes_of_its_own_encoder_only(stub_bundles, photos, out, tmp_path):
+    extract([photos], out, stub_bundles[0])
+    other = Index.create(tmp_path / "other.index", stub_bundles[1])
     with pytest.raises(FingerprintError, match="own encoder"):
         other.add_parquet(out)
-    wide = Index.create(tmp_path / "wide.index", networks[0], feature_dtype="float32")
+    wide = Index.create(tmp_path / "wide.index", stub_bundles[0], feature_dtype="float32")
     with pytest.raises(ArgumentError, match="float32"):
         wide.add_parquet(out)
     shutil.rmtree(out)
-    extract([photos], out, networks[0], feature_dtype="float32")
+    extract([photos], out, stub_bundles[0], feature_dtype="float32")
     assert wide.add_parquet(out).added == 24
-    narrow = Index.create(tmp_path / "narrow.index", networks[0])
+    narrow = Index.create(tmp_path / "narrow.index", stub_bundles[0])
     assert narrow.add_parquet(out).added == 24
 
 
@@ -526,8 +516,8 @@ def refused(out, index):
     return str(refusal.value)
 
 
-def test_every_damaged_byte_is_seen(tiny, photos, out, index):
-    extract([photos / "disc"], out, tiny)
+def test_every_damaged_byte_is_seen(six, out, index):
+    shutil.copytree(six, out)
     content = shard(out).read_bytes()
     for place in range(0, len(content), 97):
         damaged = bytearray(content)
@@ -543,8 +533,8 @@ def test_every_damaged_byte_is_seen(tiny, photos, out, index):
     assert index.add_parquet(out).added == 6
 
 
-def test_damage_under_a_checksum_that_fits_is_an_error_and_no_crash(tiny, photos, out, index):
-    extract([photos / "disc"], out, tiny)
+def test_damage_under_a_checksum_that_fits_is_an_error_and_no_crash(six, out, index):
+    shutil.copytree(six, out)
     content = shard(out).read_bytes()
     rng = np.random.default_rng(0)
     for _ in range(150):
@@ -562,9 +552,9 @@ def test_damage_under_a_checksum_that_fits_is_an_error_and_no_crash(tiny, photos
         assert "not readable" in refused(out, index)
 
 
-def test_no_byte_of_a_footer_that_is_another_crashes(tiny, photos, out, index):
+def test_no_byte_of_a_footer_that_is_another_crashes(six, out, index):
     """pyarrow ends the process where it is asked for a compression that it does not know."""
-    extract([photos / "disc"], out, tiny)
+    shutil.copytree(six, out)
     content = shard(out).read_bytes()
     length = int.from_bytes(content[-8:-4], "little")
     compressed = 0
@@ -622,14 +612,14 @@ SIX = [f"/{number}" for number in range(6)]
         ),
     ],
 )
-def test_hostile_shards_are_refused(tiny, photos, out, index, change, what):
-    extract([photos / "disc"], out, tiny)
+def test_hostile_shards_are_refused(six, out, index, change, what):
+    shutil.copytree(six, out)
     forge(out, rewritten(out, change))
     assert what in refused(out, index)
 
 
-def test_features_that_are_no_numbers_are_refused(tiny, photos, out, index):
-    extract([photos / "disc"], out, tiny)
+def test_features_that_are_no_numbers_are_refused(six, out, index):
+    shutil.copytree(six, out)
 
     def change(table):
         field = table.schema.field("feature")
@@ -641,8 +631,8 @@ def test_features_that_are_no_numbers_are_refused(tiny, photos, out, index):
     assert "NaN" in refused(out, index)
 
 
-def test_compressed_shards_are_refused_unread(tiny, photos, out, index):
-    extract([photos / "disc"], out, tiny)
+def test_compressed_shards_are_refused_unread(six, out, index):
+    shutil.copytree(six, out)
     forge(out, rewritten(out, replaced("label", ["x" * 10_000_000] * 6), compression="zstd"))
     assert "compressed" in refused(out, index)
 
@@ -659,8 +649,8 @@ def test_compressed_shards_are_refused_unread(tiny, photos, out, index):
         {"listings": [7]},
     ],
 )
-def test_hostile_manifests_are_refused(tiny, photos, out, index, change):
-    extract([photos / "disc"], out, tiny)
+def test_hostile_manifests_are_refused(six, out, index, change):
+    shutil.copytree(six, out)
     manifest = json.loads((out / "extraction.json").read_text())
     (out / "extraction.json").write_text(json.dumps(manifest | change))
     assert "Received" in refused(out, index)
@@ -679,17 +669,17 @@ def test_hostile_manifests_are_refused(tiny, photos, out, index, change):
         {"listing": "0"},
     ],
 )
-def test_hostile_records_are_refused(tiny, photos, out, index, change):
-    extract([photos / "disc"], out, tiny)
+def test_hostile_records_are_refused(six, out, index, change):
+    shutil.copytree(six, out)
     forge(out, shard(out).read_bytes(), **change)
     assert "000000" in refused(out, index)
 
 
-def test_an_extraction_with_anothers_encoder_is_refused(networks, photos, out, index):
-    extract([photos / "disc"], out, networks[0])
+def test_an_extraction_with_anothers_encoder_is_refused(stub_bundles, six, out, index):
+    shutil.copytree(six, out)
     shutil.rmtree(out / "encoder")
     assert "hashnet.json" in refused(out, index)
-    shutil.copytree(networks[1], out / "encoder")
+    shutil.copytree(stub_bundles[1], out / "encoder")
     assert "carries the encoder" in refused(out, index)
     for text in ("", "[]", "{", '{"format_version": "x"}', "[" * 100_000):
         (out / "extraction.json").write_text(text)
@@ -725,17 +715,17 @@ def test_unreadable_images_end_with_status_3(run, tiny, photos, out, tmp_path):
     assert "bad.png" in err
 
 
-def test_wrong_ways_to_index_parquet_leave_no_index(run, networks, photos, out, tmp_path):
+def test_wrong_ways_to_index_parquet_leave_no_index(run, stub_bundles, photos, out, tmp_path):
     index = tmp_path / "i"
     status, _, err = run("index", index, "--from-parquet", out)
     assert status == cli.FAILED and "hashnet extract" in err
-    run("extract", photos, out, "--bundle", networks[0])
+    run("extract", photos, out, "--bundle", stub_bundles[0])
     assert run("index", index)[0] == cli.WRONG_ARGUMENTS
     status, _, err = run("index", index, photos, "--from-parquet", out, "--prune")
     assert status == cli.WRONG_ARGUMENTS and "photos, prune" in err
     status, _, err = run("index", index, "--from-parquet", out, "--precision", "int8")
     assert status == cli.WRONG_ARGUMENTS and "precision" in err
-    status, _, err = run("index", index, "--from-parquet", out, "--bundle", networks[1])
+    status, _, err = run("index", index, "--from-parquet", out, "--bundle", stub_bundles[1])
     assert status == cli.FAILED and "bundle" in err
     os.remove(shard(out, 0, "json"))
     status, _, err = run("index", index, "--from-parquet", out)

@@ -57,6 +57,18 @@ def method(request, monkeypatch):
     return request.param.split()[0]
 
 
+@pytest.mark.fast(
+    "auto in numpy-12",
+    "auto-65",
+    "auto-256",
+    "auto-1000",
+    "scan-1",
+    "scan-128",
+    "distinct-64",
+    "distinct-9",
+    "mih-48",
+    "mih-63",
+)
 @pytest.mark.parametrize("num_bits", BIT_LENGTHS)
 def test_every_search_equals_its_definition(method, num_bits):
     rng = np.random.default_rng(num_bits)
@@ -90,6 +102,7 @@ def test_every_search_equals_its_definition(method, num_bits):
             assert index.histogram(query, allowed=allowed).tolist() == counts.tolist()
 
 
+@pytest.mark.fast("auto in numpy-128", "auto-64", "scan-12", "distinct-64", "mih-128", "auto-1000")
 @pytest.mark.parametrize("num_bits", [12, 64, 128, 1000])
 def test_a_batch_and_any_number_of_threads_give_the_answers_of_one(method, num_bits, monkeypatch):
     monkeypatch.setattr(plain, "BLOCK_WORDS", 800 * -(-num_bits // 64))  # Four blocks.
@@ -122,6 +135,7 @@ def test_a_batch_and_any_number_of_threads_give_the_answers_of_one(method, num_b
 SAMPLED = (np.arange(39) * 40_000 // 39)[:, None] + np.arange(64)
 
 
+@pytest.mark.fast("mixed-256", "sampled rows near-64", "sampled rows far-320", "sorted-128")
 @pytest.mark.parametrize("num_bits", [64, 128, 192, 256, 320])
 @pytest.mark.parametrize("order", ["mixed", "sampled rows near", "sampled rows far", "sorted"])
 def test_a_search_that_begins_with_a_sample_equals_its_definition(num_bits, order, kernels):
@@ -152,6 +166,7 @@ def test_a_search_that_begins_with_a_sample_equals_its_definition(num_bits, orde
             assert pairs(rows[number], bits[number]) == expected
 
 
+@pytest.mark.fast("auto in numpy-2", "auto-2", "distinct-1", "mih-2")
 @pytest.mark.parametrize("num_threads", [1, 2])
 def test_pairs_within_are_all_pairs_in_order(method, num_threads):
     rng = np.random.default_rng(7)
@@ -195,6 +210,7 @@ def test_all_ways_agree_on_any_codes(data):
         assert [(apart, row) for row, apart in found] == slow_nearest(codes, query, k, live)
 
 
+@pytest.mark.fast("1", "4", "9", "13")
 @pytest.mark.parametrize("threshold", range(1, 14))
 def test_tables_of_substrings_miss_nothing_at_any_small_threshold(threshold, kernels):
     rng = np.random.default_rng(threshold)

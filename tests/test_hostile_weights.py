@@ -16,10 +16,10 @@ from hashnet import cli
 from hashnet.errors import BundleError, WeightsError
 from hashnet.network import backbones, bundle, keras_check
 from hashnet.network.model import HashNetConfig, build
+from tests.lazily import Lazily
 from tests.stub_backbone import STUB
 
-h5py = pytest.importorskip("h5py")
-
+h5py = Lazily("h5py")
 pytestmark = pytest.mark.keras
 SECRET = np.full((1, 64), 7, np.float32)
 

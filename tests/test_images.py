@@ -1292,6 +1292,7 @@ def test_text_is_drawn_within_its_height_and_wider_for_more():
 # Real pictures
 
 
+@pytest.mark.thorough
 def test_all_real_pictures_can_be_read(shared_data):
     for folder, step in [("beer_labels", 1), ("landmarks", 2), ("clothing10", 40)]:
         found, problems, _ = images.find([shared_data / folder])
@@ -1301,6 +1302,7 @@ def test_all_real_pictures_can_be_read(shared_data):
             assert image.ndim == 3 and image.size
 
 
+@pytest.mark.thorough
 def test_the_draft_of_a_real_photo_looks_like_the_photo(shared_data):
     found, *_ = images.find([shared_data / "landmarks", shared_data / "beer_labels"])
     differences = []

@@ -136,6 +136,7 @@ def test_an_update_takes_regions_along(folder, bundle_folder, tmp_path):
     assert index.store.check() == []
 
 
+@pytest.mark.thorough
 def test_features_that_are_known_go_with_regions_too(index, folder, bundle_folder, tmp_path):
     paths = sorted(folder.iterdir())
     known = {}
@@ -224,6 +225,7 @@ def test_the_command_line_makes_and_keeps_regions(folder, bundle_folder, tmp_pat
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.thorough
 def test_a_database_gives_the_same_regions(index, folder, bundle_folder, chdb_folder):
     place = f"chdb://{chdb_folder}/regions/photos"
     assert Index.create(place, bundle_folder, regions=MOST).update([folder]).added == 5

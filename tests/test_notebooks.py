@@ -5,11 +5,12 @@ import builtins
 import re
 import sys
 
-import jupytext
 import pytest
 
+from tests.lazily import Lazily
 from tests.notebooks import NOTEBOOKS, ROOT, run
 
+jupytext = Lazily("jupytext")
 ROOMS = ("hashnet", "train", "retrieval")
 # What `pip install "hashnet[notebooks]"` brings, beside the standard library.
 OTHERS = {"IPython", "cv2", "matplotlib", "numpy"}

@@ -47,8 +47,16 @@ def imports(path):
             yield node.args[0].value
 
 
-IMPORTS = {name: set(imports(path)) for name, path in MODULES.items()}
-GRAPH = {name: {seen for seen in IMPORTS[name] if seen in MODULES} - {name} for name in MODULES}
+@pytest.fixture(scope="module")
+def all_imports():
+    """dict of the name of each module to the set of what it imports."""
+    return {name: set(imports(path)) for name, path in MODULES.items()}
+
+
+@pytest.fixture(scope="module")
+def graph(all_imports):
+    """The same, of our own modules only."""
+    return {name: {one for one in all_imports[name] if one in MODULES} - {name} for name in MODULES}
 
 
 def floor_of(module):
@@ -60,15 +68,15 @@ def floor_of(module):
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_no_import_climbs(module):
-    climbing = {seen for seen in GRAPH[module] if floor_of(seen) > floor_of(module)}
+def test_no_import_climbs(module, graph):
+    climbing = {seen for seen in graph[module] if floor_of(seen) > floor_of(module)}
     assert not climbing
 
 
-def test_training_and_retrieval_do_not_see_each_other():
+def test_training_and_retrieval_do_not_see_each_other(graph):
     crossing = [
         (name, seen)
-        for name, all_seen in GRAPH.items()
+        for name, all_seen in graph.items()
         for seen in all_seen
         if {".".join(one.split(".")[:2]) for one in (name, seen)}
         == {"hashnet.train", "hashnet.retrieval"}
@@ -76,8 +84,8 @@ def test_training_and_retrieval_do_not_see_each_other():
     assert not crossing
 
 
-def test_files_import_each_other_in_no_circle():
-    left = dict(GRAPH)
+def test_files_import_each_other_in_no_circle(graph):
+    left = dict(graph)
     while free := [name for name, seen in left.items() if not seen & set(left)]:
         for name in free:
             del left[name]
@@ -85,25 +93,25 @@ def test_files_import_each_other_in_no_circle():
 
 
 @pytest.mark.parametrize("package", FLOORS["keepers"])
-def test_a_secret_has_one_keeper(package):
+def test_a_secret_has_one_keeper(package, all_imports):
     users = {
         name
-        for name, imported in IMPORTS.items()
+        for name, imported in all_imports.items()
         if any(seen.split(".")[0] == package for seen in imported)
     }
     keeper = FLOORS["keepers"][package]
     assert users and all(user == keeper or user.startswith(f"{keeper}.") for user in users)
 
 
-# Files that hold subclasses of Keras's classes or compiled kernels: imported by the functions
-# of other files, when they build, train or scan.
+# Files that hold subclasses of other libraries' classes or compiled kernels: imported by the
+# functions of other files, when they build, train or scan, or by who wants nothing else.
 LAZY = FLOORS["lazy"]
 
 
 def test_importing_loads_no_network_library_but_in_the_files_known_for_it():
     assert set(LAZY) <= set(MODULES)
     modules = [name for name in MODULES if name not in LAZY and "samples" not in name]
-    heavy = {"tensorflow", "keras", "jax", "numba", "matplotlib", "cv2", "faiss"}
+    heavy = {"tensorflow", "keras", "jax", "numba", "matplotlib", "cv2", "faiss", "sklearn"}
     code = (
         f"import importlib, sys; [importlib.import_module(name) for name in {modules}]; "
         f"print(sorted({heavy} & set(sys.modules)))"

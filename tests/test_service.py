@@ -70,7 +70,7 @@ def index(folder, bundle_folder):
     return index
 
 
-KINDS = ["folder", "chdb"]
+KINDS = ["folder", pytest.param("chdb", marks=pytest.mark.thorough)]
 
 
 def in_chdb(request, table):
@@ -358,7 +358,7 @@ def test_matches_need_local_features(client):
     assert "local" in refused(client.get("/api/search?id=p/disc/0.png&verify=true"), 409)
 
 
-@pytest.fixture(scope="module", params=["folder", "chdb"])
+@pytest.fixture(scope="module", params=KINDS)
 def things(request, tmp_path_factory, bundle_folder):
     """A client of an index with local features: two views of one thing, and another thing."""
     pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
@@ -851,6 +851,7 @@ def test_bodies_together_are_bounded(index, folder):
         refused(answer, 415)  # what the others held was given back
 
 
+@pytest.mark.thorough
 def test_every_answer_agrees_with_the_openapi_document(index):
     """Requests made up from the service's own description: no crash, no answer out of it."""
     schemathesis = pytest.importorskip("schemathesis")
@@ -923,6 +924,7 @@ SEARCHES = [
 ]
 
 
+@pytest.mark.thorough
 def test_a_slow_database_is_a_503_in_time_and_keeps_nobody_waiting(database, folder):
     """Fault 36: an answer late is none, and what needs no database is served meanwhile."""
     release = threading.Event()
@@ -969,6 +971,7 @@ def test_a_database_that_is_down_is_a_503_until_it_is_back(database, caplog):
         wait_for(lambda path=path: database.get(path).status_code == 200, 30)
 
 
+@pytest.mark.thorough
 def test_a_database_that_fails_halfway_gives_no_answer_in_part(database):
     """Fault 36: whichever of a search's statements it is that fails."""
     wait_for(lambda: database.get(SEARCHES[0]).status_code == 200, 30)  # the machine may be busy
@@ -1168,6 +1171,7 @@ def test_a_taken_port_and_a_missing_index_fail_with_a_way_out(running, index, tm
     assert "hashnet index" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_an_index_in_a_database_is_served(tmp_path, folder, bundle_folder, chdb_folder):
     url = f"chdb://{tmp_path}/engine/db/photos"
     code = "import sys; from hashnet import cli; sys.exit(cli.main(sys.argv[1:]))"

@@ -193,6 +193,7 @@ def detailed_world(request, tmp_path_factory):
     return single, ShardedEngine(engines), details
 
 
+@pytest.mark.fast("local+regions-{}")
 @pytest.mark.parametrize(
     "options",
     [
@@ -283,6 +284,7 @@ def test_counting_takes_part_in_the_coarse_stage(world, monkeypatch):
     assert sharded.search_encoded(*zeros, Query(pool=3)).milliseconds["coarse"] >= 80
 
 
+@pytest.mark.fast("folder")
 @pytest.mark.parametrize("second", ["folder", "chdb"])
 def test_indexes_are_opened_by_their_places(photos, bundle_folder, tmp_path, request, second):
     places = [str(tmp_path / "discs"), str(tmp_path / "ramps")]

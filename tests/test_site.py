@@ -1,5 +1,6 @@
 """The site of `make docs`: where its links lead, and what fails its build."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -8,9 +9,12 @@ import types
 
 import pytest
 
-pytest.importorskip("mkdocs", reason='pip install "hashnet[docs]"')
+from tests.lazily import Lazily
 
-from tests import make_site
+make_site = Lazily("tests.make_site")
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("mkdocs") is None, reason='pip install "hashnet[docs]"'
+)
 
 
 def led(markdown, page, pages):

@@ -43,6 +43,7 @@ def derived(model, pixels, kernels):
     return [y.numpy(), *(gradient.numpy() for gradient in gradients)]
 
 
+@pytest.mark.fast("False-47-same", "True-50-valid")
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("size", [47, 48, 49, 50])
 @pytest.mark.parametrize("fixed", [False, True])

@@ -84,6 +84,7 @@ LOSSES = ["orthohash"] + [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_learns_to_tell_colours_apart(tmp_path, colours, loss):
     settings = dataclasses.replace(SETTINGS, loss=loss, head_epochs=25, epochs=0, head_rate=0.1)
@@ -93,6 +94,7 @@ def test_every_loss_learns_to_tell_colours_apart(tmp_path, colours, loss):
     assert map_of(codes.from_latent(latent), colours) > 0.9
 
 
+@pytest.mark.fast("csq")
 @pytest.mark.parametrize("loss", ["csq", "orthohash"])
 def test_the_folded_head_gives_the_bits_and_the_scores_that_were_trained(colours, loss):
     from hashnet.network.model import HashNetConfig, build
@@ -118,6 +120,7 @@ def test_the_folded_head_gives_the_bits_and_the_scores_that_were_trained(colours
     np.testing.assert_allclose(given["scores"], odds / odds.sum(1, keepdims=True), atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_another_seed_gives_another_network(tmp_path, colours, plain):
     """That the same one gives the same is seen below, where trainings are interrupted."""
     settings = dataclasses.replace(SETTINGS, seed=1)
@@ -133,6 +136,7 @@ def never_interrupted(tmp_path_factory, colours):
     return trained.history, weights_of(trained)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "step", [pytest.param(step, marks=pytest.mark.slow) for step in (1, 4, 6, 8, 9, 20)] + [18]
 )
@@ -233,6 +237,7 @@ def test_a_damaged_state_is_reported_with_the_way_out(tmp_path, colours, unfinis
         supervised.train(colours, tmp_path / "b", SETTINGS, verbose=False)
 
 
+@pytest.mark.thorough
 def test_stopping_early_keeps_the_best_epoch(tmp_path, colours):
     settings = dataclasses.replace(
         SETTINGS, head_epochs=40, epochs=0, validation=0.3, patience=2, head_rate=0.1

@@ -133,6 +133,7 @@ def test_pca_bits_cut_the_strongest_axis_first():
 # --- Small, odd and wrong collections -------------------------------------------------------------
 
 
+@pytest.mark.fast("50")
 @pytest.mark.parametrize("n", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 5)), 50])
 def test_with_a_prior_a_handful_of_photos_is_coded_like_any_others(n):
     prior = photos(600, num_clusters=60, seed=5)[0]
@@ -145,6 +146,7 @@ def test_with_a_prior_a_handful_of_photos_is_coded_like_any_others(n):
     assert (clusters[apart.argmin(axis=1)] == clusters).mean() > 0.95
 
 
+@pytest.mark.thorough
 def test_a_prior_is_not_used_where_there_are_enough_photos():
     features = photos(unsupervised_codes.FEW_ITEMS, spread=0.5)[0]
     alone = unsupervised_codes.fit(features, 8)

@@ -120,6 +120,7 @@ def test_a_flood_is_taken_in_batches_and_wholly(watching, folder, tmp_path):
     assert len(held(tmp_path, folder)) == 306
 
 
+@pytest.mark.thorough
 def test_a_root_that_goes_and_comes_back_loses_nothing(watching, folder, tmp_path):
     process = watching()
     process.until("watching")
