@@ -129,18 +129,19 @@ def pytest_runtest_protocol(item):
 
 @pytest.fixture(scope="session", autouse=True)
 def networks_are_compiled_once():
-    """What OpenVINO made of a network serves all tests of a process; it takes it 0.1 seconds."""
+    """What OpenVINO made of a small network serves all tests of a process: it takes it 0.1 s."""
     from hashnet.network import runtimes
 
     whole = runtimes._OpenVINO
 
-    @functools.lru_cache(maxsize=24)
+    @functools.lru_cache(maxsize=16)
     def compiled(files, *settings):
         return whole(list(files), *settings)
 
     class Kept(whole):
         def __new__(cls, files, num_threads, concurrent, single, precision="float32"):
-            return compiled(tuple(files), num_threads, concurrent, single, precision)
+            make = compiled if sum(map(len, files)) < 500_000 else compiled.__wrapped__
+            return make(tuple(files), num_threads, concurrent, single, precision)
 
         # What `__new__` gives is of another class, so that nothing is done to it again.
 
@@ -171,7 +172,7 @@ def stub_bundles(tmp_path_factory):
     from hashnet.network import backbones
     from tests.stub_backbone import STUB
 
-    folder = shutil.copytree(GOLDEN / "stub_bundles", tmp_path_factory.mktemp("stubs") / "stubs")
+    folder = shutil.copytree(GOLDEN / "stubs", tmp_path_factory.mktemp("golden") / "stubs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(backbones.BACKBONES, "stub", STUB)
         yield folder / "one", folder / "other"

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from hashnet.local import regions
-from tests.stub_backbone import STUB
 
+# Exported once, by tests/golden/make_stubs.py.
+BRIGHT = pathlib.Path(__file__).parent / "golden" / "stubs" / "bright_regions.onnx"
 COLOURS = [(255, 100, 100), (100, 255, 100), (100, 100, 255), (255, 255, 40)]
 PLACES = [(16, 32), (200, 400), (128, 256), (240, 64)]  # top and left of the thing in each scene
 SIDE = 64  # of a thing, pixels
@@ -36,14 +37,8 @@ def scene(number, top, left):
 
 
 @contextlib.contextmanager
-def bright_regions(folder: pathlib.Path):
-    """Within it, an index that is created proposes regions by brightness: exported in no time."""
-    model = STUB.build(32, None)
-    kernel = np.zeros((3, 3, 3, 8), np.float32)
-    kernel[1, 1, :, 0] = 1
-    model.get_layer("conv").set_weights([kernel])
-    network = folder / regions.FILE
-    regions.export(network, model)
+def bright_regions():
+    """Within it, an index that is created proposes regions by brightness."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(regions, "export_for", lambda _, to: shutil.copyfile(network, to))
+        patch.setattr(regions, "export_for", lambda _, to: shutil.copyfile(BRIGHT, to))
         yield

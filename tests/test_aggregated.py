@@ -75,6 +75,13 @@ def slow_similarity(query, other, tau, alpha):
     return total / np.sqrt(len(query) * len(other)) if total else 0.0
 
 
+@pytest.mark.fast(
+    "numpy-1-0.0-3.0-3",
+    "numpy-5-0.25-1.0-64",
+    "compiled-1-0.0-3.0-40",
+    "compiled-5-0.25-1.0-128",
+    "compiled-5-0.25-1.0-3",
+)
 @pytest.mark.parametrize("dim", [3, 40, 64, 128])
 @pytest.mark.parametrize(("assignments", "tau", "alpha"), [(1, 0.0, 3.0), (5, 0.25, 1.0)])
 def test_similarities_follow_the_definition(dim, assignments, tau, alpha, way):

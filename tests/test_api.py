@@ -562,36 +562,6 @@ def test_a_training_does_not_replace_a_bundle_unless_told_to(bundle_folder, phot
         hashnet.train(photos, bundle, bits=8, num_bits=8)
 
 
-@pytest.mark.thorough
-@pytest.mark.keras
-def test_a_training_ends_with_a_score(photos, tmp_path, monkeypatch):
-    from hashnet.network import backbones
-    from tests.stub_backbone import STUB
-
-    monkeypatch.setitem(backbones.BACKBONES, "stub", STUB)
-    settings = {"backbone": "stub", "weights": "random", "image_size": 32, "batch": 8}
-    trained = hashnet.train(
-        photos, tmp_path / "b", bits=8, head_epochs=2, epochs=0, verbose=False, **settings
-    )
-    assert trained.score.images == 24 and not trained.score.kept_apart
-    assert "has learned from" in str(trained.score)
-    assert trained.bundle.origin["score"] == trained.score.to_dict()
-    apart = hashnet.train(
-        photos,
-        tmp_path / "b",
-        bits=8,
-        head_epochs=2,
-        epochs=0,
-        validation=0.5,
-        overwrite=True,
-        verbose=False,
-        **settings,
-    )
-    assert apart.score.images == 12 and apart.score.kept_apart
-    # On the images that were kept apart it is what was measured after the last epoch.
-    assert apart.score.map == pytest.approx(apart.history[-1]["validation_map"], abs=1e-3)
-
-
 # --- Evaluating -------------------------------------------------------------------------------
 
 

@@ -657,41 +657,6 @@ def test_train_options_mirror_the_configuration():
     assert {field.name for field in dataclasses.fields(TrainConfig)} <= options
 
 
-@pytest.fixture
-def tiny_training(tmp_path):
-    """Options of a training of seconds."""
-    recipe = tmp_path / "tiny.toml"
-    recipe.write_text('backbone = "tiny"\nweights = "random"\nimage_size = 32\n')
-    return ("--recipe", recipe, "--bits", 8, "--head-epochs", 1, "--epochs", 0, "--batch", 4)
-
-
-@pytest.mark.keras
-def test_train_ends_with_the_score_of_what_it_made(run, photos, tiny_training, tmp_path):
-    bundle = tmp_path / "my.bundle"
-    status, out, err = run("train", photos, "--bundle", bundle, *tiny_training)
-    score = json.loads((bundle / "hashnet.json").read_text())["origin"]["score"]
-    assert status == cli.DONE and "phase 1" in err
-    assert f"mAP {score['map']:.3f} on 24 images that it has learned from" in out
-    status, out, err = run(
-        "train", photos, "--bundle", bundle, "--overwrite", "-q", *tiny_training,
-        "--validation", 0.5,
-    )  # fmt: skip
-    assert (status, err) == (cli.DONE, "") and "on 12 images kept apart" in out
-
-
-def test_train_replaces_a_bundle_only_when_told_to(
-    run, photos, bundle_folder, tiny_training, tmp_path
-):
-    folder = shutil.copytree(bundle_folder, tmp_path / "my.bundle")
-    (folder / "delf.onnx").write_bytes(b"learned")
-    before = sorted(path.name for path in folder.iterdir())
-    status, _, err = run("train", photos, "--bundle", folder, *tiny_training)
-    assert status == cli.WRONG_ARGUMENTS
-    assert "--overwrite" in err and "delf.onnx" in err
-    assert sorted(path.name for path in folder.iterdir()) == before
-    assert (folder / "delf.onnx").read_bytes() == b"learned"
-
-
 @pytest.mark.slow
 def test_photos_without_labels_become_searchable_with_one_command(run, photos, tmp_path):
     status, out, _ = run("index", tmp_path / "i", photos, "--bits", 24)

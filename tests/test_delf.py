@@ -139,6 +139,12 @@ def test_geometry_refuses_what_it_does_not_understand():
         geometry(lengthened)
 
 
+@pytest.mark.fast(
+    "attention-shape0-openvino",
+    "attention-shape1-onnxruntime",
+    "norm-shape2-openvino",
+    "norm-shape0-onnxruntime",
+)
 @pytest.mark.parametrize("runtime", runtimes.FASTEST)
 @pytest.mark.parametrize("shape", [(64, 96), (32, 32), (64, 128)])
 def test_export_gives_what_a_slow_definition_gives(backbone, exported, runtime, shape):

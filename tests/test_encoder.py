@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hashnet import codes, images
+from hashnet import images
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, BundleError, ImageError
 
@@ -21,16 +21,6 @@ def encoder(bundle_folder):
 @pytest.fixture(scope="module")
 def paths(photos):
     return sorted(photos.rglob("*.png"))
-
-
-def test_the_runtime_gives_what_keras_gives(encoder, small_network, paths):
-    pixels = np.stack([images.read_resized(path, (64, 64)) for path in paths])
-    expected = {name: np.asarray(value) for name, value in small_network[0](pixels).items()}
-    encoded = encoder.encode(paths)
-    np.testing.assert_allclose(encoded.features, expected["feature"], atol=1e-5)
-    np.testing.assert_allclose(encoded.scores, expected["scores"], atol=1e-5)
-    differs = codes.unpack(encoded.codes, 32) != (expected["latent"] >= 0.5)
-    assert np.abs(expected["latent"][differs] - 0.5).max(initial=0) < 1e-4
 
 
 def test_a_batch_equals_its_single_images(encoder, paths):

@@ -12,13 +12,12 @@ import pytest
 from hashnet import cli, images
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, ExportError, HashnetError, UnknownNameError
-from hashnet.network import backbones, bundle, export, runtimes
+from hashnet.network import bundle, export, runtimes
 from hashnet.network.model import HashNetConfig, build
 from tests import windows_files
-from tests.stub_backbone import STUB
 
 pytestmark = pytest.mark.keras
-NUM_BITS = 12  # not a whole number of bytes
+NUM_BITS = 12  # of the stub, not a whole number of bytes
 RNG = np.random.default_rng(3)
 PIXELS = RNG.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
 
@@ -29,19 +28,8 @@ def needs(package):
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A bundle of the stub of a backbone whose bits are about half ones."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(backbones.BACKBONES, "stub", STUB)
-        config = HashNetConfig(backbone="stub", num_bits=NUM_BITS, classes=("a", "b", "c"))
-        import keras
-
-        keras.utils.set_random_seed(1)  # whatever other tests of this process have drawn
-        network = build(config, weights=None)
-        kernel = np.random.default_rng(0).normal(size=(8, NUM_BITS))
-        network.get_layer("latent").set_weights([(kernel - kernel.mean(0)) * 9, np.zeros(NUM_BITS)])
-        folder = tmp_path_factory.mktemp("tiny") / "bundle"
-        yield bundle.save(folder, network, config, origin={"command": "tests"})
+def tiny(stub_bundles):
+    return bundle.load(stub_bundles[0])
 
 
 @pytest.fixture(scope="module")
@@ -139,16 +127,17 @@ def test_a_litert_export_runs_any_number_of_images(tiny, tmp_path):
 
 
 @needs("ai_edge_litert")
-def test_int8_and_float16_say_which_bits_flip(tiny, photos, tmp_path):
-    for precision in export.PRECISIONS:
-        path = tmp_path / f"{precision}.tflite"
-        comparison = export.export(tiny, path, "litert", precision=precision, images_from=[photos])
-        report = json.loads((tmp_path / f"{precision}.tflite.json").read_text())
-        assert report["precision"] == precision
-        assert report["images"] == 24 and report["bits"] == 24 * NUM_BITS
-        assert len(report["differing"]) == report["bits_that_differ"] == comparison.bits_that_differ
-        for bit in report["differing"]:
-            assert (bit["keras"] >= 0.5) != (bit["export"] >= 0.5)
+@pytest.mark.fast("int8")
+@pytest.mark.parametrize("precision", export.PRECISIONS)
+def test_every_precision_says_which_bits_flip(tiny, photos, tmp_path, precision):
+    path = tmp_path / f"{precision}.tflite"
+    comparison = export.export(tiny, path, "litert", precision=precision, images_from=[photos])
+    report = json.loads((tmp_path / f"{precision}.tflite.json").read_text())
+    assert report["precision"] == precision
+    assert report["images"] == 24 and report["bits"] == 24 * NUM_BITS
+    assert len(report["differing"]) == report["bits_that_differ"] == comparison.bits_that_differ
+    for bit in report["differing"]:
+        assert (bit["keras"] >= 0.5) != (bit["export"] >= 0.5)
 
 
 def test_the_report_beside_the_export_says_what_was_compared(tiny, photos, tmp_path):

@@ -552,13 +552,14 @@ def test_damage_under_a_checksum_that_fits_is_an_error_and_no_crash(six, out, in
         assert "not readable" in refused(out, index)
 
 
-def test_no_byte_of_a_footer_that_is_another_crashes(six, out, index):
+@pytest.mark.parametrize("step", [17, pytest.param(1, marks=pytest.mark.thorough)])
+def test_no_byte_of_a_footer_that_is_another_crashes(six, out, index, step):
     """pyarrow ends the process where it is asked for a compression that it does not know."""
     shutil.copytree(six, out)
     content = shard(out).read_bytes()
     length = int.from_bytes(content[-8:-4], "little")
     compressed = 0
-    for place in range(len(content) - 8 - length, len(content)):
+    for place in range(len(content) - 8 - length, len(content), step):
         damaged = bytearray(content)
         damaged[place] ^= 0x54
         forge(out, bytes(damaged))
@@ -568,7 +569,7 @@ def test_no_byte_of_a_footer_that_is_another_crashes(six, out, index):
             compressed += "it is compressed" in str(error)
         else:
             assert batch.codes.shape == (6, 2) and batch.features.shape == (6, 8)
-    assert compressed >= 7  # a byte of each column, at least
+    assert step > 1 or compressed >= 7  # a byte of each column, at least
 
 
 def replaced(name, values, type=None):

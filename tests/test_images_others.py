@@ -208,6 +208,6 @@ def test_a_file_whose_end_is_zeros_is_refused(name, part):
 def test_a_picture_that_is_empty_below_is_whole():
     for name, options in (("WEBP", {}), ("WEBP", {"lossless": True}), ("AVIF", {})):
         for colour in (0, 255):
-            drawing = np.full((2000, 1500, 3), colour, np.uint8)
+            drawing = np.full((1000, 700, 3), colour, np.uint8)
             drawing[:90, :130] = PHOTO
-            assert images.read(make_images.encoded(drawing, name, **options)).shape[0] == 2000
+            assert images.read(make_images.encoded(drawing, name, **options)).shape[0] == 1000

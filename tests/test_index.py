@@ -15,9 +15,11 @@ import pytest
 from hashnet import images
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, BundleError, FingerprintError
+from hashnet.network import bundle
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.ingest import KnownPhoto
 from tests import make_images, needs
+from tests.fixtures import GOLDEN
 
 
 @pytest.fixture
@@ -272,22 +274,16 @@ def test_an_encoder_that_does_not_open_leaves_no_index(bundle_folder, tmp_path):
     assert not (tmp_path / "i").exists()
 
 
-def test_an_index_with_anothers_encoder_is_refused(index, photos, small_network, tmp_path):
-    from hashnet.network import bundle
-
+def test_an_index_with_anothers_encoder_is_refused(index, photos):
     index.update([photos])
-    network, config = small_network
-    latent = network.get_layer("latent")
-    kept = latent.get_weights()
-    latent.set_weights([kept[0] * 2, kept[1] + 1])
-    other = bundle.save(tmp_path / "other", network, config, origin={})
-    latent.set_weights(kept)
+    other = bundle.load(GOLDEN / "bundle_v3_int8")
     for name, path in other.files().items():
         shutil.copy(path, index.store.encoder_folder / name)
     with pytest.raises((FingerprintError, BundleError, ValueError), match="encoder"):
         Index.open(index.store.folder)
 
 
+@pytest.mark.fast("0.9")
 @pytest.mark.parametrize("after_seconds", [0.3, 0.9])
 def test_a_killed_run_is_finished_by_the_next_and_ends_the_same(
     index, folder, bundle_folder, tmp_path, after_seconds

@@ -16,14 +16,12 @@ from hashnet.retrieval.search.query import Query
 from tests.scenes import PLACES, bright_regions, scene, thing
 from tests.test_service import client_of, upload
 
-pytestmark = pytest.mark.keras
-
 MOST = 3
 
 
 @pytest.fixture(scope="module", autouse=True)
-def proposals(tmp_path_factory):
-    with bright_regions(tmp_path_factory.mktemp("tiny")):
+def proposals():
+    with bright_regions():
         yield
 
 
@@ -247,7 +245,7 @@ def test_the_service_says_which_part_of_a_photo_was_found(bundle_folder, tmp_pat
     photos.mkdir()
     for number, place in enumerate(PLACES):
         images.write(photos / f"{number}.png", scene(number, *place))
-    with bright_regions(tmp_path):
+    with bright_regions():
         index = Index.create(tmp_path / "index", bundle_folder, regions=3)
     assert index.update([photos]).added == 4
     with client_of(tmp_path / "index") as client:

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from hashnet import codes, images
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, BundleError, ShapeError, UnknownNameError
 from hashnet.network import bundle, model
@@ -23,6 +24,17 @@ model = bundle.load(folder).load_model()
 np.savez(out, **{name: np.asarray(value) for name, value in model(np.load(pixels)).items()})
 """
 PIXELS = RNG.integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+
+
+def test_the_runtime_gives_what_keras_gives(bundle_folder, small_network, photos):
+    paths = sorted(photos.rglob("*.png"))
+    pixels = np.stack([images.read_resized(path, (64, 64)) for path in paths])
+    expected = {name: np.asarray(value) for name, value in small_network[0](pixels).items()}
+    encoded = Encoder.open(bundle_folder).encode(paths)
+    np.testing.assert_allclose(encoded.features, expected["feature"], atol=1e-5)
+    np.testing.assert_allclose(encoded.scores, expected["scores"], atol=1e-5)
+    differs = codes.unpack(encoded.codes, 32) != (expected["latent"] >= 0.5)
+    assert np.abs(expected["latent"][differs] - 0.5).max(initial=0) < 1e-4
 
 
 def test_latent_is_the_sigmoid_of_a_dense_layer_on_the_feature(small_network):

@@ -89,6 +89,7 @@ LARGE = [
 ]
 
 
+@pytest.mark.fast("None-stub", "96-tiny")
 @pytest.mark.parametrize("backbone", ["stub", "tiny", *LARGE])
 @pytest.mark.parametrize("size", [None, 96])
 def test_the_map_is_given_for_images_of_other_sizes(backbone, size):

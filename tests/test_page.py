@@ -193,7 +193,7 @@ def served_parts(bundle_folder, textured, tmp_path_factory):
     from hashnet.retrieval.index import Index
 
     folder = tmp_path_factory.mktemp("parts")
-    with scenes.bright_regions(folder):
+    with scenes.bright_regions():
         index = Index.create(folder / "index", bundle_folder, local="sift", regions=3)
     for number, place in enumerate(scenes.PLACES):
         images.write(folder / f"{number}.png", scenes.scene(number, *place))

@@ -7,6 +7,7 @@ from tests.bench import figures
 pytest.importorskip("matplotlib", reason="plots need the [plots] extra")
 
 
+@pytest.mark.thorough
 def test_every_result_is_drawn(tmp_path):
     from PIL import Image
 

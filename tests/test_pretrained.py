@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -55,13 +56,18 @@ def test_photos_are_indexed_and_searched_with_the_core_alone(photos, tmp_path):
         "    print(cli.main(command.split('|')))\n"
     )
     absent = "cv2,h5py,jax,keras,llvmlite,matplotlib,numba,openvino,pandas,scipy,tensorflow"
-    index, folder, query = tmp_path / "i", photos / "disc", photos / "disc/0.png"
+    few = tmp_path / "photos"
+    for kind in ("disc", "ramp"):
+        (few / kind).mkdir(parents=True)
+        for number in range(3):
+            shutil.copy(photos / f"{kind}/{number}.png", few / kind)
+    index, folder, query = tmp_path / "i", few / "disc", few / "disc/0.png"
     commands = [
-        f"index|{index}|{photos}|--label-from|folder",
+        f"index|{index}|{few}|--label-from|folder",
         f"search|{index}|{query}|-k|2|--json",
-        f"evaluate|{index}|{photos}|--json",
+        f"evaluate|{index}|{few}|--json",
         f"info|{index}|--json",
-        f"train|{photos}|--bundle|{tmp_path / 'b'}",
+        f"train|{few}|--bundle|{tmp_path / 'b'}",
         f"index|{tmp_path / 'r'}|{folder}|--backbone|resnet50",
         f"export|{index}|{tmp_path / 'x.onnx'}|--format|onnx",
     ]

@@ -134,6 +134,7 @@ def test_a_picture_that_has_gone_leaves_a_gap(tmp_path, small):
     assert "no picture" in (tmp_path / "report" / "index.html").read_text()
 
 
+@pytest.mark.thorough
 def test_a_report_replaces_a_report_and_nothing_else(tmp_path, small):
     target = tmp_path / "report"
     target.mkdir()

@@ -533,6 +533,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.thorough
 def test_without_locks_the_transaction_of_a_killed_writer_is_undone(
     mount_without_locks, photos, bundle_folder, tmp_path
 ):
@@ -642,6 +643,7 @@ def test_an_answer_that_finds_no_room_is_one_line(odd_photos, monkeypatch, capsy
         full.close()
 
 
+@pytest.mark.fast("search INDEX PHOTOS")
 @pytest.mark.parametrize("command", ["index INDEX PHOTOS", "search INDEX PHOTOS", "info INDEX"])
 def test_a_home_that_cannot_be_written_to_changes_nothing(odd_photos, tmp_path, command):
     home = tmp_path / "home"

@@ -104,6 +104,7 @@ def test_what_comes_goes_and_changes_its_name_is_followed(watching, folder, tmp_
     assert "watching has ended" in process.until("ended")[-1]
 
 
+@pytest.mark.thorough
 def test_a_flood_is_taken_in_batches_and_wholly(watching, folder, tmp_path):
     process = watching()
     process.until("watching")

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-QUICK = ("test_engine.py", "test_engine_regions.py", "test_feedback.py")
+QUICK = ("test_engine_regions.py", "test_feedback.py")
+MORE = ("test_engine.py",)
 THOROUGH = (
     "test_hamming.py",
     "test_rerank.py",
@@ -27,7 +28,14 @@ def test_collecting_the_plugin_leaves_numba_to_the_other_tests():
     assert sys.modules.get("numba", ...) is not None
 
 
-@pytest.mark.parametrize("files", [QUICK, pytest.param(THOROUGH, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "files",
+    [
+        QUICK,
+        pytest.param(MORE, marks=pytest.mark.thorough),
+        pytest.param(THOROUGH, marks=pytest.mark.slow),
+    ],
+)
 def test_the_tests_of_searching_pass_without_numba(files):
     arguments = ["-q", "-p", "tests.without_numba", "-p", "no:cacheprovider"]
     run = subprocess.run(
