@@ -7,16 +7,19 @@ BIN = .venv/bin
 demo: .venv/ready
 	$(BIN)/hashnet demo
 
+# Whatever a test needs beyond this much memory, in MB, a small machine lacks.
+MOST_MEMORY ?= 1500
+
 test: .venv/ready
-	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --most-memory $(MOST_MEMORY)
 
 # Every case of what the fast tests take some of.
 thorough: .venv/ready
 	$(BIN)/python -m pytest -q -m thorough --numprocesses 2 --dist loadfile
 
-# The fast tests again, or those that LOWEST names, on the lowest versions that setup.cfg allows.
+# Both again, or those files that LOWEST names, on the lowest versions that setup.cfg allows.
 lowest: .venv-lowest/ready
-	.venv-lowest/bin/python -m pytest -q --numprocesses 2 --dist loadfile $(LOWEST)
+	.venv-lowest/bin/python -m pytest -q -m "not slow" --numprocesses 2 --dist loadfile $(LOWEST)
 
 .venv-lowest/ready: setup.cfg tests/lowest.txt
 	$(PYTHON) -m venv .venv-lowest
@@ -54,7 +57,7 @@ types: .venv/ready
 # Each test file in a process of its own, since all together take 4 GB. Status 5: all tests are slow.
 coverage: .venv/ready
 	$(BIN)/coverage erase
-	for file in tests/test_*.py; do $(BIN)/coverage run -m pytest -q $$file || test $$? = 5 || exit 1; done
+	for file in tests/test_*.py; do $(BIN)/coverage run -m pytest -q -m "not slow" $$file || test $$? = 5 || exit 1; done
 	$(BIN)/coverage run -m pytest -q hashnet
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report

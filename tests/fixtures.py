@@ -1,9 +1,12 @@
 """What every test and every example in a docstring may ask for; pytest loads it as a plugin."""
 
 import contextlib
+import doctest
 import functools
+import importlib
 import os
 import pathlib
+import re
 import shutil
 import sys
 import tomllib
@@ -21,18 +24,16 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 TESTS = pathlib.Path(__file__).parent
 GOLDEN = TESTS / "golden"
-# Files that load large libraries where they are imported: tests/test_docstrings.py runs their
-# examples, so that collecting tests loads none.
-LAZY = {
-    TESTS.parent / f"{name.replace('.', '/')}.py"
-    for name in tomllib.loads((TESTS / "floors.toml").read_text(encoding="utf-8"))["lazy"]
-}
+# Modules that load large libraries where they are imported: tests/test_docstrings.py runs their
+# examples, and tests/test_sklearn.py those of its own, so that collecting tests loads none.
+LAZY = tomllib.loads((TESTS / "floors.toml").read_text(encoding="utf-8"))["lazy"]
+LAZY_FILES = {TESTS.parent / f"{name.replace('.', '/')}.py" for name in LAZY}
 
 
 def pytest_ignore_collect(collection_path):
     """Look for examples in no file that loads a large library, and in none that helps tests."""
     helps = collection_path.parent == TESTS and not collection_path.name.startswith("test_")
-    return True if collection_path in LAZY or (helps and collection_path.is_file()) else None
+    return True if collection_path in LAZY_FILES or (helps and collection_path.is_file()) else None
 
 
 @functools.cache
@@ -88,6 +89,58 @@ class OneWorker:
 
 
 ONE_WORKER = OneWorker()
+
+
+PEAKS = {}  # name of a process of the tests: the most memory that it or a child of it took, in MB
+
+
+def pytest_addoption(parser):
+    """Told by `make test`."""
+    parser.addoption(
+        "--most-memory", type=int, metavar="MB", help="fail if a process of the tests takes more"
+    )
+
+
+def peak_memory():
+    """The most memory that this process or a child of it took, in MB; 0 where nobody knows."""
+    status = pathlib.Path("/proc/self/status")
+    if not status.exists():
+        return 0
+    import resource
+
+    own = int(re.search(r"VmHWM:\s*(\d+)", status.read_text())[1])
+    # Workers are children, too, and tell their memory themselves.
+    children = 0 if PEAKS else resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return max(own, children) // 1024
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """A worker is done: keep what it said of its memory."""
+    PEAKS[node.gateway.id] = getattr(node, "workeroutput", {}).get("peak", 0)
+
+
+def pytest_sessionfinish(session):
+    """Tell the memory to who started this worker, or fail if a process took too much."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["peak"] = peak_memory()
+        return
+    PEAKS.setdefault("pytest", peak_memory())
+    most = session.config.option.most_memory
+    if most and max(PEAKS.values()) > most:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Say what each process took where there is a bound."""
+    if config.option.most_memory:
+        took = ", ".join(f"{name} {peak} MB" for name, peak in sorted(PEAKS.items()))
+        too_much = max(PEAKS.values()) > config.option.most_memory
+        terminalreporter.write_line(
+            f"{'TOO MUCH MEMORY' if too_much else 'Memory'}: {took}; "
+            f"{config.option.most_memory} MB are allowed.",
+            red=too_much,
+        )
 
 
 def pytest_configure():
@@ -247,6 +300,22 @@ def doctest_folder(bundle_folder, tmp_path):
     index = Index.create(tmp_path / "pets.index", bundle_folder)
     index.add(paths, ids=["cat", "dog"], labels=["cat", "dog"])
     return tmp_path
+
+
+@pytest.fixture
+def run_examples(bundle_folder, doctest_folder, monkeypatch):
+    """Run the examples in the docstrings of a module that is named; gives how many failed."""
+    monkeypatch.chdir(doctest_folder)
+
+    def run(name):
+        found = doctest.testmod(
+            importlib.import_module(name),
+            extraglobs={"bundle_folder": bundle_folder},
+            optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS,
+        )
+        return found.failed
+
+    return run
 
 
 @pytest.fixture

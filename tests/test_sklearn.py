@@ -126,6 +126,10 @@ def test_scikit_learns_own_checks(some):
     assert set(done) == set(some) if some else len(done) > 40
 
 
+def test_the_example_holds(run_examples):
+    assert run_examples("hashnet.sklearn") == 0
+
+
 def test_a_row_of_numbers_is_no_image(bundle_folder):
     """Why the checks go through `OfRows`: all of them give a table, which is refused by itself."""
     assert not ours.HashNeighbors().__sklearn_tags__().input_tags.two_d_array

@@ -37,7 +37,7 @@ def test_collecting_the_plugin_leaves_numba_to_the_other_tests():
     ],
 )
 def test_the_tests_of_searching_pass_without_numba(files):
-    arguments = ["-q", "-p", "tests.without_numba", "-p", "no:cacheprovider"]
+    arguments = ["-q", "-p", "tests.without_numba", "-p", "no:cacheprovider", "-m", "not slow"]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *arguments, *(f"tests/{name}" for name in files)],
         capture_output=True,
