@@ -15,7 +15,7 @@ test: .venv/ready
 
 # Every case of what the fast tests take some of.
 thorough: .venv/ready
-	$(BIN)/python -m pytest -q -m thorough --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -q -m "thorough and not slow" --numprocesses 2 --dist loadfile
 
 # Both again, or those files that LOWEST names, on the lowest versions that setup.cfg allows.
 lowest: .venv-lowest/ready

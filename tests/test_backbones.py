@@ -44,6 +44,7 @@ def test_the_pretrained_networks_name_well_known_photos(lite):
     assert apple == "Granny Smith"
 
 
+@pytest.mark.thorough
 def test_the_pretrained_networks_name_the_photos_that_scikit_image_carries(lite):
     data = pytest.importorskip("skimage.data")
     cat, cup = named(lite, *(images.to_png(photo) for photo in (data.chelsea(), data.coffee())))

@@ -28,6 +28,7 @@ def config(backbone="efficientnet_lite0", **options):
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "backbone",
     [
