@@ -31,9 +31,13 @@ LAZY_FILES = {TESTS.parent / f"{name.replace('.', '/')}.py" for name in LAZY}
 
 
 def pytest_ignore_collect(collection_path):
-    """Look for examples in no file that loads a large library, and in none that helps tests."""
-    helps = collection_path.parent == TESTS and not collection_path.name.startswith("test_")
-    return True if collection_path in LAZY_FILES or (helps and collection_path.is_file()) else None
+    """Look for examples in no file that loads a large library, nor where there are none."""
+    if collection_path in LAZY_FILES:
+        return True
+    if collection_path.suffix == ".py" and collection_path.parent == TESTS:
+        if not collection_path.name.startswith("test_"):
+            return ">>>" not in collection_path.read_text(encoding="utf-8") or None
+    return None
 
 
 @functools.cache
