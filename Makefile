@@ -11,11 +11,11 @@ demo: .venv/ready
 MOST_MEMORY ?= 1500
 
 test: .venv/ready
-	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --most-memory $(MOST_MEMORY)
+	$(BIN)/python -m pytest -q --numprocesses 3 --dist loadfile --most-memory $(MOST_MEMORY)
 
 # Every case of what the fast tests take some of.
 thorough: .venv/ready
-	$(BIN)/python -m pytest -q -m "thorough and not slow" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -q -m "thorough and not slow" --numprocesses 3 --dist loadfile
 
 # Both again, or those files that LOWEST names, on the lowest versions that setup.cfg allows.
 lowest: .venv-lowest/ready

@@ -60,13 +60,27 @@ def file_of(item):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """As `--dist loadfile`, but for the files that build networks, which go together."""
+    """As `--dist loadfile`, but for the files that build networks, which go together.
+
+    Their worker keeps the memory that they took: of three, it runs only examples after them.
+    """
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid):
             path = nodeid.split("::")[0]
             return "keras" if builds_networks(path) else path
+
+        def _reschedule(self, node):
+            mine = self.assigned_work[node]
+            waits = not node.shutting_down and self._pending_of(mine) <= 2
+            if self.numnodes > 2 and "keras" in mine and waits:
+                examples = next((path for path in self.workqueue if path[:6] != "tests/"), None)
+                if examples is None:
+                    node.shutdown()
+                    return
+                self.workqueue.move_to_end(examples, last=False)
+            super()._reschedule(node)
 
     return Scheduling(config, log)
 
