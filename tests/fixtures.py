@@ -24,8 +24,8 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 TESTS = pathlib.Path(__file__).parent
 GOLDEN = TESTS / "golden"
-# Modules that load large libraries where they are imported: tests/test_docstrings.py runs their
-# examples, and tests/test_sklearn.py those of its own, so that collecting tests loads none.
+# Modules that load large libraries where they are imported: tests/test_examples.py runs their
+# examples, so that collecting tests loads none.
 LAZY = tomllib.loads((TESTS / "floors.toml").read_text(encoding="utf-8"))["lazy"]
 LAZY_FILES = {TESTS.parent / f"{name.replace('.', '/')}.py" for name in LAZY}
 

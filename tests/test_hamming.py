@@ -388,6 +388,10 @@ def test_without_numba_the_scan_answers_whatever_the_method(monkeypatch, method)
     assert index._groups is None and index._tables is None
 
 
+def test_the_examples_of_the_kernels_hold(run_examples, kernels):
+    assert run_examples("hashnet.retrieval.search.kernels") == 0
+
+
 def test_substrings_cover_every_bit_once():
     for num_bits in (8, 16, 48, 64, 128, 1000, 1024):
         for num_rows in (1, 1000, 10**6, 10**8):

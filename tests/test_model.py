@@ -12,6 +12,7 @@ from hashnet import codes, images
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, BundleError, ShapeError, UnknownNameError
 from hashnet.network import bundle, model
+from tests.fixtures import GOLDEN
 
 pytestmark = pytest.mark.keras
 RNG = np.random.default_rng(0)
@@ -224,3 +225,17 @@ def test_a_bundle_replaces_only_a_bundle(small_network, tmp_path):
     with pytest.raises(BundleError, match="replaces only"):
         bundle.save(tmp_path, *small_network, origin={})
     assert (tmp_path / "precious.txt").read_text() == "mine"
+
+
+def test_a_golden_bundle_of_version_3_keeps_the_weights_it_was_converted_from(small_network):
+    """float32.onnx of an int8 bundle that Keras did not make holds them."""
+    golden = bundle.load(GOLDEN / "bundle_v3_int8")
+    assert golden.precision == "int8" and set(golden.files()) == {
+        "hashnet.json",
+        "encoder.onnx",
+        "float32.onnx",
+    }
+    expected, _ = small_network
+    for found, wanted in zip(golden.load_model().weights, expected.weights, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    assert Encoder(golden).encode([np.zeros((64, 64, 3), np.uint8)]).codes.shape == (1, 4)

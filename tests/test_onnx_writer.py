@@ -6,7 +6,14 @@ import pytest
 
 from hashnet import codes
 from hashnet.errors import BundleError, ExportError
-from hashnet.network import backbones, onnx_check, onnx_graph, onnx_writer, runtimes
+from hashnet.network import (
+    backbones,
+    onnx_check,
+    onnx_graph,
+    onnx_writer,
+    pretrained,
+    runtimes,
+)
 from hashnet.network.geometry import geometry
 from hashnet.network.model import HashNetConfig, build
 from tests.stub_backbone import DEPTHWISE, STUB
@@ -81,6 +88,29 @@ def test_the_file_gives_what_keras_gives_and_every_weight_comes_back(backbone, o
     for name in OUTPUTS:
         np.testing.assert_array_equal(again[name], expected[name])
     assert onnx_writer.write(other, OUTPUTS, code=True) == content
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "efficientnet_lite0",
+        pytest.param("efficientnet_lite1", marks=pytest.mark.slow),
+        pytest.param("efficientnet_lite2", marks=pytest.mark.slow),
+    ],
+)
+def test_pretrained_weights_become_the_same_file_without_keras(backbone):
+    config = HashNetConfig(
+        backbone=backbone,
+        image_size=64,
+        num_bits=12,
+        classes=backbones.imagenet_classes(),
+        scores_from="feature",
+    )
+    model = build(config)
+    kernel, bias = model.get_layer("latent").get_weights()
+    found = pretrained.with_hash_layer(pretrained.write(config), kernel, bias)
+    assert onnx_graph.content(found) == onnx_writer.write(model, OUTPUTS)
 
 
 LARGE = [

@@ -1,7 +1,6 @@
 """The default network as searching runs it, made without Keras."""
 
 import json
-import pathlib
 import shutil
 import subprocess
 import sys
@@ -15,8 +14,6 @@ from hashnet.network import backbones, bundle, onnx_graph, pretrained, torch_wei
 from hashnet.network.model import HashNetConfig
 from hashnet.train import unsupervised
 
-GOLDEN = pathlib.Path(__file__).parent / "golden"
-
 
 def config(backbone="efficientnet_lite0", **options):
     return HashNetConfig(
@@ -26,26 +23,6 @@ def config(backbone="efficientnet_lite0", **options):
         scores_from="feature",
         **options,
     )
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize(
-    "backbone",
-    [
-        "efficientnet_lite0",
-        pytest.param("efficientnet_lite1", marks=pytest.mark.slow),
-        pytest.param("efficientnet_lite2", marks=pytest.mark.slow),
-    ],
-)
-def test_the_file_is_the_one_that_keras_gives(backbone):
-    from hashnet.network import model, onnx_writer
-
-    wanted = config(backbone, image_size=64)
-    network = model.build(wanted)
-    kernel, bias = network.get_layer("latent").get_weights()
-    expected = onnx_writer.write(network, ("latent", "feature", "scores"))
-    found = pretrained.with_hash_layer(pretrained.write(wanted), kernel, bias)
-    assert onnx_graph.content(found) == expected
 
 
 def test_photos_are_indexed_and_searched_with_the_core_alone(photos, tmp_path):
@@ -126,17 +103,3 @@ def test_a_file_that_keras_could_not_read_back_makes_no_bundle(bundle_folder, tm
             tmp_path / "b", foreign.encoder_file.read_bytes(), foreign.config, origin={}
         )
     assert not (tmp_path / "b").exists()
-
-
-def test_a_golden_bundle_of_version_3_keeps_the_weights_it_was_converted_from(small_network):
-    """float32.onnx of an int8 bundle that Keras did not make holds them."""
-    golden = bundle.load(GOLDEN / "bundle_v3_int8")
-    assert golden.precision == "int8" and set(golden.files()) == {
-        "hashnet.json",
-        "encoder.onnx",
-        "float32.onnx",
-    }
-    expected, _ = small_network
-    for found, wanted in zip(golden.load_model().weights, expected.weights, strict=True):
-        np.testing.assert_array_equal(found, wanted)
-    assert Encoder(golden).encode([np.zeros((64, 64, 3), np.uint8)]).codes.shape == (1, 4)
