@@ -33,6 +33,7 @@ from hashnet.retrieval.store.folder import writer as writer_module
 from hashnet.retrieval.store.folder.lookups import FAN_OUT
 from hashnet.retrieval.store.folder.store import Store, check
 from hashnet.retrieval.store.items import Item, StoredFeatures
+from hashnet.retrieval.store.roots import Roots
 from tests import needs
 
 FEATURE_DIM = 3
@@ -138,6 +139,11 @@ def contents(folder):
             snapshot.local_features(rows),
             [np.array(snapshot.regions(all_rows[1:]), int) for all_rows in of_image],
         )
+
+
+def everything(folder):
+    with Store.open(folder).snapshot() as snapshot:
+        return contents(folder), snapshot.roots.all
 
 
 def plainly(items, codes, features, local, regions):
@@ -315,7 +321,24 @@ def _compact(writer):
     writer.compact()
 
 
-CHANGES = {"add": _add, "remove": _remove, "update": _update, "compact": _compact}
+def _copy(writer):
+    # Done twice, it is what it is once: so it may be tried again after a fault.
+    items = [Item("new", "/root/new", "copied"), Item(OLD[4], label="copied")]
+    writer.copy(items, [OLD[5], OLD[2]], OLD[:1])
+
+
+def _move(writer):
+    writer.set_roots(Roots([("root", "/elsewhere"), ("more", "/more")]))
+
+
+CHANGES = {
+    "add": _add,
+    "remove": _remove,
+    "update": _update,
+    "copy": _copy,
+    "move": _move,
+    "compact": _compact,
+}
 
 
 def _change_index(folder, name):
@@ -353,13 +376,13 @@ def _strike_everywhere(striker, top, name, how):
     shutil.rmtree(top, ignore_errors=True)
     top.mkdir()
     prepare(base)
-    before = contents(base)
+    before = everything(base)
     shutil.copytree(base, work)
     if name == "create":
-        before, after = None, []
+        before, after = None, ([], ())
     else:
         assert _change_index(work, name) == 0
-        after = contents(work)
+        after = everything(work)
     for at in range(1, 1000):
         shutil.rmtree(work)
         if name != "create":
@@ -393,7 +416,7 @@ def _judge(work, name, how, status, before, after):
     assert status in (0, 3, 4, -signal.SIGKILL), "an error outside the family"
     if how == FAIL_ONCE and name != "create":
         assert status != 4, "the writer did not recover by itself"
-    found = (contents(work) if work.exists() else None) if name == "create" else contents(work)
+    found = everything(work) if work.exists() or name != "create" else None
     assert found in (before, after), f"between: {found}"
     if status in (0, 3):
         assert found == after, "reported as done and not there"
@@ -422,10 +445,10 @@ def _judge(work, name, how, status, before, after):
         "lock",
         *(f"segments/{generation:06d}.{name}" for name in NAMES),
     ]
-    assert contents(work) == found
+    assert everything(work) == found
     with Store.open(work).writer() as writer:
         CHANGES[name](writer)
-    assert sorted(contents(work)) == sorted(after)
+    assert sorted(contents(work)) == sorted(after[0])
     assert check(work) == []
 
 
@@ -451,7 +474,13 @@ def striker(tmp_path_factory):
     return str(folder / "striker.so")
 
 
-SOON = [("create", FAIL_ONCE), ("add", KILL_WITHIN), ("add", DISK_FULL), ("compact", KILL_BEFORE)]
+SOON = [
+    ("create", FAIL_ONCE),
+    ("add", KILL_WITHIN),
+    ("add", DISK_FULL),
+    ("compact", KILL_BEFORE),
+    ("copy", KILL_WITHIN),
+]
 
 
 @pytest.mark.fast("create-2", "add-1")
@@ -459,7 +488,7 @@ SOON = [("create", FAIL_ONCE), ("add", KILL_WITHIN), ("add", DISK_FULL), ("compa
     ("name", "how"),
     [
         pytest.param(name, how, marks=[] if (name, how) in SOON else [pytest.mark.slow])
-        for name in ("create", "add", "compact", "remove", "update")
+        for name in ("create", *CHANGES)
         for how in (KILL_BEFORE, KILL_WITHIN, FAIL_ONCE, DISK_FULL)
     ],
 )
