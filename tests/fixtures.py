@@ -53,6 +53,10 @@ def builds_networks(path):
     return "pytest.mark.keras" in text or "small_network" in text
 
 
+# Files whose fast tests use chdb, which takes 350 MB for good: they go together, too.
+DATABASE = ("tests/test_clickhouse.py", "tests/test_contracts.py", "tests/test_filters.py")
+
+
 def file_of(item):
     """Path of the file of a test, from the root, as in its id."""
     return item.nodeid.split("::")[0]
@@ -60,16 +64,18 @@ def file_of(item):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """As `--dist loadfile`, but for the files that build networks, which go together.
+    """As `--dist loadfile`, but for the files that build networks, or use chdb, which go together.
 
-    Their worker keeps the memory that they took: of three, it runs nothing else.
+    The worker of networks keeps the memory that they took: of three, it runs nothing else.
     """
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid):
             path = nodeid.split("::")[0]
-            return "keras" if builds_networks(path) else path
+            if builds_networks(path):
+                return "keras"
+            return "chdb" if path in DATABASE else path
 
         def _reschedule(self, node):
             mine = self.assigned_work[node]

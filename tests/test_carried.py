@@ -129,6 +129,7 @@ def test_a_head_without_its_encoder_is_refused_by_name(index, tmp_path):
         delf.Delf.open(tmp_path / delf.FILE)
 
 
+@pytest.mark.thorough
 def test_the_preset_is_for_the_weights_of_imagenet_alone():
     import onnx
 

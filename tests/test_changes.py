@@ -26,7 +26,7 @@ def folder(tmp_path):
     return folder
 
 
-@pytest.fixture(params=["folder", "chdb"])
+@pytest.fixture(params=["folder", pytest.param("chdb", marks=pytest.mark.thorough)])
 def index(request, bundle_folder, tmp_path, folder):
     place = tmp_path / "i"
     if request.param == "chdb":

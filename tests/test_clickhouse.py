@@ -240,6 +240,7 @@ def test_the_command_prints_and_runs_them(chdb_folder, capsys):
     assert cli.main(["clickhouse", "init", url, "--bits", "16", "--cluster", "a b"]) == 2
 
 
+@pytest.mark.thorough
 def test_a_search_beyond_a_limit_raises_and_answers_nothing_in_part(chdb_folder, monkeypatch):
     store = made(f"chdb://{chdb_folder}/faults/limits")
     with store.writer() as writer:

@@ -57,6 +57,7 @@ def test_heic_and_jpeg_xl_are_found_and_read_under_any_name(tmp_path, make):
         images.read(data, max_pixels=11_699)
 
 
+@pytest.mark.fast("1-1", "256-256", "300-257", "7-9000", "300-400")
 @pytest.mark.parametrize(
     ("height", "width"), [(1, 1), (256, 256), (300, 257), (7, 9000), (1000, 1000), (300, 400)]
 )

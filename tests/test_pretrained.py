@@ -88,6 +88,7 @@ def test_weights_of_another_network_are_refused():
         pretrained.write(config(image_size=8))
 
 
+@pytest.mark.thorough
 def test_weights_of_h_fit_or_are_refused():
     network = pretrained.write(config(image_size=32))
     with pytest.raises(ShapeError, match="latent/kernel"):

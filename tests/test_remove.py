@@ -104,6 +104,7 @@ def test_files_are_named_by_path_and_by_id(run, bundle_folder, photos, tmp_path,
     assert index.remove(folders="lib/2019", dry_run=True) == ["lib/lib/2019/inner.png"]
 
 
+@pytest.mark.thorough
 def test_an_index_in_a_table_is_removed_from_in_the_same_way(chdb_folder, bundle_folder, photos):
     index = Index.create(f"chdb://{chdb_folder}/removal/photos", bundle_folder)
     ids = ["/p/1.png", "/p/q/2.gif", "/pq/3.gif", "4"]

@@ -951,6 +951,7 @@ def test_a_slow_database_is_a_503_in_time_and_keeps_nobody_waiting(database, fol
     wait_for(lambda: database.get(SEARCHES[0]).status_code == 200, 30)
 
 
+@pytest.mark.thorough
 def test_a_database_that_is_down_is_a_503_until_it_is_back(database, caplog):
     """Fault 36: no answer in part; the last version is served on once the database is there."""
 
