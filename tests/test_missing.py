@@ -323,3 +323,39 @@ def test_reading_all_again_stores_no_image_that_is_as_it_was(index, folder):
     with index.store.snapshot() as snapshot:
         assert snapshot.num_rows == num_rows + 1  # of the one whose time is another now
     assert len(index) == 39 and index["photos/disc/0.png"].mtime_ns == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "folder", "itself", "below"),
+    [
+        ("/photos/2026/a.jpg", "/photos", True, True),
+        ("/photos/a.jpg", "/photos/", True, True),
+        ("/photos of cats/a.jpg", "/photos", True, False),
+        ("/other/a.jpg", "/photos", True, False),
+        ("/photos", "/photos", True, True),
+        ("/photos", "/photos", False, False),
+        ("/photos/a.jpg", "/photos", False, True),
+    ],
+)
+def test_a_path_is_below_a_folder_that_it_begins_with_and_no_other(path, folder, itself, below):
+    assert judging.is_below(path, folder, itself=itself) is below
+
+
+def test_a_folder_is_empty_if_it_holds_but_hidden_files_and_folders_like_itself(tmp_path):
+    place = tmp_path / "place"
+    (place / "empty" / "too").mkdir(parents=True)
+    for number in range(20):
+        (place / f".{number}").write_bytes(b"x")
+    assert judging._is_empty(str(place))
+    (place / "empty" / "photo.png").write_bytes(b"x")
+    assert not judging._is_empty(str(place)) and not judging._is_empty(str(place / "empty"))
+    (place / "photo.png").write_bytes(b"x")
+    shutil.rmtree(place / "empty")
+    assert not judging._is_empty(str(place))
+
+
+def test_a_folder_of_a_link_is_not_empty(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "place").mkdir()
+    needs.link(tmp_path / "place" / "linked", tmp_path / "elsewhere")
+    assert not judging._is_empty(str(tmp_path / "place"))

@@ -96,6 +96,7 @@ def test_a_configuration_survives_json():
         model.HashNetConfig.from_dict({**config.to_dict(), "backbone": "no_net"})
 
 
+@pytest.mark.thorough
 def test_the_pretrained_classifier_keeps_its_thousand_classes():
     with pytest.raises(ShapeError, match="2 names for 1000"):
         config = model.HashNetConfig(image_size=32, classes=("a", "b"), scores_from="feature")

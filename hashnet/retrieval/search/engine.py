@@ -17,7 +17,7 @@ from hashnet.errors import ArgumentError, RegionError, UnknownIdError, UnknownNa
 from hashnet.local.features import Extractor
 from hashnet.retrieval.search import duplicates, feedback
 from hashnet.retrieval.search import verify as verification
-from hashnet.retrieval.search.duplicates import DuplicateGroup
+from hashnet.retrieval.search.duplicates import DuplicateGroup, Progress
 from hashnet.retrieval.search.finder import Finder, Found, threshold_of
 from hashnet.retrieval.search.finders import finder_of
 from hashnet.retrieval.search.hits import SearchResult, hits_of
@@ -347,7 +347,7 @@ class Engine:
         threshold: int,
         *,
         turned: bool = False,
-        progress: duplicates.Progress | None = None,
+        progress: Progress | None = None,
     ) -> Iterator[DuplicateGroup]:
         """Groups of images that are copies of each other; `search.duplicates` says how.
 

@@ -1,0 +1,44 @@
+"""Ids as the outside sees them: what folders and patterns of what is shown mean of the ids."""
+
+import pytest
+
+from hashnet import images
+from hashnet.retrieval.service.public_ids import PublicIds
+
+ROOT = "/my [photos]/"
+ESCAPED = r"/my \[photos\]/"
+
+
+@pytest.mark.parametrize(
+    ("shown", "meant"),
+    [
+        ("2019/*.gif", f"{ESCAPED}2019/*.gif"),
+        ("/2019/*.gif", f"{ESCAPED}2019/*.gif"),
+        ("2019/raw/", f"{ESCAPED}2019/raw/"),
+        # At any depth, as everywhere else.
+        ("*.gif", "*.gif"),
+        ("raw/", "raw/"),
+        ("**/2019/*.gif", "**/2019/*.gif"),
+    ],
+)
+def test_a_pattern_with_a_place_is_one_below_the_folder_that_is_left_out(shown, meant):
+    assert PublicIds(ROOT).pattern(shown) == meant
+    assert PublicIds().pattern(shown) == shown
+
+
+@pytest.mark.parametrize("folder", ["2019", "2019/", "/my [photos]/2019"])
+def test_what_is_below_a_folder_is_matched_and_nothing_beside(folder):
+    matches = images.matcher(PublicIds(ROOT).below(folder))
+    found = [matches(f"{ROOT}{name}") for name in ("2019/a.png", "2019/b/c.png", "2019b/a.png")]
+    assert found == [True, True, False] and not matches("/my p/2019/a.png")
+
+
+@pytest.mark.parametrize("name", ["a*", "a?", "a[b]", "a\\b"])
+def test_signs_of_patterns_in_a_folders_name_mean_themselves(name):
+    matches = images.matcher(PublicIds().below(f"/p/{name}"))
+    assert matches(f"/p/{name}/1.png") and not matches("/p/ab/1.png")
+
+
+def test_a_folder_of_ids_that_are_no_paths_is_below_nothing():
+    assert PublicIds().below("photos") == "/photos/"
+    assert PublicIds().below("X/photos/X") == "/X/photos/X/"
