@@ -5,17 +5,25 @@ A collection without labels still says much: which photos lie close together, an
 `pca_sign` and `lsh` are the well-known baselines, in the same form. A bit is one where
 `feature @ kernel + bias >= 0`, which is where the sigmoid of H is at least one half.
 
-`fit` learns codes that give photos the same neighbours as two affinities do:
+`fit` learns codes that serve whoever seeks a class and whoever seeks one thing. A query is one of
+the photos, its feature moved; it picks photos with chances that fall with the distance (stochastic
+neighbour embedding), and H is trained by gradient descent until the chances that codes give agree
+with three wishes:
 
-- *near*: the angles between features, about their mean. The pool found by codes must hold what
-  the features rank first.
-- *shared*: the angles between features that were averaged with their ten nearest. Averaging
-  keeps what neighbours have in common, a class more than a photo, and so brings together what
-  belongs together but does not look alike.
+- *fine*: the few that the angles between features, about their mean, put first. The pool found by
+  codes must hold what the features rank first.
+- *coarse*: the tenth of the collection that is of a kind, half by the same angles, and half by
+  those between features that were averaged with their ten nearest. Averaging keeps what neighbours
+  have in common, a class more than a photo, and so brings together what belongs together but does
+  not look alike.
+- *origin*: the photo that the query was made of, among all the others.
 
-By each affinity a photo picks the others with chances that fall with the angle (stochastic
-neighbour embedding); H is trained by gradient descent until the chances that its codes give agree
-with both. It starts at the ITQ rotation of what a linear map can tell of both affinities.
+A query is moved in two ways, so no photo has to be read twice: by noise of equal strength in all
+directions, as edits of a photo move its feature by a little in hundreds of them, and by a part of
+the difference of two other photos, as photos to come will differ from those at hand. Without that a
+small collection is learned by heart, and its codes serve new photos worse.
+
+Training starts at the ITQ rotation of what a linear map can tell of the angles.
 
 References:
     Charikar, "Similarity Estimation Techniques from Rounding Algorithms", STOC 2002: `lsh`.
@@ -27,6 +35,8 @@ References:
     the embedding as a network that takes new items.
     Lee, Peluffo-Ordonez and Verleysen, "Multi-scale similarities in stochastic neighbour
     embedding", Neurocomputing 2015: more than one reach at once.
+    Qiu et al., "Unsupervised Hashing with Contrastive Information Bottleneck", IJCAI 2021: a view
+    picks its photo among the others by its code.
     Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015.
 """
 
@@ -44,13 +54,20 @@ from hashnet import codes, threads
 from hashnet.errors import ArgumentError, ShapeError
 
 MAX_ITEMS = 10_000  # of a larger collection, a seeded sample is enough
-FEW_ITEMS = 512  # a smaller collection is filled up from the prior
+FEW_ITEMS = 256  # a smaller collection is filled up from the prior
 
 _DIMENSIONS = 512  # principal components that H is trained on
-_NEIGHBOURS = 10  # averaged with each item by the shared affinity
+_NEIGHBOURS = 10  # averaged with each item for what they share
+_FINE_REACH, _COARSE_REACH = 0.005, 0.1  # perplexity, as a share of the collection
+_FINE_SHARPNESS, _COARSE_SHARPNESS = 40.0, 10.0  # how fast the chances of codes fall
+_FINE_WEIGHT, _COARSE_WEIGHT = 0.4, 0.6  # in the loss
+_ORIGIN_SHARPNESS, _ORIGIN_WEIGHT = 20.0, 0.5
+_MOVED = 0.4  # how much of the difference of two other photos moves a query
+_PRIOR_ITEMS = 16  # how many of the collection's own items all of the prior weighs as much as
 _BATCH = 512  # items that see each other in one step
-_STEPS = 300
-_LEARNING_RATE = 0.02  # for the bias; for the kernel, times its mean absolute weight
+_STEPS = 600
+_STEPS_OF_FEW = 300  # where each step sees all items
+_LEARNING_RATE = 0.2  # for the bias; for the kernel, times its mean absolute weight
 _ITQ_ROUNDS = 50
 _RIDGE = 0.1  # times the mean variance of a component
 _ROWS_AT_ONCE = 1024
@@ -85,18 +102,30 @@ class HashWeights:
         return features @ self.kernel + self.bias >= 0
 
 
-class _Affinity(NamedTuple):
-    """One measure of how near the items of a collection are to each other."""
+class _Affinities(NamedTuple):
+    """How near the items of a collection are to each other, by two measures and at two reaches."""
 
-    directions: np.ndarray  # float32 (n, dim), rows of length 1
-    sharpness: np.ndarray  # float32 (n, 1), how fast chances fall with the angle
-    code_sharpness: float  # the same for codes, for all items
-    weight: float  # in the loss; all weights sum to 1
+    near: np.ndarray  # float32 (n, dim), rows of length 1
+    shared: np.ndarray  # float32 (n, dim), rows of length 1, averaged with their nearest
+    # float32 (n, 1) each: how fast chances fall with the angle.
+    fine_sharpness: np.ndarray
+    near_sharpness: np.ndarray
+    shared_sharpness: np.ndarray
 
-    def wanted(self, rows: np.ndarray) -> np.ndarray:
-        """The chances with which some items pick each other, float32 `(n, n)`."""
-        directions = self.directions[rows]
-        return _chances(directions @ directions.T * self.sharpness[rows])
+    def mean(self) -> np.ndarray:
+        """Both measures as they weigh in the loss, float32 `(n, dim)`."""
+        shared = np.float32(_COARSE_WEIGHT / 2)
+        return (1 - shared) * self.near + shared * self.shared
+
+    def wanted(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The chances, fine and coarse, with which some items pick each other, `(n, n)` each."""
+        near, shared = self.near[rows], self.shared[rows]
+        cosines = near @ near.T
+        fine = _chances(cosines * self.fine_sharpness[rows])
+        coarse = _chances(cosines * self.near_sharpness[rows])
+        coarse += _chances(shared @ shared.T * self.shared_sharpness[rows])
+        coarse /= 2
+        return fine, coarse
 
 
 P = ParamSpec("P")
@@ -155,9 +184,12 @@ def fit(
     """
     rng = np.random.default_rng(seed)
     codes.code_bytes(num_bits)
-    if progress:
-        progress(0, _STEPS)
-    features = _filled_up(_sampled(_checked("features", features), rng), prior)
+    features = _sampled(_checked("features", features), rng)
+    num_own = len(features)
+    features = _filled_up(features, prior)
+    num_steps = _STEPS if len(features) > _BATCH else _STEPS_OF_FEW
+    tell = progress or (lambda done, total: None)
+    tell(0, num_steps)
     space = _principal_space(features, min(_DIMENSIONS, features.shape[1]))
     if not space.deviations.size:  # All alike, so nothing to learn: every hyperplane is as good.
         kernel = rng.standard_normal((features.shape[1], num_bits))
@@ -167,7 +199,16 @@ def fit(
     kernel = _start(inputs, affinities, num_bits, rng)
     # Scaled so that the largest component has deviation 1: the steps then suit any features.
     scale = space.deviations[0]
-    kernel, bias = _train(inputs / scale, kernel, affinities, rng, progress)
+    inputs = (inputs / scale).astype(np.float32)
+    kernel = (kernel / np.abs(inputs @ kernel).mean(axis=0)).astype(np.float32)
+    loss = _Loss(
+        inputs,
+        affinities,
+        _weights(num_own, len(features)),
+        # As much noise in all directions of a feature together as its mean square length.
+        float(np.sqrt((inputs**2).sum(axis=1).mean() / features.shape[1])),
+    )
+    kernel, bias = _train(loss, kernel, num_steps, rng, tell)
     return space.fold(kernel / scale, bias)
 
 
@@ -302,16 +343,18 @@ def _itq_kernel(inputs: np.ndarray, num_bits: int, rng: np.random.Generator) -> 
 # --- What neighbours see --------------------------------------------------------------------------
 
 
-def _affinities(inputs: np.ndarray, rng: np.random.Generator) -> list[_Affinity]:
+def _affinities(inputs: np.ndarray, rng: np.random.Generator) -> _Affinities:
     near = _directions(inputs)
     nearest = _nearest(near, min(_NEIGHBOURS, len(near) - 1))
     shared = near + near[nearest].sum(axis=1)
     shared = _directions(shared - shared.mean(axis=0))
-    # Reaches are shares of the collection: the pool is a share of it as well.
-    return [
-        _Affinity(near, _sharpness(near, 0.02, rng), code_sharpness=30.0, weight=0.6),
-        _Affinity(shared, _sharpness(shared, 0.1, rng), code_sharpness=10.0, weight=0.4),
-    ]
+    return _Affinities(
+        near,
+        shared,
+        fine_sharpness=_sharpness(near, _FINE_REACH, rng),
+        near_sharpness=_sharpness(near, _COARSE_REACH, rng),
+        shared_sharpness=_sharpness(shared, _COARSE_REACH, rng),
+    )
 
 
 def _nearest(directions: np.ndarray, count: int) -> np.ndarray:
@@ -356,6 +399,11 @@ def _sharpness(directions: np.ndarray, reach: float, rng: np.random.Generator) -
 def _chances(logits: np.ndarray) -> np.ndarray:
     """Softmax of each row, an item never seeing itself; changes `logits`."""
     np.fill_diagonal(logits, -np.inf)
+    return _softmax(logits)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    """Softmax of each row; changes `logits`."""
     logits -= logits.max(axis=1, keepdims=True)
     odds = np.exp(logits, out=logits)
     odds /= odds.sum(axis=1, keepdims=True)
@@ -366,69 +414,100 @@ def _chances(logits: np.ndarray) -> np.ndarray:
 
 
 def _start(
-    inputs: np.ndarray, affinities: list[_Affinity], num_bits: int, rng: np.random.Generator
+    inputs: np.ndarray, affinities: _Affinities, num_bits: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Rotate, as ITQ does, what a linear map of the components tells of the affinities' mean."""
-    seen = sum(affinity.weight * affinity.directions for affinity in affinities)
     inputs = inputs.astype(np.float64)
     covariance = inputs.T @ inputs
     ridge = _RIDGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
-    smoothing = np.linalg.solve(covariance + ridge, inputs.T @ seen)
+    smoothing = np.linalg.solve(covariance + ridge, inputs.T @ affinities.mean())
     smoothed = inputs @ smoothing
     axes = np.linalg.eigh(smoothed.T @ smoothed)[1][:, ::-1]
     axes = smoothing @ axes
     return axes @ _itq_kernel((inputs @ axes).astype(np.float32), num_bits, rng)
 
 
+def _weights(num_own: int, num_items: int) -> np.ndarray:
+    """How much each item counts in the loss, float32 `(n, 1)`, 1 on average.
+
+    The prior counts for little as soon as the collection speaks for itself, but its photos remain
+    those from which the collection's have to be told.
+    """
+    weights = np.ones((num_items, 1), np.float32)
+    if num_own < num_items:
+        own = num_own / (num_own + _PRIOR_ITEMS)
+        weights[:num_own] = own * num_items / num_own
+        weights[num_own:] = (1 - own) * num_items / (num_items - num_own)
+    return weights
+
+
+class _Loss(NamedTuple):
+    """The divergence of the chances that soft bits give from those that are wanted."""
+
+    inputs: np.ndarray  # float32 (n, dim)
+    affinities: _Affinities
+    weights: np.ndarray  # float32 (n, 1)
+    noise: float  # of queries, its deviation in each direction
+
+    def gradients(
+        self,
+        rows: np.ndarray,
+        wanted: tuple[np.ndarray, np.ndarray],
+        kernel: np.ndarray,
+        bias: np.ndarray,
+        rng: np.random.Generator,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Differentiate the loss of one batch by kernel and bias."""
+        inputs = self.inputs[rows]
+        asked = inputs + np.float32(self.noise) * rng.standard_normal(inputs.shape, np.float32)
+        ones, others = (rng.permutation(inputs) for _ in range(2))
+        asked += np.float32(_MOVED) * (ones - others)
+        soft, soft_asked = np.tanh(inputs @ kernel + bias), np.tanh(asked @ kernel + bias)
+        agreement = soft_asked @ soft.T / np.float32(soft.shape[1])  # (batch, batch), -1..1
+        pull = _softmax(agreement * np.float32(_ORIGIN_SHARPNESS))
+        pull[np.diag_indices_from(pull)] -= 1
+        pull *= np.float32(_ORIGIN_WEIGHT * _ORIGIN_SHARPNESS)
+        for chances, sharpness, weight in zip(
+            wanted,
+            (_FINE_SHARPNESS, _COARSE_SHARPNESS),
+            (_FINE_WEIGHT, _COARSE_WEIGHT),
+            strict=True,
+        ):
+            given = _chances(agreement * np.float32(sharpness))
+            pull += np.float32(weight * sharpness) * (given - chances)
+        pull *= self.weights[rows] / np.float32(soft.size)
+        by_cut = pull.T @ soft_asked * (1 - soft * soft)  # (batch, num_bits)
+        by_asked = pull @ soft * (1 - soft_asked * soft_asked)
+        by_kernel = inputs.T @ by_cut + asked.T @ by_asked
+        return by_kernel, by_cut.sum(axis=0) + by_asked.sum(axis=0)
+
+
 def _train(
-    inputs: np.ndarray,
+    loss: _Loss,
     kernel: np.ndarray,
-    affinities: list[_Affinity],
+    num_steps: int,
     rng: np.random.Generator,
-    progress: Callable[[int, int], None] | None,
+    tell: Callable[[int, int], None],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Descend the divergence of the codes' chances from the affinities', with soft bits."""
-    num_items, batch = len(inputs), min(_BATCH, len(inputs))
-    inputs = inputs.astype(np.float32)
-    kernel = (kernel / np.abs(inputs @ kernel).mean(axis=0)).astype(np.float32)
+    """Descend the loss, in steps that fade."""
+    num_items, batch = len(loss.inputs), min(_BATCH, len(loss.inputs))
     bias = np.zeros(kernel.shape[1], np.float32)
     rates = (_LEARNING_RATE * np.abs(kernel).mean(), _LEARNING_RATE)
     descents = [_Adam(weights, rate) for weights, rate in zip((kernel, bias), rates, strict=True)]
     # A batch of all items is the same each time, whatever their order.
     rows, waiting = np.arange(num_items), np.empty(0, np.int64)
-    wanted = [affinity.wanted(rows) for affinity in affinities] if batch == num_items else []
-    for step in range(_STEPS):
+    wanted = loss.affinities.wanted(rows) if batch == num_items else None
+    for step in range(num_steps):
         if batch < num_items:
             if len(waiting) < batch:
                 waiting = rng.permutation(num_items)
             rows, waiting = waiting[:batch], waiting[batch:]
-            wanted = [affinity.wanted(rows) for affinity in affinities]
-        gradients = _gradients(inputs[rows], kernel, bias, affinities, wanted)
-        fade = (1 + math.cos(math.pi * (step + 1) / _STEPS)) / 2
+        gradients = loss.gradients(rows, wanted or loss.affinities.wanted(rows), kernel, bias, rng)
+        fade = (1 + math.cos(math.pi * (step + 1) / num_steps)) / 2
         for descent, gradient in zip(descents, gradients, strict=True):
             descent.descend(gradient, fade)
-        if progress:
-            progress(step + 1, _STEPS)
+        tell(step + 1, num_steps)
     return kernel, bias
-
-
-def _gradients(
-    inputs: np.ndarray,
-    kernel: np.ndarray,
-    bias: np.ndarray,
-    affinities: list[_Affinity],
-    wanted: list[np.ndarray],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Differentiate the loss of one batch by kernel and bias."""
-    soft = np.tanh(inputs @ kernel + bias)  # (batch, num_bits), -1..1
-    agreement = soft @ soft.T / soft.shape[1]  # (batch, batch), -1..1
-    pull = np.zeros_like(agreement)
-    for affinity, chances in zip(affinities, wanted, strict=True):
-        given = _chances(agreement * np.float32(affinity.code_sharpness))
-        pull += np.float32(affinity.weight * affinity.code_sharpness) * (given - chances)
-    pull /= np.float32(len(inputs) * soft.shape[1])
-    by_cut = (pull + pull.T) @ soft * (1 - soft * soft)  # (batch, num_bits)
-    return inputs.T @ by_cut, by_cut.sum(axis=0)
 
 
 class _Adam:
