@@ -355,12 +355,14 @@ def figures_of_not_good_at():
     yield first["clothing", "activation_norm", 8]
     yield first["beer", "none", 0]
     assert round(first["beer", "activation_norm", 8], 2) == round(first["beer", "none", 0], 2)
-    held = {
-        (row["set"], row["bits"]): row["recall_at_10_in_pool"]
-        for row in figures.read("label_free")["rows"]
-        if row["method"] == "fit"
+    codes = {
+        (row["set"], row["method"], row.get("bits")): row
+        for row in figures.read("label_free_codes")["rows"]
     }
-    yield from (held[name, bits] for bits in (48, 256) for name in ("tinyimagenet_val", "stamps"))
+    for name in ("copies, grocery", "grocery, iconic"):
+        yield from (codes[name, method, 128]["map"] for method in ("fit", "itq", "pca_sign"))
+        yield codes[name, "features", None]["map"]
+    yield from (codes["stamps", method, 64]["recall"][1] for method in ("fit", "itq"))
     yield min(
         ratio["least"]
         for ratio in figures.read("hamming")["summary"].values()

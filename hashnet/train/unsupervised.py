@@ -15,7 +15,7 @@ from hashnet.errors import ImageError
 from hashnet.network import backbones, bundle, model, onnx_graph, pretrained
 from hashnet.train import unsupervised_codes
 
-# Measured by tests/bench/label_free.py: longer codes gain little.
+# Measured by tests/bench/label_free_codes.py: half as many find less of everything.
 NUM_BITS = 128
 SAMPLE = unsupervised_codes.MAX_ITEMS
 

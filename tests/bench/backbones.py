@@ -23,7 +23,7 @@ from hashnet.encode.encoder import Encoder
 from hashnet.network import backbones, runtimes
 from hashnet.train import unsupervised
 from tests.bench import encode, figures
-from tests.bench.label_free import labelled
+from tests.bench.label_free_codes import labelled
 
 DEFAULT = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 ROUNDS, SECONDS = 5, 3.0

@@ -17,12 +17,14 @@ tests/bench/results/label_free_codes.json.
 
 import argparse
 import concurrent.futures
+import contextlib
 import json
 import math
 import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import types
 from typing import NamedTuple
@@ -156,15 +158,8 @@ def compare(name, search, commit, seeds):
 class Reader:
     """Features of folders, kept for another run."""
 
-    def __init__(self, scratch):
-        self.scratch = scratch
-        config = model.HashNetConfig(
-            num_bits=1, classes=backbones.imagenet_classes(), scores_from="feature"
-        )
-        network = pretrained.write(config, "imagenet")
-        self.encoder = Encoder(
-            bundle.save_encoder(scratch / "bundle", onnx_graph.content(network), config, origin={})
-        )
+    def __init__(self, encoder, scratch):
+        self.encoder, self.scratch = encoder, scratch
 
     def __call__(self, name, folder, without=()):
         """Features of the photos below a folder, and their paths."""
@@ -181,6 +176,24 @@ class Reader:
         features = np.load(kept)["features"]
         assert len(features) == len(paths), f"{kept} is of other photos"
         return features, paths
+
+
+def labelled(folders):
+    """Paths below folders of class folders, joined by commas, and the names of their classes."""
+    paths = sorted(
+        path for folder in folders.split(",") for path in pathlib.Path(folder).glob("*/*")
+    )
+    return paths, np.array([path.parent.name for path in paths])
+
+
+@contextlib.contextmanager
+def default_encoder():
+    """The default network, with its pretrained weights."""
+    classes = backbones.imagenet_classes()
+    config = model.HashNetConfig(num_bits=1, classes=classes, scores_from="feature")
+    graph = onnx_graph.content(pretrained.write(config, "imagenet"))
+    with tempfile.TemporaryDirectory() as folder:
+        yield Encoder(bundle.save_encoder(folder, graph, config, origin={}))
 
 
 def of_classes(kind, database, names, queries, query_names):
@@ -265,8 +278,9 @@ def main():
     parser.add_argument("--workers", type=int, default=1, help="sets scored at once")
     options = parser.parse_args()
     options.scratch.mkdir(parents=True, exist_ok=True)
-    read = Reader(options.scratch)
-    sets = dict(searches(read, options.data, options.tiny, options.stamps))
+    with default_encoder() as encoder:
+        read = Reader(encoder, options.scratch)
+        sets = dict(searches(read, options.data, options.tiny, options.stamps))
     with concurrent.futures.ProcessPoolExecutor(options.workers) as pool:
         tasks = [
             pool.submit(compare, *named, options.before, options.seeds) for named in sets.items()

@@ -25,7 +25,7 @@ from hashnet import codes
 from hashnet.retrieval.search.engine import default_pool
 from hashnet.train import unsupervised_codes
 from tests.bench import figures
-from tests.bench.label_free import encoder
+from tests.bench.label_free_codes import default_encoder
 
 TOP = 10
 LEAST = 3000
@@ -99,7 +99,7 @@ def main():
         for folder in (arguments.database, arguments.queries)
     )
     chosen = np.linspace(0, len(queries) - 1, min(len(queries), arguments.queries_most))
-    with encoder() as network:
+    with default_encoder() as network:
         database = network.encode(paths).features
         queries = network.encode([queries[place] for place in chosen.astype(int)]).features
     protocol = (
