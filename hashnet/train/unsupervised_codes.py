@@ -54,7 +54,8 @@ from hashnet import codes, threads
 from hashnet.errors import ArgumentError, ShapeError
 
 MAX_ITEMS = 10_000  # of a larger collection, a seeded sample is enough
-FEW_ITEMS = 256  # a smaller collection is filled up from the prior
+FEW_ITEMS = 64  # a smaller collection is filled up from the prior
+PRIOR_FOR_EACH = 4  # items of the prior for each that is missing
 
 _DIMENSIONS = 512  # principal components that H is trained on
 _NEIGHBOURS = 10  # averaged with each item for what they share
@@ -164,7 +165,8 @@ def fit(
         num_bits: int, 1 to 1024.
         prior: None, or float array of shape `(m, feature_dim)`. Features of other photos, in
             random order, which fill up a collection of fewer than `FEW_ITEMS` images, moved to
-            its mean: a handful of photos does not tell how photos differ.
+            its mean, `PRIOR_FOR_EACH` for each image that is missing: a handful of photos does
+            not tell how photos differ.
         seed: int. For the sample, the start and the batches.
         progress: called with the steps done and the steps to do.
 
@@ -551,7 +553,7 @@ def _filled_up(features: np.ndarray, prior: np.ndarray | None) -> np.ndarray:
             f"prior.shape={prior.shape}, features.shape={features.shape}",
             "Pass prior=None for another backbone.",
         )
-    missing = max(FEW_ITEMS - len(features), 0)
+    missing = PRIOR_FOR_EACH * max(FEW_ITEMS - len(features), 0)
     # The prior tells how photos differ, the collection around which mean: the prior moves there,
     # half way for a single photo, whose own mean would be the photo itself.
     share = len(features) / (len(features) + 1)
