@@ -362,7 +362,7 @@ def figures_of_not_good_at():
     for name in ("copies, grocery", "grocery, iconic"):
         yield from (codes[name, method, 128]["map"] for method in ("fit", "itq", "pca_sign"))
         yield codes[name, "features", None]["map"]
-    yield from (codes["stamps", method, 64]["recall"][1] for method in ("fit", "itq"))
+    yield from (codes["stamps", method, 128]["recall"][1] for method in ("fit", "itq"))
     yield min(
         ratio["least"]
         for ratio in figures.read("hamming")["summary"].values()
