@@ -1,5 +1,7 @@
 """Ids as the outside sees them: what folders and patterns of what is shown mean of the ids."""
 
+import types
+
 import pytest
 
 from hashnet import images
@@ -42,3 +44,25 @@ def test_signs_of_patterns_in_a_folders_name_mean_themselves(name):
 def test_a_folder_of_ids_that_are_no_paths_is_below_nothing():
     assert PublicIds().below("photos") == "/photos/"
     assert PublicIds().below("X/photos/X") == "/X/photos/X/"
+
+
+def a_snapshot(*ids):
+    """Of an index with these ids, as far as it is asked for them."""
+
+    def id_ends(start):
+        inside = sorted(id for id in ids if id.startswith(start))
+        return (inside[0], inside[-1]) if inside else None
+
+    return types.SimpleNamespace(
+        id_ends=id_ends,
+        ids_outside=lambda start: [id for id in ids if not id.startswith(start)],
+    )
+
+
+def test_the_folder_that_all_ids_share_is_left_out():
+    ids = ["/home/me/photos/a/1.png", "/home/me/photos/b/1.png", "mine"]
+    public_ids = PublicIds.of(a_snapshot(*ids))
+    shown = [public_ids.shown(id) for id in ids]
+    assert shown == ["a/1.png", "b/1.png", "mine"]
+    assert [public_ids.id(name) for name in shown] == ids
+    assert PublicIds.of(a_snapshot("mine")).shown("mine") == "mine"
