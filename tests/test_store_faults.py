@@ -142,8 +142,10 @@ def contents(folder):
 
 
 def everything(folder):
-    with Store.open(folder).snapshot() as snapshot:
-        return contents(folder), snapshot.roots.all
+    store = Store.open(folder)
+    encoder = (store.encoder_folder / "hashnet.json").read_bytes()
+    with store.snapshot() as snapshot:
+        return contents(folder), snapshot.roots.all, store.fingerprint, encoder
 
 
 def plainly(items, codes, features, local, regions):
@@ -331,6 +333,12 @@ def _move(writer):
     writer.set_roots(Roots([("root", "/elsewhere"), ("more", "/more")]))
 
 
+def _recode(writer):
+    other = pathlib.Path(__file__)
+    files = {"hashnet.json": other, "inner/model.onnx": other.with_name("fixtures.py")}
+    writer.recode(files, "g", lambda features: np.full((len(features), 2), 7, np.uint8))
+
+
 CHANGES = {
     "add": _add,
     "remove": _remove,
@@ -338,6 +346,7 @@ CHANGES = {
     "copy": _copy,
     "move": _move,
     "compact": _compact,
+    "recode": _recode,
 }
 
 
@@ -379,7 +388,9 @@ def _strike_everywhere(striker, top, name, how):
     before = everything(base)
     shutil.copytree(base, work)
     if name == "create":
-        before, after = None, ([], ())
+        new_store(top / "new")
+        before, after = None, everything(top / "new")
+        shutil.rmtree(top / "new")
     else:
         assert _change_index(work, name) == 0
         after = everything(work)

@@ -383,6 +383,29 @@ class Writer(Protocol):
             list of str: the ids that were there and are no more, in the order given.
         """
 
+    def recode(
+        self,
+        encoder_files: Mapping[str, str | os.PathLike[str]],
+        fingerprint: str,
+        recoded: Callable[[np.ndarray], np.ndarray],
+    ) -> int:
+        """Put another encoder, and the codes that it gives, in place of those that are there.
+
+        Features stay as they are, and so does all else; it is a compaction besides.
+
+        Args:
+            encoder_files: as for `Store.create`.
+            fingerprint: str. Of the encoder.
+            recoded: function of features, `(n, feature_dim)` as the index stores them, which gives
+                their codes, uint8 `(n, code_bytes)`.
+
+        Returns:
+            int. Rows.
+
+        Raises:
+            StoreError: a row is damaged, the disk refuses, or it is a table.
+        """
+
     def compact(self) -> CompactReport:
         """Write the live rows anew, in their order, and drop the others.
 

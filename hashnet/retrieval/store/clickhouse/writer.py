@@ -1,8 +1,9 @@
 """How images get into a table, and out of it."""
 
+import os
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,6 +31,7 @@ from hashnet.retrieval.store.items import (
     to_bytes,
     to_text,
 )
+from hashnet.retrieval.store.protocol import unsupported
 from hashnet.retrieval.store.roots import Roots
 
 # Of features in an insert: as Python numbers eight times the bytes, and far from what a server
@@ -45,6 +47,10 @@ class _Store(Facts, Protocol):
 
     def snapshot(self) -> Snapshot:
         """The index as it is now."""
+
+    @property
+    def folder(self) -> str:
+        """The URL, without its password."""
 
     @property
     def roots(self) -> Roots:
@@ -159,6 +165,14 @@ class Writer:
             there = {id for id, _ in held}
             found += [id for id in ids[start : start + BATCH_ROWS] if id in there]
         return found
+
+    def recode(
+        self,
+        encoder_files: Mapping[str, str | os.PathLike[str]],
+        fingerprint: str,
+        recoded: Callable[[np.ndarray], np.ndarray],
+    ) -> int:
+        raise unsupported("other codes for what it holds", self._store.folder)
 
     def compact(self) -> CompactReport:
         bytes_before = self._store.num_bytes()

@@ -21,11 +21,10 @@ from hashnet.retrieval.store.folder.contents import (
     Catalogue,
     open_data,
 )
+from hashnet.retrieval.store.folder.encoders import name_of_encoder
 from hashnet.retrieval.store.folder.lookups import BLOCK_BYTES
 from hashnet.retrieval.store.folder.paths import CHUNK_BYTES, damaged, inside
 from hashnet.system import StrPath
-
-ENCODER = "encoder"
 
 
 def check(folder: StrPath) -> list[str]:
@@ -60,8 +59,9 @@ def _check_all(folder: pathlib.Path, catalogue: Catalogue) -> list[str]:
             check_file = _check_lookups if name == LOOKUPS else _check_array
             whats = check_file(catalogue, name, file)
             problems += [str(damaged(folder, catalogue.file_name(name), what)) for what in whats]
+    encoder = name_of_encoder(folder, catalogue) if catalogue.encoder else ""
     for name, (size, sha256) in catalogue.encoder.items():
-        problems += _check_encoder_file(folder, f"{ENCODER}/{name}", size, sha256)
+        problems += _check_encoder_file(folder, f"{encoder}/{name}", size, sha256)
     return problems
 
 

@@ -16,12 +16,11 @@ from hashnet.retrieval.store.folder.catalogue import (
     create_catalogue,
     write_digest,
 )
-from hashnet.retrieval.store.folder.check import ENCODER
 from hashnet.retrieval.store.folder.contents import (
     SEGMENTS,
     Catalogue,
 )
-from hashnet.retrieval.store.folder.paths import copy_file
+from hashnet.retrieval.store.folder.encoders import ENCODER, copy_encoder
 from hashnet.system import StrPath
 
 _CREATING = ".creating-index-"
@@ -54,7 +53,7 @@ def create_folder(
             (beside / catalogue.file_name(name)).touch(exist_ok=False)
         system.fsync(beside / SEGMENTS)
         if encoder_files:
-            encoder = _copy_encoder(beside / ENCODER, encoder_files)
+            encoder = copy_encoder(beside / ENCODER, encoder_files)
             catalogue = dataclasses.replace(catalogue, encoder=encoder)
         create_catalogue(beside / CATALOGUE, catalogue)
         write_digest(beside)
@@ -66,18 +65,6 @@ def create_folder(
     finally:
         _remove_lock(beside, lock)
     system.fsync(folder.parent)
-
-
-def _copy_encoder(folder: pathlib.Path, files: Mapping[str, StrPath]) -> dict[str, tuple[int, str]]:
-    folder.mkdir()
-    copied = {}
-    for name, source in files.items():
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        copied[name] = copy_file(source, target)
-    for path, _, _ in os.walk(folder):
-        system.fsync(path)
-    return copied
 
 
 def _remove_abandoned(parent: pathlib.Path) -> None:

@@ -21,7 +21,8 @@ writer.py and create.py write, check.py checks. No other file knows.
                000001.files     one record of 40 bytes per row: what tells its file from others
                000001.exif      one record of 40 bytes per row: what the camera wrote
                000001.lookups   rows sorted by id and by label, of parts of the index: lookups.py
-      encoder/                  the bundle that made the codes
+      encoder/                  the bundle that made the codes (encoder.next/: one that is to take
+                                its place)
       lock                      held by the writer, and names it (without locks: lock.owner/)
 
 The files of numbers have no headers, are little-endian, and only ever grow: every commit appends
@@ -87,11 +88,12 @@ from hashnet.retrieval.store.folder.catalogue import (
     read_catalogue,
     unchanged_mark,
 )
-from hashnet.retrieval.store.folder.check import ENCODER, check
+from hashnet.retrieval.store.folder.check import check
 from hashnet.retrieval.store.folder.contents import (
     Catalogue,
 )
 from hashnet.retrieval.store.folder.create import create_folder
+from hashnet.retrieval.store.folder.encoders import name_of_encoder
 from hashnet.retrieval.store.folder.paths import damaged, inner_name, inside
 from hashnet.retrieval.store.folder.rows import CommittedRows
 from hashnet.retrieval.store.folder.snapshot import Snapshot
@@ -137,7 +139,9 @@ class Store:
         self.regions_per_image = catalogue.regions_per_image
         self.created = catalogue.created
         self.exif = catalogue.exif
-        self.encoder_folder = folder / ENCODER if catalogue.encoder else None
+        self.encoder_folder = None
+        if catalogue.encoder:
+            self.encoder_folder = folder / name_of_encoder(folder, catalogue)
         self.made = catalogue.made
         self._known = catalogue
         self._seen: tuple[tuple[int, ...] | None, tuple[Any, ...]] = (None, ())
@@ -243,10 +247,11 @@ class Store:
 
         def verify(catalogue: Catalogue) -> "Store":
             CommittedRows(folder, catalogue)
+            encoder = name_of_encoder(folder, catalogue) if catalogue.encoder else ""
             for name, (wanted, _) in catalogue.encoder.items():
-                _, size = inside(folder, f"{ENCODER}/{name}")
+                _, size = inside(folder, f"{encoder}/{name}")
                 if size != wanted:
-                    raise damaged(folder, f"{ENCODER}/{name}", f"{size} bytes, not {wanted}")
+                    raise damaged(folder, f"{encoder}/{name}", f"{size} bytes, not {wanted}")
             return cls(folder, catalogue)
 
         return on_newest(folder, verify, known)

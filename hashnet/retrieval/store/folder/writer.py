@@ -8,9 +8,10 @@ import itertools
 import os
 import pathlib
 import re
+import shutil
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
@@ -38,6 +39,7 @@ from hashnet.retrieval.store.folder.contents import (
     Segment,
     open_data,
 )
+from hashnet.retrieval.store.folder.encoders import NEXT, copy_encoder, settle_encoder
 from hashnet.retrieval.store.folder.lookups import Entries, Run, num_absorbed
 from hashnet.retrieval.store.folder.paths import CHUNK_BYTES
 from hashnet.retrieval.store.folder.records import as_bytes, encode_items, encode_local
@@ -52,6 +54,7 @@ from hashnet.retrieval.store.items import (
     items_of_rows,
 )
 from hashnet.retrieval.store.roots import Roots
+from hashnet.system import StrPath
 
 _FILES = "|".join((*ARRAY_NAMES, *LOCAL_NAMES, *REGION_NAMES, *FILE_NAMES, *EXIF_NAMES, LOOKUPS))
 _DATA_FILE = re.compile(rf"\d{{6,}}\.({_FILES})")
@@ -239,25 +242,10 @@ class Writer:
     def compact(self) -> CompactReport:
         """Into few segments; for the rest see `protocol.Writer.compact`."""
         old = self._opened()
-        committed = self._refreshed()
-        rows, regions_gone = committed.live_rows(), committed.num_regions_gone()
-        step = self._rows_at_once()
+        rows, regions_gone = self._refreshed().live_rows(), self._refreshed().num_regions_gone()
         bytes_before = self._count_bytes()
-        if old.num_deleted or len(old.segments) > -(-len(rows) // step):
-            runs = None if old.runs is None else ()
-            empty = dataclasses.replace(old, generation=old.generation + 1, segments=(), runs=runs)
-            files = create_data_files(self._folder, empty)
-            old_files, self._files = self._files, files
-            _close_all(old_files)
-            appended = _Appended(empty, self._files)
-            for _, part in self._verified_parts(rows):
-                appended.append(part)
-            self._commit(appended.segments, appended.finished_runs(), (), base=empty)
-            # Not by this writer is the old set kept where what is mapped cannot be removed.
-            del committed
-            self._rows = self._older = None
-            with contextlib.suppress(OSError, SqlError):  # the next writer removes the rest
-                _remove_leftovers(self._folder, self._opened())
+        if old.num_deleted or len(old.segments) > -(-len(rows) // self._rows_at_once()):
+            self._write_anew(old, rows, lambda part: part)
         return CompactReport(
             rows_before=old.num_rows,
             rows_after=self._opened().num_rows,
@@ -266,6 +254,47 @@ class Writer:
             bytes_freed=bytes_before - self._count_bytes(),
             regions_gone=regions_gone,
         )
+
+    @_change
+    def recode(
+        self,
+        encoder_files: Mapping[str, StrPath],
+        fingerprint: str,
+        recoded: Callable[[np.ndarray], np.ndarray],
+    ) -> int:
+        """In one commit; for the rest see `protocol.Writer.recode`."""
+        old = self._opened()
+        shutil.rmtree(self._folder / NEXT, ignore_errors=True)
+        encoder = copy_encoder(self._folder / NEXT, encoder_files)
+        system.fsync(self._folder)
+        rows = self._refreshed().live_rows()
+        self._write_anew(
+            dataclasses.replace(old, encoder=encoder, fingerprint=fingerprint),
+            rows,
+            lambda part: part._replace(codes=recoded(part.features)),
+        )
+        return len(rows)
+
+    def _write_anew(
+        self, base: Catalogue, rows: np.ndarray, changed: Callable[[_Part], _Part]
+    ) -> None:
+        """Write some rows into a new set of files, each part as it is to be, and commit it."""
+        runs = None if base.runs is None else ()
+        empty = dataclasses.replace(base, generation=base.generation + 1, segments=(), runs=runs)
+        parts = self._verified_parts(rows)
+        # Of the old set, which is mapped by now.
+        files = create_data_files(self._folder, empty)
+        old_files, self._files = self._files, files
+        _close_all(old_files)
+        appended = _Appended(empty, self._files)
+        for _, part in parts:
+            appended.append(changed(part))
+        self._commit(appended.segments, appended.finished_runs(), (), base=empty)
+        # Not by this writer is the old set kept where what is mapped cannot be removed.
+        self._rows = self._older = None
+        del parts
+        with contextlib.suppress(OSError, SqlError):  # the next writer removes the rest
+            _remove_leftovers(self._folder, self._opened())
 
     def close(self) -> None:
         """Give the lock back. What was committed stays; closing twice is fine."""
@@ -580,4 +609,5 @@ def _remove_leftovers(folder: pathlib.Path, catalogue: Catalogue) -> None:
     for entry in os.scandir(folder / SEGMENTS):
         if _DATA_FILE.fullmatch(entry.name) and f"{SEGMENTS}/{entry.name}" not in current:
             system.remove_unless_in_use(entry.path)
+    settle_encoder(folder, catalogue)
     remove_catalogue_leftovers(folder)
