@@ -196,6 +196,41 @@ class Index(indexes.Index):
             )
         return index
 
+    def refit(
+        self, *, seed: int = 0, progress: Callable[[str, int, int], None] | None = None
+    ) -> int:
+        """Fit codes without labels again, to all that the index holds now; no photo is read.
+
+        The index then carries the new network, and all rows the codes that it gives, in one
+        commit: who searches meanwhile finds what was there before, and who opens the index or
+        follows it, what is there after.
+
+        Args:
+            seed: int. Of the sample of a large index, and of the fit.
+            progress: called with what is being done, how many steps or rows are done, and how many
+                there are.
+
+        Returns:
+            int. Images.
+
+        Raises:
+            ArgumentError: the codes were learned from labels, or are of another precision than
+                float32; or there is no image.
+            StoreError: the index is a table, damaged, or the disk refuses.
+            LockedError: another process is writing.
+
+        Example:
+            >>> Index.open(index_folder).refit()
+            Traceback (most recent call last):
+            hashnet.errors.ArgumentError: Codes without labels are fitted again to photos. ...
+        """
+        from hashnet import refitting
+
+        self._follow()
+        num_images = refitting.refit(self.store, self.encoder.bundle, seed=seed, progress=progress)
+        self._follow()
+        return num_images
+
 
 def open(place: StrPath, *, runtime: str = "auto", num_threads: int | None = None) -> Index:
     """Open an index.

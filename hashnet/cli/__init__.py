@@ -52,6 +52,7 @@ VERBS = {
     "info": "show what an index holds and how its network was made",
     "check": "compare every byte of an index with its checksums",
     "compact": "free the space that removed images take",
+    "refit": "fit codes without labels again, to all that an index holds now",
     "evaluate": "measure how well an index answers queries whose answers are known",
     "train": "train a hash network on labelled images",
     "attention": "train the local features of a bundle, for index --local delf",

@@ -196,6 +196,12 @@ def _indexed(arguments: argparse.Namespace) -> "tuple[Index, UpdateReport]":
     if not arguments.from_parquet:
         counts += f", {len(report.removed)} removed, {len(report.problems)} skipped"
     print(counts, flush=True)
+    if (drift := index.drift()) and drift.is_outgrown:
+        fitted_to = count(drift.fitted_to, "image")
+        note(
+            f"outgrown: the codes were fitted to {fitted_to}, and the index holds "
+            f"{drift.num_images:,} now; hashnet refit fits them again, and reads no photo"
+        )
     return index, report
 
 

@@ -41,6 +41,7 @@ FLOAT32 = "float32.onnx"
 
 # An index carries its bundle in this folder.
 INSIDE_AN_INDEX = "encoder"
+LABEL_FREE = "label-free"  # what the origin says of codes that were fitted without labels
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ class Bundle:
         weights = self._weights
         names = (DESCRIPTION, ENCODER) if weights == ENCODER else (DESCRIPTION, weights, ENCODER)
         return {name: self.folder / name for name in names}
+
+    @property
+    def is_label_free(self) -> bool:
+        """bool. Whether H was fitted to photos without labels, as its maker noted."""
+        return self.origin.get("codes") == LABEL_FREE
 
     @property
     def _weights(self) -> str:

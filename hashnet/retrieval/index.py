@@ -35,6 +35,7 @@ from hashnet.retrieval.store.roots import ids_named
 
 if TYPE_CHECKING:
     from hashnet.local.regions import Proposer
+    from hashnet.retrieval.drift import Drift
 
 StrPath = str | os.PathLike[str]
 Searchable = images.Source | Item | Hit  # what an index is searched by; a str may be an id too
@@ -786,6 +787,7 @@ class Index:
             num_items, num_rows = snapshot.num_items, snapshot.num_rows
             num_regions = snapshot.num_regions
             roots = snapshot.roots.all
+        drift = self.drift()
         config = self.encoder.config
         return {
             "folder": str(self.store.folder),
@@ -809,7 +811,28 @@ class Index:
             "precision": self.encoder.precision,
             "fingerprint": self.store.fingerprint,
             "origin": self.encoder.bundle.origin,
+            "fitted_to": None if drift is None else drift.fitted_to,
+            "balance": None if drift is None else drift.balance,
+            "outgrown": drift is not None and drift.is_outgrown,
         }
+
+    def drift(self) -> "Drift | None":
+        """How far the index has gone from what its codes were fitted to, without labels.
+
+        Returns:
+            A `Drift`, whose `is_outgrown` says whether `refit` would serve; None for codes that
+            were made otherwise, for a table, and for an index without images.
+
+        Raises:
+            StoreError: the index is gone or damaged.
+        """
+        from hashnet.retrieval import drift
+
+        if not isinstance(self.store.folder, os.PathLike):  # a table keeps its codes
+            return None
+        self._follow()
+        with self.store.snapshot() as snapshot:
+            return drift.drift(snapshot, self.encoder.bundle)
 
 
 def open_sharded(

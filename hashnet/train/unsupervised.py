@@ -5,7 +5,7 @@ import pathlib
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from hashnet.encode.encoder import Encoder
 from hashnet.errors import ImageError
 from hashnet.network import backbones, bundle, model, onnx_graph, pretrained
 from hashnet.train import unsupervised_codes
+
+if TYPE_CHECKING:
+    import onnx
 
 # Measured by tests/bench/label_free_codes.py: half as many find less of everything.
 NUM_BITS = 128
@@ -85,7 +88,7 @@ def fit_bundle(
         scores_from="feature",
     )
     sources = list(sources)
-    sample = _sample(len(sources), seed)
+    places = sample(len(sources), seed)
     tell = progress or (lambda stage, done, total: None)
     tell(OPENING, 0, 0)
     network = pretrained.write(config, weights)
@@ -94,34 +97,67 @@ def fit_bundle(
         parts, positions, num_done = [], [], 0
         extras: list[Any] = []
         problem: images.Problem | None = None
-        chosen = (sources[place] for place in sample)
+        chosen = (sources[place] for place in places)
         for part in Encoder(start).stream(chosen, also=also):
             parts.append(part.features)
-            positions.append(sample[part.positions])
+            positions.append(places[part.positions])
             extras += part.extras
             problem = problem or next(iter(part.problems), None)
             num_done += len(part) + len(part.problems)
-            tell(READING, num_done, len(sample))
+            tell(READING, num_done, len(places))
     features = np.concatenate(parts) if parts else np.empty((0, config.feature_dim))
     if not len(features):
-        reason = f"{len(sample)} images, the first: {problem.reason}" if problem else "no images"
+        reason = f"{len(places)} images, the first: {problem.reason}" if problem else "no images"
         raise ImageError("Codes are fitted to at least one readable image.", reason)
+    saved = fit_hash_layer(
+        folder, network, config, features, seed=seed, origin=origin, progress=progress
+    )
+    return Fitted(saved, np.concatenate(positions), features, extras)
+
+
+def fit_hash_layer(
+    folder: str | os.PathLike[str],
+    network: "onnx.ModelProto",
+    config: model.HashNetConfig,
+    features: np.ndarray,
+    *,
+    seed: int = 0,
+    origin: dict[str, Any] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> bundle.Bundle:
+    """Fit H to features and save the network with it as a bundle.
+
+    Args:
+        folder: str or path-like, where the bundle goes.
+        network: ONNX model, as from `pretrained.write`; its own H counts for nothing.
+        config: its `HashNetConfig`.
+        features: float array `(n, feature_dim)`, n at least 1, of length 1.
+        seed, origin, progress: as for `fit_bundle`.
+
+    Returns:
+        The `Bundle`, opened.
+    """
+    tell = progress or (lambda stage, done, total: None)
+    # As an index stores them, and in an order of their own: fitted again to what it holds, in
+    # whatever order that came, codes are the same.
+    stored = np.ascontiguousarray(features, np.float16)
+    whole = stored.view(np.dtype((np.void, stored.dtype.itemsize * stored.shape[1])))
+    features = stored[np.argsort(whole.ravel(), kind="stable")].astype(np.float32)
     hash_weights = unsupervised_codes.fit(
         features,
-        num_bits,
-        prior=_prior(backbone),
+        config.num_bits,
+        prior=_prior(config.backbone),
         seed=seed,
         progress=lambda done, total: tell(FITTING, done, total),
     )
-    network = pretrained.with_hash_layer(network, hash_weights.kernel, hash_weights.bias)
+    fitted = pretrained.with_hash_layer(network, hash_weights.kernel, hash_weights.bias)
     origin = {
         **(origin or {}),
-        "codes": "label-free",
+        "codes": bundle.LABEL_FREE,
         "fitted_to": len(features),
         "seed": seed,
     }
-    saved = bundle.save_encoder(folder, onnx_graph.content(network), config, origin=origin)
-    return Fitted(saved, np.concatenate(positions), features, extras)
+    return bundle.save_encoder(folder, onnx_graph.content(fitted), config, origin=origin)
 
 
 def _prior(backbone: str) -> np.ndarray | None:
@@ -137,9 +173,17 @@ def _prior(backbone: str) -> np.ndarray | None:
     return (features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32)
 
 
-def _sample(num_sources: int, seed: int) -> np.ndarray:
-    """int64 places of the images to fit to, ascending."""
-    if num_sources <= SAMPLE:
-        return np.arange(num_sources)
-    chosen = np.random.default_rng(seed).choice(num_sources, SAMPLE, replace=False)
+def sample(num_items: int, seed: int) -> np.ndarray:
+    """Which of many items are fitted to.
+
+    Args:
+        num_items: int.
+        seed: int.
+
+    Returns:
+        int64, ascending; all, up to `SAMPLE`.
+    """
+    if num_items <= SAMPLE:
+        return np.arange(num_items)
+    chosen = np.random.default_rng(seed).choice(num_items, SAMPLE, replace=False)
     return np.sort(chosen)

@@ -612,6 +612,26 @@ def first_minute(results):
         )
 
 
+def refitted(results):
+    """Codes of an index that outgrew them, before and after they were fitted again."""
+    yield "## Codes that are fitted again"
+    yield ""
+    kept, precision = results["fitted_to_all"]
+    yield (
+        f"{results['protocol']} Share of the ten nearest by feature in the tenth nearest by code, "
+        f"and mAP by code; fitted to all from the start: {kept:.3f} and {precision:.3f}."
+    )
+    yield ""
+    yield "| fitted to | balance | ten nearest | mAP | after `refit` | mAP | processor seconds |"
+    yield "|---|---|---|---|---|---|---|"
+    for row in results["rows"]:
+        (kept, precision), (kept_after, precision_after) = row["before"], row["after"]
+        yield (
+            f"| {row['began_with']} | {row['balance']:.2f} | {kept:.3f} | {precision:.3f} "
+            f"| {kept_after:.3f} | {precision_after:.3f} | {row['processor_seconds']:.1f} |"
+        )
+
+
 def local_index(results):
     """Neighbours of local features, exact and approximate."""
     yield "## Nearest local features"
@@ -699,8 +719,8 @@ def renewed(text):
     runs = {path.stem.removeprefix("train_"): figures.read(path.stem) for path in paths}
     runs = {name: run for name, run in runs.items() if "training_minutes" in run}
     lines += [*trained(runs), "", _origin(next(iter(runs.values()))), ""]
-    named = {"train_losses": losses, "label_free_codes": label_free, "backbones": larger}
-    named |= {"feature_dtype": feature_dtype, "first_minute": first_minute}
+    named = {"train_losses": losses, "label_free_codes": label_free, "refit": refitted}
+    named |= {"backbones": larger, "feature_dtype": feature_dtype, "first_minute": first_minute}
     named |= {"held_out": held_out, "serve": serving, "extract": extraction}
     named |= {"clickhouse": databases, "clickhouse_10m": databases}
     named |= {"clickhouse_types": column_types}

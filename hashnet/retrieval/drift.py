@@ -1,0 +1,58 @@
+"""How far an index has gone from what its codes were fitted to, without labels."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hashnet import codes
+from hashnet.network import bundle as bundles
+
+_GROWTH = 2  # so many times the images that codes were fitted to
+_LEAST_BALANCE = 0.95
+_SAMPLE = 10_000  # a fit takes no more, and no more are looked at
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far an index has gone from what its codes were fitted to.
+
+    Attributes:
+        fitted_to: int. Images that they were fitted to.
+        num_images: int. Images that the index holds.
+        balance: float, 0 to 1: the mean entropy of a bit in the index. 1 where every bit tells half
+            of the images from the other half; what a code tells shrinks with it.
+    """
+
+    fitted_to: int
+    num_images: int
+    balance: float
+
+    @property
+    def is_outgrown(self) -> bool:
+        """Whether codes fitted again would serve the index better (tests/bench/refit.py)."""
+        grown = self.num_images >= _GROWTH * self.fitted_to
+        return (grown and self.fitted_to < _SAMPLE) or self.balance < _LEAST_BALANCE
+
+
+def drift(snapshot: Any, bundle: bundles.Bundle) -> Drift | None:
+    """Measure how far an index has gone from what its codes were fitted to.
+
+    Args:
+        snapshot: a `Snapshot` of a folder.
+        bundle: the `Bundle` that the index carries.
+
+    Returns:
+        A `Drift`; None where codes were not fitted without labels, or there is no image.
+    """
+    fitted_to = bundle.origin.get("fitted_to")
+    if not (bundle.is_label_free and isinstance(fitted_to, int) and snapshot.num_items):
+        return None
+    images = snapshot.live_images
+    rows = np.arange(snapshot.num_rows) if images is None else np.flatnonzero(images)
+    rows = rows[:: max(1, len(rows) // _SAMPLE)]
+    share = codes.unpack(snapshot.codes[rows], bundle.config.num_bits).mean(axis=0)
+    # Zero times the logarithm of zero is zero.
+    parts = np.stack([share, 1 - share])
+    entropy = -(parts * np.log2(np.where(parts > 0, parts, 1))).sum(axis=0)
+    return Drift(fitted_to, snapshot.num_items, round(float(entropy.mean()), 4))

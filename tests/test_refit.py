@@ -1,0 +1,178 @@
+"""Codes without labels are fitted again to what an index holds now, whatever it began with."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from hashnet import cli, images
+from hashnet.api import Index
+from hashnet.errors import ArgumentError, StoreError
+from hashnet.network import bundle as bundles
+from hashnet.network import onnx_graph
+from hashnet.retrieval.drift import Drift
+from hashnet.train import unsupervised
+from hashnet.train.unsupervised_codes import HashWeights
+from tests.fixtures import GOLDEN
+
+pytestmark = pytest.mark.usefixtures("quick_fit")
+
+
+@pytest.fixture
+def quick_fit(monkeypatch):
+    """Planes between photos, which follow from the features and nothing else."""
+
+    def fit(features, num_bits, *, seed, progress, **_):
+        chance = np.random.default_rng(seed)
+        kernel = chance.normal(size=(features.shape[1], num_bits)).astype("f4")
+        # Without an order of its own this sum would tell the order of the features.
+        shift = np.cumsum(features, axis=0)[:: max(1, len(features) // 7)].mean(axis=0)
+        progress(1, 1)
+        return HashWeights(kernel, -(shift / np.linalg.norm(shift)) @ kernel)
+
+    monkeypatch.setattr(unsupervised.unsupervised_codes, "fit", fit)
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """A small network whose codes say that they were fitted to two photos."""
+    source = bundles.load(GOLDEN / "bundle_v3_int8")
+    network = onnx_graph.parsed(source.float32_encoder(), source.folder)
+    features = np.eye(2, source.config.feature_dim, dtype="f4")
+    return unsupervised.fit_hash_layer(tmp_path / "bundle", network, source.config, features).folder
+
+
+@pytest.fixture
+def folder(photos, tmp_path):
+    return shutil.copytree(photos, tmp_path / "photos")
+
+
+@pytest.fixture
+def index(bundle, tmp_path, folder):
+    index = Index.create(tmp_path / "i", bundle)
+    index.update([folder], label_from_folder=True)
+    return index
+
+
+def test_codes_are_those_that_the_new_network_gives_and_all_else_stays(index, photos):
+    before = {
+        id: (index[id], feature.tobytes())
+        for id, feature in zip(index, index.features(), strict=True)
+    }
+    old = index.encoder.fingerprint, index.codes()
+    assert index.refit() == 24
+    assert index.encoder.fingerprint == index.store.fingerprint != old[0]
+    assert (index.codes() != old[1]).any() and index.store.check() == []
+    after = {
+        id: (index[id], feature.tobytes())
+        for id, feature in zip(index, index.features(), strict=True)
+    }
+    assert after == before
+    opened = Index.open(index.store.folder)
+    paths = [item.path for item in opened.values()]
+    encoded = opened.encoder.encode(paths)
+    # What is stored of a feature is rounded, which moves a bit where its latent is near one half.
+    sure = np.abs(encoded.latents - 0.5) > 1e-2
+    bits = np.unpackbits(opened.codes(), axis=1)[:, : sure.shape[1]]
+    assert ((encoded.latents >= 0.5) == bits)[sure].all()
+    assert opened.encoder.bundle.origin["fitted_to"] == 24
+    assert opened.search(photos / "disc/0.png", k=1)[0].path.endswith("disc/0.png")
+
+
+def test_the_order_in_which_photos_came_is_nothing_to_a_fit(bundle, folder, tmp_path):
+    paths = sorted(folder.rglob("*.png"))
+    made = []
+    for name, order in (("one", paths), ("two", paths[::-1])):
+        index = Index.create(tmp_path / name, bundle)
+        for path in order[::5]:
+            index.update([path])
+        index.update([folder])
+        index.refit()
+        made.append(index)
+    assert made[0].encoder.fingerprint == made[1].encoder.fingerprint
+    ids = sorted(made[0], key=lambda id: made[0][id].path)
+    others = sorted(made[1], key=lambda id: made[1][id].path)
+    assert (made[0].codes(ids) == made[1].codes(others)).all()
+
+
+def test_regions_and_local_features_stay(bundle, folder, tmp_path):
+    pytest.importorskip("cv2")
+    from tests.scenes import bright_regions
+
+    with bright_regions():
+        index = Index.create(tmp_path / "i", bundle, regions=2, local="sift")
+    index.update([folder / "disc"])
+    with index.store.snapshot() as snapshot:
+        rows = snapshot.num_rows
+        local = [one.descriptors.tobytes() for one in snapshot.local_features(range(rows))]
+    index.refit()
+    with index.store.snapshot() as snapshot:
+        assert snapshot.num_rows == rows
+        assert [one.descriptors.tobytes() for one in snapshot.local_features(range(rows))] == local
+    assert (index.store.encoder_folder / "regions.onnx").is_file()
+    assert index.update([folder / "ramp"]).added == 6
+
+
+def test_an_index_that_is_open_follows(index, photos):
+    other = Index.open(index.store.folder)
+    query = photos / "disc/0.png"
+    assert other.search(query, k=1)[0].bits_apart == 0
+    index.refit()
+    assert other.search(query, k=1)[0].bits_apart <= 1
+    assert other.encoder.fingerprint == index.encoder.fingerprint
+    assert other.add([images.read(query)], ids=["new"]).added == 1
+
+
+def test_an_encoder_that_was_not_moved_to_its_place_is_used_and_moved_by_the_next(
+    index, monkeypatch
+):
+    from hashnet.retrieval.store.folder import writer
+
+    monkeypatch.setattr(writer, "settle_encoder", lambda *_: None)
+    index.refit()
+    assert os.path.isdir(index.store.folder / "encoder.next")
+    assert Index.open(index.store.folder).store.encoder_folder.name == "encoder.next"
+    assert index.store.check() == []
+    monkeypatch.undo()
+    opened = Index.open(index.store.folder)
+    opened.remove(["nobody"])
+    assert not os.path.isdir(index.store.folder / "encoder.next")
+    assert Index.open(index.store.folder).encoder.fingerprint == index.encoder.fingerprint
+
+
+def test_what_cannot_be_fitted_again_is_refused(
+    bundle_folder, bundle, photos, tmp_path, chdb_folder
+):
+    trained = Index.create(tmp_path / "trained", bundle_folder)
+    trained.add(photos / "disc/0.png")
+    with pytest.raises(ArgumentError, match="without labels"):
+        trained.refit()
+    assert trained.drift() is None and trained.info()["outgrown"] is False
+    empty = Index.create(tmp_path / "empty", bundle)
+    with pytest.raises(ArgumentError, match="at least one"):
+        empty.refit()
+    assert empty.drift() is None
+    table = Index.create(f"chdb://{chdb_folder}/refit/photos", bundle)
+    table.add(photos / "disc/0.png")
+    with pytest.raises(StoreError, match="does not offer other codes"):
+        table.refit()
+    assert table.drift() is None and table.search(photos / "disc/0.png", k=1)[0].bits_apart == 0
+
+
+def test_an_index_says_that_it_has_outgrown_its_codes(run, index, folder):
+    status, _, err = run("index", index.store.folder, folder)
+    assert status == cli.DONE and "outgrown: the codes were fitted to 2 images" in err
+    assert index.info()["outgrown"] is True and index.info()["fitted_to"] == 2
+    status, out, _ = run("refit", index.store.folder)
+    assert (status, out) == (cli.DONE, "codes fitted to 24 images\n")
+    assert "outgrown" not in run("index", index.store.folder, folder)[2] or (
+        index.info()["balance"] < 0.95
+    )
+    assert index.info()["fitted_to"] == 24
+
+
+def test_drift_is_growth_or_bits_that_tell_little():
+    assert Drift(12, 24, 0.99).is_outgrown and not Drift(12, 23, 0.99).is_outgrown
+    assert not Drift(10_000, 10**6, 0.99).is_outgrown
+    assert Drift(10_000, 10**6, 0.9).is_outgrown
