@@ -39,11 +39,11 @@ def test_no_readable_photo_is_an_error_with_the_reason(tmp_path):
 
 
 def test_a_large_collection_is_sampled_by_its_seed():
-    sample = unsupervised._sample(50_000, 7)
+    sample = unsupervised.sample(50_000, 7)
     assert len(set(sample)) == unsupervised.SAMPLE and (np.diff(sample) > 0).all()
-    np.testing.assert_array_equal(sample, unsupervised._sample(50_000, 7))
-    assert (sample != unsupervised._sample(50_000, 8)).any()
-    assert unsupervised._sample(10, 7).tolist() == list(range(10))
+    np.testing.assert_array_equal(sample, unsupervised.sample(50_000, 7))
+    assert (sample != unsupervised.sample(50_000, 8)).any()
+    assert unsupervised.sample(10, 7).tolist() == list(range(10))
 
 
 def test_the_shipped_prior_has_features_of_length_one():
