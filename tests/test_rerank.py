@@ -116,9 +116,9 @@ def test_distances_in_float32_first_lose_no_row_and_change_no_bit(monkeypatch, w
 def test_few_rows_of_a_large_pool_are_reckoned_to_the_last_bit(kernels):
     rng = np.random.default_rng(0)
     features = rng.standard_normal((1000, 256)).astype(np.float32)
-    query, rows = features[3].astype(np.float64), np.arange(1000)
+    query, rows, none = features[3].astype(np.float64), np.arange(1000), np.empty(0)
     reckoned = [
-        len(kernels.perhaps_nearest(features, query, rows[:count], 10, 0, count)[0])
+        len(kernels.perhaps_nearest(features, query, none, none, rows[:count], 10, 0, count)[0])
         for count in (1000, 19)
     ]
     assert reckoned == [10, 19]

@@ -95,7 +95,7 @@ def _trained(bundle: pathlib.Path, sample: Mapping[str, Any]) -> "Trained":
     from hashnet.train import data, supervised
     from hashnet.train.config import TrainConfig
 
-    settings = TrainConfig(num_bits=BITS, image_size=64, epochs=0)
+    settings = TrainConfig(num_bits=BITS, image_size=80, head_epochs=30, epochs=0)
     labelled = data.from_arrays(sample["train_images"], sample["train_labels"])
     return supervised.train(labelled, bundle, settings, command="hashnet demo", verbose=not quiet())
 

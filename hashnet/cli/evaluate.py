@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from hashnet.cli.indexes import opened_for_many, refuse_url
-from hashnet.cli.options import add_index, add_json, add_max_pixels, add_pool
+from hashnet.cli.options import add_index, add_json, add_max_pixels, add_pool, add_rank_by
 from hashnet.cli.output import DONE, SKIPPED_SOME, Progress, name_problems, note
 
 EXAMPLE = "photos.index queries/ --report out"
@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--ground-truth", metavar="F", help="JSON file {query: [relevant, ...]}")
     add_pool(parser)
+    add_rank_by(parser)
     parser.add_argument(
         "--encode-database",
         action="store_true",
@@ -55,7 +56,12 @@ def run(arguments: argparse.Namespace) -> int:
     from hashnet.retrieval.search.query import Query
 
     refuse_url(arguments.index, "Evaluate an index folder of the same images.")
-    query = Query(threshold=arguments.threshold, pool=arguments.pool, verify=arguments.verify)
+    query = Query(
+        threshold=arguments.threshold,
+        pool=arguments.pool,
+        rank_by=arguments.rank_by,
+        verify=arguments.verify,
+    )
     with Progress() as progress:
         evaluation = api.evaluate(
             opened_for_many(arguments.index),

@@ -24,7 +24,17 @@ def add_pool(parser: argparse.ArgumentParser) -> None:
         "--pool",
         type=positive_number,
         metavar="N",
-        help="the pool holds N images or more: the smallest threshold that gives so many",
+        help="the pool holds N images or more, those whose codes differ least",
+    )
+
+
+def add_rank_by(parser: argparse.ArgumentParser) -> None:
+    """Add `--rank-by`."""
+    parser.add_argument(
+        "--rank-by",
+        choices=["both", "feature"],
+        default="both",
+        help="rank the pool by codes and features together, or by features alone (%(default)s)",
     )
 
 

@@ -16,6 +16,7 @@ from hashnet.cli.options import (
     add_json,
     add_max_pixels,
     add_pool,
+    add_rank_by,
     positive_number,
     region,
 )
@@ -65,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-k", type=positive_number, default=10, help="hits for each query (%(default)s)"
     )
     add_pool(parser)
+    add_rank_by(parser)
     parser.add_argument(
         "--region",
         type=region,
@@ -216,6 +218,7 @@ def _query(arguments: argparse.Namespace) -> "Query":
         region=arguments.region,
         right=arguments.right,
         wrong=arguments.wrong,
+        rank_by=arguments.rank_by,
         verify=arguments.verify,
     )
 

@@ -19,7 +19,7 @@ from hashnet import codes, images, system
 from hashnet.checks import checked_integer
 from hashnet.errors import ArgumentError, BundleError, ImageError, ShapeError
 from hashnet.network import bundle as bundles
-from hashnet.network import runtimes
+from hashnet.network import onnx_graph, runtimes
 from hashnet.network.model import HashNetConfig
 
 Source = images.Source | images.Photo
@@ -326,6 +326,44 @@ class Encoder:
         raise BundleError(
             "A network's scores come from a matrix of its classes.", str(self.bundle.encoder_file)
         )
+
+    def latent_of(self, feature: np.ndarray) -> np.ndarray | None:
+        """What H gives for one feature, without running the network.
+
+        Args:
+            feature: float32 `(feature_dim,)`, as this network gave it, or a mean of such.
+
+        Returns:
+            float32 `(num_bits,)`, 0 to 1; or None, where the weights of H lie in a file that only
+            Keras reads.
+
+        Example:
+            >>> encoder = Encoder.open(bundle_folder)
+            >>> encoded = encoder.encode(["cat.png"])
+            >>> latent = encoder.latent_of(encoded.features[0])
+            >>> latent is None or np.allclose(latent, encoded.latents[0], atol=1e-5)
+            True
+        """
+        if self._hash_layer is None:
+            return None
+        kernel, bias = self._hash_layer
+        # Not a product of matrices, whose sums have an order that depends on threads.
+        return 1 / (1 + np.exp(-((kernel * feature).sum(axis=1) + bias)))
+
+    @functools.cached_property
+    def _hash_layer(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Weights of H: float32 `(num_bits, feature_dim)` and `(num_bits,)`."""
+        import onnx
+        from onnx import numpy_helper
+
+        content = self.bundle.float32_encoder()
+        if content is None:
+            return None
+        stored = {one.name: one for one in onnx.load_model_from_string(content).graph.initializer}
+        kernel, bias = (
+            numpy_helper.to_array(stored[name]).astype(np.float32) for name in onnx_graph.HASH_LAYER
+        )
+        return np.ascontiguousarray(kernel.T), bias
 
     def _encode_group(
         self,

@@ -1,7 +1,8 @@
 """The bundle: a folder with a hash network and where it came from.
 
-    hashnet.json    architecture, classes, origin, format version, checksums of the others, and
-                    the precision to encode in, where that is not float32
+    hashnet.json    architecture, classes, origin, format version, checksums of the others, the
+                    precision to encode in, where that is not float32, and the mean feature of the
+                    photos that H was made from, where it is known
     encoder.onnx    the network as searching runs it, without Keras
     model.keras     the network, for any Keras user, where Keras made it; we take only the weights
     float32.onnx    the network before it was converted to int8, where Keras did not make it
@@ -12,6 +13,7 @@ weights: one of int8 does not, nor does one of the time before `onnx_writer`.
 A bundle is written beside its place and then renamed, so it is there whole or not at all.
 """
 
+import base64
 import hashlib
 import json
 import os
@@ -19,8 +21,10 @@ import pathlib
 import shutil
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from hashnet import files
 from hashnet.errors import BundleError
@@ -54,6 +58,9 @@ class Bundle:
         origin: dict. How it was made: command, and what else its maker noted.
         fingerprint: str, 64 hex digits. Changes with anything that could change a code.
         precision: str, one of `PRECISIONS`. What `encoder_file` is to be run in.
+        mean: float32 `(feature_dim,)`, the mean feature of the photos that H was fitted to or
+            trained on; None in bundles of before it was kept. Searching ranks about it; no code
+            and no stored feature depends on it.
     """
 
     folder: pathlib.Path
@@ -61,6 +68,7 @@ class Bundle:
     origin: dict[str, Any]
     fingerprint: str
     precision: str = "float32"
+    mean: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
     def encoder_file(self) -> pathlib.Path:
@@ -134,7 +142,12 @@ class Bundle:
 
 
 def save(
-    folder: Path, model: "keras.Model", config: HashNetConfig, *, origin: dict[str, Any]
+    folder: Path,
+    model: "keras.Model",
+    config: HashNetConfig,
+    *,
+    origin: dict[str, Any],
+    mean: np.ndarray | None = None,
 ) -> Bundle:
     """Write a network as a bundle, replacing the bundle that may be there.
 
@@ -143,6 +156,7 @@ def save(
         model: a `keras.Model` from `hashnet.network.model.build(config)`.
         config: its `HashNetConfig`.
         origin: dict that JSON can hold: the command, and what else should be known later.
+        mean: float array `(feature_dim,)`, see `Bundle`; or None.
 
     Returns:
         The `Bundle`, opened.
@@ -154,20 +168,25 @@ def save(
     def fill(beside: pathlib.Path) -> dict[str, Any]:
         model.save(beside / MODEL)
         (beside / ENCODER).write_bytes(onnx_writer.write(model, ("latent", "feature", "scores")))
-        return {"format_version": 1, "network": config.to_dict(), "origin": origin}
+        return {"format_version": 1, **_described(config, origin, mean)}
 
     return _write(folder, fill)
 
 
 def save_encoder(
-    folder: Path, encoder: bytes, config: HashNetConfig, *, origin: dict[str, Any]
+    folder: Path,
+    encoder: bytes,
+    config: HashNetConfig,
+    *,
+    origin: dict[str, Any],
+    mean: np.ndarray | None = None,
 ) -> Bundle:
     """Write a network that is known as ONNX as a bundle, without Keras and without `model.keras`.
 
     Args:
         folder: as for `save`.
         encoder: bytes of the ONNX file, as `onnx_writer` makes them.
-        config, origin: as for `save`.
+        config, origin, mean: as for `save`.
 
     Returns:
         The `Bundle`, opened.
@@ -181,7 +200,7 @@ def save_encoder(
 
     def fill(beside: pathlib.Path) -> dict[str, Any]:
         (beside / ENCODER).write_bytes(encoder)
-        return {"format_version": FORMAT_VERSION, "network": config.to_dict(), "origin": origin}
+        return {"format_version": FORMAT_VERSION, **_described(config, origin, mean)}
 
     return _write(folder, fill)
 
@@ -217,11 +236,20 @@ def save_precision(
         return {
             "format_version": version,
             "precision": precision,
-            "network": source.config.to_dict(),
-            "origin": origin,
+            **_described(source.config, origin, source.mean),
         }
 
     return _write(folder, fill)
+
+
+def _described(
+    config: HashNetConfig, origin: dict[str, Any], mean: np.ndarray | None
+) -> dict[str, Any]:
+    described = {"network": config.to_dict(), "origin": origin}
+    if mean is None:
+        return described
+    content = np.asarray(mean, "<f4").tobytes()
+    return {**described, "mean": base64.b64encode(content).decode("ascii")}
 
 
 def _write(folder: Path, fill: Callable[[pathlib.Path], dict[str, Any]]) -> Bundle:
@@ -268,7 +296,28 @@ def load(folder: Path) -> Bundle:
     if precision != "float32":
         essence.append(precision)
     fingerprint = hashlib.sha256(json.dumps(essence, sort_keys=True).encode()).hexdigest()
-    return Bundle(folder, config, description["origin"], fingerprint, precision)
+    mean = _mean_of(description, config.feature_dim, folder)
+    return Bundle(folder, config, description["origin"], fingerprint, precision, mean)
+
+
+def _mean_of(
+    description: dict[str, Any], feature_dim: int, folder: pathlib.Path
+) -> np.ndarray | None:
+    if "mean" not in description:
+        return None
+    try:
+        content = base64.b64decode(description["mean"], validate=True)
+        mean = np.frombuffer(content, "<f4").astype(np.float32)
+    except (ValueError, TypeError):
+        mean = np.empty(0, np.float32)
+    # Of vectors of length 1 no mean is longer, but for rounding.
+    if mean.shape != (feature_dim,) or not mean @ mean < 1 + 1e-3:
+        raise BundleError(
+            f"A bundle's mean is that of features of {feature_dim} numbers and of length 1.",
+            f"another in {folder / DESCRIPTION}",
+            "Copy the bundle again.",
+        )
+    return mean
 
 
 def _read_description(folder: pathlib.Path) -> dict[str, Any]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import onnx
 
 MAP = "map"
+# Names of the weights of H: kernel `(feature_dim, num_bits)` and bias.
+HASH_LAYER = ("latent/kernel", "latent/bias")
 PRODUCER = "hashnet"
 OPSET, IR_VERSION = 17, 8
 _GEOMETRY = "map_geometry"

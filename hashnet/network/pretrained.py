@@ -15,7 +15,7 @@ from hashnet.network.model import HashNetConfig
 if TYPE_CHECKING:
     import onnx
 
-_KERNEL, _BIAS = "latent/kernel", "latent/bias"
+_KERNEL, _BIAS = onnx_graph.HASH_LAYER
 
 
 def write(config: HashNetConfig, weights: str = "imagenet") -> "onnx.ModelProto":

@@ -40,26 +40,41 @@ class Score:
         return asdict(self)
 
 
-def score(network: Any, labelled: LabelledImages, *, kept_apart: bool, seed: int) -> Score:
-    """Score the codes that a network gives.
+def seen_again(
+    network: Any, labelled: LabelledImages, *, seed: int
+) -> tuple[LabelledImages, dict[str, np.ndarray]]:
+    """What a network gives for images, or for so many of them as are enough to judge it.
 
     Args:
         network: a Keras model as `model.build` makes it.
         labelled: a `LabelledImages` that is decoded at the network's size. Of more than
             `MOST_IMAGES`, so many are chosen by chance.
-        kept_apart: bool. Whether the network has not learned from these images.
         seed: int. Of the choice.
 
     Returns:
-        A `Score`.
+        The images, and a dict of the names of the network's outputs to float32 arrays.
     """
     if len(labelled) > MOST_IMAGES:
         chosen = np.random.default_rng((seed, 0x5C0E)).permutation(len(labelled))[:MOST_IMAGES]
         labelled = labelled.rows(np.sort(chosen))
+    outputs = network.predict(labelled.sources, batch_size=BATCH, verbose=0)
+    return labelled, {name: np.asarray(values) for name, values in outputs.items()}
+
+
+def score(latents: np.ndarray, labelled: LabelledImages, *, kept_apart: bool) -> Score:
+    """Score the codes that a network gives.
+
+    Args:
+        latents: float32 `(n, num_bits)`.
+        labelled: the n images that they are of.
+        kept_apart: bool. Whether the network has not learned from these images.
+
+    Returns:
+        A `Score`.
+    """
     if not (labelled.targets.sum(axis=0) > 1).any():
         return Score(None, len(labelled), kept_apart)
-    latents = network.predict(labelled.sources, batch_size=BATCH, verbose=0)["latent"]
-    packed = codes.from_latent(np.asarray(latents))
+    packed = codes.from_latent(latents)
     found = metrics.evaluate_codes(
         packed,
         labelled.labels,

@@ -29,7 +29,7 @@ from hashnet.network import bundle as bundles
 from hashnet.network.model import HashNetConfig, build
 from hashnet.train import data as datasets
 from hashnet.train.config import TrainConfig
-from hashnet.train.score import Score, score
+from hashnet.train.score import Score, score, seen_again
 
 if TYPE_CHECKING:
     import keras
@@ -150,12 +150,9 @@ def train(
     plain = build(kept, weights=None)
     networks.copy_backbone(network, plain)
     networks.fold(head, plain)
-    scored = score(
-        plain,
-        shown if apart is None else apart,
-        kept_apart=apart is not None,
-        seed=config.seed,
-    )
+    judged, outputs = seen_again(plain, shown if apart is None else apart, seed=config.seed)
+    scored = score(outputs["latent"], judged, kept_apart=apart is not None)
+    mean = outputs["feature"].mean(axis=0, dtype=np.float64)
     minutes = state.seconds / 60
     origin = {
         "command": command,
@@ -165,7 +162,7 @@ def train(
         "minutes": round(minutes, 2),
         "score": scored.to_dict(),
     }
-    saved = _saved(target, plain, kept, origin)
+    saved = _saved(target, plain, kept, origin, mean)
     state.remove()
     say(f"{minutes:.1f} minutes; {scored}; bundle {target}")
     return Trained(saved, labelled.problems, state.history, minutes, scored)
@@ -176,10 +173,11 @@ def _saved(
     network: keras.Model,
     kept: HashNetConfig,
     origin: dict[str, Any],
+    mean: np.ndarray,
 ) -> bundles.Bundle:
     """Write the bundle, or say what to do where the disk refuses."""
     try:
-        return bundles.save(target, network, kept, origin=origin)
+        return bundles.save(target, network, kept, origin=origin, mean=mean)
     except OSError as error:
         raise BundleError(
             "A bundle is written whole.",

@@ -157,7 +157,9 @@ def fit_hash_layer(
         "fitted_to": len(features),
         "seed": seed,
     }
-    return bundle.save_encoder(folder, onnx_graph.content(fitted), config, origin=origin)
+    mean = unsupervised_codes.mean_feature(features, _prior(config.backbone))
+    graph = onnx_graph.content(fitted)
+    return bundle.save_encoder(folder, graph, config, origin=origin, mean=mean)
 
 
 def _prior(backbone: str) -> np.ndarray | None:

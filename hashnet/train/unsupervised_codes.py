@@ -56,6 +56,7 @@ from hashnet.errors import ArgumentError, ShapeError
 MAX_ITEMS = 10_000  # of a larger collection, a seeded sample is enough
 FEW_ITEMS = 64  # a smaller collection is filled up from the prior
 PRIOR_FOR_EACH = 4  # items of the prior for each that is missing
+MEAN_PRIOR = 16  # photos that the prior's mean counts as
 
 _DIMENSIONS = 512  # principal components that H is trained on
 _NEIGHBOURS = 10  # averaged with each item for what they share
@@ -212,6 +213,28 @@ def fit(
     )
     kernel, bias = _train(loss, kernel, num_steps, rng, tell)
     return space.fold(kernel / scale, bias)
+
+
+def mean_feature(features: np.ndarray, prior: np.ndarray | None = None) -> np.ndarray:
+    """The mean of a collection's features, about which searching ranks them.
+
+    Args:
+        features: float array of shape `(n, feature_dim)`, n at least 1.
+        prior: as for `fit`. Its mean counts as that of `MEAN_PRIOR` more photos: one photo would
+            otherwise be its own mean, and lie in no direction from it.
+
+    Returns:
+        mean: float32 array of shape `(feature_dim,)`.
+
+    Example:
+        >>> mean_feature(np.float32([[1, 0], [0, 1]]))
+        array([0.5, 0.5], dtype=float32)
+    """
+    mean = features.mean(axis=0, dtype=np.float64)
+    if prior is not None:
+        share = MEAN_PRIOR / (len(features) + MEAN_PRIOR)
+        mean += share * (prior.mean(axis=0, dtype=np.float64) - mean)
+    return mean.astype(np.float32)
 
 
 @_on_one_thread

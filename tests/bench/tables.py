@@ -62,6 +62,61 @@ def label_free(results):
     )
 
 
+RANKINGS = {
+    "codes": "codes",
+    "features": "features",
+    "about_mean": "features about the mean",
+    "both": "**both**",
+}
+
+
+def ranking(results):
+    """What the fine stage could rank by."""
+    yield "## What to rank by"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    yield (
+        "mAP and, in brackets, precision at 10. Held out: some classes were kept from the "
+        "training, and queries are of the others (seen) or of these (unseen). By clothes: a "
+        "network that was trained on clothes, where other things are searched."
+    )
+    yield ""
+    yield f"| set | codes | {' | '.join(RANKINGS.values())} |"
+    yield "|---|---|" + "---|" * len(RANKINGS)
+    for row in results["rows"]:
+        cells = [
+            f"{row[way]['map_all']:.3f} ({row[way]['precision_at_10']:.3f})" for way in RANKINGS
+        ]
+        name = row["set"].replace("_", " ")
+        yield f"| {name} | {row['bits']} bits, {row['codes']} | {' | '.join(cells)} |"
+    for kind in ("mean", "worst"):
+        cells = [
+            " ".join(
+                (
+                    f"{results['against_the_better']['map_all'][way][kind]:+.3f}",
+                    f"({results['against_the_better']['precision_at_10'][way][kind]:+.3f})",
+                )
+            )
+            for way in RANKINGS
+        ]
+        yield f"| {kind}, against the better of codes and features | | {' | '.join(cells)} |"
+
+
+def certainty(results):
+    """Pools by the certainty of bits beside those by Hamming distance."""
+    yield "## Pools by the certainty of bits"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    yield "| method | pool | ms | times the time of hamming, 5000 | recall of the exact ten |"
+    yield "|---|---|---|---|---|"
+    for row in results["rows"]:
+        cells = [f"{row['milliseconds']:.1f}", f"{row['times_hamming_5000']:.2f}"]
+        cells.append(f"{row['recall_at_10']:.3f}")
+        yield f"| {row['method']} | {row['pool']} | {' | '.join(cells)} |"
+
+
 def larger(results):
     """What a larger backbone buys."""
     yield "## Backbones"
@@ -721,6 +776,7 @@ def renewed(text):
     lines += [*trained(runs), "", _origin(next(iter(runs.values()))), ""]
     named = {"train_losses": losses, "label_free_codes": label_free, "refit": refitted}
     named |= {"backbones": larger, "feature_dtype": feature_dtype, "first_minute": first_minute}
+    named |= {"ranking": ranking, "certainty": certainty}
     named |= {"held_out": held_out, "serve": serving, "extract": extraction}
     named |= {"clickhouse": databases, "clickhouse_10m": databases}
     named |= {"clickhouse_types": column_types}

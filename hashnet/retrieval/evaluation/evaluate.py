@@ -1,8 +1,9 @@
 """How good an index is: labelled queries, searched and scored beside baselines.
 
 The same queries, against the same images, in one run: the codes alone (*coarse*), the pool ranked
-by features (*coarse to fine*), the features without hashing, and what plainer codes would give.
-What was measured is said in words, in `EvaluationReport.protocol`.
+by the fine stage (*coarse to fine*), and by features alone, as in the paper, the features without
+hashing, and what plainer codes would give. What was measured is said in words, in
+`EvaluationReport.protocol`.
 """
 
 import os
@@ -29,10 +30,10 @@ from hashnet.retrieval.evaluation.ground_truth import (
     query_set_of,
 )
 from hashnet.retrieval.evaluation.protocol import protocol
-from hashnet.retrieval.evaluation.results import COARSE, FINE, EvaluationReport, Row
+from hashnet.retrieval.evaluation.results import COARSE, FINE, FINE_F7, EvaluationReport, Row
 from hashnet.retrieval.evaluation.scoring import Scorer
 from hashnet.retrieval.evaluation.stages import Ranker, coarse_to_fine, ranker, stages
-from hashnet.retrieval.search.engine import DEFAULT, Engine, Searchable, least_pool
+from hashnet.retrieval.search.engine import DEFAULT, Engine, Searchable
 from hashnet.retrieval.search.query import Query
 
 # Queries whose hits are verified: with 100 pairs of images each, minutes.
@@ -68,10 +69,10 @@ def evaluate(
         queries: path or paths, searched as `images.find` does. The label of a query is
             the first folder below the path given; an image of the index is relevant if its
             label is the same.
-        query: a `Query`. How coarse to fine finds its pool, and whether, and how many of, the
-            nearest images are also verified by their local features, for a report of the three
-            stages side by side. `k` matters for the pool only; what narrows a search, or is made
-            of its pictures, is refused.
+        query: a `Query`. How coarse to fine finds its pool and ranks it, and whether, and how many
+            of, the nearest images are also verified by their local features, for a report of the
+            three stages side by side. `k` matters for the pool only; what narrows a search, or is
+            made of its pictures, is refused.
         ground_truth: path of a JSON file `{query: [relevant, ...]}` or None. With it, labels do
             not matter: the queries are those that it names. A name means the one query or image
             whose path, or id, it is or whose path it ends, by whole folder names.
@@ -114,7 +115,7 @@ def evaluate(
     tell = progress or (lambda stage, done, total: None)
     engine = Engine(index, num_threads=num_threads)
     with engine.snapshot as snapshot:
-        query = replace(query, pool=least_pool(query, snapshot.num_items))
+        query = replace(query, pool=engine.least_pool(query))
         database = Database(snapshot)
         query_set = query_set_of(queries, ground_truth, database)
         query_set = answerable(encoded(query_set, index.encoder, tell), database)
@@ -122,8 +123,11 @@ def evaluate(
         all_ks = sorted({*ks, *curve_ks})
         scorer = Scorer(query_set, database, at=at, ks=all_ks, seed=seed, tell=tell)
         num_bits = index.store.num_bits
-        rank = ranker(scorer, query, num_threads)
+        rank = ranker(scorer, engine, query, num_threads)
         rows = _own_rows(scorer, num_bits, rank)
+        if query.rank_by == "both" and engine.mean is not None:
+            plain = ranker(scorer, engine, replace(query, rank_by="feature"), num_threads)
+            rows[FINE_F7] = coarse_to_fine(scorer, num_bits, plain, FINE_F7)
         rows |= without_hashing(scorer, num_threads)
         rows |= by_class(scorer, index.encoder, encode_database)
         map_by_bits = {"index": {num_bits: rows[COARSE].map_all}}
@@ -185,6 +189,7 @@ def _check(query: Query, at: int, ks: Sequence[int], verify_queries: int) -> Non
         k=query.k,
         threshold=query.threshold,
         pool=query.pool,
+        rank_by=query.rank_by,
         verify=query.verify,
         verify_top=query.verify_top,
     )
@@ -192,7 +197,7 @@ def _check(query: Query, at: int, ks: Sequence[int], verify_queries: int) -> Non
         raise ArgumentError(
             "An evaluation searches the whole index by whole images.",
             f"{query}",
-            "Of a query, give k, threshold or pool, verify and verify_top.",
+            "Of a query, give k, threshold or pool, rank_by, verify and verify_top.",
         )
     if not len(ks):
         raise ArgumentError("Precision and recall need at least one rank.", f"{ks=}", "Give one k.")

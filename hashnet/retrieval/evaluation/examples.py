@@ -39,6 +39,7 @@ def examples(
             query_set.codes[place],
             query_set.features[place],
             HITS_PER_EXAMPLE + int(own >= 0),
+            ranking=engine.ranking(query_set.codes[place], query_set.features[place], query),
             threshold=query.threshold,
             at_least=query.pool,
         )

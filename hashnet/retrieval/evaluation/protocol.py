@@ -9,6 +9,7 @@ from hashnet.retrieval.evaluation.results import (
     CLASS_ID,
     COARSE,
     FINE,
+    FINE_F7,
     FLOAT,
     PROBABILITIES,
     Row,
@@ -45,7 +46,10 @@ def protocol(
     if query.threshold is not None:
         pool_text = f"the images at a Hamming distance below {query.threshold}"
     else:
-        pool_text = f"the smallest pool of at least {query.pool} images by Hamming distance"
+        pool_text = (
+            f"the smallest pool of at least {query.pool} images by Hamming distance, or, where the "
+            "latents of queries are known, by the bits that differ, each as the query is sure of it"
+        )
     mean_pool = round((rows[FINE].pool or {})["mean"])
     own = int(np.count_nonzero(query_set.own >= 0))
     sentences = [
@@ -67,8 +71,14 @@ def protocol(
         f"Means are over the {len(query_set.answerable)} queries with at least one relevant image; "
         f"{evaluation.queries_without_relevant} queries have none and are left out.",
         f"coarse: all images of the database ranked by Hamming distance, codes of {bits} bits.",
-        f"coarse_to_fine: {pool_text}, {mean_pool} images in the mean, ranked by the "
-        "Euclidean distance of features. Images outside the pool are not ranked: those that are "
+        f"coarse_to_fine: {pool_text}, {mean_pool} images in the mean, ranked by "
+        + (
+            "a distance that joins features, about the mean of the network's photos, and codes. "
+            "coarse_to_fine_f7: the same pools ranked by the Euclidean distance of features alone. "
+            if FINE_F7 in rows
+            else "the Euclidean distance of features. "
+        )
+        + "Images outside the pool are not ranked: those that are "
         "relevant count in every denominator and are never found.",
         "float_f7: all images ranked by the Euclidean distance of features, without hashing.",
         *_baselines_in_words(rows),
@@ -118,7 +128,8 @@ def _baselines_in_words(rows: dict[str, Row]) -> Iterator[str]:
             "The class scores of the database come from its stored features through H and F8, or "
             "from encoding its images again."
         )
-    fitted = [name for name in measured if name not in (COARSE, FINE, FLOAT, *words)]
+    others = (COARSE, FINE, FINE_F7, FLOAT, *words)
+    fitted = [name for name in measured if name not in others]
     if fitted:
         yield (
             f"{', '.join(fitted)}: codes by linear projections fitted to the features of the "

@@ -11,6 +11,8 @@ from hashnet.images import Problem
 from hashnet.retrieval.search.hits import Hit
 
 COARSE, FINE, VERIFIED = "coarse", "coarse_to_fine", "verified"
+# The pool ranked by features alone, as in the paper.
+FINE_F7 = "coarse_to_fine_f7"
 FLOAT, CLASS_ID, PROBABILITIES = "float_f7", "class_id", "class_probabilities"
 
 
@@ -150,7 +152,8 @@ class EvaluationReport:
     """All that an evaluation found.
 
     Attributes:
-        rows: dict of name to `Row`: `coarse`, `coarse_to_fine`, then the baselines.
+        rows: dict of name to `Row`: `coarse`, `coarse_to_fine`, then the baselines, of which
+            `coarse_to_fine_f7` is there where the fine stage ranks by more than features.
         ks: tuple of int. Where precision and recall are reported.
         curve_ks: tuple of int, ascending. All ranks at which every row has precision and recall,
             from 1 to the size of the database; for plots.

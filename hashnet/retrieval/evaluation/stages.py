@@ -20,12 +20,13 @@ from hashnet.retrieval.search.verify import Features
 Ranker = Callable[[int], tuple[np.ndarray, tuple[float, float]]]
 
 
-def ranker(scorer: Scorer, query: Query, num_threads: int) -> Ranker:
+def ranker(scorer: Scorer, engine: Engine, query: Query, num_threads: int) -> Ranker:
     """What finds and ranks the pool of one query after another.
 
     Args:
         scorer: `Scorer`.
-        query: `Query`, how pools are found.
+        engine: `Engine`.
+        query: `Query`, how pools are found and ranked.
         num_threads: int.
 
     Returns:
@@ -36,36 +37,50 @@ def ranker(scorer: Scorer, query: Query, num_threads: int) -> Ranker:
     index = CodeIndex(
         database.snapshot.codes[:], live=database.snapshot.live_images, num_threads=num_threads
     )
-    threshold, pool = query.threshold, query.pool
+    settings, threshold, pool = query, query.threshold, query.pool
     index.prepare(threshold)
     features = database.snapshot.feature_map
 
     def rank(query: int) -> tuple[np.ndarray, tuple[float, float]]:
-        own = query_set.own[query]
-        start = time.perf_counter()
-        # A query that is in the index takes a place in its own pool, to be freed again.
-        rows, _, _ = index.pool(
-            query_set.codes[query],
-            threshold=threshold,
-            at_least=None if pool is None else pool + int(own >= 0),
+        own, code, feature = (
+            of_all[query] for of_all in (query_set.own, query_set.codes, query_set.features)
         )
+        start = time.perf_counter()
+        ranking = engine.ranking(code, feature, settings)
+        # A query that is in the index takes a place in its own pool, to be freed again.
+        at_least = None if pool is None else pool + int(own >= 0)
+        if ranking is None or at_least is None:
+            rows, _, _ = index.pool(code, threshold=threshold, at_least=at_least)
+        else:
+            steps = ranking.certainty.steps
+            rows, _ = index.pool_by_steps(code, steps, at_least=at_least)
         middle = time.perf_counter()
-        rows = rows[rows != own]
+        rows, mean, added = rows[rows != own], None, None
+        if ranking is not None and ranking.mean is not None:
+            mean = ranking.mean
+            added = ranking.weight * index.steps_apart(code, ranking.certainty.steps, rows)
         ranked, _ = nearest_features(
-            query_set.features[query], rows, features, max(1, len(rows)), num_threads=num_threads
+            feature,
+            rows,
+            features,
+            max(1, len(rows)),
+            mean=mean,
+            added=added,
+            num_threads=num_threads,
         )
         return ranked, (middle - start, time.perf_counter() - middle)
 
     return rank
 
 
-def coarse_to_fine(scorer: Scorer, num_bits: int, rank: Ranker) -> Row:
-    """Score the pools, ranked by feature; what is outside a pool is never found.
+def coarse_to_fine(scorer: Scorer, num_bits: int, rank: Ranker, name: str = FINE) -> Row:
+    """Score the pools, ranked by the fine stage; what is outside a pool is never found.
 
     Args:
         scorer: `Scorer`.
         num_bits: int, of the index's codes.
         rank: from `ranker`.
+        name: str, of the row.
 
     Returns:
         `Row`.
@@ -90,10 +105,10 @@ def coarse_to_fine(scorer: Scorer, num_bits: int, rank: Ranker) -> Row:
             ks=scorer.ks,
         )
         parts.append((queries, evaluation, evaluation.ap_of_query))
-        scorer.tell(FINE, len(sizes), len(answerable))
+        scorer.tell(name, len(sizes), len(answerable))
     coarse, fine = (np.median(spent, axis=0) * 1000).round(4).tolist()
     return Row(
-        FINE,
+        name,
         scorer.joined(parts),
         num_bits,
         milliseconds={"coarse": coarse, "fine": fine, "total": round(coarse + fine, 4)},

@@ -11,8 +11,9 @@ import numpy as np
 from hashnet.checks import checked_integer
 from hashnet.codes import code_bytes
 from hashnet.errors import ArgumentError, ShapeError
-from hashnet.retrieval.search.coarse.hamming import CodeIndex
+from hashnet.retrieval.search.coarse.hamming import DIGITS, CodeIndex
 from hashnet.retrieval.search.finder import Found, beginnings, threshold_of
+from hashnet.retrieval.search.ranking import Certainty, Ranking
 from hashnet.retrieval.store.clickhouse.entries import (
     KEY_OF_IDS,
     OF_IDS,
@@ -25,6 +26,8 @@ from hashnet.retrieval.store.items import no_exif
 
 # Part of a statement, and the parameters it is bound to.
 Condition = tuple[str, dict[str, Any]]
+# More than any distance of two codes, in bits or in steps.
+MOST = 1 << 16
 
 
 class ClickHouseFinder:
@@ -97,8 +100,17 @@ class ClickHouseFinder:
         )
 
     def histogram(self, code: np.ndarray, *, allowed: Condition | None = None) -> np.ndarray:
+        counts = self._counts(code, self._apart(), {}, allowed)
+        histogram = np.zeros(8 * self._code_bytes + 1, np.int64)
+        histogram[: len(counts)] = counts
+        return histogram
+
+    def _counts(
+        self, code: np.ndarray, apart: str, weighed: dict[str, Any], allowed: Condition | None
+    ) -> np.ndarray:
+        """Images at each distance from a code, int64; an image is where its nearest row is."""
         condition, parameters = allowed or ("", {})
-        apart, of_image = self._apart(), ""
+        of_image = ""
         if self._store.regions_per_image:
             apart, of_image = f"min({apart})", " GROUP BY id"
         bits, counts = self._snapshot.ask(
@@ -106,11 +118,23 @@ class ClickHouseFinder:
             f"WHERE {{live}}{condition}{of_image}) GROUP BY apart",
             width=2,
             code=self._code(code),
+            **weighed,
             **parameters,
         )
-        histogram = np.zeros(8 * self._code_bytes + 1, np.int64)
+        histogram = np.zeros(max(bits, default=0) + 1, np.int64)
         histogram[np.asarray(bits, np.int64)] = counts
         return histogram
+
+    def step_counts(
+        self,
+        code: np.ndarray,
+        certainty: Certainty,
+        at_least: int,
+        *,
+        allowed: Condition | None = None,
+    ) -> np.ndarray:
+        steps, weighed = self._steps(certainty)
+        return self._counts(code, steps, weighed, allowed)
 
     def find(
         self,
@@ -118,36 +142,52 @@ class ClickHouseFinder:
         feature: np.ndarray,
         k: int,
         *,
+        ranking: Ranking | None = None,
         threshold: int | None = None,
         at_least: int | None = None,
+        steps_below: int | None = None,
         allowed: Condition | None = None,
     ) -> Found:
         """One statement finds, counts and ranks; for the rest see `Finder.find`."""
         numbers = self._feature(feature)
         condition, parameters = allowed or ("", {})
         start = time.perf_counter()
+        apart, steps = self._apart(), ""
+        weighed: dict[str, Any] = {}
+        if ranking is not None:
+            steps, weighed = self._steps(ranking.certainty)
+        most = threshold
         if threshold is None:
             at_least = checked_integer(at_least, 1, "at_least")
-            threshold = threshold_of(self.histogram(code, allowed=allowed), at_least)
-        threshold = checked_integer(threshold, 0, "threshold")
+            if ranking is None:
+                most = threshold = threshold_of(self.histogram(code, allowed=allowed), at_least)
+            else:
+                apart, most = steps, steps_below
+                if most is None:
+                    counts = self.step_counts(code, ranking.certainty, at_least, allowed=allowed)
+                    most = threshold_of(counts, at_least)
+        most = checked_integer(most, 0, "threshold")
         middle = time.perf_counter()
         with_regions = bool(self._store.regions_per_image)
         item = ", ".join(self._snapshot.item_columns)
-        hit = f"L2Distance(feature, {{feature:Array(Float64)}}), row, {self._apart()}, {item}"
+        distance, ranked_by = "L2Distance(feature, {feature:Array(Float64)})", {"feature": numbers}
+        if ranking is not None and ranking.mean is not None:
+            distance, ranked_by = self._joined(feature, ranking.mean, ranking.weight, steps)
+        hit = f"{distance}, row, {self._apart()}, {item}"
         hit = f"({hit}, region)" if with_regions else f"({hit})"
-        source = (
-            f"FROM {{table}} PREWHERE {self._apart()} < {{threshold:UInt32}} "
-            f"WHERE {{live}}{condition}"
-        )
+        source = f"FROM {{table}} PREWHERE {apart} < {{most:UInt32}} WHERE {{live}}{condition}"
+        far = self._apart()
         if with_regions:  # of the rows of an image the nearest, of equal ones the first
-            hit, source = "hit", f"FROM (SELECT min({hit}) AS hit {source} GROUP BY id)"
+            source = f"FROM (SELECT min({hit}) AS hit, max({far}) AS far {source} GROUP BY id)"
+            hit, far = "hit", "far"
         # However large the pool is, the server holds the k best of it.
-        [[pool], [best]] = self._snapshot.ask(
-            f"SELECT count(), groupArraySorted({{k:UInt64}})({hit}) {source}",
-            width=2,
+        [[pool], [best], [farthest]] = self._snapshot.ask(
+            f"SELECT count(), groupArraySorted({{k:UInt64}})({hit}), max({far}) {source}",
+            width=3,
             code=self._code(code),
-            feature=numbers,
-            threshold=min(threshold, 8 * self._code_bytes + 1),
+            **ranked_by,
+            **weighed,
+            most=min(most, MOST),
             k=int(k),
             **parameters,
         )
@@ -161,7 +201,7 @@ class ClickHouseFinder:
             items,
             np.array(bits, np.int64),
             np.array(distances, np.float64),
-            threshold,
+            (int(farthest) + 1 if pool else 0) if threshold is None else threshold,
             int(pool),
             middle - start,
             end - middle,
@@ -220,6 +260,46 @@ class ClickHouseFinder:
         codes = np.frombuffer(b"".join(codes), np.uint8).reshape(len(rows), self._code_bytes)
         for first, second, bits in CodeIndex(codes).pairs_within(threshold):
             yield rows[first], rows[second], bits
+
+    def _joined(
+        self, feature: np.ndarray, mean: np.ndarray, weight: float, steps: str
+    ) -> tuple[str, dict[str, Any]]:
+        """The distance that `ranking` says, and the parameters it is bound to.
+
+        Directions of length 1 with the cosine c lie apart by 2 - 2c squared.
+        """
+        centre = np.asarray(feature, np.float64) - mean
+        length = np.linalg.norm(centre)
+        direction = centre / length if length else centre
+        apart = "L2Distance(feature, {mean:Array(Float64)})"
+        along = "dotProduct(feature, {direction:Array(Float64)}) - {offset:Float64}"
+        alone = "if({directed:UInt8}, 1, 0)"  # what lies at the mean has no direction
+        squared = f"if({apart} > 0, 1 + {alone} - 2 * ({along}) / {apart}, {alone})"
+        return (
+            f"sqrt(greatest({squared}, 0) + {{weight:Float64}} * ({steps}))",
+            {
+                "mean": mean.tolist(),
+                "direction": direction.tolist(),
+                "offset": float(direction @ mean),
+                "directed": int(length > 0),
+                "weight": weight,
+            },
+        )
+
+    def _steps(self, certainty: Certainty) -> tuple[str, dict[str, Any]]:
+        """The steps of certainty of the bits that differ, and the parameters they are bound to."""
+        differing = f"bitXor(code, toFixedString(unhex({{code:String}}), {self._code_bytes}))"
+        digits = [
+            f"{1 << digit} * bitCount(bitAnd({differing}, "
+            f"toFixedString(unhex({{plane{digit}:String}}), {self._code_bytes})))"
+            for digit in range(DIGITS)
+        ]
+        steps = np.zeros(8 * self._code_bytes, np.uint8)
+        steps[: len(certainty.steps)] = certainty.steps
+        return " + ".join(digits), {
+            f"plane{digit}": np.packbits(steps >> digit & 1).tobytes().hex()
+            for digit in range(DIGITS)
+        }
 
     @property
     def _code_bytes(self) -> int:

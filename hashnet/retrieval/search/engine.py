@@ -3,6 +3,7 @@
 Only this file knows it; everything that searches goes through here.
 """
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from hashnet import images, system
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, RegionError, UnknownIdError, UnknownNameError
 from hashnet.local.features import Extractor
+from hashnet.network.bundle import Bundle
 from hashnet.retrieval.search import duplicates, feedback
 from hashnet.retrieval.search import verify as verification
 from hashnet.retrieval.search.duplicates import DuplicateGroup, Progress
@@ -22,6 +24,7 @@ from hashnet.retrieval.search.finder import Finder, Found, threshold_of
 from hashnet.retrieval.search.finders import finder_of
 from hashnet.retrieval.search.hits import SearchResult, hits_of
 from hashnet.retrieval.search.query import Query
+from hashnet.retrieval.search.ranking import Ranking, ranking_of
 from hashnet.retrieval.search.verify import Features, Verification
 from hashnet.retrieval.store.protocol import Store
 from hashnet.retrieval.store.roots import ids_named
@@ -31,6 +34,7 @@ from hashnet.retrieval.store.roots import ids_named
 POOL = 1000
 POOL_PER_HIT = 10
 POOL_PER_ROOT = 5
+POOL_PER_ROOT_BY_CERTAINTY = 3
 # Ids that a refusal names.
 IDS_SHOWN = 3
 
@@ -302,6 +306,59 @@ class Engine:
         """
         return self.finder.histogram(code, allowed=self._allowed(query))
 
+    def ranking(
+        self, code: np.ndarray, feature: np.ndarray, query: Query = DEFAULT
+    ) -> Ranking | None:
+        """What the fine stage ranks by, as a finder takes it.
+
+        Args:
+            code: uint8 `(code_bytes,)`, of the query.
+            feature: float32 `(feature_dim,)`, of the query.
+            query: a `Query`, of which `rank_by` counts.
+
+        Returns:
+            A `Ranking`, or None where features alone rank.
+        """
+        if self._bundle is None:
+            return None
+        mean = None if query.rank_by == "feature" else self.mean
+        return ranking_of(self.index.encoder, mean, code, feature)
+
+    def least_pool(self, query: Query = DEFAULT) -> int | None:
+        """The least size of the pool that a query asks for; None where a threshold sets its pool.
+
+        Args:
+            query: a `Query`.
+
+        Returns:
+            int or None; see `default_pool`.
+        """
+        if query.threshold is not None or query.pool is not None:
+            return query.pool
+        return default_pool(
+            _wanted(query), self.snapshot.num_items, by_certainty=self._knows_certainty
+        )
+
+    @functools.cached_property
+    def _knows_certainty(self) -> bool:
+        if self._bundle is None:
+            return False
+        nothing = np.zeros(self.index.store.feature_dim, np.float32)
+        return self.mean is not None or self.index.encoder.latent_of(nothing) is not None
+
+    @functools.cached_property
+    def mean(self) -> np.ndarray | None:
+        """float32 `(feature_dim,)`: the mean about which features are ranked, the bundle's.
+
+        None where the bundle is of before it was kept, so that features rank as they are.
+        """
+        return None if self._bundle is None else self._bundle.mean
+
+    @functools.cached_property
+    def _bundle(self) -> Bundle | None:
+        # A store can be searched by itself, without a network to make queries of images.
+        return getattr(getattr(self.index, "encoder", None), "bundle", None)
+
     @property
     def min_inliers(self) -> int:
         """int. From so many inliers on, two images show the same thing.
@@ -473,17 +530,19 @@ class Engine:
         num_bits = self.index.store.num_bits
         if narrowed.marked:
             code, feature = feedback.move(code, feature, *narrowed.marked, num_bits=num_bits)
-        threshold, pool = query.threshold, least_pool(query, self.snapshot.num_items)
+        ranking = self.ranking(code, feature, query)
+        threshold, pool = query.threshold, self.least_pool(query)
         histogram = None
         if query.histogram:
             counts = self.finder.histogram(code, allowed=narrowed.allowed)
-            if pool is not None:  # it need not be counted a second time
+            if pool is not None and ranking is None:  # it need not be counted a second time
                 threshold, pool = threshold_of(counts, pool), None
             histogram = tuple(counts[: num_bits + 1].tolist())
         found = self.finder.find(
             code,
             feature,
             _wanted(query) + (self._most_of_an_id if image.without is not None else 0),
+            ranking=ranking,
             threshold=threshold,
             at_least=pool,
             allowed=narrowed.allowed,
@@ -540,16 +599,18 @@ def _wanted(query: Query) -> int:
     return max(query.k, query.verify_top) if query.verify else query.k
 
 
-def default_pool(k: int, num_items: int) -> int:
+def default_pool(k: int, num_items: int, *, by_certainty: bool = False) -> int:
     """The smallest pool where neither threshold nor pool is asked for.
 
     1000, ten for each hit, or five times the square root of the index, whichever is most. Of the
     ten nearest of up to 50,000 images, codes of 128 bits without labels keep 98.7 % in it, and
-    the pool that holds 99 % grows a little faster than the root (tests/bench/pool_size.py).
+    the pool that holds 99 % grows a little faster than the root (tests/bench/pool_size.py). Three
+    times the root hold more of them where certainty takes the pool (tests/bench/certainty.py).
 
     Args:
         k: int, hits that are wanted.
         num_items: int, images of the index.
+        by_certainty: bool. Whether the pool is taken by the certainty of bits.
 
     Returns:
         int, images.
@@ -557,27 +618,11 @@ def default_pool(k: int, num_items: int) -> int:
     Example:
         >>> default_pool(10, 50), default_pool(500, 50), default_pool(10, 1_000_000)
         (1000, 5000, 5000)
+        >>> default_pool(10, 1_000_000, by_certainty=True)
+        3000
     """
-    return max(POOL, POOL_PER_HIT * k, POOL_PER_ROOT * math.isqrt(num_items))
-
-
-def least_pool(query: Query, num_items: int) -> int | None:
-    """The least size of the pool that a query asks for; None where a threshold sets its pool.
-
-    Args:
-        query: a `Query`.
-        num_items: int, images of the index.
-
-    Returns:
-        int or None.
-
-    Example:
-        >>> [least_pool(query, 50) for query in (Query(), Query(pool=7), Query(threshold=3))]
-        [1000, 7, None]
-    """
-    if query.threshold is not None or query.pool is not None:
-        return query.pool
-    return default_pool(_wanted(query), num_items)
+    per_root = POOL_PER_ROOT_BY_CERTAINTY if by_certainty else POOL_PER_ROOT
+    return max(POOL, POOL_PER_HIT * k, per_root * math.isqrt(num_items))
 
 
 def _crop(photo: images.Photo, region: tuple[int, int, int, int]) -> np.ndarray:

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from hashnet.checks import checked_integer
+from hashnet.retrieval.search.ranking import Certainty, Ranking
 from hashnet.retrieval.store.items import Item
 
 # What a finder makes of labels and ids, for its own methods only.
@@ -164,23 +165,52 @@ class Finder(Protocol[Filter]):
             int64 `(8 * code_bytes + 1,)`; element d counts the images at Hamming distance d.
         """
 
+    def step_counts(
+        self,
+        code: np.ndarray,
+        certainty: Certainty,
+        at_least: int,
+        *,
+        allowed: Filter | None = None,
+    ) -> np.ndarray:
+        """Count the images at each number of steps of certainty from a code.
+
+        Args:
+            code: uint8 `(code_bytes,)`.
+            certainty: `Certainty` of its bits.
+            at_least: int, 1 or more. Images that are counted for certain, the nearest.
+            allowed: from `allowed`.
+
+        Returns:
+            int64 `(m,)`; element s counts the images whose differing bits add up to s steps.
+        """
+
     def find(
         self,
         code: np.ndarray,
         feature: np.ndarray,
         k: int,
         *,
+        ranking: Ranking | None = None,
         threshold: int | None = None,
         at_least: int | None = None,
+        steps_below: int | None = None,
         allowed: Filter | None = None,
     ) -> Found:
-        """The `k` images of the pool whose features lie nearest.
+        """The `k` images of the pool that lie nearest.
 
         Args:
             code: uint8 `(code_bytes,)`.
             feature: float32 `(feature_dim,)`.
             k: int, 1 or more.
-            threshold, at_least: as for `CodeIndex.pool`, of images.
+            ranking: how certain the bits are, by which a pool of a least size is taken, and what
+                the distance is made of; see `ranking`. None for Hamming distances, and the
+                distance of the features alone.
+            threshold, at_least: as for `CodeIndex.pool`, of images. A pool of a least size has no
+                threshold of its own where certainty decides: then `Found.threshold` is the least
+                that would hold it.
+            steps_below: int or None. With `at_least` and a ranking: pass over images that are not
+                below so many steps of certainty from the code.
             allowed: from `allowed`.
 
         Returns:

@@ -4,6 +4,9 @@ A distance is defined to the last bit: differences and squares in float64, squar
 running sum i mod 64 in the order of i, and the 64 sums halved pairwise. NumPy and the compiled
 kernel both compute just that, so path, thread count and pool never change an answer.
 
+About a mean, the directions of features from there are compared: differences from the mean,
+times one over the root of their sum of squares. All of it in float64 and in the same order.
+
 Where the pool is some times larger than what is asked for, the compiled kernel reckons in float32
 first, which takes a fraction of the time, and to the last bit only where that may matter.
 """
@@ -24,6 +27,8 @@ NUMPY_COST = 4
 # In float64 these stay in the second cache, where each step finds what the last has written.
 CHUNK_VALUES = 1 << 16
 LEAST_VALUES_A_THREAD = 1 << 20
+# What a kernel takes where there is no mean, or nothing to add.
+_NONE = np.empty(0)
 
 
 def nearest_features(
@@ -32,6 +37,8 @@ def nearest_features(
     features: np.ndarray,
     k: int,
     *,
+    mean: np.ndarray | None = None,
+    added: np.ndarray | None = None,
     num_threads: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the `k` rows whose features lie nearest to the query's, the nearest first.
@@ -44,6 +51,11 @@ def nearest_features(
         rows: int64 `(p,)`, ascending. The pool.
         features: float32 or float16 `(n, feature_dim)`, C-contiguous, of all rows.
         k: int, 1 or more. With fewer rows in the pool, all are returned.
+        mean: float32 or float64 `(feature_dim,)`, finite, or None. Distances are those of the
+            directions in which the features lie from there, 0 to 2. What lies just there has no
+            direction: it is 1 from all that has one.
+        added: float64 `(p,)`, 0 or more, or None. What is added to the square of each row's
+            distance.
         num_threads: int. The most threads at one time; the answer does not depend on it.
 
     Returns:
@@ -51,9 +63,9 @@ def nearest_features(
         then by row.
 
     Raises:
-        ArgumentError: `k` is not 1 or more, the query is not finite, the rows do not ascend,
-            or `features` has no such row.
-        ShapeError: the query or `features` has another dtype or shape.
+        ArgumentError: `k` is not 1 or more, the query or the mean is not finite, the rows do not
+            ascend, or `features` has no such row.
+        ShapeError: the query, the mean, `added` or `features` has another dtype or shape.
 
     Example:
         >>> import numpy as np
@@ -63,16 +75,32 @@ def nearest_features(
         ... )
         >>> rows.tolist(), distances.tolist()
         ([2, 1], [1.0, 5.0])
+        >>> rows, distances = nearest_features(
+        ...     np.ones(2, np.float32), np.arange(3), features, k=2, mean=np.zeros(2)
+        ... )
+        >>> rows.tolist(), distances.round(3).tolist()
+        ([1, 2], [0.141, 0.765])
     """
     query = _checked_query(query)
     features = _checked_features(features, len(query))
     rows = _checked_rows(rows, len(features))
     k = checked_integer(k, 1, "k")
+    if mean is not None:
+        mean = _checked_query(mean)
+        if len(mean) != len(query):
+            raise ShapeError("A mean is as long as the features.", described(mean))
+        query = _directions(query[None], mean)[0]
+    if added is not None and (added.dtype != np.float64 or added.shape != rows.shape):
+        raise ShapeError("What is added is float64, one number a row.", described(added))
     kernels = compiled.kernels(len(rows) * len(query) * NUMPY_COST * 4)
     if kernels is None:
-        squared = _square_distances(query, features, rows, num_threads)
+        squared = _square_distances(query, features, rows, mean, num_threads)
+        if added is not None:
+            squared += added
     else:
-        rows, squared = _perhaps_nearest(kernels, query, features, rows, k, num_threads)
+        rows, squared = _perhaps_nearest(
+            kernels, query, features, rows, k, mean, added, num_threads
+        )
     if k < len(rows):
         near = np.flatnonzero(~(squared > np.partition(squared, k - 1)[k - 1]))
         rows, squared = rows[near], squared[near]
@@ -86,14 +114,20 @@ def _perhaps_nearest(
     features: np.ndarray,
     rows: np.ndarray,
     k: int,
+    mean: np.ndarray | None,
+    added: np.ndarray | None,
     num_threads: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The rows that may be among the `k` nearest, ascending, and their squared distances."""
     if features.dtype == np.float16:
         features = features.view(np.uint16)
-    features, query, rows = read_only(features), read_only(query), read_only(rows)
+    features, query, rows, mean, added = (
+        read_only(_NONE if one is None else one) for one in (features, query, rows, mean, added)
+    )
     parts = threads.in_parts(
-        lambda first, last: kernels.perhaps_nearest(features, query, rows, k, first, last),
+        lambda first, last: kernels.perhaps_nearest(
+            features, query, mean, added, rows, k, first, last
+        ),
         len(rows),
         num_threads,
         LEAST_VALUES_A_THREAD // len(query) + 1,
@@ -104,7 +138,11 @@ def _perhaps_nearest(
 
 
 def _square_distances(
-    query: np.ndarray, features: np.ndarray, rows: np.ndarray, num_threads: int
+    query: np.ndarray,
+    features: np.ndarray,
+    rows: np.ndarray,
+    mean: np.ndarray | None,
+    num_threads: int,
 ) -> np.ndarray:
     squared = np.empty(len(rows))
     step = max(1, CHUNK_VALUES // len(query))
@@ -112,20 +150,31 @@ def _square_distances(
     def fill(first: int, last: int) -> None:
         for start in range(first, last, step):
             chosen = slice(start, min(start + step, last))
-            squared[chosen] = _squared_in_numpy(features[rows[chosen]].astype(np.float64), query)
+            chunk = features[rows[chosen]].astype(np.float64)
+            if mean is not None:
+                chunk = _directions(chunk, mean)
+            squared[chosen] = _squared_in_numpy(chunk - query)
 
     threads.in_parts(fill, len(rows), num_threads, LEAST_VALUES_A_THREAD // len(query) + 1)
     return squared
 
 
-def _squared_in_numpy(chunk: np.ndarray, query: np.ndarray) -> np.ndarray:
-    """The squared distances of some features, float64 `(m, feature_dim)`, which are lost."""
-    chunk -= query
-    np.square(chunk, out=chunk)
-    whole = len(query) // NUM_SUMS * NUM_SUMS
+def _directions(chunk: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Where some features, float64 `(m, feature_dim)`, lie from a mean, of length 1 or 0."""
+    chunk = chunk - mean
+    squared = _squared_in_numpy(chunk)
+    inverse = np.divide(1.0, np.sqrt(squared), out=np.zeros(len(chunk)), where=squared > 0)
+    chunk *= inverse[:, None]
+    return chunk
+
+
+def _squared_in_numpy(chunk: np.ndarray) -> np.ndarray:
+    """The sums of squares of some vectors, float64 `(m, feature_dim)`."""
+    squares = np.square(chunk)
+    whole = squares.shape[1] // NUM_SUMS * NUM_SUMS
     # Along an axis that is not the last, NumPy adds one after another, in order.
-    sums = chunk[:, :whole].reshape(len(chunk), -1, NUM_SUMS).sum(axis=1)
-    sums[:, : len(query) - whole] += chunk[:, whole:]
+    sums = squares[:, :whole].reshape(len(squares), -1, NUM_SUMS).sum(axis=1)
+    sums[:, : squares.shape[1] - whole] += squares[:, whole:]
     while sums.shape[1] > 1:
         half = sums.shape[1] // 2
         sums = sums[:, :half] + sums[:, half:]

@@ -12,6 +12,7 @@ from hashnet.checks import checked_integer
 from hashnet.retrieval.search.coarse.hamming import CodeIndex
 from hashnet.retrieval.search.finder import Found, beginnings
 from hashnet.retrieval.search.fine import nearest_features
+from hashnet.retrieval.search.ranking import Certainty, Ranking
 from hashnet.retrieval.store.folder.snapshot import Snapshot
 
 
@@ -112,18 +113,34 @@ class FolderFinder:
         feature: np.ndarray,
         k: int,
         *,
+        ranking: Ranking | None = None,
         threshold: int | None = None,
         at_least: int | None = None,
+        steps_below: int | None = None,
         allowed: np.ndarray | None = None,
     ) -> Found:
         start = time.perf_counter()
-        rows, bits, threshold, pool = self._pool(code, threshold, at_least, allowed)
+        steps: np.ndarray | None = None
+        if ranking is None or threshold is not None:
+            rows, bits, threshold, pool = self._pool(code, threshold, at_least, allowed)
+        else:
+            rows, steps, pool = self._pool_by_steps(code, ranking.certainty, at_least, allowed)
+            if steps_below is not None:
+                near = steps < steps_below
+                rows, steps = rows[near], steps[near]
+                pool = len(self._least_bits(rows, steps))
+            bits = self._codes.bits_apart(code, rows)
+            threshold = int(bits.max(initial=-1)) + 1
+        if ranking is not None and ranking.mean is not None and steps is None:
+            steps = self._codes.steps_apart(code, ranking.certainty.steps, rows)
         middle = time.perf_counter()
         best, distances = nearest_features(
             feature,
             rows,
             self._snapshot.feature_map,
             k * self._most_rows,  # among so many rows there are k images
+            mean=None if ranking is None else ranking.mean,
+            added=None if ranking is None or steps is None else ranking.weight * steps,
             num_threads=self._num_threads,
         )
         if self._owners is not None:
@@ -193,8 +210,38 @@ class FolderFinder:
         near = bits < threshold
         return rows[near], bits[near], threshold, int(np.count_nonzero(least < threshold))
 
+    def _pool_by_steps(
+        self,
+        code: np.ndarray,
+        certainty: Certainty,
+        at_least: int | None,
+        allowed: np.ndarray | None,
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        """Rows of the pool, their steps of certainty, and the number of images."""
+        at_least = checked_integer(at_least, 1, "at_least")
+        rows, steps = self._codes.pool_by_steps(
+            code, certainty.steps, at_least=at_least * self._most_rows, allowed=allowed
+        )
+        if self._owners is None:
+            return rows, steps, len(rows)
+        least = np.sort(self._least_bits(rows, steps))
+        near = steps <= (least[:at_least][-1] if len(least) else 0)
+        rows, steps = rows[near], steps[near]
+        return rows, steps, len(self._least_bits(rows, steps))
+
+    def step_counts(
+        self,
+        code: np.ndarray,
+        certainty: Certainty,
+        at_least: int,
+        *,
+        allowed: np.ndarray | None = None,
+    ) -> np.ndarray:
+        rows, steps, _ = self._pool_by_steps(code, certainty, at_least, allowed)
+        return np.bincount(self._least_bits(rows, steps), minlength=1)
+
     def _least_bits(self, rows: np.ndarray, bits: np.ndarray) -> np.ndarray:
-        """Hamming distance of the nearest row of each image that some rows, ascending, show."""
+        """Distance, by codes, of the nearest row of each image that some rows, ascending, show."""
         if not len(rows) or self._owners is None:
             return bits
         firsts = np.flatnonzero(np.diff(self._owners[rows], prepend=-1))

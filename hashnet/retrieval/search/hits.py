@@ -29,7 +29,8 @@ class Hit(NamedTuple):
         path: str or None. Where the file is.
         label: str or None.
         bits_apart: int. Differing bits of the two codes (coarse score).
-        distance: float. Euclidean distance of the two features (fine score).
+        distance: float. What the fine stage ranks by, 0 for equal images (fine score): see
+            `ranking`, or the Euclidean distance of the two features where these alone rank.
         inliers: int or None. Matches that one geometry explains (verification score); None
             where it was not asked for.
         region: (top, left, bottom, right) in pixels of the upright original: the part of the
@@ -51,7 +52,8 @@ class SearchResult(Sequence[Hit]):
 
     Attributes:
         query: str. Path or name of the query.
-        threshold: int. The pool holds codes with strictly fewer differing bits.
+        threshold: int. The pool holds only codes with strictly fewer differing bits; all of them
+            where the query gave it.
         pool: int. Number of images in the pool; one with regions is in it where any row is.
         milliseconds: dict of stage (`encode`, `coarse`, `fine`, `verify`) to float, None for a
             stage that did not run. Results that differ in nothing else are equal.

@@ -33,6 +33,8 @@ _CHUNK_WORDS = np.uint64(256)
 _WORDS_AHEAD = np.uint64(512)
 # Fewer words stay in the last cache, where asking costs more than it gains.
 _WORDS_IN_CACHE = 1 << 20
+# Binary digits of a step of certainty, see hashnet.retrieval.search.ranking.
+_DIGITS = 4
 _NO_CODE = np.uint32(0xFFFFFFFF)
 # A first look is at one row in so many, if that makes so many strips, and at no more than those.
 _SAMPLED_OF = 16
@@ -558,6 +560,103 @@ def _pool_within(words, query, limit, k, live, allowed, first, last):
     return rows[:used], bits[:used], counts[: limit + 1], held
 
 
+@_inlined
+def _steps_apart(words, row, query, planes):
+    """Add up the certainty, in steps of four binary digits, of the bits in which a row differs."""
+    width, total = _U(len(query)), _U(0)
+    for word in range(width):
+        differing = words[row * width + word] ^ query[word]
+        for digit in range(_U(_DIGITS)):
+            total += _popcount(differing & planes[digit * width + word]) << digit
+    return total
+
+
+@_inlined
+def _likely_steps(words, query, planes, k, live, allowed, first, last, most):
+    """As `_likely_limit`, in steps of certainty."""
+    num_strips = min((last - first) // _U(_SAMPLED_OF * STRIP_ROWS), _MOST_STRIPS)
+    if num_strips < _LEAST_STRIPS:
+        return np.int64(most)
+    share = float(k) * float(num_strips) * STRIP_ROWS / float(last - first)
+    wanted = np.int64(share + 3 * np.sqrt(share) + 4)
+    if wanted * 4 > np.int64(num_strips) * STRIP_ROWS:
+        return np.int64(most)
+    counts = np.zeros(most + 1, np.int64)
+    for number in range(num_strips):
+        start = first + number * (last - first) // num_strips
+        for row in range(start, start + _STRIP):
+            if _passes(live, allowed, row):
+                counts[_steps_apart(words, row, query, planes)] += 1
+    return _limit_holding(counts, wanted)
+
+
+@_compiled
+def pool_by_steps(words, queries, like, planes, most, k, live, allowed, first, last):
+    """Find the rows of a range whose differing bits weigh least, and all that tie with the k-th.
+
+    Args:
+        words, queries, like, live, allowed, first, last: see `within`; of one query.
+        planes: tuple of `4 * num_words` uint64, or an array of so many beyond
+            `MAX_TUPLE_WORDS`: for each of four binary digits, the lowest first, the bits whose
+            steps of certainty have it.
+        most: int. The sum of the steps of all bits.
+        k: int, 1 or more.
+
+    Returns:
+        As `pool`, with steps of certainty for bits.
+    """
+    query, first, last = _query_at(queries, 0, like), _U(first), _U(last)
+    likely = _likely_steps(words, query, planes, k, live, allowed, first, last, most)
+    rows, steps, counts, held = _pool_within_steps(
+        words, query, planes, likely, k, live, allowed, first, last
+    )
+    if held < k and likely < most:
+        rows, steps, counts, held = _pool_within_steps(
+            words, query, planes, np.int64(most), k, live, allowed, first, last
+        )
+    return rows, steps, counts
+
+
+@_inlined
+def _pool_within_steps(words, query, planes, limit, k, live, allowed, first, last):
+    """As `_pool_within`, of rows at most `limit` steps from the query."""
+    held, counts = np.int64(0), np.zeros(limit + 1, np.int64)
+    rows, steps, used = np.empty(512, np.int64), np.empty(512, np.int32), 0
+    apart = np.empty(BLOCK_ROWS, np.int32)
+    for block in range(first, last, _BLOCK):
+        num_rows = min(_BLOCK, last - block)
+        for at in range(num_rows):
+            apart[at] = np.int32(_steps_apart(words, block + at, query, planes))
+        for strip in range(_U(0), num_rows, _STRIP):
+            strip_end = min(strip + _STRIP, num_rows)
+            if _none_within(apart, np.int32(limit), strip, strip_end):
+                continue
+            if used + STRIP_ROWS > rows.size:
+                used = _keep_nearest(rows, steps, used, limit, used)
+                if 2 * used > rows.size:
+                    rows = _room(rows, used, rows.size)
+                    steps = _room(steps, used, steps.size)
+            for at in range(strip, strip_end):
+                if apart[at] <= limit and _passes(live, allowed, block + at):
+                    rows[used], steps[used] = block + at, apart[at]
+                    used += 1
+                    counts[apart[at]] += 1
+                    held += 1
+            while held - counts[limit] >= k:
+                held -= counts[limit]
+                limit -= 1
+    used = _keep_nearest(rows, steps, used, limit, used)
+    return rows[:used], steps[:used], counts[: limit + 1], held
+
+
+@_inlined
+def _none_within(apart, limit, start, stop):
+    count = np.int32(0)
+    for at in range(start, stop):
+        count += np.int32(apart[at] <= limit)
+    return count == 0
+
+
 @intrinsic
 def _half_to_float(_context, half):
     def codegen(_target, builder, _signature, arguments):
@@ -666,8 +765,76 @@ def _square_whole_groups(_context, flat, at, following, query, whole, sums):
     return types.void(flat, types.uint64, types.uint64, query, types.uint64, sums), codegen
 
 
+@intrinsic
+def _centre_whole_groups(_context, flat, at, following, mean, query, whole, sums):
+    """Fill `sums` with what float32 can tell of a row's direction from the mean.
+
+    Of its first 64 each with squares of differences from the mean, of the next 64 each with
+    products of those differences with the query, as far as whole groups of 64 go. For the rest
+    see `_square_whole_groups`.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        number, single = ir.IntType(64), ir.FloatType()
+        half = signature.args[0].dtype == types.uint16
+        stored_type, stored_bytes = (ir.HalfType(), 2) if half else (single, 4)
+        num_lanes = _REGISTER_BYTES // 4
+        flat, mean, query, sums = (
+            _start(context, builder, signature, arguments, place) for place in (0, 3, 4, 6)
+        )
+        at, following, whole = (arguments[place] for place in (1, 2, 5))
+
+        def lanes(kind):
+            return ir.VectorType(kind, num_lanes)
+
+        def place(array, offset, kind):
+            return builder.bitcast(builder.gep(array, [offset]), lanes(kind).as_pointer())
+
+        multiply_add = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(lanes(single), [lanes(single)] * 3),
+            f"llvm.fmuladd.v{num_lanes}f32",
+        )
+        firsts = range(0, _NUM_SUMS, num_lanes)
+        totals = {
+            (first, kind): cgutils.alloca_once(builder, lanes(single))
+            for first in firsts
+            for kind in (0, 1)
+        }
+        for total in totals.values():
+            builder.store(ir.Constant(lanes(single), [0.0] * num_lanes), total)
+        groups = builder.udiv(whole, number(_NUM_SUMS))
+        with cgutils.for_range(builder, groups) as loop:
+            group = builder.mul(loop.index, number(_NUM_SUMS))
+            ahead = builder.add(following, group)
+            for line in range(0, _NUM_SUMS, _LINE_BYTES // stored_bytes):
+                pointer = builder.gep(flat, [builder.add(ahead, number(line))])
+                _prefetch_line(builder, pointer, to_cache=2)
+            for first in firsts:
+                offset = builder.add(group, number(first))
+                value = place(flat, builder.add(at, offset), stored_type)
+                value = builder.load(value, align=stored_bytes)
+                if half:
+                    value = builder.fpext(value, lanes(single))
+                centre, asked = (
+                    builder.load(place(array, offset, single), align=4) for array in (mean, query)
+                )
+                difference = builder.fsub(value, centre)
+                for kind, factor in enumerate((difference, asked)):
+                    so_far = builder.load(totals[first, kind])
+                    so_far = builder.call(multiply_add, [difference, factor, so_far])
+                    builder.store(so_far, totals[first, kind])
+        for (first, kind), total in totals.items():
+            to = place(sums, number(kind * _NUM_SUMS + first), single)
+            builder.store(builder.load(total), to, align=4)
+        return context.get_dummy_value()
+
+    arguments = (flat, types.uint64, types.uint64, mean, query, types.uint64, sums)
+    return types.void(*arguments), codegen
+
+
 @_compiled
-def perhaps_nearest(features, query, rows, k, first, last):
+def perhaps_nearest(features, query, mean, added, rows, k, first, last):
     """The squared distances of the rows of a range that may be among its `k` nearest.
 
     Where the range is some times larger than `k`, they are reckoned in float32 first, and to the
@@ -675,7 +842,9 @@ def perhaps_nearest(features, query, rows, k, first, last):
 
     Args:
         features: float32, or float16 seen as uint16, `(n, dim)`.
-        query: float64 `(dim,)`.
+        query: float64 `(dim,)`; its direction, where there is a mean.
+        mean: float64 `(dim,)`, or of length 0: distances are of the features as they are.
+        added: float64 `(p,)`, added to the squares; or of length 0.
         rows: int64 `(p,)`, ascending.
         k: int, 1 or more.
         first, last: int. The range of places in `rows`.
@@ -683,16 +852,25 @@ def perhaps_nearest(features, query, rows, k, first, last):
     Returns:
         rows int64 `(m,)`, ascending, and their squared distances float64 `(m,)`.
     """
-    chosen = rows[first:last].copy()
+    chosen, more = rows[first:last].copy(), np.zeros(last - first)
+    if added.size != 0:
+        more[:] = added[first:last]
     if chosen.size >= _ROUGH_FROM * k:
-        chosen = chosen[: _keep_perhaps_nearest(features, query, chosen, k)]
+        if mean.size != 0:
+            kept = _keep_perhaps_nearest_about(features, query, mean, chosen, more, k)
+        else:
+            kept = _keep_perhaps_nearest(features, query, chosen, more, k)
+        chosen, more = chosen[:kept], more[:kept]
     squared = np.empty(chosen.size, np.float64)
-    _square_distances(features, query, chosen, squared)
-    return chosen, squared
+    if mean.size != 0:
+        _square_distances_about(features, query, mean, chosen, squared)
+    else:
+        _square_distances(features, query, chosen, squared)
+    return chosen, squared + more
 
 
 @_inlined
-def _keep_perhaps_nearest(features, query, rows, k):
+def _keep_perhaps_nearest(features, query, rows, more, k):
     """Move the rows that may be among the `k` nearest, by distances in float32, to the front.
 
     With n = dim / 64 + 6 additions one after another, each of which rounds by 2^-24 at most, a
@@ -702,6 +880,8 @@ def _keep_perhaps_nearest(features, query, rows, k):
     """
     rough_query, rough = query.astype(np.float32), np.empty(rows.size, np.float32)
     _square_distances(features, rough_query, rows, rough)
+    for at in range(rows.size):
+        rough[at] += more[at]
     moved = 0.0
     for lane in range(query.size):
         moved += (query[lane] - np.float64(rough_query[lane])) ** 2
@@ -711,12 +891,79 @@ def _keep_perhaps_nearest(features, query, rows, k):
     limit = (kth * (1 + share) + 2 * np.sqrt(moved) + lost) ** 2
     if not limit < _LARGEST_SQUARE:
         return rows.size
+    return _keep_below(rough, limit, rows, more)
+
+
+@_inlined
+def _keep_below(rough, limit, rows, more):
     kept = 0
     for at in range(rows.size):
         if not rough[at] > limit:
-            rows[kept] = rows[at]
+            rows[kept], more[kept] = rows[at], more[at]
             kept += 1
     return kept
+
+
+@_inlined
+def _keep_perhaps_nearest_about(features, query, mean, rows, more, k):
+    """As `_keep_perhaps_nearest`, by the directions of features from a mean.
+
+    Two of length 1 with the cosine c lie apart by 2 - 2c squared. With e = 2^-24: a difference
+    from the mean is off by e times the mean's length and its own, so its direction by e * (2 +
+    m), m the mean's length in its own; n additions add n * e; and the root, the quotient and the
+    sum a few more. A row that lies so close to the mean that m exceeds 32 says too little; then
+    nothing is left out.
+    """
+    length = 0.0
+    for lane in range(mean.size):
+        length += mean[lane] * mean[lane]
+    whole = _U(mean.size - mean.size % _NUM_SUMS)
+    rough_mean, rough_query = mean.astype(np.float32), query.astype(np.float32)
+    flat, sums = features.reshape(-1), np.empty(2 * _NUM_SUMS, np.float32)
+    rough = np.empty(rows.size, np.float64)
+    worst, most = 0.0, 0.0
+    for at in range(rows.size):
+        row = _U(rows[at]) * _U(mean.size)
+        following = _U(rows[min(at + 1, rows.size - 1)]) * _U(mean.size)
+        _centre_whole_groups(flat, row, following, rough_mean, rough_query, whole, sums)
+        squares, products = np.float64(0), np.float64(0)
+        for lane in range(_NUM_SUMS):
+            squares += sums[lane]
+            products += sums[_NUM_SUMS + lane]
+        for lane in range(whole, mean.size):
+            difference = _value(flat[row + lane]) - rough_mean[lane]
+            squares += difference * difference
+            products += difference * rough_query[lane]
+        if not (length < squares * 1024 and _LEAST_ROOT < squares < _LARGEST_SQUARE):
+            return rows.size
+        worst, most = max(worst, length / squares), max(most, more[at])
+        rough[at] = 2 - 2 * products / np.sqrt(squares) + more[at]
+    margin = (mean.size / _NUM_SUMS + 16 + 4 * np.sqrt(worst) + most) * 2.0**-20
+    return _keep_below(rough, np.partition(rough, k - 1)[k - 1] + margin, rows, more)
+
+
+@_inlined
+def _square_distances_about(features, query, mean, rows, squared):
+    """Fill `squared` with the squared distances of directions, as `search.fine` says."""
+    dim = mean.size
+    _square_distances(features, mean, rows, squared)
+    flat = features.reshape(-1)
+    sums = np.empty(_NUM_SUMS, np.float64)
+    for at in range(rows.size):
+        row = rows[at] * dim
+        inverse = 1.0 / np.sqrt(squared[at]) if squared[at] > 0 else 0.0
+        sums[:] = 0
+        for start in range(0, dim, _NUM_SUMS):
+            for lane in range(min(_NUM_SUMS, dim - start)):
+                place = start + lane
+                difference = (_value(flat[row + place]) - mean[place]) * inverse - query[place]
+                sums[lane] += difference * difference
+        half = _NUM_SUMS // 2
+        while half > 0:
+            for lane in range(half):
+                sums[lane] += sums[lane + half]
+            half //= 2
+        squared[at] = sums[0]
 
 
 @_inlined

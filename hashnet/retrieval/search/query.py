@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from hashnet.checks import checked_integer
-from hashnet.errors import ArgumentError
+from hashnet.errors import ArgumentError, UnknownNameError
+
+RANKINGS = ("both", "feature")
 
 _YEAR_OR_MONTH = re.compile(r"(\d{4})(?:-(\d\d))?")
 
@@ -26,8 +28,9 @@ class Query:
         k: int, 1 or more. Hits wanted.
         threshold: int, 1 or more, or None. The pool holds the images whose code differs from
             the query's in strictly fewer bits.
-        pool: int, 1 or more, or None. Instead of a threshold: the smallest threshold that gives
-            a pool of at least so many images. With neither, what `engine.default_pool` gives.
+        pool: int, 1 or more, or None. Instead of a threshold: so many images or more, those
+            whose differing bits weigh least (see `ranking`). With neither, what
+            `engine.default_pool` gives.
         labels: collection of str, or one str, or None. Search only images that have one of
             these labels; None means all images, and no label means none of them.
         ids: collection of str, or None. Search only images of these ids. Ids that the index does
@@ -42,6 +45,8 @@ class Query:
         right, wrong: collections of str. Ids of images that a person has marked; the query
             moves towards the first and away from the others (see `feedback`), as whole
             images, whatever region of them was found.
+        rank_by: str, one of `RANKINGS`. What the fine stage ranks by: `"both"`, the codes and the
+            features together (see `ranking`), or `"feature"`, the features alone.
         histogram: bool. Also count the images at each Hamming distance from the query.
         verify: bool. Compare local features of the query with those of the nearest images.
             Those that show the same thing come first, by (most inliers, distance, row); all
@@ -51,6 +56,7 @@ class Query:
 
     Raises:
         ArgumentError: a field is out of its range, or both threshold and pool are given.
+        UnknownNameError: there is no such `rank_by`.
 
     Example:
         >>> query = Query(k=5, labels="cat")
@@ -72,6 +78,7 @@ class Query:
     region: tuple[int, int, int, int] | None = None
     right: Collection[str] = ()
     wrong: Collection[str] = ()
+    rank_by: str = "both"
     histogram: bool = False
     verify: bool = False
     verify_top: int = 100
@@ -87,6 +94,8 @@ class Query:
                 f"threshold={self.threshold}, pool={self.pool}",
                 "Give one of the two.",
             )
+        if self.rank_by not in RANKINGS:
+            raise UnknownNameError("rank_by", self.rank_by, RANKINGS)
         for name in ("histogram", "verify"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise ArgumentError(f"{name} is True or False.", repr(getattr(self, name)))

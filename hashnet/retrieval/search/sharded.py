@@ -25,6 +25,7 @@ import numpy as np
 from hashnet.errors import ArgumentError, FingerprintError
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.finder import Finder, Found, threshold_of
+from hashnet.retrieval.search.ranking import Certainty, Ranking
 from hashnet.retrieval.store.items import Item
 from hashnet.retrieval.store.protocol import Snapshot
 
@@ -200,24 +201,58 @@ class _JoinedFinder:
         counts = [finder.histogram(code, allowed=one) for finder, one in self._with(allowed)]
         return np.sum(counts, axis=0)
 
+    def step_counts(
+        self,
+        code: np.ndarray,
+        certainty: Certainty,
+        at_least: int,
+        *,
+        allowed: list[Any] | None = None,
+    ) -> np.ndarray:
+        counts = [
+            finder.step_counts(code, certainty, at_least, allowed=one)
+            for finder, one in self._with(allowed)
+        ]
+        # What one shard has not counted lies behind as many images as are asked for.
+        total = np.zeros(max(map(len, counts)), np.int64)
+        for one in counts:
+            total[: len(one)] += one
+        return total
+
     def find(
         self,
         code: np.ndarray,
         feature: np.ndarray,
         k: int,
         *,
+        ranking: Ranking | None = None,
         threshold: int | None = None,
         at_least: int | None = None,
+        steps_below: int | None = None,
         allowed: list[Any] | None = None,
     ) -> Found:
         """As `Finder.find`; seconds are sums, as one shard is searched after the other."""
         start = time.perf_counter()
+        by_threshold = threshold is not None or ranking is None
         if threshold is None:
             assert at_least is not None
-            threshold = threshold_of(self.histogram(code, allowed=allowed), at_least)
+            if ranking is None:
+                threshold = threshold_of(self.histogram(code, allowed=allowed), at_least)
+            elif steps_below is None:
+                counts = self.step_counts(code, ranking.certainty, at_least, allowed=allowed)
+                steps_below = threshold_of(counts, at_least)
         counting = time.perf_counter() - start
         parts = [
-            finder.find(code, feature, k, threshold=threshold, allowed=one)
+            finder.find(
+                code,
+                feature,
+                k,
+                ranking=ranking,
+                threshold=threshold,
+                at_least=None if by_threshold else at_least,
+                steps_below=steps_below,
+                allowed=one,
+            )
             for finder, one in self._with(allowed)
         ]
         rows = np.concatenate([_shifted(part.rows, n) for n, part in enumerate(parts)])
@@ -236,7 +271,7 @@ class _JoinedFinder:
             [items[place] for place in best.tolist()],
             np.concatenate([part.bits for part in parts])[best],
             distances[best],
-            threshold,
+            max(part.threshold for part in parts) if threshold is None else threshold,
             sum(part.pool for part in parts),
             counting + sum(part.coarse_seconds for part in parts),
             sum(part.fine_seconds for part in parts),

@@ -1,7 +1,7 @@
 """The parameters of requests, from the query string or from a form; `Query` has their defaults."""
 
 import inspect
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import fastapi
 from fastapi import Depends, File, Form, Path, Request, UploadFile
@@ -77,6 +77,12 @@ _OF_SEARCHES: tuple[tuple[str, Any, Any, dict[str, Any]], ...] = (
         {"max_length": MAX_LABELS, "description": "Only images in these folders, as ids begin."},
     ),
     ("region", str | None, None, {"pattern": _REGION, "description": _REGION_MEANS}),
+    (
+        "rank_by",
+        Literal["both", "feature"],
+        Query.rank_by,
+        {"description": "Rank by codes and features together, or by features alone."},
+    ),
     (
         "verify",
         bool,

@@ -61,6 +61,7 @@ def search(
         region=box(parameters["region"]),
         right=[own(one) for one in parameters["right"]],
         wrong=[own(one) for one in parameters["wrong"]],
+        rank_by=parameters["rank_by"],
         histogram=True,
         verify=parameters["verify"],
     )

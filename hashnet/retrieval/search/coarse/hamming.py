@@ -17,13 +17,15 @@ import numpy as np
 from hashnet.checks import checked_integer
 from hashnet.errors import ArgumentError, ShapeError, UnknownNameError
 from hashnet.retrieval.search import compiled
-from hashnet.retrieval.search.coarse import distinct, mih
+from hashnet.retrieval.search.coarse import distinct, mih, plain
 from hashnet.retrieval.search.coarse.scan import Answers, Scan, first_by_bits, query_by_query
 from hashnet.retrieval.store.growing import Growing
 
 Searcher = TypeVar("Searcher", distinct.DistinctCodes, mih.MultiIndex)
 
 MAX_CODE_BYTES = 128
+# Binary digits of a step of certainty, see hashnet.retrieval.search.ranking.
+DIGITS = 4
 METHODS = ("auto", "scan", "distinct", "mih")
 # Grouping or tabulating the codes costs about as much as this many scans of them.
 SEARCHES_BEFORE_GROUPING = 64
@@ -360,6 +362,94 @@ class CodeIndex:
             rows = rows if names is None else names[rows]
         return rows, bits, int(bits.max()) + 1 if len(bits) else 0
 
+    def steps_apart(self, query: np.ndarray, steps: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Add up the certainty of the bits in which the codes of some rows differ from a query's.
+
+        Args:
+            query: uint8 `(code_bytes,)`.
+            steps: uint8 `(num_bits,)`, how sure the query is of each bit; see `Certainty`.
+            rows: int64 `(p,)`.
+
+        Returns:
+            int32 `(p,)`.
+
+        Raises:
+            ShapeError: the query's code has another length than the index's.
+
+        Example:
+            >>> import numpy as np
+            >>> index = CodeIndex(np.array([[3], [128], [2]], np.uint8))
+            >>> steps = np.array([5, 0, 0, 0, 0, 0, 1, 2], np.uint8)
+            >>> index.steps_apart(np.array([0], np.uint8), steps, np.arange(3)).tolist()
+            [3, 5, 1]
+        """
+        query, none = self._checked_query(query), np.empty(0, bool)
+        weighed = planes(steps, self.code_bytes)
+        words = self._scan.words[rows]
+        return plain.steps_apart(words, query[0], weighed, none, none, 0, len(rows))
+
+    def pool_by_steps(
+        self,
+        query: np.ndarray,
+        steps: np.ndarray,
+        *,
+        at_least: int,
+        allowed: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return at least so many rows whose codes differ least, each bit by its certainty.
+
+        All rows are compared. What ties with the last comes too.
+
+        Args:
+            query: uint8 `(code_bytes,)`.
+            steps: uint8 `(num_bits,)`, 0 to 15, how sure the query is of each bit.
+            at_least: int, 1 or more.
+            allowed: bool `(n,)` or None. Rows that may be found, besides being live.
+
+        Returns:
+            rows int64 `(p,)`, ascending, and int32 `(p,)`, as from `steps_apart`.
+
+        Raises:
+            ArgumentError: `at_least` is not an integer, or below 1.
+            ShapeError: the query or `allowed` has another dtype or shape.
+
+        Example:
+            >>> import numpy as np
+            >>> index = CodeIndex(np.array([[3], [128], [2]], np.uint8))
+            >>> steps = np.array([5, 0, 0, 0, 0, 0, 1, 2], np.uint8)
+            >>> rows, apart = index.pool_by_steps(np.array([0], np.uint8), steps, at_least=2)
+            >>> rows.tolist(), apart.tolist()
+            ([0, 2], [3, 1])
+        """
+        query = self._checked_query(query)
+        at_least = checked_integer(at_least, 1, "at_least")
+        scan, allowed, names = self._narrowed(allowed)
+        rows, apart = scan.pool_by_steps(query, planes(steps, self.code_bytes), at_least, allowed)
+        return (rows if names is None else names[rows]), apart
+
+    def bits_apart(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Hamming distances of some rows from a query.
+
+        Args:
+            query: uint8 `(code_bytes,)`.
+            rows: int64 `(p,)`.
+
+        Returns:
+            int32 `(p,)`.
+
+        Raises:
+            ShapeError: the query's code has another length than the index's.
+
+        Example:
+            >>> import numpy as np
+            >>> index = CodeIndex(np.array([[3], [1], [2]], np.uint8))
+            >>> index.bits_apart(np.array([0], np.uint8), np.array([0, 2])).tolist()
+            [2, 1]
+        """
+        query, none = self._checked_query(query), np.empty(0, bool)
+        words = self._scan.words[rows]
+        return plain.bits_apart(words, query[0], none, none, 0, len(rows)).astype(np.int32)
+
     def pairs_within(self, threshold: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yield all pairs of rows at a Hamming distance below `threshold`, some thousand at a time.
 
@@ -576,6 +666,29 @@ class CodeIndex:
                 "Encode the queries with the encoder that the index was built with.",
             )
         return to_words(queries)
+
+
+def planes(steps: np.ndarray, code_bytes: int) -> np.ndarray:
+    """Write whole numbers, one a bit of a code, as codes: one for each binary digit.
+
+    A sum of such numbers over some bits then is a count of bits for each digit.
+
+    Args:
+        steps: uint8 `(num_bits,)`, 0 to 15.
+        code_bytes: int.
+
+    Returns:
+        uint64 `(4, num_words)`, the lowest digit first, as `to_words` gives them.
+
+    Example:
+        >>> import numpy as np
+        >>> planes(np.array([0, 5, 2], np.uint8), code_bytes=1).shape
+        (4, 1)
+    """
+    digits = (steps >> np.arange(DIGITS, dtype=np.uint8)[:, None]) & 1
+    packed = np.zeros((DIGITS, code_bytes), np.uint8)
+    packed[:, : -(-len(steps) // 8)] = np.packbits(digits, axis=1)
+    return to_words(packed)
 
 
 def to_words(codes: np.ndarray) -> np.ndarray:

@@ -48,6 +48,63 @@ def bits_apart(
     return apart
 
 
+def steps_apart(
+    words: np.ndarray,
+    query: np.ndarray,
+    planes: np.ndarray,
+    live: np.ndarray,
+    allowed: np.ndarray,
+    first: int,
+    last: int,
+) -> np.ndarray:
+    """The steps of certainty of the bits in which a range of rows differ from a query.
+
+    Args:
+        words, query, live, allowed, first, last: see `bits_apart`.
+        planes: uint64 `(num_digits, num_words)`, see `hamming.planes`.
+
+    Returns:
+        int32 `(last - first,)`; one more than there can be where a row does not pass.
+
+    Example:
+        >>> words, every_row = np.array([[1], [3], [2]], np.uint64), np.zeros(0, bool)
+        >>> planes = np.array([[1], [2]], np.uint64)  # one step for bit 0, two for bit 1
+        >>> steps_apart(words, words[0], planes, every_row, every_row, 0, 3).tolist()
+        [0, 2, 3]
+    """
+    most = most_steps(planes)
+    apart = np.empty(last - first, np.int32)
+    for start in range(first, last, _step(words)):
+        stop = min(start + _step(words), last)
+        block = np.zeros(stop - start, np.int32)
+        for place in range(len(query)):
+            differing = words[start:stop, place] ^ query[place]
+            for digit, plane in enumerate(planes[:, place]):
+                block += np.bitwise_count(differing & plane).astype(np.int32) << digit
+        for passing in (live, allowed):
+            if passing.size:
+                block[~passing[start:stop]] = most + 1
+        apart[start - first : stop - first] = block
+    return apart
+
+
+def most_steps(planes: np.ndarray) -> int:
+    """How many steps of certainty all bits have together.
+
+    Args:
+        planes: uint64 `(num_digits, num_words)`, see `hamming.planes`.
+
+    Returns:
+        int.
+
+    Example:
+        >>> most_steps(np.array([[1], [2]], np.uint64))
+        3
+    """
+    counts = np.bitwise_count(planes).sum(axis=1, dtype=np.int64)
+    return int((counts << np.arange(len(planes))).sum())
+
+
 def within(
     words: np.ndarray,
     queries: np.ndarray,
@@ -92,8 +149,8 @@ def histogram(apart: np.ndarray, max_bits: int) -> np.ndarray:
     """Count rows by their distance.
 
     Args:
-        apart: uint16, as `bits_apart` returns it.
-        max_bits: int. How many bits codes have, padding included.
+        apart: uint16, as `bits_apart` returns it, or int32, as `steps_apart` does.
+        max_bits: int. How many bits codes have, padding included; or steps.
 
     Returns:
         int64 `(max_bits + 1,)`; element d counts the rows at Hamming distance d.

@@ -143,15 +143,43 @@ class Scan:
             counts = np.cumsum(plain.histogram(apart, max_bits))
             rows = np.flatnonzero(apart <= min(np.searchsorted(counts, at_least), max_bits))
             return rows, apart[rows].astype(np.int32)
-        parts = self._by_kernel(kernels, kernels.pool, query, at_least, allowed)
-        if len(parts) == 1:
-            return parts[0][:2]
-        # Up to the least limit every part counted every row; at it, some part has enough.
-        most = min(len(counts) for _, _, counts in parts)
-        counts = np.cumsum(sum(counts[:most] for _, _, counts in parts))
-        rows, bits = (np.concatenate([part[at] for part in parts]) for at in (0, 1))
-        kept = bits <= np.searchsorted(counts, at_least)
-        return rows[kept], bits[kept]
+        return _nearest_of(
+            self._by_kernel(kernels, kernels.pool, query, at_least, allowed), at_least
+        )
+
+    def pool_by_steps(
+        self,
+        query: np.ndarray,
+        planes: np.ndarray,
+        at_least: int,
+        allowed: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Find the `at_least` rows whose differing bits weigh least, and what ties with the last.
+
+        Args:
+            query: uint64 `(1, num_words)`.
+            planes: uint64 `(4, num_words)`, the binary digits of each bit's steps of certainty.
+            at_least: int, 1 or more.
+            allowed: bool `(n,)` or None. Rows that may be found, besides being live.
+
+        Returns:
+            rows int64, ascending, and steps int32.
+        """
+        most = plain.most_steps(planes)
+        kernels = self._kernels(len(planes))
+        if kernels is None:
+            steps = self._steps_apart(query[0], planes, allowed)
+            counts = np.cumsum(plain.histogram(steps, most))
+            rows = np.flatnonzero(steps <= min(np.searchsorted(counts, at_least), most))
+            return rows, steps[rows]
+        queries, flat = read_only(query), read_only(planes.reshape(-1))
+        like = kernels.query_like(queries)
+        masks = (self._live_mask, mask(allowed))
+        arguments = (tuple(flat) if isinstance(like, tuple) else flat, most, at_least, *masks)
+        parts = self._in_parts(
+            lambda *part: kernels.pool_by_steps(self._flat, queries, like, *arguments, *part), 1
+        )
+        return _nearest_of(parts, at_least)
 
     def histogram(self, query: np.ndarray, allowed: np.ndarray | None = None) -> np.ndarray:
         """Count the rows at each number of bits from a query.
@@ -193,6 +221,16 @@ class Scan:
         parts = self._in_parts(lambda *part: plain.bits_apart(self.words, query, *masks, *part), 1)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def _steps_apart(
+        self, query: np.ndarray, planes: np.ndarray, allowed: np.ndarray | None
+    ) -> np.ndarray:
+        """Steps of certainty of all rows, int32; of those that do not pass, more than any other."""
+        masks = (self._live_mask, mask(allowed))
+        parts = self._in_parts(
+            lambda *part: plain.steps_apart(self.words, query, planes, *masks, *part), 1
+        )
+        return np.concatenate(parts)
+
     def _in_parts(self, function: Callable[[int, int], T], num_queries: int) -> list[T]:
         """Call `function(first, last)` over parts of the rows, on several threads."""
         least = LEAST_WORDS_A_THREAD // (self.words.shape[1] * num_queries) + 1
@@ -203,6 +241,20 @@ class Scan:
         if allowed is not None:
             passing = allowed if passing is None else passing & allowed
         return len(self.words) if passing is None else int(np.count_nonzero(passing))
+
+
+def _nearest_of(
+    parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], at_least: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Join what the kernels of pools found in parts of the rows: rows, distances and counts."""
+    if len(parts) == 1:
+        return parts[0][:2]
+    # Up to the least limit every part counted every row; at it, some part has enough.
+    most = min(len(counts) for _, _, counts in parts)
+    counts = np.cumsum(sum(counts[:most] for _, _, counts in parts))
+    rows, apart = (np.concatenate([part[at] for part in parts]) for at in (0, 1))
+    kept = apart <= np.searchsorted(counts, at_least)
+    return rows[kept], apart[kept]
 
 
 def first_by_bits(rows: np.ndarray, bits: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
