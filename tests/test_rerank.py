@@ -176,7 +176,7 @@ def test_compiled_code_is_asked_for_by_cost_and_used_where_it_is_loaded(monkeypa
 
     class Kernels:
         @staticmethod
-        def perhaps_nearest(features, query, rows, k, first, last):
+        def perhaps_nearest(features, query, mean, added, rows, k, first, last):
             return rows[first:last], np.full(last - first, 9.0)
 
     def kernels(num_bytes):
