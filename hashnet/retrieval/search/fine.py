@@ -79,7 +79,7 @@ def nearest_features(
         ...     np.ones(2, np.float32), np.arange(3), features, k=2, mean=np.zeros(2)
         ... )
         >>> rows.tolist(), distances.round(3).tolist()
-        ([1, 2], [0.141, 0.765])
+        ([1, 2], [0.142, 0.765])
     """
     query = _checked_query(query)
     features = _checked_features(features, len(query))

@@ -596,9 +596,8 @@ def pool_by_steps(words, queries, like, planes, most, k, live, allowed, first, l
 
     Args:
         words, queries, like, live, allowed, first, last: see `within`; of one query.
-        planes: tuple of `4 * num_words` uint64, or an array of so many beyond
-            `MAX_TUPLE_WORDS`: for each of four binary digits, the lowest first, the bits whose
-            steps of certainty have it.
+        planes: uint64 `(4 * num_words,)`, a tuple of so many up to `MAX_TUPLE_WORDS`: for each of
+            four binary digits, the lowest first, the bits whose steps of certainty have it.
         most: int. The sum of the steps of all bits.
         k: int, 1 or more.
 
