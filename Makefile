@@ -17,9 +17,9 @@ test: .venv/ready
 thorough: .venv/ready
 	$(BIN)/python -m pytest -q -m "thorough and not slow" --numprocesses 3 --dist loadfile
 
-# Both again, or those files that LOWEST names, on the lowest versions that setup.cfg allows.
+# The fast tests again, or those files that LOWEST names, on the lowest versions that setup.cfg allows.
 lowest: .venv-lowest/ready
-	.venv-lowest/bin/python -m pytest -q -m "not slow" --numprocesses 2 --dist loadfile $(LOWEST)
+	.venv-lowest/bin/python -m pytest -q --numprocesses 3 --dist loadfile $(LOWEST)
 
 .venv-lowest/ready: setup.cfg tests/lowest.txt
 	$(PYTHON) -m venv .venv-lowest

