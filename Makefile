@@ -8,7 +8,7 @@ demo: .venv/ready
 	$(BIN)/hashnet demo
 
 # Whatever a test needs beyond this much memory, in MB, a small machine lacks.
-MOST_MEMORY ?= 1500
+MOST_MEMORY ?= 3000
 
 test: .venv/ready
 	$(BIN)/python -m pytest -q --numprocesses 3 --dist loadfile --most-memory $(MOST_MEMORY)
