@@ -87,7 +87,8 @@ indexes = {}
 for name in ("delf", "sift"):
     indexes[name] = hashnet.Index.of_photos(work / f"{name}.index", paths, bits=64, local=name)
     print(name, MATCHING[name])
-ids = [str(path) for path in paths]
+# An id is the name of the folder that was indexed, and the path below it.
+ids = [f"{path.parent.name}/{path.name}" for path in paths]
 
 # %% [markdown]
 # ## Matches, drawn
@@ -235,7 +236,7 @@ for name, index in indexes.items():
 one = indexes["sift"].engine.match(mixture, ids[1])
 shared = np.mean(one.yx[:, 0] < height / 3)
 print(f"{shared:.0%} of the places that match page1 lie in the row that is shared")
-hit = hashnet.Hit(ids[1], ids[1], None, 0, 0.0, one.inliers)
+hit = hashnet.Hit(ids[1], str(paths[1]), None, 0, 0.0, one.inliers)
 display(Image(images.to_png(sheets.match_sheet([(mixture, hit, one.query_yx, one.yx)]))))
 
 # %% [markdown]
