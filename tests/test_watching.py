@@ -30,9 +30,15 @@ class Watching:
 
     def __init__(self, *arguments):
         command = [sys.executable, "-m", "hashnet", "index", *map(str, arguments), "--watch"]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+        # A process that a shell began with & ignores Ctrl-C, and so would its children.
+        ignored = signal.getsignal(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
+        finally:
+            signal.signal(signal.SIGINT, ignored)
         self.lines = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
