@@ -42,7 +42,7 @@ def refit(
             "Make another index: hashnet index NEW IMAGES.",
         )
     with store.writer() as writer, store.snapshot() as snapshot:
-        rows = snapshot.rows([item.id for item in snapshot.items_in_order()])
+        rows = snapshot.rows_beginning_with("")  # of all images
         if not len(rows):
             raise ArgumentError("Codes are fitted to at least one image.", str(store.folder))
         chosen = rows[unsupervised.sample(len(rows), seed)]

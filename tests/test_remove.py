@@ -36,6 +36,7 @@ def below(tmp_path, ids):
         ({"patterns": "#*"}, ["2020/#1.png"]),
         ({"labels": "dog"}, ["2019/raw/b.gif", "mine"]),
         ({"labels": ["dog", "no such"], "folders": "2019"}, ["2019/raw/b.gif"]),
+        ({"labels": "dog", "folders": "no such folder"}, []),
         ({"ids": ["mine", "2020"], "labels": ["dog"]}, ["mine"]),
         ({"ids": ["2020", "unknown", "mine"], "folders": "2019/raw"},
          ["2020", "mine", "2019/raw/b.gif"]),

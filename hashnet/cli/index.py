@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hashnet.cli.choices import BACKBONES, EXTRACTORS, PRECISIONS
-from hashnet.cli.indexes import say_which
+from hashnet.cli.indexes import opened, say_which
 from hashnet.cli.options import (
     add_exclude,
     add_index,
@@ -150,9 +150,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _move(arguments: argparse.Namespace) -> bool:
     """Let a folder of the index be where it has moved to; returns whether there is more to do."""
-    from hashnet.retrieval.index import Index
-
-    with Index.open(arguments.index, runtime="soonest") as index:
+    with opened(arguments.index) as index:
         index.move_root(*arguments.moved)
         _name_moved(dict([arguments.moved]))
     return bool(arguments.images or arguments.from_parquet)

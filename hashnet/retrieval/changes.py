@@ -181,7 +181,7 @@ def by_content(
         for item in changes.todo
         if item.id not in changes.before and _file(item) in of_file
     }
-    known_sizes = {old.size for olds in of_content.values() for old in olds}
+    known_sizes = {old.size for old in held if old.content is not None}
     to_read = [
         item for item in changes.todo if item.size in known_sizes and item.id not in same_file
     ]

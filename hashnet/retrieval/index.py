@@ -31,7 +31,7 @@ from hashnet.retrieval.search.sharded import ShardedEngine
 from hashnet.retrieval.store.items import Item, check_regions_per_image
 from hashnet.retrieval.store.kinds import kind_of
 from hashnet.retrieval.store.protocol import Store
-from hashnet.retrieval.store.roots import ids_named
+from hashnet.retrieval.store.roots import ids_named, starts_named
 
 if TYPE_CHECKING:
     from hashnet.local.regions import Proposer
@@ -746,9 +746,13 @@ class Index:
             labels = [labels] if isinstance(labels, str) else checked_ids(labels)
         self._follow()
         with self.store.snapshot() as snapshot:
-            prefixes = [start for place in places for start in _below(snapshot, place)]
+            prefixes = [
+                start
+                for place in places
+                for start in starts_named(snapshot, os.fsdecode(place), path_first=True)
+            ]
             wanted = ids_named(snapshot, wanted)
-            chosen = _chosen(snapshot, wanted, prefixes, matchers, labels)
+            chosen = _chosen(snapshot, wanted, prefixes if places else None, matchers, labels)
         if dry_run:
             return chosen
         with self.store.writer() as writer:
@@ -787,7 +791,7 @@ class Index:
             num_items, num_rows = snapshot.num_items, snapshot.num_rows
             num_regions = snapshot.num_regions
             roots = snapshot.roots.all
-        drift = self.drift()
+            drift = self.drift()  # while what was read for the snapshot is held
         config = self.encoder.config
         return {
             "folder": str(self.store.folder),
@@ -915,12 +919,14 @@ def _is_several(given: object) -> bool:
 def _chosen(
     snapshot: Any,
     ids: Sequence[str],
-    prefixes: Sequence[str],
+    prefixes: Sequence[str] | None,
     matchers: Sequence[Callable[[str], bool]],
     labels: Sequence[str] | None,
 ) -> list[str]:
-    """Ids that `Index.remove` is to remove."""
-    below = [row for start in prefixes for row in snapshot.rows_beginning_with(start).tolist()]
+    """Ids that `Index.remove` is to remove; `prefixes` is None where no folder is named."""
+    below = [
+        row for start in prefixes or () for row in snapshot.rows_beginning_with(start).tolist()
+    ]
     named = []
     for id in snapshot.ids() if matchers else ():
         names = (id, snapshot.roots.path_of(id) or id)
@@ -931,21 +937,11 @@ def _chosen(
     rows = dict.fromkeys([*(snapshot.rows(ids).tolist() if ids else ()), *more])
     if labels is not None:
         labelled = {row for label in labels for row in snapshot.rows_of_label(label).tolist()}
-        nothing_else = not (ids or prefixes or matchers)
+        nothing_else = prefixes is None and not (ids or matchers)
         rows = dict.fromkeys(
             sorted(labelled) if nothing_else else filter(labelled.__contains__, rows)
         )
     return [item.id for item in snapshot.items([row for row in rows if row >= 0])]
-
-
-def _below(snapshot: Any, folder: StrPath) -> list[str]:
-    """What the ids of all images below a folder begin with, by its path or as ids begin."""
-    name = os.fsdecode(folder)
-    place = os.path.abspath(name) if "\0" not in name else name
-    # An id may be an absolute path, given by whoever added the image.
-    starts = {os.path.join(place, ""): None, **dict.fromkeys(snapshot.roots.beginnings(place))}
-    there = [start for start in starts if snapshot.id_ends(start) is not None]
-    return there or [name.rstrip("/") + "/"]
 
 
 def _rows(snapshot: Any, ids: Iterable[str]) -> np.ndarray:

@@ -187,9 +187,10 @@ class Ingest:
         places = [os.path.abspath(path) for path in given]
         exclusion = images.Exclusion(exclude, defaults=default_excludes)
         found, problems, passed_over = images.find(given, exclusion=exclusion)
-        with self.store.writer() as writer:
+        # The later snapshot takes over what the earlier one, which is open still, has verified.
+        with self.store.writer() as writer, self.store.snapshot() as before:
             roots_before = writer.roots
-            self._settle_roots(writer, found, places)
+            self._settle_roots(writer, before, found, places)
             with self.store.snapshot() as snapshot:
                 items, files = _items_of(snapshot, found, label_from_folder)
                 changes = compare(
@@ -252,31 +253,17 @@ class Ingest:
         )
 
     def _settle_roots(
-        self, writer: Any, found: Sequence[images.Found], places: Sequence[str]
+        self, writer: Any, snapshot: Any, found: Sequence[images.Found], places: Sequence[str]
     ) -> None:
         """Let roots follow folders that have moved, and add those of what was found elsewhere."""
         if writer.roots.all is None or not found:
             return
-        with self.store.snapshot() as snapshot:
-            roots = moved_roots(snapshot, found, places)
-            folders = {os.path.dirname(os.path.abspath(one.path)) for one in found}
-            tops = [place for place in places if os.path.isdir(place)]
-            below = [os.path.join(top, "") for top in tops]
-            # A folder that was named is a root as a whole; of a file that was, its folder is.
-            lone = {
-                folder
-                for folder in folders
-                if not any(os.path.join(folder, "").startswith(top) for top in below)
-            }
-            full = [
-                top
-                for top, start in zip(tops, below, strict=True)
-                if any(os.path.join(folder, "").startswith(start) for folder in folders)
-            ]
-            roots = roots.with_folders(
-                [*full, *lone], lambda start: bool(len(snapshot.rows_beginning_with(start)))
-            )
-        writer.set_roots(roots)
+        folders = {os.path.dirname(os.path.abspath(one.path)) for one in found}
+        tops = [place for place in places if os.path.isdir(place)]
+        # A folder that was named is a root as a whole; of a file that was, its folder is.
+        full = [top for top in tops if any(is_below(folder, top) for folder in folders)]
+        lone = [folder for folder in folders if not any(is_below(folder, top) for top in tops)]
+        _add_folders(writer, snapshot, moved_roots(snapshot, found, places), [*full, *lone])
 
     def _settle_known(self, writer: Any, changes: Changes) -> None:
         """Commit what is another and needs no network."""
@@ -345,11 +332,7 @@ class Ingest:
             return list(items)
         shared = {os.path.commonpath(places.values())} if len({*places.values()}) > 1 else {}
         folders = shared or set(places.values())
-        writer.set_roots(
-            writer.roots.with_folders(
-                folders, lambda start: bool(len(snapshot.rows_beginning_with(start)))
-            )
-        )
+        _add_folders(writer, snapshot, writer.roots, folders)
         return [
             item._replace(id=writer.roots.id_of(item.id) or item.id) if item.id in places else item
             for item in items
@@ -571,6 +554,11 @@ def _interleaved(of_images: np.ndarray, of_regions: Sequence[np.ndarray | None])
 def _version(item: Item) -> tuple[Any, ...]:
     """What tells a file apart from the same file before it was changed."""
     return item.path, item.size, item.mtime_ns
+
+
+def _add_folders(writer: Any, snapshot: Any, roots: Roots, folders: Iterable[str]) -> None:
+    """Give the index these roots, and as many more as the files of some folders need."""
+    writer.set_roots(roots.with_folders(folders, lambda start: snapshot.id_ends(start) is not None))
 
 
 def _items_of(

@@ -12,7 +12,7 @@ from hashnet.checks import checked_integer
 from hashnet.codes import code_bytes
 from hashnet.errors import ArgumentError, ShapeError
 from hashnet.retrieval.search.coarse.hamming import DIGITS, CodeIndex
-from hashnet.retrieval.search.finder import Found, beginnings, threshold_of
+from hashnet.retrieval.search.finder import Found, threshold_of
 from hashnet.retrieval.search.ranking import Certainty, Ranking
 from hashnet.retrieval.store.clickhouse.entries import (
     KEY_OF_IDS,
@@ -23,6 +23,7 @@ from hashnet.retrieval.store.clickhouse.entries import (
 )
 from hashnet.retrieval.store.clickhouse.snapshot import Snapshot
 from hashnet.retrieval.store.items import no_exif
+from hashnet.retrieval.store.roots import starts_named
 
 # Part of a statement, and the parameters it is bound to.
 Condition = tuple[str, dict[str, Any]]
@@ -68,7 +69,7 @@ class ClickHouseFinder:
             of_dates, dates = taken_within(after, before)
             condition, parameters = condition + of_dates, parameters | dates
         if under is not None:
-            starts = [start for folder in under for start in beginnings(self._snapshot, folder)]
+            starts = [start for name in under for start in starts_named(self._snapshot, name)]
             condition += (
                 " AND arrayExists(one -> startsWith(id, unhex(one)), {starts:Array(String)})"
             )
@@ -76,8 +77,7 @@ class ClickHouseFinder:
         return condition, parameters
 
     def is_folder(self, name: str) -> bool:
-        starts = beginnings(self._snapshot, name)
-        return any(self._snapshot.id_ends(start) is not None for start in starts)
+        return bool(starts_named(self._snapshot, name))
 
     def encoded(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         found, numbers, codes, features = self._snapshot.ask(

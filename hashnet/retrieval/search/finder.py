@@ -6,11 +6,10 @@ are compared and features ranked where they lie. `FolderFinder` searches arrays 
 """
 
 import functools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -77,23 +76,6 @@ def threshold_of(histogram: np.ndarray, at_least: int) -> int:
     counts = np.cumsum(histogram)
     wanted = min(checked_integer(at_least, 1, "at_least"), int(counts[-1]))
     return int(np.searchsorted(counts, wanted)) + 1 if wanted else 0
-
-
-def beginnings(snapshot: Any, folder: str) -> list[str]:
-    """What the ids of images in or below a folder begin with.
-
-    Args:
-        snapshot: `Snapshot`.
-        folder: str, as for `Query.under`.
-
-    Returns:
-        list of str: one where ids begin with the folder, else as its path has it.
-    """
-    start = folder.rstrip("/") + "/"
-    if snapshot.id_ends(start) is not None or "\0" in folder:
-        return [start]
-    of_path: list[str] = snapshot.roots.beginnings(os.path.abspath(folder))
-    return of_path
 
 
 class Finder(Protocol[Filter]):

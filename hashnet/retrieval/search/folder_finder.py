@@ -10,10 +10,11 @@ import numpy as np
 from hashnet import codes
 from hashnet.checks import checked_integer
 from hashnet.retrieval.search.coarse.hamming import CodeIndex
-from hashnet.retrieval.search.finder import Found, beginnings
+from hashnet.retrieval.search.finder import Found
 from hashnet.retrieval.search.fine import nearest_features
 from hashnet.retrieval.search.ranking import Certainty, Ranking
 from hashnet.retrieval.store.folder.snapshot import Snapshot
+from hashnet.retrieval.store.roots import starts_named
 
 
 class FolderFinder:
@@ -73,7 +74,7 @@ class FolderFinder:
         if after is not None or before is not None:
             filters.append([self._snapshot.rows_taken(after, before)])
         if under is not None:
-            starts = [start for folder in under for start in beginnings(self._snapshot, folder)]
+            starts = [start for name in under for start in starts_named(self._snapshot, name)]
             filters.append([self._snapshot.rows_beginning_with(start) for start in starts])
         allowed = None
         for rows_of in filters:
@@ -84,8 +85,7 @@ class FolderFinder:
         return allowed
 
     def is_folder(self, name: str) -> bool:
-        starts = beginnings(self._snapshot, name)
-        return any(self._snapshot.id_ends(start) is not None for start in starts)
+        return bool(starts_named(self._snapshot, name))
 
     def encoded(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows = self._snapshot.rows(ids)

@@ -220,6 +220,28 @@ def ids_named(snapshot: Any, names: Sequence[str]) -> list[str]:
     return [id if row >= 0 else name for id, name, row in zip(found, names, rows, strict=True)]
 
 
+def starts_named(snapshot: Any, folder: str, *, path_first: bool = False) -> list[str]:
+    """What the ids of all images in or below a folder begin with, as a person names it.
+
+    Args:
+        snapshot: `Snapshot`.
+        folder: str, as ids begin, such as "photos/2026", or a path.
+        path_first: bool. Which of the two it is taken for, where it could be both.
+
+    Returns:
+        list of str, with which some ids begin; none where no image lies there.
+    """
+    as_ids, as_path = [folder.rstrip("/") + "/"], []
+    if "\0" not in folder:
+        place = os.path.abspath(folder)
+        # An id may be an absolute path, given by whoever added the image.
+        as_path = [*dict.fromkeys([_with_end(place), *snapshot.roots.beginnings(place)])]
+    for starts in (as_path, as_ids) if path_first else (as_ids, as_path):
+        if there := [start for start in starts if snapshot.id_ends(start) is not None]:
+            return there
+    return []
+
+
 def _with_end(folder: str) -> str:
     return os.path.join(folder, "")
 
