@@ -58,7 +58,7 @@ class _Options(NamedTuple):
     workers: int | None
     local: str | None
     regions: int | None
-    exif: bool
+    exif: bool | None
     runtime: str
     progress: Progress
 
@@ -168,7 +168,7 @@ class Index(indexes.Index):
             workers=workers,
             local=local,
             regions=regions,
-            exif=exif,
+            exif=exif or None,
             runtime=runtime,
             progress=progress or (lambda stage, done, total: None),
         )
@@ -389,7 +389,7 @@ def _created(cls: type[Index], place: StrPath, bundle: StrPath, options: _Option
     kept: dict[str, Any] = {
         "local": options.local,
         "regions": options.regions or 0,
-        "exif": options.exif,
+        "exif": bool(options.exif),
         "runtime": options.runtime,
     }
     if options.precision in (None, source.precision):
@@ -456,7 +456,7 @@ def _refuse_another_network(index: Index, options: _Options) -> None:
     }
     for option, (kept, what, shown) in held.items():
         given = getattr(options, option)
-        if given not in (None, False, kept):
+        if given not in (None, kept):
             raise FingerprintError(
                 f"An index keeps its {what}.", f"{option} {given} for {shown}", way_out
             )

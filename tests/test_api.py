@@ -420,6 +420,10 @@ def test_of_photos_follows_its_photos(photos, bundle_folder, tmp_path):
     assert make(tmp_path / "i", folder, prune=True).report.removed == ["disc/0.png"]
     with pytest.raises(hashnet.HashnetError, match="keeps its code length.*bits 8 for 32 bits"):
         make(tmp_path / "i", folder, bits=8)
+    with pytest.raises(hashnet.HashnetError, match="keeps its code length.*bits 0 for 32 bits"):
+        make(tmp_path / "i", folder, bits=0)
+    with pytest.raises(hashnet.HashnetError, match="keeps its fields.*exif True"):
+        make(tmp_path / "i", folder, exif=True)
     with pytest.raises(ArgumentError, match="bundle and bits"):
         make(tmp_path / "j", folder, bundle=bundle_folder, bits=8)
     with pytest.raises(ArgumentError, match="Name files or folders"):
