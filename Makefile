@@ -8,10 +8,10 @@ demo: .venv/ready
 	$(BIN)/hashnet demo
 
 # Whatever a test needs beyond this much memory, in MB, a small machine lacks.
-MOST_MEMORY ?= 3000
+MOST_MEMORY ?= 1536
 
 test: .venv/ready
-	$(BIN)/python -m pytest -q --numprocesses 3 --dist loadfile --most-memory $(MOST_MEMORY)
+	$(BIN)/python -m pytest -q --numprocesses 4 --dist loadfile --most-memory $(MOST_MEMORY)
 
 # Every case of what the fast tests take some of.
 thorough: .venv/ready

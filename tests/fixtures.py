@@ -54,7 +54,19 @@ def builds_networks(path):
 
 
 # Files whose fast tests use chdb, which takes 350 MB for good: they go together, too.
-DATABASE = ("tests/test_clickhouse.py", "tests/test_contracts.py", "tests/test_filters.py")
+DATABASE = {
+    f"tests/test_{name}.py"
+    for name in (
+        "clickhouse",
+        "contracts",
+        "engine_verify",
+        "filters",
+        "ranking",
+        "refit",
+        "remove",
+        "sharded",
+    )
+}
 
 
 def file_of(item):
@@ -66,7 +78,7 @@ def file_of(item):
 def pytest_xdist_make_scheduler(config, log):
     """As `--dist loadfile`, but for the files that build networks, or use chdb, which go together.
 
-    The worker of networks keeps the memory that they took: of three, it runs nothing else.
+    Their workers keep the memory that these took: of three or more, they run nothing else.
     """
     from xdist.scheduler import LoadFileScheduling
 
@@ -80,7 +92,7 @@ def pytest_xdist_make_scheduler(config, log):
         def _reschedule(self, node):
             mine = self.assigned_work[node]
             waits = not node.shutting_down and self._pending_of(mine) <= 2
-            if self.numnodes > 2 and "keras" in mine and waits:
+            if self.numnodes > 2 and waits and mine.keys() & {"keras", "chdb"}:
                 node.shutdown()
             else:
                 super()._reschedule(node)
@@ -89,7 +101,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 class OneWorker:
-    """Refuses TensorFlow to fast tests of other files. It stands first on `sys.meta_path`.
+    """Refuses TensorFlow and chdb to fast tests of other files. It stands first on `sys.meta_path`.
 
     Attributes:
         item: the test that runs, or None while tests are collected.
@@ -99,14 +111,16 @@ class OneWorker:
 
     def find_spec(self, name, _path=None, _target=None):
         """What Python asks where a module is not loaded yet."""
-        if name != "tensorflow":
-            return
         item = self.item
-        if not item or not (builds_networks(file_of(item)) or item.get_closest_marker("slow")):
+        if item and (item.get_closest_marker("slow") or item.get_closest_marker("thorough")):
+            return
+        if name == "tensorflow" and not (item and builds_networks(file_of(item))):
             pytest.fail(
                 "A test that loads TensorFlow is marked pytest.mark.keras, and loads it while it "
                 "runs: see tests/lazily.py."
             )
+        if name == "chdb" and not (item and file_of(item) in DATABASE):
+            pytest.fail("Files whose fast tests use chdb are in DATABASE, in tests/fixtures.py.")
 
 
 ONE_WORKER = OneWorker()

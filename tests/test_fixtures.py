@@ -1,5 +1,6 @@
 """What pytest is told beyond its own: which cases are fast, and how much memory is too much."""
 
+import contextlib
 import types
 
 import pytest
@@ -59,3 +60,25 @@ def test_a_worker_tells_what_it_took(monkeypatch):
     node = types.SimpleNamespace(gateway=types.SimpleNamespace(id="gw1"), workeroutput=output)
     fixtures.pytest_testnodedown(node)
     assert fixtures.PEAKS == {"gw1": output["peak"]} and output["peak"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("library", "path", "marks", "refused"),
+    [
+        ("tensorflow", "tests/test_codes.py", [], True),
+        ("tensorflow", "tests/test_codes.py", [pytest.mark.slow.mark], False),
+        ("tensorflow", "tests/test_model.py", [], False),
+        ("chdb", "tests/test_codes.py", [], True),
+        ("chdb", "tests/test_codes.py", [pytest.mark.thorough.mark], False),
+        ("chdb", "tests/test_clickhouse.py", [], False),
+        ("chdb", None, [], True),
+        ("numpy", None, [], False),
+    ],
+)
+def test_a_large_library_is_refused_to_fast_tests_of_other_workers(library, path, marks, refused):
+    workers = fixtures.OneWorker()
+    if path:
+        workers.item = item("one", *marks)
+        workers.item.nodeid = f"{path}::test_a"
+    with pytest.raises(pytest.fail.Exception) if refused else contextlib.nullcontext():
+        assert workers.find_spec(library) is None

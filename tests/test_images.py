@@ -1120,7 +1120,8 @@ def test_pillows_warnings_do_not_leak(recwarn, capfd, caplog):
     for source in sources:
         with contextlib.suppress(ImageError):
             images.read(source)
-    assert not recwarn.list
+    # What another test left open is found when memory is cleared, in whichever test.
+    assert not [each for each in recwarn if each.category is not ResourceWarning]
     assert not caplog.records
     assert capfd.readouterr() == ("", "")
     with pytest.warns(UserWarning, match="."):  # whoever uses Pillow himself is still warned

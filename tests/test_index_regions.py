@@ -224,6 +224,7 @@ def test_the_command_line_makes_and_keeps_regions(folder, bundle_folder, tmp_pat
 
 
 @pytest.mark.thorough
+@pytest.mark.thorough
 def test_a_database_gives_the_same_regions(index, folder, bundle_folder, chdb_folder):
     place = f"chdb://{chdb_folder}/regions/photos"
     assert Index.create(place, bundle_folder, regions=MOST).update([folder]).added == 5

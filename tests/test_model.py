@@ -240,3 +240,12 @@ def test_a_golden_bundle_of_version_3_keeps_the_weights_it_was_converted_from(sm
     for found, wanted in zip(golden.load_model().weights, expected.weights, strict=True):
         np.testing.assert_array_equal(found, wanted)
     assert Encoder(golden).encode([np.zeros((64, 64, 3), np.uint8)]).codes.shape == (1, 4)
+
+
+@pytest.mark.keras
+def test_a_latent_follows_from_a_feature(small_network, photos, tmp_path):
+    network, config = small_network
+    saved = bundle.save(tmp_path / "bundle", network, config, origin={}, mean=np.zeros(64))
+    encoded = Encoder(saved).encode(sorted(photos.rglob("*.png"))[:4])
+    for feature, latent in zip(encoded.features, encoded.latents, strict=True):
+        np.testing.assert_allclose(Encoder(saved).latent_of(feature), latent, atol=1e-6)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from hashnet import codes
-from hashnet.encode.encoder import Encoder
 from hashnet.errors import BundleError, UnknownNameError
 from hashnet.network import bundle as bundles
 from hashnet.retrieval.evaluation.evaluate import evaluate
@@ -339,12 +338,3 @@ def test_a_mean_that_is_none_is_refused(with_mean, damage):
     path.write_text(json.dumps({**described, "mean": damage}))
     with pytest.raises(BundleError, match="of 64 numbers and of length 1"):
         bundles.load(with_mean)
-
-
-@pytest.mark.keras
-def test_a_latent_follows_from_a_feature(small_network, photos, tmp_path):
-    model, config = small_network
-    saved = bundles.save(tmp_path / "bundle", model, config, origin={}, mean=np.zeros(64))
-    encoded = Encoder(saved).encode(sorted(photos.rglob("*.png"))[:4])
-    for feature, latent in zip(encoded.features, encoded.latents, strict=True):
-        np.testing.assert_allclose(Encoder(saved).latent_of(feature), latent, atol=1e-6)

@@ -596,6 +596,8 @@ def _soak(folder, kills):
         if child == 0:
             try:
                 _work_until_killed(folder, seed, writing)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(1)
         os.close(writing)

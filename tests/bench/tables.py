@@ -82,14 +82,14 @@ def ranking(results):
         "network that was trained on clothes, where other things are searched."
     )
     yield ""
-    yield f"| set | codes | {' | '.join(RANKINGS.values())} |"
+    yield f"| set | bits | {' | '.join(RANKINGS.values())} |"
     yield "|---|---|" + "---|" * len(RANKINGS)
     for row in results["rows"]:
         cells = [
             f"{row[way]['map_all']:.3f} ({row[way]['precision_at_10']:.3f})" for way in RANKINGS
         ]
         name = row["set"].replace("_", " ")
-        yield f"| {name} | {row['bits']} bits, {row['codes']} | {' | '.join(cells)} |"
+        yield f"| {name} | {row['bits']} | {' | '.join(cells)} |"
     for kind in ("mean", "worst"):
         cells = [
             " ".join(
@@ -115,6 +115,23 @@ def certainty(results):
         cells = [f"{row['milliseconds']:.1f}", f"{row['times_hamming_5000']:.2f}"]
         cells.append(f"{row['recall_at_10']:.3f}")
         yield f"| {row['method']} | {row['pool']} | {' | '.join(cells)} |"
+
+
+def estimates(results):
+    """Pools of equal size by several estimates of the distance."""
+    yield "## By which estimate to take a pool"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    named = list(dict.fromkeys(row["estimate"] for row in results["rows"]))
+    yield f"| set | codes | {' | '.join(named)} |"
+    yield "|---|---|" + "---|" * len(named)
+    groups = {}
+    for row in results["rows"]:
+        key = row["set"], f"{row['codes']}, {row['bits']} bits"
+        groups.setdefault(key, []).append(" / ".join(f"{each:.3f}" for each in row["recall"]))
+    for key, cells in groups.items():
+        yield f"| {' | '.join(key)} | {' | '.join(cells)} |"
 
 
 def larger(results):
@@ -776,7 +793,7 @@ def renewed(text):
     lines += [*trained(runs), "", _origin(next(iter(runs.values()))), ""]
     named = {"train_losses": losses, "label_free_codes": label_free, "refit": refitted}
     named |= {"backbones": larger, "feature_dtype": feature_dtype, "first_minute": first_minute}
-    named |= {"ranking": ranking, "certainty": certainty}
+    named |= {"ranking": ranking, "certainty": certainty, "estimates": estimates}
     named |= {"held_out": held_out, "serve": serving, "extract": extraction}
     named |= {"clickhouse": databases, "clickhouse_10m": databases}
     named |= {"clickhouse_types": column_types}
