@@ -2,18 +2,28 @@
 
 import dataclasses
 import itertools
+import json
+import pathlib
+import re
 import statistics
 import types
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
+from hashnet import images
 from hashnet.errors import ArgumentError
+from hashnet.images import sheets
+from hashnet.retrieval.evaluation.evaluate import evaluate
+from hashnet.retrieval.index import Index
 from hashnet.retrieval.search import grading
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.grading import Background, drawn
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.search.sharded import ShardedEngine
+from hashnet.retrieval.service import app as service
+from hashnet.retrieval.service import settings
 from hashnet.retrieval.store.folder.store import Store
 from hashnet.retrieval.store.items import Item
 from tests.test_contracts import NUM, a_place, filled, made
@@ -275,3 +285,98 @@ def test_of_an_index_without_images_nothing_is_alike(tmp_path):
         writer.add([Item("only")], packed[:1], features[:1])
     [hit] = Engine(index).search_encoded(packed[0], features[0], Query(until_unlike=True)).hits
     assert hit[-2:] == (1.0, "copy")
+
+
+# --- What people and machines are shown -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pictured(unsupervised_bundle, photos, tmp_path_factory):
+    """An index of four patterns, six pictures each, that grades."""
+    index = Index.create(tmp_path_factory.mktemp("graded") / "index", unsupervised_bundle)
+    index.update([photos], label_from_folder=True)
+    return index
+
+
+def test_pictures_of_one_pattern_are_alike_and_no_others(pictured, photos):
+    for pattern in ("disc", "stripes", "checks"):
+        query = photos / pattern / "0.png"
+        hits = pictured.search(query, k=24)
+        like = pictured.search(query, k=24, until_unlike=True)
+        assert (hits[0].grade, hits[0].label) == ("copy", pattern)
+        assert 0 < len(like) < 24
+        assert {hit.label for hit in like} == {pattern}
+        assert list(like) == [hit for hit in hits if hit.grade != "unlike"]
+
+
+def test_the_command_line_ends_where_likeness_does(run, pictured, photos):
+    ask = ("search", pictured.store.folder, photos / "disc/0.png", "-k", 24)
+    whole = json.loads(run(*ask, "--json")[1])["hits"]
+    ended = json.loads(run(*ask, "--json", "--until-unlike")[1])["hits"]
+    assert ended == [hit for hit in whole if hit["grade"] != "unlike"] and len(ended) < 24
+    assert all(0 <= hit["likeness"] <= 1 for hit in whole)
+    status, out, err = run(*ask, "--until-unlike")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()[1:]
+    assert len(lines) == len(ended)
+    assert re.match(r" +1 +\d+ bits +0\.000\d  copy    \[disc\]  /", lines[0])
+    assert all(("  copy  " in line) or ("  alike  " in line) for line in lines)
+    assert "  unlike  " in run(*ask)[1]
+
+
+def test_the_command_line_says_when_nothing_is_like_the_query(run, pictured, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    images.write(tmp_path / "noise.png", noise)
+    ask = ("search", pictured.store.folder, tmp_path / "noise.png", "--until-unlike")
+    status, out, err = run(*ask)
+    assert status == 0 and len(out.splitlines()) == 1
+    assert err.endswith("noise.png: nothing that was searched is like it\n")
+    status, _, err = run(*ask, "--rank-by", "feature")
+    assert status == 2 and "Where likeness ends is told" in err
+
+
+def test_the_service_takes_and_gives_the_same(pictured, photos):
+    app = service.create_app(pictured.store.folder, settings.Settings())
+    content = {"image": ("q.png", (photos / "disc/0.png").read_bytes())}
+    with TestClient(app, base_url="http://localhost") as client:
+        assert client.get("/api/info").json()["grades"] is True
+        whole = client.post("/api/search", files=content, data={"k": 24}).json()["hits"]
+        posted = client.post(
+            "/api/search", files=content, data={"k": 24, "until_unlike": "true"}
+        ).json()["hits"]
+        assert posted == [hit for hit in whole if hit["grade"] != "unlike"]
+        assert 0 < len(posted) < 24
+        asked = {"id": posted[0]["id"], "k": 24}
+        by_id = client.get("/api/search", params={**asked, "until_unlike": "true"}).json()["hits"]
+        assert by_id == [
+            hit
+            for hit in client.get("/api/search", params=asked).json()["hits"]
+            if hit["grade"] != "unlike"
+        ]
+        assert by_id
+
+
+def test_notebooks_and_contact_sheets_write_the_grade(pictured, photos):
+    result = pictured.search(photos / "disc/0.png", k=24)
+    assert ", copy" in result._repr_html_() and ", unlike" in result._repr_html_()
+    hit = result[0]
+    assert hit.grade == "copy"
+    ungraded = hit._replace(grade=None)
+    sheet, without = (sheets.contact_sheet([(None, [one])]) for one in (hit, ungraded))
+    assert (sheet != without).any()
+
+
+def test_an_evaluation_is_of_all_hits_wherever_likeness_ends(pictured, photos):
+    with pytest.raises(ArgumentError, match="An evaluation searches the whole index"):
+        evaluate(pictured, [photos], Query(until_unlike=True))
+
+
+@pytest.mark.parametrize("version", [1, 5])
+def test_what_an_older_index_cannot_tell_is_none(version):
+    snapshot = Store.open(pathlib.Path(__file__).parent / "golden" / f"index_v{version}")
+    engine = Engine(types.SimpleNamespace(store=snapshot))
+    code, feature = engine.snapshot.codes[0], engine.snapshot.features([0])[0].astype(np.float32)
+    hits = engine.search_encoded(code, feature).hits
+    assert hits and {(hit.likeness, hit.grade) for hit in hits} == {(None, None)}
+    with pytest.raises(ArgumentError, match="Where likeness ends"):
+        engine.search_encoded(code, feature, Query(until_unlike=True))

@@ -363,6 +363,13 @@ class Engine:
         return getattr(getattr(self.index, "encoder", None), "bundle", None)
 
     @property
+    def grades(self) -> bool:
+        """bool. Whether hits are graded, where codes and features rank; see `grading`."""
+        if self._bundle is None or self.mean is None:
+            return False
+        return self._bundle.is_label_free or self.snapshot.num_items >= grading.LEAST_IMAGES
+
+    @property
     def min_inliers(self) -> int:
         """int. From so many inliers on, two images show the same thing.
 
@@ -562,7 +569,7 @@ class Engine:
     def _background(
         self, code: np.ndarray, feature: np.ndarray, ranking: Ranking | None
     ) -> Background | None:
-        if ranking is None or ranking.mean is None:
+        if ranking is None or ranking.mean is None or not self.grades:
             return None
         return self._sample.background(code, feature, ranking)
 

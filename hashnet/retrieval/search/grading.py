@@ -115,9 +115,7 @@ class Sample:
         ).astype(np.float32)
         self._unsupervised = unsupervised
 
-    def background(
-        self, code: np.ndarray, feature: np.ndarray, ranking: Ranking
-    ) -> Background | None:
+    def background(self, code: np.ndarray, feature: np.ndarray, ranking: Ranking) -> Background:
         """The background of a query.
 
         Args:
@@ -126,11 +124,9 @@ class Sample:
             ranking: `Ranking` of the query, about the mean.
 
         Returns:
-            A `Background`; None where the sample is too small to tell.
+            A `Background`.
         """
         num = len(self._directions)
-        if num < LEAST_IMAGES and not self._unsupervised:
-            return None
         median = spread = 0.0
         if num:
             distances = self._distances(code, feature, ranking)

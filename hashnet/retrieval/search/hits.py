@@ -138,10 +138,11 @@ class SearchResult(Sequence[Hit]):
             f"distance below {self.threshold}"
         ]
         for rank, hit in enumerate(self.hits[:_PRINTED], 1):
+            grade = "" if hit.grade is None else f"  {hit.grade:6}"
             inliers = "" if hit.inliers is None else f"  {hit.inliers:4} inliers"
             label = "" if hit.label is None else f"  [{_on_one_line(hit.label)}]"
             lines.append(
-                f"{rank:4}  {hit.bits_apart:3} bits  {hit.distance:7.4f}{inliers}{label}  "
+                f"{rank:4}  {hit.bits_apart:3} bits  {hit.distance:7.4f}{grade}{inliers}{label}  "
                 f"{hit.path or hit.id!r}"
             )
         if len(self) > _PRINTED:
