@@ -26,6 +26,7 @@ from hashnet.retrieval.service import app as service
 from hashnet.retrieval.service import settings
 from hashnet.retrieval.store.folder.store import Store
 from hashnet.retrieval.store.items import Item
+from tests.bench import figures
 from tests.test_contracts import NUM, a_place, filled, made
 from tests.test_ranking import Network, slow_distance, stored, world
 
@@ -285,6 +286,14 @@ def test_of_an_index_without_images_nothing_is_alike(tmp_path):
         writer.add([Item("only")], packed[:1], features[:1])
     [hit] = Engine(index).search_encoded(packed[0], features[0], Query(until_unlike=True)).hits
     assert hit[-2:] == (1.0, "copy")
+
+
+def test_the_numbers_are_those_that_were_fitted():
+    measured = figures.read("likeness_line")["fitted"]
+    assert pytest.approx(measured["slope"], rel=0.1) == grading.SLOPE
+    assert pytest.approx(measured["middle"], rel=0.1) == grading.MIDDLE
+    assert pytest.approx(measured["median"], rel=0.05) == grading.PRIOR_MEDIAN
+    assert pytest.approx(measured["spread"], rel=0.1) == grading.PRIOR_SPREAD
 
 
 # --- What people and machines are shown -----------------------------------------------------------
