@@ -79,9 +79,10 @@ class Background:
 
         Example:
             >>> background = Background(2.0, 0.1, knows_copies=True)
-            >>> [background.grade(distance) for distance in (0.3, 1.0, 1.9)]
-            [Graded(likeness=0.9785, grade='copy'), Graded(likeness=0.715, grade='alike'), \
-Graded(likeness=0.0117, grade='unlike')]
+            >>> [background.grade(distance).grade for distance in (0.3, 1.0, 1.9)]
+            ['copy', 'alike', 'unlike']
+            >>> background.grade(1.0).likeness
+            0.7149
         """
         above = max(self.median - distance, 0.0)
         below = MIDDLE * self.spread * distance
