@@ -254,6 +254,22 @@ def bundle_folder(tmp_path_factory):
     return shutil.copytree(GOLDEN / "bundle_v1", folder)
 
 
+@pytest.fixture(scope="session")
+def unsupervised_bundle(bundle_folder, tmp_path_factory):
+    """The golden bundle as if its codes had been fitted without labels, and its mean kept."""
+    import json
+
+    from hashnet.network import bundle
+
+    folder = shutil.copytree(bundle_folder, tmp_path_factory.mktemp("bundle") / "unsupervised")
+    description = folder / bundle.DESCRIPTION
+    described = json.loads(description.read_text())
+    origin, mean = {"codes": bundle.LABEL_FREE}, np.full(64, 0.05, np.float32)
+    described |= bundle._described(bundle.load(folder).config, origin, mean)
+    description.write_text(json.dumps(described))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def stub_bundles(tmp_path_factory):
     """Two bundles of the stub of a backbone, which is known while they are used; 12 bits."""

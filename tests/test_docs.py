@@ -341,6 +341,13 @@ def figures_of_not_good_at():
     yield lite0["first_is_right"]
     yield lite0["map_features"]
     yield figures.read("train_photos")["map_all"]
+    line = figures.read("likeness_line")
+    grades = {row["set"]: row["lines"]["grades"] for row in line["rows"]}
+    yield grades["clothing10"]["found"]
+    yield grades["clothing10"]["precision"]
+    yield grades["tinyimagenet_val"]["precision"]
+    yield max(row["left_out_any"] for row in grades.values())
+    yield next(row["alike"] for row in line["one_class"] if row["class"] == "t-shirt")
     local = figures.read("local_delf_sift")["sets"]
     beer, landmarks = (local[name]["methods"] for name in ("beer_labels", "landmarks"))
     yield from (beer[name]["recall_at_1"] for name in ("global", "sift", "delf"))

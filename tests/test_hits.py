@@ -16,13 +16,13 @@ def result(*hits, **fields):
 def test_each_hit_is_a_line_with_all_that_is_known_of_it():
     hits = (
         Hit("a", "/p/a.jpg", "cat", 0, 0.0, 31),
-        Hit("b", None, None, 9, 0.70004),
+        Hit("b", None, None, 9, 0.70004, None, None, 0.61, "alike"),
         Hit("c", "/p/c.jpg", "dö\no\u202eg", 117, 12.5),
     )
     assert repr(result(*hits)).splitlines() == [
         "'q.jpg': 3 hits of a pool of 3 at a Hamming distance below 12",
         "   1    0 bits   0.0000    31 inliers  [cat]  '/p/a.jpg'",
-        "   2    9 bits   0.7000  'b'",
+        "   2    9 bits   0.7000  alike   'b'",
         "   3  117 bits  12.5000  [dö\\no\\u202eg]  '/p/c.jpg'",
     ]
 

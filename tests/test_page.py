@@ -1048,3 +1048,54 @@ def test_without_local_features_nothing_of_them_is_offered(visit):
     page.keyboard.press("c")
     page.get_by_text("need an index with local features").wait_for()
     assert not [address for address in asked if "matches" in address]
+
+
+@pytest.fixture(scope="module")
+def served_grades(unsupervised_bundle, photos, tmp_path_factory):
+    """As `served`, of an index that grades its hits."""
+    chromium()
+    from hashnet.retrieval.index import Index
+
+    index = Index.create(tmp_path_factory.mktemp("grades") / "index", unsupervised_bundle)
+    paths = sorted(photos.glob("*/*.png"))
+    index.add(paths, ids=[f"{path.parent.name}/{path.name}" for path in paths])
+    with serving(index.store.folder) as address:
+        yield address
+
+
+@slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_line_where_likeness_ends_is_drawn_and_searched_to(visit, served_grades, shots, scheme):
+    page = visit(served_grades + "?id=disc/0.png", color_scheme=scheme)
+    until(page, "document.querySelectorAll('.hit').length === 23")
+    alike = page.locator(".hit:not(.unlike)").evaluate_all(
+        "tiles => tiles.map(tile => tile.dataset.id)"
+    )
+    assert 0 < len(alike) < 23 and ids(page)[: len(alike)] == alike
+    assert {id.split("/")[0] for id in alike} == {"disc"}
+    ends = page.locator(".hit.end").evaluate_all("tiles => tiles.map(tile => tile.dataset.id)")
+    assert ends == [ids(page)[len(alike)]]
+    assert f"{len(alike)} of the hits alike" in page.locator("#status").inner_text()
+    assert "no longer alike" in page.locator(".hit.end a").get_attribute("aria-label")
+    assert violations(page) == []
+    page.screenshot(path=shots / f"likeness_{scheme}.png")
+    page.get_by_label("Only hits that are like the query").check()
+    until(page, f"document.querySelectorAll('.hit').length === {len(alike)}")
+    assert ids(page) == alike and "until_unlike=true" in page.url
+    assert page.locator(".hit.unlike, .hit.end").count() == 0
+    page.reload()
+    until(page, f"document.querySelectorAll('.hit').length === {len(alike)}")
+    assert page.get_by_label("Only hits that are like the query").is_checked()
+    # Another query keeps the choice, and one that nothing is like says so.
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    upload(page, make_images.encoded(noise, "PNG"))
+    page.get_by_text("Nothing that was searched is like the query.").wait_for()
+
+
+@slow
+def test_where_the_index_does_not_grade_no_line_is_offered(visit):
+    page = visit("?id=ramp/0.png")
+    page.locator(".hit").first.wait_for()
+    assert not page.get_by_label("Only hits that are like the query").is_visible()
+    assert page.locator(".hit.unlike, .hit.end").count() == 0
+    assert "alike" not in page.locator("#results").inner_text()

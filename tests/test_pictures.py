@@ -15,6 +15,7 @@ class Hit:
     label: str | None = None
     bits_apart: int = 3
     distance: float = 0.5
+    grade: str | None = None
     inliers: int | None = None
     region: tuple | None = None
 

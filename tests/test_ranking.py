@@ -37,7 +37,7 @@ class Network:
             rng.standard_normal((dim, num_bits)),
             types.SimpleNamespace(num_bits=num_bits),
         )
-        self.bundle = types.SimpleNamespace(mean=mean)
+        self.bundle = types.SimpleNamespace(mean=mean, is_label_free=True)
 
     def latent_of(self, feature):
         return 1 / (1 + np.exp(-(feature @ self.kernel)))

@@ -94,6 +94,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="find only images whose ids this file lists, one a line; - for standard input",
     )
     parser.add_argument(
+        "--until-unlike",
+        action="store_true",
+        help="of these hits, print only those that are like the query, by their distances",
+    )
+    parser.add_argument(
         "--verify",
         action="store_true",
         help="compare local features and put the hits that match first (index --local)",
@@ -185,6 +190,8 @@ def _answers(
             print(json.dumps(result.to_dict()))
         else:
             _print_result(result)
+            if query.until_unlike and result.pool and not result.hits:
+                note(f"{printable(name)}: nothing that was searched is like it")
         yield shown, result
 
 
@@ -219,6 +226,7 @@ def _query(arguments: argparse.Namespace) -> "Query":
         right=arguments.right,
         wrong=arguments.wrong,
         rank_by=arguments.rank_by,
+        until_unlike=arguments.until_unlike,
         verify=arguments.verify,
     )
 
@@ -306,9 +314,10 @@ def _print_result(result: "SearchResult") -> None:
     )
     for rank, hit in enumerate(result.hits, 1):
         label = f"  [{printable(hit.label)}]" if hit.label is not None else ""
+        grade = "" if hit.grade is None else f"  {hit.grade:6}"
         inliers = "" if hit.inliers is None else f"  {hit.inliers:4} inliers"
         region = "" if hit.region is None else f"  at {','.join(map(str, hit.region))}"
         print(
-            f"{rank:4}  {hit.bits_apart:3} bits  {hit.distance:7.4f}{inliers}{label}  "
+            f"{rank:4}  {hit.bits_apart:3} bits  {hit.distance:7.4f}{grade}{inliers}{label}  "
             f"{printable(hit.path or hit.id)}{region}"
         )

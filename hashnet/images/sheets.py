@@ -34,6 +34,8 @@ class Hit(Protocol):
     @property
     def inliers(self) -> int | None: ...
     @property
+    def grade(self) -> str | None: ...
+    @property
     def region(self) -> tuple[int, int, int, int] | None: ...
 
 
@@ -43,7 +45,7 @@ def contact_sheet(
     columns: int = COLUMNS,
     first: str = "query",
 ) -> np.ndarray:
-    """Draw the queries, each followed by its hits with label, Hamming distance and distance.
+    """Draw the queries, each followed by its hits with label, scores and grade.
 
     Where a hit is a region of its image, the region is outlined.
 
@@ -66,6 +68,8 @@ def contact_sheet(
         tiles = [_tile(query, [first], framed=True)]
         for rank, hit in enumerate(hits, 1):
             score = f"{hit.bits_apart} bits, {hit.distance:.3f}"
+            if hit.grade is not None:
+                score += f", {hit.grade}"
             if hit.inliers is not None:
                 score += f", {hit.inliers} inliers"
             name = f"{rank}. {hit.label or _base(hit)}"

@@ -103,6 +103,61 @@ def ranking(results):
         yield f"| {kind}, against the better of codes and features | | {' | '.join(cells)} |"
 
 
+def likeness_line(results):
+    """What is called alike, by our grades and by simpler lines."""
+    yield "## Where likeness ends"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    lines = list(results["rows"][0]["lines"])
+    yield f"| set | all of the first ten | {' | '.join(lines)} |"
+    yield "|---|---|" + "---|" * len(lines)
+    for row in results["rows"]:
+        cells = []
+        for line in lines:
+            of_line = row["lines"][line]
+            precision = "-" if of_line["precision"] is None else f"{of_line['precision']:.2f}"
+            wrong = f"{of_line['left_out_any']:.2f}, {of_line['left_out_wrong']:.1f}"
+            cells.append(f"{precision} {of_line['found']:.2f} ({wrong})")
+        name = row["set"].replace("_", " ") + (", chosen on" if row["chosen_on"] else "")
+        yield f"| {name} | {row['precision_of_all_shown']:.2f} | {' | '.join(cells)} |"
+    yield ""
+    yield (
+        "Precision of what is called alike, and the share of the relevant that is; in brackets, of "
+        "the queries of a class that was left out, how many have any hit called alike among the "
+        "first ten, and how many hits that are on average. Lines with a number to choose call as "
+        "many of those alike as the grades do on the sets that were chosen on."
+    )
+    yield ""
+    yield (
+        "| set | graded a copy: precision | copies found | other queries with one "
+        "| 12 images: precision, found | 50 images |"
+    )
+    yield "|---|---|---|---|---|---|"
+    for row in results["rows"]:
+        copied = row["copies"]
+        small = [
+            f"{'-' if one['precision'] is None else format(one['precision'], '.2f')}, "
+            f"{one['found']:.2f}"
+            for one in row["small"].values()
+        ]
+        shares = [copied[key] for key in ("precision", "found", "others_with_one")]
+        cells = [*(f"{share:.3f}" for share in shares), *small]
+        yield f"| {row['set'].replace('_', ' ')} | {' | '.join(cells)} |"
+    yield ""
+    ones = "; ".join(
+        f"{row['class']}, {row['alike']:.2f} and {row['alike_to_others']:.2f}"
+        for row in results["one_class"]
+    )
+    yield (
+        "In an index of one class of clothes alone, the share of the first ten that are called "
+        f"alike for queries of that class, and for all others: {ones}. Grading ten hits takes "
+        f"{results['milliseconds']:.2f} ms, on one thread and however large the index is; drawing "
+        "the sample of a million images, once, "
+        f"{results['milliseconds_to_draw_of_a_million']:.0f} ms."
+    )
+
+
 def certainty(results):
     """Pools by the certainty of bits beside those by Hamming distance."""
     yield "## Pools by the certainty of bits"
@@ -805,7 +860,8 @@ def renewed(text):
     lines += [*trained(runs), "", _origin(next(iter(runs.values()))), ""]
     named = {"train_losses": losses, "label_free_codes": label_free, "refit": refitted}
     named |= {"backbones": larger, "feature_dtype": feature_dtype, "first_minute": first_minute}
-    named |= {"ranking": ranking, "certainty": certainty, "estimates": estimates}
+    named |= {"ranking": ranking, "likeness_line": likeness_line, "certainty": certainty}
+    named |= {"estimates": estimates}
     named |= {"held_out": held_out, "serve": serving, "extract": extraction}
     named |= {"clickhouse": databases, "clickhouse_10m": databases}
     named |= {"clickhouse_types": column_types}

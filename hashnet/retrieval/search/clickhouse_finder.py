@@ -99,6 +99,14 @@ class ClickHouseFinder:
             ),
         )
 
+    def at(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        [rows] = self._snapshot.ask(
+            "SELECT row FROM (SELECT row, row_number() OVER (ORDER BY row) - 1 AS place "
+            "FROM {table} WHERE {image}) WHERE place IN {places:Array(UInt64)} ORDER BY place",
+            places=places.tolist(),
+        )
+        return self._snapshot.encoded(np.array(rows, np.int64))
+
     def histogram(self, code: np.ndarray, *, allowed: Condition | None = None) -> np.ndarray:
         counts = self._counts(code, self._apart(), {}, allowed)
         histogram = np.zeros(8 * self._code_bytes + 1, np.int64)

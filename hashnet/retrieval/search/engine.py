@@ -4,6 +4,7 @@ Only this file knows it; everything that searches goes through here.
 """
 
 import functools
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +18,12 @@ from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, RegionError, UnknownIdError, UnknownNameError
 from hashnet.local.features import Extractor
 from hashnet.network.bundle import Bundle
-from hashnet.retrieval.search import duplicates, feedback
+from hashnet.retrieval.search import duplicates, feedback, grading
 from hashnet.retrieval.search import verify as verification
 from hashnet.retrieval.search.duplicates import DuplicateGroup, Progress
 from hashnet.retrieval.search.finder import Finder, Found, threshold_of
 from hashnet.retrieval.search.finders import finder_of
+from hashnet.retrieval.search.grading import Background, Graded, Sample, drawn
 from hashnet.retrieval.search.hits import SearchResult, hits_of
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.search.ranking import Ranking, ranking_of
@@ -152,6 +154,7 @@ class Engine:
             StoreError: local features are asked for, and the index has none.
             UnknownNameError: no image has one of the labels; the message lists those there are.
             UnknownIdError: an image marked right or wrong is not in the index, or none of `ids`.
+            ArgumentError: where likeness ends is asked for, and this index cannot tell.
         """
         narrowed = self._narrowed(query)
         extractor = self.index.extractor if query.verify else None
@@ -360,6 +363,13 @@ class Engine:
         return getattr(getattr(self.index, "encoder", None), "bundle", None)
 
     @property
+    def grades(self) -> bool:
+        """bool. Whether hits are graded, where codes and features rank; see `grading`."""
+        if self._bundle is None or self.mean is None:
+            return False
+        return self._bundle.is_label_free or self.snapshot.num_items >= grading.LEAST_IMAGES
+
+    @property
     def min_inliers(self) -> int:
         """int. From so many inliers on, two images show the same thing.
 
@@ -489,7 +499,7 @@ class Engine:
 
     def _search(self, image: _QueryImage, query: Query, narrowed: _Narrowed) -> SearchResult:
         """Coarse and fine, then verification where it is asked for; items last."""
-        found, histogram = self._find(image, query, narrowed)
+        found, histogram, background = self._find(image, query, narrowed)
         if not found.pool:
             self._refuse_strangers(list(query.ids or ()))
             self._refuse_strange_folders(list(query.under or ()))
@@ -502,6 +512,12 @@ class Engine:
         if image.local is not None:
             places, compared = self._verified_first(found, places, image, query.verify_top)
         places = places[: query.k]
+        graded = self._graded(found, places, compared, background)
+        if query.until_unlike:
+            if background is None:
+                raise self._cannot_grade()
+            like = [one is not None and one.grade != grading.UNLIKE for one in graded]
+            places, graded = places[like], list(itertools.compress(graded, like))
         seconds = {
             "encode": image.encode_seconds,
             "coarse": found.coarse_seconds,
@@ -517,15 +533,16 @@ class Engine:
                 name: None if spent is None else round(spent * 1000, 3)
                 for name, spent in seconds.items()
             },
-            tuple(hits_of(found, places, verifications)),
+            tuple(hits_of(found, places, verifications, graded)),
             histogram,
             verifications if image.local is not None else None,
         )
 
     def _find(
         self, image: _QueryImage, query: Query, narrowed: _Narrowed
-    ) -> tuple[Found, tuple[int, ...] | None]:
-        """What the coarse and the fine stage find, and the histogram if it is asked for."""
+    ) -> tuple[Found, tuple[int, ...] | None, Background | None]:
+        """What the coarse and the fine stage find, the histogram if it is asked for, and by what
+        hits are graded, where that is known."""
         code, feature = image.code, image.feature
         num_bits = self.index.store.num_bits
         if narrowed.marked:
@@ -547,7 +564,47 @@ class Engine:
             at_least=pool,
             allowed=narrowed.allowed,
         )
-        return found, histogram
+        return found, histogram, self._background(code, feature, ranking)
+
+    def _background(
+        self, code: np.ndarray, feature: np.ndarray, ranking: Ranking | None
+    ) -> Background | None:
+        if ranking is None or ranking.mean is None or not self.grades:
+            return None
+        return self._sample.background(code, feature, ranking)
+
+    def _cannot_grade(self) -> ArgumentError:
+        return ArgumentError(
+            "Where likeness ends is told by an index that knows the mean of its features and, "
+            f"where its network learned from labels, holds {grading.LEAST_IMAGES} images or more.",
+            f"until_unlike=True, in an index of {self.snapshot.num_items}",
+            "Leave it out; or make the index anew, or add to it.",
+        )
+
+    @functools.cached_property
+    def _sample(self) -> Sample:
+        assert self._bundle is not None and self.mean is not None  # there is a ranking about it
+        codes, features = self.finder.at(drawn(self.snapshot.num_items))
+        return Sample(codes, features, self.mean, unsupervised=self._bundle.is_label_free)
+
+    def _graded(
+        self,
+        found: Found,
+        places: np.ndarray,
+        compared: dict[int, Verification],
+        background: Background | None,
+    ) -> list[Graded | None]:
+        """How like the hits are: by their distances, and those that are verified in any case."""
+        if background is None:
+            return [None] * len(places)
+        graded: list[Graded | None] = []
+        for place in places.tolist():
+            one = background.grade(float(found.distances[place]))
+            verified = place in compared and compared[place].inliers >= self.min_inliers
+            if verified and one.grade == grading.UNLIKE:
+                one = one._replace(grade=grading.LIKE)
+            graded.append(one)
+        return graded
 
     def _verified_first(
         self, found: Found, places: np.ndarray, image: _QueryImage, top: int

@@ -136,6 +136,17 @@ class Finder(Protocol[Filter]):
             features: float32 `(m, feature_dim)`, likewise; compared with their checksums.
         """
 
+    def at(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What is stored of images, by their places in the order of rows.
+
+        Args:
+            places: int64 `(n,)`, each from 0 to less than the number of images.
+
+        Returns:
+            codes: uint8 `(n, code_bytes)`.
+            features: float32 `(n, feature_dim)`; not compared with their checksums.
+        """
+
     def histogram(self, code: np.ndarray, *, allowed: Filter | None = None) -> np.ndarray:
         """Count the images at each number of bits from a code.
 

@@ -89,7 +89,7 @@ def nearest_features(
         mean = _checked_query(mean)
         if len(mean) != len(query):
             raise ShapeError("A mean is as long as the features.", described(mean))
-        query = _directions(query[None], mean)[0]
+        query = directions(query[None], mean)[0]
     if added is not None and (added.dtype != np.float64 or added.shape != rows.shape):
         raise ShapeError("What is added is float64, one number a row.", described(added))
     kernels = compiled.kernels(len(rows) * len(query) * NUMPY_COST * 4)
@@ -152,15 +152,27 @@ def _square_distances(
             chosen = slice(start, min(start + step, last))
             chunk = features[rows[chosen]].astype(np.float64)
             if mean is not None:
-                chunk = _directions(chunk, mean)
+                chunk = directions(chunk, mean)
             squared[chosen] = _squared_in_numpy(chunk - query)
 
     threads.in_parts(fill, len(rows), num_threads, LEAST_VALUES_A_THREAD // len(query) + 1)
     return squared
 
 
-def _directions(chunk: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Where some features, float64 `(m, feature_dim)`, lie from a mean, of length 1 or 0."""
+def directions(chunk: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """In which directions some features lie from a mean.
+
+    Args:
+        chunk: float64 `(m, feature_dim)`.
+        mean: float64 `(feature_dim,)`.
+
+    Returns:
+        float64 `(m, feature_dim)`, each of length 1; of length 0 for what lies just there.
+
+    Example:
+        >>> directions(np.array([[3.0, 4.0], [0.0, 0.0]]), np.zeros(2)).tolist()
+        [[0.6000000000000001, 0.8], [0.0, 0.0]]
+    """
     chunk = chunk - mean
     squared = _squared_in_numpy(chunk)
     inverse = np.divide(1.0, np.sqrt(squared), out=np.zeros(len(chunk)), where=squared > 0)
@@ -173,7 +185,7 @@ def _squared_in_numpy(chunk: np.ndarray) -> np.ndarray:
     squares = np.square(chunk)
     whole = squares.shape[1] // NUM_SUMS * NUM_SUMS
     # Along an axis that is not the last, NumPy adds one after another, in order.
-    sums = squares[:, :whole].reshape(len(squares), -1, NUM_SUMS).sum(axis=1)
+    sums = squares[:, :whole].reshape(len(squares), whole // NUM_SUMS, NUM_SUMS).sum(axis=1)
     sums[:, : squares.shape[1] - whole] += squares[:, whole:]
     while sums.shape[1] > 1:
         half = sums.shape[1] // 2

@@ -94,6 +94,10 @@ class FolderFinder:
         features = self._snapshot.features(known).astype(np.float32)
         return rows, self._snapshot.codes[known], features
 
+    def at(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows = self.rows()[places]
+        return self._snapshot.codes[rows], self._snapshot.features(rows).astype(np.float32)
+
     def _among(self, rows: list[np.ndarray]) -> np.ndarray:
         among = np.zeros(self._snapshot.num_rows, bool)
         for some in rows:

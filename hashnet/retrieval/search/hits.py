@@ -11,6 +11,7 @@ from hashnet import extras, images
 from hashnet.errors import ImageError
 from hashnet.retrieval.search import notebook
 from hashnet.retrieval.search.finder import Found
+from hashnet.retrieval.search.grading import Graded
 from hashnet.retrieval.search.verify import Verification
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ class Hit(NamedTuple):
             where it was not asked for.
         region: (top, left, bottom, right) in pixels of the upright original: the part of the
             image that was found, whose code and feature the scores are of. None for all of it.
+        likeness: float or None, 0 to 1: how far its distance stands out from those of the index;
+            see `grading`. None where features alone rank, or where too few images tell.
+        grade: str or None: "copy", as like as copies are; "alike", which what is verified is at
+            the least; or "unlike". None where the likeness is.
     """
 
     id: str
@@ -44,6 +49,8 @@ class Hit(NamedTuple):
     distance: float
     inliers: int | None = None
     region: tuple[int, int, int, int] | None = None
+    likeness: float | None = None
+    grade: str | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -131,10 +138,11 @@ class SearchResult(Sequence[Hit]):
             f"distance below {self.threshold}"
         ]
         for rank, hit in enumerate(self.hits[:_PRINTED], 1):
+            grade = "" if hit.grade is None else f"  {hit.grade:6}"
             inliers = "" if hit.inliers is None else f"  {hit.inliers:4} inliers"
             label = "" if hit.label is None else f"  [{_on_one_line(hit.label)}]"
             lines.append(
-                f"{rank:4}  {hit.bits_apart:3} bits  {hit.distance:7.4f}{inliers}{label}  "
+                f"{rank:4}  {hit.bits_apart:3} bits  {hit.distance:7.4f}{grade}{inliers}{label}  "
                 f"{hit.path or hit.id!r}"
             )
         if len(self) > _PRINTED:
@@ -157,7 +165,10 @@ class SearchResult(Sequence[Hit]):
 
 
 def hits_of(
-    found: Found, places: np.ndarray, verifications: Sequence[Verification | None] | None = None
+    found: Found,
+    places: np.ndarray,
+    verifications: Sequence[Verification | None] | None = None,
+    graded: Sequence[Graded | None] | None = None,
 ) -> Iterator[Hit]:
     """Show some of what a finder has found.
 
@@ -165,6 +176,7 @@ def hits_of(
         found: a `Found`.
         places: int64 `(n,)`, places in it.
         verifications: n `Verification` or None; or None, where nothing was compared.
+        graded: n `Graded` or None; or None, where none is known.
 
     Yields:
         n `Hit`.
@@ -172,10 +184,14 @@ def hits_of(
     regions = found.regions or [None] * len(found.items)
     bits, distances = found.bits[places].tolist(), found.distances[places].tolist()
     compared = verifications or [None] * len(places)
-    for place, apart, distance, one in zip(places.tolist(), bits, distances, compared, strict=True):
-        item = found.items[place]
+    likenesses = graded or [None] * len(places)
+    for place, apart, distance, one, likeness in zip(
+        places.tolist(), bits, distances, compared, likenesses, strict=True
+    ):
+        item, region = found.items[place], regions[place]
         inliers = None if one is None else one.inliers
-        yield Hit(item.id, item.path, item.label, apart, distance, inliers, regions[place])
+        known = likeness or (None, None)
+        yield Hit(item.id, item.path, item.label, apart, distance, inliers, region, *known)
 
 
 def _on_one_line(text: str) -> str:

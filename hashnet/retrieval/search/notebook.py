@@ -43,6 +43,8 @@ def of_result(query: str, source: images.Source | None, hits: "Sequence[Hit]") -
     tiles = [tile(source, ["query", os.path.basename(query) or query], query)]
     for hit in hits[:MOST]:
         scores = f"{hit.bits_apart} bits, {hit.distance:.3f}"
+        if hit.grade is not None:
+            scores += f", {hit.grade}"
         if hit.inliers is not None:
             scores += f", {hit.inliers} inliers"
         lines = [hit.label or "", os.path.basename(hit.path or hit.id), scores]

@@ -47,6 +47,8 @@ class Query:
             images, whatever region of them was found.
         rank_by: str, one of `RANKINGS`. What the fine stage ranks by: `"both"`, the codes and the
             features together (see `ranking`), or `"feature"`, the features alone.
+        until_unlike: bool. Of the `k` hits, only those that are like the query: none of the grade
+            "unlike".
         histogram: bool. Also count the images at each Hamming distance from the query.
         verify: bool. Compare local features of the query with those of the nearest images.
             Those that show the same thing come first, by (most inliers, distance, row); all
@@ -55,7 +57,8 @@ class Query:
             that is not among these, or among the `k` nearest.
 
     Raises:
-        ArgumentError: a field is out of its range, or both threshold and pool are given.
+        ArgumentError: a field is out of its range, both threshold and pool are given, or
+            `until_unlike` where features alone rank.
         UnknownNameError: there is no such `rank_by`.
 
     Example:
@@ -79,6 +82,7 @@ class Query:
     right: Collection[str] = ()
     wrong: Collection[str] = ()
     rank_by: str = "both"
+    until_unlike: bool = False
     histogram: bool = False
     verify: bool = False
     verify_top: int = 100
@@ -96,9 +100,15 @@ class Query:
             )
         if self.rank_by not in RANKINGS:
             raise UnknownNameError("rank_by", self.rank_by, RANKINGS)
-        for name in ("histogram", "verify"):
+        for name in ("until_unlike", "histogram", "verify"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise ArgumentError(f"{name} is True or False.", repr(getattr(self, name)))
+        if self.until_unlike and self.rank_by == "feature":
+            raise ArgumentError(
+                "Where likeness ends is told by codes and features together.",
+                "until_unlike=True, rank_by='feature'",
+                "Leave one of the two out.",
+            )
         for name in ("labels", "under"):
             if isinstance(value := getattr(self, name), str):
                 self._set(name, (value,))

@@ -89,7 +89,10 @@ class ShardedEngine(Engine):
         joined = _JoinedSnapshot([engine.snapshot for engine in self.engines])
         self.snapshot = cast(Snapshot, joined)
         self._most_of_an_id = len(self.engines)
-        self.finder = _JoinedFinder([engine.finder for engine in self.engines])
+        self.finder = _JoinedFinder(
+            [engine.finder for engine in self.engines],
+            [engine.snapshot.num_items for engine in self.engines],
+        )
 
     def ids_of(self, names: Sequence[str]) -> list[str]:
         """By the first index that knows a name; for the rest see `Engine.ids_of`.
@@ -148,8 +151,9 @@ class _JoinedSnapshot:
 class _JoinedFinder:
     """Finds in several snapshots as in one: see `Finder`. A filter is a list of theirs."""
 
-    def __init__(self, finders: Sequence[Finder[Any]]) -> None:
+    def __init__(self, finders: Sequence[Finder[Any]], num_items: Sequence[int]) -> None:
         self._finders = finders
+        self._num_items = num_items
 
     @property
     def labels(self) -> list[str]:
@@ -196,6 +200,18 @@ class _JoinedFinder:
             np.array([codes[place] for place in known]),
             np.array([features[place] for place in known]),
         )
+
+    def at(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        ends = np.cumsum(self._num_items)
+        numbers = np.searchsorted(ends, places, "right")
+        parts = [
+            finder.at(places[numbers == number] - (ends[number] - self._num_items[number]))
+            for number, finder in enumerate(self._finders)
+        ]
+        # Parts come in the order of shards; places need not.
+        back = np.argsort(np.argsort(numbers, kind="stable"), kind="stable")
+        codes, features = (np.concatenate(ones)[back] for ones in zip(*parts, strict=True))
+        return codes, features
 
     def histogram(self, code: np.ndarray, *, allowed: list[Any] | None = None) -> np.ndarray:
         counts = [finder.histogram(code, allowed=one) for finder, one in self._with(allowed)]

@@ -39,6 +39,7 @@ def add_list_routes(api: FastAPI, service: Service) -> None:
             "labels": [{"name": name, "count": count} for name, count in labels],
             "classes": list(version.prototypes.classes),
             "local": version.engine.index.store.extractor,
+            "grades": version.engine.grades,
             "exif": version.engine.index.store.exif,
             "folders": [root.name for root in version.engine.snapshot.roots.all or ()],
             "writable": service.settings.token is not None,

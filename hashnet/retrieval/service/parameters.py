@@ -84,6 +84,12 @@ _OF_SEARCHES: tuple[tuple[str, Any, Any, dict[str, Any]], ...] = (
         {"description": "Rank by codes and features together, or by features alone."},
     ),
     (
+        "until_unlike",
+        bool,
+        Query.until_unlike,
+        {"description": "Of these hits, only those that are like the query."},
+    ),
+    (
         "verify",
         bool,
         Query.verify,

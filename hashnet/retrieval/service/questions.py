@@ -62,6 +62,7 @@ def search(
         right=[own(one) for one in parameters["right"]],
         wrong=[own(one) for one in parameters["wrong"]],
         rank_by=parameters["rank_by"],
+        until_unlike=parameters["until_unlike"],
         histogram=True,
         verify=parameters["verify"],
     )

@@ -76,6 +76,7 @@ export function search(state, photo, signal) {
   if (!photo) fields.push([state.query.kind, state.query.name]);
   if (state.threshold !== null) fields.push(["threshold", state.threshold]);
   if (state.region) fields.push(["region", state.region.join(",")]);
+  if (state.untilUnlike) fields.push(["until_unlike", "true"]);
   if (state.verify) fields.push(["verify", "true"]);
   for (const name of ["after", "before", "under"]) {
     if (state[name]) fields.push([name, state[name]]);

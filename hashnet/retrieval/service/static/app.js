@@ -23,6 +23,7 @@ const NOTHING = {
   after: "",
   before: "",
   under: "",
+  untilUnlike: false,
   verify: false,
   right: [],
   wrong: [],
@@ -31,7 +32,9 @@ const NOTHING = {
 const TEXT_FILTERS = ["after", "before", "under"];
 
 let state = NOTHING;
-let info = { items: 0, bits: 0, labels: [], classes: [], local: null, exif: false, folders: [] };
+let info = {
+  items: 0, bits: 0, labels: [], classes: [], local: null, grades: false, exif: false, folders: [],
+};
 let shown = null; // the query in the panel, as JSON
 let answered = null; // the query whose hits are shown, as JSON
 let running = null; // the AbortController of the search under way
@@ -72,7 +75,7 @@ const blobOf = (query) => (query.kind === "photo" ? photos.get(query.name) : nul
 
 // History: the state goes into the entry; ids and classes also into the address, to be shared.
 
-function inAddress({ query, region, threshold, k, label, verify, ...state }) {
+function inAddress({ query, region, threshold, k, label, untilUnlike, verify, ...state }) {
   if (!query || query.kind === "photo") return "./";
   const fields = new URLSearchParams([[query.kind, query.name]]);
   if (region) fields.set("region", region.join(","));
@@ -80,6 +83,7 @@ function inAddress({ query, region, threshold, k, label, verify, ...state }) {
   if (k !== HITS) fields.set("k", k);
   for (const name of label) fields.append("label", name);
   for (const name of TEXT_FILTERS) if (state[name]) fields.set(name, state[name]);
+  if (untilUnlike) fields.set("until_unlike", "true");
   if (verify) fields.set("verify", "true");
   return `?${fields}`;
 }
@@ -100,6 +104,7 @@ function fromAddress() {
     k: whole("k") ?? HITS,
     label: fields.getAll("label"),
     ...Object.fromEntries(TEXT_FILTERS.map((name) => [name, fields.get(name) ?? ""])),
+    untilUnlike: fields.get("until_unlike") === "true",
     verify: fields.get("verify") === "true",
   };
 }
@@ -117,8 +122,8 @@ function keep(next, push = false) {
 
 /** Search by something else; the filters stay, what belonged to the last query goes. */
 function begin(query) {
-  const { k, label, after, before, under, verify } = state;
-  search({ ...NOTHING, k, label, after, before, under, verify, query }, true);
+  const { k, label, after, before, under, untilUnlike, verify } = state;
+  search({ ...NOTHING, k, label, after, before, under, untilUnlike, verify, query }, true);
 }
 
 /** Change the search and send it; `push` makes it a step that Back undoes. */
@@ -186,6 +191,7 @@ function clearHits() {
 
 function showState() {
   $("k").value = state.k;
+  $("until-unlike").checked = state.untilUnlike;
   $("verify").checked = state.verify;
   for (const name of TEXT_FILTERS) $(name).value = state[name];
   threshold.automatic.checked = state.threshold === null;
@@ -237,6 +243,8 @@ function showAnswer(answer, asked) {
   threshold.answer(answer, asked.threshold);
   $("results-title").textContent = found ? `${count(found)} ${found === 1 ? "hit" : "hits"}` : "No hits";
   const parts = [`pool of ${images(answer.pool)}, fewer than ${bits(answer.threshold)} apart`];
+  const like = answer.hits.filter(({ grade }) => grade !== "unlike").length;
+  if (like < found) parts.push(`${like ? count(like) : "none"} of the hits alike`);
   if (asked.label.length) parts.push(`labelled ${asked.label.join(" or ")}`);
   if (asked.under) parts.push(`in ${asked.under}`);
   if (asked.after) parts.push(`taken from ${asked.after}`);
@@ -254,6 +262,8 @@ function showEmpty(answer, asked) {
   let text = "Nothing to search: the index holds no such image.";
   if (nearest !== null && answer.pool === 0) {
     text = `No image is fewer than ${bits(answer.threshold)} apart; the nearest is ${bits(nearest - 1)} apart.`;
+  } else if (asked.untilUnlike && nearest !== null) {
+    text = "Nothing that was searched is like the query.";
   } else if (nearest !== null) {
     text = "The pool holds no image but the query itself.";
   } else if (asked.label.length) {
@@ -387,6 +397,9 @@ addEventListener("drop", (event) => {
 $("k").addEventListener("change", () => {
   if ($("k").reportValidity()) search({ k: Number($("k").value) });
 });
+$("until-unlike").addEventListener("change", () => {
+  search({ untilUnlike: $("until-unlike").checked });
+});
 $("verify").addEventListener("change", () => search({ verify: $("verify").checked }));
 for (const name of TEXT_FILTERS) {
   $(name).addEventListener("change", () => search({ [name]: $(name).value.trim() }));
@@ -501,6 +514,7 @@ async function start() {
   threshold.bits = info.bits;
   offer(info.labels.map(({ name }) => name), info.classes);
   $("labels").hidden = info.labels.length === 0;
+  $("until-unlike-row").hidden = !info.grades;
   $("verify-row").hidden = info.local === null;
   $("dates-row").hidden = !info.exif;
   $("folder-row").hidden = info.folders.length === 0;

@@ -11,9 +11,15 @@ const KEYS = { r: "right", w: "wrong", c: "compare" };
 
 const address = (id) => `?${new URLSearchParams({ id })}`;
 
-/** The scores of a hit in words, each of its own stage; `inliers` only where it was verified. */
-export function scores({ bits_apart: apart, distance, inliers }) {
+const GRADES = { copy: "as like as a copy", alike: "alike", unlike: "no longer alike" };
+
+/**
+ * The scores of a hit in words, each of its own stage; `grade` only where the index tells, and
+ * `inliers` where it was verified.
+ */
+export function scores({ bits_apart: apart, distance, grade, inliers }) {
   const said = [`${bits(apart)} apart`, `distance ${distance.toFixed(2)}`];
+  if (grade) said.push(GRADES[grade]);
   if (typeof inliers === "number") said.push(`${inliers} ${inliers === 1 ? "inlier" : "inliers"}`);
   return said;
 }
@@ -144,6 +150,10 @@ export class Hits {
     const tile = this.template.content.firstElementChild.cloneNode(true);
     const name = hit.label ?? hit.id.split("/").pop();
     tile.dataset.id = hit.id;
+    const unlike = (one) => one?.grade === "unlike";
+    tile.classList.toggle("unlike", unlike(hit));
+    // The line where likeness ends stands before the first that is no longer alike.
+    tile.classList.toggle("end", unlike(hit) && !unlike(this.hits[rank - 2]));
     tile.setAttribute("aria-posinset", rank);
     tile.setAttribute("aria-setsize", this.hits.length);
     const link = tile.querySelector("a");
