@@ -1,10 +1,11 @@
 """What pytest is told beyond its own: which cases are fast, and how much memory is too much."""
 
+import itertools
 import types
 
 import pytest
 
-from tests import fixtures
+from tests import fixtures, mutants
 
 
 def item(id, *marks):
@@ -59,3 +60,11 @@ def test_a_worker_tells_what_it_took(monkeypatch):
     node = types.SimpleNamespace(gateway=types.SimpleNamespace(id="gw1"), workeroutput=output)
     fixtures.pytest_testnodedown(node)
     assert fixtures.PEAKS == {"gw1": output["peak"]} and output["peak"] >= 0
+
+
+def test_the_tests_that_are_to_find_mutants_are_there_and_load_no_networks():
+    assert all((fixtures.TESTS.parent / file).is_file() for file in mutants.HELD_BY)
+    for name in itertools.chain(*mutants.HELD_BY.values()):
+        assert not fixtures.builds_networks(f"tests/test_{name}.py")
+    assert mutants.held_by("hashnet.codes.pack__mutmut_1") == ["codes"]
+    assert mutants.held_by("hashnet.errors.x") == []
