@@ -370,7 +370,9 @@ def test_paths_alone_suffice(empty, photos):
 
 def test_files_are_labelled_one_by_one(empty, photos, monkeypatch):
     monkeypatch.chdir(photos / "disc")
-    assert empty.add(["0.png", "1.png"], labels=["round", None]).added == 2
+    seen = []
+    given = {"labels": ["round", None], "progress": lambda *numbers: seen.append(numbers)}
+    assert empty.add(["0.png", "1.png"], **given).added == 2 and seen[-1] == (2, 2)
     assert empty["disc/0.png"].label == "round"
     assert empty["disc/1.png"].label is None
     assert empty.add("0.png", labels="circle").unchanged == 1
