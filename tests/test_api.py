@@ -17,7 +17,7 @@ from PIL import Image
 
 import hashnet
 from hashnet import images
-from hashnet.errors import ArgumentError, ImageError, StoreError, UnknownIdError
+from hashnet.errors import ArgumentError, ImageError, StoreError, UnknownIdError, UnknownNameError
 from hashnet.retrieval.search import notebook
 from hashnet.retrieval.store.items import Item
 
@@ -302,6 +302,20 @@ def test_an_index_is_pickled_by_its_place(index, asked):
 def test_a_pickled_index_keeps_its_threads(place):
     one = pickle.loads(pickle.dumps(hashnet.open(place, num_threads=1)))
     assert one.encoder.num_threads == 1 and one.engine.num_threads == 1
+
+
+def test_a_runtime_is_taken_to_the_encoder_or_refused(place, bundle_folder, tmp_path):
+    for runtime in ("openvino", "onnxruntime"):
+        pytest.importorskip(runtime)
+        assert hashnet.open(place, runtime=runtime).encoder.runtime == runtime
+        made = hashnet.Index.create(
+            tmp_path / runtime, bundle_folder, runtime=runtime, num_threads=1
+        )
+        assert (made.encoder.runtime, made.encoder.num_threads) == (runtime, 1)
+        again = pickle.loads(pickle.dumps(made))
+        assert (again.encoder.runtime, again.encoder.num_threads) == (runtime, 1)
+    with pytest.raises(UnknownNameError, match="no such"):
+        hashnet.Index.create(tmp_path / "none", bundle_folder, runtime="no such")
 
 
 def test_a_with_block_closes(place, asked):

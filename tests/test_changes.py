@@ -11,6 +11,8 @@ from hashnet import cli, images, system
 from hashnet.errors import ArgumentError
 from hashnet.retrieval import changes
 from hashnet.retrieval.index import Index
+from hashnet.retrieval.store.folder import store
+from hashnet.retrieval.store.folder.contents import Catalogue
 
 
 @pytest.fixture
@@ -260,3 +262,42 @@ def test_an_index_of_files_by_name_has_one_root_for_them(bundle_folder, folder, 
     assert list(index) == ["a/0.bmp", "a/4.bmp"] and index["a/4.bmp"].label == "y"
     index.update([folder])
     assert "a/8.bmp" in index and "photos/b/1.bmp" in index and len(index) == 12
+
+
+def test_an_older_index_goes_by_path_size_and_time(bundle_folder, folder, tmp_path, monkeypatch):
+    """Of format version 4: ids are paths, and contents are not known."""
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "Catalogue", lambda **facts: Catalogue(**facts | {"roots": None}))
+        index = Index.create(tmp_path / "i", bundle_folder)
+    assert index.update([folder], label_from_folder=True).added == 12
+    assert index.info()["format_version"] == 4 and index.info()["roots"] is None
+    assert set(index) == {str(path) for path in folder.rglob("*.bmp")}
+    assert told(index.update([folder])) == (0, 0, 0, 12)
+    os.utime(folder / "a/0.bmp", ns=(5, 5))
+    (folder / "b/1.bmp").rename(folder / "b/new.bmp")
+    report = index.update([folder], prune=True)
+    assert told(report) == (1, 1, 0, 10) and report.removed == [str(folder / "b/1.bmp")]
+    assert index[str(folder / "a/0.bmp")].mtime_ns == 5
+    rows = index.info()["rows"]
+    assert told(index.update([folder], rehash=True)) == (0, 0, 0, 12)
+    assert index.info()["rows"] == rows  # nothing more can be kept of them
+    os.utime(folder / "a/0.bmp", ns=(6, 6))
+    assert told(index.update([folder], rehash=True)) == (0, 0, 0, 12)
+    assert index[str(folder / "a/0.bmp")].mtime_ns == 6
+
+
+def test_of_equal_files_the_one_whose_name_ends_most_alike_has_moved(bundle_folder, tmp_path):
+    folder = tmp_path / "photos"
+    for place in ("x/1.bmp", "x/2.bmp", "y/1.bmp", "y/blue.bmp"):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40), "blue" if "blue" in place else "red").save(folder / place)
+    index = Index.create(tmp_path / "i", bundle_folder)
+    index.update([folder])
+    for old, new in (("x/2.bmp", "z/2.bmp"), ("y/1.bmp", "z/y/1.bmp")):
+        (folder / new).parent.mkdir(parents=True, exist_ok=True)
+        (folder / old).rename(folder / new)
+    labels = {"photos/x/1.bmp": "a", "photos/x/2.bmp": "b", "photos/y/1.bmp": "c"}
+    with index.store.writer() as writer:
+        writer.update(index[id]._replace(label=label) for id, label in labels.items())
+    assert told(index.update([folder])) == (0, 0, 2, 2)
+    assert [index[f"photos/{new}"].label for new in ("z/2.bmp", "z/y/1.bmp")] == ["b", "c"]
