@@ -374,8 +374,9 @@ def empty(bundle_folder, tmp_path):
 
 
 def test_paths_alone_suffice(empty, photos):
-    report = empty.add(photos / "disc")
-    assert (report.added, empty.report) == (6, report)
+    seen = []
+    report = empty.add(photos / "disc", progress=lambda *numbers: seen.append(numbers))
+    assert (report.added, empty.report) == (6, report) and seen[-1] == (6, 6)
     assert empty.add([str(photos / "disc"), photos / "ramp/0.png"]).unchanged == 6
     assert set(empty) == {f"disc/{number}.png" for number in range(6)} | {"ramp/0.png"}
     # What `hashnet index` would do, it has done: nothing is encoded again.

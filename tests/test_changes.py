@@ -77,11 +77,13 @@ def test_a_renamed_file_keeps_its_row_and_label(index, folder, encoded):
     assert told(index.update([folder])) == (0, 0, 0, 12)
 
 
-def test_a_folder_that_moved_inside_its_root_keeps_its_rows(index, folder, encoded):
+def test_a_folder_that_moved_inside_its_root_keeps_its_rows(index, folder, encoded, monkeypatch):
     before = held(index)
     (folder / "deep").mkdir()
     (folder / "a").rename(folder / "deep/er")
-    report = index.update([folder / "deep"])
+    with monkeypatch.context() as patch:
+        patch.setattr(changes.images, "content_hash", None)  # these are the same files
+        report = index.update([folder / "deep"])
     assert told(report) == (0, 0, 3, 0) and encoded == [] and held(index) == before
     assert len(index) == 12 and "photos/deep/er/0.bmp" in index
 
@@ -187,6 +189,35 @@ def test_a_touched_file_is_read_and_not_encoded(index, folder, encoded):
     assert told(index.update([folder])) == (0, 0, 0, 12) and index.info()["rows"] == before
 
 
+def test_a_single_file_of_another_inode_is_read_and_not_encoded(index, folder, encoded):
+    id = "photos/a/0.bmp"
+    inode = index[id].inode
+    with index.store.writer() as writer:
+        writer.update([index[id]._replace(inode=inode + 1)])
+    assert told(index.update([folder])) == (0, 0, 0, 12) and encoded == []
+    assert index[id].inode == inode
+
+
+def test_a_label_of_a_folder_further_up_is_kept_unless_labels_are_asked_for(
+    bundle_folder, folder, tmp_path
+):
+    (folder / "a").rename(folder / "b/inner")
+    (folder / "c").rename(folder / "b 2")
+    (folder / "b 2/deep").mkdir()
+    (folder / "b 2/2.bmp").rename(folder / "b 2/deep/2.bmp")
+    index = Index.create(tmp_path / "i", bundle_folder)
+    index.update([folder], label_from_folder=True)
+    assert index.labels == {"b": 6, "b 2": 3, "d": 3}
+    below = [folder / "b", folder / "b 2"]  # of which one name begins as the other
+    report = index.update(below, label_from_folder=True)
+    assert (told(report), report.labels_kept) == ((0, 0, 0, 9), 9)
+    assert index.labels == {"b": 6, "b 2": 3, "d": 3}
+    report = index.update(below, label_from_folder=True, relabel=True)
+    assert (told(report), report.labels_kept) == ((0, 0, 0, 9), 0)
+    assert index.labels == {"inner": 3, "deep": 1, "d": 3}
+    assert index.update(below).labels_kept == 0
+
+
 def test_what_is_away_is_not_moved_but_copied(index, folder, encoded, tmp_path, monkeypatch):
     shutil.copytree(folder, tmp_path / "backup")
     shutil.move(tmp_path / "backup/d", tmp_path / "backup/other")
@@ -239,6 +270,9 @@ def test_all_kept_of_an_image_moves_with_it(bundle_folder, folder, tmp_path):
     index.update([folder])
     with index.store.snapshot() as snapshot:
         [local] = snapshot.local_features(snapshot.rows(["photos/a/0.jpg"]))
+    os.utime(folder / "a/0.jpg", ns=(5, 5))
+    assert index.update([folder]).unchanged == 13
+    assert index["photos/a/0.jpg"].exif.camera == "Camera 7"
     (folder / "a/0.jpg").rename(folder / "b/moved.jpg")
     assert index.update([folder]).moved == 1
     assert index["photos/b/moved.jpg"].exif.camera == "Camera 7"
