@@ -130,6 +130,25 @@ def test_another_folder_of_a_gone_root_is_none_that_moved(index, folder, tmp_pat
     assert report.roots_moved == {} and told(report) == (1, 0, 0, 0) and len(index) == 13
 
 
+def test_several_roots_that_moved_are_told_apart(bundle_folder, folder, tmp_path):
+    index = Index.create(tmp_path / "i", bundle_folder)
+    (folder / "b").rename(folder / "a/b")  # so that one holds more than the other
+    index.update([folder / "a", folder / "c"])
+    ids = list(index)
+    (folder / "c").rename(folder / "new c")
+    (folder / "a").rename(folder / "new a")
+    report = index.update([folder / "new c"])
+    assert report.roots_moved == {str(folder / "c"): str(folder / "new c")}
+    assert told(report) == (0, 0, 0, 3)
+    (folder / "new c").rename(folder / "c")
+    report = index.update([folder / "new a", folder / "c"])
+    assert report.roots_moved == {
+        str(folder / "a"): str(folder / "new a"),
+        str(folder / "new c"): str(folder / "c"),
+    }
+    assert told(report) == (0, 0, 0, 9) and list(index) == ids
+
+
 def test_a_folder_is_moved_by_word_alone(run, index, folder, tmp_path, encoded):
     ids = list(index)
     place = index.store.folder

@@ -181,6 +181,7 @@ def test_a_folder_that_is_not_there_empties_nothing(index, folder):
 
 def test_labels_follow_the_folders_without_encoding_again(index, folder, monkeypatch):
     index.update([folder])
+    assert index.labels == {}
     monkeypatch.setattr(Encoder, "_pixels", lambda *_: pytest.fail("something was read"))
     assert counts(index.update([folder], label_from_folder=True)) == (0, 0, 24, 0)
     assert contents(index)["photos/disc/0.png"][0] == "disc"
