@@ -68,7 +68,6 @@ def test_local_features_come_back_from_their_bytes():
         Item("a", exif=Exif(longitude=math.nan)),
         Item("a", exif=Exif(latitude=1)),
     ],
-    ids=str,
 )
 def test_an_item_with_a_field_of_another_kind_or_range_is_refused(item):
     with pytest.raises(ArgumentError, match="item|camera"):
