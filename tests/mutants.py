@@ -18,7 +18,7 @@ HELD_BY = {
     "hashnet/refitting.py": ["refit"],
     "hashnet/retrieval/changes.py": ["roots", "changes", "missing"],
     "hashnet/retrieval/index.py": [
-        *("index", "remove", "api", "roots", "changes", "index_regions", "sharded")
+        *("index", "remove", "api", "changes", "missing", "index_regions", "sharded")
     ],
     "hashnet/retrieval/ingest.py": [
         *("index", "missing", "changes", "exif", "index_regions", "extract")

@@ -81,6 +81,21 @@ def test_a_label_narrows_the_search(engine, photos):
         engine.search(photos / "disc/0.png", Query(labels="circle"))
 
 
+def test_images_are_counted_by_their_distance_from_a_code(engine, index, photos):
+    code, _ = index.encoder.encode_one(photos / "disc/0.png")
+    found = slowly(index, photos / "disc/0.png", 33)
+    for label in (None, "disc"):
+        bits = [bits for id, bits, _ in found if label is None or f"/{label}/" in id]
+        wanted = np.bincount(bits, minlength=33)
+        assert engine.histogram(code, Query(labels=label)).tolist() == wanted.tolist()
+
+
+def test_an_engine_knows_where_the_file_of_an_image_lies(engine, photos):
+    assert engine.path(f"{photos.name}/disc/0.png") == str(photos / "disc/0.png")
+    with pytest.raises(UnknownIdError, match="nobody"):
+        engine.path("nobody")
+
+
 def test_a_region_is_searched_as_if_it_had_been_cut_out(engine, photos):
     picture = images.read(photos / "checks/0.png")
     region = (10, 20, 60, 90)
