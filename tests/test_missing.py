@@ -333,8 +333,10 @@ def test_reading_all_again_stores_no_image_that_is_as_it_was(index, folder):
     shutil.copy(folder / "ramp/0.png", folder / "disc/2.png")
     with index.store.snapshot() as snapshot:
         num_rows = snapshot.num_rows
-    report = index.update([folder], rehash=True)
+    seen = []
+    report = index.update([folder], rehash=True, progress=lambda *told: seen.append(told))
     assert (report.added, report.changed, report.unchanged, len(report.problems)) == (0, 1, 38, 1)
+    assert seen[-1] == (40, 40)
     with index.store.snapshot() as snapshot:
         # Of the one whose time is another now, and of the one that is another.
         assert snapshot.num_rows == num_rows + 2
