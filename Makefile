@@ -62,11 +62,11 @@ coverage: .venv/ready
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-# Hours: every mutant is a run of the tests that reach it. What is done is kept in mutants/.
+# Hours: every mutant is a run of the tests that are to hold it. What is done is kept in mutants/.
 mutants: .venv/ready
 	$(BIN)/python -m pip install --quiet --editable ".[mutants]"
-	$(BIN)/mutmut run
-	$(BIN)/mutmut results
+	$(BIN)/python -P tests/mutants.py run
+	$(BIN)/python -P tests/mutants.py results
 
 dist: .venv/ready
 	rm -rf build dist

@@ -17,7 +17,7 @@ from PIL import Image
 
 import hashnet
 from hashnet import images
-from hashnet.errors import ArgumentError, ImageError, StoreError, UnknownIdError
+from hashnet.errors import ArgumentError, ImageError, StoreError, UnknownIdError, UnknownNameError
 from hashnet.retrieval.search import notebook
 from hashnet.retrieval.store.items import Item
 
@@ -304,6 +304,20 @@ def test_a_pickled_index_keeps_its_threads(place):
     assert one.encoder.num_threads == 1 and one.engine.num_threads == 1
 
 
+def test_a_runtime_is_taken_to_the_encoder_or_refused(place, bundle_folder, tmp_path):
+    for runtime in ("openvino", "onnxruntime"):
+        pytest.importorskip(runtime)
+        assert hashnet.open(place, runtime=runtime).encoder.runtime == runtime
+        made = hashnet.Index.create(
+            tmp_path / runtime, bundle_folder, runtime=runtime, num_threads=1
+        )
+        assert (made.encoder.runtime, made.encoder.num_threads) == (runtime, 1)
+        again = pickle.loads(pickle.dumps(made))
+        assert (again.encoder.runtime, again.encoder.num_threads) == (runtime, 1)
+    with pytest.raises(UnknownNameError, match="no such"):
+        hashnet.Index.create(tmp_path / "none", bundle_folder, runtime="no such")
+
+
 def test_a_with_block_closes(place, asked):
     with hashnet.open(place) as index:
         assert len(index.search(asked)) == 10
@@ -360,8 +374,9 @@ def empty(bundle_folder, tmp_path):
 
 
 def test_paths_alone_suffice(empty, photos):
-    report = empty.add(photos / "disc")
-    assert (report.added, empty.report) == (6, report)
+    seen = []
+    report = empty.add(photos / "disc", progress=lambda *numbers: seen.append(numbers))
+    assert (report.added, empty.report) == (6, report) and seen[-1] == (6, 6)
     assert empty.add([str(photos / "disc"), photos / "ramp/0.png"]).unchanged == 6
     assert set(empty) == {f"disc/{number}.png" for number in range(6)} | {"ramp/0.png"}
     # What `hashnet index` would do, it has done: nothing is encoded again.
@@ -370,7 +385,9 @@ def test_paths_alone_suffice(empty, photos):
 
 def test_files_are_labelled_one_by_one(empty, photos, monkeypatch):
     monkeypatch.chdir(photos / "disc")
-    assert empty.add(["0.png", "1.png"], labels=["round", None]).added == 2
+    seen = []
+    given = {"labels": ["round", None], "progress": lambda *numbers: seen.append(numbers)}
+    assert empty.add(["0.png", "1.png"], **given).added == 2 and seen[-1] == (2, 2)
     assert empty["disc/0.png"].label == "round"
     assert empty["disc/1.png"].label is None
     assert empty.add("0.png", labels="circle").unchanged == 1

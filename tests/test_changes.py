@@ -11,6 +11,8 @@ from hashnet import cli, images, system
 from hashnet.errors import ArgumentError
 from hashnet.retrieval import changes
 from hashnet.retrieval.index import Index
+from hashnet.retrieval.store.folder import store
+from hashnet.retrieval.store.folder.contents import Catalogue
 
 
 @pytest.fixture
@@ -75,11 +77,13 @@ def test_a_renamed_file_keeps_its_row_and_label(index, folder, encoded):
     assert told(index.update([folder])) == (0, 0, 0, 12)
 
 
-def test_a_folder_that_moved_inside_its_root_keeps_its_rows(index, folder, encoded):
+def test_a_folder_that_moved_inside_its_root_keeps_its_rows(index, folder, encoded, monkeypatch):
     before = held(index)
     (folder / "deep").mkdir()
     (folder / "a").rename(folder / "deep/er")
-    report = index.update([folder / "deep"])
+    with monkeypatch.context() as patch:
+        patch.setattr(changes.images, "content_hash", None)  # these are the same files
+        report = index.update([folder / "deep"])
     assert told(report) == (0, 0, 3, 0) and encoded == [] and held(index) == before
     assert len(index) == 12 and "photos/deep/er/0.bmp" in index
 
@@ -124,6 +128,25 @@ def test_another_folder_of_a_gone_root_is_none_that_moved(index, folder, tmp_pat
     Image.new("L", (9, 9)).save(tmp_path / "other/a/0.bmp")
     report = index.update([tmp_path / "other"])
     assert report.roots_moved == {} and told(report) == (1, 0, 0, 0) and len(index) == 13
+
+
+def test_several_roots_that_moved_are_told_apart(bundle_folder, folder, tmp_path):
+    index = Index.create(tmp_path / "i", bundle_folder)
+    (folder / "b").rename(folder / "a/b")  # so that one holds more than the other
+    index.update([folder / "a", folder / "c"])
+    ids = list(index)
+    (folder / "c").rename(folder / "new c")
+    (folder / "a").rename(folder / "new a")
+    report = index.update([folder / "new c"])
+    assert report.roots_moved == {str(folder / "c"): str(folder / "new c")}
+    assert told(report) == (0, 0, 0, 3)
+    (folder / "new c").rename(folder / "c")
+    report = index.update([folder / "new a", folder / "c"])
+    assert report.roots_moved == {
+        str(folder / "a"): str(folder / "new a"),
+        str(folder / "new c"): str(folder / "c"),
+    }
+    assert told(report) == (0, 0, 0, 9) and list(index) == ids
 
 
 def test_a_folder_is_moved_by_word_alone(run, index, folder, tmp_path, encoded):
@@ -185,6 +208,35 @@ def test_a_touched_file_is_read_and_not_encoded(index, folder, encoded):
     assert told(index.update([folder])) == (0, 0, 0, 12) and index.info()["rows"] == before
 
 
+def test_a_single_file_of_another_inode_is_read_and_not_encoded(index, folder, encoded):
+    id = "photos/a/0.bmp"
+    inode = index[id].inode
+    with index.store.writer() as writer:
+        writer.update([index[id]._replace(inode=inode + 1)])
+    assert told(index.update([folder])) == (0, 0, 0, 12) and encoded == []
+    assert index[id].inode == inode
+
+
+def test_a_label_of_a_folder_further_up_is_kept_unless_labels_are_asked_for(
+    bundle_folder, folder, tmp_path
+):
+    (folder / "a").rename(folder / "b/inner")
+    (folder / "c").rename(folder / "b 2")
+    (folder / "b 2/deep").mkdir()
+    (folder / "b 2/2.bmp").rename(folder / "b 2/deep/2.bmp")
+    index = Index.create(tmp_path / "i", bundle_folder)
+    index.update([folder], label_from_folder=True)
+    assert index.labels == {"b": 6, "b 2": 3, "d": 3}
+    below = [folder / "b", folder / "b 2"]  # of which one name begins as the other
+    report = index.update(below, label_from_folder=True)
+    assert (told(report), report.labels_kept) == ((0, 0, 0, 9), 9)
+    assert index.labels == {"b": 6, "b 2": 3, "d": 3}
+    report = index.update(below, label_from_folder=True, relabel=True)
+    assert (told(report), report.labels_kept) == ((0, 0, 0, 9), 0)
+    assert index.labels == {"inner": 3, "deep": 1, "d": 3}
+    assert index.update(below).labels_kept == 0
+
+
 def test_what_is_away_is_not_moved_but_copied(index, folder, encoded, tmp_path, monkeypatch):
     shutil.copytree(folder, tmp_path / "backup")
     shutil.move(tmp_path / "backup/d", tmp_path / "backup/other")
@@ -237,6 +289,9 @@ def test_all_kept_of_an_image_moves_with_it(bundle_folder, folder, tmp_path):
     index.update([folder])
     with index.store.snapshot() as snapshot:
         [local] = snapshot.local_features(snapshot.rows(["photos/a/0.jpg"]))
+    os.utime(folder / "a/0.jpg", ns=(5, 5))
+    assert index.update([folder]).unchanged == 13
+    assert index["photos/a/0.jpg"].exif.camera == "Camera 7"
     (folder / "a/0.jpg").rename(folder / "b/moved.jpg")
     assert index.update([folder]).moved == 1
     assert index["photos/b/moved.jpg"].exif.camera == "Camera 7"
@@ -260,3 +315,42 @@ def test_an_index_of_files_by_name_has_one_root_for_them(bundle_folder, folder, 
     assert list(index) == ["a/0.bmp", "a/4.bmp"] and index["a/4.bmp"].label == "y"
     index.update([folder])
     assert "a/8.bmp" in index and "photos/b/1.bmp" in index and len(index) == 12
+
+
+def test_an_older_index_goes_by_path_size_and_time(bundle_folder, folder, tmp_path, monkeypatch):
+    """Of format version 4: ids are paths, and contents are not known."""
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "Catalogue", lambda **facts: Catalogue(**facts | {"roots": None}))
+        index = Index.create(tmp_path / "i", bundle_folder)
+    assert index.update([folder], label_from_folder=True).added == 12
+    assert index.info()["format_version"] == 4 and index.info()["roots"] is None
+    assert set(index) == {str(path) for path in folder.rglob("*.bmp")}
+    assert told(index.update([folder])) == (0, 0, 0, 12)
+    os.utime(folder / "a/0.bmp", ns=(5, 5))
+    (folder / "b/1.bmp").rename(folder / "b/new.bmp")
+    report = index.update([folder], prune=True)
+    assert told(report) == (1, 1, 0, 10) and report.removed == [str(folder / "b/1.bmp")]
+    assert index[str(folder / "a/0.bmp")].mtime_ns == 5
+    rows = index.info()["rows"]
+    assert told(index.update([folder], rehash=True)) == (0, 0, 0, 12)
+    assert index.info()["rows"] == rows  # nothing more can be kept of them
+    os.utime(folder / "a/0.bmp", ns=(6, 6))
+    assert told(index.update([folder], rehash=True)) == (0, 0, 0, 12)
+    assert index[str(folder / "a/0.bmp")].mtime_ns == 6
+
+
+def test_of_equal_files_the_one_whose_name_ends_most_alike_has_moved(bundle_folder, tmp_path):
+    folder = tmp_path / "photos"
+    for place in ("x/1.bmp", "x/2.bmp", "y/1.bmp", "y/blue.bmp"):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40), "blue" if "blue" in place else "red").save(folder / place)
+    index = Index.create(tmp_path / "i", bundle_folder)
+    index.update([folder])
+    for old, new in (("x/2.bmp", "z/2.bmp"), ("y/1.bmp", "z/y/1.bmp")):
+        (folder / new).parent.mkdir(parents=True, exist_ok=True)
+        (folder / old).rename(folder / new)
+    labels = {"photos/x/1.bmp": "a", "photos/x/2.bmp": "b", "photos/y/1.bmp": "c"}
+    with index.store.writer() as writer:
+        writer.update(index[id]._replace(label=label) for id, label in labels.items())
+    assert told(index.update([folder])) == (0, 0, 2, 2)
+    assert [index[f"photos/{new}"].label for new in ("z/2.bmp", "z/y/1.bmp")] == ["b", "c"]

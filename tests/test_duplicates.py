@@ -78,6 +78,10 @@ def test_turned_and_mirrored_copies_are_found_where_they_are_asked_for(run, libr
     pairs = {frozenset(names(one["paths"])) for one in found}
     assert {frozenset({"2.png", "2 on a side.png"}), frozenset({"3.png", "3 mirrored.png"})} < pairs
     assert len(pairs) == 6
+    index = Index.open(library[0])
+    for found_in in (index, index.engine):
+        assert len(list(found_in.duplicates(2))) == 2
+        assert len(list(found_in.duplicates(2, turned=True))) == 4
 
 
 def test_the_picture_shows_each_group_and_replaces_no_file(run, library, tmp_path):

@@ -81,13 +81,31 @@ def test_a_label_narrows_the_search(engine, photos):
         engine.search(photos / "disc/0.png", Query(labels="circle"))
 
 
+def test_images_are_counted_by_their_distance_from_a_code(engine, index, photos):
+    code, _ = index.encoder.encode_one(photos / "disc/0.png")
+    found = slowly(index, photos / "disc/0.png", 33)
+    for label in (None, "disc"):
+        bits = [bits for id, bits, _ in found if label is None or f"/{label}/" in id]
+        wanted = np.bincount(bits, minlength=33)
+        assert engine.histogram(code, Query(labels=label)).tolist() == wanted.tolist()
+
+
+def test_an_engine_knows_where_the_file_of_an_image_lies(engine, photos):
+    assert engine.path(f"{photos.name}/disc/0.png") == str(photos / "disc/0.png")
+    with pytest.raises(UnknownIdError, match="nobody"):
+        engine.path("nobody")
+
+
 def test_a_region_is_searched_as_if_it_had_been_cut_out(engine, photos):
     picture = images.read(photos / "checks/0.png")
     region = (10, 20, 60, 90)
     cut = np.ascontiguousarray(picture[10:60, 20:90])
     by_region = engine.search(photos / "checks/0.png", Query(region=region))
     assert by_region.hits == engine.search(cut).hits
-    for wrong in [(0, 0, 0, 5), (0, 0, 81, 5), (-1, 0, 5, 5), (0, 50, 5, 20)]:
+    whole = engine.search(photos / "checks/0.png", Query(region=(0, 0, 80, 100)))
+    assert whole.hits == engine.search(photos / "checks/0.png").hits
+    outside = [(0, 0, 81, 5), (0, 0, 5, 101), (-1, 0, 5, 5), (0, -1, 5, 5)]
+    for wrong in [*outside, (0, 50, 5, 20), (0, 5, 5, 5), (5, 0, 5, 5), (9, 0, 5, 5)]:
         with pytest.raises(ImageError, match="region"):
             engine.search(photos / "checks/0.png", Query(region=wrong))
 
@@ -143,6 +161,14 @@ def test_a_query_is_the_same_however_it_is_written():
         k=np.int64(10), labels=("cat",), ids=("a", "b"), region=(1, 2, 3, 4), right=("r",)
     )
     assert hash(one) and one != Query()
+
+
+def test_a_search_by_a_code_and_a_feature_is_named_as_the_caller_says(engine, index, photos):
+    encoded = index.encoder.encode_one(photos / "disc/0.png")
+    by_code = engine.search_encoded(*encoded)
+    assert by_code.hits == engine.search(photos / "disc/0.png").hits
+    assert by_code.query == "code" and by_code.milliseconds["encode"] is None
+    assert engine.search_encoded(*encoded, name="marked").query == "marked"
 
 
 def test_what_needs_a_picture_is_refused_where_there_is_none(engine, index, photos):

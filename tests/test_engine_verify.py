@@ -131,6 +131,9 @@ def test_matched_places_are_where_the_thing_is(engine, folder):
     back = np.column_stack([column, 263 - row]) * (170 / 204) + (20, 30)
     assert np.linalg.norm(back - found.yx, axis=1).max() < 3
     assert engine.match(folder / "view 5.png", "db/blank.png").inliers == 0
+    itself = engine.match(folder / "db/5.png", "db/5.png")
+    assert engine.match_id("db/5.png", "db/5.png").inliers == itself.inliers > 8
+    assert engine.match_id("db/5.png", "db/blank.png").inliers == 0
     with pytest.raises(UnknownIdError):
         engine.match(folder / "view 5.png", "nobody")
 

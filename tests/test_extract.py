@@ -456,9 +456,9 @@ def test_changed_files_and_labels_are_followed(tiny, photos, out, any_index, tmp
 def test_images_without_a_time_are_compared_by_what_they_became(tiny, out, any_index):
     index = any_index
 
-    def write(features):
+    def write(features, *version):
         shutil.rmtree(out, ignore_errors=True)
-        items = [Item("a", "s3://b/a"), Item("b", "s3://b/b")]
+        items = [Item("a", "s3://b/a", None, *version), Item("b", "s3://b/b", None, *version)]
         extraction = Extraction.begin(out, tiny, items)
         extraction.write(0, items, np.zeros((2, 2), np.uint8), features, [])
 
@@ -468,6 +468,12 @@ def test_images_without_a_time_are_compared_by_what_they_became(tiny, out, any_i
     assert index.add_parquet(out).unchanged == 2
     write(features[::-1])
     assert index.add_parquet(out).changed == 2
+    # Of one size and time they are the same files, and are not compared.
+    write(features, 1000, 10**18)
+    assert index.add_parquet(out).changed == 2
+    write(features[::-1], 1000, 10**18)
+    assert index.add_parquet(out).unchanged == 2
+    np.testing.assert_array_equal(index.features(["a", "b"]), features)
 
 
 def test_a_killed_loading_is_finished_by_the_next(tiny, photos, out, any_index, monkeypatch):

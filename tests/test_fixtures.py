@@ -1,11 +1,12 @@
 """What pytest is told beyond its own: which cases are fast, and how much memory is too much."""
 
 import contextlib
+import itertools
 import types
 
 import pytest
 
-from tests import fixtures
+from tests import fixtures, mutants
 
 
 def item(id, *marks):
@@ -82,3 +83,11 @@ def test_a_large_library_is_refused_to_fast_tests_of_other_workers(library, path
         workers.item.nodeid = f"{path}::test_a"
     with pytest.raises(pytest.fail.Exception) if refused else contextlib.nullcontext():
         assert workers.find_spec(library) is None
+
+
+def test_the_tests_that_are_to_find_mutants_are_there_and_load_no_networks():
+    assert all((fixtures.TESTS.parent / file).is_file() for file in mutants.HELD_BY)
+    for name in itertools.chain(*mutants.HELD_BY.values()):
+        assert not fixtures.builds_networks(f"tests/test_{name}.py")
+    assert mutants.held_by("hashnet.codes.pack__mutmut_1") == ["codes"]
+    assert mutants.held_by("hashnet.errors.x") == []

@@ -69,6 +69,43 @@ def test_codes_and_features_are_those_of_the_encoder(index, folder, bundle_folde
     np.testing.assert_array_equal(np.frombuffer(held_feature, np.float16), feature.astype("f2"))
 
 
+def test_info_is_of_the_index_its_rows_and_the_network_that_it_carries(
+    bundle_folder, folder, tmp_path
+):
+    place = tmp_path / "i"
+    index = Index.create(place, bundle_folder, exif=True, feature_dtype="float32")
+    index.update([folder], label_from_folder=True)
+    index.add([images.read(folder / "disc/0.png")], ids=["mine"])
+    index.remove(["photos/ramp/0.png"])
+    carried = bundle.load(bundle_folder)
+    assert index.info() == {
+        "folder": str(place),
+        "images": 24,
+        "regions": 0,
+        "rows": 25,
+        "bits": 32,
+        "feature_dim": carried.config.feature_dim,
+        "feature_dtype": "float32",
+        "local": None,
+        "regions_per_image": 0,
+        "exif": True,
+        "roots": {"photos": str(folder)},
+        "backbone": carried.config.backbone,
+        "image_size": 64,
+        "classes": len(carried.config.classes),
+        "labels": {"checks": 6, "disc": 6, "ramp": 5, "stripes": 6},
+        "bytes": sum(path.stat().st_size for path in place.rglob("*") if path.is_file()),
+        "created": index.store.created,
+        "format_version": 5,
+        "precision": "float32",
+        "fingerprint": carried.fingerprint,
+        "origin": carried.origin,
+        "fitted_to": None,
+        "balance": None,
+        "outgrown": False,
+    }
+
+
 def test_a_second_run_encodes_nothing(index, folder, monkeypatch):
     index.update([folder])
     before = contents(index)
@@ -144,6 +181,7 @@ def test_a_folder_that_is_not_there_empties_nothing(index, folder):
 
 def test_labels_follow_the_folders_without_encoding_again(index, folder, monkeypatch):
     index.update([folder])
+    assert index.labels == {}
     monkeypatch.setattr(Encoder, "_pixels", lambda *_: pytest.fail("something was read"))
     assert counts(index.update([folder], label_from_folder=True)) == (0, 0, 24, 0)
     assert contents(index)["photos/disc/0.png"][0] == "disc"

@@ -45,16 +45,30 @@ def test_what_is_deleted_from_a_folder_that_is_there_is_dropped(index, folder):
     assert report.removed == ids(folder, "disc/0.png", "disc/1.png") and report.prunable == []
 
 
+def test_a_file_that_is_named_and_gone_is_no_problem_once_it_is_dropped(index, folder, monkeypatch):
+    os.remove(folder / "disc/0.png")
+    os.remove(folder / "disc/1.png")
+    monkeypatch.chdir(folder)
+    named = os.path.join("disc", "0.png")
+    assert [one.path for one in index.update([named]).problems] == [named]
+    report = index.update([named, "disc/1.png\0"], prune=True)
+    assert report.removed == ids(folder, "disc/0.png")
+    assert [one.path for one in report.problems] == ["disc/1.png\0"]
+
+
 def test_more_than_a_tenth_at_once_is_dropped_only_if_all_is_asked_for(index, folder):
     for number in range(5):
         os.remove(folder / f"many/{number}.png")
     report = index.update([folder], prune=True)
     assert report.removed == [] and len(report.prunable) == 5 and len(index) == 40
-    assert len(index.update([folder], prune="all").removed) == 5
-    os.remove(folder / "many/5.png")
-    os.remove(folder / "many/6.png")
-    os.remove(folder / "many/7.png")
-    assert len(index.update([folder], prune=True).removed) == 3  # of 35
+    shutil.copy(folder / "many/5.png", folder / "many/4.png")
+    assert len(index.update([folder], prune=True).removed) == 4  # of 40
+    for number in range(5, 8):
+        os.remove(folder / f"many/{number}.png")
+    assert len(index.update([folder], prune=True).removed) == 3  # of 36
+    for number in range(8, 12):
+        os.remove(folder / f"many/{number}.png")
+    assert len(index.update([folder], prune="all").removed) == 4  # of 33
 
 
 def test_one_image_is_never_too_many(bundle_folder, tmp_path, folder):
@@ -316,13 +330,20 @@ def test_files_that_change_names_are_seen(run, index, folder):
 def test_reading_all_again_stores_no_image_that_is_as_it_was(index, folder):
     os.utime(folder / "disc/0.png", ns=(1, 1))
     (folder / "disc/1.png").write_bytes(b"no picture any more")
+    shutil.copy(folder / "ramp/0.png", folder / "disc/2.png")
     with index.store.snapshot() as snapshot:
         num_rows = snapshot.num_rows
-    report = index.update([folder], rehash=True)
-    assert (report.added, report.changed, report.unchanged, len(report.problems)) == (0, 0, 39, 1)
+    seen = []
+    report = index.update([folder], rehash=True, progress=lambda *told: seen.append(told))
+    assert (report.added, report.changed, report.unchanged, len(report.problems)) == (0, 1, 38, 1)
+    assert seen[-1] == (40, 40)
     with index.store.snapshot() as snapshot:
-        assert snapshot.num_rows == num_rows + 1  # of the one whose time is another now
+        # Of the one whose time is another now, and of the one that is another.
+        assert snapshot.num_rows == num_rows + 2
     assert len(index) == 39 and index["photos/disc/0.png"].mtime_ns == 1
+    codes = index.codes(ids(folder, "disc/2.png", "ramp/0.png"))
+    np.testing.assert_array_equal(codes[0], codes[1])
+    assert index["photos/disc/2.png"].content == index["photos/ramp/0.png"].content
 
 
 @pytest.mark.parametrize(

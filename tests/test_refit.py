@@ -8,6 +8,7 @@ import pytest
 
 from hashnet import cli, images
 from hashnet.api import Index
+from hashnet.encode import precision
 from hashnet.errors import ArgumentError, StoreError
 from hashnet.network import bundle as bundles
 from hashnet.network import onnx_graph
@@ -96,6 +97,18 @@ def test_the_order_in_which_photos_came_is_nothing_to_a_fit(bundle, folder, tmp_
     assert (made[0].codes(ids) == made[1].codes(others)).all()
 
 
+def test_a_seed_settles_the_sample_and_the_fit(index, monkeypatch):
+    monkeypatch.setattr(unsupervised, "SAMPLE", 10)
+    seen, fingerprints = [], []
+    for seed in (0, 0, 1):
+        assert index.refit(seed=seed, progress=lambda *told: seen.append(told)) == 24
+        fingerprints.append(index.encoder.fingerprint)
+        assert index.encoder.bundle.origin["seed"] == seed
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+    stage, done, total = seen[-1]
+    assert (stage, done, total) == ("computing codes", 24, 24)
+
+
 def test_regions_and_local_features_stay(bundle, folder, tmp_path):
     pytest.importorskip("cv2")
     from tests.scenes import bright_regions
@@ -148,6 +161,13 @@ def test_what_cannot_be_fitted_again_is_refused(
     trained.add(photos / "disc/0.png")
     with pytest.raises(ArgumentError, match="without labels"):
         trained.refit()
+    int8 = precision.convert(
+        bundles.load(bundle), tmp_path / "int8", "int8", images_from=[photos / "disc"]
+    )
+    quick = Index.create(tmp_path / "quick", int8.folder)
+    quick.add(photos / "disc/0.png")
+    with pytest.raises(ArgumentError, match="int8 codes"):
+        quick.refit()
     assert trained.drift() is None and trained.info()["outgrown"] is False
     empty = Index.create(tmp_path / "empty", bundle)
     with pytest.raises(ArgumentError, match="at least one"):

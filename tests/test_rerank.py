@@ -145,6 +145,39 @@ def test_features_in_a_memory_map_are_ranked_where_they_lie(path, tmp_path):
     assert distances.tobytes() == in_memory[1].tobytes()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("dim", [1, 64, 90])
+def test_about_a_mean_directions_are_compared_and_what_is_added_counts(path, dtype, dim):
+    rng = np.random.default_rng(dim)
+    mean, query = rng.standard_normal(dim), rng.standard_normal(dim).astype(np.float32)
+    features = rng.standard_normal((60, dim)).astype(dtype)
+    features[20] = features[7]
+    rows, added = np.arange(0, 60, 2), rng.random(30)
+
+    def direction(feature):
+        return (feature - mean) / np.linalg.norm(feature - mean)
+
+    steps = [direction(feature) - direction(query) for feature in features[rows].astype(float)]
+    for more in (None, added):
+        squared = [step @ step + (more[n] if more is added else 0) for n, step in enumerate(steps)]
+        order = sorted(range(30), key=lambda place: (squared[place], place))
+        for k in (4, 30):
+            options = {"mean": mean, "added": more, "num_threads": 2}
+            found, distances = nearest_features(query, rows, features, k, **options)
+            np.testing.assert_allclose(distances, np.sqrt(squared)[order[:k]], atol=1e-6)
+            if more is added:  # without ties
+                assert found.tolist() == rows[order[:k]].tolist()
+
+
+def test_what_lies_at_the_mean_is_1_from_all_that_lies_elsewhere(path):
+    mean = np.array([3, 4], np.float32)
+    features, rows = np.array([[3, 4], [3, 9], [8, 4]], np.float32), np.arange(3)
+    found, distances = nearest_features(mean, rows, features, 3, mean=mean)
+    assert (found.tolist(), distances.tolist()) == ([0, 1, 2], [0, 1, 1])
+    found, distances = nearest_features(features[1], rows, features, 3, mean=mean)
+    assert (found.tolist(), distances.round(6).tolist()) == ([1, 0, 2], [0, 1, 1.414214])
+
+
 def test_an_empty_pool_gives_an_empty_answer(path):
     query, none = np.zeros(4, np.float32), np.empty(0, np.int64)
     for num_rows in (0, 3):
@@ -227,6 +260,15 @@ def test_what_does_not_fit_is_refused_naming_both_shapes():
     for stray in ([1], [-1], [0, 5]):
         with pytest.raises(ArgumentError, match="rows of the features"):
             nearest_features(query, np.array(stray), features, 1)
+    for wrong in (features[:, ::-1], [[0.0, 0.0]]):
+        with pytest.raises(ShapeError, match="C-contiguous"):
+            nearest_features(query, rows, wrong, 1)
+    for mean in (np.zeros(3), [0.0, 0.0], np.zeros(2, int), np.zeros(0)):
+        with pytest.raises(ShapeError):
+            nearest_features(query, rows, features, 1, mean=mean)
+    for added in (np.zeros(2), np.zeros(1, np.float32)):
+        with pytest.raises(ShapeError, match="one number a row"):
+            nearest_features(query, rows, features, 1, added=added)
     for k in (0, -1, 1.5, True):
         with pytest.raises(ArgumentError, match="k is"):
             nearest_features(query, rows, features, k)

@@ -296,7 +296,10 @@ def test_indexes_are_opened_by_their_places(photos, bundle_folder, tmp_path, req
             index.update([photos / kind])
     query = photos / "ramp/3.png"
     wanted = Engine(whole).search(query, Query(k=12, pool=12))
-    found = open_sharded(places, runtime="soonest").search(query, Query(k=12, pool=12))
+    sharded = open_sharded(places, runtime="soonest", num_threads=1)
+    assert [engine.num_threads for engine in sharded.engines] == [1, 1]
+    assert sharded.engines[0].index.encoder.num_threads == 1
+    found = sharded.search(query, Query(k=12, pool=12))
     assert [hit.id for hit in found.hits] == [hit.id for hit in wanted.hits]
     assert {os.path.dirname(hit.id) for hit in found.hits} == {"disc", "ramp"}
     assert found.query == str(query) and found.milliseconds["encode"] > 0

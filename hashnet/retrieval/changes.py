@@ -167,7 +167,7 @@ def by_content(
     if snapshot.roots.all is None or not changes.todo:  # such an index knows no contents
         return
     sizes = {item.size for item in changes.todo if item.size is not None}
-    held = list(_items(snapshot, snapshot.rows_of_sizes(sorted(sizes)))) if sizes else []
+    held = list(_items(snapshot, snapshot.rows_of_sizes(sorted(sizes))))
     of_content: dict[bytes, list[Item]] = defaultdict(list)
     of_file: dict[tuple[object, ...], Item] = {}
     for old in held:

@@ -932,9 +932,9 @@ def _chosen(
         names = (id, snapshot.roots.path_of(id) or id)
         if any(is_it(name) for is_it in matchers for name in names):
             named.append(id)
-    more = sorted({*below, *(snapshot.rows(named).tolist() if named else ())})
+    more = sorted({*below, *snapshot.rows(named).tolist()})
     # A dict, for the order in which the ids were given.
-    rows = dict.fromkeys([*(snapshot.rows(ids).tolist() if ids else ()), *more])
+    rows = dict.fromkeys([*snapshot.rows(ids).tolist(), *more])
     if labels is not None:
         labelled = {row for label in labels for row in snapshot.rows_of_label(label).tolist()}
         nothing_else = prefixes is None and not (ids or matchers)

@@ -161,7 +161,7 @@ class Ingest:
             for id, source, label in zip(ids, sources, labels, strict=True)
         ]
         with self.store.writer() as writer, self.store.snapshot() as snapshot:
-            rows = snapshot.rows(ids) if ids else ()
+            rows = snapshot.rows(ids)
             known = {id for id, row in zip(ids, rows, strict=True) if row >= 0}
             done, problems = self._encode_into(writer, items, sources, workers, progress)
         return UpdateReport(added=len(done - known), changed=len(done & known), problems=problems)
