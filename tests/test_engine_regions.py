@@ -162,6 +162,8 @@ def test_a_search_by_id_asks_with_the_whole_image_and_leaves_it_out(world):
 
 def test_duplicates_are_of_whole_images(world):
     engine, images = world
+    rows = engine.finder.rows()
+    assert len(rows) == len(images) and set(engine.snapshot.regions(rows)) == {None}
     grouped = [image.id for group in engine.duplicates(3) for image in (group.keep, *group.copies)]
     assert len(grouped) == len(set(grouped)) and set(grouped) <= set(images)
 

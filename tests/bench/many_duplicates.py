@@ -228,7 +228,7 @@ def measured(options):
 
 
 class Stages:
-    """Wall and processor seconds of each stage, called as progress is; what is between and after is the rest."""
+    """Wall and processor seconds of each stage, called as progress is; and of the rest."""
 
     def __init__(self):
         self.took = {}

@@ -387,8 +387,8 @@ class _Nearest:
     """Codes, each to be compared with all others.
 
     Attributes:
-        crowded: bool, one for each code: whether more others were near, in a comparison of wholes,
-            than are looked at.
+        crowded: bool, one for each code: whether as many others were near, in a comparison of
+            wholes, as are looked at, or more.
     """
 
     def __init__(self, codes: np.ndarray, threshold: int, num_threads: int) -> None:
@@ -408,12 +408,14 @@ class _Nearest:
             int64 `(3, m)`: the two places of a pair, and in how many bits their codes differ.
         """
         rows, bits = self._index.nearest_batch(codes, CANDIDATES + 1)  # one of which is itself
-        near = bits < self._threshold
-        if whole and rows.shape[1] > CANDIDATES:
-            self.crowded[first : first + len(codes)] |= near.all(axis=1)
-        ones = first + np.repeat(np.arange(len(codes)), near.sum(axis=1))
-        pairs = np.stack([ones, rows[near], bits[near]])
-        return pairs[:, pairs[0] != pairs[1]]
+        near, ones = bits < self._threshold, np.arange(first, first + len(codes))
+        own = rows == ones[:, None]
+        if rows.shape[1] > CANDIDATES:
+            own[~own.any(axis=1), -1] = True  # so many are as near that it was not among them
+            if whole:
+                self.crowded[ones] |= near.all(axis=1)
+        near &= ~own
+        return np.stack([np.repeat(ones, near.sum(axis=1)), rows[near], bits[near]])
 
     def once(self, pairs: np.ndarray) -> np.ndarray:
         """Pairs of wholes, without those that were found from the other side before."""
