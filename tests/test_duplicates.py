@@ -273,7 +273,7 @@ def test_groups_of_many_places_are_those_of_each():
 
 @pytest.mark.parametrize("kind", ["equal codes", "equal rows"])
 def test_where_all_are_alike_work_grows_with_the_images_alone(kind, tmp_path, monkeypatch):
-    count = 20_000
+    count = 20_000 if kind == "equal rows" else 4000
     pairs = []
     join = duplicates._Search._join
 

@@ -83,16 +83,17 @@ def planted_and_measured(options):
     found = json.loads(step("search"))
     group_of = planted(options)
     sizes = np.bincount(group_of)[1:]
+    of_copies = "up to .2 apart, which decide alone"
+    if options.pictures:
+        of_copies = ".1 to .8 apart, and a JPEG of 64 x 64 pixels of each image, copies edited"
     report = {
         "question": "Are planted copies found among very many images, in what time and memory?",
         "protocol": f"Features of {DIM} float16 numbers in clusters of {CLUSTER}, ITQ codes of "
-        f"{BITS} bits. Recall: of the planted copies, those that are in the group of the first. "
-        "Precision: of the copies found, those that were planted with the image to keep. Peak of "
-        "memory: bytes that no file backs, sampled; resident: with mapped files, which the system "
-        "takes back when it needs room.",
-        "about": "pictures of 64 x 64 pixels; features of copies .1 to .8 apart"
-        if options.pictures
-        else "no file is there; features of copies up to .2 apart",
+        f"{BITS} bits; features of copies {of_copies}. Recall: of the planted copies, those that "
+        "are in the group of the first. Precision: of the copies found, those that were planted "
+        "with the image to keep. Memory: the most bytes that no file backs; mapped files, which "
+        "the system takes back when it needs room, are counted apart.",
+        "about": "with files" if options.pictures else "without files",
         "seed": 0,
         "kind": "chdb" if options.chdb else "folder",
         "rows": options.rows,

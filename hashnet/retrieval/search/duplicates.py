@@ -42,6 +42,7 @@ DISTANCE_ALONE = 0.25
 # Of equally large files, those are as sharp as the sharpest whose sharpness is such a share of it.
 AS_SHARP = 0.9
 ROWS_AT_ONCE = 1024
+COMPARED_AT_ONCE = 256  # with all others
 PAIRS_AT_ONCE = 4096
 # Distances of so many pairs are reckoned in the processor's cache.
 DISTANCES_AT_ONCE = 64
@@ -229,9 +230,9 @@ class _Search:
             return
         codes = np.concatenate([self._snapshot.codes[self._rows[part]] for part in _parts(places)])
         near = _Nearest(codes, threshold, self._num_threads)
-        for first, part in zip(range(0, len(places), ROWS_AT_ONCE), _parts(places), strict=True):
+        for first in range(0, len(places), COMPARED_AT_ONCE):
             self._say("comparing codes", first, len(places))
-            found = near.found(first, codes[first : first + len(part)], whole=True)
+            found = near.found(first, codes[first : first + COMPARED_AT_ONCE], whole=True)
             ones, others, _ = near.once(found)
             # Where so many codes are near, they say nothing of copies, and pixels say it better.
             told = near.crowded[ones] & self._there[places[ones]] & self._there[places[others]]
@@ -247,9 +248,9 @@ class _Search:
         near = _Nearest(self._pixel_codes[places], PIXEL_THRESHOLD, self._num_threads)
         looks = [(likeness.WAYS[0], view) for view in range(len(likeness.VIEWS))]
         looks += [(way, 0) for way in likeness.WAYS[1:] if turned]
-        for first, part in zip(range(0, len(places), ROWS_AT_ONCE), _parts(places), strict=True):
+        for first in range(0, len(places), COMPARED_AT_ONCE):
             self._say("comparing pixels", first, len(places))
-            sketches = self._sketches[part]
+            sketches = self._sketches[places[first : first + COMPARED_AT_ONCE]]
             looked = []
             for way, view in looks:
                 codes = likeness.pixel_codes(likeness.lying(sketches, way), view)
