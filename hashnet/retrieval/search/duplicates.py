@@ -123,7 +123,7 @@ def find(
     threshold = checked_integer(threshold, 1, "threshold")
     say = progress or (lambda stage, done, total: None)
     # Without a name where the system has such files: whoever kills this leaves nothing behind.
-    with tempfile.TemporaryFile(prefix="hashnet-") as scratch:
+    with tempfile.TemporaryFile(prefix="hashnet-", buffering=0) as scratch:
         search = _Search(snapshot, finder, scratch, num_threads, say)
         search.join_equal()
         search.join_near(threshold)
@@ -213,7 +213,9 @@ class _Search:
         self._pixel_codes[start : start + len(there)] = likeness.pixel_codes(sketches)
         try:
             self._scratch.seek(start * likeness.SIDE**2)
-            self._scratch.write(sketches.tobytes())
+            content = memoryview(sketches.tobytes())
+            while content:
+                content = content[self._scratch.write(content) :]
             # What follows and is away is not written, but mapped.
             self._scratch.truncate(len(self._rows) * likeness.SIDE**2)
         except OSError as error:
