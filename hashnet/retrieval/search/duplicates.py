@@ -123,7 +123,10 @@ def find(
     threshold = checked_integer(threshold, 1, "threshold")
     say = progress or (lambda stage, done, total: None)
     # Without a name where the system has such files: whoever kills this leaves nothing behind.
-    with tempfile.TemporaryFile(prefix="hashnet-", buffering=0) as scratch:
+    with (
+        tempfile.TemporaryFile(prefix="hashnet-", buffering=0) as scratch,
+        threads.blas_threads(1),  # work is shared out here, and sums have one order
+    ):
         search = _Search(snapshot, finder, scratch, num_threads, say)
         search.join_equal()
         search.join_near(threshold)
@@ -210,7 +213,7 @@ class _Search:
         self._there[start : start + len(there)] = there
         if not there.any():
             return
-        self._pixel_codes[start : start + len(there)] = likeness.pixel_codes(sketches)
+        self._pixel_codes[start : start + len(there)] = self._codes_of(sketches, 0)
         try:
             self._scratch.seek(start * likeness.SIDE**2)
             content = memoryview(sketches.tobytes())
@@ -255,7 +258,7 @@ class _Search:
             sketches = self._sketches[places[first : first + COMPARED_AT_ONCE]]
             looked = []
             for way, view in looks:
-                codes = likeness.pixel_codes(likeness.lying(sketches, way), view)
+                codes = self._codes_of(likeness.lying(sketches, way), view)
                 looked.append((way, view == 0, near.found(first, codes, whole=view == 0)))
             found: dict[tuple[bool, bool, bool], list[np.ndarray]] = {}
             for way, whole, of_look in looked:
@@ -291,6 +294,14 @@ class _Search:
             copies[places] = self._are_copies(one[places], other[places], way)
             for pair in zip(one[copies].tolist(), other[copies].tolist(), strict=True):
                 self._groups.join(*pair)
+
+    def _codes_of(self, sketches: np.ndarray, view: int) -> np.ndarray:
+        def part(first: int, last: int) -> np.ndarray:
+            return likeness.pixel_codes(sketches[first:last], view)
+
+        return np.concatenate(
+            threads.in_parts(part, len(sketches), self._num_threads, likeness.AT_ONCE)
+        )
 
     def _are_copies(
         self, ones: np.ndarray, others: np.ndarray, way: tuple[bool, bool, bool]
