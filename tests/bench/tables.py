@@ -777,7 +777,8 @@ def copies_among_many(results):
         f"Of {results['planted_groups']:,} planted groups (one of {results['largest_planted']:,} "
         f"equal images, the others of 2 to 5) it finds {results['groups']:,}: recall "
         f"{results['recall']:.4f}, precision {results['precision']:.4f}. Memory: {mebibytes[0]}, "
-        f"with mapped files {mebibytes[1]}; {results['threads']} threads."
+        f"with mapped files {mebibytes[1]}; {results['threads']} threads. Other work took its "
+        "share of the machine meanwhile: processor seconds are what the stages cost."
     )
 
 

@@ -113,7 +113,10 @@ class ShardedEngine(Engine):
         turned: bool = False,
         progress: Progress | None = None,
     ) -> Iterator[DuplicateGroup]:
-        """Refused: their rows would be compared with those of other indexes.
+        """Refused: copies are looked for in one index at a time.
+
+        Args:
+            threshold, turned, progress: as for `Engine.duplicates`.
 
         Raises:
             ArgumentError: always.
