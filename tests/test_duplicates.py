@@ -1,18 +1,25 @@
 """`hashnet duplicates`: groups of copies, which to keep, and what is done with the others."""
 
 import csv
+import errno
 import io
 import itertools
 import json
 import os
 import shutil
+import tempfile
 
 import numpy as np
 import pytest
 
 from hashnet import cli, images
+from hashnet.errors import StoreError
+from hashnet.images import likeness
 from hashnet.retrieval import tidying
 from hashnet.retrieval.index import Index
+from hashnet.retrieval.search import duplicates
+from hashnet.retrieval.search.finders import finder_of
+from hashnet.retrieval.store.folder.store import Store
 from hashnet.retrieval.store.items import Item
 from tests.test_likeness import EDITS, picture
 
@@ -199,3 +206,147 @@ def test_every_image_is_in_one_group_at_most(library):
         for image in itertools.chain([group.keep], group.copies)
     ]
     assert len(ids) == len(set(ids))
+
+
+def found(place, codes, features, *, paths=None, **options):
+    """Rows of the groups of copies, the image to keep first, of an index that is made for it."""
+    kinds = {"num_bits": 8 * codes.shape[1], "feature_dim": features.shape[1]}
+    store = Store.create(place, feature_dtype="float32", fingerprint="f", **kinds)
+    with store.writer() as writer:
+        items = [Item(str(row), paths[row] if paths else None) for row in range(len(codes))]
+        writer.add(items, codes, features.astype(np.float32))
+    snapshot = store.snapshot()
+    groups = duplicates.find(snapshot, finder_of(snapshot), options.pop("threshold", 2), **options)
+    return [[int(image.id) for image in (group.keep, *group.copies)] for group in groups]
+
+
+def slow_nearest(codes, threshold, most):
+    """For each code the places of so many that are nearest: (bits, place), itself left out."""
+    bits = np.unpackbits(codes, axis=1).astype(int)
+    apart = (bits[:, None] != bits).sum(axis=2)
+    return [
+        sorted((d, other) for other, d in enumerate(row) if d < threshold and other != place)[:most]
+        for place, row in enumerate(apart.tolist())
+    ]
+
+
+def few_codes(kind, rng):
+    if kind == "random":
+        return rng.integers(0, 256, (300, 2), dtype=np.uint8)
+    return rng.integers(0, 256, (6, 3), dtype=np.uint8)[rng.integers(0, 6, 300)] ^ (
+        np.packbits(rng.random((300, 24)) < 0.04, axis=1)
+    )
+
+
+@pytest.mark.parametrize("most", [400, 20])
+@pytest.mark.parametrize("kind", ["random", "clustered"])
+def test_candidates_are_all_near_pairs_or_each_images_nearest(kind, most, monkeypatch):
+    monkeypatch.setattr(duplicates, "CANDIDATES", most)
+    codes = few_codes(kind, np.random.default_rng(0))
+    near = duplicates._Nearest(codes, 4, num_threads=1)
+    pairs = np.concatenate(
+        [near.found(at, codes[at : at + 70], whole=True) for at in range(0, 300, 70)], axis=1
+    )
+    slowly = slow_nearest(codes, 4, most)
+    # Of those that are as near as the last, any may be taken.
+    for place, wanted in enumerate(slowly):
+        of_place = pairs[1:, pairs[0] == place]
+        assert sorted(of_place[1].tolist()) == [bits for bits, _ in wanted]
+        inner = {pair for pair in wanted if pair[0] < wanted[-1][0]}
+        assert inner <= set(zip(of_place[1].tolist(), of_place[0].tolist(), strict=True))
+    once = near.once(pairs)
+    assert {frozenset(pair) for pair in once[:2].T.tolist()} == {
+        frozenset(pair) for pair in pairs[:2].T.tolist()
+    }
+    if most == 400:
+        assert (once[0] < once[1]).all() and not near.crowded.any()
+    else:
+        assert near.crowded.any() == (kind == "clustered")
+
+
+def test_groups_of_many_places_are_those_of_each():
+    rng = np.random.default_rng(0)
+    groups, names = duplicates._Groups(np.arange(200)), list(range(200))
+    for one, other in rng.integers(0, 200, (120, 2)).tolist():
+        groups.join(one, other)
+        first, second = sorted((names[one], names[other]))
+        names = [first if name == second else name for name in names]
+        places = rng.integers(0, 200, 50)
+        assert groups.of(places).tolist() == [names[place] for place in places]
+
+
+@pytest.mark.parametrize("kind", ["equal codes", "equal rows"])
+def test_where_all_are_alike_work_grows_with_the_images_alone(kind, tmp_path, monkeypatch):
+    count = 20_000 if kind == "equal rows" else 4000
+    pairs = []
+    join = duplicates._Search._join
+
+    def counted(self, ones, others, bits, way):
+        pairs.append(len(ones))
+        return join(self, ones, others, bits, way)
+
+    monkeypatch.setattr(duplicates._Search, "_join", counted)
+    features = np.ones((count, 4))
+    if kind == "equal codes":
+        features = np.random.default_rng(0).normal(size=(count, 4)) * 1e3
+    groups = found(tmp_path / "i", np.zeros((count, 8), np.uint8), features)
+    if kind == "equal rows":
+        assert groups == [list(range(count))] and not sum(pairs)
+    else:
+        assert not groups and count <= sum(pairs) <= count * duplicates.CANDIDATES
+
+
+def test_what_differs_to_the_network_and_in_its_pixels_is_not_looked_at():
+    bits = np.array([0, 26, 13, 26, 0])
+    distances = np.array([1.2, 0.4, 1.0, 0.8, 1.3])
+    may_be = duplicates._may_be_copies(bits, distances, duplicates.MOST_DISTANCE)
+    assert may_be.tolist() == [True, True, True, False, False]
+
+
+def test_pixels_are_compared_of_candidates_alone(library, monkeypatch):
+    compared = []
+    are_copies = likeness.are_copies
+
+    def counted(sketches, others):
+        compared.append(len(sketches))
+        return are_copies(sketches, others)
+
+    monkeypatch.setattr(likeness, "are_copies", counted)
+    assert len(list(Index.open(library[0]).duplicates())) == 2
+    assert 0 < sum(compared) < 10
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files without names are of POSIX")
+def test_sketches_have_no_name_so_that_nothing_is_left(library, tmp_path, monkeypatch):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    said = []
+
+    def progress(*step):
+        said.append(step)
+        assert not any(scratch.iterdir())
+
+    assert len(list(Index.open(library[0]).duplicates(progress=progress))) == 2
+    stages = list(dict.fromkeys(stage for stage, _, _ in said))
+    assert stages == ["reading", "comparing codes", "comparing pixels"]
+    for stage in stages:
+        steps = [step[1:] for step in said if step[0] == stage]
+        assert steps[0][0] == 0 and steps[-1][0] == steps[-1][1] > 0
+
+
+def test_a_full_disk_is_an_error_that_says_what_to_do(library, monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, content):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Full())
+    with pytest.raises(StoreError, match="TMPDIR"):
+        list(Index.open(library[0]).duplicates())
+
+
+def test_files_that_are_away_among_others_are_no_pictures(library):
+    (library[1] / "0.png").unlink()
+    groups = list(Index.open(library[0]).duplicates())
+    together = [{os.path.basename(image.path) for image in (g.keep, *g.copies)} for g in groups]
+    assert {"0 again.png", "0 half.png", "0 grey.jpg"} <= together[0] and len(together) == 2

@@ -166,31 +166,6 @@ def test_a_search_that_begins_with_a_sample_equals_its_definition(num_bits, orde
             assert pairs(rows[number], bits[number]) == expected
 
 
-@pytest.mark.fast("auto in numpy-2", "auto-2", "distinct-1", "mih-2")
-@pytest.mark.parametrize("num_threads", [1, 2])
-def test_pairs_within_are_all_pairs_in_order(method, num_threads):
-    rng = np.random.default_rng(7)
-    codes, live = random_codes(rng, 2100, 32), rng.random(2100) < 0.9
-    bits = np.unpackbits(codes, axis=1).astype(int)
-    apart = bits @ (1 - bits).T
-    apart += apart.T
-    index = CodeIndex(codes, live=live, num_threads=num_threads, method=method)
-    for threshold in (0, 1, 3):
-        row_a, row_b = np.nonzero(np.triu((apart < threshold) & np.outer(live, live), 1))
-        blocks = list(index.pairs_within(threshold))
-        assert all(len(block[0]) for block in blocks)
-        found = [np.concatenate(part) for part in zip(*blocks, strict=True)] or [[], [], []]
-        assert np.array_equal(found[0], row_a) and np.array_equal(found[1], row_b)
-        assert np.array_equal(found[2], apart[row_a, row_b])
-
-
-def test_pairs_come_in_small_blocks_where_all_codes_are_equal(monkeypatch):
-    monkeypatch.setattr(hamming, "PAIRS_A_BLOCK", 500)
-    blocks = list(CodeIndex(np.zeros((300, 8), np.uint8)).pairs_within(1))
-    sizes = [len(row_a) for row_a, _, _ in blocks]
-    assert sum(sizes) == 300 * 299 // 2 and max(sizes) <= 16 * 300
-
-
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_all_ways_agree_on_any_codes(data):
@@ -253,7 +228,6 @@ def test_an_empty_index_gives_empty_answers(method):
     rows, bits, threshold = index.pool(query, at_least=5)
     assert pairs(rows, bits) == [] and threshold == 0
     assert index.histogram(query).sum() == 0
-    assert list(index.pairs_within(3)) == []
 
 
 def test_a_batch_of_no_queries_gives_no_answers(method):
@@ -270,8 +244,6 @@ def test_a_threshold_that_is_no_whole_number_is_refused(threshold):
         argument = query if search == index.within else query[None]
         with pytest.raises(ArgumentError, match="threshold is an integer, 0 or more"):
             search(argument, threshold)
-    with pytest.raises(ArgumentError, match="threshold is an integer, 0 or more"):
-        index.pairs_within(threshold)
     with pytest.raises(ArgumentError):
         index.pool(query, threshold=threshold)
 
@@ -552,8 +524,3 @@ def test_an_index_that_comes_after_another_answers_as_a_new_one(
             last = np.sort(apart)[:k][-1] if len(apart) else -1
             assert threshold_found == last + 1
             assert pairs(rows, bits) == slow_within(codes, query, last + 1, passing)
-    whole = CodeIndex(codes, live=live, method="scan")
-    both = [list(one.pairs_within(3)) for one in (index, whole)]
-    assert [[part.tolist() for part in block] for block in both[0]] == [
-        [part.tolist() for part in block] for block in both[1]
-    ]

@@ -104,3 +104,29 @@ def test_what_was_compressed_less_is_sharper():
         image = image // 2 + fine
         worse = images.read(images.to_jpeg(image, quality=30))
         assert likeness.sharpness(image) > 1.1 * likeness.sharpness(worse)
+
+
+@pytest.mark.parametrize("view", range(len(likeness.VIEWS)))
+def test_a_pixel_code_is_the_signs_of_the_lowest_frequencies_of_a_part(view):
+    sketches = np.stack([likeness.sketch(picture(seed)) for seed in range(3)])
+    places = (np.arange(32) + 0.5) / 32
+    waves = np.cos(np.pi * np.outer(np.arange(10), places))
+    for sketch, code in zip(sketches, likeness.pixel_codes(sketches, view), strict=True):
+        small = sketch.reshape(32, 2, 32, 2).mean((1, 3))
+        part = np.zeros((32, 32))
+        for row, column in np.ndindex(32, 32):
+            at = np.array([row, column]) / 16 + 1 / 32 - 1
+            seen = (likeness.VIEWS[view] @ [*at, 1] + 1) * 16 - 0.5
+            (top, left), (down, across) = np.clip(seen, 0, 30.999).astype(int), seen
+            down, across = np.clip([down, across], 0, 30.999) - [top, left]
+            weights = np.outer([1 - down, down], [1 - across, across])
+            part[row, column] = (small[top : top + 2, left : left + 2] * weights).sum()
+        frequencies = (waves @ part @ waves.T).ravel()[1:]
+        sure = np.abs(frequencies) > 1
+        assert sure.sum() > 80
+        assert (np.unpackbits(code)[:99] == (frequencies > 0))[sure].all()
+
+
+def test_flat_pictures_have_one_code_whatever_their_grey():
+    flat = np.arange(256, dtype=np.uint8)[:, None, None] * np.ones((1, 64, 64), np.uint8)
+    assert not likeness.pixel_codes(flat).any()

@@ -844,6 +844,28 @@ def copies_of_photos(results):
     )
 
 
+def copies_among_many(results):
+    """Copies among very many images: what was found, in what time and memory."""
+    where = "a table of chDB" if results["kind"] == "chdb" else "a folder"
+    yield f"## Copies among {results['rows']:,} images of {where}, {results['about']}"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    yield "| stage | seconds | processor seconds |"
+    yield "|---|---|---|"
+    for stage, took in results["stages"].items():
+        yield f"| {stage} | {took['seconds']:,.0f} | {took['processor_seconds']:,.0f} |"
+    yield ""
+    mebibytes = [f"{results[f'{name}_bytes'] / 2**20:,.0f} MiB" for name in ("memory", "resident")]
+    yield (
+        f"Of {results['planted_groups']:,} planted groups (one of {results['largest_planted']:,} "
+        f"equal images, the others of 2 to 5) it finds {results['groups']:,}: recall "
+        f"{results['recall']:.4f}, precision {results['precision']:.4f}. Memory: {mebibytes[0]}, "
+        f"with mapped files {mebibytes[1]}; {results['threads']} threads. Other work took its "
+        "share of the machine meanwhile: processor seconds are what the stages cost."
+    )
+
+
 def _origin(results):
     machine = results["machine"]
     return f"(`{results['command']}`, {machine['processor']}, {machine['cores']} cores.)"
@@ -878,6 +900,8 @@ def renewed(text):
     named |= dict.fromkeys(["local_delf", "local_sift", "local_delf_sift"], local)
     named |= {"local_index": local_index}
     named |= {"duplicates": copies_of_photos}
+    many = sorted(figures.FOLDER.glob("many_duplicates_*"))
+    named |= {path.stem: copies_among_many for path in many}
     named |= {"delf": known_geometry, "verify_categories": verified_categories}
     named |= {"reading": reading}
     for name, table in named.items():

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from hashnet.checks import checked_integer
 from hashnet.codes import code_bytes
 from hashnet.errors import ArgumentError, ShapeError
-from hashnet.retrieval.search.coarse.hamming import DIGITS, CodeIndex
+from hashnet.retrieval.search.coarse.hamming import DIGITS
 from hashnet.retrieval.search.finder import Found, threshold_of
 from hashnet.retrieval.search.ranking import Certainty, Ranking
 from hashnet.retrieval.store.clickhouse.entries import (
@@ -258,16 +258,6 @@ class ClickHouseFinder:
 
     def _labelled(self, label: str | None) -> Condition:
         return self.allowed(None if label is None else [label], None)
-
-    def pairs_within(self, threshold: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """All codes are read here for it; for the rest see `Finder.pairs_within`."""
-        rows, codes = self._snapshot.ask(
-            "SELECT row, code FROM {table} WHERE {image} ORDER BY row", width=2
-        )
-        rows = np.array(rows, np.int64)
-        codes = np.frombuffer(b"".join(codes), np.uint8).reshape(len(rows), self._code_bytes)
-        for first, second, bits in CodeIndex(codes).pairs_within(threshold):
-            yield rows[first], rows[second], bits
 
     def _joined(
         self, feature: np.ndarray, mean: np.ndarray, weight: float, steps: str

@@ -6,7 +6,7 @@ are compared and features ranked where they lie. `FolderFinder` searches arrays 
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
@@ -245,10 +245,4 @@ class Finder(Protocol[Filter]):
 
         Returns:
             int64 `(min(most, num_items),)`.
-        """
-
-    def pairs_within(self, threshold: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """All pairs of images at a Hamming distance below `threshold`, some thousand at a time.
-
-        See `CodeIndex.pairs_within`; of whole images.
         """

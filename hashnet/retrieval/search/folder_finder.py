@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 import numpy as np
@@ -250,16 +250,6 @@ class FolderFinder:
             return bits
         firsts = np.flatnonzero(np.diff(self._owners[rows], prepend=-1))
         return np.minimum.reduceat(bits, firsts)
-
-    def pairs_within(self, threshold: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        return self._whole_codes.pairs_within(threshold)
-
-    @functools.cached_property
-    def _whole_codes(self) -> CodeIndex:
-        if self._owners is None:
-            return self._codes
-        snapshot = self._snapshot
-        return CodeIndex(snapshot.codes, live=snapshot.live_images, num_threads=self._num_threads)
 
 
 def _parts(num_rows: int, step: int = 8192) -> list[slice]:

@@ -23,6 +23,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from hashnet.errors import ArgumentError, FingerprintError
+from hashnet.retrieval.search.duplicates import DuplicateGroup, Progress
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.finder import Finder, Found, threshold_of
 from hashnet.retrieval.search.ranking import Certainty, Ranking
@@ -107,6 +108,23 @@ class ShardedEngine(Engine):
         for engine in self.engines:
             names = engine.ids_of(names)
         return names
+
+    def duplicates(
+        self,
+        threshold: int,
+        *,
+        turned: bool = False,
+        progress: Progress | None = None,
+    ) -> Iterator[DuplicateGroup]:
+        """Refused: copies are looked for in one index at a time.
+
+        Args:
+            threshold, turned, progress: as for `Engine.duplicates`.
+
+        Raises:
+            ArgumentError: always.
+        """
+        raise _of_one_index("Duplicates are looked for")
 
 
 class _JoinedSnapshot:
@@ -311,9 +329,6 @@ class _JoinedFinder:
 
     def most_like(self, weights: np.ndarray, most: int, *, by: str) -> np.ndarray:
         raise _of_one_index("Classes of the network are looked up")
-
-    def pairs_within(self, threshold: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        raise _of_one_index("Duplicates are looked for")
 
     def _with(self, allowed: list[Any] | None) -> Iterator[tuple[Finder[Any], Any]]:
         return zip(self._finders, allowed or itertools.repeat(None), strict=False)

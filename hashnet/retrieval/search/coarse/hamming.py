@@ -9,7 +9,6 @@ import dataclasses
 import itertools
 import operator
 import threading
-from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -37,9 +36,6 @@ LEAST_WORDS_TO_GROUP = 1 << 17
 TAIL_SHARE = 16
 # A filter that lets fewer than one row in so many pass is followed row by row.
 RARE = 16
-# Where every pair is near, so many pairs are held at one time; but a block has 16 rows at least,
-# and 1024 at most.
-PAIRS_A_BLOCK = 1 << 26
 
 
 @dataclasses.dataclass(frozen=True)
@@ -450,43 +446,7 @@ class CodeIndex:
         words = self._scan.words[rows]
         return plain.bits_apart(words, query[0], none, none, 0, len(rows)).astype(np.int32)
 
-    def pairs_within(self, threshold: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield all pairs of rows at a Hamming distance below `threshold`, some thousand at a time.
-
-        Rows are compared with all others in blocks of 16 to 1024, the fewer the more rows there
-        are, so that memory stays bound where everything is near to everything.
-
-        Args:
-            threshold: int, 0 or more, as for `within`.
-
-        Yields:
-            row_a int64, row_b int64 and Hamming distances int32, each `(m,)`, m > 0, row_a < row_b;
-            over all blocks sorted by row_a and then by row_b.
-
-        Example:
-            >>> import numpy as np
-            >>> index = CodeIndex(np.array([[0], [1], [255], [0]], np.uint8))
-            >>> [(a.tolist(), b.tolist(), bits.tolist()) for a, b, bits in index.pairs_within(2)]
-            [([0, 0, 1], [1, 3, 3], [1, 0, 1])]
-        """
-        threshold = checked_integer(threshold, 0, "threshold")
-        return self._pairs(threshold)
-
-    def _pairs(self, threshold: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        rows = np.arange(self.num_rows) if self._live is None else np.flatnonzero(self._live)
-        block_rows = min(1024, max(16, PAIRS_A_BLOCK // max(1, len(rows))))
-        for first in range(0, len(rows), block_rows):
-            block = rows[first : first + block_rows]
-            # A scan may begin at the block: pairs with earlier rows have been reported.
-            found, bits, borders = self._within(self._scan.words[block], threshold, None, block[0])
-            row_a = np.repeat(block, np.diff(borders))
-            later = found > row_a
-            if later.any():
-                yield row_a[later], found[later], bits[later]
-
-    def _within(
-        self, queries: np.ndarray, threshold: int, allowed: np.ndarray | None, first_row: int = 0
-    ) -> Answers:
+    def _within(self, queries: np.ndarray, threshold: int, allowed: np.ndarray | None) -> Answers:
         scan, mask, names = self._narrowed(allowed)
         if names is not None:
             rows, bits, borders = scan.within(queries, threshold, mask)
@@ -494,11 +454,7 @@ class CodeIndex:
         prepared = self._groups_for(len(queries)) or self._tables_for(threshold, len(queries))
         if prepared is not None:
             return self._prepared_within(prepared, queries, threshold, mask)
-        if first_row:
-            live = None if self._live is None else self._live[first_row:]
-            scan = Scan(self._scan.words[first_row:], live, self.num_threads)
-        rows, bits, borders = scan.within(queries, threshold, mask)
-        return (rows + first_row if first_row else rows), bits, borders
+        return scan.within(queries, threshold, mask)
 
     def _nearest(
         self, queries: np.ndarray, k: int, allowed: np.ndarray | None

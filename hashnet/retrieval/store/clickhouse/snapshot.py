@@ -60,8 +60,7 @@ class _Codes:
         self._snapshot = snapshot
 
     def __getitem__(self, rows: Any, /) -> np.ndarray:
-        wanted = np.atleast_1d(np.asarray(rows, np.int64))
-        codes, _ = self._snapshot.encoded(wanted)
+        codes = self._snapshot.codes_of(np.atleast_1d(np.asarray(rows, np.int64)))
         return codes[0] if np.ndim(rows) == 0 else codes
 
 
@@ -112,6 +111,23 @@ class Snapshot:
         whole = " AND empty(region)" if self.store.regions_per_image else ""
         statement = statement.replace("{image}", "{live}" + whole).replace("{live}", self._live)
         return self._connection.ask(statement, width=width, last=self.last, **parameters)
+
+    def codes_of(self, rows: np.ndarray) -> np.ndarray:
+        """Codes of some rows.
+
+        Args:
+            rows: int64 `(n,)`.
+
+        Returns:
+            uint8 `(n, code_bytes)`.
+        """
+        found, codes = self.ask(
+            "SELECT row, code FROM {table} WHERE kills = 0 AND row IN {rows:Array(UInt64)}",
+            width=2,
+            rows=rows.tolist(),
+        )
+        content = b"".join(codes[at] for at in self._order(found, rows))
+        return np.frombuffer(content, np.uint8).reshape(len(rows), code_bytes(self.store.num_bits))
 
     def encoded(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
         """Codes and features of some rows.
