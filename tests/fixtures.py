@@ -61,6 +61,7 @@ DATABASE = {
         "contracts",
         "engine_verify",
         "filters",
+        "grading",
         "ranking",
         "refit",
         "remove",
