@@ -88,7 +88,7 @@ def planted_and_measured(options):
         of_copies = ".1 to .8 apart, and a JPEG of 64 x 64 pixels of each image, copies edited"
     report = {
         "question": "Are planted copies found among very many images, in what time and memory?",
-        "protocol": f"Features of {DIM} float16 numbers in clusters of {CLUSTER}, ITQ codes of "
+        "protocol": f"Features of {DIM} numbers in clusters of {CLUSTER}, ITQ codes of "
         f"{BITS} bits; features of copies {of_copies}. Recall: of the planted copies, those that "
         "are in the group of the first. Precision: of the copies found, those that were planted "
         "with the image to keep. Memory: the most bytes that no file backs; mapped files, which "
