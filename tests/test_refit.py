@@ -8,6 +8,7 @@ import pytest
 
 from hashnet import cli, images
 from hashnet.api import Index
+from hashnet.encode import precision
 from hashnet.errors import ArgumentError, StoreError
 from hashnet.network import bundle as bundles
 from hashnet.network import onnx_graph
@@ -158,6 +159,33 @@ def test_what_cannot_be_fitted_again_is_refused(
     with pytest.raises(StoreError, match="does not offer other codes"):
         table.refit()
     assert table.drift() is None and table.search(photos / "disc/0.png", k=1)[0].bits_apart == 0
+
+
+def test_int8_stays_int8_and_its_codes_are_those_of_its_network(bundle, folder, tmp_path):
+    pytest.importorskip("onnxruntime")
+    small = precision.convert(bundles.load(bundle), tmp_path / "int8", "int8", images_from=[folder])
+    index = Index.create(tmp_path / "i", small.folder)
+    index.update([folder])
+    old = index.codes()
+    assert index.refit() == 24
+    opened = Index.open(index.store.folder)
+    assert opened.encoder.precision == "int8" and (opened.codes() != old).any()
+    encoded = opened.encoder.encode([item.path for item in opened.values()])
+    sure = np.abs(encoded.latents - 0.5) > 1e-2
+    bits = np.unpackbits(opened.codes(), axis=1)[:, : sure.shape[1]]
+    assert ((encoded.latents >= 0.5) == bits)[sure].all()
+    # The float32 that it was made from has the same H, so that it may be exported.
+    int8, float32 = (
+        onnx_graph.hash_layer(onnx_graph.parsed(content, "network"))
+        for content in (
+            opened.encoder.bundle.encoder_file.read_bytes(),
+            opened.encoder.bundle.float32_encoder(),
+        )
+    )
+    assert all((one == other).all() for one, other in zip(int8, float32, strict=True))
+    # What was measured of the bits that it flips was measured of other codes.
+    assert "precision" in small.origin and "precision" not in opened.encoder.bundle.origin
+    assert opened.refit() == 24
 
 
 def test_an_index_says_that_it_has_outgrown_its_codes(run, index, folder):
