@@ -825,15 +825,13 @@ class Index:
 
         Returns:
             A `Drift`, whose `is_outgrown` says whether `refit` would serve; None for codes that
-            were made otherwise, for a table, and for an index without images.
+            were made otherwise, and for an index without images.
 
         Raises:
             StoreError: the index is gone or damaged.
         """
         from hashnet.retrieval import drift
 
-        if not isinstance(self.store.folder, os.PathLike):  # a table keeps its codes
-            return None
         self._follow()
         with self.store.snapshot() as snapshot:
             return drift.drift(snapshot, self.encoder.bundle)

@@ -281,6 +281,16 @@ class Snapshot(Protocol):
     def label_counts(self) -> dict[str, int]:
         """How many images have each label, in the order in which labels first occur."""
 
+    def bit_shares(self, most: int) -> np.ndarray:
+        """Which share of the images each bit is set in.
+
+        Args:
+            most: int. Of more images than twice as many, about as many are looked at.
+
+        Returns:
+            float64 `(num_bits,)`, 0 to 1; of no image zeros.
+        """
+
     def close(self) -> None:
         """Let go of what is held. Arrays that were handed out stay valid."""
 
