@@ -175,8 +175,8 @@ class Index:
             StoreError, FingerprintError: as for `open`.
         """
         store = self.store.reopened()
-        # A table has no `made`: time tells an index from another made in its place.
-        facts = ("created", "fingerprint", "extractor", "regions_per_image", "made")
+        # A table's roots are those that were last read.
+        facts = ("made", "extractor", "regions_per_image", "roots")
         if all(getattr(store, fact, None) == getattr(self.store, fact, None) for fact in facts):
             return self
         known = store.fingerprint == self.store.fingerprint

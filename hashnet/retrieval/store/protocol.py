@@ -401,7 +401,8 @@ class Writer(Protocol):
     ) -> int:
         """Put another encoder, and the codes that it gives, in place of those that are there.
 
-        Features stay as they are, and so does all else; it is a compaction besides.
+        Features stay as they are, and so does all else; it is a compaction besides. Snapshots of a
+        folder that are open keep working; those of a table see errors.
 
         Args:
             encoder_files: as for `Store.create`.
@@ -413,7 +414,8 @@ class Writer(Protocol):
             int. Rows.
 
         Raises:
-            StoreError: a row is damaged, the disk refuses, or it is a table.
+            StoreError: a row is damaged, the disk or the server refuses, or another process has
+                done the same to a table meanwhile.
         """
 
     def compact(self) -> CompactReport:
