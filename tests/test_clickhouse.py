@@ -638,25 +638,33 @@ def test_what_others_write_meanwhile_is_taken_over(chdb_folder, monkeypatch, tmp
     assert found.keys() == ids and found == recoded_contents(found)
 
 
-def test_what_came_between_the_commit_and_a_kill_is_taken_over_by_the_next(chdb_folder, tmp_path):
-    url = f"chdb://{chdb_folder}/between/photos"
+@pytest.mark.parametrize("sent_after", [0, 1, 2, 3])
+def test_what_came_between_the_commit_and_a_kill_is_taken_over_by_the_next(
+    chdb_folder, tmp_path, sent_after
+):
+    """Killed when the old table was not renamed yet, not read, not dropped."""
+    url = f"chdb://{chdb_folder}/between{sent_after}/photos"
     store = made(url)
     other = store.writer()
     other.add(*varied(range(9)))
-    with pytest.MonkeyPatch.context() as patch:
+    committed = []
 
-        def kill(sent, is_done):
-            if sent >= committed + (not is_done):
+    def kill(_, is_done):
+        if not committed and clickhouse.Store.open(url).fingerprint != store.fingerprint:
+            committed.append("now")
+            other.remove(["i4"])
+            other.add(*varied([20, 5]))
+            committed.append("and done")
+        elif len(committed) > 1 and not is_done:
+            if len(committed) == 2 + sent_after:
                 raise Killed
+            committed.append("one more")
 
-        # A table, its rows, a file, the facts: the fourth statement.
-        committed = 3
+    with pytest.MonkeyPatch.context() as patch:
         statements(patch, kill)
         with pytest.raises(Killed):
             refit(store, tmp_path)
-    assert clickhouse.Store.open(url).fingerprint == "fedcba9876"
-    other.remove(["i4"])
-    other.add(*varied([20, 5]))
+    assert len(committed) == 2 + sent_after
     refit(clickhouse.Store.open(url), tmp_path, "aaaaaaaaaa")
     newest = clickhouse.Store.open(url)
     found = contents_of(newest)
@@ -664,6 +672,7 @@ def test_what_came_between_the_commit_and_a_kill_is_taken_over_by_the_next(chdb_
     assert found == recoded_contents(found) and newest.snapshot().num_items == 9
     with pytest.raises(StoreError, match="open it again"):
         other.add(*varied([30]))
+    assert len([name for name in tables_of(newest) if name.startswith("photos")]) == 3
 
 
 @pytest.mark.thorough
@@ -703,8 +712,11 @@ def test_of_two_refits_at_one_time_one_is_told_that_it_has_lost(chdb_folder, tmp
     assert len(lost) > 3 and all("again" in one for one in lost)
 
 
-def test_of_two_refits_that_are_done_at_one_time_one_counts(chdb_folder, monkeypatch, tmp_path):
-    url = f"chdb://{chdb_folder}/race/photos"
+@pytest.mark.parametrize("began", ["before", "after"])
+def test_of_two_refits_that_are_done_at_one_time_one_counts(
+    chdb_folder, monkeypatch, tmp_path, began
+):
+    url = f"chdb://{chdb_folder}/race_{began}/photos"
     store = made(url)
     with store.writer() as writer:
         writer.add(*varied(range(9)))
@@ -715,6 +727,8 @@ def test_of_two_refits_that_are_done_at_one_time_one_counts(chdb_folder, monkeyp
             patch.setattr(clickhouse.Store, "follow_with", follow_with)
             # As if it had not come so far as to drop what the first fills.
             patch.setattr(generations, "drop_before", lambda *_, **__: None)
+            if began == "before":
+                patch.setattr(clickhouse.Store, "next_entries", lambda _: "photos-g5")
             refit(self, tmp_path, "bbbbbbbbbb")
         return follow_with(self, *arguments)
 
@@ -724,7 +738,7 @@ def test_of_two_refits_that_are_done_at_one_time_one_counts(chdb_folder, monkeyp
     newest = clickhouse.Store.open(url)
     assert newest.fingerprint == "bbbbbbbbbb" and contents_of(newest) == wanted
     later = {name for name in tables_of(newest) if re.fullmatch(r"photos-g\d+", name)}
-    assert later == {newest.entries}
+    assert later == {newest.entries} and (newest.entries == "photos-g5") == (began == "before")
 
 
 def test_the_statements_of_a_refit_on_a_cluster(chdb_folder, monkeypatch, tmp_path):
