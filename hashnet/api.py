@@ -223,7 +223,7 @@ class Index(indexes.Index):
         Example:
             >>> Index.open(index_folder).refit()
             Traceback (most recent call last):
-            hashnet.errors.ArgumentError: Codes without labels are fitted again to photos. ...
+            hashnet.errors.ArgumentError: Codes without labels, in float32 or int8, are fitted ...
         """
         from hashnet import refitting
 
