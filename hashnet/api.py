@@ -214,15 +214,16 @@ class Index(indexes.Index):
             int. Images.
 
         Raises:
-            ArgumentError: the codes were learned from labels, or are of another precision than
-                float32; or there is no image.
-            StoreError: the index is a table, damaged, or the disk refuses.
-            LockedError: another process is writing.
+            ArgumentError: the codes were learned from labels, or are of bfloat16; or there is no
+                image.
+            StoreError: the index is damaged, the disk or the server refuses, or another process
+                has fitted the codes of a table again meanwhile.
+            LockedError: another process is writing in the folder.
 
         Example:
             >>> Index.open(index_folder).refit()
             Traceback (most recent call last):
-            hashnet.errors.ArgumentError: Codes without labels are fitted again to photos. ...
+            hashnet.errors.ArgumentError: Codes without labels, in float32 or int8, are fitted ...
         """
         from hashnet import refitting
 

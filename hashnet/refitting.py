@@ -12,7 +12,7 @@ from hashnet import codes
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError
 from hashnet.network import bundle as bundles
-from hashnet.network import onnx_graph
+from hashnet.network import onnx_graph, pretrained
 from hashnet.train import unsupervised
 
 RECODING = "computing codes"
@@ -35,9 +35,10 @@ def refit(
     Returns:
         int. Images.
     """
-    if not bundle.is_label_free or bundle.precision != "float32":
+    content = bundle.float32_encoder() if bundle.precision in ("float32", "int8") else None
+    if not bundle.is_label_free or content is None:
         raise ArgumentError(
-            "Codes without labels are fitted again to photos.",
+            "Codes without labels, in float32 or int8, are fitted again to photos.",
             f"{bundle.precision} codes of {bundle.origin.get('command', 'another network')}",
             "Make another index: hashnet index NEW IMAGES.",
         )
@@ -50,16 +51,18 @@ def refit(
         features = snapshot.features(chosen).astype(np.float32)
         num_rows = snapshot.num_items + snapshot.num_regions
         with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
-            network = onnx_graph.parsed(bundle.encoder_file.read_bytes(), bundle.encoder_file)
             fitted = unsupervised.fit_hash_layer(
-                os.path.join(scratch, "bundle"),
-                network,
+                os.path.join(scratch, "float32"),
+                onnx_graph.parsed(content, bundle.folder),
                 bundle.config,
                 features,
                 seed=seed,
-                origin=bundle.origin,
+                # Of bits that another precision flips, those of the codes before were counted.
+                origin={name: bundle.origin[name] for name in bundle.origin if name != "precision"},
                 progress=progress,
             )
+            if bundle.precision == "int8":
+                fitted = _with_hash_layer_of(fitted, bundle, os.path.join(scratch, "int8"))
             encoder, num_done = Encoder(fitted), 0
 
             def recoded(features: np.ndarray) -> np.ndarray:
@@ -75,3 +78,16 @@ def refit(
             }
             writer.recode(carried | fitted.files(), fitted.fingerprint, recoded)
     return len(rows)
+
+
+def _with_hash_layer_of(
+    fitted: bundles.Bundle, bundle: bundles.Bundle, folder: str
+) -> bundles.Bundle:
+    """The network of int8 with another H, which is float32 in it, too, and follows the feature."""
+    network, other = (
+        onnx_graph.parsed(one.encoder_file.read_bytes(), one.encoder_file)
+        for one in (bundle, fitted)
+    )
+    network = pretrained.with_hash_layer(network, *onnx_graph.hash_layer(other))
+    encoder = onnx_graph.content(network)
+    return bundles.save_precision(folder, fitted, encoder, bundle.precision, origin=fitted.origin)

@@ -1,6 +1,7 @@
 """What only an index in ClickHouse has: URLs, statements, a server that fails, kills."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -15,8 +16,9 @@ from hashnet import cli
 from hashnet.errors import ArgumentError, BackendError, StoreError
 from hashnet.retrieval.search.finders import finder_of
 from hashnet.retrieval.store.clickhouse import connection as connections
+from hashnet.retrieval.store.clickhouse import generations, tables
 from hashnet.retrieval.store.clickhouse import store as clickhouse
-from hashnet.retrieval.store.clickhouse import tables
+from hashnet.retrieval.store.clickhouse import writer as writers
 from hashnet.retrieval.store.items import Item, StoredFeatures
 
 
@@ -104,7 +106,7 @@ OLD_FACTS = (
 )
 
 
-def test_tables_of_an_older_version_are_used_as_they_are(chdb_folder):
+def test_tables_of_an_older_version_are_used_as_they_are(chdb_folder, tmp_path):
     url = f"chdb://{chdb_folder}/old/photos"
     tables.execute(url, OLD_TABLES)
     for options in ({}, LOCAL, {"regions_per_image": 2}):
@@ -127,6 +129,11 @@ def test_tables_of_an_older_version_are_used_as_they_are(chdb_folder):
         assert {item.id for item in found.items} == {f"i{n}" for n in range(8)}
         with store.writer() as writer:
             writer.compact()
+    assert refit(store, tmp_path) == 8
+    again = clickhouse.Store.open(url)
+    assert (again.format_version, again.fingerprint) == (1, "fedcba9876")
+    assert contents_of(again) == recoded_contents(contents_of(again))
+    assert refit(again, tmp_path) == 8
 
 
 @pytest.mark.parametrize("facts", ["", "{}", "[]", "[" * 99_999, '{"format_version": "1"}'])
@@ -291,6 +298,7 @@ LOADER = """
 import json, sys
 import numpy as np
 from hashnet.retrieval.search.finders import finder_of
+from hashnet.retrieval.store.clickhouse import generations, tables
 from hashnet.retrieval.store.clickhouse import store as clickhouse
 from tests.test_clickhouse import LOCAL, batch, local_features, made
 url, total, step = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -408,3 +416,394 @@ def test_the_commands_take_a_url(chdb_folder, bundle_folder, photos, capsys, tmp
     for arguments in refusals:
         assert cli.main(arguments) in (cli.FAILED, cli.WRONG_ARGUMENTS), arguments
         assert capsys.readouterr().err.startswith("hashnet: "), arguments
+
+
+# --- Other codes ----------------------------------------------------------------------------------
+
+
+def signs(features):
+    """The codes of another network: a byte for each number of a feature, 255 where above 0."""
+    return np.where(features > 0, 255, 0).astype(np.uint8)
+
+
+def varied(numbers, *, local=False):
+    """As `batch`, each image with a feature of its own, and a code that tells nothing of it."""
+    numbers = np.asarray(numbers)
+    features = np.stack([np.sin(numbers), np.cos(numbers)], axis=1).astype(np.float32)
+    items = [Item(f"i{n}", f"/p/{n}", f"label {n % 3}", int(n), None) for n in numbers]
+    added = items, np.stack([numbers % 3, numbers % 2], axis=1).astype(np.uint8), features
+    return (*added, [local_features(n) for n in numbers]) if local else added
+
+
+def contents_of(store):
+    """dict of id to item, code, feature and local features."""
+    snapshot = store.snapshot()
+    items = list(snapshot.items_in_order())
+    rows = snapshot.rows([item.id for item in items])
+    local = snapshot.local_features(rows) if store.extractor else [None] * len(items)
+    return {
+        item.id: (item, code.tobytes(), feature.tolist(), one and one.yx.tobytes())
+        for item, code, feature, one in zip(items, *snapshot.encoded(rows), local, strict=True)
+    }
+
+
+def recoded_contents(contents):
+    return {
+        id: (item, signs(np.array([feature]))[0].tobytes(), feature, local)
+        for id, (item, _, feature, local) in contents.items()
+    }
+
+
+def tables_of(store):
+    connection = store._connection
+    [names] = connection.ask(
+        "SELECT name FROM system.tables WHERE database = {database:String} ORDER BY name",
+        database=connection.place.database,
+    )
+    return [name.decode() for name in names]
+
+
+def encoder_files(folder, content):
+    (folder / "network").write_text(content)
+    return {"network": folder / "network"}
+
+
+def refit(store, folder, fingerprint="fedcba9876"):
+    with store.writer() as writer:
+        return writer.recode(encoder_files(folder, fingerprint), fingerprint, signs)
+
+
+def test_other_codes_are_in_a_table_of_their_own_and_all_else_is_as_it_was(
+    chdb_folder, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("hashnet.retrieval.store.clickhouse.writer.BATCH_ROWS", 7)
+    url = f"chdb://{chdb_folder}/recoded/photos"
+    # Tables of others, whose names begin as those of this index do.
+    others = [f"chdb://{chdb_folder}/recoded/photos_{end}" for end in ("local", "g1")]
+    for other in others:
+        with made(other).writer() as writer:
+            writer.add(*varied(range(3)))
+    store = made(url, **LOCAL)
+    with store.writer() as writer:
+        writer.add(*varied(range(40), local=True))
+        writer.add(*varied(range(5, 12), local=True))
+        writer.remove(["i3", "i30"])
+    before = contents_of(store)
+    with store.writer() as writer:
+        assert writer.recode(encoder_files(tmp_path, "one"), "fedcba9876", signs) == 38
+        assert writer.remove(["i39"]) == ["i39"]  # the writer goes on in the new table
+        writer.add(*varied([99], local=True))
+    new = clickhouse.Store.open(url)
+    assert new.fingerprint == "fedcba9876" and new.created == store.created
+    wanted = recoded_contents(before)
+    del wanted["i39"]
+    found = contents_of(new)
+    assert {id: one for id, one in found.items() if id != "i99"} == wanted
+    assert list(found) == [*wanted, "i99"]
+    assert new.entries.startswith("photos-g") and new.num_bytes() > 0
+    assert {"photos", f"{new.entries}-old"}.isdisjoint(tables_of(new))
+    # Once more, by what the new network's own would be; and the old one's files are gone.
+    assert refit(new, tmp_path, "aaaaaaaaaa") == 38
+    newest = clickhouse.Store.open(url)
+    with newest.writer() as writer:
+        assert writer.compact().rows_after == 38
+    assert contents_of(newest).keys() == found.keys()
+    [names] = newest._connection.ask("SELECT name FROM {encoder_table} WHERE name LIKE '%network'")
+    assert names == [b"aaaaaaaaaa/network"]
+    assert new.entries not in tables_of(new) and newest.entries in tables_of(new)
+    for other in others:
+        assert len(contents_of(clickhouse.Store.open(other))) == 3
+
+
+def test_who_had_the_table_open_is_told_that_it_is_another(chdb_folder, tmp_path):
+    url = f"chdb://{chdb_folder}/stale/photos"
+    store = made(url)
+    with store.writer() as late, late:
+        late.add(*varied(range(9)))
+        snapshot, version = store.snapshot(), store.version()
+        refit(store, tmp_path)
+        assert store.version() != version and store.version() == store.reopened().version()
+        for use in (
+            lambda: snapshot.ids(),
+            lambda: late.add(*varied([7])),
+            lambda: late.remove(["i7"]),
+            late.compact,
+        ):
+            with pytest.raises(StoreError, match="fitted again since.*open it again"):
+                use()
+    with pytest.raises(StoreError, match="another one in its place"):
+        store.writer()
+    assert store.reopened().snapshot().num_items == 9
+    version = store.version()
+    refit(store.reopened(), tmp_path)  # the same network: another table all the same
+    assert store.version() != version
+
+
+def statements(monkeypatch, act):
+    """Have `act(n)` called before the n-th statement that changes something is sent, and after."""
+    sent = [0]
+
+    def counted(method):
+        def send(self, *arguments, **options):
+            act(sent[0], False)
+            method(self, *arguments, **options)
+            act(sent[0], True)
+            sent[0] += 1
+
+        return send
+
+    for name in ("tell", "insert"):
+        method = getattr(connections.Connection, name)
+        monkeypatch.setattr(connections.Connection, name, counted(method))
+    return sent
+
+
+class Killed(BaseException):
+    """What no code catches, at this statement and at all that follow."""
+
+
+@pytest.mark.parametrize("done", [False, pytest.param(True, marks=pytest.mark.thorough)])
+def test_a_refit_killed_at_any_statement_leaves_the_old_codes_or_the_new(
+    chdb_folder, tmp_path, done
+):
+    """Killed before the n-th statement is carried out, or right after, for all n."""
+    outcomes, number = [], 0
+    while outcomes[-1:] != ["not killed, new"]:
+        url = f"chdb://{chdb_folder}/killed_{done}/t{number}"
+        store = made(url, **LOCAL)
+        with store.writer() as writer:
+            writer.add(*varied(range(9), local=True))
+            writer.remove(["i3"])
+        before = contents_of(store)
+
+        def kill(sent, is_done, number=number):
+            if sent > number or (sent == number and is_done == done):
+                raise Killed
+
+        with pytest.MonkeyPatch.context() as patch:
+            statements(patch, kill)
+            try:
+                refit(store, tmp_path)
+                outcomes.append("not killed")
+            except Killed:
+                outcomes.append("killed")
+        now = clickhouse.Store.open(url)
+        is_new = now.fingerprint != store.fingerprint
+        outcomes[-1:] = [f"{outcomes[-1]}, new"] if is_new else outcomes[-1:]
+        assert contents_of(now) == (recoded_contents(before) if is_new else before)
+        with now.writer() as writer:
+            writer.add(*varied([50], local=True))
+        after = contents_of(now)
+        assert refit(now, tmp_path, "aaaaaaaaaa") == 9
+        newest = clickhouse.Store.open(url)
+        assert contents_of(newest) == recoded_contents(after)
+        mine = [name for name in tables_of(newest) if re.match(rf"t{number}\b|t{number}_", name)]
+        ends = ("_descriptors", "_encoder")
+        assert mine == [newest.entries, *(f"t{number}{end}" for end in ends)]
+        number += 1
+    assert {"killed", "killed, new"} < {*outcomes} and number > 6
+
+
+def test_what_others_write_meanwhile_is_taken_over(chdb_folder, monkeypatch, tmp_path):
+    url = f"chdb://{chdb_folder}/meanwhile/photos"
+    store = made(url, **LOCAL)
+    other = store.writer()
+    other.add(*varied(range(9), local=True))
+    written = []
+
+    def write(sent, is_done):
+        """Before each statement of the refit one image goes, one changes, and another comes."""
+        number = len(written)
+        written.append(number)
+        if is_done or number >= 2 * 9 or number % 2:
+            return
+        with pytest.MonkeyPatch.context() as plain:
+            for name, method in unpatched.items():
+                plain.setattr(connections.Connection, name, method)
+            try:
+                other.remove([f"i{number // 2}"])
+                other.add(*varied([100 + number], local=True))
+                told.append(number)
+            except StoreError:
+                refused.append(number)
+
+    unpatched = {name: getattr(connections.Connection, name) for name in ("tell", "insert")}
+    told, refused = [], []
+    statements(monkeypatch, write)
+    refit(store, tmp_path)
+    assert len(told) > 3 and refused and max(told) < min(refused)
+    gone = {f"i{number // 2}" for number in told}
+    ids = {f"i{n}" for n in range(9)} - gone | {f"i{100 + number}" for number in told}
+    found = contents_of(clickhouse.Store.open(url))
+    assert found.keys() == ids and found == recoded_contents(found)
+
+
+@pytest.mark.parametrize("sent_after", [0, 1, 2, 3])
+def test_what_came_between_the_commit_and_a_kill_is_taken_over_by_the_next(
+    chdb_folder, tmp_path, sent_after
+):
+    """Killed when the old table was not renamed yet, not read, not dropped."""
+    url = f"chdb://{chdb_folder}/between{sent_after}/photos"
+    store = made(url)
+    other = store.writer()
+    other.add(*varied(range(9)))
+    committed = []
+
+    def kill(_, is_done):
+        if not committed and clickhouse.Store.open(url).fingerprint != store.fingerprint:
+            committed.append("now")
+            other.remove(["i4"])
+            other.add(*varied([20, 5]))
+            committed.append("and done")
+        elif len(committed) > 1 and not is_done:
+            if len(committed) == 2 + sent_after:
+                raise Killed
+            committed.append("one more")
+
+    with pytest.MonkeyPatch.context() as patch:
+        statements(patch, kill)
+        with pytest.raises(Killed):
+            refit(store, tmp_path)
+    assert len(committed) == 2 + sent_after
+    refit(clickhouse.Store.open(url), tmp_path, "aaaaaaaaaa")
+    newest = clickhouse.Store.open(url)
+    found = contents_of(newest)
+    assert sorted(found) == sorted(f"i{n}" for n in (0, 1, 2, 3, 5, 6, 7, 8, 20))
+    assert found == recoded_contents(found) and newest.snapshot().num_items == 9
+    with pytest.raises(StoreError, match="open it again"):
+        other.add(*varied([30]))
+    assert len([name for name in tables_of(newest) if name.startswith("photos")]) == 3
+
+
+@pytest.mark.thorough
+def test_of_two_refits_at_one_time_one_is_told_that_it_has_lost(chdb_folder, tmp_path):
+    """The second begins and ends before the n-th statement of the first, for all n."""
+    outcomes, number = [], 0
+    while outcomes[-1:] != ["no second"]:
+        url = f"chdb://{chdb_folder}/two/t{number}"
+        store = made(url)
+        with store.writer() as writer:
+            writer.add(*varied(range(9)))
+        wanted = recoded_contents(contents_of(store))
+        ended = []
+
+        def second(sent, is_done, number=number, url=url, ended=ended):
+            if sent == number and not is_done and not ended:
+                ended.append("second")
+                refit(clickhouse.Store.open(url), tmp_path, "bbbbbbbbbb")
+
+        with pytest.MonkeyPatch.context() as patch:
+            statements(patch, second)
+            try:
+                refit(store, tmp_path, "aaaaaaaaaa")
+                outcomes.append("both" if ended else "no second")
+            except BackendError:
+                raise
+            except StoreError as error:
+                outcomes.append(str(error))
+        newest = clickhouse.Store.open(url)
+        assert newest.fingerprint == ("bbbbbbbbbb" if ended else "aaaaaaaaaa")
+        assert contents_of(newest) == wanted
+        assert [name for name in tables_of(newest) if name.startswith(f"t{number}-")] == [
+            newest.entries
+        ]
+        number += 1
+    lost = [outcome for outcome in outcomes if outcome not in ("both", "no second")]
+    assert len(lost) > 3 and all("again" in one for one in lost)
+
+
+@pytest.mark.parametrize("began", ["before", "after"])
+def test_of_two_refits_that_are_done_at_one_time_one_counts(
+    chdb_folder, monkeypatch, tmp_path, began
+):
+    url = f"chdb://{chdb_folder}/race_{began}/photos"
+    store = made(url)
+    with store.writer() as writer:
+        writer.add(*varied(range(9)))
+    wanted, follow_with = recoded_contents(contents_of(store)), clickhouse.Store.follow_with
+
+    def second(self, *arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(clickhouse.Store, "follow_with", follow_with)
+            # As if it had not come so far as to drop what the first fills.
+            patch.setattr(generations, "drop_before", lambda *_, **__: None)
+            if began == "before":
+                patch.setattr(clickhouse.Store, "next_entries", lambda _: "photos-g5")
+            refit(self, tmp_path, "bbbbbbbbbb")
+        return follow_with(self, *arguments)
+
+    monkeypatch.setattr(clickhouse.Store, "follow_with", second)
+    with pytest.raises(StoreError, match="again by one at a time"):
+        refit(store, tmp_path, "aaaaaaaaaa")
+    newest = clickhouse.Store.open(url)
+    assert newest.fingerprint == "bbbbbbbbbb" and contents_of(newest) == wanted
+    later = {name for name in tables_of(newest) if re.fullmatch(r"photos-g\d+", name)}
+    assert later == {newest.entries} and (newest.entries == "photos-g5") == (began == "before")
+
+
+def test_the_statements_of_a_refit_on_a_cluster(chdb_folder, monkeypatch, tmp_path):
+    url = f"chdb://{chdb_folder}/sharded/photos"
+    store = made(url)
+    with store.writer() as writer:
+        writer.add(*varied(range(9)))
+    told, tell = [], connections.Connection.tell
+    store._connection.tell("CREATE TABLE sharded.photos_local AS sharded.photos")
+
+    def alone(self, statement, **parameters):
+        """Have every statement read, and done as on one machine."""
+        explained = self._client.query(f"EXPLAIN AST {statement}", parameters=parameters)
+        assert explained.result_rows
+        told.append(re.sub(r"-g\d+", "-g", statement))
+        if "ReplicatedMergeTree" in statement:
+            return
+        if "Distributed" in statement:
+            [statement] = tables.entries_ddl(
+                "sharded", re.findall(r"`(photos-g\d+)`", statement)[0], num_bits=16, cluster=None
+            )
+        tell(self, statement.replace(" ON CLUSTER `main`", ""), **parameters)
+
+    monkeypatch.setattr(connections.Connection, "tell", alone)
+    monkeypatch.setattr(writers.Writer, "_cluster", lambda _: "main")
+    refit(store, tmp_path)
+    found = contents_of(clickhouse.Store.open(url))
+    assert len(found) == 9 and found == recoded_contents(found)
+    assert tables_of(store)[0].startswith("photos-g") and "photos_local" not in tables_of(store)
+    made_local, made_whole, *rest, _ = told
+    assert "`sharded`.`photos-g_local` ON CLUSTER `main` (row" in made_local
+    assert "'/clickhouse/tables/{shard}/sharded/photos-g'" in made_local
+    assert made_whole.endswith("Distributed('main', 'sharded', 'photos-g_local', cityHash64(id))")
+    end = " ON CLUSTER `main` SYNC SETTINGS max_table_size_to_drop = 0"
+    assert rest == [
+        "RENAME TABLE `sharded`.`photos` TO `sharded`.`photos-g-old` ON CLUSTER `main`",
+        f"DROP TABLE IF EXISTS `sharded`.`photos-g-old`{end}",
+        f"DROP TABLE IF EXISTS `sharded`.`photos_local`{end}",
+    ]
+
+
+def test_the_command_makes_the_tables_that_an_index_has(chdb_folder, tmp_path, capsys):
+    url = f"chdb://{chdb_folder}/again/photos"
+    refit(made(url), tmp_path)
+    store = clickhouse.Store.open(url)
+    there = tables_of(store)
+    assert cli.main(["clickhouse", "init", url, "--bits", "16", "--execute"]) == 0
+    assert f"`{store.entries}`" in capsys.readouterr().out and tables_of(store) == there
+
+
+def test_a_look_for_changes_changes_nothing(chdb_folder):
+    url = f"chdb://{chdb_folder}/looked/photos"
+    store, other = made(url), clickhouse.Store.open(url)
+    before, version = store.roots, store.version()
+    with other.writer() as writer:
+        writer.set_roots(writer.roots.with_folders(["/photos"], lambda _: False))
+    assert store.version() != version and store.roots == before != other.roots
+    assert store.reopened().roots == other.roots
+
+
+@pytest.mark.parametrize("entries", ["photos`", "other", "photos-g", "photos-g1-old", 7])
+def test_facts_that_name_another_table_are_refused(chdb_folder, entries):
+    url = f"chdb://{chdb_folder}/forged{zlib.crc32(str(entries).encode())}/photos"
+    store = made(url)
+    facts = json.dumps({**store._facts, "entries": entries}).encode()
+    store._insert_record(store._connection, f"facts/{1:020}", facts)
+    with pytest.raises(StoreError, match="as HashNet wrote them"):
+        clickhouse.Store.open(url)

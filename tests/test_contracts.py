@@ -227,6 +227,23 @@ def test_what_a_table_lacks_it_says_with_one_error(two):
         table.labels()
 
 
+def test_the_shares_of_bits_are_those_of_all_images_or_near_them(two):
+    index = two[0].index
+    bits = np.unpackbits(index.codes(), axis=1)[:, : index.store.num_bits]
+    for engine in two:
+        shares = engine.snapshot.bit_shares(NUM)
+        assert shares.dtype == np.float64
+        np.testing.assert_allclose(shares, bits.mean(axis=0), atol=1e-12)
+        some = engine.snapshot.bit_shares(NUM // 5)
+        assert (some != shares).any() and abs(some - shares).max() < 0.3
+
+
+def test_an_empty_index_has_no_share_of_bits(place, bundle_folder):
+    index = Index.create(place, bundle_folder)
+    with index.store.snapshot() as snapshot:
+        assert snapshot.bit_shares(9).tolist() == [0] * index.store.num_bits
+
+
 def test_infos_agree(two):
     infos = [engine.index.info() for engine in two]
     for name in ("images", "bits", "feature_dim", "labels", "fingerprint", "origin"):

@@ -1,5 +1,6 @@
 """Codes without labels are fitted again to what an index holds now, whatever it began with."""
 
+import itertools
 import os
 import shutil
 
@@ -9,14 +10,17 @@ import pytest
 from hashnet import cli, images
 from hashnet.api import Index
 from hashnet.encode import precision
-from hashnet.errors import ArgumentError, StoreError
+from hashnet.errors import ArgumentError
 from hashnet.network import bundle as bundles
 from hashnet.network import onnx_graph
 from hashnet.retrieval.drift import Drift
+from hashnet.retrieval.index import open_sharded
+from hashnet.retrieval.search.query import Query
 from hashnet.train import unsupervised
 from hashnet.train.unsupervised_codes import HashWeights
 from tests.fixtures import GOLDEN
 
+TABLES = itertools.count()
 pytestmark = pytest.mark.usefixtures("quick_fit")
 
 
@@ -154,30 +158,132 @@ def test_an_encoder_that_was_not_moved_to_its_place_is_used_and_moved_by_the_nex
     assert Index.open(index.store.folder).encoder.fingerprint == index.encoder.fingerprint
 
 
-def test_what_cannot_be_fitted_again_is_refused(
-    bundle_folder, bundle, photos, tmp_path, chdb_folder
-):
+def test_what_cannot_be_fitted_again_is_refused(bundle_folder, bundle, photos, tmp_path):
     trained = Index.create(tmp_path / "trained", bundle_folder)
     trained.add(photos / "disc/0.png")
     with pytest.raises(ArgumentError, match="without labels"):
         trained.refit()
-    int8 = precision.convert(
-        bundles.load(bundle), tmp_path / "int8", "int8", images_from=[photos / "disc"]
-    )
-    quick = Index.create(tmp_path / "quick", int8.folder)
-    quick.add(photos / "disc/0.png")
-    with pytest.raises(ArgumentError, match="int8 codes"):
-        quick.refit()
     assert trained.drift() is None and trained.info()["outgrown"] is False
     empty = Index.create(tmp_path / "empty", bundle)
     with pytest.raises(ArgumentError, match="at least one"):
         empty.refit()
     assert empty.drift() is None
-    table = Index.create(f"chdb://{chdb_folder}/refit/photos", bundle)
-    table.add(photos / "disc/0.png")
-    with pytest.raises(StoreError, match="does not offer other codes"):
-        table.refit()
-    assert table.drift() is None and table.search(photos / "disc/0.png", k=1)[0].bits_apart == 0
+
+
+@pytest.fixture
+def url(chdb_folder):
+    return f"chdb://{chdb_folder}/refit/t{next(TABLES)}"
+
+
+def test_a_table_has_the_codes_and_the_answers_of_a_folder(bundle, folder, tmp_path, url, run):
+    places = [str(tmp_path / "i"), url]
+    indexes = [
+        Index.create(places[0], bundle, feature_dtype="float32"),
+        Index.create(places[1], bundle),
+    ]
+    queries = [folder / "disc/0.png", folder / "checks/3.png"]
+    seen = [[], []]
+    for index, answers in zip(indexes, seen, strict=True):
+        index.update([folder / "disc"], label_from_folder=True)
+        index.update([folder], label_from_folder=True)
+        index.remove(["photos/ramp/2.png"])
+        answers.append(index.drift())
+        assert run("refit", index.store.folder)[:2] == (cli.DONE, "codes fitted to 23 images\n")
+        answers += [index.info()["fingerprint"], index.drift(), list(index)]
+        answers += [index.codes().tolist(), index.features().tolist(), index.labels]
+        index.update([folder], prune=True)  # with the new network
+        answers += [index.codes(["photos/ramp/2.png"]).tolist()]
+        for query in queries:
+            for options in ({}, {"threshold": 9}, {"pool": 5, "k": 3}, {"labels": "disc"}):
+                result = index.search(query, **options)
+                answers.append((result.threshold, result.pool))
+                answers += [
+                    (hit.id, hit.label, hit.bits_apart, round(hit.distance, 5))
+                    for hit in result.hits
+                ]
+    assert seen[0] == seen[1] and seen[1][0].fitted_to == 2 and seen[1][2].fitted_to == 23
+    sharded = open_sharded(places).search(queries[0])
+    assert [hit.bits_apart for hit in sharded.hits[:2]] == [0, 0]
+    assert Index.open(url).info()["fingerprint"] == seen[0][1]
+
+
+def test_a_table_that_is_open_follows(bundle, folder, url):
+    index = Index.create(url, bundle)
+    index.update([folder])
+    other, query = Index.open(url), folder / "disc/0.png"
+    assert other.search(query, k=1)[0].bits_apart == 0
+    index.refit()
+    index.refit(seed=1)  # one network or two: another table
+    assert other.search(query, k=1)[0].bits_apart <= 1
+    assert other.encoder.fingerprint == index.encoder.fingerprint
+    assert other.add([images.read(query)], ids=["new"]).added == 1
+    assert "new" in index and index.codes(["new"]).tolist() == other.codes(["new"]).tolist()
+
+
+@pytest.mark.parametrize("kind", ["folder", "table"])
+def test_a_service_follows(bundle, folder, tmp_path, request, kind):
+    pytest.importorskip("fastapi", reason='pip install "hashnet[serve]"')
+    from hashnet.retrieval.service.served_index import ServedIndex
+
+    place = str(tmp_path / "i") if kind == "folder" else request.getfixturevalue("url")
+    index = Index.create(place, bundle)
+    index.update([folder])
+    served = ServedIndex(place, show_paths=True)
+    assert not served.refresh()
+    index.refit()
+    assert served.refresh() and not served.refresh()
+    assert served.current.index.encoder.fingerprint == index.encoder.fingerprint
+    [hit] = served.current.engine.search(folder / "disc/0.png", Query(k=1)).hits
+    assert hit.bits_apart <= 1 and hit.id == "photos/disc/0.png"
+
+
+def test_regions_and_local_features_of_a_table_stay(bundle, folder, url):
+    pytest.importorskip("cv2")
+    from tests.scenes import bright_regions
+
+    with bright_regions():
+        index = Index.create(url, bundle, regions=2, local="sift")
+    index.update([folder / "disc"])
+    ids = list(index)
+
+    def held():
+        snapshot = index.engine.snapshot
+        rows = snapshot.rows(ids)
+        local = [one.descriptors.tobytes() for one in snapshot.local_features(rows)]
+        return snapshot.num_rows, snapshot.num_regions, local
+
+    before = held()
+    index.refit()
+    assert held() == before and before[1] > 0
+    assert index.update([folder / "ramp"]).added == 6
+    assert index.search(folder / "disc/0.png", verify=True, k=1)[0].id == "disc/0.png"
+
+
+def test_int8_stays_int8_and_its_codes_are_those_of_its_network(bundle, folder, tmp_path):
+    pytest.importorskip("onnxruntime")
+    small = precision.convert(bundles.load(bundle), tmp_path / "int8", "int8", images_from=[folder])
+    index = Index.create(tmp_path / "i", small.folder)
+    index.update([folder])
+    old = index.codes()
+    assert index.refit() == 24
+    opened = Index.open(index.store.folder)
+    assert opened.encoder.precision == "int8" and (opened.codes() != old).any()
+    encoded = opened.encoder.encode([item.path for item in opened.values()])
+    sure = np.abs(encoded.latents - 0.5) > 1e-2
+    bits = np.unpackbits(opened.codes(), axis=1)[:, : sure.shape[1]]
+    assert ((encoded.latents >= 0.5) == bits)[sure].all()
+    # The float32 that it was made from has the same H, so that it may be exported.
+    int8, float32 = (
+        onnx_graph.hash_layer(onnx_graph.parsed(content, "network"))
+        for content in (
+            opened.encoder.bundle.encoder_file.read_bytes(),
+            opened.encoder.bundle.float32_encoder(),
+        )
+    )
+    assert all((one == other).all() for one, other in zip(int8, float32, strict=True))
+    # What was measured of the bits that it flips was measured of other codes.
+    assert "precision" in small.origin and "precision" not in opened.encoder.bundle.origin
+    assert opened.refit() == 24
 
 
 def test_an_index_says_that_it_has_outgrown_its_codes(run, index, folder):

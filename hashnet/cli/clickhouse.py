@@ -24,8 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     from hashnet.retrieval.store.clickhouse import tables
+    from hashnet.retrieval.store.clickhouse.store import Store
 
-    statements = tables.ddl(arguments.url, num_bits=arguments.bits, cluster=arguments.cluster)
+    entries = None
+    if arguments.execute and Store.is_there(arguments.url):
+        entries = Store.open(arguments.url).entries  # on machines that the cluster has got since
+    statements = tables.ddl(
+        arguments.url, num_bits=arguments.bits, cluster=arguments.cluster, entries=entries
+    )
     if arguments.execute:
         tables.execute(arguments.url, statements)
     print("".join(f"{statement};\n" for statement in statements), end="")

@@ -353,16 +353,10 @@ class Encoder:
     @functools.cached_property
     def _hash_layer(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Weights of H: float32 `(num_bits, feature_dim)` and `(num_bits,)`."""
-        import onnx
-        from onnx import numpy_helper
-
         content = self.bundle.float32_encoder()
         if content is None:
             return None
-        stored = {one.name: one for one in onnx.load_model_from_string(content).graph.initializer}
-        kernel, bias = (
-            numpy_helper.to_array(stored[name]).astype(np.float32) for name in onnx_graph.HASH_LAYER
-        )
+        kernel, bias = onnx_graph.hash_layer(onnx_graph.parsed(content, self.bundle.folder))
         return np.ascontiguousarray(kernel.T), bias
 
     def _encode_group(

@@ -197,6 +197,28 @@ def parsed(content: bytes, name: Any) -> "onnx.ModelProto":
         raise BundleError("An encoder must be a whole ONNX file.", f"{name}: {error}") from error
 
 
+def hash_layer(network: "onnx.ModelProto") -> tuple[np.ndarray, np.ndarray]:
+    """The weights of H in a network.
+
+    Args:
+        network: `onnx.ModelProto`.
+
+    Returns:
+        kernel: float32 `(feature_dim, num_bits)`.
+        bias: float32 `(num_bits,)`.
+
+    Raises:
+        BundleError: it has none.
+    """
+    from onnx import numpy_helper
+
+    stored = {one.name: one for one in network.graph.initializer}
+    if not stored.keys() >= {*HASH_LAYER}:
+        raise BundleError("A network's codes come from a hash layer.", f"no {HASH_LAYER[0]}")
+    kernel, bias = (numpy_helper.to_array(stored[name]).astype(np.float32) for name in HASH_LAYER)
+    return kernel, bias
+
+
 def geometry_of(network: "onnx.ModelProto") -> Geometry | None:
     """What a network says of the places of its map.
 

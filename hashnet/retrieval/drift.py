@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from hashnet import codes
 from hashnet.network import bundle as bundles
 
 _GROWTH = 2  # so many times the images that codes were fitted to
@@ -39,7 +38,7 @@ def drift(snapshot: Any, bundle: bundles.Bundle) -> Drift | None:
     """Measure how far an index has gone from what its codes were fitted to.
 
     Args:
-        snapshot: a `Snapshot` of a folder.
+        snapshot: a `Snapshot`.
         bundle: the `Bundle` that the index carries.
 
     Returns:
@@ -48,10 +47,7 @@ def drift(snapshot: Any, bundle: bundles.Bundle) -> Drift | None:
     fitted_to = bundle.origin.get("fitted_to")
     if not (bundle.is_label_free and isinstance(fitted_to, int) and snapshot.num_items):
         return None
-    images = snapshot.live_images
-    rows = np.arange(snapshot.num_rows) if images is None else np.flatnonzero(images)
-    rows = rows[:: max(1, len(rows) // _SAMPLE)]
-    share = codes.unpack(snapshot.codes[rows], bundle.config.num_bits).mean(axis=0)
+    share = snapshot.bit_shares(_SAMPLE)
     # Zero times the logarithm of zero is zero.
     parts = np.stack([share, 1 - share])
     entropy = -(parts * np.log2(np.where(parts > 0, parts, 1))).sum(axis=0)

@@ -175,8 +175,8 @@ class Index:
             StoreError, FingerprintError: as for `open`.
         """
         store = self.store.reopened()
-        # A table has no `made`: time tells an index from another made in its place.
-        facts = ("created", "fingerprint", "extractor", "regions_per_image", "made")
+        # A table's roots are those that were last read.
+        facts = ("made", "extractor", "regions_per_image", "roots")
         if all(getattr(store, fact, None) == getattr(self.store, fact, None) for fact in facts):
             return self
         known = store.fingerprint == self.store.fingerprint
@@ -825,15 +825,13 @@ class Index:
 
         Returns:
             A `Drift`, whose `is_outgrown` says whether `refit` would serve; None for codes that
-            were made otherwise, for a table, and for an index without images.
+            were made otherwise, and for an index without images.
 
         Raises:
             StoreError: the index is gone or damaged.
         """
         from hashnet.retrieval import drift
 
-        if not isinstance(self.store.folder, os.PathLike):  # a table keeps its codes
-            return None
         self._follow()
         with self.store.snapshot() as snapshot:
             return drift.drift(snapshot, self.encoder.bundle)

@@ -281,6 +281,16 @@ class Snapshot(Protocol):
     def label_counts(self) -> dict[str, int]:
         """How many images have each label, in the order in which labels first occur."""
 
+    def bit_shares(self, most: int) -> np.ndarray:
+        """Which share of the images each bit is set in.
+
+        Args:
+            most: int. Of more images than twice as many, about as many are looked at.
+
+        Returns:
+            float64 `(num_bits,)`, 0 to 1; of no image zeros.
+        """
+
     def close(self) -> None:
         """Let go of what is held. Arrays that were handed out stay valid."""
 
@@ -391,7 +401,8 @@ class Writer(Protocol):
     ) -> int:
         """Put another encoder, and the codes that it gives, in place of those that are there.
 
-        Features stay as they are, and so does all else; it is a compaction besides.
+        Features stay as they are, and so does all else; it is a compaction besides. Snapshots of a
+        folder that are open keep working; those of a table see errors.
 
         Args:
             encoder_files: as for `Store.create`.
@@ -403,7 +414,8 @@ class Writer(Protocol):
             int. Rows.
 
         Raises:
-            StoreError: a row is damaged, the disk refuses, or it is a table.
+            StoreError: a row is damaged, the disk or the server refuses, or another process has
+                done the same to a table meanwhile.
         """
 
     def compact(self) -> CompactReport:

@@ -6,6 +6,7 @@
     TABLE              one entry per image or region, and one per entry that was taken out
     TABLE_descriptors  local features, by the row of their image
     TABLE_encoder      the facts of the index, and the bundle that made its codes
+    TABLE-g...         the entries with other codes: see `generations`
 
 An entry is never changed. `row` numbers entries in the order in which they came; an entry with
 `kills` above 0 is no image but says that the row of that number is out. One insert holds the new
@@ -20,6 +21,12 @@ so they lie in a table of their own, ordered by row. They are inserted before th
 a kill leaves there belongs to no row, and goes with the next compaction. Tables without
 `TABLE_descriptors` or the column `region`, made before there were any, are used as they are, for
 indexes that need neither.
+
+A refit fills another table of entries beside the one that is there, which nobody sees until one
+record in `TABLE_encoder` names it, with the new encoder; what others wrote meanwhile is taken over,
+and the old table is dropped. Records that follow the same one have the same token, so that the
+server takes one of them. Killed at any moment, the index has the old codes or the new; the next
+refit drops what is left, and takes over what was written to the old table in between.
 
 Entries are sorted by code, so that the pool of a query lies together where codes repeat, as
 learned ones do. The statement of a search reads the codes of all entries, and of the granules

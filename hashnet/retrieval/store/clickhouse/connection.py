@@ -1,6 +1,7 @@
 """Where an index in ClickHouse is, and how statements get there and answers back."""
 
 import contextlib
+import copy
 import os
 import re
 import time
@@ -21,6 +22,7 @@ RETRY_SECONDS = 0.2
 VALUE_BYTES = 100_000
 # Codes of errors that pass: timeouts, a lost network or Keeper, too many parts at the moment.
 PASSING = {159, 203, 209, 210, 242, 252, 319, 999}
+UNKNOWN_TABLE = 60
 # Every limit throws: a partial answer looks like a whole one.
 SETTINGS = {
     "max_execution_time": QUERY_SECONDS,
@@ -124,16 +126,35 @@ class Connection:
 
     Attributes:
         place: `Place`.
-        table, encoder_table, descriptors_table: str, as statements name them.
+        entries: str. Name of the table of entries: the place's, or one that a refit made after it.
+        encoder_table, descriptors_table: str, as statements name them.
     """
 
     def __init__(self, url: str) -> None:
         self.place = Place(url)
-        self.table = f"`{self.place.database}`.`{self.place.table}`"
+        self.entries = self.place.table
         self.encoder_table = f"`{self.place.database}`.`{self.place.table}_encoder`"
         self.descriptors_table = f"`{self.place.database}`.`{self.place.table}_descriptors`"
         with self._named():
             self._client = self.place.client()
+
+    def of(self, entries: str) -> "Connection":
+        """The same connection, to another table of entries of the same index.
+
+        Args:
+            entries: str, its name.
+
+        Returns:
+            `Connection`; this one stays as it is.
+        """
+        other = copy.copy(self)
+        other.entries = entries
+        return other
+
+    @property
+    def table(self) -> str:
+        """str. The table of entries, as statements name it."""
+        return f"`{self.place.database}`.`{self.entries}`"
 
     def ask(self, statement: str, *, width: int = 1, **parameters: Any) -> list[Any]:
         """Send a statement that is a question.
@@ -251,6 +272,12 @@ class Connection:
             if not _is_of_the_backend(error):
                 raise
             reason = " ".join(str(error).split())[:400]
+            if getattr(error, "code", None) == UNKNOWN_TABLE:
+                raise StoreError(
+                    "An index in ClickHouse is read and written while its table is there.",
+                    f"{self.place.shown}: {reason[:80]}...",
+                    "Its codes were fitted again since, or it was dropped: open it again.",
+                ) from error
             raise BackendError(
                 "An index in ClickHouse is used while its server answers.",
                 f"{self.place.shown}: {reason}",

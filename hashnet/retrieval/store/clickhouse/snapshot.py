@@ -316,6 +316,16 @@ class Snapshot:
         )
         return {to_text(label): int(count) for label, count in zip(labels, counts, strict=True)}
 
+    def bit_shares(self, most: int) -> np.ndarray:
+        # Its bits as text are bytes 48 and 49.
+        [[shares]] = self.ask(
+            "SELECT avgForEach(arrayMap(bit -> bit - 48, reinterpret(bin(code), 'Array(UInt8)'))) "
+            "FROM {table} WHERE {image} AND cityHash64(row) % {step:UInt64} = 0",
+            step=max(1, self.num_items // most),
+        )
+        num_bits = self.store.num_bits
+        return np.array(shares[:num_bits] or np.zeros(num_bits), np.float64)
+
     @property
     def live(self) -> np.ndarray | None:
         raise self._no_arrays()

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hashnet import files
-from hashnet.errors import ArgumentError, StoreError
+from hashnet.errors import ArgumentError, BackendError, StoreError
 from hashnet.network import bundle as bundles
+from hashnet.retrieval.store.clickhouse import generations
 from hashnet.retrieval.store.clickhouse.connection import Connection
 from hashnet.retrieval.store.clickhouse.snapshot import Snapshot
 from hashnet.retrieval.store.clickhouse.tables import ddl, execute
@@ -25,7 +26,9 @@ StrPath = str | os.PathLike[str]
 # Of new indexes. Older ones stay of their version: 1, 2 with local features, or 3 with regions,
 # which have no roots.
 FORMAT_VERSION = 4
-_ROOTS = "roots/"  # what the records of roots are named, with the time behind it
+# What records are named: those of facts, but for the first, with a slash and a number behind it,
+# those of roots with the time.
+_FACTS, _ROOTS = "facts", "roots/"
 # Columns that tables of older versions lack.
 _NEEDED = ("_descriptors.yx", ".region", ".content", ".camera")
 
@@ -37,14 +40,24 @@ class Store:
         folder: str. The URL, without its password.
         feature_dtype: "float32". How features are stored.
         roots: `Roots`, as they were last read or written.
+        made: tuple. What tells this index from another that was made in its place.
+        followed: (str, int) or None. The table of entries that this one's follows, and the last
+            row of it that was taken over before it did.
     """
 
     FEATURE_DTYPE = "float32"
 
     def __init__(
-        self, connection: Connection, facts: dict[str, Any], roots: list[list[str]] | None
+        self,
+        connection: Connection,
+        record: str,
+        facts: dict[str, Any],
+        roots: list[list[str]] | None,
     ) -> None:
-        self._connection = connection
+        entries = facts.get("entries", connection.place.table)
+        generations.number_of(connection.place.table, entries)  # refuses other names
+        self._connection = connection.of(entries)
+        self._record, self._facts = record, facts
         self.folder: str = connection.place.shown
         self.num_bits: int = facts["num_bits"]
         self.feature_dim: int = facts["feature_dim"]
@@ -57,6 +70,12 @@ class Store:
         self.format_version: int = facts["format_version"]
         self.created: str = facts["created"]
         self.exif: bool = facts.get("exif", False)
+        self.made = (self.created, self.fingerprint, entries)
+        self.followed: tuple[str, int] | None = None
+        if "followed" in facts:
+            entries, row = facts["followed"]
+            generations.number_of(connection.place.table, entries)
+            self.followed = entries, int(row)
         self.roots = Roots(roots)
 
     @classmethod
@@ -114,15 +133,13 @@ class Store:
             "descriptor_dim": descriptor_dim,
             "regions_per_image": regions_per_image,
             "exif": exif,
-            "encoder_files": {
-                name: hashlib.sha256(content).hexdigest() for name, content in contents.items()
-            },
+            "encoder_files": _sums(contents),
         }
         # The facts come last: what a killed creation leaves behind is no index. A file that it
         # left is the same or, of another encoder, told apart by the fingerprint in its name.
         for name, content in [
             *((f"{fingerprint}/{name}", content) for name, content in contents.items()),
-            ("facts", json.dumps(facts).encode()),
+            (_FACTS, json.dumps(facts).encode()),
         ]:
             cls._insert_record(connection, name, content)
         return cls.open(url)
@@ -139,14 +156,22 @@ class Store:
                 f"none in {connection.place.shown}",
                 "Make one with `hashnet index`, or check the URL.",
             )
-        # Names of roots are times, so that the last is the latest.
-        [records] = connection.ask(
-            "SELECT content FROM {encoder_table} WHERE name = 'facts' "
-            "OR startsWith(name, {roots:String}) ORDER BY name",
+        # Of each kind the last is the latest.
+        names, contents = connection.ask(
+            "SELECT name, content FROM {encoder_table} WHERE name = {facts:String} "
+            "OR startsWith(name, {later:String}) OR startsWith(name, {roots:String}) ORDER BY name",
+            width=2,
+            facts=_FACTS,
+            later=f"{_FACTS}/",
             roots=_ROOTS,
         )
+        latest = {
+            name.decode().split("/")[0]: (name.decode(), content)
+            for name, content in zip(names, contents, strict=True)
+        }
         try:
-            facts = json.loads(records[0])
+            record, content = latest[_FACTS]
+            facts = json.loads(content)
             if facts["format_version"] > FORMAT_VERSION:
                 raise StoreError(
                     f"This HashNet reads tables up to format {FORMAT_VERSION}.",
@@ -155,8 +180,8 @@ class Store:
                 )
             roots = None
             if facts["format_version"] >= 4:
-                roots = json.loads(records[-1]) if len(records) > 1 else []
-            return cls(connection, facts, roots)
+                roots = json.loads(latest["roots"][1]) if "roots" in latest else []
+            return cls(connection, record, facts, roots)
         except StoreError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -169,6 +194,11 @@ class Store:
     @staticmethod
     def is_there(url: str) -> bool:
         return Connection(url).has_index()
+
+    @property
+    def entries(self) -> str:
+        """str. Name of the table of entries, which a refit changes."""
+        return self._connection.entries
 
     @functools.cached_property
     def encoder_folder(self) -> pathlib.Path:
@@ -193,25 +223,28 @@ class Store:
         with files.whole_folder(folder) as fresh:
             for file, sha256 in sums.items():
                 [contents] = self._connection.ask(
-                    "SELECT content FROM {encoder_table} WHERE name = {name:String} LIMIT 1",
+                    "SELECT content FROM {encoder_table} WHERE name = {name:String}",
                     name=f"{self.fingerprint}/{_plain_name(file)}",
                 )
                 if not contents:
                     raise StoreError("An index carries its encoder.", f"no {file} in {self.folder}")
-                if sha256 not in ("", hashlib.sha256(contents[0]).hexdigest()):
+                # Two of one network may differ in what is said of it.
+                for content in contents:
+                    if sha256 in ("", hashlib.sha256(content).hexdigest()):
+                        (fresh / file).write_bytes(content)
+                        break
+                else:
                     raise StoreError(
                         "An index carries its encoder as it was.", f"{file} in {self.folder}"
                     )
-                (fresh / file).write_bytes(contents[0])
 
     def reopened(self) -> "Store":
         return self._on(self._connection)
 
     def version(self) -> tuple[Any, ...]:
-        facts = self.reopened()
-        [[last], [entries]] = self._connection.ask("SELECT max(row), count() FROM {table}", width=2)
-        self.roots = facts.roots
-        return facts.created, facts.fingerprint, facts.roots.all, int(last), int(entries)
+        now = self.reopened()
+        [[last], [entries]] = now._connection.ask("SELECT max(row), count() FROM {table}", width=2)
+        return *now.made, now.roots.all, int(last), int(entries)
 
     def write_roots(self, roots: Roots) -> None:
         """Put other roots in place of these.
@@ -225,33 +258,122 @@ class Store:
         self.roots = roots
 
     @staticmethod
-    def _insert_record(connection: Connection, name: str, content: bytes) -> None:
+    def _insert_record(
+        connection: Connection, name: str, content: bytes, token: str | None = None
+    ) -> None:
         connection.insert(
             connection.encoder_table,
             ["name", "content"],
             ["String", "String"],
             [[name.encode()], [content]],
-            hashlib.sha256(name.encode() + b"\0" + content).hexdigest(),
+            token or hashlib.sha256(name.encode() + b"\0" + content).hexdigest(),
         )
+
+    def next_entries(self) -> str:
+        """A name for the table of entries that is to follow this one's, and that no other has."""
+        table = self._connection.place.table
+        before = generations.number_of(table, self._connection.entries)
+        return generations.name_of(table, max(time.time_ns(), before + 1))
+
+    def follow_with(
+        self, entries: str, encoder_files: Mapping[str, StrPath], fingerprint: str, row: int
+    ) -> "Store":
+        """Let another table of entries follow this one's, with its encoder: by one record.
+
+        Args:
+            entries: str, from `next_entries`. Name of the table, filled by now.
+            encoder_files, fingerprint: as for `create`.
+            row: int. The last row that was taken over.
+
+        Returns:
+            `Store`.
+
+        Raises:
+            StoreError: another one has followed, and this one will never do so.
+            BackendError: the server does not answer; what follows is not known.
+        """
+        connection = self._connection
+        contents = {name: pathlib.Path(path).read_bytes() for name, path in encoder_files.items()}
+        for name, content in contents.items():
+            self._insert_record(connection, f"{fingerprint}/{name}", content)
+        number = generations.number_of(connection.place.table, entries)
+        facts = {
+            **self._facts,
+            "fingerprint": fingerprint,
+            "encoder_files": _sums(contents),
+            "entries": entries,
+            "followed": [connection.entries, row],
+        }
+        # Of all records that come in with the token of one that they follow, one does.
+        self._insert_record(
+            connection,
+            f"{_FACTS}/{number:020}",
+            json.dumps(facts).encode(),
+            token=f"what follows {self._record}",
+        )
+        now = self.reopened()
+        if now.made == self.made:
+            raise BackendError(
+                "A server answers with what was written to it.",
+                f"no new record in {self.folder}_encoder",
+                "See with `hashnet info` which codes the index has, and fit them again.",
+            )
+        if now._facts != facts:
+            raise StoreError(
+                "Codes are fitted again by one at a time.",
+                f"others have been since, in {self.folder}",
+                "Open the index again: these are thrown away.",
+            )
+        return now
+
+    def forget_encoders(self) -> None:
+        """Delete the files of encoders that an index had before this one's."""
+        [records] = self._connection.ask(
+            "SELECT content FROM {encoder_table} WHERE name = {facts:String} "
+            "OR startsWith(name, {later:String})",
+            facts=_FACTS,
+            later=f"{_FACTS}/",
+        )
+        for fingerprint in sorted({json.loads(one)["fingerprint"] for one in records}):
+            if fingerprint != self.fingerprint:
+                self._connection.tell(
+                    f"ALTER TABLE {self._connection.encoder_table} "
+                    "DELETE WHERE startsWith(name, {files:String})",
+                    files=f"{fingerprint}/",
+                )
 
     def snapshot(self) -> Snapshot:
         return Snapshot(self._connection, self)
 
     def writer(self) -> Writer:
-        self.roots = self.reopened().roots  # another may have changed them
+        now = self.reopened()
+        if now.made != self.made:
+            raise StoreError(
+                "An index is written by those who opened it.",
+                f"another one in its place, {self.folder}",
+                "Open that one.",
+            )
+        self.roots = now.roots  # another may have changed them
         return Writer(self._connection, self)
 
     def num_bytes(self) -> int:
+        table = self._connection.place.table
         [[size]] = self._connection.ask(
             "SELECT sum(bytes_on_disk) FROM system.parts WHERE active "
-            "AND database = {database:String} AND table IN {names:Array(String)}",
+            "AND database = {database:String} "
+            "AND (table IN {names:Array(String)} OR startsWith(table, {later:String}))",
             database=self._connection.place.database,
             names=[
-                self._connection.place.table + end
+                table + end
                 for end in ("", "_local", "_encoder", "_descriptors", "_descriptors_local")
             ],
+            later=table + generations.LATER,
         )
         return int(size)
+
+
+def _sums(contents: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
 
 
 def _plain_fingerprint(fingerprint: str) -> str:

@@ -11,9 +11,12 @@ GRANULE_ROWS = 256
 # All rows are below, so this makes one partition; but a part of a partitioned table knows its
 # highest row, which need not be read then.
 PARTITION_ROWS = 10**19
+_WINDOW = "non_replicated_deduplication_window = 1000"
 
 
-def ddl(url: str, *, num_bits: int, cluster: str | None = None) -> list[str]:
+def ddl(
+    url: str, *, num_bits: int, cluster: str | None = None, entries: str | None = None
+) -> list[str]:
     """The statements that make the tables of an index.
 
     Args:
@@ -21,6 +24,7 @@ def ddl(url: str, *, num_bits: int, cluster: str | None = None) -> list[str]:
         num_bits: int. Of the codes.
         cluster: str or None. Name of a cluster: entries are then spread over its shards by id,
             and every shard is replicated.
+        entries: str or None. Name of the table of entries; None means the URL's.
 
     Returns:
         list of str.
@@ -43,8 +47,36 @@ def ddl(url: str, *, num_bits: int, cluster: str | None = None) -> list[str]:
     place = Place(url)
     if cluster is not None and not PLAIN_WORD.fullmatch(cluster):
         raise ArgumentError("A cluster's name is a plain word.", repr(cluster))
-    on = f" ON CLUSTER `{cluster}`" if cluster else ""
     database, table = place.database, place.table
+    encoder = f"`{database}`.`{table}_encoder`{_on(cluster)} (name String, content String) "
+    engine = f"MergeTree ORDER BY name SETTINGS {_WINDOW}"
+    if cluster is not None:
+        engine = (
+            f"ReplicatedMergeTree('/clickhouse/tables/all/{database}/{table}_encoder', "
+            "'{shard}-{replica}') ORDER BY name"
+        )
+    # Those of one image are read alone; `id` only says which shard is theirs.
+    descriptors = "row UInt64, id String, yx String, descriptors String CODEC(NONE)"
+    order = "ORDER BY row SETTINGS index_granularity = 1"
+    return [
+        f"CREATE DATABASE IF NOT EXISTS `{database}`{_on(cluster)}",
+        f"CREATE TABLE IF NOT EXISTS {encoder}ENGINE = {engine}",
+        *_made(database, f"{table}_descriptors", descriptors, order, cluster),
+        # The table that says that all are there comes last.
+        *entries_ddl(database, entries or table, num_bits=num_bits, cluster=cluster),
+    ]
+
+
+def entries_ddl(database: str, table: str, *, num_bits: int, cluster: str | None) -> list[str]:
+    """The statements that make a table of entries.
+
+    Args:
+        database, table: str, its name.
+        num_bits, cluster: as for `ddl`.
+
+    Returns:
+        list of str.
+    """
     columns = (
         "row UInt64 CODEC(NONE), kills UInt64, id String, key UInt64 MATERIALIZED cityHash64(id), "
         "path Nullable(String), label LowCardinality(Nullable(String)), size Nullable(Int64), "
@@ -58,42 +90,55 @@ def ddl(url: str, *, num_bits: int, cluster: str | None = None) -> list[str]:
         f"PARTITION BY intDiv(row, {PARTITION_ROWS}) ORDER BY (kills, code) "
         f"SETTINGS index_granularity = {GRANULE_ROWS}"
     )
-    # Those of one image are read alone; `id` only says which shard is theirs.
-    descriptors = "row UInt64, id String, yx String, descriptors String CODEC(NONE)"
-    descriptors_order = "ORDER BY row SETTINGS index_granularity = 1"
-    encoder = "(name String, content String) "
-    statements = [f"CREATE DATABASE IF NOT EXISTS `{database}`{on}"]
-    # The table that says that all are there comes last.
-    tables = [
-        (f"{table}_descriptors", descriptors, descriptors_order),
-        (table, columns, order),
-    ]
-    if cluster is None:
-        window = "non_replicated_deduplication_window = 1000"
-        return [
-            *statements,
-            f"CREATE TABLE IF NOT EXISTS `{database}`.`{table}_encoder` {encoder}"
-            f"ENGINE = MergeTree ORDER BY name SETTINGS {window}",
-            *(
-                f"CREATE TABLE IF NOT EXISTS `{database}`.`{name}` ({columns}) "
-                f"ENGINE = MergeTree {order}, {window}"
-                for name, columns, order in tables
-            ),
-        ]
-    path = f"/clickhouse/tables/{{shard}}/{database}"
-    statements.append(
-        f"CREATE TABLE IF NOT EXISTS `{database}`.`{table}_encoder`{on} {encoder}"
-        f"ENGINE = ReplicatedMergeTree('/clickhouse/tables/all/{database}/{table}_encoder', "
-        "'{shard}-{replica}') ORDER BY name"
+    return _made(database, table, columns, order, cluster)
+
+
+def renaming(database: str, table: str, new: str, *, cluster: str | None) -> str:
+    """The statement that gives a table another name; on a cluster its shards keep theirs.
+
+    Args:
+        database, table, new: str, names.
+        cluster: as for `ddl`.
+
+    Returns:
+        str.
+    """
+    return f"RENAME TABLE `{database}`.`{table}` TO `{database}`.`{new}`{_on(cluster)}"
+
+
+def dropping(database: str, table: str, *, cluster: str | None) -> str:
+    """The statement that drops a table, however large it is.
+
+    Args:
+        database, table: str, its name.
+        cluster: as for `ddl`.
+
+    Returns:
+        str.
+    """
+    return (
+        f"DROP TABLE IF EXISTS `{database}`.`{table}`{_on(cluster)} SYNC "
+        "SETTINGS max_table_size_to_drop = 0"
     )
-    for name, columns, order in tables:
-        statements += [
-            f"CREATE TABLE IF NOT EXISTS `{database}`.`{name}_local`{on} ({columns}) "
-            f"ENGINE = ReplicatedMergeTree('{path}/{name}', '{{replica}}') {order}",
-            f"CREATE TABLE IF NOT EXISTS `{database}`.`{name}`{on} AS `{database}`.`{name}_local` "
-            f"ENGINE = Distributed('{cluster}', '{database}', '{name}_local', cityHash64(id))",
+
+
+def _made(database: str, name: str, columns: str, order: str, cluster: str | None) -> list[str]:
+    if cluster is None:
+        return [
+            f"CREATE TABLE IF NOT EXISTS `{database}`.`{name}` ({columns}) "
+            f"ENGINE = MergeTree {order}, {_WINDOW}"
         ]
-    return statements
+    path, on = f"/clickhouse/tables/{{shard}}/{database}/{name}", _on(cluster)
+    return [
+        f"CREATE TABLE IF NOT EXISTS `{database}`.`{name}_local`{on} ({columns}) "
+        f"ENGINE = ReplicatedMergeTree('{path}', '{{replica}}') {order}",
+        f"CREATE TABLE IF NOT EXISTS `{database}`.`{name}`{on} AS `{database}`.`{name}_local` "
+        f"ENGINE = Distributed('{cluster}', '{database}', '{name}_local', cityHash64(id))",
+    ]
+
+
+def _on(cluster: str | None) -> str:
+    return f" ON CLUSTER `{cluster}`" if cluster else ""
 
 
 def execute(url: str, statements: Iterable[str]) -> None:

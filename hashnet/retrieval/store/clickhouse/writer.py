@@ -1,5 +1,6 @@
 """How images get into a table, and out of it."""
 
+import contextlib
 import os
 import re
 import time
@@ -9,8 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from hashnet.codes import code_bytes
-from hashnet.errors import ArgumentError
+from hashnet.errors import ArgumentError, BackendError, StoreError
 from hashnet.images import Exif
+from hashnet.retrieval.store.clickhouse import generations, tables
 from hashnet.retrieval.store.clickhouse.connection import Connection
 from hashnet.retrieval.store.clickhouse.entries import (
     KEY_OF_IDS,
@@ -31,7 +33,6 @@ from hashnet.retrieval.store.items import (
     to_bytes,
     to_text,
 )
-from hashnet.retrieval.store.protocol import unsupported
 from hashnet.retrieval.store.roots import Roots
 
 # Of features in an insert: as Python numbers eight times the bytes, and far from what a server
@@ -58,6 +59,25 @@ class _Store(Facts, Protocol):
 
     def write_roots(self, roots: Roots) -> None:
         """Put others in their place."""
+
+    @property
+    def followed(self) -> tuple[str, int] | None:
+        """The table of entries that this one's follows, and the last row that was taken over."""
+
+    def next_entries(self) -> str:
+        """A name for the table of entries that is to follow."""
+
+    def follow_with(
+        self,
+        entries: str,
+        encoder_files: Mapping[str, str | os.PathLike[str]],
+        fingerprint: str,
+        row: int,
+    ) -> "_Store":
+        """Let another table of entries follow."""
+
+    def forget_encoders(self) -> None:
+        """Delete the files of encoders of before."""
 
     def num_bytes(self) -> int:
         """Bytes on the disk of the server."""
@@ -172,14 +192,50 @@ class Writer:
         fingerprint: str,
         recoded: Callable[[np.ndarray], np.ndarray],
     ) -> int:
-        raise unsupported("other codes for what it holds", self._store.folder)
+        """Into another table of entries; for the rest see `protocol.Writer.recode`.
+
+        Killed at any moment, the index is as before or has the new codes, and the next one that
+        ends removes what is left.
+        """
+        old, before, cluster = self._connection, self._store, self._cluster()
+        database, new = old.place.database, old.of(before.next_entries())
+        rows_at_once = max(1, min(BATCH_ROWS, BATCH_BYTES // (4 * before.feature_dim)))
+        filling = generations.Filling(new, recoded, rows_at_once)
+        try:
+            for statement in tables.entries_ddl(
+                database, new.entries, num_bits=before.num_bits, cluster=cluster
+            ):
+                old.tell(statement)
+            snapshot = before.snapshot()
+            num_rows = filling.take_live(snapshot, old)
+            if before.followed and (left := generations.left_behind(old, before.followed[0])):
+                # A refit was killed before it took over what others wrote during its last step.
+                left = generations.put_aside(left, cluster=cluster)
+                filling.take_later(left, before.followed[1], known=old)
+            row = filling.take_later(old, snapshot.last)
+        except BaseException:
+            with contextlib.suppress(StoreError):
+                generations.drop(new, cluster=cluster)
+            raise
+        try:
+            self._store = before.follow_with(new.entries, encoder_files, fingerprint, row)
+        except BackendError:  # it may have come in
+            raise
+        except StoreError:
+            generations.drop(new, cluster=cluster)
+            raise
+        self._connection = new
+        filling.take_later(generations.put_aside(old, cluster=cluster), row)
+        generations.drop_before(new, cluster=cluster)
+        self._store.forget_encoders()
+        return num_rows
 
     def compact(self) -> CompactReport:
         bytes_before = self._store.num_bytes()
         rows_before, regions_before, parts_before = self._size()
         dead = "SELECT kills FROM {table} WHERE kills > 0"
         # First the dead, then what says that they are: between the two nothing comes back.
-        local, where = self._local_table(self._connection.place.table)
+        local, where = self._local_table(self._connection.entries)
         self._change(
             f"ALTER TABLE {local}{where} DELETE WHERE kills = 0 AND row IN ({dead})", local
         )
@@ -213,17 +269,21 @@ class Writer:
 
     def _local_table(self, name: str) -> tuple[str, str]:
         """The table that holds the entries of a table, and where else it is to be changed."""
-        database = self._connection.place.database
+        database, cluster = self._connection.place.database, self._cluster()
+        if cluster is None:
+            return f"`{database}`.`{name}`", ""
+        return f"`{database}`.`{name}_local`", f" ON CLUSTER `{cluster}`"
+
+    def _cluster(self) -> str | None:
+        """Name of the cluster that the tables are on."""
         [engines] = self._connection.ask(
             "SELECT engine_full FROM system.tables WHERE database = {database:String} "
             "AND name = {name:String}",
-            database=database,
-            name=name,
+            database=self._connection.place.database,
+            name=self._connection.entries,
         )
-        found = re.match(rb"Distributed\('(\w+)'", engines[0])
-        if not found:
-            return f"`{database}`.`{name}`", ""
-        return f"`{database}`.`{name}_local`", f" ON CLUSTER `{found[1].decode()}`"
+        found = re.match(rb"Distributed\('(\w+)'", engines[0]) if engines else None
+        return found[1].decode() if found else None
 
     def _size(self) -> tuple[int, int, int]:
         """Rows of images and regions, dead ones included; those of regions; parts."""
@@ -235,7 +295,7 @@ class Writer:
             "SELECT count() FROM system.parts WHERE active "
             "AND database = {database:String} AND table IN {names:Array(String)}",
             database=self._connection.place.database,
-            names=[self._connection.place.table, f"{self._connection.place.table}_local"],
+            names=[self._connection.entries, f"{self._connection.entries}_local"],
         )
         return int(rows), int(regions), int(parts)
 

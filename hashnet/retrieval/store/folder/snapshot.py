@@ -6,6 +6,7 @@ from datetime import datetime
 
 import numpy as np
 
+from hashnet import codes
 from hashnet.errors import StoreError
 from hashnet.retrieval.store.folder.rows import CommittedRows, IdsOutside
 from hashnet.retrieval.store.items import Item, StoredFeatures, no_exif, seconds_of
@@ -117,6 +118,13 @@ class Snapshot:
 
     def label_counts(self) -> dict[str, int]:
         return self._opened().label_counts()
+
+    def bit_shares(self, most: int) -> np.ndarray:
+        committed = self._opened()
+        rows = committed.rows_of_images()
+        num_bits = committed.catalogue.num_bits
+        chosen = self.codes[rows[:: max(1, len(rows) // most)]]
+        return codes.unpack(chosen, num_bits).sum(axis=0) / max(1, len(chosen))
 
     def close(self) -> None:
         self._committed = None
