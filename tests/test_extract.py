@@ -433,6 +433,22 @@ def test_loading_twice_and_indexing_the_images_later_changes_nothing(
     assert contents(index) == before and index.info()["rows"] == rows
 
 
+def test_a_rehash_keeps_of_files_what_an_extraction_does_not(
+    tiny, photos, out, any_index, tmp_path, monkeypatch
+):
+    index = any_index
+    folder = shutil.copytree(photos, tmp_path / "photos")
+    extract([folder], out, tiny)
+    index.add_parquet(out)
+    assert index.update([folder], rehash=True).unchanged == 24
+    rows = index.info()["rows"]
+    assert index.update([folder], rehash=True).unchanged == 24
+    assert index.info()["rows"] == rows  # nothing more is known of them now
+    monkeypatch.setattr(Encoder, "_pixels", lambda *_: pytest.fail("something was encoded"))
+    (folder / "disc").rename(folder / "round")
+    assert index.update([folder]).moved == 6
+
+
 def test_changed_files_and_labels_are_followed(tiny, photos, out, any_index, tmp_path):
     index = any_index
     folder = shutil.copytree(photos, tmp_path / "photos")

@@ -515,7 +515,8 @@ class Ingest:
         same[known] = (snapshot.codes[rows[known]] == codes[known]).all(axis=1)
         same[known] &= (snapshot.features(rows[known]) == as_stored).all(axis=1)
         kept = [item for item, is_same in zip(items, same, strict=True) if is_same]
-        writer.update(item for item in kept if _is_more(item, held[item.id]))
+        is_old = snapshot.roots.all is None
+        writer.update(item for item in kept if _is_more(item, held[item.id], is_old=is_old))
         as_before.update(item.id for item in kept)
         new = np.flatnonzero(~same)
         if len(new):
@@ -524,9 +525,9 @@ class Ingest:
             self._store_rows(writer, others, codes[new], features[new], of_others)
 
 
-def _is_more(item: Item, held: Item) -> bool:
+def _is_more(item: Item, held: Item, *, is_old: bool) -> bool:
     """Whether something is known of an image that the index does not hold, and can."""
-    if held.content is None:  # an older one holds less
+    if is_old:
         held = held._replace(
             ctime_ns=item.ctime_ns, inode=item.inode, content=item.content, exif=item.exif
         )

@@ -40,7 +40,7 @@ from tests.bench.coarse_fine import CHUNK, CLUSTER, TOP, ExactNearest, clusters,
 POOLS = (1000, 2000, 3000, 4000, 5000)
 # Of a million rows; larger indexes are asked for as large a share.
 SHARES = 1_000_000
-TRAINED_ON = 50_000
+TRAINED_ON = 50  # rows a list, more than FAISS asks for
 PQ_BYTES = 64
 DEFAULT = (1_000_000, 1280)
 
@@ -59,8 +59,9 @@ class Network:
 class All:
     """Takes features for the exact answer and for FAISS's indexes, which learn from the first."""
 
-    def __init__(self, exact, indexes):
+    def __init__(self, exact, indexes, trained_on):
         self.exact, self.indexes, self.waiting = exact, indexes, []
+        self.trained_on = trained_on
         self.seconds = dict.fromkeys(indexes, 0.0)
 
     def add(self, features):
@@ -69,7 +70,7 @@ class All:
             self._to_each("add", features)
             return
         self.waiting.append(features)
-        if sum(map(len, self.waiting)) >= TRAINED_ON:
+        if sum(map(len, self.waiting)) >= self.trained_on:
             self._to_each("train", np.concatenate(self.waiting))
             for part in self.waiting:
                 self._to_each("add", part)
@@ -109,7 +110,7 @@ def main():
     exact = ExactNearest(queries)
     with tempfile.TemporaryDirectory() as folder:
         parts = (drawn(labels[first : first + CHUNK]) for first in range(0, rows, CHUNK))
-        builds = All(exact, floats)
+        builds = All(exact, floats, TRAINED_ON * lists)
         store, seconds = stored(folder, parts, weights, labels, dim, builds)
         built = {"hashnet": seconds, **builds.seconds}
         report = list(measured(store, weights, queries, exact.rows, floats, built, options))
