@@ -128,6 +128,7 @@ def main():
             "ten nearest by feature. All rank their pools by the same features; memory is of what "
             "finds the pool, without these. hamming and certainty return ids, paths and labels; "
             "the others' contestants row numbers.",
+            "num_rows": rows,
             "build_seconds": {name: round(took, 1) for name, took in built.items()},
             "rows": report,
         },

@@ -159,17 +159,24 @@ def likeness_line(results):
 
 
 def certainty(results):
-    """Pools by the certainty of bits beside those by Hamming distance."""
-    yield "## Pools by the certainty of bits"
+    """Pools by the certainty of bits beside those by Hamming distance, and peers."""
+    rows = {row["pool"]: row for row in results["rows"] if row["method"] == "hamming"}
+    yield f"## Pools by the certainty of bits, {results['num_rows']:,} rows"
     yield ""
     yield results["protocol"]
     yield ""
-    yield "| method | pool | ms | times the time of hamming, 5000 | recall of the exact ten |"
-    yield "|---|---|---|---|---|"
+    yield (
+        f"| method | pool | ms | times the time of hamming, {max(rows)} "
+        "| recall of the exact ten | MB |"
+    )
+    yield "|---|---|---|---|---|---|"
     for row in results["rows"]:
-        cells = [f"{row['milliseconds']:.1f}", f"{row['times_hamming_5000']:.2f}"]
-        cells.append(f"{row['recall_at_10']:.3f}")
+        cells = [f"{row['milliseconds']:.1f}", f"{row['times_hamming']:.2f}"]
+        cells += [f"{row['recall_at_10']:.3f}", f"{row['megabytes']:,.0f}"]
         yield f"| {row['method']} | {row['pool']} | {' | '.join(cells)} |"
+    yield ""
+    built = ", ".join(f"{name} {took:,.0f}" for name, took in results["build_seconds"].items())
+    yield f"Seconds of building: {built}."
 
 
 LARGE = 1000
@@ -883,6 +890,7 @@ def renewed(text):
     named = {"train_losses": losses, "label_free_codes": label_free, "refit": refitted}
     named |= {"backbones": larger, "feature_dtype": feature_dtype, "first_minute": first_minute}
     named |= {"ranking": ranking, "likeness_line": likeness_line, "certainty": certainty}
+    named |= {path.stem: certainty for path in sorted(figures.FOLDER.glob("certainty_*"))}
     named |= {"estimates": estimates}
     named |= {"held_out": held_out, "serve": serving, "extract": extraction}
     named |= {"clickhouse": databases, "clickhouse_10m": databases}
