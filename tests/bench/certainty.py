@@ -10,7 +10,8 @@ query at a time; every contestant answers all queries in turn, round after round
 - `hamming`: the pool of at least so many rows by Hamming distance, ranked by feature;
 - `certainty`: the same by the bits that differ, each as the query's latent is sure of it;
 - `faiss_binary`: as many rows from `IndexBinaryFlat`, ranked by the same fine stage;
-- `usearch_binary`: as many from USearch's graph over the same codes, ranked by the same stage;
+- `usearch_binary`: as many from USearch's graph over the same codes, ranked by the same stage, up
+  to a million rows;
 - `faiss_ivf_rabitq`: so many rows from `IndexIVFRaBitQ`, 4-bit queries, ranked by the same stage;
 - `faiss_ivf_pq`: so many rows from `IndexIVFPQ`, 64 bytes a row, ranked by the same stage, which
   is what `IndexRefine` does.
@@ -42,6 +43,7 @@ POOLS = (1000, 2000, 3000, 4000, 5000)
 SHARES = 1_000_000
 TRAINED_ON = 50  # rows a list, more than FAISS asks for
 PQ_BYTES = 64
+MOST_OF_GRAPH = 1_000_000  # over more rows a graph takes the better part of an hour to build
 DEFAULT = (1_000_000, 1280)
 
 
@@ -145,9 +147,11 @@ def measured(store, weights, queries, exact, floats, built, options):
     binary = faiss.IndexBinaryFlat(options.bits)
     binary.add(stored_codes)
     graph = usearch.index.Index(ndim=options.bits, metric="hamming", dtype="b1")
-    began = time.perf_counter()
-    graph.add(np.arange(len(stored_codes)), stored_codes, threads=options.threads)
-    built["usearch_binary"] = time.perf_counter() - began
+    with_graph = len(stored_codes) <= MOST_OF_GRAPH
+    if with_graph:
+        began = time.perf_counter()
+        graph.add(np.arange(len(stored_codes)), stored_codes, threads=options.threads)
+        built["usearch_binary"] = time.perf_counter() - began
     features = plain.snapshot.feature_map
     share = max(1, options.rows // SHARES)
     pools = [pool * share for pool in POOLS]
@@ -182,7 +186,7 @@ def measured(store, weights, queries, exact, floats, built, options):
     contestants["faiss_binary", pools[-1]] = lambda at: ranked(
         at, binary.search(packed[at][None], pools[-1])[1][0]
     )
-    for pool in (pools[0], pools[-1]):
+    for pool in (pools[0], pools[-1]) if with_graph else ():
         contestants["usearch_binary", pool] = lambda at, pool=pool: by_graph(at, pool)
     for name in floats:
         for probes, pool in ((64, 100), (64, 300), (256, 300), (512, 300)):
