@@ -7,8 +7,9 @@ BIN = .venv/bin
 demo: .venv/ready
 	$(BIN)/hashnet demo
 
-# Whatever a test needs beyond this much memory, in MB, a small machine lacks.
-MOST_MEMORY ?= 1536
+# What a process may take at most, in MB: half of it is code of libraries, of which a machine that has
+# just installed them keeps more in memory.
+MOST_MEMORY ?= 2000
 
 test: .venv/ready
 	$(BIN)/python -m pytest -q --numprocesses 4 --dist loadfile --most-memory $(MOST_MEMORY)
