@@ -434,9 +434,8 @@ def test_loading_twice_and_indexing_the_images_later_changes_nothing(
 
 
 def test_a_rehash_keeps_of_files_what_an_extraction_does_not(
-    tiny, photos, out, any_index, tmp_path, monkeypatch
+    tiny, photos, out, index, tmp_path, monkeypatch
 ):
-    index = any_index
     folder = shutil.copytree(photos, tmp_path / "photos")
     extract([folder], out, tiny)
     index.add_parquet(out)
