@@ -303,6 +303,8 @@ def _listed_ids(path: str | None) -> list[str] | None:
 
 
 def _print_result(result: "SearchResult") -> None:
+    from hashnet.retrieval.search.hits import ranked_scores
+
     stages = ", ".join(
         f"{stage} {time_taken:.1f} ms"
         for stage, time_taken in result.milliseconds.items()
@@ -314,10 +316,5 @@ def _print_result(result: "SearchResult") -> None:
     )
     for rank, hit in enumerate(result.hits, 1):
         label = f"  [{printable(hit.label)}]" if hit.label is not None else ""
-        grade = "" if hit.grade is None else f"  {hit.grade:6}"
-        inliers = "" if hit.inliers is None else f"  {hit.inliers:4} inliers"
         region = "" if hit.region is None else f"  at {','.join(map(str, hit.region))}"
-        print(
-            f"{rank:4}  {hit.bits_apart:3} bits  {hit.distance:7.4f}{grade}{inliers}{label}  "
-            f"{printable(hit.path or hit.id)}{region}"
-        )
+        print(f"{ranked_scores(rank, hit)}{label}  {printable(hit.path or hit.id)}{region}")

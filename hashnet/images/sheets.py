@@ -67,19 +67,31 @@ def contact_sheet(
     for query, hits in results:
         tiles = [_tile(query, [first], framed=True)]
         for rank, hit in enumerate(hits, 1):
-            score = f"{hit.bits_apart} bits, {hit.distance:.3f}"
-            if hit.grade is not None:
-                score += f", {hit.grade}"
-            if hit.inliers is not None:
-                score += f", {hit.inliers} inliers"
             name = f"{rank}. {hit.label or _base(hit)}"
-            tiles.append(_tile(hit.path, [name, score], region=hit.region))
+            tiles.append(_tile(hit.path, [name, scores(hit)], region=hit.region))
         for start in range(0, len(tiles), columns):
             group = tiles[start : start + columns]
             blank = np.full_like(group[0], _PAPER)
             rows.append(np.concatenate(group + [blank] * (columns - len(group)), axis=1))
     sheet = np.concatenate(rows, axis=0)
     return np.pad(sheet, ((GAP, GAP), (GAP, GAP), (0, 0)), constant_values=_PAPER)
+
+
+def scores(hit: Hit) -> str:
+    """The scores of a hit, as they stand below its picture.
+
+    Args:
+        hit: an object with the fields of `Hit`.
+
+    Returns:
+        str: bits, distance, and of grade and inliers what is known.
+    """
+    score = f"{hit.bits_apart} bits, {hit.distance:.3f}"
+    if hit.grade is not None:
+        score += f", {hit.grade}"
+    if hit.inliers is not None:
+        score += f", {hit.inliers} inliers"
+    return score
 
 
 def match_sheet(

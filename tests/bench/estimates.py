@@ -6,7 +6,7 @@ The arguments are those of `label_free_codes`, whose sets and features these are
 features drawn around centres as in `coarse_fine clusters`. Codes are learned from each database:
 
 - `hamming`: bits that differ;
-- `certainty`: the same, each by 15 steps of how sure the query's latent is of it: what search does;
+- `certainty`: the same, each by steps of how sure the query's latent is of it: what search does;
 - `latents`: the query's numbers before the sigmoid against the bits, in full precision;
 - `factors`: RaBitQ's estimator (Gao and Long, SIGMOD 2024) in the space that H looks at: numbers of
   the query, and of each row how much of it lies in that space and how well its bits tell its
@@ -24,6 +24,9 @@ import sys
 
 import numpy as np
 
+from hashnet import codes
+from hashnet.retrieval.search.fine import directions
+from hashnet.retrieval.search.ranking import Certainty
 from hashnet.train import unsupervised, unsupervised_codes
 from tests.bench import figures
 from tests.bench.coarse_fine import clusters
@@ -33,7 +36,6 @@ BITS = (64, 128)
 POOLS = (0.001, 0.003, 0.01)
 NEAREST = 10
 MADE, DIMENSIONS, ASKED, LEARNED_FROM = 100_000, 1280, 200, 5000
-STEPS = 15
 
 
 def estimates(database, queries, mean, weights):
@@ -41,14 +43,15 @@ def estimates(database, queries, mean, weights):
     signs = np.where(weights.bits(database), np.float32(1), np.float32(-1))
     logits = queries @ weights.kernel + weights.bias
     yield "hamming", -np.sign(logits) @ signs.T
-    sure = 2 / (1 + np.exp(-np.abs(logits))) - 1
-    steps = np.rint(sure * STEPS / sure.max(axis=1, keepdims=True))
+    latents = 1 / (1 + np.exp(-logits))
+    sure = [Certainty.of(one, codes.from_latent(one)) for one in latents]
+    steps = np.array([one.steps for one in sure], np.float32)
     yield "certainty", -(np.sign(logits) * steps) @ signs.T
     yield "latents", -logits @ signs.T
     # The nearest orthonormal axes to those of H: in them, codes are the corners of a cube.
     left, _, right = np.linalg.svd(weights.kernel.astype(np.float64), full_matrices=False)
     axes = (left @ right).astype(np.float32)
-    seen, asked = directions(database, mean) @ axes, directions(queries, mean) @ axes
+    seen, asked = (directions(each.astype(np.float64), mean) @ axes for each in (database, queries))
     lengths = np.linalg.norm(seen, axis=1)
     corners = signs / np.float32(np.sqrt(signs.shape[1]))
     told = np.maximum((corners * seen).sum(axis=1) / lengths, 1e-3)
@@ -56,15 +59,11 @@ def estimates(database, queries, mean, weights):
     yield "projection", -asked @ seen.T
 
 
-def directions(features, mean):
-    """Features about a mean, each of length 1."""
-    return (features - mean) / np.linalg.norm(features - mean, axis=1, keepdims=True)
-
-
 def compared(name, database, queries, left_out, methods, prior):
     """A dict for each method, length and estimate."""
     mean = unsupervised_codes.mean_feature(database, prior)
-    products = directions(queries, mean) @ directions(database, mean).T
+    of_queries, rows = (directions(each.astype(np.float64), mean) for each in (queries, database))
+    products = of_queries @ rows.T
     if left_out is not None:
         products[left_out] = -np.inf
     nearest = np.argsort(-products, axis=1, kind="stable")[:, :NEAREST]

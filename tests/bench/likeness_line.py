@@ -51,11 +51,10 @@ COPIED = 30  # photos of each set
 SMALL = (12, 50)  # images of a small index
 ONE_CLASS = ("t-shirt", "shoes", "dress")  # of clothing10, each an index of its own
 LYING = {"turned 90", "turned 180", "turned 270"}
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 def files(folder):
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in copies.SUFFIXES)
 
 
 def photos_of(data, tiny, cifar, stamps):

@@ -140,12 +140,12 @@ def main():
             name, database, queries, relevant, own = load(text, network.encode)
             of_set = {"set": name, "database": len(database), "queries": len(queries)}
             if bundle:
-                measured = [({"bits": network.config.num_bits, "codes": "trained"}, network)]
+                measured = [({"bits": network.config.num_bits, "learned": "from labels"}, network)]
             else:
                 mean = unsupervised_codes.mean_feature(database.features, prior)
                 measured = [
                     (
-                        {"bits": bits, "codes": "without labels"},
+                        {"bits": bits, "learned": "without labels"},
                         Fitted(unsupervised_codes.fit(database.features, bits, prior=prior), mean),
                     )
                     for bits in options.bits

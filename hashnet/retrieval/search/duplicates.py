@@ -355,7 +355,7 @@ class _Search:
             sizes += threads.mapped(
                 lambda item: _of_file(images.size, item, None), of_part, self._num_threads
             )
-        kept, end = [], 0
+        kept = []
         ends = np.cumsum([len(places) for places in groups]).tolist()
         for places, end in zip(groups, ends, strict=True):
             of_group = slice(end - len(places), end)

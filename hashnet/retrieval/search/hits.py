@@ -138,13 +138,8 @@ class SearchResult(Sequence[Hit]):
             f"distance below {self.threshold}"
         ]
         for rank, hit in enumerate(self.hits[:_PRINTED], 1):
-            grade = "" if hit.grade is None else f"  {hit.grade:6}"
-            inliers = "" if hit.inliers is None else f"  {hit.inliers:4} inliers"
             label = "" if hit.label is None else f"  [{_on_one_line(hit.label)}]"
-            lines.append(
-                f"{rank:4}  {hit.bits_apart:3} bits  {hit.distance:7.4f}{grade}{inliers}{label}  "
-                f"{hit.path or hit.id!r}"
-            )
+            lines.append(f"{ranked_scores(rank, hit)}{label}  {hit.path or hit.id!r}")
         if len(self) > _PRINTED:
             lines.append(f"      and {len(self) - _PRINTED} more")
         return "\n".join(lines)
@@ -162,6 +157,25 @@ class SearchResult(Sequence[Hit]):
             except ImageError:
                 state["source"] = None
         return state
+
+
+def ranked_scores(rank: int, hit: Hit) -> str:
+    """How a line about a hit begins: its rank and its scores, in columns.
+
+    Args:
+        rank: int, 1 for the first.
+        hit: `Hit`.
+
+    Returns:
+        str.
+
+    Example:
+        >>> ranked_scores(1, Hit("a", None, None, 3, 0.5, grade="alike"))
+        '   1    3 bits   0.5000  alike '
+    """
+    grade = "" if hit.grade is None else f"  {hit.grade:6}"
+    inliers = "" if hit.inliers is None else f"  {hit.inliers:4} inliers"
+    return f"{rank:4}  {hit.bits_apart:3} bits  {hit.distance:7.4f}{grade}{inliers}"
 
 
 def hits_of(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hashnet import images
 from hashnet.errors import ImageError
+from hashnet.images import sheets
 from hashnet.retrieval.store.items import Item
 
 if TYPE_CHECKING:
@@ -42,12 +43,7 @@ def of_result(query: str, source: images.Source | None, hits: "Sequence[Hit]") -
     """
     tiles = [tile(source, ["query", os.path.basename(query) or query], query)]
     for hit in hits[:MOST]:
-        scores = f"{hit.bits_apart} bits, {hit.distance:.3f}"
-        if hit.grade is not None:
-            scores += f", {hit.grade}"
-        if hit.inliers is not None:
-            scores += f", {hit.inliers} inliers"
-        lines = [hit.label or "", os.path.basename(hit.path or hit.id), scores]
+        lines = [hit.label or "", os.path.basename(hit.path or hit.id), sheets.scores(hit)]
         tiles.append(tile(hit.path, lines, hit.path or hit.id, hit.region))
     return row_of(tiles, len(hits) - MOST)
 
