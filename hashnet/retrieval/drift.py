@@ -30,6 +30,8 @@ class Drift:
     @property
     def is_outgrown(self) -> bool:
         """Whether codes fitted again would serve the index better (tests/bench/refit.py)."""
+        if self.num_images == self.fitted_to:  # the same fit again, of few images ill balanced, too
+            return False
         grown = self.num_images >= _GROWTH * self.fitted_to
         return (grown and self.fitted_to < _SAMPLE) or self.balance < _LEAST_BALANCE
 
