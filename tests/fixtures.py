@@ -44,13 +44,23 @@ def pytest_ignore_collect(collection_path):
 def builds_networks(path):
     """Whether the tests of a file may load TensorFlow, which takes five seconds and 800 MB.
 
-    All such files run in one worker. A file is one where a test is marked `keras` or takes
+    They run in two workers: see `trains`. A file is one where a test is marked `keras` or takes
     `small_network`, and where examples in docstrings build networks.
     """
     if path.startswith(("hashnet/network/", "hashnet/train/")):
         return path != "hashnet/network/pretrained.py"
     text = (TESTS.parent / path).read_text(encoding="utf-8")
     return "pytest.mark.keras" in text or "small_network" in text
+
+
+def trains(path):
+    """Whether the networks of such a file learn, or are made of the parts that learn.
+
+    Beside those that are exported and run, they would take a process half a gigabyte more.
+    """
+    name = path.rpartition("/")[2]
+    parts = "test_attention", "test_examples", "test_losses", "test_train_"
+    return path.startswith("hashnet/train/") or name.startswith(parts)
 
 
 # Files whose fast tests use chdb, which takes 350 MB for good: they go together, too.
@@ -87,13 +97,13 @@ def pytest_xdist_make_scheduler(config, log):
         def _split_scope(self, nodeid):
             path = nodeid.split("::")[0]
             if builds_networks(path):
-                return "keras"
+                return "training" if trains(path) else "networks"
             return "chdb" if path in DATABASE else path
 
         def _reschedule(self, node):
             mine = self.assigned_work[node]
             waits = not node.shutting_down and self._pending_of(mine) <= 2
-            if self.numnodes > 2 and waits and mine.keys() & {"keras", "chdb"}:
+            if self.numnodes > 2 and waits and mine.keys() & {"training", "networks", "chdb"}:
                 node.shutdown()
             else:
                 super()._reschedule(node)

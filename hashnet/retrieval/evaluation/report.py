@@ -146,9 +146,10 @@ def _plain(text: str) -> str:
     return _shown(text).replace("$", r"\$")
 
 
-def _legend(axes: Any) -> None:
+def _legend(axes: Any, place: str) -> None:
+    # The best place is sought among all bars and points, which takes seconds.
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc=place)
 
 
 def _precision_at_k(figure: Any, report: EvaluationReport, _: Mapping[str, Others]) -> None:
@@ -158,7 +159,7 @@ def _precision_at_k(figure: Any, report: EvaluationReport, _: Mapping[str, Other
         values = [evaluation.precision_at[k] for k in ks]
         axes.plot(ks, values, label=_plain(name), linewidth=_weight(name))
     axes.set(xscale="log", xlabel="k", ylabel="precision at k", ylim=(0, 1.02))
-    _legend(axes)
+    _legend(axes, "lower left")
 
 
 def _precision_recall(figure: Any, report: EvaluationReport, _: Mapping[str, Others]) -> None:
@@ -168,7 +169,7 @@ def _precision_recall(figure: Any, report: EvaluationReport, _: Mapping[str, Oth
         precision = [evaluation.precision_at[k] for k in report.curve_ks]
         axes.plot(recall, precision, label=_plain(name), linewidth=_weight(name))
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
-    _legend(axes)
+    _legend(axes, "lower left")
 
 
 def _weight(name: str) -> float:
@@ -185,7 +186,7 @@ def _bits_apart(figure: Any, report: EvaluationReport, _: Mapping[str, Others]) 
     for counts, name in ((right, "relevant"), (wrong, "not relevant")):
         axes.bar(apart, counts / max(1, counts.sum()), width=1, alpha=0.55, label=name)
     axes.set(xlabel="Hamming distance", ylabel="share of the pairs")
-    _legend(axes)
+    _legend(axes, "upper right")
 
 
 def _bit_balance(figure: Any, report: EvaluationReport, _: Mapping[str, Others]) -> None:
@@ -218,7 +219,7 @@ def _map_by_bits_plot(figure: Any, report: EvaluationReport, others: Mapping[str
     ticks = sorted({bits for points in _map_by_bits(report, others).values() for bits in points})
     axes.set_xticks(ticks, labels=[str(bits) for bits in ticks])
     axes.minorticks_off()
-    _legend(axes)
+    _legend(axes, "lower right")
 
 
 # --- The page -------------------------------------------------------------------------------------
