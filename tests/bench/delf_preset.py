@@ -1,7 +1,8 @@
 """Train the DELF head that comes with HashNet: `python -m tests.bench.delf_preset DATA OUT.npz`.
 
-DATA is the folder of real images (`landmarks`, `clothing10`). Neither the scenes of `landmarks`,
-which are for testing, nor anything of `beer_labels` is seen: only distractors and clothes.
+DATA is the folder of real images (`landmarks`, `clothing10`, `grocery`). Neither the scenes of
+`landmarks`, which are for testing, nor anything of `beer_labels` is seen: only distractors, clothes
+and groceries, for print.
 """
 
 import json
@@ -12,6 +13,7 @@ import time
 from hashnet.train import attention
 
 CLOTHES_OF_A_CLASS = 12
+GROCERIES_OF_A_CLASS = 2
 
 
 def photos(data):
@@ -19,8 +21,9 @@ def photos(data):
     landmarks = data / "landmarks"
     scenes = json.loads((landmarks / "scenes.json").read_text())
     found = [landmarks / name for name in sorted(scenes["distractors"])]
-    for folder in sorted((data / "clothing10" / "train").iterdir()):
-        found += sorted(folder.iterdir())[:CLOTHES_OF_A_CLASS]
+    for name, most in (("clothing10", CLOTHES_OF_A_CLASS), ("grocery", GROCERIES_OF_A_CLASS)):
+        for folder in sorted((data / name / "train").iterdir()):
+            found += sorted(folder.iterdir())[:most]
     return found
 
 
