@@ -1,8 +1,7 @@
 """Train the DELF head that comes with HashNet: `python -m tests.bench.delf_preset DATA OUT.npz`.
 
-DATA is the folder of real images (`landmarks`, `clothing10`, `grocery`). Neither the scenes of
-`landmarks`, which are for testing, nor anything of `beer_labels` is seen: only distractors, clothes
-and groceries, for print.
+DATA is the folder of real images (`landmarks`, `clothing10`). Neither the scenes of `landmarks`,
+which are for testing, nor anything of `beer_labels` is seen: only distractors and clothes.
 """
 
 import json
@@ -13,7 +12,6 @@ import time
 from hashnet.train import attention
 
 CLOTHES_OF_A_CLASS = 12
-GROCERIES_OF_A_CLASS = 2
 
 
 def photos(data):
@@ -21,9 +19,8 @@ def photos(data):
     landmarks = data / "landmarks"
     scenes = json.loads((landmarks / "scenes.json").read_text())
     found = [landmarks / name for name in sorted(scenes["distractors"])]
-    for name, most in (("clothing10", CLOTHES_OF_A_CLASS), ("grocery", GROCERIES_OF_A_CLASS)):
-        for folder in sorted((data / name / "train").iterdir()):
-            found += sorted(folder.iterdir())[:most]
+    for folder in sorted((data / "clothing10" / "train").iterdir()):
+        found += sorted(folder.iterdir())[:CLOTHES_OF_A_CLASS]
     return found
 
 
