@@ -126,15 +126,15 @@ def measure(folder, names, bundle, model, threads, part, every):
     queries = part_of(list(truth), part)[::every]
     place = folder / ("db" if (folder / "db").is_dir() else "images")
     database = sorted(str(p.relative_to(folder)) for p in place.rglob("*") if p.is_file())
-    extractors = {name: extractors.open(name, bundle) for name in names} | {"orb": Orb()}
-    features = {name: {} for name in extractors}
-    seconds = dict.fromkeys(extractors, 0.0)
+    opened = {name: extractors.open(name, bundle) for name in names} | {"orb": Orb()}
+    features = {name: {} for name in opened}
+    seconds = dict.fromkeys(opened, 0.0)
     for path in dict.fromkeys([*queries, *database]):
         try:
             image = images.read(folder / path)
         except ImageError:
             continue
-        for name, extractor in extractors.items():
+        for name, extractor in opened.items():
             start = time.perf_counter()
             features[name][path] = extractor.extract(image)
             seconds[name] += time.perf_counter() - start
@@ -149,7 +149,7 @@ def measure(folder, names, bundle, model, threads, part, every):
     relevants = [np.array([path in truth[query] for path in readable]) for query in queries]
     triples = list(zip(global_scores, keeps, relevants, strict=True))
     report["methods"]["global"] = summary([ranked([d[k]], r[k]) for d, k, r in triples])
-    for name in extractors:
+    for name in opened:
         matching = verify.MATCHING.get(name, ORB)
         alone, both, times, pairs = [], [], [], []
         for query, (distances, keep, relevant) in zip(queries, triples, strict=True):
