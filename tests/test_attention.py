@@ -209,6 +209,13 @@ def test_recipes_and_settings():
         attention.from_recipe("views", hue=1)
     with pytest.raises(ArgumentError, match="recipe"):
         attention.from_recipe("nothing")
-    for wrong in ({"views": 0}, {"rate": 0.0}, {"shrink": 1.5}, {"hidden": "many"}, {"batch": 1}):
+    for wrong in (
+        {"views": 0},
+        {"rate": 0.0},
+        {"shrink": 1.5},
+        {"hidden": "many"},
+        {"batch": 1},
+        {"whiten": 2.0},
+    ):
         with pytest.raises(ArgumentError):
             attention.AttentionConfig(**wrong)
