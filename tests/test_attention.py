@@ -171,25 +171,23 @@ def test_pooling_is_what_a_slow_definition_gives():
     np.testing.assert_allclose(np.asarray(network(columns)), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("whiten", [False, True])
+@pytest.mark.parametrize("whiten", [0.0, 0.5, 1.0])
 def test_components_are_those_of_the_singular_value_decomposition(whiten):
     rng = np.random.default_rng(0)
     columns = rng.normal(size=(500, 6)) * [5, 4, 3, 2, 1, 0.5] + 7
     _mean, components, kept = attention.principal_components(columns, 3, whiten=whiten)
     centred = columns - columns.mean(axis=0)
     _, values, axes = np.linalg.svd(centred, full_matrices=False)
-    scale = values[:3] / np.sqrt(500) if whiten else np.ones(3)
+    scale = (values[:3] / np.sqrt(500)) ** whiten
     agreement = axes[:3] @ (components * scale)
     np.testing.assert_allclose(np.abs(agreement), np.eye(3), atol=1e-3)
     assert kept == pytest.approx((values[:3] ** 2).sum() / (values**2).sum())
     deviations = (centred @ components).std(axis=0)
-    np.testing.assert_allclose(
-        deviations, np.ones(3) if whiten else values[:3] / np.sqrt(500), 1e-3
-    )
+    np.testing.assert_allclose(deviations, (values[:3] / np.sqrt(500)) ** (1 - whiten), 1e-3)
 
 
 def test_components_of_columns_that_are_all_alike_are_finite():
-    for whiten in (False, True):
+    for whiten in (0.0, 1.0):
         _, components, kept = attention.principal_components(np.ones((9, 4)), 2, whiten=whiten)
         assert np.isfinite(components).all() and kept == 0
     with pytest.raises(ArgumentError, match="5 of 4"):
@@ -211,6 +209,13 @@ def test_recipes_and_settings():
         attention.from_recipe("views", hue=1)
     with pytest.raises(ArgumentError, match="recipe"):
         attention.from_recipe("nothing")
-    for wrong in ({"views": 0}, {"rate": 0.0}, {"shrink": 1.5}, {"hidden": "many"}, {"batch": 1}):
+    for wrong in (
+        {"views": 0},
+        {"rate": 0.0},
+        {"shrink": 1.5},
+        {"hidden": "many"},
+        {"batch": 1},
+        {"whiten": 2.0},
+    ):
         with pytest.raises(ArgumentError):
             attention.AttentionConfig(**wrong)

@@ -231,6 +231,8 @@ def test_peaks_come_first(extractor):
     everything = delf.Delf(extractor._network, scales=(1.0,), max_features=10**6)
     few = delf.Delf(extractor._network, scales=(1.0,), max_features=20)
     highest = delf.Delf(extractor._network, scales=(1.0,), max_features=20, spread=False)
+    for one in (everything, few, highest):
+        one.between_places = False  # so that neighbours are 4 pixels apart
     features = everything.extract(image)
     assert len(features) == 30 * 40
     peaks = set()
@@ -261,7 +263,60 @@ def test_a_peak_is_no_lower_than_its_neighbours(shape):
     )
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (15, 15), (9, 300)])
+def test_a_peak_lies_at_the_top_of_its_parabola():
+    y, x = np.mgrid[:8, :9].astype(np.float32)
+    hill = 90 - (y - 3.3) ** 2 - 2 * (x - 4.6) ** 2
+    tops = delf._tops(hill, delf._is_peak(hill))
+    np.testing.assert_allclose(tops[3, 5], [0.3, -0.4], atol=1e-4)
+    tops[3, 5] = 0
+    assert not tops.any()
+
+
+def test_tops_of_any_scores_follow_the_definition():
+    scores = np.random.default_rng(0).integers(0, 4, (30, 40)).astype(np.float32)
+    scores[3, 4], scores[7, 8], scores[20, 21] = np.nan, np.inf, -np.inf
+    peaks = delf._is_peak(scores)
+    tops = delf._tops(scores, peaks)
+    assert np.isfinite(tops).all() and np.abs(tops).max() == 0.5
+    for place in np.ndindex(scores.shape):
+        for axis in (0, 1):
+            expected = 0.0
+            if peaks[place] and 0 < place[axis] < scores.shape[axis] - 1:
+                sides = [np.add(place, way * np.eye(2, dtype=int)[axis]) for way in (-1, 1)]
+                before, middle, after = (
+                    float(scores[tuple(p)]) for p in (sides[0], place, sides[1])
+                )
+                if np.isfinite([before, middle, after]).all() and before + after < 2 * middle:
+                    expected = np.polyfit([-1, 0, 1], [before, middle, after], 2)
+                    expected = -expected[1] / (2 * expected[0])
+            assert tops[(*place, axis)] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_file_of_before_keeps_its_levels_and_places(files, extractor, tmp_path):
+    """It names no scales: an index that carries it goes on with features of one kind."""
+    import onnx
+
+    network = onnx.load(files[True][0])
+    [geometry] = [node for node in network.graph.node if "geometry" in node.output]
+    [numbers] = [one for one in network.graph.initializer if one.name == geometry.input[0]]
+    numbers.CopyFrom(
+        onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(numbers)[:3], numbers.name)
+    )
+    network.graph.output[-1].type.tensor_type.shape.dim[0].dim_value = 3
+    onnx.save(network, tmp_path / "before.onnx")
+    before = delf.Delf.open(tmp_path / "before.onnx", "onnxruntime", num_threads=1)
+    assert np.allclose(before.scales, [0.25, 0.354, 0.5, 0.707, 1, 1.414, 2], atol=1e-3)
+    assert np.allclose(extractor.scales, [*before.scales, 2.828], atol=1e-3)
+    image = photo(120, 160)
+    ways = [delf.Delf(one._network, scales=(1.0,)) for one in (before, extractor)]
+    old, new = (one.extract(image) for one in ways)
+    assert ((old.yx - 3) % 4 == 0).all()
+    np.testing.assert_array_equal(old.descriptors, new.descriptors)
+    moved = np.abs(new.yx - old.yx)
+    assert 0 < moved.max() <= 2 and (moved > 0).any(axis=1).mean() < 0.5
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (11, 11), (9, 300)])
 def test_images_too_small_for_a_map_have_no_features(extractor, shape):
     features = extractor.extract(np.full((*shape, 3), 7, np.uint8))
     assert len(features) == 0
@@ -362,8 +417,11 @@ def test_the_preset_fits_its_backbone():
     head = delf_head.Head.load("efficientnet_lite0")
     assert len(head.mean) == backbones.known("efficientnet_lite0").map_channels
     assert head.descriptor_dim == 40 and head.attention
-    gram = head.components.T @ head.components
-    np.testing.assert_allclose(gram, np.eye(40), atol=1e-4)
+    lengths = np.linalg.norm(head.components, axis=0)
+    axes = head.components / lengths
+    np.testing.assert_allclose(axes.T @ axes, np.eye(40), atol=1e-4)
+    # Whitened in part: what varies less is enlarged.
+    assert (np.diff(lengths) > 0).all()
 
 
 def test_backbones_of_one_size_are_refused(tmp_path):
@@ -382,7 +440,7 @@ def test_where_nothing_is_trained_the_norm_is_the_score(backbone, tmp_path):
 
 @pytest.mark.slow
 def test_the_preset_finds_graf_again(shared_data, tmp_path):
-    """At least 50 right matches within 5 pixels, and the homography right at the corners."""
+    """At least 60 right matches within 5 pixels, and the homography right at the corners."""
     from tests.bench import delf as bench
 
     delf.export(tmp_path / delf.FILE)
@@ -393,5 +451,5 @@ def test_the_preset_finds_graf_again(shared_data, tmp_path):
     )
     homography = bench.homographies(shared_data)[1, 3]
     found = bench.compare(extractor.extract(first), extractor.extract(second), homography, first)
-    assert found["right_within_5_px"] >= 50
+    assert found["right_within_5_px"] >= 60
     assert found["corner_error_px"] < 5

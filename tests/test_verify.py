@@ -195,6 +195,16 @@ def test_the_same_seed_gives_the_same_inliers(model):
         assert np.array_equal(again.model, first.model)
 
 
+def test_what_a_change_of_view_can_do_is_told_by_singular_values():
+    rng = np.random.default_rng(0)
+    some = rng.normal(size=(3000, 2, 2)) * np.exp(rng.uniform(-4, 4, (3000, 1, 1)))
+    some[:4] = np.zeros((2, 2)), np.eye(2), np.diag([1, -1]), [[1, 2], [2, 4]]
+    large, small = np.linalg.svd(some, compute_uv=False).T
+    expected = (np.linalg.det(some) > 0) & (large <= 16) & (small >= 1 / 16) & (large <= 6 * small)
+    assert 0.1 < expected.mean() < 0.9
+    np.testing.assert_array_equal(verify._plausible(some), expected)
+
+
 # What no geometry can be read from
 
 rng = np.random.default_rng(5)

@@ -1,10 +1,10 @@
 """DELF: deep local features, from the same convolution map as the hash is made of.
 
 A pyramid of sizes of an image goes through the backbone up to its map of stride 16. Every place of
-every map is a local feature: its centre in the image follows from the layers, its score says how
-much it tells (attention), its descriptor is the map's column there, of length 1, cut to 40
-principal components, of length 1 again. The best 1000 are kept, those first that score no less
-than their eight neighbours on the map.
+every map is a local feature: its centre in the image follows from the layers, and for a peak from
+the scores beside it as well, its score says how much it tells (attention), its descriptor is the
+map's column there, of length 1, cut to 40 principal components, of length 1 again. The best 1000
+are kept, those first that are peaks: that score no less than their eight neighbours on the map.
 
 All but the pyramid is one ONNX network, which `export` writes with Keras and `Delf` runs without.
 The `delf.onnx` of an index is the head alone where `encoder.onnx` gives the map: see `map_files`.
@@ -24,7 +24,7 @@ import numpy as np
 from hashnet import images
 from hashnet.errors import ArgumentError, BundleError, ShapeError
 from hashnet.local import map_files
-from hashnet.local.delf_head import ATTENTION, NORM, Head
+from hashnet.local.delf_head import ATTENTION, NORM, SCALES_BEFORE, Head
 from hashnet.local.features import MAX_FEATURES, LocalFeatures
 from hashnet.network import runtimes
 from hashnet.network.bundle import Bundle
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     import keras
 
 FILE = "delf.onnx"
-SCALES = tuple(2.0 ** (power / 2) for power in range(-4, 3))  # .25 to 2
 MIN_SIDE = 32  # pixels; of a smaller level the map is hardly more than padding
 MAX_PIXELS = 4_200_000  # of a level, which takes a second and 2 GB
 
@@ -76,8 +75,9 @@ class Delf:
     Args:
         network: a runtime, as `runtimes.open_file` gives.
         fingerprint: str. Changes with anything that could change a feature.
-        scales: tuple of float. Sizes of the pyramid's levels, 1 being the image itself. Levels
-            with a side under `MIN_SIDE` or of more than `MAX_PIXELS` are left out.
+        scales: tuple of float, or None for those that the network names. Sizes of the pyramid's
+            levels, 1 being the image itself. Levels with a side under `MIN_SIDE` or of more than
+            `MAX_PIXELS` are left out.
         max_features: int.
         spread: bool. Take the features that score no less than their neighbours on the map
             first, and others only where these do not fill `max_features`. False takes the
@@ -88,6 +88,9 @@ class Delf:
         descriptor_dim: int.
         score: `"attention"`, or `"activation_norm"` where no attention is trained.
         geometry: the network's `Geometry`.
+        scales: tuple of float.
+        between_places: bool. Whether a peak may lie between the places of the map; it does where
+            the network names its scales, so that an index of before keeps features of one kind.
         fingerprint: str.
 
     Raises:
@@ -102,15 +105,10 @@ class Delf:
         network: runtimes.Network,
         fingerprint: str = "",
         *,
-        scales: Sequence[float] = SCALES,
+        scales: Sequence[float] | None = None,
         max_features: int = MAX_FEATURES,
         spread: bool = True,
     ) -> None:
-        if not scales or not all(0 < scale < np.inf for scale in scales) or max_features < 1:
-            raise ArgumentError(
-                "Local features come from scales above 0, at least one.",
-                f"scales={scales}, max_features={max_features}",
-            )
         score = {ATTENTION, NORM} & set(network.outputs)
         image = runtimes.TensorSpec("uint8", (None, None, 3))
         found = network.inputs.get("image")
@@ -128,10 +126,16 @@ class Delf:
         self._network = network
         (self.score,) = score
         self.descriptor_dim = network.outputs["descriptors"].shape[-1] or 0
-        self.fingerprint, self.scales = fingerprint, tuple(scales)
-        self.max_features, self.spread = max_features, spread
+        self.fingerprint, self.max_features, self.spread = fingerprint, max_features, spread
         smallest = np.zeros((1, MIN_SIDE, MIN_SIDE, 3), np.uint8)
-        size, stride, offset = network.run(["geometry"], {"image": smallest})[0].tolist()
+        size, stride, offset, *named = network.run(["geometry"], {"image": smallest})[0].tolist()
+        self.between_places = bool(named)
+        self.scales = tuple((named or SCALES_BEFORE) if scales is None else scales)
+        if not self.scales or not all(0 < s < np.inf for s in self.scales) or max_features < 1:
+            raise ArgumentError(
+                "Local features come from scales above 0, at least one.",
+                f"scales={self.scales}, max_features={max_features}",
+            )
         if not (
             1 <= stride <= 1024 and stride == int(stride) and np.isfinite([size, offset]).all()
         ):
@@ -229,19 +233,18 @@ class Delf:
             for centre, side in zip(centres, size, strict=True)
         )
         scores = scores[0][np.ix_(rows, columns)]
-        peaks = _is_peak(scores).ravel()
-        scores = scores.ravel()
-        descriptors = descriptors[0][np.ix_(rows, columns)].reshape(len(scores), -1)
+        peaks = _is_peak(scores)
+        y, x = np.meshgrid(centres[0][rows], centres[1][columns], indexing="ij")
+        yx = np.stack([y, x], axis=-1)
+        if self.between_places:
+            yx = yx + stride * _tops(scores, peaks)
         # Pixels are squares: their edges coincide at all scales, their centres do not.
-        y, x = (
-            np.clip((centre[kept] + 0.5) * (whole / side) - 0.5, 0, whole - 1)
-            for centre, kept, whole, side in zip(
-                centres, (rows, columns), image.shape[:2], size, strict=True
-            )
-        )
-        yx = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)
+        original = np.array(image.shape[:2])
+        yx = np.clip((yx + 0.5) * (original / size) - 0.5, 0, original - 1).reshape(-1, 2)
+        peaks, scores = peaks.ravel(), scores.ravel()
+        descriptors = descriptors[0][np.ix_(rows, columns)].reshape(len(scores), -1)
         known = np.isfinite(scores) & np.isfinite(descriptors).all(axis=1)
-        return yx[known], descriptors[known], scores[known], np.asarray(peaks)[known]
+        return yx[known], descriptors[known], scores[known], peaks[known]
 
 
 def _is_peak(scores: np.ndarray) -> np.ndarray:
@@ -252,4 +255,20 @@ def _is_peak(scores: np.ndarray) -> np.ndarray:
     around = np.pad(np.where(np.isnan(scores), -np.inf, scores), 1, constant_values=-np.inf)
     across = np.maximum(np.maximum(around[:, :-2], around[:, 1:-1]), around[:, 2:])
     highest = np.maximum(np.maximum(across[:-2], across[1:-1]), across[2:])
-    return scores == highest
+    return np.asarray(scores == highest)
+
+
+def _tops(scores: np.ndarray, peaks: np.ndarray) -> np.ndarray:
+    """float32 `(rows, columns, 2)`: where between places a peak's highest score is to be expected.
+
+    In places, half of one at most: the top of the parabola through it and its neighbours, along
+    each axis. 0 of what is no peak, has a neighbour on one side only, or is as high as both.
+    """
+    tops = np.zeros((*scores.shape, 2), np.float32)
+    around = np.pad(scores, 1, constant_values=np.nan)
+    for axis in (0, 1):
+        before, _, after = (np.roll(around, 1 - way, axis)[1:-1, 1:-1] for way in range(3))
+        bend = before + after - 2 * scores
+        curved = peaks & (bend < 0) & np.isfinite(bend)
+        tops[curved, axis] = ((before - after)[curved]) / (2 * bend[curved])
+    return tops

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 # What the score is, by the name that the network's output has.
 ATTENTION, NORM = "attention", "activation_norm"
+# Sizes of the pyramid's levels, .25 to 2.83. A file of a network names its own, so that an index
+# keeps those that its features were extracted at; files of before it did have the levels up to 2.
+SCALES = tuple(2.0 ** (power / 2) for power in range(-4, 4))
+SCALES_BEFORE = SCALES[:7]
 
 # Of the backbones with a preset, `onnx_graph.digest` of the network up to the map that the preset
 # is for, with its weights of ImageNet. A network of other weights gets one of these beside it.
@@ -144,7 +148,7 @@ def network(head: Head, seen: Geometry | None = None) -> "onnx.ModelProto":
         A network from `map`, float32 `(n, channels, rows, columns)`, to `descriptors`, float32
         `(n, rows, columns, descriptor_dim)`, `attention` where the head has it, else
         `activation_norm`, float32 `(n, rows, columns)`, and `geometry`, the three numbers of
-        `seen`. To `scores` alone where that is None.
+        `seen` and those of `SCALES`. To `scores` alone where `seen` is None.
 
     Example:
         >>> head = network(Head.untrained(24), Geometry(339, 16, 15.0))
@@ -184,8 +188,9 @@ def network(head: Head, seen: Geometry | None = None) -> "onnx.ModelProto":
     last = graph.node("Transpose", [reduced], perm=[0, 2, 3, 1])
     graph.give("descriptors", last, shape=[*places, head.descriptor_dim])
     graph.give(ATTENTION if head.attention else NORM, scores, shape=places)
-    numbers = graph.constant([seen.size, seen.stride, seen.offset])
-    graph.give("geometry", graph.node("Identity", [numbers]), shape=[3])
+    numbers = [seen.size, seen.stride, seen.offset, *SCALES]
+    geometry = graph.node("Identity", [graph.constant(numbers)])
+    graph.give("geometry", geometry, shape=[len(numbers)])
     return graph.model()
 
 

@@ -50,7 +50,8 @@ class AttentionConfig:
         weights: `"imagenet"`, the path of a weights file, or `"random"`.
         start_from: str. Folder of a bundle whose backbone is taken instead; empty for none.
         descriptor_dim: int. Principal components that are kept.
-        whiten: bool. Scale the components to equal variance.
+        whiten: float, 0 to 1. How far the components are scaled to equal variance: each is divided
+            by its deviation to this power.
         hidden: int. Channels between the two layers of attention; 0 trains none, and the length
             of the map's column is the score.
         views: int. Views of each image.
@@ -71,7 +72,7 @@ class AttentionConfig:
     weights: str = "imagenet"
     start_from: str = ""
     descriptor_dim: int = 40
-    whiten: bool = False
+    whiten: float = 0.0
     hidden: int = 512
     views: int = 8
     view_side: int = 320
@@ -95,6 +96,8 @@ class AttentionConfig:
                 "shrink is above 0 and at most 1, rate and sharpness are above 0.",
                 f"shrink={self.shrink}, rate={self.rate}, sharpness={self.sharpness}",
             )
+        if not 0 <= self.whiten <= 1:
+            raise ArgumentError("whiten is 0 to 1.", f"{self.whiten}")
 
 
 def from_recipe(recipe: str, **changes: Any) -> AttentionConfig:
@@ -218,14 +221,14 @@ def save(trained: Trained, bundle: Bundle) -> pathlib.Path:
 
 
 def principal_components(
-    columns: np.ndarray, count: int, *, whiten: bool = False
+    columns: np.ndarray, count: int, *, whiten: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """The directions in which features vary most.
 
     Args:
         columns: float array `(n, channels)`.
         count: int, at most `channels`.
-        whiten: bool. Divide each by the deviation along it.
+        whiten: float, 0 to 1. Divide each by the deviation along it, to this power.
 
     Returns:
         mean: float32 `(channels,)`.
@@ -255,7 +258,7 @@ def principal_components(
     largest = axes[np.abs(axes).argmax(axis=0), np.arange(count)]
     axes = axes * np.where(largest < 0, -1, 1)
     if whiten:
-        axes = axes / np.sqrt(variances[:count] + 1e-6 * max(variances[0], 1e-12))
+        axes = axes / (variances[:count] + 1e-6 * max(variances[0], 1e-12)) ** (whiten / 2)
     return mean.astype(np.float32), axes.astype(np.float32), float(kept)
 
 

@@ -1,7 +1,8 @@
 """How often local features find the same place again, and how long they take.
 
-`python -m tests.bench.delf DATA` measures DELF with its preset's attention, DELF with the
-activation norm in its place, RootSIFT and ORB, 1000 features each:
+`python -m tests.bench.delf DATA` measures DELF with its preset's attention, the same with the
+paper's scales and selection, DELF with the activation norm in place of attention, RootSIFT and ORB,
+1000 features each:
 
 - graf 1 -> 3 and 1 -> 6, whose homographies are known;
 - photos that training did not see, beside a random homography of each: true by construction;
@@ -160,7 +161,8 @@ def compared(folder):
         delf.export(path, model, one)
         yield f"delf, {name}", delf.Delf.open(path)
         if name == "attention":
-            yield "delf, attention, highest", delf.Delf.open(path, spread=False)
+            paper = {"scales": delf_head.SCALES_BEFORE, "spread": False}
+            yield "delf, as in the paper", delf.Delf.open(path, **paper)
     yield "sift", extractors.open("sift")
     yield "orb", Orb()
 
