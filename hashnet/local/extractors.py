@@ -1,15 +1,36 @@
 """The extractors of local features, by name.
 
 A global feature says what an image is like; local features say which parts of two images are the
-same thing. Two extractors give them, with one contract: `sift` and `delf`.
+same thing. Five extractors give them, with one contract: `sift`, which is computed as it was
+thought out; `delf`, from the map of the index's own network; and `aliked`, `disk` and `xfeat`,
+networks that learned where to look and what to say there.
 """
 
 import os
 
 from hashnet.errors import UnknownNameError
+from hashnet.local import delf, learned
 from hashnet.local.features import Extractor
 
-NAMES = ("delf", "sift")
+NAMES = ("aliked", "delf", "disk", "sift", "xfeat")
+
+_FILES = {"delf": delf.FILE} | {name: learned.file_of(name) for name in learned.NETWORKS}
+
+
+def file_of(name: str | None) -> str | None:
+    """What the network of an extractor is called in an index.
+
+    Args:
+        name: str, one of `NAMES`; or None.
+
+    Returns:
+        str, or None where there is no network.
+
+    Example:
+        >>> file_of("delf"), file_of("sift")
+        ('delf.onnx', None)
+    """
+    return None if name is None else _FILES.get(name)
 
 
 def open(
@@ -21,8 +42,9 @@ def open(
     """Open an extractor of local features by name.
 
     Args:
-        name: `"sift"` or `"delf"`.
-        folder: str, path-like or None. Where `delf.onnx` lies, for the one that has a network.
+        name: str, one of `NAMES`.
+        folder: str, path-like or None. Where the network lies, for one that has such: see
+            `file_of`.
         encoder: str, path-like or None. The bundle's `encoder.onnx`, if not in that folder.
 
     Returns:
@@ -42,8 +64,9 @@ def open(
         from hashnet.local.sift import Sift
 
         return Sift()
+    if name not in NAMES:
+        raise UnknownNameError("extractor of local features", name, NAMES)
+    path = os.path.join(folder or "", _FILES[name])
     if name == "delf":
-        from hashnet.local import delf
-
-        return delf.Delf.open(os.path.join(folder or "", delf.FILE), encoder=encoder)
-    raise UnknownNameError("extractor of local features", name, NAMES)
+        return delf.Delf.open(path, encoder=encoder)
+    return learned.Learned.open(name, path)

@@ -695,7 +695,8 @@ def local(results):
                 passed = row["verified_at_inliers"][str(row["min_inliers"])]
                 cells += [f"{passed[kind]:.2%}" for kind in ("relevant", "others")]
                 cells += [f"{row['milliseconds_a_candidate']['median']:.2f}"]
-                cells += [f"{row['milliseconds_to_extract']:.0f}"]
+                extracting = row["milliseconds_to_extract"]
+                cells += ["" if extracting is None else f"{extracting:.0f}"]
             else:
                 cells += [""] * 4
             yield (

@@ -16,6 +16,7 @@ import numpy as np
 
 from hashnet import threads
 from hashnet.errors import ArgumentError, ShapeError
+from hashnet.local import lightglue
 from hashnet.local.features import opencv
 from hashnet.retrieval.search import compiled
 from hashnet.retrieval.search.coarse.scan import read_only
@@ -77,6 +78,19 @@ class Matching:
     min_inliers: int
 
 
+class Matcher(Protocol):
+    """What matches the local features of two images, such as `lightglue.LightGlue`."""
+
+    def match(
+        self, query_yx: np.ndarray, query: np.ndarray, yx: np.ndarray, descriptors: np.ndarray
+    ) -> np.ndarray:
+        """Match features by places, `(m, 2)` and `(n, 2)`, and descriptors, `(m, d)` and `(n, d)`.
+
+        Returns:
+            int64 `(matches, 2)`: a place in `query` and one in `descriptors`.
+        """
+
+
 # DELF has features of neighbouring places and scales that are nearly the same, so the second
 # nearest says nothing there, and its places are 8 pixels apart at best, so its errors are large.
 # SIFT's are few and sharp. Chosen on a quarter of the queries of tests/bench/local.py (of DELF's, a
@@ -85,6 +99,14 @@ class Matching:
 MATCHING = {
     "sift": Matching(ratio=0.85, max_distance=None, error=0.015, min_inliers=8),
     "delf": Matching(ratio=None, max_distance=0.8, error=0.04, min_inliers=20),
+    "aliked": Matching(ratio=0.95, max_distance=None, error=0.03, min_inliers=15),
+    "disk": Matching(ratio=0.95, max_distance=None, error=0.03, min_inliers=15),
+    "xfeat": Matching(ratio=0.95, max_distance=None, error=0.03, min_inliers=15),
+}
+# Of matches by `lightglue.LightGlue`, which says itself which descriptors match; chosen likewise.
+BY_LIGHTGLUE = {
+    name: Matching(ratio=None, max_distance=None, error=0.03, min_inliers=15)
+    for name in lightglue.KINDS
 }
 
 
@@ -100,6 +122,8 @@ class Verification:
             up to scale.
         matches: int. What `model` was sought among: features that are each other's nearest, or
             the places given. Where too few inliers decide nothing, these still order images.
+        same: bool. Whether the inliers are as many as `Matching.min_inliers` asks for, so that
+            both images show the same thing; False where nothing was asked for.
     """
 
     inliers: int
@@ -107,6 +131,7 @@ class Verification:
     yx: np.ndarray
     model: np.ndarray | None
     matches: int
+    same: bool = False
 
     def moved(self, corner: tuple[int, int]) -> "Verification":
         """The same of an image of which the query was a part.
@@ -324,6 +349,7 @@ def verify_all(
     model: str = "homography",
     seed: int = SEED,
     num_threads: int = 1,
+    matcher: Matcher | None = None,
 ) -> list[Verification]:
     """Compare the local features of a query with those of several images, in their order.
 
@@ -333,6 +359,8 @@ def verify_all(
         candidates: iterable of local features, or of functions that return some, called when their
             turn comes, by the thread that compares them.
         num_threads: int. How many are compared at one time.
+        matcher: `Matcher` or None. What matches features; None matches those that are each other's
+            nearest, as `matching` asks.
 
     Example:
         >>> from hashnet.local.features import LocalFeatures
@@ -345,16 +373,20 @@ def verify_all(
     def one(given: Features | Callable[[], Features]) -> Verification:
         candidate = given() if callable(given) else given
         others = _checked(query.descriptors, candidate.descriptors)
-        matches = _matches(query_numbers, others, matching.ratio, matching.max_distance)
+        if matcher is None:
+            matches = _matches(query_numbers, others, matching.ratio, matching.max_distance)
+        else:
+            matches = matcher.match(query.yx, query.descriptors, candidate.yx, others)
         if len(matches) < max(matching.min_inliers, SAMPLE[model] + BEYOND_SAMPLE):
             return replace(_NOTHING, matches=len(matches))
-        return estimate(
+        found = estimate(
             query.yx[matches[:, 0]],
             candidate.yx[matches[:, 1]],
             error=max(3.0, matching.error * _extent(candidate.yx)),
             model=model,
             seed=seed,
         )
+        return replace(found, same=found.inliers >= matching.min_inliers)
 
     with threads.blas_threads(1):
         return threads.mapped(one, candidates, num_threads)
