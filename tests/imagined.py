@@ -9,7 +9,7 @@ from hashnet.network.torch_weights import StateDict
 
 
 def imagined(name, shape):
-    """float32 weights of a name and a shape, as PyTorch has them, under which signals stay alive."""
+    """float32 weights of a name and a shape, as PyTorch has them, that keep signals alive."""
     numbers = np.random.default_rng(zlib.crc32(name.encode())).normal(size=shape)
     if name.endswith("running_var"):
         numbers = 1 + 0.2 * np.abs(numbers)

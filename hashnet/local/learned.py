@@ -6,7 +6,7 @@ them, so that it can be searched and added to where no such package is installed
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -160,7 +160,7 @@ class Learned:
                 "An image is a uint8 array of shape (height, width, 3).",
                 f"{getattr(image, 'dtype', type(image))} {np.shape(image)}",
             )
-        size = _size(image.shape[:2])
+        size = size_of(image.shape[:2])
         pixels = image if size == image.shape[:2] else images.resize(image, size)
         yx, scores, descriptors = self._network.run(
             ["yx", "scores", "descriptors"], {"image": np.ascontiguousarray(pixels)[None]}
@@ -173,8 +173,19 @@ class Learned:
         return LocalFeatures(places, descriptors[keep], scores[keep])
 
 
-def _size(shape: tuple[int, ...]) -> tuple[int, int]:
-    """The sides that an image is made of."""
+def size_of(shape: Sequence[int]) -> tuple[int, int]:
+    """What size an image is made of before features are sought in it.
+
+    Args:
+        shape: height and width in pixels.
+
+    Returns:
+        height, width: int, whole multiples of `MULTIPLE`.
+
+    Example:
+        >>> size_of((3000, 4000))
+        (608, 800)
+    """
     factor = SIDE / max(shape)
     height, width = (max(MIN_SIDE, round(side * factor / MULTIPLE) * MULTIPLE) for side in shape)
     return height, width

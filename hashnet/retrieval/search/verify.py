@@ -99,13 +99,13 @@ class Matcher(Protocol):
 MATCHING = {
     "sift": Matching(ratio=0.85, max_distance=None, error=0.015, min_inliers=8),
     "delf": Matching(ratio=None, max_distance=0.8, error=0.04, min_inliers=20),
-    "aliked": Matching(ratio=0.95, max_distance=None, error=0.03, min_inliers=15),
+    "aliked": Matching(ratio=0.9, max_distance=None, error=0.015, min_inliers=9),
     "disk": Matching(ratio=0.95, max_distance=None, error=0.03, min_inliers=15),
     "xfeat": Matching(ratio=0.95, max_distance=None, error=0.03, min_inliers=15),
 }
 # Of matches by `lightglue.LightGlue`, which says itself which descriptors match; chosen likewise.
 BY_LIGHTGLUE = {
-    name: Matching(ratio=None, max_distance=None, error=0.03, min_inliers=15)
+    name: Matching(ratio=None, max_distance=None, error=0.01, min_inliers=25)
     for name in lightglue.KINDS
 }
 
