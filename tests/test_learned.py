@@ -7,7 +7,7 @@ import pytest
 
 from hashnet import images
 from hashnet.errors import BundleError, ShapeError, WeightsError
-from hashnet.local import extractors, learned, packaged
+from hashnet.local import delf, extractors, learned, packaged
 from hashnet.network import onnx_graph
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search import verify
@@ -46,7 +46,7 @@ def test_the_network_computes_what_its_authors_do(name, files, golden, monkeypat
     another implementation (tests/golden/make_local_features.py)."""
     extractor = extractors.open(name, files)
     monkeypatch.setattr(extractor, "_least_score", 0.0)
-    monkeypatch.setattr(learned, "SIDE", 128)
+    monkeypatch.setattr(learned.extractor, "SIDE", 128)
     found = extractor.extract(picture(96, 128))
     expected = {key: golden[f"{name}/{key}"] for key in ("yx", "scores", "descriptors")}
     distances = np.abs(found.yx[None] - expected["yx"][:, None]).max(axis=2)
@@ -58,6 +58,12 @@ def test_the_network_computes_what_its_authors_do(name, files, golden, monkeypat
     assert (apart < 1e-4).mean() > 0.95
     if name != "aliked":  # whose score is of the pixel, and theirs of the place between pixels
         np.testing.assert_allclose(found.scores[same][near], expected["scores"][near], rtol=1e-3)
+
+
+def test_every_extractor_has_its_file():
+    assert {*NAMES} | {"delf", "sift"} == {*extractors.NAMES}
+    assert extractors.file_of("delf") == delf.FILE
+    assert all(extractors.file_of(name) == learned.file_of(name) for name in NAMES)
 
 
 def test_features_keep_the_contract(extractor):

@@ -7,7 +7,7 @@ import pytest
 
 from hashnet import cli, images
 from hashnet.errors import ArgumentError, ShapeError, UnknownNameError, WeightsError
-from hashnet.local import lightglue, packaged
+from hashnet.local import extractors, learned, lightglue, packaged
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search import verify
 from hashnet.retrieval.search.engine import Engine
@@ -106,8 +106,6 @@ def test_without_the_package_its_command_is_named(monkeypatch):
 
 
 def test_installed_weights_match_a_picture_with_a_part_of_itself(tmp_path):
-    from hashnet.local import extractors, learned
-
     for name in lightglue.KINDS:
         try:
             matcher = lightglue.LightGlue.open(name)
@@ -121,6 +119,10 @@ def test_installed_weights_match_a_picture_with_a_part_of_itself(tmp_path):
         moved = first.yx[found[:, 0]] - (20, 30)
         right = np.linalg.norm(moved - second.yx[found[:, 1]], axis=1) < 3
         assert len(found) > 100 and right.mean() > 0.95, name
+
+
+def test_matches_of_each_kind_are_verified():
+    assert {*lightglue.KINDS} == {*verify.BY_LIGHTGLUE} == {*learned.NETWORKS}
 
 
 # The stage of a search
@@ -157,7 +159,6 @@ def chosen(index, monkeypatch):
     rows = engine.snapshot.rows(engine.ids_of([str(index.store.folder.parent / "db" / "3.png")]))
     [features] = engine.snapshot.local_features(rows)
     chosen = Chosen(len(features.yx))
-    monkeypatch.setitem(lightglue.KINDS, "sift", lightglue.KINDS["disk"])
     monkeypatch.setitem(verify.BY_LIGHTGLUE, "sift", verify.MATCHING["sift"])
     monkeypatch.setattr(lightglue, "opened", lambda name: chosen)
     return chosen

@@ -9,12 +9,9 @@ networks that learned where to look and what to say there.
 import os
 
 from hashnet.errors import UnknownNameError
-from hashnet.local import delf, learned
 from hashnet.local.features import Extractor
 
 NAMES = ("aliked", "delf", "disk", "sift", "xfeat")
-
-_FILES = {"delf": delf.FILE} | {name: learned.file_of(name) for name in learned.NETWORKS}
 
 
 def file_of(name: str | None) -> str | None:
@@ -30,7 +27,7 @@ def file_of(name: str | None) -> str | None:
         >>> file_of("delf"), file_of("sift")
         ('delf.onnx', None)
     """
-    return None if name is None else _FILES.get(name)
+    return None if name in (None, "sift") else f"{name}.onnx"
 
 
 def open(
@@ -66,7 +63,11 @@ def open(
         return Sift()
     if name not in NAMES:
         raise UnknownNameError("extractor of local features", name, NAMES)
-    path = os.path.join(folder or "", _FILES[name])
+    path = os.path.join(folder or "", f"{name}.onnx")
     if name == "delf":
+        from hashnet.local import delf
+
         return delf.Delf.open(path, encoder=encoder)
+    from hashnet.local import learned
+
     return learned.Learned.open(name, path)

@@ -101,7 +101,7 @@ class LightGlue:
     """Matches the local features of two images.
 
     Args:
-        weights: dict of name to float32 array, as the package's file has them.
+        weights: dict of name to weights, float32 of any shape, as the package's file has them.
         heads: int, of attention.
 
     Raises:

@@ -16,7 +16,6 @@ import numpy as np
 from hashnet import images, system
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, RegionError, UnknownIdError, UnknownNameError
-from hashnet.local import lightglue
 from hashnet.local.features import Extractor
 from hashnet.network.bundle import Bundle
 from hashnet.retrieval.search import duplicates, feedback, grading
@@ -646,12 +645,14 @@ class Engine:
 
     def _matcher(self, name: str) -> Matcher | None:
         """What matches the first once more, or None for nearest features alone."""
-        extractor = self.index.store.extractor
+        extractor, known = self.index.store.extractor, verification.BY_LIGHTGLUE
         if name == "nearest":
             return None
-        if extractor not in lightglue.KINDS:
+        from hashnet.local import lightglue  # which most searches do without
+
+        if extractor not in known:
             raise ArgumentError(
-                f"LightGlue matches the local features of {', '.join(lightglue.KINDS)}.",
+                f"LightGlue matches the local features of {', '.join(known)}.",
                 f"those of {extractor}",
                 "Make an index with `hashnet index --local aliked`, or leave the matcher out.",
             )

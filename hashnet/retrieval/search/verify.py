@@ -16,7 +16,6 @@ import numpy as np
 
 from hashnet import threads
 from hashnet.errors import ArgumentError, ShapeError
-from hashnet.local import lightglue
 from hashnet.local.features import opencv
 from hashnet.retrieval.search import compiled
 from hashnet.retrieval.search.coarse.scan import read_only
@@ -84,7 +83,11 @@ class Matcher(Protocol):
     def match(
         self, query_yx: np.ndarray, query: np.ndarray, yx: np.ndarray, descriptors: np.ndarray
     ) -> np.ndarray:
-        """Match features by places, `(m, 2)` and `(n, 2)`, and descriptors, `(m, d)` and `(n, d)`.
+        """Match the features of two images.
+
+        Args:
+            query_yx, yx: float32 `(m, 2)` and `(n, 2)`, (row, column) in pixels.
+            query, descriptors: float32 or float16 `(m, d)` and `(n, d)`.
 
         Returns:
             int64 `(matches, 2)`: a place in `query` and one in `descriptors`.
@@ -105,8 +108,9 @@ MATCHING = {
 }
 # Of matches by `lightglue.LightGlue`, which says itself which descriptors match; chosen likewise.
 BY_LIGHTGLUE = {
-    name: Matching(ratio=None, max_distance=None, error=0.01, min_inliers=25)
-    for name in lightglue.KINDS
+    "aliked": Matching(ratio=None, max_distance=None, error=0.01, min_inliers=25),
+    "disk": Matching(ratio=None, max_distance=None, error=0.01, min_inliers=25),
+    "xfeat": Matching(ratio=None, max_distance=None, error=0.01, min_inliers=25),
 }
 
 

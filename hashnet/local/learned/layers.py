@@ -194,7 +194,14 @@ class LearnedLayers(onnx_graph.Builder):
         return found, y, x
 
     def size_of(self, x: str) -> tuple[str, str]:
-        """Rows and columns of a map, each int64 `(1,)`."""
+        """Rows and columns of a map.
+
+        Args:
+            x: str, `(1, channels, rows, columns)`.
+
+        Returns:
+            rows, columns: str, int64 `(1,)`.
+        """
         shape = self.node("Shape", [x])
         rows, columns = (self.node("Gather", [shape, self.whole([axis])]) for axis in (2, 3))
         return rows, columns

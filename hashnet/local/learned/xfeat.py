@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hashnet.local.learned_layers import LearnedLayers
+from hashnet.local.learned.layers import LearnedLayers
 from hashnet.network.torch_weights import StateDict
 
 if TYPE_CHECKING:

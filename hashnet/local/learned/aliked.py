@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hashnet.local.learned_layers import RADIUS, LearnedLayers
+from hashnet.local.learned.layers import RADIUS, LearnedLayers
 from hashnet.network.onnx_layers import CHANNELS_FIRST
 from hashnet.network.torch_weights import StateDict
 

@@ -14,9 +14,10 @@ import numpy as np
 
 from hashnet import images
 from hashnet.errors import BundleError, ShapeError
-from hashnet.local import aliked, disk, packaged, xfeat
+from hashnet.local import packaged
 from hashnet.local.features import LocalFeatures
-from hashnet.local.learned_layers import MULTIPLE
+from hashnet.local.learned import aliked, disk, xfeat
+from hashnet.local.learned.layers import MULTIPLE
 from hashnet.network import onnx_graph, runtimes
 from hashnet.network.torch_weights import StateDict
 
