@@ -79,6 +79,16 @@ def test_features_keep_the_contract(extractor):
         assert np.array_equal(one, other)
 
 
+def test_the_answer_does_not_depend_on_threads(extractor, files):
+    image = picture(250, 333, 1)
+    found = []
+    for num_threads in (1, 2):
+        file = files / learned.file_of(extractor.name)
+        one = learned.Learned.open(extractor.name, file, num_threads=num_threads)
+        found.append(vars(one.extract(image)).values())
+    assert all(np.array_equal(one, other) for one, other in zip(*found, strict=True))
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (3, 900), (60, 60)])
 def test_any_picture_is_taken(extractor, shape):
     found = extractor.extract(np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8))

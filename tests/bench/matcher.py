@@ -123,7 +123,8 @@ def main():
         }
         for dataset in arguments.sets
     }
-    figures.write("matcher", {"top": arguments.top, "every": arguments.every, "sets": sets})
+    name = "matcher_" + "_".join(arguments.sets)
+    figures.write(name, {"top": arguments.top, "every": arguments.every, "sets": sets})
 
 
 if __name__ == "__main__":

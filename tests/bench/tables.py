@@ -710,12 +710,14 @@ def local(results):
 
 def matched(results):
     """The first hits, matched once more by a network."""
-    yield "## A learned matcher over the first hits"
+    sets = ", ".join(results["sets"])
+    yield f"## A learned matcher over the first hits: {sets}"
     yield ""
     yield (
         f"All pairs are compared by nearest features; the {results['top']} that a search puts "
-        "first once more by LightGlue, whose matches come first then. Pass: the share of all relevant "
-        "and of all other pairs, before and after. Of the first: those that LightGlue looked at. "
+        "first once more by LightGlue, whose matches come first then. Pass: the share of all "
+        "relevant and of all other pairs, before and after. Of the first: those that LightGlue "
+        "looked at. "
         "Seconds of a processor for a pair, on one thread."
     )
     yield ""
@@ -992,7 +994,8 @@ def renewed(text):
     }
     named |= {path.stem: aggregated for path in sorted(figures.FOLDER.glob("aggregated_*"))}
     named |= {path.stem: local for path in sorted(figures.FOLDER.glob("local_*"))}
-    named |= {"matcher": matched, "extractors": extractor_times, "reference": beside_authors}
+    named |= {path.stem: matched for path in sorted(figures.FOLDER.glob("matcher_*"))}
+    named |= {"extractors": extractor_times, "reference": beside_authors}
     named |= {"local_index": local_index}
     named |= {"duplicates": copies_of_photos}
     many = sorted(figures.FOLDER.glob("many_duplicates_*"))

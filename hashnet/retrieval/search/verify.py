@@ -102,9 +102,9 @@ class Matcher(Protocol):
 MATCHING = {
     "sift": Matching(ratio=0.85, max_distance=None, error=0.015, min_inliers=8),
     "delf": Matching(ratio=None, max_distance=0.8, error=0.04, min_inliers=20),
-    "aliked": Matching(ratio=0.9, max_distance=None, error=0.015, min_inliers=9),
-    "disk": Matching(ratio=0.95, max_distance=None, error=0.03, min_inliers=15),
-    "xfeat": Matching(ratio=0.95, max_distance=None, error=0.03, min_inliers=15),
+    "aliked": Matching(ratio=0.9, max_distance=None, error=0.015, min_inliers=10),
+    "disk": Matching(ratio=None, max_distance=None, error=0.02, min_inliers=11),
+    "xfeat": Matching(ratio=0.9, max_distance=None, error=0.03, min_inliers=12),
 }
 # Of matches by `lightglue.LightGlue`, which says itself which descriptors match; chosen likewise.
 BY_LIGHTGLUE = {
