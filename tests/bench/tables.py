@@ -769,7 +769,7 @@ def beside_authors(results):
     yield (
         f"{results['photos']} photos. In common: features within a thousandth of a pixel. Apart: "
         "the largest difference of any number of their descriptors, at the 99.9th percentile and "
-        "at most. Milliseconds of a processor on one thread, ours and in PyTorch."
+        "at most. Milliseconds of a processor, ours and in PyTorch."
     )
     yield ""
     yield (
