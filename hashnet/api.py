@@ -123,8 +123,8 @@ class Index(indexes.Index):
             default_excludes: bool. Also leave out thumbnails, deleted files and the like
                 (`hashnet.images.DEFAULT_EXCLUDES`), and names that begin with a dot.
             workers: int or None. Decoding threads.
-            local: `"sift"` or `"delf"`. Keep local features in a new index, for
-                `search(..., verify=True)`.
+            local: str, one of `hashnet.local.extractors.NAMES`, such as `"sift"`. Keep local
+                features in a new index, for `search(..., verify=True)`.
             regions: int, 1 to 64. Keep up to so many parts of each image in a new index, so that
                 small objects in it are found.
             exif: bool. Keep in a new index when, where and by which camera a photo was taken, to

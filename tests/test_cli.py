@@ -279,7 +279,13 @@ def test_a_shell_completes_commands_options_and_choices(tmp_path):
 
     assert completed("hashnet", "du") == ["duplicates"]
     assert completed("hashnet", "search", "--pi") == ["--picture"]
-    assert completed("hashnet", "index", "i", "--local", "") == ["delf", "sift"]
+    assert completed("hashnet", "index", "i", "--local", "") == [
+        "aliked",
+        "delf",
+        "disk",
+        "sift",
+        "xfeat",
+    ]
     folder = tmp_path / "photos.index"
     folder.mkdir()
     assert completed("hashnet", "info", f"{tmp_path}/pho") == [str(folder)]

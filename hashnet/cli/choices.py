@@ -16,7 +16,7 @@ BACKBONES = (
 # hashnet.network.bundle.PRECISIONS
 PRECISIONS = ("float32", "bfloat16", "int8")
 # hashnet.local.extractors.NAMES
-EXTRACTORS = ("delf", "sift")
+EXTRACTORS = ("aliked", "delf", "disk", "sift", "xfeat")
 # hashnet.network.export.SUFFIXES
 FORMATS = ("keras", "saved_model", "onnx", "openvino", "litert")
 # hashnet.network.export.PRECISIONS

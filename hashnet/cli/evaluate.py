@@ -6,7 +6,14 @@ import math
 from typing import Any
 
 from hashnet.cli.indexes import opened_for_many, refuse_url
-from hashnet.cli.options import add_index, add_json, add_max_pixels, add_pool, add_rank_by
+from hashnet.cli.options import (
+    add_index,
+    add_json,
+    add_matcher,
+    add_max_pixels,
+    add_pool,
+    add_rank_by,
+)
 from hashnet.cli.output import DONE, SKIPPED_SOME, Progress, name_problems, note
 
 EXAMPLE = "photos.index queries/ --report out"
@@ -41,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also measure the third stage, verification by local features (index --local)",
     )
+    add_matcher(parser)
     parser.add_argument(
         "--report",
         metavar="DIR",
@@ -61,6 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
         pool=arguments.pool,
         rank_by=arguments.rank_by,
         verify=arguments.verify,
+        matcher=arguments.matcher,
+        matcher_top=arguments.matcher_top,
     )
     with Progress() as progress:
         evaluation = api.evaluate(

@@ -28,6 +28,24 @@ def add_pool(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_matcher(parser: argparse.ArgumentParser) -> None:
+    """Add `--matcher` and `--matcher-top`."""
+    parser.add_argument(
+        "--matcher",
+        choices=["nearest", "lightglue"],
+        default="nearest",
+        help="with --verify, what matches local features: lightglue has a network match those of "
+        "the first hits once more, for index --local aliked, disk or xfeat (%(default)s)",
+    )
+    parser.add_argument(
+        "--matcher-top",
+        type=positive_number,
+        metavar="N",
+        default=10,
+        help="how many hits that network looks at (%(default)s)",
+    )
+
+
 def add_rank_by(parser: argparse.ArgumentParser) -> None:
     """Add `--rank-by`."""
     parser.add_argument(

@@ -14,6 +14,7 @@ from hashnet.cli.indexes import engine_of, hint_at_numba
 from hashnet.cli.options import (
     add_index,
     add_json,
+    add_matcher,
     add_max_pixels,
     add_pool,
     add_rank_by,
@@ -103,6 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compare local features and put the hits that match first (index --local)",
     )
+    add_matcher(parser)
     for name, direction in (("right", "towards"), ("wrong", "away from")):
         parser.add_argument(
             f"--{name}",
@@ -228,6 +230,8 @@ def _query(arguments: argparse.Namespace) -> "Query":
         rank_by=arguments.rank_by,
         until_unlike=arguments.until_unlike,
         verify=arguments.verify,
+        matcher=arguments.matcher,
+        matcher_top=arguments.matcher_top,
     )
 
 

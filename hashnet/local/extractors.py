@@ -1,7 +1,9 @@
 """The extractors of local features, by name.
 
 A global feature says what an image is like; local features say which parts of two images are the
-same thing. Two extractors give them, with one contract: `sift` and `delf`.
+same thing. Five extractors give them, with one contract: `sift`, which is computed as it was
+thought out; `delf`, from the map of the index's own network; and `aliked`, `disk` and `xfeat`,
+networks that learned where to look and what to say there.
 """
 
 import os
@@ -9,7 +11,23 @@ import os
 from hashnet.errors import UnknownNameError
 from hashnet.local.features import Extractor
 
-NAMES = ("delf", "sift")
+NAMES = ("aliked", "delf", "disk", "sift", "xfeat")
+
+
+def file_of(name: str | None) -> str | None:
+    """What the network of an extractor is called in an index.
+
+    Args:
+        name: str, one of `NAMES`; or None.
+
+    Returns:
+        str, or None where there is no network.
+
+    Example:
+        >>> file_of("delf"), file_of("sift")
+        ('delf.onnx', None)
+    """
+    return None if name in (None, "sift") else f"{name}.onnx"
 
 
 def open(
@@ -21,8 +39,9 @@ def open(
     """Open an extractor of local features by name.
 
     Args:
-        name: `"sift"` or `"delf"`.
-        folder: str, path-like or None. Where `delf.onnx` lies, for the one that has a network.
+        name: str, one of `NAMES`.
+        folder: str, path-like or None. Where the network lies, for one that has such: see
+            `file_of`.
         encoder: str, path-like or None. The bundle's `encoder.onnx`, if not in that folder.
 
     Returns:
@@ -42,8 +61,13 @@ def open(
         from hashnet.local.sift import Sift
 
         return Sift()
+    if name not in NAMES:
+        raise UnknownNameError("extractor of local features", name, NAMES)
+    path = os.path.join(folder or "", f"{name}.onnx")
     if name == "delf":
         from hashnet.local import delf
 
-        return delf.Delf.open(os.path.join(folder or "", delf.FILE), encoder=encoder)
-    raise UnknownNameError("extractor of local features", name, NAMES)
+        return delf.Delf.open(path, encoder=encoder)
+    from hashnet.local import learned
+
+    return learned.Learned.open(name, path)

@@ -54,7 +54,7 @@ class Extractor(Protocol):
     """What finds the local features of images.
 
     Attributes:
-        name: str, `"sift"` or `"delf"`.
+        name: str, as `extractors.NAMES` has it.
         descriptor_dim: int.
     """
 

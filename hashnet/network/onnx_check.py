@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 # Opsets whose operators mean what the converters meant: from ONNX 1.2 to what runtimes know now.
 OPSETS = range(7, 25)
 
-# What the networks of `hashnet.network.backbones` and the code layer consist of, and what int8
-# adds. None of these holds a graph of its own or draws numbers.
+# What the networks of `hashnet.network.backbones` and `hashnet.local` and the code layer consist
+# of, and what int8 adds. None of these holds a graph of its own or draws numbers.
 OPERATORS = frozenset(
     """
-    Add And AveragePool BatchNormalization Cast Clip Concat Constant Conv DequantizeLinear Div
-    Flatten Gather Gemm GlobalAveragePool GlobalMaxPool GreaterOrEqual HardSigmoid HardSwish
-    Identity Less MatMul Max MaxPool Min Mul Neg Not Pad QuantizeLinear Reciprocal ReduceMean
-    ReduceSum Relu Reshape Shape Sigmoid Slice Softmax Softplus Sqrt Squeeze Sub Transpose
-    Unsqueeze
+    Add And AveragePool BatchNormalization Cast Clip Concat Constant Conv ConvTranspose CumSum
+    DepthToSpace DequantizeLinear Div Equal Flatten Floor Gather Gemm GlobalAveragePool
+    GlobalMaxPool Greater GreaterOrEqual GridSample HardSigmoid HardSwish Identity
+    Less MatMul Max MaxPool Min Mul Neg Not Or PRelu Pad QuantizeLinear
+    Reciprocal ReduceMean ReduceSum Relu Reshape Resize Selu Shape Sigmoid Slice Softmax
+    Softplus SpaceToDepth Sqrt Squeeze Sub TopK Transpose Unsqueeze Where
     """.split()
 )
 

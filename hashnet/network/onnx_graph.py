@@ -77,12 +77,28 @@ class Builder:
         Returns:
             str, the name of what it gives.
         """
+        [name] = self.several(kind, inputs, 1, **attributes)
+        return name
+
+    def several(
+        self, kind: str, inputs: Sequence[str], number: int, **attributes: Any
+    ) -> list[str]:
+        """Add an operator with several outputs.
+
+        Args:
+            kind, inputs, **attributes: as for `node`.
+            number: int, of outputs.
+
+        Returns:
+            list of str, the names of what it gives.
+        """
         import onnx.helper
 
         # Not the name of a layer, which Keras may have counted through all of a process.
         name = f"{self.prefix}{kind}:{len(self._nodes)}"
-        self._nodes.append(onnx.helper.make_node(kind, list(inputs), [name], name, **attributes))
-        return name
+        names = [name, *(f"{name}.{place}" for place in range(1, number))]
+        self._nodes.append(onnx.helper.make_node(kind, list(inputs), names, name, **attributes))
+        return names
 
     def constant(self, value: Any, dtype: str = "float32") -> str:
         """Add a constant.

@@ -222,6 +222,24 @@ def open_bytes(
     )
 
 
+def open_own(model: bytes, name: str) -> Network:
+    """Open a network that this process has just made: it is not looked through.
+
+    ONNX Runtime, which is always there, computes it, with one thread for each call.
+
+    Args:
+        model: bytes, as of an `.onnx` file.
+        name: str, what messages call it.
+
+    Returns:
+        A runtime, as from `open_file`.
+
+    Raises:
+        BundleError: ONNX Runtime does not take it.
+    """
+    return _opened(_OnnxRuntime, name, [model], 1, concurrent=True, one_by_one=False)
+
+
 def from_keras(model: "keras.Model") -> Network:
     """A `keras.Model` in the words of a runtime; it takes what its own input takes.
 

@@ -68,7 +68,7 @@ def read_torch(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
     Both formats of `torch.save` are read: the legacy stream and the zip archive. Strides are
     honoured: a tensor that was stored transposed comes back in its own order. A checkpoint
-    that keeps its weights under `"state_dict"` or `"model"` gives those.
+    that keeps its weights under `"state_dict"`, `"model"` or `"extractor"` gives those.
 
     Args:
         path: str or path-like.
@@ -403,7 +403,7 @@ def _tensors_in(tree: Any) -> Iterator[_Tensor]:
 
 
 def _materialise(tree: Any, load: Callable[[_Storage], np.ndarray]) -> dict[str, np.ndarray]:
-    for wrapper in ("state_dict", "model"):
+    for wrapper in ("state_dict", "model", "extractor"):
         if isinstance(tree, dict) and isinstance(tree.get(wrapper), dict):
             tree = tree[wrapper]
     if not isinstance(tree, dict):

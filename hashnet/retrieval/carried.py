@@ -100,16 +100,20 @@ def export_networks(
     Returns:
         dict of name to path.
     """
-    from hashnet.local import delf, regions
+    from hashnet.local import delf, learned, regions
 
     files = {}
-    if local == "delf":
-        files[delf.FILE] = pathlib.Path(folder) / delf.FILE
-        trained = bundle.folder / delf.FILE
-        if trained.is_file():
-            shutil.copyfile(trained, files[delf.FILE])
+    name = extractors.file_of(local)
+    if name is not None:
+        files[name] = pathlib.Path(folder) / name
+        carried = bundle.folder / name
+        if carried.is_file():
+            shutil.copyfile(carried, files[name])
+        elif local == "delf":
+            delf.export_for(bundle, files[name])
         else:
-            delf.export_for(bundle, files[delf.FILE])
+            assert local is not None  # which has no file
+            learned.export(local, files[name])
     if regions_too:
         files[regions.FILE] = pathlib.Path(folder) / regions.FILE
         regions.export_for(bundle, files[regions.FILE])

@@ -98,9 +98,10 @@ class Index:
                 float16 in a folder, where half the bytes change neither mAP nor the ten nearest
                 on clothing10 (tests/bench/feature_dtype.py), and float32, the only choice, in
                 ClickHouse.
-            local: "sift", "delf" or None. Also keep local features of every image, for
-                verification. "delf" is the one that the bundle has of `train.attention`, or else
-                that of its backbone's ImageNet weights.
+            local: str, one of `extractors.NAMES`, or None. Also keep local features of every
+                image, for verification. "delf" is the one that the bundle has of
+                `train.attention`, or else that of its backbone's ImageNet weights; "aliked",
+                "disk" and "xfeat" take their weights from packages (`local.packaged`).
             regions: int, 0 to 64. Also keep code and feature of up to so many parts of each image
                 that stand out (see `hashnet.local.regions`), so that a small object in it is found.
             exif: bool. Also keep when, where and by which camera each photo was taken.
@@ -113,6 +114,7 @@ class Index:
             StoreError: something is there already, or the disk refuses.
             BundleError: the bundle is missing or damaged.
             ArgumentError: the backbone has no regions.
+            WeightsError: the extractor's weights are not installed.
         """
         check_regions_per_image(regions)  # making their network takes a while
         bundle = bundles.load(bundle_folder)

@@ -1,6 +1,6 @@
 """What do local features find that global ones do not, and what do they cost?
 
-    python -m tests.bench.local DATA [--local sift] [--sets beer_labels landmarks]
+    python -m tests.bench.local DATA [--local sift] [--sets beer_labels landmarks] [--kept FOLDER]
 
 DATA holds beer_labels/ and landmarks/, each with a ground_truth.json {query: [relevant, ...]}. For
 each: R@1, R@5 and mAP of the global feature alone, of local features alone (all pairs verified:
@@ -10,7 +10,9 @@ inliers that could be asked for, the shares of relevant and of other pairs that 
 brewery show the same print; their pairs, by the first word of their names, are counted apart
 (`look_alikes`). A query is left out of its own ranking.
 
-Settings were chosen on a quarter of the queries. `--part rest` measures on the others only.
+Settings were chosen on a quarter of the queries (tests/bench/settings.py). `--part rest` measures
+on the others only. `--kept` keeps features of an earlier run, or takes them from there; how long
+they took is then not measured: see tests/bench/extractors.py.
 """
 
 import argparse
@@ -25,7 +27,7 @@ import numpy as np
 from hashnet import images
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ImageError
-from hashnet.local import delf, extractors
+from hashnet.local import delf, extractors, learned
 from hashnet.local.features import LocalFeatures, opencv
 from hashnet.retrieval.search import verify
 from hashnet.retrieval.store.folder.store import Store
@@ -33,7 +35,7 @@ from hashnet.retrieval.store.items import Item
 from tests.bench import figures
 
 # Asked for by `Matching.min_inliers`; those of the curve.
-LEAST_INLIERS = (8, 10, 12, 15, 18, 20, 25, 30, 40)
+LEAST_INLIERS = (8, 10, 11, 12, 15, 18, 20, 25, 30, 40)
 PARTS = ("all", "quarter", "rest")
 # Bits of ORB as numbers of length 1: the smallest distances are those of fewest differing bits.
 ORB = verify.Matching(ratio=0.9, max_distance=None, error=0.015, min_inliers=8)
@@ -121,23 +123,79 @@ def stored(folder, extractor, found):
     return store
 
 
-def measure(folder, names, bundle, model, threads, part, every):
+def opened(name, folder):
+    """An extractor, ORB among them; its network is written into the folder where it has one."""
+    if name == "orb":
+        return Orb()
+    if name in learned.NETWORKS:
+        learned.export(name, pathlib.Path(folder, learned.file_of(name)))
+    return extractors.open(name, folder)
+
+
+def queries_and_database(folder, part="all", every=1):
+    """Relevant images of each query, the queries, and the database."""
     truth = json.loads((folder / "ground_truth.json").read_text())
     queries = part_of(list(truth), part)[::every]
     place = folder / ("db" if (folder / "db").is_dir() else "images")
     database = sorted(str(p.relative_to(folder)) for p in place.rglob("*") if p.is_file())
-    opened = {name: extractors.open(name, bundle) for name in names} | {"orb": Orb()}
-    features = {name: {} for name in opened}
-    seconds = dict.fromkeys(opened, 0.0)
-    for path in dict.fromkeys([*queries, *database]):
+    return truth, queries, database
+
+
+def kept_features(file):
+    """dict of path to the local features that `write_kept` wrote, None for what could not be read."""
+    if not file or not file.is_file():
+        return {}
+    with np.load(file) as arrays:
+        borders = np.cumsum(np.maximum(arrays["counts"], 0))[:-1]
+        parts = [np.split(arrays[name], borders) for name in ("yx", "descriptors", "scores")]
+        return {
+            path: None if count < 0 else LocalFeatures(*of_path)
+            for path, count, *of_path in zip(
+                arrays["paths"].tolist(), arrays["counts"], *parts, strict=True
+            )
+        }
+
+
+def write_kept(file, found):
+    """Write local features for another run."""
+    features = [one for one in found.values() if one is not None]
+    np.savez(
+        file,
+        paths=list(found),
+        counts=[-1 if one is None else len(one) for one in found.values()],
+        yx=np.concatenate([one.yx for one in features]),
+        descriptors=np.concatenate([one.descriptors for one in features]),
+        scores=np.concatenate([one.scores for one in features]),
+    )
+
+
+def extracted(folder, paths, extractor, kept=None):
+    """dict of path to the local features of what can be read, and seconds or None if kept."""
+    file = kept and kept / f"{folder.name}_{extractor.name}.npz"
+    found = kept_features(file)
+    missing = [path for path in dict.fromkeys(paths) if path not in found]
+    seconds = 0.0
+    for path in missing:
         try:
             image = images.read(folder / path)
         except ImageError:
+            found[path] = None
             continue
-        for name, extractor in opened.items():
-            start = time.perf_counter()
-            features[name][path] = extractor.extract(image)
-            seconds[name] += time.perf_counter() - start
+        start = time.perf_counter()
+        found[path] = extractor.extract(image)
+        seconds += time.perf_counter() - start
+    if file and missing:
+        write_kept(file, found)
+    features = {path: found[path] for path in paths if found[path] is not None}
+    return features, None if kept else seconds
+
+
+def measure(folder, names, bundle, model, threads, part, every, kept):
+    truth, queries, database = queries_and_database(folder, part, every)
+    features, seconds = {}, {}
+    for name in [*names, "orb"]:
+        extractor = opened(name, bundle)
+        features[name], seconds[name] = extracted(folder, [*queries, *database], extractor, kept)
     readable = [path for path in database if path in features["orb"]]
     encoder = Encoder.open(bundle)
     encoded = encoder.encode([folder / path for path in readable])
@@ -149,14 +207,14 @@ def measure(folder, names, bundle, model, threads, part, every):
     relevants = [np.array([path in truth[query] for path in readable]) for query in queries]
     triples = list(zip(global_scores, keeps, relevants, strict=True))
     report["methods"]["global"] = summary([ranked([d[k]], r[k]) for d, k, r in triples])
-    for name in opened:
+    for name, found_in in features.items():
         matching = verify.MATCHING.get(name, ORB)
         alone, both, times, pairs = [], [], [], []
         for query, (distances, keep, relevant) in zip(queries, triples, strict=True):
-            candidates = [features[name][path] for path, k in zip(readable, keep, strict=True) if k]
+            candidates = [found_in[path] for path, k in zip(readable, keep, strict=True) if k]
             start = time.perf_counter()
             found = verify.verify_all(
-                features[name][query], candidates, matching, model=model, num_threads=threads
+                found_in[query], candidates, matching, model=model, num_threads=threads
             )
             times.append((time.perf_counter() - start) / len(candidates))
             inliers = np.array([one.inliers for one in found])
@@ -170,7 +228,7 @@ def measure(folder, names, bundle, model, threads, part, every):
             alike = np.array([brewery(path) == brewery(query) for path in readable])
             pairs.append(np.stack([inliers, relevant, alike[keep]]))
         inliers, relevant, look_alike = np.concatenate(pairs, axis=1)
-        counts = [len(one) for one in features[name].values()]
+        counts = [len(one) for one in found_in.values()]
         report["methods"][name] = {
             **summary(alone),
             "min_inliers": matching.min_inliers,
@@ -179,7 +237,9 @@ def measure(folder, names, bundle, model, threads, part, every):
                 "median": round(1000 * float(np.median(times)), 3),
                 "quartiles": [round(1000 * float(q), 3) for q in np.quantile(times, [0.25, 0.75])],
             },
-            "milliseconds_to_extract": round(1000 * seconds[name] / len(counts), 1),
+            "milliseconds_to_extract": None
+            if seconds[name] is None
+            else round(1000 * seconds[name] / len(counts), 1),
             "features_an_image": round(float(np.mean(counts)), 1),
         }
         report["methods"][f"global, then {name}"] = summary(both)
@@ -194,6 +254,7 @@ def main():
     parser.add_argument("--model", default="homography", choices=verify.MODELS)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--part", default="all", choices=PARTS, help="of the queries")
+    parser.add_argument("--kept", type=pathlib.Path, help="folder of features that are kept")
     parser.add_argument("--every", type=int, default=1, help="only each n-th query")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -207,6 +268,7 @@ def main():
                 arguments.threads,
                 arguments.part,
                 arguments.every,
+                arguments.kept,
             )
             for name in arguments.sets
         }

@@ -6,6 +6,7 @@ python -m tests.bench.tables
 import pathlib
 import statistics
 
+from hashnet.local import learned
 from tests.bench import figures
 
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
@@ -677,7 +678,9 @@ def verified_categories(results):
 def local(results):
     """Local features alone, and after the global one."""
     whole = results["part"] == "all"
-    yield "## Local features, all queries" if whole else "## Local features"
+    methods = {name for found in results["sets"].values() for name in found["methods"]}
+    what = "Learned local features" if methods & {*learned.NETWORKS} else "Local features"
+    yield f"## {what}, all queries" if whole else f"## {what}"
     yield ""
     yield (
         "global: the feature F7 of the pretrained network; a kind of local features alone: all "
@@ -700,13 +703,98 @@ def local(results):
                 passed = row["verified_at_inliers"][str(row["min_inliers"])]
                 cells += [f"{passed[kind]:.2%}" for kind in ("relevant", "others")]
                 cells += [f"{row['milliseconds_a_candidate']['median']:.2f}"]
-                cells += [f"{row['milliseconds_to_extract']:.0f}"]
+                extracting = row["milliseconds_to_extract"]
+                cells += ["" if extracting is None else f"{extracting:.0f}"]
             else:
                 cells += [""] * 4
             yield (
                 f"| {dataset} | {found['queries']} | {found['database']} | {name} "
                 f"| {' | '.join(cells)} |"
             )
+
+
+def matched(results):
+    """The first hits, matched once more by a network."""
+    sets = ", ".join(results["sets"])
+    yield f"## A learned matcher over the first hits: {sets}"
+    yield ""
+    yield (
+        f"All pairs are compared by nearest features; the {results['top']} that a search puts "
+        "first once more by LightGlue, whose matches come first then. Pass: the share of all "
+        "relevant and of all other pairs, before and after. Of the first: those that LightGlue "
+        "looked at. "
+        "Seconds of a processor for a pair, on one thread."
+    )
+    yield ""
+    yield (
+        "| set | queries | features | R@1 | mAP | relevant that pass | others that pass "
+        "| relevant of the first | others of the first | seconds, relevant | seconds, other |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|---|---|"
+    for dataset, of_set in results["sets"].items():
+        for name, row in of_set.items():
+            before, after = row["pass"]["nearest"], row["pass"]["lightglue"]
+            cells = [
+                f"{row['nearest'][key]:.3f} to {row['lightglue'][key]:.3f}"
+                for key in ("recall_at_1", "map")
+            ]
+            cells += [
+                f"{before[kind]:.2%} to {after[kind]:.2%}"
+                for kind in ("relevant", "others", "relevant_of_the_first", "others_of_the_first")
+            ]
+            took = row["processor_milliseconds_a_pair"]
+            cells += [f"{took[kind] / 1000:.2f}" for kind in ("relevant", "other")]
+            yield f"| {dataset} | {row['queries']} | {name} | {' | '.join(cells)} |"
+
+
+def extractor_times(results):
+    """What the extraction of a photo takes."""
+    yield "## Time of local features"
+    yield ""
+    yield (
+        f"{results['photos']} photos by turns on one thread, milliseconds of a processor; networks "
+        f"take them at {results['side']} pixels, SIFT at 1024 at most."
+    )
+    yield ""
+    yield "| features | median | quartiles | features a photo |"
+    yield "|---|---|---|---|"
+    for name, row in results["extractors"].items():
+        took = row["processor_milliseconds"]
+        low, high = took["quartiles"]
+        yield (
+            f"| {name} | {took['median']:.0f} | {low:.0f} to {high:.0f} "
+            f"| {row['features_an_image']:.0f} |"
+        )
+
+
+def beside_authors(results):
+    """The networks beside their authors' code."""
+    yield "## Networks beside their authors' code"
+    yield ""
+    yield (
+        f"{results['photos']} photos. In common: features within a thousandth of a pixel. Apart: "
+        "the largest difference of any number of their descriptors, at the 99.9th percentile and "
+        "at most. Milliseconds of a processor, ours and in PyTorch."
+    )
+    yield ""
+    yield (
+        "| network | features | in common | descriptors within 0.0001 | 99.9 % apart | most "
+        "| ours | theirs |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
+    for name, row in results["extractors"].items():
+        apart, (ours, theirs) = row["descriptors_apart"], row["processor_milliseconds"]
+        yield (
+            f"| {name} | {row['their_features']:,} | {row['in_common']:,} "
+            f"| {row['descriptors_within_1e-4']:,} | {apart['quantile_0.999']:.1e} "
+            f"| {apart['most']:.1e} | {ours:.0f} | {theirs:.0f} |"
+        )
+    for name, row in results["lightglue"].items():
+        yield ""
+        yield (
+            f"LightGlue for {name}: {row['their_matches']:,} matches by its authors' code, "
+            f"{row['matches']:,} by ours, {row['in_common']:,} in common."
+        )
 
 
 def known_geometry(results):
@@ -910,7 +998,9 @@ def renewed(text):
         "verify_top": verification,
     }
     named |= {path.stem: aggregated for path in sorted(figures.FOLDER.glob("aggregated_*"))}
-    named |= dict.fromkeys(["local_delf", "local_sift", "local_delf_sift"], local)
+    named |= {path.stem: local for path in sorted(figures.FOLDER.glob("local_*"))}
+    named |= {path.stem: matched for path in sorted(figures.FOLDER.glob("matcher_*"))}
+    named |= {"extractors": extractor_times, "reference": beside_authors}
     named |= {"local_index": local_index}
     named |= {"duplicates": copies_of_photos}
     many = sorted(figures.FOLDER.glob("many_duplicates_*"))

@@ -147,7 +147,7 @@ def evaluate(
                 rank,
                 engine,
                 extractor,
-                top=query.verify_top,
+                asked=query,
                 most=verify_queries,
                 seed=seed,
             )
@@ -192,12 +192,14 @@ def _check(query: Query, at: int, ks: Sequence[int], verify_queries: int) -> Non
         rank_by=query.rank_by,
         verify=query.verify,
         verify_top=query.verify_top,
+        matcher=query.matcher,
+        matcher_top=query.matcher_top,
     )
     if query != taken:
         raise ArgumentError(
             "An evaluation searches the whole index by whole images.",
             f"{query}",
-            "Of a query, give k, threshold or pool, rank_by, verify and verify_top.",
+            "Of a query, give k, threshold or pool, rank_by, and what is verified and how.",
         )
     if not len(ks):
         raise ArgumentError("Precision and recall need at least one rank.", f"{ks=}", "Give one k.")

@@ -128,7 +128,7 @@ def stages(
     engine: Engine,
     extractor: Extractor,
     *,
-    top: int,
+    asked: Query,
     most: int,
     seed: int,
 ) -> Stages:
@@ -140,14 +140,14 @@ def stages(
         rank: from `ranker`.
         engine: `Engine`.
         extractor: `Extractor`.
-        top: int. Nearest images of each query that are verified.
+        asked: a `Query`, of which counts how many of the nearest images are verified, and how.
         most: int. Queries at most; chance chooses among more.
         seed: int. Of that choice.
 
     Returns:
         `Stages`.
     """
-    query_set, database = scorer.query_set, scorer.database
+    query_set, database, top = scorer.query_set, scorer.database, asked.verify_top
     queries = query_set.answerable
     if len(queries) > most:
         queries = np.sort(np.random.default_rng(seed).choice(queries, most, replace=False))
@@ -161,11 +161,11 @@ def stages(
         start = time.perf_counter()
         features = _local_features(scorer, query, extractor)
         middle = time.perf_counter()
-        order, compared = engine.verify(features, ranked[:top])
+        order, compared = engine.verify(features, ranked[:top], asked)
         verified = np.concatenate([ranked[:top][order], ranked[top:]])
         spent.append((coarse, fine, time.perf_counter() - middle))
         extracting.append(middle - start)
-        passed = np.array([one.inliers for one in compared], int) >= engine.min_inliers
+        passed = np.array([one.same for one in compared], bool)
         for kind in (0, 1):
             of_kind = relevant[ranked[:top]] == bool(kind)
             pairs[kind] += np.count_nonzero(of_kind)

@@ -27,7 +27,7 @@ from hashnet.retrieval.search.grading import Background, Graded, Sample, drawn
 from hashnet.retrieval.search.hits import SearchResult, hits_of
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.search.ranking import Ranking, ranking_of
-from hashnet.retrieval.search.verify import Features, Verification
+from hashnet.retrieval.search.verify import Features, Matcher, Verification
 from hashnet.retrieval.store.protocol import Store
 from hashnet.retrieval.store.roots import ids_named
 
@@ -271,25 +271,37 @@ class Engine:
         features = self.snapshot.local_features(self._rows([query_id, id]))
         return self._verify(features[0], features[1:])[0]
 
-    def verify(self, features: Features, rows: np.ndarray) -> tuple[np.ndarray, list[Verification]]:
+    def verify(
+        self, features: Features, rows: np.ndarray, query: Query = DEFAULT
+    ) -> tuple[np.ndarray, list[Verification]]:
         """The last stage by itself: verify images that the fine stage has ranked.
 
         Args:
             features: the query's local features, as `verify.verify` takes them.
             rows: int64 `(n,)`, of whole images, nearest first.
+            query: a `Query`, of which `matcher` and `matcher_top` count.
 
         Returns:
             order: int64 `(n,)`, places in `rows`: those that show the same thing first, by (most
-                inliers, place), then the others as they were.
+                inliers, place), then the others as they were. Those that another matcher has found
+                come before those that only nearest features have.
             verifications: list of n `Verification`, in the order of `rows`.
 
         Raises:
             StoreError: the index has no local features, or they are damaged.
+            ArgumentError: the matcher is not for features of their kind.
+            WeightsError: the matcher's weights are not installed.
         """
+        matcher = self._matcher(query.matcher)
         found = self._verify(features, self.snapshot.candidates(rows))
-        inliers = np.array([one.inliers for one in found], np.int64)
-        counted = np.where(inliers >= self.min_inliers, inliers, 0)
-        return np.argsort(-counted, kind="stable"), found
+        by_matcher = np.zeros(len(found), bool)
+        if matcher is not None:
+            matches = np.array([one.matches for one in found], np.int64)
+            best = np.lexsort((-matches, -_counted(found)))[: query.matcher_top]
+            again = self._verify(features, self.snapshot.candidates(rows[best]), matcher)
+            for place, one in zip(best.tolist(), again, strict=True):
+                found[place], by_matcher[place] = one, one.same
+        return np.lexsort((-_counted(found), ~by_matcher)), found
 
     def histogram(self, code: np.ndarray, query: Query = DEFAULT) -> np.ndarray:
         """Count the images at each number of bits from a code.
@@ -510,7 +522,7 @@ class Engine:
         start = time.perf_counter()
         compared: dict[int, Verification] = {}
         if image.local is not None:
-            places, compared = self._verified_first(found, places, image, query.verify_top)
+            places, compared = self._verified_first(found, places, image, query)
         places = places[: query.k]
         graded = self._graded(found, places, compared, background)
         if query.until_unlike:
@@ -600,29 +612,51 @@ class Engine:
         graded: list[Graded | None] = []
         for place in places.tolist():
             one = background.grade(float(found.distances[place]))
-            verified = place in compared and compared[place].inliers >= self.min_inliers
+            verified = place in compared and compared[place].same
             if verified and one.grade == grading.UNLIKE:
                 one = one._replace(grade=grading.LIKE)
             graded.append(one)
         return graded
 
     def _verified_first(
-        self, found: Found, places: np.ndarray, image: _QueryImage, top: int
+        self, found: Found, places: np.ndarray, image: _QueryImage, query: Query
     ) -> tuple[np.ndarray, dict[int, Verification]]:
         """Places of what was found, the verified ones first; and what was compared, by place."""
         assert image.local is not None
+        top = query.verify_top
         nearest = places[:top]
-        order, verifications = self.verify(image.local(), found.image_rows[nearest])
+        order, verifications = self.verify(image.local(), found.image_rows[nearest], query)
         moved = [one.moved(image.corner) for one in verifications]
         compared = dict(zip(nearest.tolist(), moved, strict=True))
         return np.concatenate([nearest[order], places[top:]]), compared
 
     def _verify(
-        self, features: Features, candidates: Sequence[Features | Callable[[], Features]]
+        self,
+        features: Features,
+        candidates: Sequence[Features | Callable[[], Features]],
+        matcher: Matcher | None = None,
     ) -> list[Verification]:
+        matching = self._matching
+        if matcher is not None:
+            matching = verification.BY_LIGHTGLUE[self.index.store.extractor or ""]
         return verification.verify_all(
-            features, candidates, self._matching, num_threads=self.num_threads
+            features, candidates, matching, num_threads=self.num_threads, matcher=matcher
         )
+
+    def _matcher(self, name: str) -> Matcher | None:
+        """What matches the first once more, or None for nearest features alone."""
+        extractor, known = self.index.store.extractor, verification.BY_LIGHTGLUE
+        if name == "nearest":
+            return None
+        from hashnet.local import lightglue  # which most searches do without
+
+        if extractor not in known:
+            raise ArgumentError(
+                f"LightGlue matches the local features of {', '.join(known)}.",
+                f"those of {extractor}",
+                "Make an index with `hashnet index --local aliked`, or leave the matcher out.",
+            )
+        return lightglue.opened(extractor)
 
     @property
     def _matching(self) -> verification.Matching:
@@ -630,6 +664,11 @@ class Engine:
         if extractor not in verification.MATCHING:
             raise UnknownNameError("extractor of local features", extractor, verification.MATCHING)
         return verification.MATCHING[extractor]
+
+
+def _counted(found: Sequence[Verification]) -> np.ndarray:
+    """int64 `(n,)`: the inliers of each that shows the same thing, and 0."""
+    return np.array([one.inliers if one.same else 0 for one in found], np.int64)
 
 
 def _refuse_unknown(ids: Sequence[str], rows: np.ndarray) -> None:

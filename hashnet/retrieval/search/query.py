@@ -13,6 +13,7 @@ from hashnet.checks import checked_integer
 from hashnet.errors import ArgumentError, UnknownNameError
 
 RANKINGS = ("both", "feature")
+MATCHERS = ("nearest", "lightglue")
 
 _YEAR_OR_MONTH = re.compile(r"(\d{4})(?:-(\d\d))?")
 
@@ -55,11 +56,15 @@ class Query:
             others follow as they were.
         verify_top: int, 1 or more. How many of the nearest are compared; no image is found
             that is not among these, or among the `k` nearest.
+        matcher: str, one of `MATCHERS`. How local features are matched: `"nearest"`, those that are
+            each other's nearest; with `"lightglue"` a network then matches those of the
+            `matcher_top` first once more, and its word on these counts (see `local.lightglue`).
+        matcher_top: int, 1 or more.
 
     Raises:
-        ArgumentError: a field is out of its range, both threshold and pool are given, or
-            `until_unlike` where features alone rank.
-        UnknownNameError: there is no such `rank_by`.
+        ArgumentError: a field is out of its range, both threshold and pool are given,
+            `until_unlike` where features alone rank, or a matcher where nothing is verified.
+        UnknownNameError: there is no such `rank_by` or `matcher`.
 
     Example:
         >>> query = Query(k=5, labels="cat")
@@ -86,11 +91,13 @@ class Query:
     histogram: bool = False
     verify: bool = False
     verify_top: int = 100
+    matcher: str = "nearest"
+    matcher_top: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("k", "threshold", "pool", "verify_top"):
+        for name in ("k", "threshold", "pool", "verify_top", "matcher_top"):
             value = getattr(self, name)
-            if value is not None or name in ("k", "verify_top"):
+            if value is not None or name not in ("threshold", "pool"):
                 self._set(name, checked_integer(value, 1, name))
         if self.threshold is not None and self.pool is not None:
             raise ArgumentError(
@@ -100,9 +107,17 @@ class Query:
             )
         if self.rank_by not in RANKINGS:
             raise UnknownNameError("rank_by", self.rank_by, RANKINGS)
+        if self.matcher not in MATCHERS:
+            raise UnknownNameError("matcher", self.matcher, MATCHERS)
         for name in ("until_unlike", "histogram", "verify"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise ArgumentError(f"{name} is True or False.", repr(getattr(self, name)))
+        if self.matcher != "nearest" and not self.verify:
+            raise ArgumentError(
+                "A matcher is for local features that are compared.",
+                f"matcher={self.matcher!r}, verify=False",
+                "Ask for verification, too.",
+            )
         if self.until_unlike and self.rank_by == "feature":
             raise ArgumentError(
                 "Where likeness ends is told by codes and features together.",

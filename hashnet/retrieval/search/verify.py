@@ -77,6 +77,23 @@ class Matching:
     min_inliers: int
 
 
+class Matcher(Protocol):
+    """What matches the local features of two images, such as `lightglue.LightGlue`."""
+
+    def match(
+        self, query_yx: np.ndarray, query: np.ndarray, yx: np.ndarray, descriptors: np.ndarray
+    ) -> np.ndarray:
+        """Match the features of two images.
+
+        Args:
+            query_yx, yx: float32 `(m, 2)` and `(n, 2)`, (row, column) in pixels.
+            query, descriptors: float32 or float16 `(m, d)` and `(n, d)`.
+
+        Returns:
+            int64 `(matches, 2)`: a place in `query` and one in `descriptors`.
+        """
+
+
 # DELF has features of neighbouring places and scales that are nearly the same, so the second
 # nearest says nothing there, and its places are 5 pixels apart at best, so its errors are large.
 # SIFT's are few and sharp. Chosen on a quarter of the queries of tests/bench/local.py: the best mAP
@@ -86,6 +103,15 @@ class Matching:
 MATCHING = {
     "sift": Matching(ratio=0.85, max_distance=None, error=0.015, min_inliers=8),
     "delf": Matching(ratio=None, max_distance=0.8, error=0.04, min_inliers=18),
+    "aliked": Matching(ratio=0.9, max_distance=None, error=0.015, min_inliers=10),
+    "disk": Matching(ratio=None, max_distance=None, error=0.02, min_inliers=11),
+    "xfeat": Matching(ratio=0.9, max_distance=None, error=0.03, min_inliers=12),
+}
+# Of matches by `lightglue.LightGlue`, which says itself which descriptors match; chosen likewise.
+BY_LIGHTGLUE = {
+    "aliked": Matching(ratio=None, max_distance=None, error=0.01, min_inliers=25),
+    "disk": Matching(ratio=None, max_distance=None, error=0.01, min_inliers=25),
+    "xfeat": Matching(ratio=None, max_distance=None, error=0.01, min_inliers=25),
 }
 
 
@@ -101,6 +127,8 @@ class Verification:
             up to scale.
         matches: int. What `model` was sought among: features that are each other's nearest, or
             the places given. Where too few inliers decide nothing, these still order images.
+        same: bool. Whether the inliers are as many as `Matching.min_inliers` asks for, so that
+            both images show the same thing; False where nothing was asked for.
     """
 
     inliers: int
@@ -108,6 +136,7 @@ class Verification:
     yx: np.ndarray
     model: np.ndarray | None
     matches: int
+    same: bool = False
 
     def moved(self, corner: tuple[int, int]) -> "Verification":
         """The same of an image of which the query was a part.
@@ -325,6 +354,7 @@ def verify_all(
     model: str = "homography",
     seed: int = SEED,
     num_threads: int = 1,
+    matcher: Matcher | None = None,
 ) -> list[Verification]:
     """Compare the local features of a query with those of several images, in their order.
 
@@ -334,6 +364,8 @@ def verify_all(
         candidates: iterable of local features, or of functions that return some, called when their
             turn comes, by the thread that compares them.
         num_threads: int. How many are compared at one time.
+        matcher: `Matcher` or None. What matches features; None matches those that are each other's
+            nearest, as `matching` asks.
 
     Example:
         >>> from hashnet.local.features import LocalFeatures
@@ -346,16 +378,20 @@ def verify_all(
     def one(given: Features | Callable[[], Features]) -> Verification:
         candidate = given() if callable(given) else given
         others = _checked(query.descriptors, candidate.descriptors)
-        matches = _matches(query_numbers, others, matching.ratio, matching.max_distance)
+        if matcher is None:
+            matches = _matches(query_numbers, others, matching.ratio, matching.max_distance)
+        else:
+            matches = matcher.match(query.yx, query.descriptors, candidate.yx, others)
         if len(matches) < max(matching.min_inliers, SAMPLE[model] + BEYOND_SAMPLE):
             return replace(_NOTHING, matches=len(matches))
-        return estimate(
+        found = estimate(
             query.yx[matches[:, 0]],
             candidate.yx[matches[:, 1]],
             error=max(3.0, matching.error * _extent(candidate.yx)),
             model=model,
             seed=seed,
         )
+        return replace(found, same=found.inliers >= matching.min_inliers)
 
     with threads.blas_threads(1):
         return threads.mapped(one, candidates, num_threads)

@@ -95,6 +95,12 @@ _OF_SEARCHES: tuple[tuple[str, Any, Any, dict[str, Any]], ...] = (
         Query.verify,
         {"description": "Also count matches of local features."},
     ),
+    (
+        "matcher",
+        Literal["nearest", "lightglue"],
+        Query.matcher,
+        {"description": "What matches them; the network LightGlue the ten first once more."},
+    ),
 )
 
 
