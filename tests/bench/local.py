@@ -142,7 +142,7 @@ def queries_and_database(folder, part="all", every=1):
 
 
 def kept_features(file):
-    """dict of path to the local features that `write_kept` wrote, None for what could not be read."""
+    """dict of path to local features that `write_kept` wrote; None for what could not be read."""
     if not file or not file.is_file():
         return {}
     with np.load(file) as arrays:
