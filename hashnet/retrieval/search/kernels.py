@@ -1575,3 +1575,30 @@ def add_agreements(
             if row >= last:
                 break
             scores[row] += selectivity[_bits_apart(signatures, place, query)]
+
+
+@_compiled
+def add_shared(
+    signatures, rows, first_places, last_places, queries, selectivity, scores, first, last
+):
+    """Add to the scores of a range of rows what the words they share with a query say.
+
+    Args:
+        signatures: uint32 or uint64 `(n,)`, one list for each word after another.
+        rows: uint32 `(n,)`. The row of each signature, ascending within a list.
+        first_places, last_places: int64 `(num_words,)`. Where the lists of the query's words lie.
+        queries: `(num_words,)`, as `signatures`. The query's signatures of them.
+        selectivity: float32. What an agreement counts, by the Hamming distance.
+        scores: float32 `(num_rows,)`, added to; in the order of the query's words, however the
+            rows are shared out.
+        first, last: int. The range of rows.
+    """
+    for number in range(len(first_places)):
+        query = _U(queries[number])
+        start, end = first_places[number], last_places[number]
+        begin = start + np.searchsorted(rows[start:end], first)
+        for place in range(_U(begin), _U(end)):
+            row = rows[place]
+            if row >= last:
+                break
+            scores[row] += selectivity[_popcount(_U(signatures[place]) ^ query)]

@@ -1,0 +1,138 @@
+"""The local pool: images that have parts of a query, found by signatures of local features.
+
+The words of the query name lists of images that have them too, each with its signature of the
+word. Only those lists are read. Two signatures that differ in less than half of their bits agree,
+and the more the fewer they differ in; the agreements of an image are added up.
+
+Reference:
+    Tolias, Avrithis and Jegou, "Image search with selective match kernels: aggregation across
+    single and multiple images", IJCV 2016: the binary aggregated selective match kernel, ASMK*.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from hashnet import threads
+from hashnet.errors import ShapeError
+from hashnet.retrieval.search import compiled
+
+# The paper's exponent, and no threshold: whatever agrees in more than half of its bits counts.
+ALPHA = 3.0
+# Nearest words that each descriptor of a query falls to; one of an image falls to one.
+ASSIGNMENTS = 3
+# Rows worth a thread of their own.
+LEAST_ROWS = 4096
+
+
+class Lists(Protocol):
+    """The inverted lists of consecutive rows, as `WordLists`.
+
+    Attributes:
+        first_row: int.
+        lengths: `(num_rows,)`, how many signatures each row has.
+        words: `(w,)`, ascending.
+        ends: `(w,)`. Where the list of each word ends in the next two.
+        rows: uint32 `(n,)`, from `first_row`, ascending within a list.
+        signatures: uint32 or uint64 `(n,)`.
+    """
+
+    first_row: int
+    lengths: np.ndarray
+    words: np.ndarray
+    ends: np.ndarray
+    rows: np.ndarray
+    signatures: np.ndarray
+
+
+def similarities(
+    runs: Sequence[Lists],
+    num_rows: int,
+    words: np.ndarray,
+    signatures: np.ndarray,
+    *,
+    num_threads: int = 1,
+) -> np.ndarray:
+    """How alike the rows of an index are to a query, by the signatures of words they share.
+
+    For each word that a row shares with the query, (1 - 2 * bits apart / bits) to the third, 0
+    where more than half of the bits differ; their sum, divided by the root of the number of words
+    of the row.
+
+    Args:
+        runs: sequence of `Lists`. Rows that are in none have similarity 0.
+        num_rows: int.
+        words, signatures: of the query, as `Codebook.signatures` gives them.
+        num_threads: int. The answer does not depend on it.
+
+    Returns:
+        float32 `(num_rows,)`; 0 where nothing is shared.
+
+    Raises:
+        ShapeError: the signatures of the query and of the lists have different bits.
+    """
+    found = np.zeros(num_rows, np.float32)
+    num_bits = 8 * signatures.dtype.itemsize
+    agreement = np.maximum(1 - 2 * np.arange(num_bits + 1) / num_bits, 0)
+    selectivity = (agreement**ALPHA).astype(np.float32)
+    for run in runs:
+        if run.signatures.dtype != signatures.dtype:
+            raise ShapeError(
+                "Signatures that are compared have the same number of bits.",
+                f"{signatures.dtype} and {run.signatures.dtype}",
+                "Were both made by one codebook?",
+            )
+        _, asked, places = np.intersect1d(words, run.words, True, return_indices=True)
+        lasts = run.ends[places].astype(np.int64)
+        firsts = np.where(places > 0, run.ends[places - 1], 0).astype(np.int64)
+        scores = found[run.first_row : run.first_row + len(run.lengths)]
+        _add_agreements(run, firsts, lasts, signatures[asked], selectivity, scores, num_threads)
+        scores /= np.sqrt(np.maximum(run.lengths, 1), dtype=np.float32)
+    return found
+
+
+def _add_agreements(
+    run: Lists,
+    firsts: np.ndarray,
+    lasts: np.ndarray,
+    signatures: np.ndarray,
+    selectivity: np.ndarray,
+    scores: np.ndarray,
+    num_threads: int,
+) -> None:
+    """Add to each row's score what the words that it shares with the query say."""
+    kernels = compiled.kernels(8 * int((lasts - firsts).sum()))
+    if kernels is None:
+        for first, last, signature in zip(firsts, lasts, signatures, strict=True):
+            apart = np.bitwise_count(run.signatures[first:last] ^ signature)
+            # A row is once in a list at most, so no sum is lost.
+            scores[run.rows[first:last]] += selectivity[apart]
+        return
+
+    def count(first_row: int, last_row: int) -> None:
+        lists = run.signatures, run.rows, firsts, lasts
+        kernels.add_shared(*lists, signatures, selectivity, scores, first_row, last_row)
+
+    threads.in_parts(count, len(scores), num_threads, LEAST_ROWS)
+
+
+def joined(by_hash: np.ndarray, by_local: np.ndarray, most: int) -> np.ndarray:
+    """The candidates of two pools: the best of each in turn, each once.
+
+    Args:
+        by_hash: int64 `(h,)`, rows of the hash pool, nearest first.
+        by_local: int64 `(l,)`, rows of the local pool, best first.
+        most: int. Candidates wanted.
+
+    Returns:
+        int64, at most `most`.
+
+    Example:
+        >>> joined(np.array([4, 5, 6]), np.array([5, 9]), 4).tolist()
+        [4, 5, 9, 6]
+    """
+    pairs = itertools.zip_longest(by_hash.tolist(), by_local.tolist())
+    in_turn = [row for pair in pairs for row in pair if row is not None]
+    return np.array(list(dict.fromkeys(in_turn))[:most], np.int64)
