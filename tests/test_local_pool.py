@@ -58,6 +58,7 @@ def test_similarities_are_as_defined(kind, with_numba, monkeypatch):
     kernels = compiled.load() if with_numba else None
     monkeypatch.setattr(local_pool.compiled, "kernels", lambda num_bytes: kernels)
     monkeypatch.setattr(local_pool, "LEAST_ROWS", 4)
+    monkeypatch.setattr(local_pool, "ENTRIES_AT_ONCE", 7)
     rng = np.random.default_rng(0)
     images = images_of(rng, 40, 60, kind)
     runs = [run_of(images[:25], 0, kind), run_of(images[25:37], 25, kind)]

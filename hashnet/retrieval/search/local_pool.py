@@ -18,6 +18,7 @@ import numpy as np
 from hashnet import threads
 from hashnet.errors import ShapeError
 from hashnet.retrieval.search import compiled
+from hashnet.retrieval.search.coarse.scan import read_only
 
 # The paper's exponent, and no threshold: whatever agrees in more than half of its bits counts.
 ALPHA = 3.0
@@ -25,6 +26,10 @@ ALPHA = 3.0
 ASSIGNMENTS = 3
 # Rows worth a thread of their own.
 LEAST_ROWS = 4096
+# NumPy looks at so many entries of lists at one time, or at those of one word, and takes as long
+# for an entry as to move so many bytes.
+ENTRIES_AT_ONCE = 1 << 18
+NUMPY_BYTES = 64
 
 
 class Lists(Protocol):
@@ -84,7 +89,10 @@ def similarities(
                 f"{signatures.dtype} and {run.signatures.dtype}",
                 "Were both made by one codebook?",
             )
-        _, asked, places = np.intersect1d(words, run.words, True, return_indices=True)
+        places = np.searchsorted(run.words, words)
+        asked = np.flatnonzero(places < len(run.words))
+        asked = asked[run.words[places[asked]] == words[asked]]
+        places = places[asked]
         lasts = run.ends[places].astype(np.int64)
         firsts = np.where(places > 0, run.ends[places - 1], 0).astype(np.int64)
         scores = found[run.first_row : run.first_row + len(run.lengths)]
@@ -103,19 +111,38 @@ def _add_agreements(
     num_threads: int,
 ) -> None:
     """Add to each row's score what the words that it shares with the query say."""
-    kernels = compiled.kernels(8 * int((lasts - firsts).sum()))
+    kernels = compiled.kernels(NUMPY_BYTES * int((lasts - firsts).sum()))
     if kernels is None:
-        for first, last, signature in zip(firsts, lasts, signatures, strict=True):
-            apart = np.bitwise_count(run.signatures[first:last] ^ signature)
-            # A row is once in a list at most, so no sum is lost.
-            scores[run.rows[first:last]] += selectivity[apart]
+        _add_in_numpy(run, firsts, lasts, signatures, selectivity, scores)
         return
 
+    lists = run.signatures, run.rows, firsts, lasts
+    arrays = [read_only(array) for array in (*lists, signatures, selectivity)]
+
     def count(first_row: int, last_row: int) -> None:
-        lists = run.signatures, run.rows, firsts, lasts
-        kernels.add_shared(*lists, signatures, selectivity, scores, first_row, last_row)
+        kernels.add_shared(*arrays, scores, first_row, last_row)
 
     threads.in_parts(count, len(scores), num_threads, LEAST_ROWS)
+
+
+def _add_in_numpy(
+    run: Lists,
+    firsts: np.ndarray,
+    lasts: np.ndarray,
+    signatures: np.ndarray,
+    selectivity: np.ndarray,
+    scores: np.ndarray,
+) -> None:
+    """As `kernels.add_shared`, and with the same answer: lists of so many entries at one time."""
+    counts = lasts - firsts
+    borders = np.concatenate([[0], np.cumsum(counts)])
+    parts = np.searchsorted(borders, np.arange(0, borders[-1], ENTRIES_AT_ONCE), "right") - 1
+    for first, last in itertools.pairwise([*np.unique(parts).tolist(), len(counts)]):
+        some = counts[first:last]
+        shift = firsts[first:last] - (borders[first:last] - borders[first])
+        entries = np.arange(borders[last] - borders[first]) + np.repeat(shift, some)
+        apart = np.bitwise_count(run.signatures[entries] ^ np.repeat(signatures[first:last], some))
+        np.add.at(scores, run.rows[entries], selectivity[apart])
 
 
 def joined(by_hash: np.ndarray, by_local: np.ndarray, most: int) -> np.ndarray:
