@@ -86,7 +86,7 @@ def test_every_statement_for_a_cluster_is_one_that_clickhouse_reads(chdb_folder)
     for statement in statements:
         assert "CreateQuery" in client.query(f"EXPLAIN AST {statement}").result_rows[0][0]
     text = "".join(statements)
-    assert text.count("ReplicatedMergeTree") == 3 and text.count("cityHash64(id))") == 2
+    assert text.count("ReplicatedMergeTree") == 4 and text.count("cityHash64(id))") == 3
 
 
 # As `ddl` made them before there were local features and regions; tables that are there stay so.
@@ -241,7 +241,7 @@ def test_local_features_without_their_images_are_seen_by_nobody(chdb_folder, mon
 def test_the_command_prints_and_runs_them(chdb_folder, capsys):
     url = f"chdb://{chdb_folder}/init/photos"
     assert cli.main(["clickhouse", "init", url, "--bits", "16", "--execute"]) == 0
-    assert capsys.readouterr().out.count("CREATE ") == 4
+    assert capsys.readouterr().out.count("CREATE ") == 5
     store = made(url)  # in the tables that are there
     assert store.snapshot().num_items == 0
     assert cli.main(["clickhouse", "init", url, "--bits", "16", "--cluster", "a b"]) == 2
@@ -598,7 +598,7 @@ def test_a_refit_killed_at_any_statement_leaves_the_old_codes_or_the_new(
         newest = clickhouse.Store.open(url)
         assert contents_of(newest) == recoded_contents(after)
         mine = [name for name in tables_of(newest) if re.match(rf"t{number}\b|t{number}_", name)]
-        ends = ("_descriptors", "_encoder")
+        ends = ("_descriptors", "_encoder", "_words")
         assert mine == [newest.entries, *(f"t{number}{end}" for end in ends)]
         number += 1
     assert {"killed", "killed, new"} < {*outcomes} and number > 6
@@ -672,7 +672,7 @@ def test_what_came_between_the_commit_and_a_kill_is_taken_over_by_the_next(
     assert found == recoded_contents(found) and newest.snapshot().num_items == 9
     with pytest.raises(StoreError, match="open it again"):
         other.add(*varied([30]))
-    assert len([name for name in tables_of(newest) if name.startswith("photos")]) == 3
+    assert len([name for name in tables_of(newest) if name.startswith("photos")]) == 4
 
 
 @pytest.mark.thorough

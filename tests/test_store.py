@@ -120,7 +120,7 @@ def test_an_index_knows_what_it_was_made_for(tmp_path):
     source.unlink()
     store = Store.open(tmp_path / "index")
     assert (store.num_bits, store.feature_dim, store.feature_dtype) == (48, 7, "float16")
-    assert (store.fingerprint, store.format_version) == ("finger", 5)
+    assert (store.fingerprint, store.format_version) == ("finger", 6)
     assert (store.encoder_folder / "deep/er/model.onnx").read_bytes() == b"bundle"
     assert (store.encoder_folder / "hashnet.json").read_bytes() == b"bundle"
     assert time.strptime(store.created, "%Y-%m-%dT%H:%M:%SZ")
@@ -745,7 +745,7 @@ def test_local_features_of_nonsense_are_refused_by_name(local_store, change, err
 
 
 def test_every_new_index_is_of_the_newest_format(store, local_store):
-    assert (store.format_version, local_store.format_version) == (5, 5)
+    assert (store.format_version, local_store.format_version) == (6, 6)
 
 
 # Golden files

@@ -1023,9 +1023,9 @@ def test_other_tables_than_ours_are_refused(folder, statement):
 
 def test_a_newer_format_is_refused_with_the_way_to_read_it(folder):
     connection = sqlite3.connect(folder / "catalogue.sqlite")
-    connection.execute("PRAGMA user_version = 6")
+    connection.execute("PRAGMA user_version = 7")
     connection.close()
-    with pytest.raises(StoreError, match="format 5 or older.*format version 6.*Upgrade HashNet"):
+    with pytest.raises(StoreError, match="format 6 or older.*format version 7.*Upgrade HashNet"):
         Store.open(folder)
 
 

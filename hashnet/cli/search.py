@@ -101,7 +101,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="compare local features and put the hits that match first (index --local)",
+        help="compare local features, also of images that these find, and put the hits that match "
+        "first (index --local)",
+    )
+    parser.add_argument(
+        "--same-object",
+        action="store_true",
+        help="find by local features alone, whatever the rest of the photo shows (index --local)",
     )
     for name, direction in (("right", "towards"), ("wrong", "away from")):
         parser.add_argument(
@@ -115,7 +121,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--picture",
         metavar="PNG",
-        help="also draw queries and hits into this file; with --verify, the matches",
+        help="also draw queries and hits into this file, and the matches of verified ones",
     )
     add_max_pixels(parser)
 
@@ -144,7 +150,7 @@ def run(arguments: argparse.Namespace) -> int:
     num_problems = len(problems)
     answers = _answers(arguments, engine, query, queries, problems)
     if arguments.picture:
-        sheet = _sheet(answers, matches=arguments.verify)
+        sheet = _sheet(answers, matches=arguments.verify or arguments.same_object)
     else:
         collections.deque(answers, maxlen=0)  # nothing more is made of them
     name_problems(problems)
@@ -228,6 +234,7 @@ def _query(arguments: argparse.Namespace) -> "Query":
         rank_by=arguments.rank_by,
         until_unlike=arguments.until_unlike,
         verify=arguments.verify,
+        same_object=arguments.same_object,
     )
 
 
@@ -310,10 +317,7 @@ def _print_result(result: "SearchResult") -> None:
         for stage, time_taken in result.milliseconds.items()
         if time_taken is not None
     )
-    print(
-        f"{printable(result.query)}: pool of {result.pool} at a Hamming distance below "
-        f"{result.threshold} ({stages})"
-    )
+    print(f"{printable(result.query)}: {result.pool_in_words} ({stages})")
     for rank, hit in enumerate(result.hits, 1):
         label = f"  [{printable(hit.label)}]" if hit.label is not None else ""
         region = "" if hit.region is None else f"  at {','.join(map(str, hit.region))}"

@@ -11,7 +11,6 @@ Reference:
 
 import itertools
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from hashnet import threads
 from hashnet.errors import ShapeError
 from hashnet.retrieval.search import compiled
 from hashnet.retrieval.search.coarse.scan import read_only
+from hashnet.retrieval.store.word_lists import WordLists
 
 # The paper's exponent, and no threshold: whatever agrees in more than half of its bits counts.
 ALPHA = 3.0
@@ -32,28 +32,8 @@ ENTRIES_AT_ONCE = 1 << 18
 NUMPY_BYTES = 64
 
 
-class Lists(Protocol):
-    """The inverted lists of consecutive rows, as `WordLists`.
-
-    Attributes:
-        first_row: int.
-        lengths: `(num_rows,)`, how many signatures each row has.
-        words: `(w,)`, ascending.
-        ends: `(w,)`. Where the list of each word ends in the next two.
-        rows: uint32 `(n,)`, from `first_row`, ascending within a list.
-        signatures: uint32 or uint64 `(n,)`.
-    """
-
-    first_row: int
-    lengths: np.ndarray
-    words: np.ndarray
-    ends: np.ndarray
-    rows: np.ndarray
-    signatures: np.ndarray
-
-
 def similarities(
-    runs: Sequence[Lists],
+    runs: Sequence[WordLists],
     num_rows: int,
     words: np.ndarray,
     signatures: np.ndarray,
@@ -67,7 +47,7 @@ def similarities(
     of the row.
 
     Args:
-        runs: sequence of `Lists`. Rows that are in none have similarity 0.
+        runs: sequence of `WordLists`. Rows that are in none have similarity 0.
         num_rows: int.
         words, signatures: of the query, as `Codebook.signatures` gives them.
         num_threads: int. The answer does not depend on it.
@@ -102,7 +82,7 @@ def similarities(
 
 
 def _add_agreements(
-    run: Lists,
+    run: WordLists,
     firsts: np.ndarray,
     lasts: np.ndarray,
     signatures: np.ndarray,
@@ -126,7 +106,7 @@ def _add_agreements(
 
 
 def _add_in_numpy(
-    run: Lists,
+    run: WordLists,
     firsts: np.ndarray,
     lasts: np.ndarray,
     signatures: np.ndarray,

@@ -50,15 +50,20 @@ class Query:
         until_unlike: bool. Of the `k` hits, only those that are like the query: none of the grade
             "unlike".
         histogram: bool. Also count the images at each Hamming distance from the query.
-        verify: bool. Compare local features of the query with those of the nearest images.
-            Those that show the same thing come first, by (most inliers, distance, row); all
-            others follow as they were.
-        verify_top: int, 1 or more. How many of the nearest are compared; no image is found
-            that is not among these, or among the `k` nearest.
+        verify: bool. Compare local features of the query with those of candidates: of the nearest
+            images and, where the index has a local pool, of those most similar by signatures of
+            local features, in turn. What shows the same thing comes first, by (most inliers,
+            distance, row); of the nearest all others follow as they were. With a `threshold`, the
+            local pool adds nothing outside it.
+        same_object: bool. Instead of that, search the local pool alone: the most similar by
+            signatures are candidates, whatever their codes. Those that show the same thing come
+            first, by (most inliers, similarity, row), then the others by similarity.
+        verify_top: int, 1 or more. How many candidates are compared.
 
     Raises:
-        ArgumentError: a field is out of its range, both threshold and pool are given, or
-            `until_unlike` where features alone rank.
+        ArgumentError: a field is out of its range, both threshold and pool are given,
+            `until_unlike` where features alone rank, or `same_object` with a threshold, a pool,
+            marks or `verify`.
         UnknownNameError: there is no such `rank_by`.
 
     Example:
@@ -85,6 +90,7 @@ class Query:
     until_unlike: bool = False
     histogram: bool = False
     verify: bool = False
+    same_object: bool = False
     verify_top: int = 100
 
     def __post_init__(self) -> None:
@@ -100,7 +106,7 @@ class Query:
             )
         if self.rank_by not in RANKINGS:
             raise UnknownNameError("rank_by", self.rank_by, RANKINGS)
-        for name in ("until_unlike", "histogram", "verify"):
+        for name in ("until_unlike", "histogram", "verify", "same_object"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise ArgumentError(f"{name} is True or False.", repr(getattr(self, name)))
         if self.until_unlike and self.rank_by == "feature":
@@ -121,6 +127,24 @@ class Query:
                 self._set(name, _texts(value, name))
         if self.region is not None:
             self._set("region", _box(self.region))
+        self._check_same_object()
+
+    def _check_same_object(self) -> None:
+        """What a search of the local pool has no use for is refused, and not passed over."""
+        given = {
+            "verify": self.verify,
+            "threshold": self.threshold is not None,
+            "pool": self.pool is not None,
+            "right": bool(self.right),
+            "wrong": bool(self.wrong),
+        }
+        others = [name for name, is_given in given.items() if is_given]
+        if self.same_object and others:
+            raise ArgumentError(
+                "A search for the same object goes by local features alone, verified.",
+                f"same_object=True and {', '.join(others)}",
+                "Leave one of them out.",
+            )
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

@@ -17,13 +17,16 @@ from hashnet.retrieval.store.folder.catalogue import (
     read_catalogue,
 )
 from hashnet.retrieval.store.folder.contents import (
+    CODEBOOKS,
     LOOKUPS,
+    WORDS,
     Catalogue,
     open_data,
 )
 from hashnet.retrieval.store.folder.encoders import name_of_encoder
 from hashnet.retrieval.store.folder.lookups import BLOCK_BYTES
 from hashnet.retrieval.store.folder.paths import CHUNK_BYTES, damaged, inside
+from hashnet.retrieval.store.folder.words import StoredWordLists
 from hashnet.system import StrPath
 
 
@@ -55,9 +58,9 @@ def _check_all(folder: pathlib.Path, catalogue: Catalogue) -> list[str]:
                 problems.append(str(error))
         if problems and read_catalogue(folder).generation != catalogue.generation:
             raise StoreError("The index was compacted meanwhile.")  # and is checked anew
+        checks = {LOOKUPS: _check_lookups, WORDS: _check_words, CODEBOOKS: _check_codebook}
         for name, file in files.items():
-            check_file = _check_lookups if name == LOOKUPS else _check_array
-            whats = check_file(catalogue, name, file)
+            whats = checks.get(name, _check_array)(catalogue, name, file)
             problems += [str(damaged(folder, catalogue.file_name(name), what)) for what in whats]
     encoder = name_of_encoder(folder, catalogue) if catalogue.encoder else ""
     for name, (size, sha256) in catalogue.encoder.items():
@@ -88,6 +91,31 @@ def _check_lookups(catalogue: Catalogue, name: str, file: int) -> list[str]:
         if what:
             whats.append(f"the look-ups of rows {run.first_row} to {run.end_row - 1}: {what}")
     return whats
+
+
+def _check_words(catalogue: Catalogue, name: str, file: int) -> list[str]:
+    """What is wrong with the inverted lists."""
+    whats = []
+    for run in catalogue.word_runs or ():
+        content = bytearray()
+        what = _read(file, run.start, run.end - run.start, CHUNK_BYTES, content.extend)
+        if what:
+            whats.append(f"the lists of rows {run.first_row} to {run.end_row - 1}: {what}")
+            continue
+        try:
+            StoredWordLists(run, np.frombuffer(content, np.uint8), StoreError).whole()
+        except StoreError as error:
+            whats.append(str(error))
+    return whats
+
+
+def _check_codebook(catalogue: Catalogue, name: str, file: int) -> list[str]:
+    """What is wrong with the codebook."""
+    stored = catalogue.codebook
+    if stored is None:
+        return []
+    what = _compare(file, stored.start, stored.num_bytes, stored.sha256)
+    return [f"the codebook {what}"] if what else []
 
 
 def _check_encoder_file(folder: pathlib.Path, name: str, size: int, sha256: str) -> list[str]:

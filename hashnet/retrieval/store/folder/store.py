@@ -219,6 +219,7 @@ class Store:
             identity=secrets.token_hex(8),
             roots=(),
             exif=exif,
+            word_runs=(),
         )
         try:
             create_folder(folder, catalogue, encoder_files or {})
