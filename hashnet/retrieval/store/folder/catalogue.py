@@ -23,6 +23,7 @@ from zlib_ng.zlib_ng import crc32
 from hashnet import files, system
 from hashnet.codes import MAX_BITS
 from hashnet.errors import ArgumentError, LockedError, StoreError
+from hashnet.local.codebook import MOST_WORDS
 from hashnet.retrieval.store.folder.contents import (
     Catalogue,
     Segment,
@@ -213,7 +214,13 @@ def _parse_codebook(text: str) -> StoredCodebook | None:
     num_words, num_bits, start, num_bytes, sha256 = fields
     counts = num_words, num_bits, start, num_bytes
     whole = all(isinstance(count, int) for count in counts) and isinstance(sha256, str)
-    if not (whole and num_bits in (32, 64) and min(num_words, num_bytes) > 0 and start >= 0):
+    if not (
+        whole
+        and num_bits in (32, 64)
+        and 1 <= num_words <= MOST_WORDS
+        and num_bytes >= 1
+        and start >= 0
+    ):
         raise ValueError(f"a codebook of {fields}")
     return codebook
 
