@@ -11,6 +11,7 @@ Reference:
 """
 
 import itertools
+import math
 import struct
 import zlib
 from typing import Any
@@ -44,7 +45,7 @@ _MOST_DIM = 4096
 
 
 def num_words_for(num_descriptors: int) -> int:
-    """The number of words that so many descriptors deserve, a power of two.
+    """The number of words that so many descriptors deserve, the nearest power of two.
 
     Args:
         num_descriptors: int, of a whole index.
@@ -54,10 +55,10 @@ def num_words_for(num_descriptors: int) -> int:
 
     Example:
         >>> num_words_for(100), num_words_for(100_000), num_words_for(10**9)
-        (256, 4096, 65536)
+        (256, 8192, 65536)
     """
-    deserved = max(num_descriptors // DESCRIPTORS_A_WORD, 1)
-    return min(max(1 << deserved.bit_length() - 1, LEAST_WORDS), MOST_WORDS)
+    deserved = max(num_descriptors / DESCRIPTORS_A_WORD, 1.0)
+    return min(max(1 << round(math.log2(deserved)), LEAST_WORDS), MOST_WORDS)
 
 
 def sample(counts: np.ndarray, most: int = MOST_DESCRIPTORS, *, seed: int = 0) -> np.ndarray:
@@ -143,9 +144,8 @@ class Codebook:
         with threads.blas_threads(1):
             some = rng.permutation(len(descriptors))[: DESCRIPTORS_A_CELL * num_cells]
             cells = _halved(_means(descriptors[np.sort(some)], num_cells, rng, num_threads))
-            found, counts = np.unique(
-                nearest := _nearest(descriptors, cells, num_threads), return_counts=True
-            )
+            nearest = _nearest(descriptors, cells, num_threads)
+            found, counts = np.unique(nearest, return_counts=True)
             cells, shares = cells[found], _shares(counts, num_words)
             members = np.split(np.argsort(nearest, kind="stable"), np.cumsum(counts)[:-1])
             seeds = rng.integers(0, 2**63, len(cells))
