@@ -203,7 +203,8 @@ class Index(indexes.Index):
 
         The index then carries the new network, and all rows the codes that it gives, in one
         commit: who searches meanwhile finds what was there before, and who opens the index or
-        follows it, what is there after.
+        follows it, what is there after. Before that, the local pool is listed by a codebook that is
+        fitted to it again, in a commit of its own.
 
         Args:
             seed: int. Of the sample of a large index, and of the fit.

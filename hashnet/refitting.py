@@ -13,6 +13,7 @@ from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError
 from hashnet.network import bundle as bundles
 from hashnet.network import onnx_graph, pretrained
+from hashnet.retrieval import vocabulary
 from hashnet.train import unsupervised
 
 RECODING = "computing codes"
@@ -72,6 +73,7 @@ def refit(
                     progress(RECODING, num_done, num_rows)
                 return codes.from_latent(encoder.from_features("latent", features))
 
+            vocabulary.fit(writer, snapshot, seed=seed, num_threads=encoder.num_threads)
             # What finds local features and regions stays: H has no part in it.
             carried: dict[str, pathlib.Path] = {
                 path.name: path for path in store.encoder_folder.iterdir()

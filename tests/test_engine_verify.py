@@ -356,7 +356,8 @@ def test_an_evaluation_verifies_no_more_than_it_is_told(index, truth, monkeypatc
         verify_queries=2,
         query=Query(verify=True, verify_top=3),
     ).stages
-    assert compared == [3, 3] and stages.queries == 2
+    # Twice each: those of both pools, and those of the local pool alone.
+    assert compared == [3] * 4 and stages.queries == 2
     with pytest.raises(ArgumentError, match="verify_queries=0"):
         evaluate(index, [queries], ground_truth=path, verify_queries=0, query=Query(verify=True))
 
@@ -375,13 +376,14 @@ def test_stages_of_class_folders_leave_out_the_query_and_repeat(bundle_folder, t
             index, [tmp_path / "db"], **options, query=Query(verify=True)
         ).stages.to_dict()
         assert content.pop("milliseconds")
-        for stage in ("coarse", "coarse_to_fine", "verified"):
+        for stage in ("coarse", "coarse_to_fine", "verified", "same_object"):
             assert content[stage].pop("milliseconds") >= 0
         return content
 
     first = figures()
     assert first["queries"] == 8 and first["verified"]["found_at_1"] == 1
     assert first["verified"]["map_all"] == 1 > first["coarse_to_fine"]["map_all"]
+    assert first["same_object"]["map_all"] == 1
     assert figures() == figures(num_threads=2) == first
 
 

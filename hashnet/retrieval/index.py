@@ -790,6 +790,7 @@ class Index:
             labels = snapshot.label_counts()
             num_items, num_rows = snapshot.num_items, snapshot.num_rows
             num_regions = snapshot.num_regions
+            codebook, bytes_of_pool = snapshot.codebook, snapshot.local_pool_bytes()
             roots = snapshot.roots.all
             drift = self.drift()  # while what was read for the snapshot is held
         config = self.encoder.config
@@ -802,6 +803,8 @@ class Index:
             "feature_dim": config.feature_dim,
             "feature_dtype": self.store.feature_dtype,
             "local": self.store.extractor,
+            "visual_words": None if codebook is None else codebook.num_words,
+            "local_pool_bytes": bytes_of_pool,
             "regions_per_image": self.store.regions_per_image,
             "exif": self.store.exif,
             "roots": None if roots is None else {root.name: root.path for root in roots},

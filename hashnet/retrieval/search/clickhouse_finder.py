@@ -226,12 +226,14 @@ class ClickHouseFinder:
             return None
         words, signatures = codebook.signatures(descriptors, assignments=local_pool.ASSIGNMENTS)
         condition, parameters = allowed or ("", {})
-        # Agreements to the third are whole numbers: their sum is the same in whatever order.
+        # Agreements to a whole power are whole numbers: their sum is the same in whatever order.
         apart = "bitCount(bitXor(signature, transform(word, {words}, {signatures}, toUInt64(0))))"
-        bits = codebook.num_bits
-        shared = f"sum(pow(greatest({bits} - 2 * toInt64({apart}), 0), 3)) / {bits**3}"
+        bits, power = codebook.num_bits, local_pool.ALPHA
+        shared = f"sum(pow(greatest({bits} - 2 * toInt64({apart}), 0), {power})) / {bits**power}"
         # As `local_pool.similarities` has it: each step rounded to float32.
-        similarity = f"toFloat32(toFloat32({shared}) / toFloat32(sqrt(any(length))))"
+        similarity = (
+            f"toFloat32(toFloat32({shared}) / toFloat32(pow(any(length), {local_pool.BY_LENGTH})))"
+        )
         statement = (
             "SELECT count(), groupArraySorted({most:UInt64})((-similarity, row)) FROM "
             f"(SELECT row, {similarity} AS similarity FROM {{words_table}} "

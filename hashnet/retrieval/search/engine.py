@@ -19,7 +19,6 @@ from hashnet.encode.encoder import Encoder
 from hashnet.errors import (
     ArgumentError,
     RegionError,
-    StoreError,
     UnknownIdError,
     UnknownNameError,
 )
@@ -204,7 +203,14 @@ class Engine:
         return self._search(queried, query, narrowed)
 
     def search_encoded(
-        self, code: np.ndarray, feature: np.ndarray, query: Query = DEFAULT, *, name: str = "code"
+        self,
+        code: np.ndarray,
+        feature: np.ndarray,
+        query: Query = DEFAULT,
+        *,
+        name: str = "code",
+        local: Features | None = None,
+        without: str | None = None,
     ) -> SearchResult:
         """Find by a code and a feature.
 
@@ -213,21 +219,25 @@ class Engine:
         Args:
             code: uint8 `(code_bytes,)`.
             feature: float32 `(feature_dim,)`.
-            query: a `Query`, but for what is done with a picture: `region`, `verify` and
-                `same_object`.
+            query: a `Query` without a region.
             name: str. What the answer calls the query.
+            local: its local features, for `verify` and `same_object`; or None.
+            without: str or None. The id of an image that is left out of the hits.
 
         Raises:
-            ArgumentError: the query has a region, or is to be verified.
+            ArgumentError: the query has a region, or is to be verified without local features.
         """
         _refuse_region(query)
-        if _compares(query):
+        if _compares(query) and local is None:
             raise ArgumentError(
                 "Local features are compared between pictures.",
                 f"{'verify' if query.verify else 'same_object'}=True for a code and a feature",
                 "Search by the image or its id.",
             )
-        return self._search(_QueryImage(name, code, feature), query, self._narrowed(query))
+        row = -1 if without is None else int(self.snapshot.rows([without])[0])
+        features = (lambda: local) if local is not None and _compares(query) else None
+        image = _QueryImage(name, code, feature, features, without=without, row=row)
+        return self._search(image, query, self._narrowed(query))
 
     def search_id(self, id: str, query: Query = DEFAULT) -> SearchResult:
         """Find the images most like one that the index holds; nothing is read or encoded again.
@@ -655,7 +665,7 @@ class Engine:
         middle = time.perf_counter()
         similar = self._similar(features, query, allowed, image.row)
         if similar is None:
-            raise self._no_pool()
+            similar = self._without_codebook()
         end = time.perf_counter()
         found = self._scored(image, similar.rows, ranking, self._no_threshold)
         places = _others(found, image)
@@ -692,9 +702,14 @@ class Engine:
         rows, similarities = similar.rows[others], similar.similarities[others]
         return Similar(rows[: _wanted(query)], similarities[: _wanted(query)], similar.pool)
 
-    def _no_pool(self) -> StoreError:
-        place = getattr(self.index.store, "folder", "an index")
-        return no_codebook(place) if self.snapshot.keeps_words else no_local_pool(place)
+    def _without_codebook(self) -> Similar:
+        """The local pool of an index without a codebook: refused, but where nothing is to list."""
+        place = self.index.store.folder
+        if not self.snapshot.keeps_words:
+            raise no_local_pool(place)
+        if self.snapshot.num_local_features:
+            raise no_codebook(place)
+        return Similar(np.empty(0, np.int64), np.empty(0, np.float32), 0)
 
     @property
     def _no_threshold(self) -> int:

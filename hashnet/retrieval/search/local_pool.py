@@ -80,7 +80,8 @@ def similarities(
         firsts = np.where(places > 0, run.ends[places - 1], 0).astype(np.int64)
         scores = found[run.first_row : run.first_row + len(run.lengths)]
         _add_agreements(run, firsts, lasts, signatures[asked], selectivity, scores, num_threads)
-        scores /= np.maximum(run.lengths, 1).astype(np.float32) ** np.float32(BY_LENGTH)
+        # Powers of float64, rounded, are the same everywhere.
+        scores /= (np.maximum(run.lengths, 1).astype(np.float64) ** BY_LENGTH).astype(np.float32)
     return found
 
 

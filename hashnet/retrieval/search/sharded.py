@@ -147,6 +147,10 @@ class _JoinedSnapshot:
     def keeps_words(self) -> bool:
         return any(snapshot.keeps_words for snapshot in self._snapshots)
 
+    @property
+    def num_local_features(self) -> int:
+        return sum(snapshot.num_local_features for snapshot in self._snapshots)
+
     def rows(self, ids: Sequence[str]) -> np.ndarray:
         rows = np.full(len(ids), -1, np.int64)
         for number, snapshot in enumerate(self._snapshots):

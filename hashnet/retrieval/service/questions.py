@@ -65,6 +65,7 @@ def search(
         until_unlike=parameters["until_unlike"],
         histogram=True,
         verify=parameters["verify"],
+        same_object=parameters["same_object"],
     )
     named = [*([] if id is None else [id]), *parameters["right"], *parameters["wrong"]]
     with_filter = [*named, *parameters["ids"]]

@@ -34,7 +34,7 @@ def add_search_routes(api: FastAPI, service: Service) -> None:
 
     async def answer(asked: Mapping[str, Any], **by: Any) -> Json:
         version = service.served.current
-        if asked["verify"]:
+        if asked["verify"] or asked["same_object"]:
             _need_local_features(version)
         result = await service.queues["search"].run(questions.search, version, asked, **by)
         service.counters.count_stages(result.milliseconds)

@@ -156,6 +156,9 @@ class Snapshot(Protocol):
     def codebook(self) -> Codebook | None:
         """`Codebook` by whose words the images lie in the local pool; None while there is none."""
 
+    def local_pool_bytes(self) -> int:
+        """Bytes of the local pool on disk, the codebook included."""
+
     @property
     def num_local_features(self) -> int:
         """int. Local features of all images, or some more: also of images that are out."""

@@ -213,6 +213,17 @@ class Snapshot:
     def codebook(self) -> Codebook | None:
         return self.store.codebook(self.codebook_number)
 
+    def local_pool_bytes(self) -> int:
+        if self.codebook is None:
+            return 0
+        [[size]] = self._connection.ask(
+            "SELECT sum(bytes_on_disk) FROM system.parts WHERE active "
+            "AND database = {database:String} AND table IN {names:Array(String)}",
+            database=self._connection.place.database,
+            names=[f"{self._connection.place.table}_words{end}" for end in ("", "_local")],
+        )
+        return int(size) + len(self.codebook.to_bytes())
+
     @property
     def num_local_features(self) -> int:
         [[num_bytes]] = self._connection.ask("SELECT sum(length(yx)) FROM {descriptors_table}")

@@ -80,6 +80,11 @@ class Snapshot:
     def codebook(self) -> Codebook | None:
         return self._opened().codebook
 
+    def local_pool_bytes(self) -> int:
+        catalogue = self._opened().catalogue
+        codebook = 0 if catalogue.codebook is None else catalogue.codebook.num_bytes
+        return codebook + sum(run.end - run.start for run in catalogue.word_runs or ())
+
     @property
     def num_local_features(self) -> int:
         return self._opened().catalogue.ends.get("yx", 0)
