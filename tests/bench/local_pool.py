@@ -378,12 +378,12 @@ def made(folder, lists, rng):
     """Lists of made images in files, with the words of other ones as often, then mapped."""
     shares = np.diff(lists.ends.astype(np.int64), prepend=0) / len(lists.rows)
     counts = np.minimum(rng.poisson(shares * MADE * MADE_FEATURES), MADE)
-    rows = [np.sort(rng.permutation(MADE)[:count]).astype(np.uint32) for count in counts]
+    rows = [np.sort(rng.choice(MADE, count, replace=False, shuffle=False)) for count in counts]
     arrays = {
         "lengths": np.bincount(np.concatenate(rows), minlength=MADE).astype(np.uint16),
         "words": lists.words,
         "ends": np.cumsum(counts).astype(np.uint32),
-        "rows": np.concatenate(rows),
+        "rows": np.concatenate(rows).astype(np.uint32),
         "signatures": rng.integers(0, 2**32, counts.sum(), dtype=np.uint32),
     }
     found = {}
