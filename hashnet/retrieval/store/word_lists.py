@@ -180,7 +180,7 @@ def signatures_of(codebook: Codebook, descriptors: np.ndarray) -> Signatures:
 
     Args:
         codebook: `Codebook`.
-        descriptors: `(m, descriptor_dim)`.
+        descriptors: float32 or float16 `(m, descriptor_dim)`.
 
     Returns:
         `Signatures`.

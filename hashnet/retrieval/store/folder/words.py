@@ -67,9 +67,10 @@ class WordRun:
         signature_bytes: int, 4 or 8.
         start: int. Where in the file it begins, in bytes.
         crc: int, of its checksums.
+        ALIGNED: int. Parts begin at multiples of so many bytes.
     """
 
-    ALIGNED: ClassVar[int] = 8  # bytes, of the beginning of each part
+    ALIGNED: ClassVar[int] = 8
 
     first_row: int
     num_rows: int
