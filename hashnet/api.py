@@ -13,6 +13,7 @@ from hashnet.errors import ArgumentError, FingerprintError, HashnetError, Skippe
 from hashnet.local import features
 from hashnet.network import bundle as bundles
 from hashnet.retrieval import index as indexes
+from hashnet.retrieval import vocabulary
 from hashnet.retrieval.extraction.parquet import Extraction
 from hashnet.retrieval.ingest import KnownPhoto
 from hashnet.retrieval.search.query import Query
@@ -341,6 +342,7 @@ def _of_photos(cls: type[Index], place: StrPath, options: _Options) -> Any:
         workers=options.workers,
         known_features=known_features,
         progress=lambda done, total: options.progress("encoding", done, total),
+        listing=lambda done, total: options.progress(vocabulary.LISTING, done, total),
     )
     return index
 

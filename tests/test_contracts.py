@@ -303,7 +303,7 @@ def detailed(place, *, local=False, regions=False):
     with store.writer() as writer:
         writer.add(*made_with_details(80, 0, local=local, regions=regions))
         if local:
-            assert vocabulary.settle(writer, store.snapshot(), num_threads=1)
+            assert vocabulary.fit(writer, store.snapshot(), num_threads=1)
         writer.add(*made_with_details(25, 1, local=local, regions=regions))
         assert writer.remove(["i7", "nobody", "i33"]) == ["i7", "i33"]
         assert writer.update([Item("i1", "/moved", "bird"), Item("i50", None, "dog")]) == 2

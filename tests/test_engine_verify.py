@@ -13,7 +13,7 @@ from hashnet.local import extractors
 from hashnet.local.sift import Sift
 from hashnet.retrieval.evaluation.evaluate import evaluate
 from hashnet.retrieval.index import Index
-from hashnet.retrieval.search import verify
+from hashnet.retrieval.search import local_pool, verify
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.query import Query
 
@@ -32,6 +32,15 @@ def view(number):
     """The same thing from elsewhere: a part of it, enlarged, darker, on its side."""
     part = images.resize(thing(number)[20:190, 30:250], (204, 264))
     return np.ascontiguousarray(np.rot90(part * np.float32(0.7)).astype(np.uint8))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def soon():
+    """A codebook for an index as small as those here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local_pool, "LEAST_IMAGES", 0)
+        patch.setattr(local_pool, "LEAST_DESCRIPTORS", 300)
+        yield
 
 
 @pytest.fixture(scope="module")

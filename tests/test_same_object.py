@@ -33,6 +33,15 @@ def scene(number):
     return ground
 
 
+@pytest.fixture(scope="module", autouse=True)
+def soon():
+    """A codebook for an index as small as those here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local_pool, "LEAST_IMAGES", 0)
+        patch.setattr(local_pool, "LEAST_DESCRIPTORS", 300)
+        yield
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scenes")
@@ -250,6 +259,7 @@ def test_the_local_pool_follows_the_index(folder, bundle_folder, tmp_path):
 def test_a_codebook_is_fitted_once_and_again_when_the_index_has_outgrown_it(
     folder, bundle_folder, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(local_pool, "LEAST_DESCRIPTORS", 1)
     index = Index.create(tmp_path / "index", bundle_folder, local="sift")
     index.add([str(folder / "blank.png")], ids=["blank"])
     assert index.store.snapshot().codebook is None  # of nothing
@@ -268,31 +278,37 @@ def test_a_codebook_is_fitted_once_and_again_when_the_index_has_outgrown_it(
     assert index.store.snapshot().codebook.to_bytes() != first
     counts = index.store.snapshot().local_counts()[1]
     assert asked == [counts[:-1].sum(), counts.sum()]
+    # Whoever waits for it is told.
+    told = []
+    shutil.copytree(folder / "db" / "odd", tmp_path / "odd")
+    asked[:] = [0]
+    index.update([tmp_path / "odd"], listing=lambda done, total: told.append((done, total)))
+    assert len(asked) == 2 and told[-1] == (len(index), len(index))
 
 
-def test_an_index_that_has_no_local_pool_says_what_to_do(folder, bundle_folder, tmp_path):
+def test_an_index_that_has_no_local_pool_says_what_to_do(folder, bundle_folder, tmp_path, index):
     plain = Index.create(tmp_path / "plain", bundle_folder)
     plain.add([str(folder / "blank.png")], ids=["blank"])
     for query in (Query(same_object=True), Query(verify=True)):
         with pytest.raises(StoreError, match="--local sift"):
             Engine(plain).search(folder / "blank.png", query)
     # Written without an update's end, as one that was killed.
-    index = Index.create(tmp_path / "index", bundle_folder, local="sift")
-    index.add([str(folder / "db" / "even" / "0.png")], ids=["a"])
     other = Index.create(tmp_path / "other", bundle_folder, local="sift")
     with index.store.snapshot() as snapshot, other.store.writer() as writer:
+        rows = snapshot.rows(snapshot.ids())
         writer.add(
-            snapshot.items([0]),
-            snapshot.codes[[0]],
-            snapshot.features([0]),
-            snapshot.local_features([0]),
+            snapshot.items(rows),
+            snapshot.codes[rows],
+            snapshot.features(rows),
+            snapshot.local_features(rows),
         )
     engine = Engine(other)
     with pytest.raises(StoreError, match="Run `hashnet index`.*again"):
         engine.search(folder / "view 0.png", Query(same_object=True))
     assert engine.search(folder / "view 0.png", Query(verify=True)).hits[0].inliers >= 8
     other.add([str(folder / "blank.png")], ids=["blank"])
-    assert Engine(other).search(folder / "view 0.png", Query(same_object=True)).hits[0].id == "a"
+    [hit] = Engine(other).search(folder / "view 0.png", Query(same_object=True, k=1)).hits
+    assert hit.id == id_of(0) and hit.inliers >= 8
 
 
 def test_an_index_of_an_older_format_is_verified_as_before(tmp_path):
@@ -306,7 +322,37 @@ def test_an_index_of_an_older_format_is_verified_as_before(tmp_path):
         engine.search_id("cats/1.jpg", Query(same_object=True))
 
 
-def test_several_indexes_are_searched_as_one(folder, bundle_folder, tmp_path, index):
+def test_in_an_index_too_small_for_a_codebook_all_images_are_candidates(
+    folder, bundle_folder, tmp_path, monkeypatch
+):
+    for name, least in (("LEAST_IMAGES", NUM_SCENES + 1), ("LEAST_DESCRIPTORS", 10**6)):
+        with monkeypatch.context() as patch:
+            patch.setattr(local_pool, name, least)
+            index = Index.create(tmp_path / name, bundle_folder, local="sift")
+            index.update([folder / "db"])
+            engine = Engine(index)
+            assert engine.snapshot.codebook is None and index.info()["visual_words"] is None
+            for number in (0, 7):
+                path = folder / f"view {number}.png"
+                result = engine.search(path, Query(same_object=True, k=99))
+                plain = [hit.id for hit in engine.search(path, Query(k=99)).hits]
+                first, *others = [hit.id for hit in result.hits]
+                assert first == id_of(number) and result.hits[0].inliers >= 8
+                assert others == [id for id in plain if id != first]
+                assert (result.pool, result.threshold) == (NUM_SCENES, None)
+                assert result.milliseconds["verify"] > 0
+                one = engine.search(path, Query(same_object=True, verify_top=1, k=99))
+                compared = [hit.id for hit in one.hits if hit.inliers is not None]
+                assert compared == plain[:1]
+            found = engine.search_id(first, Query(same_object=True, ids=[first, id_of(1)]))
+            assert [hit.id for hit in found.hits] == [id_of(1)]
+            blank = engine.search(folder / "blank.png", Query(same_object=True))
+            assert not any(hit.inliers for hit in blank.hits)
+        assert index.update([folder / "db"]).unchanged == NUM_SCENES
+        assert Engine(index).snapshot.codebook is not None
+
+
+def test_several_indexes_are_searched_as_one(folder, bundle_folder, tmp_path, monkeypatch):
     places = []
     for name in ("even", "odd"):
         shard = Index.create(tmp_path / name, bundle_folder, local="sift")
@@ -324,6 +370,14 @@ def test_several_indexes_are_searched_as_one(folder, bundle_folder, tmp_path, in
     with pytest.raises(StoreError, match="--local sift"):
         open_sharded([*places, tmp_path / "plain"]).search_id(own, Query(same_object=True))
     assert len(plain) == 0
+    small = Index.create(tmp_path / "small", bundle_folder, local="sift")
+    with monkeypatch.context() as patch:
+        patch.setattr(local_pool, "LEAST_IMAGES", 9)
+        small.add([str(folder / "db" / "even" / "0.png")], ids=["a"])
+        engine = open_sharded([*places, tmp_path / "small"])
+        with pytest.raises(StoreError, match="each, or none does.*small"):
+            engine.search_id(own, Query(same_object=True))
+        assert engine.search_id(own, Query(verify=True)).hits
 
 
 def test_the_command_finds_the_same_object(folder, index, capsys, tmp_path):

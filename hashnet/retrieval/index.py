@@ -607,6 +607,7 @@ class Index:
         workers: int | None = None,
         known_features: Mapping[tuple[Any, ...], KnownPhoto] | None = None,
         progress: Callable[[int, int], None] | None = None,
+        listing: Callable[[int, int], None] | None = None,
     ) -> UpdateReport:
         """Make the index follow files and folders; only new and changed files are encoded.
 
@@ -640,6 +641,8 @@ class Index:
             known_features: dict of (absolute path, size, mtime_ns) to `KnownPhoto`, or None. What
                 this index's network has given for these very files before.
             progress: called with images done and images to do, in this run.
+            listing: called with rows done and rows in all where a codebook was fitted in the end,
+                by whose visual words all images are then listed: see `vocabulary`.
 
         Returns:
             An `UpdateReport`.
@@ -666,6 +669,7 @@ class Index:
             workers=workers,
             known_features=known_features,
             progress=progress,
+            listing=listing,
         )
         return self.report
 

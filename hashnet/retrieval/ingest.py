@@ -181,6 +181,7 @@ class Ingest:
         workers: int | None,
         known_features: "Mapping[tuple[Any, ...], KnownPhoto] | None",
         progress: Callable[[int, int], None] | None,
+        listing: Callable[[int, int], None] | None,
     ) -> UpdateReport:
         """As `Index.update` says."""
         if prune not in (False, True, "all"):
@@ -236,7 +237,7 @@ class Ingest:
                 in_vain = {id for id in done if items[id].path in failed}
                 # What was a good image once and is none now must not be found any more.
                 writer.remove(in_vain & set(changes.before))
-            self._settle_local_pool(writer)
+            self._settle_local_pool(writer, listing)
             roots_moved = _moved(roots_before, writer.roots)
         done -= in_vain
         as_it_was = changes.unchanged + len(changes.relabelled) + len(changes.touched)
@@ -268,11 +269,15 @@ class Ingest:
         lone = [folder for folder in folders if not any(is_below(folder, top) for top in tops)]
         _add_folders(writer, snapshot, moved_roots(snapshot, found, places), [*full, *lone])
 
-    def _settle_local_pool(self, writer: Any) -> None:
+    def _settle_local_pool(
+        self, writer: Any, listing: Callable[[int, int], None] | None = None
+    ) -> None:
         """Fit the codebook of the local pool, if one is due."""
         if self.store.extractor is not None:
             with self.store.snapshot() as snapshot:
-                vocabulary.settle(writer, snapshot, num_threads=self.encoder.num_threads)
+                vocabulary.settle(
+                    writer, snapshot, num_threads=self.encoder.num_threads, progress=listing
+                )
 
     def _settle_known(self, writer: Any, changes: Changes) -> None:
         """Commit what is another and needs no network."""

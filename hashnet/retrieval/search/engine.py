@@ -105,7 +105,7 @@ class _Narrowed:
 
 
 @dataclass(frozen=True, eq=False)
-class _Answer:
+class Answer:
     """What was found, and in which order it is shown.
 
     Attributes:
@@ -589,7 +589,7 @@ class Engine:
         ranking: Ranking | None,
         allowed: Any,
         counts: np.ndarray | None,
-    ) -> _Answer:
+    ) -> Answer:
         """Coarse and fine, and where it is asked for the verified ones first."""
         threshold, pool = query.threshold, self.least_pool(query)
         if counts is not None and pool is not None and ranking is None:
@@ -610,7 +610,7 @@ class Engine:
             "fine": found.fine_seconds,
             "verify": None,
         }
-        answer = _Answer(found, places, {}, found.threshold, found.pool, seconds)
+        answer = Answer(found, places, {}, found.threshold, found.pool, seconds)
         if image.local is None:
             return answer
         start = time.perf_counter()
@@ -657,7 +657,7 @@ class Engine:
 
     def _by_local_pool(
         self, image: _QueryImage, query: Query, ranking: Ranking | None, allowed: Any
-    ) -> _Answer:
+    ) -> Answer:
         """The most similar by signatures of local features, the verified ones first."""
         assert image.local is not None  # else it would have been refused
         start = time.perf_counter()
@@ -665,7 +665,7 @@ class Engine:
         middle = time.perf_counter()
         similar = self._similar(features, query, allowed, image.row)
         if similar is None:
-            similar = self._without_codebook()
+            return self._by_all_images(image, query, ranking, allowed, features, start)
         end = time.perf_counter()
         found = self._scored(image, similar.rows, ranking, self._no_threshold)
         places = _others(found, image)
@@ -677,7 +677,7 @@ class Engine:
         scored = time.perf_counter()
         top = places[: query.verify_top]
         order, compared = self._compared(found, top, features, image.corner)
-        return _Answer(
+        return Answer(
             found,
             np.concatenate([order, places[query.verify_top :]]),
             compared,
@@ -702,14 +702,41 @@ class Engine:
         rows, similarities = similar.rows[others], similar.similarities[others]
         return Similar(rows[: _wanted(query)], similarities[: _wanted(query)], similar.pool)
 
-    def _without_codebook(self) -> Similar:
-        """The local pool of an index without a codebook: refused, but where nothing is to list."""
-        place = self.index.store.folder
-        if not self.snapshot.keeps_words:
+    def _by_all_images(
+        self,
+        image: _QueryImage,
+        query: Query,
+        ranking: Ranking | None,
+        allowed: Any,
+        features: Features,
+        start: float,
+    ) -> Answer:
+        """Of an index too small for a codebook: the nearest of all images, the verified first."""
+        place, snapshot = self.index.store.folder, self.snapshot
+        if not snapshot.keeps_words:
             raise no_local_pool(place)
-        if self.snapshot.num_local_features:
+        if local_pool.is_due(snapshot.num_items, snapshot.num_local_features):
             raise no_codebook(place)
-        return Similar(np.empty(0, np.int64), np.empty(0, np.float32), 0)
+        middle = time.perf_counter()
+        found = self.finder.find(
+            image.code,
+            image.feature,
+            _wanted(query) + self._most_of_an_id,
+            ranking=ranking,
+            threshold=self._no_threshold,
+            allowed=allowed,
+        )
+        places, end = _others(found, image), time.perf_counter()
+        order, compared = self._compared(found, places[: query.verify_top], features, image.corner)
+        seconds = {"coarse": found.coarse_seconds, "fine": found.fine_seconds}
+        return Answer(
+            found,
+            np.concatenate([order, places[query.verify_top :]]),
+            compared,
+            None,
+            found.pool,
+            {**seconds, "verify": middle - start + time.perf_counter() - end},
+        )
 
     @property
     def _no_threshold(self) -> int:

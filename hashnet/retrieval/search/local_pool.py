@@ -16,6 +16,7 @@ import numpy as np
 
 from hashnet import threads
 from hashnet.errors import ShapeError
+from hashnet.local.codebook import DESCRIPTORS_A_WORD, LEAST_WORDS
 from hashnet.retrieval.search import compiled
 from hashnet.retrieval.search.coarse.scan import read_only
 from hashnet.retrieval.store.word_lists import WordLists
@@ -27,12 +28,32 @@ ALPHA = 3.0
 BY_LENGTH = 0.25
 # Nearest words that each descriptor of a query falls to; one of an image falls to one.
 ASSIGNMENTS = 3
+# An index of more images has a codebook, if so many descriptors make its words means of several; in
+# a smaller one every image is a candidate.
+LEAST_IMAGES = 100
+LEAST_DESCRIPTORS = DESCRIPTORS_A_WORD * LEAST_WORDS
 # Rows worth a thread of their own.
 LEAST_ROWS = 4096
 # NumPy looks at so many entries of lists at one time, or at those of one word, and takes as long
 # for an entry as to move so many bytes.
 ENTRIES_AT_ONCE = 1 << 18
 NUMPY_BYTES = 64
+
+
+def is_due(num_images: int, num_descriptors: int) -> bool:
+    """Whether an index has enough to fit a codebook to.
+
+    Args:
+        num_images, num_descriptors: int, of the index.
+
+    Returns:
+        bool.
+
+    Example:
+        >>> is_due(100, 10**6), is_due(10**6, 100), is_due(1000, 10**6)
+        (False, False, True)
+    """
+    return num_images > LEAST_IMAGES and num_descriptors >= LEAST_DESCRIPTORS
 
 
 def similarities(

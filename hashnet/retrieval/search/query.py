@@ -57,7 +57,9 @@ class Query:
             local pool adds nothing outside it.
         same_object: bool. Instead of that, search the local pool alone: the most similar by
             signatures are candidates, whatever their codes. Those that show the same thing come
-            first, by (most inliers, similarity, row), then the others by similarity.
+            first, by (most inliers, similarity, row), then the others by similarity. In an index
+            too small for a local pool (`local_pool.LEAST_IMAGES`) all images are candidates, the
+            nearest first.
         verify_top: int, 1 or more. How many candidates are compared.
 
     Raises:

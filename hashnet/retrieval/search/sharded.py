@@ -25,9 +25,9 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from hashnet.errors import ArgumentError, FingerprintError
+from hashnet.errors import ArgumentError, FingerprintError, StoreError
 from hashnet.retrieval.search.duplicates import DuplicateGroup, Progress
-from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.engine import Answer, Engine
 from hashnet.retrieval.search.finder import (
     Finder,
     Found,
@@ -117,6 +117,19 @@ class ShardedEngine(Engine):
         for engine in self.engines:
             names = engine.ids_of(names)
         return names
+
+    def _by_local_pool(self, *asked: Any) -> Answer:
+        """Refused where some have local pools and others none: nothing tells which are similar."""
+        filled = [engine for engine in self.engines if engine.snapshot.num_items]
+        without = [engine for engine in filled if engine.snapshot.codebook is None]
+        if without and len(without) < len(filled):
+            raise StoreError(
+                "Indexes that are searched as one for the same object have a local pool each, or "
+                "none does.",
+                f"none in {without[0].index.store.folder}",
+                "Search it by itself.",
+            )
+        return super()._by_local_pool(*asked)
 
     def duplicates(
         self,

@@ -223,8 +223,8 @@ def no_codebook(place: object) -> StoreError:
         `StoreError`.
     """
     return StoreError(
-        "An index has a local pool from the end of the first update on that leaves it with local "
-        "features.",
+        "An index has a local pool from the end of the first update on that leaves it with enough "
+        "local features.",
         f"none yet: {place}",
         "Run `hashnet index` with its folders again.",
     )

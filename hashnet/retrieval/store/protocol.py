@@ -445,7 +445,9 @@ class Writer(Protocol):
                 done the same to a table meanwhile.
         """
 
-    def set_codebook(self, codebook: Codebook) -> int:
+    def set_codebook(
+        self, codebook: Codebook, progress: Callable[[int, int], None] | None = None
+    ) -> int:
         """Let the images lie in the local pool by the words of another codebook, or a first one.
 
         Their signatures are made anew from the local features that the index holds; what is added
@@ -453,6 +455,7 @@ class Writer(Protocol):
 
         Args:
             codebook: `Codebook`, of the index's `descriptor_dim`.
+            progress: called with rows done and rows in all; or None.
 
         Returns:
             int. Images.

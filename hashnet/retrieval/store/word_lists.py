@@ -70,7 +70,8 @@ class WordLists:
         lengths = np.array([len(words) for words, _ in of_rows])
         rows = np.repeat(np.arange(len(lengths), dtype=np.uint32), lengths)
         words, signatures = (np.concatenate(arrays) for arrays in zip(*of_rows, strict=True))
-        return cls._sorted(first_row, len(lengths), words, rows, signatures)
+        order = np.argsort(words, kind="stable")
+        return cls._listed(first_row, len(lengths), words[order], rows[order], signatures[order])
 
     @classmethod
     def joined(cls, parts: Sequence["WordLists"]) -> "WordLists":
@@ -84,17 +85,26 @@ class WordLists:
         """
         if len(parts) == 1:
             return parts[0]
-        first_row = parts[0].first_row
-        return cls._sorted(
-            first_row,
-            parts[-1].end_row - first_row,
-            np.concatenate([part.of_entries() for part in parts]),
-            np.concatenate([part.rows + np.uint32(part.first_row - first_row) for part in parts]),
-            np.concatenate([part.signatures for part in parts]),
-        )
+        first_row, num_entries = parts[0].first_row, sum(len(part.rows) for part in parts)
+        words = np.unique(np.concatenate([part.words for part in parts]))
+        counts = np.zeros(len(words), np.int64)
+        for part in parts:
+            counts[np.searchsorted(words, part.words)] += part.sizes()
+        ends = np.cumsum(counts)
+        free = ends - counts  # where in the list of each word the next entry goes
+        rows = np.empty(num_entries, np.uint32)
+        signatures = np.empty(num_entries, parts[0].signatures.dtype)
+        for part in parts:
+            at, sizes = np.searchsorted(words, part.words), part.sizes()
+            places = np.repeat(free[at] - (part.ends - sizes), sizes) + np.arange(len(part.rows))
+            rows[places] = part.rows + np.uint32(part.first_row - first_row)
+            signatures[places] = part.signatures
+            free[at] += sizes
+        lengths = np.concatenate([part.lengths for part in parts])
+        return cls(first_row, lengths, words, ends.astype(np.uint32), rows, signatures)
 
     @classmethod
-    def _sorted(
+    def _listed(
         cls,
         first_row: int,
         num_rows: int,
@@ -102,24 +112,20 @@ class WordLists:
         rows: np.ndarray,
         signatures: np.ndarray,
     ) -> "WordLists":
-        """Lists of entries whose rows ascend within each word."""
-        order = np.argsort(words, kind="stable")
-        sorted_words = words[order]
-        last = np.flatnonzero(np.append(sorted_words[1:] != sorted_words[:-1], True)[: len(words)])
-        lengths = np.bincount(rows, minlength=num_rows)
-        return cls(
-            first_row,
-            lengths.astype(np.uint16),
-            sorted_words[last].astype(np.uint32),
-            (last + 1).astype(np.uint32),
-            rows[order].astype(np.uint32),
-            signatures[order],
-        )
+        """Lists of entries that are in their order."""
+        last = np.flatnonzero(np.append(words[1:] != words[:-1], True)[: len(words)])
+        lengths = np.bincount(rows, minlength=num_rows).astype(np.uint16)
+        ends = (last + 1).astype(np.uint32)
+        return cls(first_row, lengths, words[last].astype(np.uint32), ends, rows, signatures)
+
+    def sizes(self) -> np.ndarray:
+        """int64 `(w,)`: how many entries the list of each word has."""
+        sizes: np.ndarray = np.diff(self.ends.astype(np.int64), prepend=0)
+        return sizes
 
     def of_entries(self) -> np.ndarray:
         """uint32 `(n,)`: the word of each signature."""
-        counts: np.ndarray = np.diff(self.ends.astype(np.int64), prepend=0)
-        return np.repeat(self.words, counts)
+        return np.repeat(self.words, self.sizes())
 
     def moved(self, first_row: int, kept: np.ndarray) -> "WordLists":
         """Those of some of the rows, which follow one another in their order from another row on.
@@ -131,10 +137,10 @@ class WordLists:
         Returns:
             `WordLists`.
         """
-        to = np.cumsum(kept, dtype=np.int64) - 1
+        to = np.cumsum(kept, dtype=np.uint32) - np.uint32(1)
         stay = kept[self.rows]
         words, rows = self.of_entries()[stay], to[self.rows[stay]]
-        return self._sorted(
+        return self._listed(
             first_row, int(np.count_nonzero(kept)), words, rows, self.signatures[stay]
         )
 
@@ -151,7 +157,7 @@ class WordLists:
             return self
         stay = ~dead[self.rows]
         words, rows = self.of_entries()[stay], self.rows[stay]
-        return self._sorted(self.first_row, self.num_rows, words, rows, self.signatures[stay])
+        return self._listed(self.first_row, self.num_rows, words, rows, self.signatures[stay])
 
     def of_rows(self, rows: Iterable[int]) -> list[Signatures]:
         """Turned round again: the signatures of some rows.

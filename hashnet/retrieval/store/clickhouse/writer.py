@@ -248,7 +248,9 @@ class Writer:
         self._store.forget_encoders()
         return num_rows
 
-    def set_codebook(self, codebook: Codebook) -> int:
+    def set_codebook(
+        self, codebook: Codebook, progress: Callable[[int, int], None] | None = None
+    ) -> int:
         """By one record, once all images are listed; for the rest see `protocol`."""
         store = self._store
         if not store.keeps_words:
@@ -261,6 +263,8 @@ class Writer:
                 ids = [item.id for item in snapshot.items(part)]
                 descriptors = [one.descriptors for one in snapshot.local_features(part)]
                 self._insert_words(part.tolist(), ids, descriptors, codebook, number)
+                if progress:
+                    progress(start + len(part), len(rows))
         store.write_codebook(codebook, number)
         self._drop_words()
         return len(rows)

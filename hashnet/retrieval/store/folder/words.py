@@ -114,7 +114,7 @@ class WordRun:
         return self.start + self.places[-1]
 
 
-def encoded(lists: WordLists, start: int) -> tuple[WordRun, bytes]:
+def encoded(lists: WordLists, start: int) -> tuple[WordRun, memoryview]:
     """The run that some lists make up.
 
     Args:
@@ -133,22 +133,24 @@ def encoded(lists: WordLists, start: int) -> tuple[WordRun, bytes]:
         start,
         0,
     )
-    parts = [
-        lists.signatures.astype(f"<u{run.signature_bytes}", copy=False),
-        lists.rows.astype("<u4", copy=False),
-        lists.words.astype("<u4", copy=False),
-        lists.ends.astype("<u4", copy=False),
-        lists.lengths.astype("<u2", copy=False),
-    ]
-    content = b"".join(_padded(part.tobytes()) for part in parts)
-    blocks = range(0, len(content), BLOCK_BYTES)
-    checksums = np.array([crc32(content[at : at + BLOCK_BYTES]) for at in blocks], "<u4")
-    behind = _padded(checksums.tobytes())
-    return dataclasses.replace(run, crc=crc32(behind)), content + behind
-
-
-def _padded(content: bytes) -> bytes:
-    return content + bytes(-len(content) % WordRun.ALIGNED)
+    content = np.zeros(run.places[-1], np.uint8)
+    for number, (part, dtype) in enumerate(
+        (
+            (lists.signatures, f"<u{run.signature_bytes}"),
+            (lists.rows, "<u4"),
+            (lists.words, "<u4"),
+            (lists.ends, "<u4"),
+            (lists.lengths, "<u2"),
+        )
+    ):
+        begin = run.places[number]
+        content[begin : begin + part.nbytes].view(dtype)[:] = part
+    covered = content[: run.places[5]]
+    blocks = range(0, len(covered), BLOCK_BYTES)
+    checksums = [crc32(covered[at : at + BLOCK_BYTES]) for at in blocks]
+    behind = content[run.places[5] :]
+    behind.view("<u4")[: len(checksums)] = checksums
+    return dataclasses.replace(run, crc=crc32(behind)), content.data
 
 
 class StoredWordLists:

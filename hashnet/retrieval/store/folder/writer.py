@@ -307,7 +307,9 @@ class Writer:
         return len(rows)
 
     @_change
-    def set_codebook(self, codebook: Codebook) -> int:
+    def set_codebook(
+        self, codebook: Codebook, progress: Callable[[int, int], None] | None = None
+    ) -> int:
         """In one commit; for the rest see `protocol.Writer.set_codebook`."""
         old, committed = self._opened(), self._refreshed()
         if not old.keeps_words:
@@ -330,6 +332,8 @@ class Writer:
             for row, of_row in zip(rows.tolist(), found, strict=True):
                 of_rows[row - start] = of_row
             appended.append(WordLists.of(start, of_rows))
+            if progress:
+                progress(start + len(of_rows), old.num_rows)
         base = dataclasses.replace(old, codebook=stored, word_runs=appended.finished())
         self._commit((), old.runs, (), base=base)
         return len(committed.rows_of_images())
