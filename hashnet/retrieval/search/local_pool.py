@@ -20,13 +20,14 @@ from hashnet.errors import ShapeError
 from hashnet.retrieval.search import compiled
 from hashnet.retrieval.search.coarse.scan import read_only
 
-# The paper's exponent, and no threshold: whatever agrees in more than half of its bits counts.
-ALPHA = 3.0
+# Whatever agrees in more than half of its bits counts. The paper's exponent is 3: of features that
+# vary as much as DELF's, too few agree as well as that would have it.
+ALPHA = 1.5
 # What an image has many words for counts less, but not as much less as the cosine of the paper
 # (0.5) would have it: small pictures with few words that happen to agree came before the right one.
 BY_LENGTH = 0.25
 # Nearest words that each descriptor of a query falls to; one of an image falls to one.
-ASSIGNMENTS = 3
+ASSIGNMENTS = 8
 # Rows worth a thread of their own.
 LEAST_ROWS = 4096
 # NumPy looks at so many entries of lists at one time, or at those of one word, and takes as long
