@@ -48,7 +48,7 @@ def slow_similarity(query, image, bits):
     total = 0.0
     for word in query.keys() & image.keys():
         apart = (int(query[word]) ^ int(image[word])).bit_count()
-        total += max(1 - 2 * apart / bits, 0) ** 3
+        total += round(max(1 - 2 * apart / bits, 0) ** 1.5 * 4096) / 4096
     return total / len(image) ** 0.25 if image else 0.0
 
 

@@ -84,7 +84,8 @@ def by_definition(index, features, verify_top):
             for word, signature in zip(words.tolist(), signatures.tolist(), strict=True):
                 if word in asked:
                     apart = (signature ^ asked[word]).bit_count()
-                    similarity += max(0, 1 - 2 * apart / codebook.num_bits) ** local_pool.ALPHA
+                    agreement = max(0, 1 - 2 * apart / codebook.num_bits) ** local_pool.ALPHA
+                    similarity += round(agreement * 4096) / 4096
             if similarity:
                 similarity = np.float32(similarity) / np.float32(len(words) ** local_pool.BY_LENGTH)
                 listed.append((-similarity, place, local))

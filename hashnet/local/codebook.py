@@ -38,6 +38,9 @@ DESCRIPTORS_A_CELL = 256
 # other shapes may be rounded otherwise.
 AT_ONCE = 1024
 
+# Cells worth a thread of their own, for the features of one image.
+LEAST_CELLS = 16
+
 _MAGIC, _VERSION = b"HNCB", 1
 # Magic, version, bits, descriptor_dim, cells, words, CRC-32 of what follows.
 _HEADER = struct.Struct("<4sHHIIII")
@@ -184,7 +187,9 @@ class Codebook:
         if not len(descriptors):
             return np.zeros(0, np.uint32), np.zeros(0, kind)
         with threads.blas_threads(1):
-            nearest = self._nearest_words(descriptors, min(assignments, self.num_words))
+            nearest = self._nearest_words(
+                descriptors, min(assignments, self.num_words), num_threads
+            )
             rows, columns = np.nonzero(nearest >= 0)
             found = nearest[rows, columns]
             order = np.argsort(found, kind="stable")
@@ -195,7 +200,9 @@ class Codebook:
         packed = np.packbits(sums > 0, axis=1, bitorder="little")
         return words.astype(np.uint32), packed.view(f"<u{self.num_bits // 8}")[:, 0].astype(kind)
 
-    def _nearest_words(self, descriptors: np.ndarray, count: int) -> np.ndarray:
+    def _nearest_words(
+        self, descriptors: np.ndarray, count: int, num_threads: int = 1
+    ) -> np.ndarray:
         """int64 `(n, count)`: nearest words of the nearest cells, nearest first; -1 for none."""
         probes = min(PROBES, len(self._cells))
         apart = self._cell_halves - descriptors @ self._cells.T
@@ -206,16 +213,20 @@ class Codebook:
         best = np.full((len(descriptors) * probes, count), -1, np.int64)
         distances = np.full(best.shape, np.inf, np.float32)
         starts = np.concatenate([[0], self._ends[:-1]])
-        for cell in np.flatnonzero(np.diff(borders)).tolist():
-            entries = order[borders[cell] : borders[cell + 1]]
-            words = slice(int(starts[cell]), int(self._ends[cell]))
-            apart = self._word_halves[words] - descriptors[rows[entries]] @ self._words[words].T
-            kept = min(count, apart.shape[1])
-            places = _smallest(apart, kept)
-            best[entries, :kept] = places + words.start
-            distances[entries, :kept] = np.take_along_axis(apart, places, 1)
+        cells = np.flatnonzero(np.diff(borders))
+
+        def compare(first: int, last: int) -> None:
+            for cell in cells[first:last].tolist():
+                entries = order[borders[cell] : borders[cell + 1]]
+                words = slice(int(starts[cell]), int(self._ends[cell]))
+                apart = self._word_halves[words] - descriptors[rows[entries]] @ self._words[words].T
+                kept = min(count, apart.shape[1])
+                places = _smallest(apart, kept)
+                best[entries, :kept] = places + words.start
+                distances[entries, :kept] = np.take_along_axis(apart, places, 1)
+
+        threads.in_parts(compare, len(cells), num_threads, LEAST_CELLS)
         best = best.reshape(len(descriptors), -1)
-        # Of equals, the word that comes first.
         distances = distances.reshape(len(descriptors), -1)
         if count == 1:
             return best[np.arange(len(best)), distances.argmin(axis=1)][:, None]

@@ -1,6 +1,6 @@
 """Is the right image among the candidates that geometry verifies, in an index of many photos?
 
-    python -m tests.bench.local_pool DATA TINYIMAGENET STAMPS CIFAR10 [--local sift delf] [--kept F]
+    python -m tests.bench.local_pool DATA TINYIMAGENET STAMPS CIFAR10 [--local delf] [--kept F]
 
 DATA holds beer_labels/, landmarks/, clothing10/ and grocery/. The 130 labels lie among all other
 photos and six crops of each landmark. Photos of bottles ask for their label: the hash pool (the
@@ -42,9 +42,9 @@ CROPS = 6
 BOX = 0.2  # of each side, on both ends, that a box leaves out
 VERIFIED = 100
 HASH_POOL, HASH_BITS = 1000, 128
-NEIGHBOURS, EXACT_EVERY = 60, 8
+NEIGHBOURS, EXACT_EVERY = 60, 4
 GROWN_FROM = 200
-SOME, ASSIGNMENTS = 4, (1, 3, 5, 10)
+SOME, ASSIGNMENTS = 8, (1, 3, 8)
 MADE, MADE_FEATURES = 100_000, 900
 INDEXED = ("labels", "landmarks", "crops", "stamps", "grocery", "clothing", "tiny")
 
@@ -293,44 +293,101 @@ class World:
         for way, asked in ways.items():
             yield {"asked": kind, "candidates": way, **asked.summary(self.chosen_on)}
 
-    def ranks(self, codebook, lists, assignments):
-        """int64 `(queries,)`: where the right label stands, 0 for the first."""
+    def ranks(self, codebook, lists, assignments=local_pool.ASSIGNMENTS, every=slice(None)):
+        """int64: where the right label stands for some queries, 0 for the first."""
         places = []
-        for query, right in zip(self.asked["photos"][0], self.right, strict=True):
-            scores = self.similar(codebook, lists, query.descriptors, assignments)
+        queries, right = self.asked["photos"][0], np.array(self.right)
+        for place in np.arange(len(queries))[every]:
+            scores = self.similar(codebook, lists, queries[place].descriptors, assignments)
             order = best_first(scores, len(scores))
-            found = np.flatnonzero(order == right)
+            found = np.flatnonzero(order == right[place])
             places.append(int(found[0]) if len(found) else len(scores))
         return np.array(places)
 
-    def exact(self):
-        """The nearest of all features to each of a query's, voting for their images."""
-        asked = Asked()
-        owners = np.repeat(np.arange(len(self.local)), self.counts)
-        everything = np.concatenate([one.descriptors for one in self.local])
-        queries = list(zip(self.asked["photos"][0], self.right, strict=True))
-        with threads.blas_threads(THREADS):
-            for query, right in queries[::EXACT_EVERY]:
-                asked.ask(
-                    lambda query=query: self._voted(everything, owners, query.descriptors),
-                    lambda rows, query=query: self.verified(query, rows),
-                    right,
-                )
-        found = asked.summary(self.chosen_on[::EXACT_EVERY])
-        return {"queries": len(asked.first), "features": len(everything), **found}
+    def some(self):
+        """All labels, and some of the other photos."""
+        return [*range(self.num_labels), *range(self.num_labels, len(self.local), SOME)]
 
-    def _voted(self, everything, owners, descriptors, at_once=1 << 17):
-        query, best, votes = np.float32(descriptors), [], np.zeros(len(self.local), np.int64)
+
+def settings(world):
+    """What settings find, for the quarter of the queries that they were chosen on."""
+    features = [world.local[row] for row in world.some()]
+    counts = np.array([len(one.descriptors) for one in features])
+    sampled = codebooks.sample(counts, seed=SEED)
+    words = codebooks.num_words_for(counts.sum())
+    tried = [(words // 64, 32), (words // 8, 32), (words, 32), (words, 64)]
+    defaults = codebooks.DESCRIPTORS_A_WORD, codebooks.NUM_BITS
+    for num_words, num_bits in tried:
+        codebooks.DESCRIPTORS_A_WORD = counts[sampled].sum() / num_words
+        codebooks.NUM_BITS = num_bits
+        codebook, _ = fitted(features, sampled)
+        for most in (300, 500, 1000) if (num_words, num_bits) == (words, 32) else (1000,):
+            lists = Lists(codebook, features, most)
+            for assignments in ASSIGNMENTS if most == 1000 else (local_pool.ASSIGNMENTS,):
+                ranks = world.ranks(codebook, lists, assignments, world.chosen_on)
+                yield {
+                    "words": codebook.num_words,
+                    "bits": num_bits,
+                    "most_features": most,
+                    "assignments": assignments,
+                    "bytes_an_image": round(lists.num_bytes / len(features)),
+                    "found_among_first": shares(ranks),
+                }
+    codebooks.DESCRIPTORS_A_WORD, codebooks.NUM_BITS = defaults
+
+
+def exact(world, codebook):
+    """The nearest of all features beside the local pool, both among some of the photos."""
+    features = [world.local[row] for row in world.some()]
+    lists = Lists(codebook, features)
+    owners = np.repeat(np.arange(len(features)), [len(one.descriptors) for one in features])
+    everything = np.concatenate([one.descriptors for one in features])
+    ways = {"nearest of all features": Asked(), "local pool": Asked()}
+    queries = list(zip(world.asked["photos"][0], world.right, strict=True))
+    for query, right in queries[::EXACT_EVERY]:
+        searches = (
+            lambda query=query: voted(everything, owners, query.descriptors),
+            lambda query=query: best_first(
+                world.similar(codebook, lists, query.descriptors), VERIFIED
+            ),
+        )
+        for asked, search in zip(ways.values(), searches, strict=True):
+            asked.ask(search, lambda rows: rows, right)
+    return {
+        "images": len(features),
+        "features": len(everything),
+        "queries": len(queries[::EXACT_EVERY]),
+        "rows": [
+            {
+                "candidates": way,
+                "recall_at_1": round(float(np.mean(asked.first)), 4),
+                "among_candidates": round(float(np.mean(asked.among)), 4),
+                "milliseconds": milliseconds(asked.seconds),
+            }
+            for way, asked in ways.items()
+        ],
+    }
+
+
+def voted(everything, owners, descriptors, at_once=1 << 16):
+    """Images, by how many features of the query have one among their nearest."""
+    query, best = np.float32(descriptors), []
+    with threads.blas_threads(THREADS):
         for first in range(0, len(everything), at_once):
             products = query @ np.float32(everything[first : first + at_once]).T
             count = min(NEIGHBOURS, products.shape[1])
-            places = np.argpartition(-products, count - 1, axis=1)[:, :count]
+            places = np.argpartition(products, -count, axis=1)[:, -count:]
             best.append((np.take_along_axis(products, places, 1), places + first))
-        products, places = (np.concatenate(parts, axis=1) for parts in zip(*best, strict=True))
-        nearest = np.argpartition(-products, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]
-        for images_ in owners[np.take_along_axis(places, nearest, 1)]:
-            votes[np.unique(images_)] += 1
-        return best_first(votes, VERIFIED)
+    products, places = (np.concatenate(parts, axis=1) for parts in zip(*best, strict=True))
+    nearest = np.argpartition(products, -NEIGHBOURS, axis=1)[:, -NEIGHBOURS:]
+    votes = np.zeros(owners[-1] + 1, np.int64)
+    for found in owners[np.take_along_axis(places, nearest, 1)]:
+        votes[np.unique(found)] += 1
+    return best_first(votes, VERIFIED)
+
+
+def shares(ranks):
+    return {str(k): round(float(np.mean(ranks < k)), 4) for k in (1, 10, 50, 100)}
 
 
 def classes(paths):
@@ -428,38 +485,6 @@ def scale(codebook, lists, queries):
     }
 
 
-def shares(ranks):
-    return {str(k): round(float(np.mean(ranks < k)), 4) for k in (1, 10, 50, 100)}
-
-
-def settings(world):
-    """What settings find, among some of the photos, for the quarter that they were chosen on."""
-    some = [*range(world.num_labels), *range(world.num_labels, len(world.local), SOME)]
-    features = [world.local[row] for row in some]
-    sampled = codebooks.sample(world.counts[some], seed=SEED)
-    descriptors = world.counts[some][sampled].sum()
-    defaults = codebooks.DESCRIPTORS_A_WORD, codebooks.NUM_BITS
-    words = codebooks.num_words_for(descriptors)
-    tried = [(words // 64, 32, None), (words // 8, 32, None), (words, 32, None)]
-    tried += [(words, 64, None), (words, 32, 300), (words, 32, 500)]
-    for num_words, num_bits, most in tried:
-        codebooks.DESCRIPTORS_A_WORD, codebooks.NUM_BITS = descriptors / num_words, num_bits
-        codebook, _ = fitted(features, sampled)
-        lists = Lists(codebook, features, most)
-        for assignments in ASSIGNMENTS:
-            ranks = world.ranks(codebook, lists, assignments)[world.chosen_on]
-            yield {
-                "images": len(some),
-                "words": codebook.num_words,
-                "bits": num_bits,
-                "most_features": most,
-                "assignments": assignments,
-                "bytes_an_image": round(lists.num_bytes / len(some)),
-                "found_among_first": shares(ranks),
-            }
-    codebooks.DESCRIPTORS_A_WORD, codebooks.NUM_BITS = defaults
-
-
 def measure(photos, name):
     world = World(photos, name)
     sampled = codebooks.sample(world.counts, seed=SEED)
@@ -481,13 +506,13 @@ def measure(photos, name):
         "most_bytes_of_an_image": int(lists.lengths.max()) * (4 + codebook.num_bits // 8),
         "processor_milliseconds_an_image": round(lists.milliseconds_an_image, 2),
         "rows": [row for kind in world.asked for row in world.compared(codebook, lists, kind)],
-        "exact": world.exact(),
+        "exact": exact(world, codebook),
         "grown": {
             "images": GROWN_FROM,
             "words": few.num_words,
             "found_among_first": {
-                "grown": shares(world.ranks(few, Lists(few, world.local), local_pool.ASSIGNMENTS)),
-                "fitted to all": shares(world.ranks(codebook, lists, local_pool.ASSIGNMENTS)),
+                "grown": shares(world.ranks(few, Lists(few, world.local))),
+                "fitted to all": shares(world.ranks(codebook, lists)),
             },
         },
         "settings": list(settings(world)),
@@ -495,7 +520,7 @@ def measure(photos, name):
             database: category(photos, name, database, f"{database}_queries")
             for database in ("clothing", "cifar10")
         },
-        "scale": scale(codebook, lists, world.asked["photos"][0]),
+        "scale": scale(codebook, lists, world.asked["photos"][0][::4]),
     }
 
 
@@ -503,22 +528,23 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("data", "tiny", "stamps", "cifar"):
         parser.add_argument(name, type=pathlib.Path)
-    parser.add_argument("--local", nargs="+", default=["sift", "delf"], choices=extractors.NAMES)
+    parser.add_argument("--local", default="sift", choices=extractors.NAMES)
     parser.add_argument("--kept", type=pathlib.Path, help="folder that keeps extracted features")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        bundle = local.pretrained(scratch, "delf" in options.local)
-        kept, listed = options.kept or pathlib.Path(scratch, "features"), photos(options)
-        kinds = {name: measure(Photos(name, listed, bundle, kept), name) for name in options.local}
+        bundle = local.pretrained(scratch, options.local == "delf")
+        kept = options.kept or pathlib.Path(scratch, "features")
+        report = measure(Photos(options.local, photos(options), bundle, kept), options.local)
     figures.write(
-        "local_pool",
+        f"local_pool_{options.local}",
         {
             "question": "Is the right image among the candidates that geometry verifies?",
+            "local": options.local,
             "seed": SEED,
             "threads": THREADS,
             "verified": VERIFIED,
             "assignments": local_pool.ASSIGNMENTS,
-            "kinds": kinds,
+            **report,
         },
     )
 

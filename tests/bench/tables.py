@@ -566,100 +566,89 @@ def regions(results):
 
 def local_pool(results):
     """The right image among the candidates that geometry verifies, by pool."""
-    yield "## The local pool"
+    yield f"## The local pool, {results['local'].upper()}"
     yield ""
+    book, made = results["codebook"], results["scale"]
     yield (
-        "Photos of bottles and cans ask for the label they show, one right answer each, among the "
-        f"130 labels and other photos; boxes: the middle of each photo asks alone. "
-        f"Geometry verifies the first {results['verified']} candidates. "
-        "hash pool: the 1000 nearest by code, ranked by F7; local pool: signatures of local "
-        f"features, each of the query in {results['assignments']} words; both: of each in turn. "
-        "Quality of all queries and, in brackets, without the quarter on which settings were "
-        "chosen. Milliseconds a query, without its extraction."
+        "Photos of bottles and cans ask for the label they show, one right answer each, among "
+        f"{results['database']:,} images; boxes: the middle of each photo asks alone. hash pool: "
+        "the 1000 nearest by code, ranked by F7; local pool: signatures of local features, each "
+        f"of the query at {results['assignments']} words; both: of each in turn. Geometry verifies "
+        f"the first {results['verified']}. Quality of all queries and, in brackets, without the "
+        "quarter on which settings were chosen. Milliseconds a query, without its extraction."
     )
     yield ""
     yield (
-        "| local features | images | asked | candidates | R@1 | right among them | R@1, verified "
-        "| ms to find | ms to verify |"
+        "| asked | candidates | R@1 | right one among them | R@1, verified | ms to find "
+        "| ms to verify |"
+    )
+    yield "|---|---|---|---|---|---|---|"
+    for row in results["rows"]:
+        found = (
+            f"{row['all'][one]:.3f} ({row['rest'][one]:.3f})"
+            for one in ("recall_at_1", "among_candidates", "recall_at_1_verified")
+        )
+        yield (
+            f"| {row['asked']} | {row['candidates']} | {' | '.join(found)} "
+            f"| {row['milliseconds']['median']:,.0f} "
+            f"| {row['milliseconds_to_verify']['median']:,.0f} |"
+        )
+    part = results["exact"]
+    for row in part["rows"]:
+        yield (
+            f"| {part['queries']} photos, {part['images']:,} images | {row['candidates']} "
+            f"| {row['recall_at_1']:.3f} | {row['among_candidates']:.3f} | "
+            f"| {row['milliseconds']['median']:,.0f} | |"
+        )
+    yield ""
+    yield (
+        f"{results['features_an_image']:.0f} features an image, {book['words']:,} words of "
+        f"{book['bits']} bits, fitted to those of {book['images']:,} images in "
+        f"{book['seconds']:.0f} seconds, {book['bytes'] / 1e6:.0f} MB; "
+        f"{results['processor_milliseconds_an_image']:.1f} ms of processor time and "
+        f"{results['bytes_an_image']:,} bytes an image, at most "
+        f"{results['most_bytes_of_an_image']:,}. {made['images']:,} made images, in words as "
+        f"frequent, {made['signatures'] / made['images']:.0f} each, lists mapped from a file of "
+        f"{made['bytes_an_image']:,} bytes an image: {made['milliseconds']['warm']['median']:.0f} "
+        f"ms a query, {made['milliseconds']['cold']['median']:.0f} ms when the system has "
+        f"forgotten the file; {made['entries_a_query']:,} entries of lists."
+    )
+    yield ""
+    yield "Verification where a class is sought, mAP:"
+    yield ""
+    yield "| set | database | queries | before | candidates of the hash pool | of both |"
+    yield "|---|---|---|---|---|---|"
+    for name, one in results["categories"].items():
+        found = (f"{one['map'][way]:.4f}" for way in ("before", "hash pool", "both"))
+        yield f"| {name} | {one['database']} | {one['queries']} | {' | '.join(found)} |"
+    yield ""
+    yield (
+        f"Settings: the share of queries whose label is among the first so many of the local pool, "
+        f"for the quarter on which settings were chosen, among {part['images']:,} images; then for "
+        f"all queries and images, with words of {results['grown']['images']} of these and with "
+        "those of all."
+    )
+    yield ""
+    yield (
+        "| words | bits | most features | words a feature of the query | bytes an image | 1 | 10 "
+        "| 50 | 100 |"
     )
     yield "|---|---|---|---|---|---|---|---|---|"
-    for name, kind in results["kinds"].items():
-        exact = {"asked": "photos", "candidates": f"exact, {kind['exact']['queries']} queries"}
-        for row in [*kind["rows"], exact | kind["exact"]]:
-            found = (
-                f"{row['all'][one]:.3f} ({row['rest'][one]:.3f})"
-                for one in ("recall_at_1", "among_candidates", "recall_at_1_verified")
-            )
-            yield (
-                f"| {name.upper()} | {kind['database']:,} | {row['asked']} | {row['candidates']} "
-                f"| {' | '.join(found)} | {row['milliseconds']['median']:,.0f} "
-                f"| {row['milliseconds_to_verify']['median']:,.0f} |"
-            )
-    yield ""
-    yield from _sizes_of_local_pools(results)
-    yield ""
-    yield from _settings_of_local_pools(results)
-
-
-def _sizes_of_local_pools(results):
-    yield (
-        "What that takes, and what verification does where a class is sought (mAP before, and "
-        "with candidates of the hash pool and of both). exact, above: the images of the 60 "
-        "nearest of all features to each of the query's. Made images have 900 features each, in "
-        "words as frequent as those of the photos, in lists mapped from a file; cold: after the "
-        "system has forgotten the file."
-    )
-    yield ""
-    yield (
-        "| local features | features an image | words | seconds to fit | bytes an image "
-        "| ms an image | clothing10 | CIFAR-10 | made images | bytes each | ms, cold | ms, warm |"
-    )
-    yield "|---|---|---|---|---|---|---|---|---|---|---|---|"
-    for name, kind in results["kinds"].items():
-        book, made = kind["codebook"], kind["scale"]
-        classes = (
-            ", ".join(
-                f"{kind['categories'][one]['map'][way]:.4f}"
-                for way in ("before", "hash pool", "both")
-            )
-            for one in ("clothing", "cifar10")
-        )
-        times = (f"{made['milliseconds'][state]['median']:.0f}" for state in ("cold", "warm"))
+    for row in results["settings"]:
         yield (
-            f"| {name.upper()} | {kind['features_an_image']:.0f} | {book['words']:,} "
-            f"| {book['seconds']:.0f} | {kind['bytes_an_image']:,} "
-            f"| {kind['processor_milliseconds_an_image']:.1f} | {' | '.join(classes)} "
-            f"| {made['images']:,} | {made['bytes_an_image']:,} | {' | '.join(times)} |"
+            f"| {row['words']:,} | {row['bits']} | {row['most_features']} | {row['assignments']} "
+            f"| {row['bytes_an_image']:,} | {_among_first(row['found_among_first'])} |"
+        )
+    grown = results["grown"]
+    for way, words in (("grown", grown["words"]), ("fitted to all", book["words"])):
+        yield (
+            f"| {words:,}, {way} | {book['bits']} | 1000 | {results['assignments']} | "
+            f"| {_among_first(grown['found_among_first'][way])} |"
         )
 
 
-def _settings_of_local_pools(results):
-    yield (
-        "Settings, each for the quarter of the queries on which they were chosen, among a quarter "
-        "of the other photos: the share of queries whose label is among the first so many of the "
-        "local pool. grown: among all photos, all queries, with a codebook of few of the photos."
-    )
-    yield ""
-    yield (
-        "| local features | words | bits | features | words a feature | bytes an image "
-        "| 1 | 10 | 50 | 100 |"
-    )
-    yield "|---|---|---|---|---|---|---|---|---|---|"
-    for name, kind in results["kinds"].items():
-        for row in kind["settings"]:
-            found = (f"{row['found_among_first'][k]:.3f}" for k in ("1", "10", "50", "100"))
-            yield (
-                f"| {name.upper()} | {row['words']:,} | {row['bits']} "
-                f"| {row['most_features'] or 1000} | {row['assignments']} "
-                f"| {row['bytes_an_image']:,} | {' | '.join(found)} |"
-            )
-        grown = kind["grown"]
-        for way, words in (("grown", grown["words"]), ("fitted to all", kind["codebook"]["words"])):
-            found = (f"{grown['found_among_first'][way][k]:.3f}" for k in ("1", "10", "50", "100"))
-            yield (
-                f"| {name.upper()}, {way} | {words:,} | {kind['codebook']['bits']} | 1000 "
-                f"| {results['assignments']} | | {' | '.join(found)} |"
-            )
+def _among_first(found):
+    return " | ".join(f"{found[k]:.3f}" for k in ("1", "10", "50", "100"))
 
 
 def column_types(results):
@@ -954,7 +943,7 @@ def renewed(text):
         "regions": regions,
         "verify_top": verification,
     }
-    named |= {"local_pool": local_pool}
+    named |= {path.stem: local_pool for path in sorted(figures.FOLDER.glob("local_pool_*"))}
     named |= dict.fromkeys(["local_delf", "local_sift", "local_delf_sift"], local)
     named |= {"duplicates": copies_of_photos}
     many = sorted(figures.FOLDER.glob("many_duplicates_*"))

@@ -226,10 +226,8 @@ class ClickHouseFinder:
             return None
         words, signatures = codebook.signatures(descriptors, assignments=local_pool.ASSIGNMENTS)
         condition, parameters = allowed or ("", {})
-        # Agreements to a whole power are whole numbers: their sum is the same in whatever order.
         apart = "bitCount(bitXor(signature, transform(word, {words}, {signatures}, toUInt64(0))))"
-        bits, power = codebook.num_bits, local_pool.ALPHA
-        shared = f"sum(pow(greatest({bits} - 2 * toInt64({apart}), 0), {power})) / {bits**power}"
+        shared = f"sum(arrayElement({{steps:Array(UInt16)}}, {apart} + 1)) / {local_pool.STEPS}"
         # As `local_pool.similarities` has it: each step rounded to float32.
         similarity = (
             f"toFloat32(toFloat32({shared}) / toFloat32(pow(any(length), {local_pool.BY_LENGTH})))"
@@ -249,6 +247,7 @@ class ClickHouseFinder:
             codebook=self._snapshot.codebook_number,
             words=words.tolist(),
             signatures=signatures.tolist(),
+            steps=local_pool.steps_of(codebook.num_bits).tolist(),
             most=int(most),
             **parameters,
         )

@@ -21,13 +21,16 @@ from hashnet.retrieval.search import compiled
 from hashnet.retrieval.search.coarse.scan import read_only
 from hashnet.retrieval.store.word_lists import WordLists
 
-# The paper's exponent, and no threshold: whatever agrees in more than half of its bits counts.
-ALPHA = 3.0
+# Whatever agrees in more than half of its bits counts. The paper's exponent is 3: of features that
+# vary as much as DELF's, too few agree as well as that would have it.
+ALPHA = 1.5
+# Agreements are whole multiples of 1 / STEPS, so that float32 adds them up exactly, in any order.
+STEPS = 4096
 # What an image has many words for counts less, but not as much less as the cosine of the paper
 # (0.5) would have it: small pictures with few words that happen to agree came before the right one.
 BY_LENGTH = 0.25
 # Nearest words that each descriptor of a query falls to; one of an image falls to one.
-ASSIGNMENTS = 3
+ASSIGNMENTS = 8
 # An index of more images has a codebook, if so many descriptors make its words means of several; in
 # a smaller one every image is a candidate.
 LEAST_IMAGES = 100
@@ -56,6 +59,24 @@ def is_due(num_images: int, num_descriptors: int) -> bool:
     return num_images > LEAST_IMAGES and num_descriptors >= LEAST_DESCRIPTORS
 
 
+def steps_of(num_bits: int) -> np.ndarray:
+    """What two signatures of one word count, by the bits in which they differ.
+
+    Args:
+        num_bits: int, of a signature.
+
+    Returns:
+        int64 `(num_bits + 1,)`, in steps of 1 / `STEPS`: (1 - 2 * bits apart / bits) ** `ALPHA`, 0
+        where more than half of the bits differ.
+
+    Example:
+        >>> steps_of(32)[[0, 8, 16, 32]].tolist()
+        [4096, 1448, 0, 0]
+    """
+    agreement = np.maximum(1 - 2 * np.arange(num_bits + 1) / num_bits, 0)
+    return np.rint(agreement**ALPHA * STEPS).astype(np.int64)
+
+
 def similarities(
     runs: Sequence[WordLists],
     num_rows: int,
@@ -66,9 +87,8 @@ def similarities(
 ) -> np.ndarray:
     """How alike the rows of an index are to a query, by the signatures of words they share.
 
-    For each word that a row shares with the query, (1 - 2 * bits apart / bits) ** `ALPHA`, 0
-    where more than half of the bits differ; their sum, divided by the number of words of the row
-    to the power of `BY_LENGTH`.
+    For each word that a row shares with the query, what `steps_of` says; their sum, divided by the
+    number of words of the row to the power of `BY_LENGTH`.
 
     Args:
         runs: sequence of `WordLists`. Rows that are in none have similarity 0.
@@ -83,9 +103,7 @@ def similarities(
         ShapeError: the signatures of the query and of the lists have different bits.
     """
     found = np.zeros(num_rows, np.float32)
-    num_bits = 8 * signatures.dtype.itemsize
-    agreement = np.maximum(1 - 2 * np.arange(num_bits + 1) / num_bits, 0)
-    selectivity = (agreement**ALPHA).astype(np.float32)
+    selectivity = (steps_of(8 * signatures.dtype.itemsize) / STEPS).astype(np.float32)
     for run in runs:
         if run.signatures.dtype != signatures.dtype:
             raise ShapeError(
