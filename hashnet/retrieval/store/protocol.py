@@ -157,7 +157,7 @@ class Snapshot(Protocol):
         """`Codebook` by whose words the images lie in the local pool; None while there is none."""
 
     def local_pool_bytes(self) -> int:
-        """Bytes of the local pool on disk, the codebook included."""
+        """Bytes of the local pool on disk, with the codebook and what a compaction would drop."""
 
     @property
     def num_local_features(self) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from hashnet import codes
 from hashnet.errors import StoreError
 from hashnet.local.codebook import Codebook
+from hashnet.retrieval.store.folder.contents import CODEBOOKS, WORDS
 from hashnet.retrieval.store.folder.rows import CommittedRows, IdsOutside
 from hashnet.retrieval.store.items import (
     Item,
@@ -81,9 +82,8 @@ class Snapshot:
         return self._opened().codebook
 
     def local_pool_bytes(self) -> int:
-        catalogue = self._opened().catalogue
-        codebook = 0 if catalogue.codebook is None else catalogue.codebook.num_bytes
-        return codebook + sum(run.end - run.start for run in catalogue.word_runs or ())
+        ends = self._opened().catalogue.ends
+        return ends.get(WORDS, 0) + ends.get(CODEBOOKS, 0)
 
     @property
     def num_local_features(self) -> int:
