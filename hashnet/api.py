@@ -125,7 +125,7 @@ class Index(indexes.Index):
                 (`hashnet.images.DEFAULT_EXCLUDES`), and names that begin with a dot.
             workers: int or None. Decoding threads.
             local: `"sift"` or `"delf"`. Keep local features in a new index, for
-                `search(..., verify=True)`.
+                `search(..., verify=True)` and `same_object=True`.
             regions: int, 1 to 64. Keep up to so many parts of each image in a new index, so that
                 small objects in it are found.
             exif: bool. Keep in a new index when, where and by which camera a photo was taken, to

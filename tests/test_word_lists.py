@@ -8,7 +8,7 @@ import pytest
 
 from hashnet.errors import StoreError
 from hashnet.local.codebook import Codebook
-from hashnet.retrieval.store.folder import lookups, words, writer
+from hashnet.retrieval.store.folder import check, lookups, words, writer
 from hashnet.retrieval.store.folder.store import Store
 from hashnet.retrieval.store.items import Item, StoredFeatures
 from hashnet.retrieval.store.word_lists import WordLists, nothing, signatures_of
@@ -33,6 +33,11 @@ def store(tmp_path):
         descriptor_dim=DIM,
         regions_per_image=2,
     )
+
+
+def blocks_of_64_bytes(monkeypatch):
+    monkeypatch.setattr(words, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(check, "WORD_BLOCK_BYTES", 64)
 
 
 def described(name):
@@ -75,7 +80,7 @@ def test_lists_are_what_the_local_features_say_after_any_changes(store, monkeypa
     monkeypatch.setattr(lookups, "FAN_OUT", 3)
     monkeypatch.setattr(lookups, "TOP_LEVEL", 3)
     monkeypatch.setattr(writer, "_WORD_RUN_ROWS", 20)
-    monkeypatch.setattr(words, "BLOCK_BYTES", 64)
+    blocks_of_64_bytes(monkeypatch)
     chance, followed = random.Random(1), store.snapshot()
     for step in range(30):
         names = list(
@@ -134,7 +139,7 @@ def test_the_work_of_a_commit_does_not_grow_with_the_index(store, monkeypatch):
 
 
 def test_a_search_reads_the_lists_of_its_words_alone(store, monkeypatch):
-    monkeypatch.setattr(words, "BLOCK_BYTES", 64)
+    blocks_of_64_bytes(monkeypatch)
     with store.writer() as writer:
         writer.set_codebook(CODEBOOK)
         add(writer, [f"{number:03}" for number in range(200)])
@@ -153,7 +158,7 @@ def test_a_search_reads_the_lists_of_its_words_alone(store, monkeypatch):
 
 
 def test_a_list_that_is_damaged_is_an_error_when_it_is_read_and_no_sooner(store, monkeypatch):
-    monkeypatch.setattr(words, "BLOCK_BYTES", 64)
+    blocks_of_64_bytes(monkeypatch)
     with store.writer() as writer:
         writer.set_codebook(CODEBOOK)
         add(writer, [f"{number:03}" for number in range(200)])

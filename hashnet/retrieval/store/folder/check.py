@@ -26,7 +26,7 @@ from hashnet.retrieval.store.folder.contents import (
 from hashnet.retrieval.store.folder.encoders import name_of_encoder
 from hashnet.retrieval.store.folder.lookups import BLOCK_BYTES
 from hashnet.retrieval.store.folder.paths import CHUNK_BYTES, damaged, inside
-from hashnet.retrieval.store.folder.words import StoredWordLists
+from hashnet.retrieval.store.folder.words import BLOCK_BYTES as WORD_BLOCK_BYTES
 from hashnet.system import StrPath
 
 
@@ -84,9 +84,8 @@ def _check_lookups(catalogue: Catalogue, name: str, file: int) -> list[str]:
     """What is wrong with the look-ups."""
     whats = []
     for run in catalogue.runs or ():
-        blocks: list[bytes] = []
-        what = _read(file, run.start, run.num_bytes, BLOCK_BYTES, blocks.append)
-        if what is None and np.array(list(map(crc32, blocks)), "<u4").tobytes() != run.checksums:
+        what, sums = _checksums(file, run.start, run.num_bytes, BLOCK_BYTES)
+        if what is None and np.array(sums, "<u4").tobytes() != run.checksums:
             what = "differ from their checksum"
         if what:
             whats.append(f"the look-ups of rows {run.first_row} to {run.end_row - 1}: {what}")
@@ -97,15 +96,16 @@ def _check_words(catalogue: Catalogue, name: str, file: int) -> list[str]:
     """What is wrong with the inverted lists."""
     whats = []
     for run in catalogue.word_runs or ():
-        content = bytearray()
-        what = _read(file, run.start, run.end - run.start, CHUNK_BYTES, content.extend)
+        behind = bytearray()
+        covered, end = run.places[-2:]
+        what, sums = _checksums(file, run.start, covered, WORD_BLOCK_BYTES)
+        what = what or _read(file, run.start + covered, end - covered, CHUNK_BYTES, behind.extend)
+        if what is None:
+            checksums = np.frombuffer(behind, "<u4")[: run.num_blocks].tolist()
+            if crc32(behind) != run.crc or checksums != sums:
+                what = "differ from their checksum"
         if what:
             whats.append(f"the lists of rows {run.first_row} to {run.end_row - 1}: {what}")
-            continue
-        try:
-            StoredWordLists(run, np.frombuffer(content, np.uint8), StoreError).whole()
-        except StoreError as error:
-            whats.append(str(error))
     return whats
 
 
@@ -140,6 +140,12 @@ def _compare(file: int, at: int, length: int, sha256: str) -> str | None:
     digest = hashlib.sha256()
     what = _read(file, at, length, CHUNK_BYTES, digest.update)
     return what or (None if digest.hexdigest() == sha256 else "differs from its checksum")
+
+
+def _checksums(file: int, at: int, length: int, step: int) -> tuple[str | None, list[int]]:
+    """What is wrong with a part of a file, if anything is, and the checksum of every block."""
+    sums: list[int] = []
+    return _read(file, at, length, step, lambda block: sums.append(crc32(block))), sums
 
 
 def _read(file: int, at: int, length: int, step: int, use: Callable[[bytes], object]) -> str | None:
