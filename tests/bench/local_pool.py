@@ -14,6 +14,7 @@ file. CIFAR10 holds `train` and `test`, with a folder for each class.
 """
 
 import argparse
+import functools
 import itertools
 import json
 import os
@@ -42,8 +43,9 @@ CROPS = 6
 BOX = 0.2  # of each side, on both ends, that a box leaves out
 VERIFIED = 100
 HASH_POOL, HASH_BITS = 1000, 128
-NEIGHBOURS, EXACT_EVERY = 60, 4
+NEIGHBOURS, EXACT_EVERY = 60, 10
 GROWN_FROM = 200
+EACH = {"train": 300, "test": 30}  # of a class of CIFAR-10
 SOME, ASSIGNMENTS = 8, (1, 3, 8)
 MADE, MADE_FEATURES = 100_000, 900
 INDEXED = ("labels", "landmarks", "crops", "stamps", "grocery", "clothing", "tiny")
@@ -55,6 +57,11 @@ def photos(options):
     def found(folder):
         files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
         return [(path, None) for path in files]
+
+    def of_each_class(folder):
+        return [
+            one for name in sorted(folder.iterdir()) for one in found(name)[: EACH[folder.name]]
+        ]
 
     labels, clothing = options.data / "beer_labels", options.data / "clothing10"
     queries = [labels / name for name in json.loads((labels / "ground_truth.json").read_text())]
@@ -70,8 +77,8 @@ def photos(options):
         "clothing": found(clothing / "train") + found(clothing / "validation"),
         "clothing_queries": found(clothing / "test"),
         "tiny": found(options.tiny),
-        "cifar10": found(options.cifar / "train"),
-        "cifar10_queries": found(options.cifar / "test"),
+        "cifar10": of_each_class(options.cifar / "train"),
+        "cifar10_queries": of_each_class(options.cifar / "test"),
     }
 
 
@@ -92,6 +99,9 @@ def pixels(path, part):
 class Photos:
     """Features of all photos by set, from the folder `kept` where they are there.
 
+    Args:
+        bundle: function that gives the folder of one, called where features are extracted.
+
     Attributes:
         paths: {set: list of (path, part)} of the images that could be read.
         local: {set: list of objects with `yx` and float16 `descriptors`}.
@@ -99,12 +109,13 @@ class Photos:
     """
 
     def __init__(self, name, sets, bundle, kept):
-        extractor, encoder = extractors.open(name, bundle), Encoder.open(bundle)
+        extract = functools.cache(lambda: extractors.open(name, bundle()).extract)
+        encode = functools.cache(lambda: Encoder.open(bundle()).encode_one)
         kept.mkdir(exist_ok=True)
         self.paths, self.local, self.features = {}, {}, {}
         for set, listed in sets.items():
-            found = self._kept(kept / f"{set}__{name}.npz", listed, extractor.extract)
-            global_ = self._kept(kept / f"{set}__f7.npz", listed, encoder.encode_one)
+            found = self._kept(kept / f"{set}__{name}.npz", listed, extract)
+            global_ = self._kept(kept / f"{set}__f7.npz", listed, encode)
             borders = np.cumsum([0, *found["counts"]])
             parts = [slice(*ends) for ends in itertools.pairwise(borders)]
             self.local[set] = [
@@ -114,8 +125,9 @@ class Photos:
             self.features[set] = global_["features"]
             self.paths[set] = [listed[place] for place in found["places"]]
 
-    def _kept(self, file, listed, function):
+    def _kept(self, file, listed, opened):
         if not file.is_file():
+            function = opened()
 
             def one(given):
                 try:
@@ -196,16 +208,17 @@ class Asked:
         self.first, self.among, self.verified = [], [], []
         self.seconds, self.verify_seconds = [], []
 
-    def ask(self, search, verified, right):
+    def ask(self, search, right, verifier=None):
         began = time.perf_counter()
         candidates = search()
-        middle = time.perf_counter()
-        order = verified(candidates)
-        self.verify_seconds.append(time.perf_counter() - middle)
-        self.seconds.append(middle - began)
+        self.seconds.append(time.perf_counter() - began)
         self.first.append(candidates[:1].tolist() == [right])
         self.among.append(right in candidates)
-        self.verified.append(order[:1].tolist() == [right])
+        if verifier is not None:
+            began = time.perf_counter()
+            order = np.argsort(-verifier.counted(candidates), kind="stable")
+            self.verify_seconds.append(time.perf_counter() - began)
+            self.verified.append(candidates[order[:1]].tolist() == [right])
 
     def summary(self, chosen_on):
         """Figures of all queries, and of those that nothing was chosen on."""
@@ -216,11 +229,24 @@ class Asked:
                 "among_candidates": round(float(np.mean(np.array(self.among)[those])), 4),
                 "recall_at_1_verified": round(float(np.mean(np.array(self.verified)[those])), 4),
             }
-        return {
-            **found,
-            "milliseconds": milliseconds(self.seconds),
-            "milliseconds_to_verify": milliseconds(self.verify_seconds),
-        }
+        return {**found, "milliseconds": milliseconds(self.seconds)}
+
+
+class Verifier:
+    """The inliers of one query with images, each compared once."""
+
+    def __init__(self, query, stored, matching):
+        self._query, self._stored, self._matching = query, stored, matching
+        self._known = {}
+
+    def counted(self, rows):
+        """int64: inliers with some rows; 0 where these are too few to say anything."""
+        new = [row for row in rows.tolist() if row not in self._known]
+        candidates = [self._stored[row] for row in new]
+        found = verify.verify_all(self._query, candidates, self._matching, num_threads=THREADS)
+        self._known |= {row: one.inliers for row, one in zip(new, found, strict=True)}
+        inliers = np.array([self._known[row] for row in rows.tolist()], np.int64)
+        return np.where(inliers >= self._matching.min_inliers, inliers, 0)
 
 
 def milliseconds(seconds):
@@ -237,7 +263,7 @@ def best_first(scores, most):
 class World:
     """All photos but queries, in one index."""
 
-    def __init__(self, photos, name):
+    def __init__(self, photos, name, folder):
         self.matching = verify.MATCHING[name]
         self.local = [one for set in INDEXED for one in photos.local[set]]
         self.features = np.concatenate([photos.features[set] for set in INDEXED])
@@ -248,22 +274,15 @@ class World:
             "photos": (photos.local["queries"], photos.features["queries"]),
             "boxes": (photos.local["boxes"], photos.features["boxes"]),
         }
-        labels = {path.name: row for row, (path, _) in enumerate(photos.paths["labels"])}
-        root = photos.paths["queries"][0][0].parents[1]
-        truth = json.loads((root / "ground_truth.json").read_text())
-        asked = [path.relative_to(root).as_posix() for path, _ in photos.paths["queries"]]
-        self.right = [labels[pathlib.Path(truth[query][0]).name] for query in asked]
+        truth = json.loads((folder / "ground_truth.json").read_text())
+        names = {
+            set: [path.relative_to(folder).as_posix() for path, _ in photos.paths[set]]
+            for set in ("labels", "queries")
+        }
+        asked = names["queries"]
+        self.right = [names["labels"].index(truth[query][0]) for query in asked]
         chosen_on = set(local.part_of(list(truth), "quarter"))
         self.chosen_on = np.array([query in chosen_on for query in asked])
-
-    def verified(self, query, rows):
-        """Rows, those first that geometry verifies, by inliers."""
-        found = verify.verify_all(
-            query, [self.local[row] for row in rows], self.matching, num_threads=THREADS
-        )
-        inliers = np.array([one.inliers for one in found], np.int64)
-        counted = np.where(inliers >= self.matching.min_inliers, inliers, 0)
-        return rows[np.argsort(-counted, kind="stable")]
 
     def similar(self, codebook, lists, descriptors, assignments=local_pool.ASSIGNMENTS):
         """float32, of each row."""
@@ -271,27 +290,30 @@ class World:
         return local_pool.similarities([lists], len(lists.lengths), *found, num_threads=THREADS)
 
     def compared(self, codebook, lists, kind):
-        """Rows of a table: each pool alone, and both."""
-        ways = {"hash pool": Asked(), "local pool": Asked(), "both": Asked()}
+        """Rows of a table: candidates of both pools, then of each alone."""
+        ways = {"both": Asked(), "hash pool": Asked(), "local pool": Asked()}
         queries, features = self.asked[kind]
         for query, feature, right in zip(queries, features, self.right, strict=True):
-            pools = {
-                "hash pool": lambda feature=feature: self.hash_pool.search(feature),
-                "local pool": lambda query=query: best_first(
-                    self.similar(codebook, lists, query.descriptors), VERIFIED
-                ),
-            }
-            pools["both"] = lambda pools=pools: local_pool.joined(
-                pools["hash pool"](), pools["local pool"](), VERIFIED
-            )
-            for way, asked in ways.items():
-                asked.ask(
-                    lambda way=way, pools=pools: pools[way]()[:VERIFIED],
-                    lambda rows, query=query: self.verified(query, rows),
-                    right,
-                )
+            verifier = Verifier(query, self.local, self.matching)
+
+            def by_hash(feature=feature):
+                return self.hash_pool.search(feature)[:VERIFIED]
+
+            def by_local(query=query):
+                return best_first(self.similar(codebook, lists, query.descriptors), VERIFIED)
+
+            def by_both(by_hash=by_hash, by_local=by_local):
+                return local_pool.joined(by_hash(), by_local(), VERIFIED)
+
+            searches = (by_both, by_hash, by_local)
+            for asked, search in zip(ways.values(), searches, strict=True):
+                asked.ask(search, right, verifier)
+        # What the others verify is known by then.
+        spent = milliseconds(ways["both"].verify_seconds)
         for way, asked in ways.items():
-            yield {"asked": kind, "candidates": way, **asked.summary(self.chosen_on)}
+            yield {"asked": kind, "candidates": way, **asked.summary(self.chosen_on)} | (
+                {"milliseconds_to_verify": spent} if way == "both" else {}
+            )
 
     def ranks(self, codebook, lists, assignments=local_pool.ASSIGNMENTS, every=slice(None)):
         """int64: where the right label stands for some queries, 0 for the first."""
@@ -315,7 +337,7 @@ def settings(world):
     counts = np.array([len(one.descriptors) for one in features])
     sampled = codebooks.sample(counts, seed=SEED)
     words = codebooks.num_words_for(counts.sum())
-    tried = [(words // 64, 32), (words // 8, 32), (words, 32), (words, 64)]
+    tried = [(words // 16, 32), (words, 32), (words, 64)]
     defaults = codebooks.DESCRIPTORS_A_WORD, codebooks.NUM_BITS
     for num_words, num_bits in tried:
         codebooks.DESCRIPTORS_A_WORD = counts[sampled].sum() / num_words
@@ -352,7 +374,7 @@ def exact(world, codebook):
             ),
         )
         for asked, search in zip(ways.values(), searches, strict=True):
-            asked.ask(search, lambda rows: rows, right)
+            asked.ask(search, right)
     return {
         "images": len(features),
         "features": len(everything),
@@ -411,13 +433,10 @@ def category(photos, name, database, queries):
         by_local = best_first(scores, VERIFIED)
         candidates = {"before": order[:0], "hash pool": order[:VERIFIED]}
         candidates["both"] = local_pool.joined(order[:HASH_POOL], by_local, VERIFIED)
+        verifier = Verifier(query, stored, matching)
         for way, rows in candidates.items():
             counted = np.zeros(len(stored), np.int64)
-            found = verify.verify_all(
-                query, [stored[row] for row in rows], matching, num_threads=THREADS
-            )
-            counted[rows] = [one.inliers for one in found]
-            counted[counted < matching.min_inliers] = 0
+            counted[rows] = verifier.counted(rows)
             ranked = order[np.argsort(-counted[order], kind="stable")]
             precision[way].append(average_precision(of_rows[ranked] == wanted))
     return {
@@ -485,8 +504,8 @@ def scale(codebook, lists, queries):
     }
 
 
-def measure(photos, name):
-    world = World(photos, name)
+def measure(photos, name, data):
+    world = World(photos, name, data / "beer_labels")
     sampled = codebooks.sample(world.counts, seed=SEED)
     codebook, seconds = fitted(world.local, sampled)
     lists = Lists(codebook, world.local)
@@ -532,9 +551,10 @@ def main():
     parser.add_argument("--kept", type=pathlib.Path, help="folder that keeps extracted features")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        bundle = local.pretrained(scratch, options.local == "delf")
+        bundle = functools.cache(lambda: local.pretrained(scratch, options.local == "delf"))
         kept = options.kept or pathlib.Path(scratch, "features")
-        report = measure(Photos(options.local, photos(options), bundle, kept), options.local)
+        found = Photos(options.local, photos(options), bundle, kept)
+        report = measure(found, options.local, options.data)
     figures.write(
         f"local_pool_{options.local}",
         {
