@@ -79,7 +79,7 @@ def sample(counts: np.ndarray, most: int = MOST_DESCRIPTORS, *, seed: int = 0) -
         >>> sample(np.array([3, 0, 4, 9]), 16).tolist()
         [0, 2, 3]
         >>> sample(np.array([5, 5, 5, 5]), 10).tolist()
-        [2, 3]
+        [0, 2]
     """
     order = np.random.default_rng(seed).permutation(len(counts))
     order = order[counts[order] > 0]
