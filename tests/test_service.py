@@ -442,6 +442,23 @@ def test_the_same_object_is_found_by_the_local_pool(things):
         assert other.split("=")[0] in message
 
 
+def test_an_index_of_before_is_verified_and_has_no_local_pool(bundle_folder, tmp_path, monkeypatch):
+    pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
+    from hashnet.retrieval.store.folder import store
+
+    real = store.Catalogue
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "Catalogue", lambda **facts: real(**facts | {"word_runs": None}))
+        index = Index.create(tmp_path / "index", bundle_folder, local="sift")
+    photo = tmp_path / "one.png"
+    images.write(photo, make_images.photo(200, 260))
+    assert index.add([str(photo)], ids=["a"]).added == 1
+    assert index.info()["format_version"] == 5
+    with client_of(tmp_path / "index") as client:
+        assert client.get("/api/search?id=a&verify=true").status_code == 200
+        assert "anew" in refused(client.get("/api/search?id=a&same_object=true"), 409)
+
+
 # --- What it refuses --------------------------------------------------------------------------
 
 
