@@ -209,21 +209,21 @@ class Codebook:
         probed = np.argpartition(apart, probes - 1, axis=1)[:, :probes].reshape(-1)
         rows = np.repeat(np.arange(len(descriptors)), probes)
         order = np.argsort(probed, kind="stable")
-        borders = np.searchsorted(probed[order], np.arange(len(self._cells) + 1))
+        cells, firsts = np.unique(probed[order], return_index=True)
+        borders = [*firsts.tolist(), len(order)]
         best = np.full((len(descriptors) * probes, count), -1, np.int64)
         distances = np.full(best.shape, np.inf, np.float32)
-        starts = np.concatenate([[0], self._ends[:-1]])
-        cells = np.flatnonzero(np.diff(borders))
+        starts = [0, *self._ends.tolist()]
 
         def compare(first: int, last: int) -> None:
-            for cell in cells[first:last].tolist():
-                entries = order[borders[cell] : borders[cell + 1]]
-                words = slice(int(starts[cell]), int(self._ends[cell]))
+            for number, cell in enumerate(cells[first:last].tolist(), first):
+                entries = order[borders[number] : borders[number + 1]]
+                words = slice(starts[cell], starts[cell + 1])
                 apart = self._word_halves[words] - descriptors[rows[entries]] @ self._words[words].T
-                kept = min(count, apart.shape[1])
-                places = _smallest(apart, kept)
-                best[entries, :kept] = places + words.start
-                distances[entries, :kept] = np.take_along_axis(apart, places, 1)
+                places = _smallest(apart, min(count, apart.shape[1]))
+                kept = slice(0, places.shape[1])
+                best[entries, kept] = places + words.start
+                distances[entries, kept] = apart[np.arange(len(entries))[:, None], places]
 
         threads.in_parts(compare, len(cells), num_threads, LEAST_CELLS)
         best = best.reshape(len(descriptors), -1)

@@ -156,7 +156,10 @@ class Lists:
 
     def __init__(self, codebook, features, most=None):
         began = time.process_time()
-        found = [codebook.signatures(one.descriptors[:most]) for one in features]
+        with threads.blas_threads(1):
+            found = threads.mapped(
+                lambda one: codebook.signatures(one.descriptors[:most]), features, THREADS
+            )
         self.milliseconds_an_image = 1000 * (time.process_time() - began) / len(found)
         self.first_row = 0
         self.lengths = np.array([len(words) for words, _ in found], np.uint16)
