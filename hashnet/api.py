@@ -13,6 +13,7 @@ from hashnet.errors import ArgumentError, FingerprintError, HashnetError, Skippe
 from hashnet.local import features
 from hashnet.network import bundle as bundles
 from hashnet.retrieval import index as indexes
+from hashnet.retrieval import vocabulary
 from hashnet.retrieval.extraction.parquet import Extraction
 from hashnet.retrieval.ingest import KnownPhoto
 from hashnet.retrieval.search.query import Query
@@ -124,7 +125,7 @@ class Index(indexes.Index):
                 (`hashnet.images.DEFAULT_EXCLUDES`), and names that begin with a dot.
             workers: int or None. Decoding threads.
             local: str, one of `hashnet.local.extractors.NAMES`, such as `"sift"`. Keep local
-                features in a new index, for `search(..., verify=True)`.
+                features in a new index, for `search(..., verify=True)` and `same_object=True`.
             regions: int, 1 to 64. Keep up to so many parts of each image in a new index, so that
                 small objects in it are found.
             exif: bool. Keep in a new index when, where and by which camera a photo was taken, to
@@ -203,7 +204,8 @@ class Index(indexes.Index):
 
         The index then carries the new network, and all rows the codes that it gives, in one
         commit: who searches meanwhile finds what was there before, and who opens the index or
-        follows it, what is there after.
+        follows it, what is there after. Before that, the local pool is listed by a codebook that is
+        fitted to it again, in a commit of its own.
 
         Args:
             seed: int. Of the sample of a large index, and of the fit.
@@ -340,6 +342,7 @@ def _of_photos(cls: type[Index], place: StrPath, options: _Options) -> Any:
         workers=options.workers,
         known_features=known_features,
         progress=lambda done, total: options.progress("encoding", done, total),
+        listing=lambda done, total: options.progress(vocabulary.LISTING, done, total),
     )
     return index
 

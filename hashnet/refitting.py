@@ -4,6 +4,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError
 from hashnet.network import bundle as bundles
 from hashnet.network import onnx_graph, pretrained
+from hashnet.retrieval import vocabulary
 from hashnet.train import unsupervised
 
 RECODING = "computing codes"
@@ -72,6 +74,14 @@ def refit(
                     progress(RECODING, num_done, num_rows)
                 return codes.from_latent(encoder.from_features("latent", features))
 
+            if snapshot.keeps_words and snapshot.codebook is not None:
+                vocabulary.fit(
+                    writer,
+                    snapshot,
+                    seed=seed,
+                    num_threads=encoder.num_threads,
+                    progress=partial(progress, vocabulary.LISTING) if progress else None,
+                )
             # What finds local features and regions stays: H has no part in it.
             carried: dict[str, pathlib.Path] = {
                 path.name: path for path in store.encoder_folder.iterdir()

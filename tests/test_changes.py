@@ -317,10 +317,13 @@ def test_an_index_of_files_by_name_has_one_root_for_them(bundle_folder, folder, 
     assert "a/8.bmp" in index and "photos/b/1.bmp" in index and len(index) == 12
 
 
+OLDER = {"roots": None, "word_runs": None}
+
+
 def test_an_older_index_goes_by_path_size_and_time(bundle_folder, folder, tmp_path, monkeypatch):
     """Of format version 4: ids are paths, and contents are not known."""
     with monkeypatch.context() as patch:
-        patch.setattr(store, "Catalogue", lambda **facts: Catalogue(**facts | {"roots": None}))
+        patch.setattr(store, "Catalogue", lambda **facts: Catalogue(**facts | OLDER))
         index = Index.create(tmp_path / "i", bundle_folder)
     assert index.update([folder], label_from_folder=True).added == 12
     assert index.info()["format_version"] == 4 and index.info()["roots"] is None

@@ -14,6 +14,7 @@ import pytest
 
 from hashnet import cli
 from hashnet.errors import ArgumentError, BackendError, StoreError
+from hashnet.local.codebook import Codebook
 from hashnet.retrieval.search.finders import finder_of
 from hashnet.retrieval.store.clickhouse import connection as connections
 from hashnet.retrieval.store.clickhouse import generations, tables
@@ -86,7 +87,7 @@ def test_every_statement_for_a_cluster_is_one_that_clickhouse_reads(chdb_folder)
     for statement in statements:
         assert "CreateQuery" in client.query(f"EXPLAIN AST {statement}").result_rows[0][0]
     text = "".join(statements)
-    assert text.count("ReplicatedMergeTree") == 3 and text.count("cityHash64(id))") == 2
+    assert text.count("ReplicatedMergeTree") == 4 and text.count("cityHash64(id))") == 3
 
 
 # As `ddl` made them before there were local features and regions; tables that are there stay so.
@@ -241,7 +242,7 @@ def test_local_features_without_their_images_are_seen_by_nobody(chdb_folder, mon
 def test_the_command_prints_and_runs_them(chdb_folder, capsys):
     url = f"chdb://{chdb_folder}/init/photos"
     assert cli.main(["clickhouse", "init", url, "--bits", "16", "--execute"]) == 0
-    assert capsys.readouterr().out.count("CREATE ") == 4
+    assert capsys.readouterr().out.count("CREATE ") == 5
     store = made(url)  # in the tables that are there
     assert store.snapshot().num_items == 0
     assert cli.main(["clickhouse", "init", url, "--bits", "16", "--cluster", "a b"]) == 2
@@ -598,10 +599,110 @@ def test_a_refit_killed_at_any_statement_leaves_the_old_codes_or_the_new(
         newest = clickhouse.Store.open(url)
         assert contents_of(newest) == recoded_contents(after)
         mine = [name for name in tables_of(newest) if re.match(rf"t{number}\b|t{number}_", name)]
-        ends = ("_descriptors", "_encoder")
+        ends = ("_descriptors", "_encoder", "_words")
         assert mine == [newest.entries, *(f"t{number}{end}" for end in ends)]
         number += 1
     assert {"killed", "killed, new"} < {*outcomes} and number > 6
+
+
+def codebook_of(seed):
+    rng = np.random.default_rng(seed)
+    return Codebook.fit(rng.normal(size=(20, 4)).astype(np.float16), seed=seed)
+
+
+def compare_words(store):
+    """That what a search finds by words is what the local features say, of the images there are."""
+    snapshot = store.snapshot()
+    items = list(snapshot.items_in_order())
+    rows = snapshot.rows([item.id for item in items]).tolist()
+    wanted = set()
+    for row, local in zip(rows, snapshot.local_features(rows), strict=True):
+        words, signatures = snapshot.codebook.signatures(local.descriptors)
+        entries = zip(words.tolist(), signatures.tolist(), strict=True)
+        wanted |= {(row, word, signature, len(words)) for word, signature in entries}
+    found = snapshot.ask(
+        "SELECT row, word, signature, length FROM {words_table} "
+        "WHERE codebook = {codebook:UInt64} AND row IN (SELECT row FROM {table} WHERE {image})",
+        width=4,
+        codebook=snapshot.codebook_number,
+    )
+    found = list(zip(*found, strict=True))
+    assert set(found) == wanted and len(found) == len(wanted) > 3
+    return snapshot
+
+
+def test_a_codebook_whose_setting_was_killed_at_any_statement_is_the_old_one_or_the_new(
+    chdb_folder,
+):
+    for done in (False, True):
+        outcomes, number = [], 0
+        while outcomes[-1:] != ["not killed, new"]:
+            store = made(f"chdb://{chdb_folder}/codebook_{done}/t{number}", **LOCAL)
+            with store.writer() as writer:
+                writer.set_codebook(codebook_of(0))
+                writer.add(*varied(range(9), local=True))
+                writer.remove(["i3"])
+            old = store.snapshot().codebook.to_bytes()
+
+            def kill(sent, is_done, number=number, done=done):
+                if sent > number or (sent == number and is_done == done):
+                    raise Killed
+
+            with pytest.MonkeyPatch.context() as patch:
+                statements(patch, kill)
+                try:
+                    store.writer().set_codebook(codebook_of(1))
+                    outcomes.append("not killed")
+                except Killed:
+                    outcomes.append("killed")
+            now = clickhouse.Store.open(f"chdb://{chdb_folder}/codebook_{done}/t{number}")
+            if compare_words(now).codebook.to_bytes() != old:
+                outcomes[-1] += ", new"
+            with now.writer() as writer:
+                writer.add(*varied([50, 4], local=True))
+                compare_words(now)
+                writer.compact()
+                snapshot = compare_words(now)
+                # Nothing is left by any other codebook, nor of images that are out.
+                [[words]] = snapshot.ask("SELECT count() FROM {words_table}")
+                rows = snapshot.rows(snapshot.ids())
+                locals_ = snapshot.local_features(rows)
+                assert words == sum(
+                    len(snapshot.codebook.signatures(one.descriptors)[0]) for one in locals_
+                )
+                assert writer.set_codebook(codebook_of(2)) == 9
+            assert compare_words(now).codebook.num_words == codebook_of(2).num_words
+            number += 1
+        assert {"killed", "killed, new"} < {*outcomes} and number > 3
+
+
+def test_a_codebook_that_another_has_set_is_seen_after_opening_again(chdb_folder):
+    url = f"chdb://{chdb_folder}/set_by_another/photos"
+    store = made(url, **LOCAL)
+    with store.writer() as writer:
+        writer.add(*varied(range(9), local=True))
+        assert store.snapshot().codebook is None
+    other, version = clickhouse.Store.open(url), store.version()
+    with other.writer() as writer:
+        writer.set_codebook(codebook_of(0))
+    assert store.version() != version
+    snapshot, newer = other.snapshot(), store.reopened()
+    compare_words(newer)
+    with newer.writer() as writer:
+        writer.set_codebook(codebook_of(1))
+    fresh = clickhouse.Store.open(url)
+    assert fresh.snapshot().codebook.to_bytes() == codebook_of(1).to_bytes()
+    assert snapshot.codebook.to_bytes() == codebook_of(0).to_bytes()  # it had it already
+    with other.writer() as writer:  # which looks first what it is by now
+        writer.add(*varied([30, 31], local=True))
+    compare_words(clickhouse.Store.open(url))
+
+
+def test_a_table_that_keeps_no_local_pool_refuses_a_codebook(chdb_folder):
+    store = made(f"chdb://{chdb_folder}/none/photos")
+    assert not store.snapshot().keeps_words and store.snapshot().codebook is None
+    with store.writer() as writer, pytest.raises(StoreError, match="Make the index anew"):
+        writer.set_codebook(codebook_of(0))
 
 
 def test_what_others_write_meanwhile_is_taken_over(chdb_folder, monkeypatch, tmp_path):
@@ -672,7 +773,7 @@ def test_what_came_between_the_commit_and_a_kill_is_taken_over_by_the_next(
     assert found == recoded_contents(found) and newest.snapshot().num_items == 9
     with pytest.raises(StoreError, match="open it again"):
         other.add(*varied([30]))
-    assert len([name for name in tables_of(newest) if name.startswith("photos")]) == 3
+    assert len([name for name in tables_of(newest) if name.startswith("photos")]) == 4
 
 
 @pytest.mark.thorough

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from hashnet.errors import ArgumentError, ShapeError, StoreError, UnknownIdError, UnknownNameError
+from hashnet.retrieval import vocabulary
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.finders import finder_of
@@ -301,6 +302,8 @@ def detailed(place, *, local=False, regions=False):
     )
     with store.writer() as writer:
         writer.add(*made_with_details(80, 0, local=local, regions=regions))
+        if local:
+            assert vocabulary.fit(writer, store.snapshot(), num_threads=1)
         writer.add(*made_with_details(25, 1, local=local, regions=regions))
         assert writer.remove(["i7", "nobody", "i33"]) == ["i7", "i33"]
         assert writer.update([Item("i1", "/moved", "bird"), Item("i50", None, "dog")]) == 2
@@ -371,6 +374,63 @@ def test_verified_answers_are_identical(both):
     one, other = (engine.match_id("i10", "i19") for engine in engines)
     assert one.inliers == other.inliers >= 8
     np.testing.assert_array_equal(one.yx, other.yx)
+
+
+@pytest.mark.fast("local+regions")
+def test_answers_of_the_local_pool_are_identical(both):
+    engines, details = both
+    if "local" not in details:
+        for engine in engines:
+            with pytest.raises(StoreError, match="--local sift"):
+                engine.search_id("i1", Query(same_object=True))
+        return
+    pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
+    confirmed = 0
+    for id in ("i0", "i5", "i10", "i79"):  # i0 has no local features
+        for options in (
+            {},
+            {"k": 30, "verify_top": 5},
+            {"labels": "dog"},
+            {"ids": ["i1", "i14", "i19", "i5", "i7"]},
+            {"histogram": True, "k": 2},
+        ):
+            found = [engine.search_id(id, Query(same_object=True, **options)) for engine in engines]
+            assert_same(*found)
+            assert found[0].histogram == found[1].histogram
+            assert found[0].threshold is None and id not in [hit.id for hit in found[0].hits]
+            assert (found[0].pool > 0) == (id != "i0")
+            confirmed += sum(hit.inliers >= 8 for hit in found[0].hits if hit.inliers)
+    assert confirmed > 20
+
+
+def test_the_most_similar_are_identical_before_and_after_a_compaction(request, tmp_path_factory):
+    places = [a_place(kind, request, tmp_path_factory) for kind in KINDS]
+    engines = [detailed(place, local=True, regions=True) for place in places]
+    descriptors = seen(10, np.random.default_rng(5)).descriptors
+
+    def most_similar():
+        answers = []
+        for place in places:
+            snapshot = kind_of(place).open(place).snapshot()
+            finder = finder_of(snapshot)
+            for allowed in (None, finder.allowed(labels=["dog"])):
+                found = finder.similar(descriptors, 50, allowed=allowed)
+                ids = [item.id for item in snapshot.items(found.rows)]
+                answers.append((ids, found.similarities.tolist(), found.pool))
+        return answers
+
+    before = most_similar()
+    assert before[:2] == before[2:] and before[0][2] > before[1][2] > 9
+    for engine in engines:
+        with engine.index.store.writer() as writer:
+            writer.compact()
+    assert most_similar() == before
+    for engine in engines:
+        store = engine.index.store
+        with store.writer() as writer, store.snapshot() as snapshot:
+            assert vocabulary.fit(writer, snapshot, seed=1, num_threads=2)
+    after = most_similar()
+    assert after[:2] == after[2:] and after != before
 
 
 @pytest.mark.fast("plain")

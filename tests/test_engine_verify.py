@@ -13,7 +13,7 @@ from hashnet.local import extractors
 from hashnet.local.sift import Sift
 from hashnet.retrieval.evaluation.evaluate import evaluate
 from hashnet.retrieval.index import Index
-from hashnet.retrieval.search import verify
+from hashnet.retrieval.search import local_pool, verify
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.query import Query
 
@@ -32,6 +32,15 @@ def view(number):
     """The same thing from elsewhere: a part of it, enlarged, darker, on its side."""
     part = images.resize(thing(number)[20:190, 30:250], (204, 264))
     return np.ascontiguousarray(np.rot90(part * np.float32(0.7)).astype(np.uint8))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def soon():
+    """A codebook for an index as small as those here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local_pool, "LEAST_IMAGES", 0)
+        patch.setattr(local_pool, "LEAST_DESCRIPTORS", 300)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +269,7 @@ def test_local_features_follow_their_images(folder, bundle_folder, tmp_path):
     assert engine.match(folder / "view 2.png", "b").inliers > 20
     assert engine.match(folder / "view 3.png", "c").inliers > 20
     assert index.store.check() == []
-    assert index.info()["local"] == "sift" and index.info()["format_version"] == 5
+    assert index.info()["local"] == "sift" and index.info()["format_version"] == 6
 
 
 def test_an_image_that_is_damaged_behind_its_header_is_a_problem(bundle_folder, tmp_path):
@@ -356,7 +365,8 @@ def test_an_evaluation_verifies_no_more_than_it_is_told(index, truth, monkeypatc
         verify_queries=2,
         query=Query(verify=True, verify_top=3),
     ).stages
-    assert compared == [3, 3] and stages.queries == 2
+    # Twice each: those of both pools, and those of the local pool alone.
+    assert compared == [3] * 4 and stages.queries == 2
     with pytest.raises(ArgumentError, match="verify_queries=0"):
         evaluate(index, [queries], ground_truth=path, verify_queries=0, query=Query(verify=True))
 
@@ -375,13 +385,14 @@ def test_stages_of_class_folders_leave_out_the_query_and_repeat(bundle_folder, t
             index, [tmp_path / "db"], **options, query=Query(verify=True)
         ).stages.to_dict()
         assert content.pop("milliseconds")
-        for stage in ("coarse", "coarse_to_fine", "verified"):
+        for stage in ("coarse", "coarse_to_fine", "verified", "same_object"):
             assert content[stage].pop("milliseconds") >= 0
         return content
 
     first = figures()
     assert first["queries"] == 8 and first["verified"]["found_at_1"] == 1
     assert first["verified"]["map_all"] == 1 > first["coarse_to_fine"]["map_all"]
+    assert first["same_object"]["map_all"] == 1
     assert figures() == figures(num_threads=2) == first
 
 

@@ -206,11 +206,10 @@ def test_what_is_verified_is_not_unlike(tmp_path, monkeypatch):
     graded = engine.search_encoded(packed[4], features[4], ALL).hits
     last = len(graded) - 1
     assert graded[last].grade == "unlike"
-    found, _, background = engine._find(
-        types.SimpleNamespace(code=packed[4], feature=features[4], without=None),
-        ALL,
-        types.SimpleNamespace(allowed=None, marked=None),
-    )
+    asked = packed[4], features[4]
+    ranking = engine.ranking(*asked, ALL)
+    background = engine._background(*asked, ranking)
+    found = engine.finder.find(*asked, ALL.k, ranking=ranking, threshold=ALL.threshold)
     for inliers, grade in ((7, "unlike"), (8, "alike")):
         compared = {last: types.SimpleNamespace(inliers=inliers)}
         [one] = engine._graded(found, np.array([last]), compared, background)

@@ -127,7 +127,7 @@ def test_an_update_takes_regions_along(folder, bundle_folder, tmp_path):
     check_rows(index, [other])
     info = index.info()
     assert (info["images"], info["regions"], info["regions_per_image"]) == (1, MOST, MOST)
-    assert info["rows"] > 1 + MOST and info["format_version"] == 5
+    assert info["rows"] > 1 + MOST and info["format_version"] == 6
     assert index.remove([str(other)]) == [id_of(other)]
     info = index.info()
     assert (info["images"], info["regions"]) == (0, 0)
@@ -238,7 +238,7 @@ def test_a_database_gives_the_same_regions(index, folder, bundle_folder, chdb_fo
         )
         assert one == other and one[0][1] is not None
     info = opened.info()
-    assert (info["images"], info["regions"], info["format_version"]) == (5, 4 * MOST, 4)
+    assert (info["images"], info["regions"], info["format_version"]) == (5, 4 * MOST, 5)
 
 
 def test_the_service_says_which_part_of_a_photo_was_found(bundle_folder, tmp_path):

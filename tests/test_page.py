@@ -949,9 +949,9 @@ def test_the_part_that_was_found_is_outlined_on_its_hit(visit, served_parts, sho
     page = visit(served_parts, **options)
     with page.expect_response("**/api/search") as answer:
         upload(page, make_images.encoded(scenes.thing(1), "PNG"))
-    [hit] = [hit for hit in answer.value.json()["hits"] if hit["id"] == "1.png"]
+    [hit] = [hit for hit in answer.value.json()["hits"] if hit["id"].endswith("/1.png")]
     top, left, bottom, right = hit["region"]
-    tile = page.locator(".hit[data-id='1.png']")
+    tile = page.locator(".hit[data-id$='/1.png']")
     outline = tile.locator(".part path")
     outline.wait_for()
     # The whole of a scene, 320 x 512 pixels, is as wide as its tile and in the middle of it.
@@ -994,7 +994,7 @@ def test_the_part_that_was_found_is_outlined_on_its_hit(visit, served_parts, sho
 def test_a_hit_of_a_whole_photo_has_no_outline(visit, served_parts):
     page = visit(served_parts)
     upload(page, make_images.encoded(scenes.scene(0, *scenes.PLACES[0]), "PNG"))
-    tile = page.locator(".hit[data-id='0.png']")
+    tile = page.locator(".hit[data-id$='/0.png']")
     until(page, "document.querySelector('.hit img')?.naturalWidth > 0")
     page.locator(".part").first.wait_for()  # others are found by their parts
     assert tile.locator(".part").count() == 0
@@ -1006,12 +1006,12 @@ def test_a_hit_of_a_whole_photo_has_no_outline(visit, served_parts):
 def test_points_of_an_uploaded_photo_and_of_its_box_are_matched(visit, served_parts, textured):
     page = visit(served_parts)
     upload(page, make_images.encoded(textured[1], "PNG"))
-    page.locator(".hit[data-id='textured.png']").wait_for()
+    page.locator(".hit[data-id$='/textured.png']").wait_for()
     settled(page)
 
     def matched():
         with page.expect_response("**/api/matches") as answer:
-            page.locator(".hit[data-id='textured.png'] [data-action=compare]").click()
+            page.locator(".hit[data-id$='/textured.png'] [data-action=compare]").click()
         page.get_by_text("matched points that one geometry explains").wait_for()
         page.keyboard.press("Escape")
         points = answer.value.json()
@@ -1099,3 +1099,22 @@ def test_where_the_index_does_not_grade_no_line_is_offered(visit):
     assert not page.get_by_label("Only hits that are like the query").is_visible()
     assert page.locator(".hit.unlike, .hit.end").count() == 0
     assert "alike" not in page.locator("#results").inner_text()
+
+
+@slow
+def test_the_same_object_is_found_and_what_was_asked_for_last_holds(visit, served_parts, textured):
+    page = visit(served_parts)
+    upload(page, make_images.encoded(textured[1], "PNG"))
+    page.locator("#same-object").check()
+    page.get_by_text("local pool of").wait_for()
+    first = page.locator(".hit").first
+    assert first.get_attribute("data-id").endswith("/textured.png")
+    page.locator("#verify").check()
+    page.get_by_text("fewer than").first.wait_for()
+    assert not page.locator("#same-object").is_checked()
+    page.locator("#same-object").check()
+    page.get_by_text("local pool of").wait_for()
+    assert not page.locator("#verify").is_checked()
+    page.locator("#automatic").uncheck()
+    until(page, "document.querySelector('#status').textContent.includes('fewer than')")
+    assert not page.locator("#same-object").is_checked()

@@ -15,6 +15,7 @@ from hashnet.network import bundle as bundles
 from hashnet.network import onnx_graph
 from hashnet.retrieval.drift import Drift
 from hashnet.retrieval.index import open_sharded
+from hashnet.retrieval.search import local_pool
 from hashnet.retrieval.search.query import Query
 from hashnet.train import unsupervised
 from hashnet.train.unsupervised_codes import HashWeights
@@ -113,8 +114,9 @@ def test_a_seed_settles_the_sample_and_the_fit(index, monkeypatch):
     assert (stage, done, total) == ("computing codes", 24, 24)
 
 
-def test_regions_and_local_features_stay(bundle, folder, tmp_path):
+def test_regions_and_local_features_stay(bundle, folder, tmp_path, monkeypatch):
     pytest.importorskip("cv2")
+    monkeypatch.setattr(local_pool, "is_due", lambda images, descriptors: descriptors > 0)
     from tests.scenes import bright_regions
 
     with bright_regions():
@@ -123,10 +125,18 @@ def test_regions_and_local_features_stay(bundle, folder, tmp_path):
     with index.store.snapshot() as snapshot:
         rows = snapshot.num_rows
         local = [one.descriptors.tobytes() for one in snapshot.local_features(range(rows))]
-    index.refit()
+        codebook = snapshot.codebook.to_bytes()
+    stages = []
+    index.refit(seed=1, progress=lambda stage, done, total: stages.append(stage))
+    assert "listing by visual words" in stages
     with index.store.snapshot() as snapshot:
         assert snapshot.num_rows == rows
         assert [one.descriptors.tobytes() for one in snapshot.local_features(range(rows))] == local
+        # Of another sample, and all are listed by it.
+        assert snapshot.codebook.to_bytes() != codebook
+        words, _ = snapshot.codebook.signatures(snapshot.local_features([0])[0].descriptors)
+        [lists] = snapshot.word_lists(words)
+        assert lists.of_rows([0])[0][0].tolist() == words.tolist()
     assert (index.store.encoder_folder / "regions.onnx").is_file()
     assert index.update([folder / "ramp"]).added == 6
 
@@ -237,8 +247,9 @@ def test_a_service_follows(bundle, folder, tmp_path, request, kind):
     assert hit.bits_apart <= 1 and hit.id == "photos/disc/0.png"
 
 
-def test_regions_and_local_features_of_a_table_stay(bundle, folder, url):
+def test_regions_and_local_features_of_a_table_stay(bundle, folder, url, monkeypatch):
     pytest.importorskip("cv2")
+    monkeypatch.setattr(local_pool, "is_due", lambda images, descriptors: descriptors > 0)
     from tests.scenes import bright_regions
 
     with bright_regions():
@@ -252,9 +263,11 @@ def test_regions_and_local_features_of_a_table_stay(bundle, folder, url):
         local = [one.descriptors.tobytes() for one in snapshot.local_features(rows)]
         return snapshot.num_rows, snapshot.num_regions, local
 
-    before = held()
-    index.refit()
+    before, codebook = held(), index.engine.snapshot.codebook.to_bytes()
+    index.refit(seed=1)
     assert held() == before and before[1] > 0
+    assert index.engine.snapshot.codebook.to_bytes() != codebook
+    assert index.search(folder / "disc/0.png", same_object=True).pool > 1
     assert index.update([folder / "ramp"]).added == 6
     assert index.search(folder / "disc/0.png", verify=True, k=1)[0].id == "disc/0.png"
 

@@ -427,6 +427,38 @@ def test_verification_puts_the_same_thing_first(things):
     assert uploaded["milliseconds"]["verify"] > 0
 
 
+def test_the_same_object_is_found_by_the_local_pool(things):
+    by_id = things.get("/api/search?id=t/one.png&same_object=true").json()
+    content = images.to_png(images.read(things.get("/api/images/t%2Fpart.png/picture").content))
+    uploaded = things.post(
+        "/api/search", files=upload(content), data={"same_object": "true"}
+    ).json()
+    assert by_id["hits"][0]["id"] == "t/part.png" and by_id["hits"][0]["inliers"] > 20
+    assert {hit["id"] for hit in uploaded["hits"][:2]} == {"t/one.png", "t/part.png"}
+    assert uploaded["threshold"] is None and uploaded["pool"] >= 2
+    assert uploaded["milliseconds"]["verify"] > 0
+    for other in ("verify=true", "threshold=9", "pool=9", "right=t/part.png"):
+        message = refused(things.get(f"/api/search?id=t/one.png&same_object=true&{other}"), 422)
+        assert other.split("=")[0] in message
+
+
+def test_an_index_of_before_is_verified_and_has_no_local_pool(bundle_folder, tmp_path, monkeypatch):
+    pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
+    from hashnet.retrieval.store.folder import store
+
+    real = store.Catalogue
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "Catalogue", lambda **facts: real(**facts | {"word_runs": None}))
+        index = Index.create(tmp_path / "index", bundle_folder, local="sift")
+    photo = tmp_path / "one.png"
+    images.write(photo, make_images.photo(200, 260))
+    assert index.add([str(photo)], ids=["a"]).added == 1
+    assert index.info()["format_version"] == 5
+    with client_of(tmp_path / "index") as client:
+        assert client.get("/api/search?id=a&verify=true").status_code == 200
+        assert "anew" in refused(client.get("/api/search?id=a&same_object=true"), 409)
+
+
 # --- What it refuses --------------------------------------------------------------------------
 
 
@@ -452,6 +484,7 @@ def test_verification_puts_the_same_thing_first(things):
         ({"id": "p/disc/0.png", "region": "a"}, 422),
         ({"class": "disc", "region": "0,0,9,9"}, 422),
         ({"class": "disc", "verify": "true"}, 409),
+        ({"id": "p/disc/0.png", "same_object": "true"}, 409),
         ({"id": "p/disc/0.png", "right": ["x"] * 201}, 422),
         ({"id": "x" * 5000}, 422),
     ],

@@ -120,7 +120,7 @@ def test_an_index_knows_what_it_was_made_for(tmp_path):
     source.unlink()
     store = Store.open(tmp_path / "index")
     assert (store.num_bits, store.feature_dim, store.feature_dtype) == (48, 7, "float16")
-    assert (store.fingerprint, store.format_version) == ("finger", 5)
+    assert (store.fingerprint, store.format_version) == ("finger", 6)
     assert (store.encoder_folder / "deep/er/model.onnx").read_bytes() == b"bundle"
     assert (store.encoder_folder / "hashnet.json").read_bytes() == b"bundle"
     assert time.strptime(store.created, "%Y-%m-%dT%H:%M:%SZ")
@@ -745,7 +745,7 @@ def test_local_features_of_nonsense_are_refused_by_name(local_store, change, err
 
 
 def test_every_new_index_is_of_the_newest_format(store, local_store):
-    assert (store.format_version, local_store.format_version) == (5, 5)
+    assert (store.format_version, local_store.format_version) == (6, 6)
 
 
 # Golden files
@@ -896,10 +896,48 @@ def test_an_index_of_format_version_5_opens_for_ever():
             assert len(snapshot.local_features([row])[0].yx) == n
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
+GOLDEN_V6 = [
+    (Item("a", None, "cat"), 9),
+    (Item("b"), 20),
+    (Item("nothing to see"), 0),
+    (Item("c"), 7),
+    (Item("d", label="dog"), 20),
+]
+# Of image n the words that it has, and what their signatures add up to: as they were, whatever
+# codebooks are fitted to by now.
+WORDS_V6 = {
+    9: [0, 2, 6, 10, 20, 27, 28],
+    20: [2, 5, 6, 8, 14, 16, 18, 19, 20, 21, 23, 24, 25, 26, 28],
+    0: [],
+    7: [0, 15, 16, 20, 25],
+}
+SIGNATURES_V6 = {9: 12501540202, 20: 33042531600, 0: 0, 7: 5377777263}
+
+
+def test_an_index_of_format_version_6_opens_for_ever():
+    store = Store.open(GOLDEN / "index_v6")
+    assert (store.format_version, store.extractor, store.descriptor_dim) == (6, "sift", 4)
+    assert store.check() == []
+    with store.snapshot() as snapshot:
+        ids = [item.id for item, _ in GOLDEN_V6]
+        rows = snapshot.rows(ids).tolist()
+        assert snapshot.ids() == ids and rows == sorted(rows)
+        assert list(snapshot.items_in_order()) == [item for item, _ in GOLDEN_V6]
+        assert snapshot.codebook.num_words == 29
+        lists = snapshot.word_lists(np.arange(30, dtype=np.uint32))
+        for (_, n), row in zip(GOLDEN_V6, rows, strict=True):
+            [one] = [one for one in lists if one.first_row <= row < one.end_row]
+            [(words, signatures)] = one.of_rows([row])
+            assert words.tolist() == WORDS_V6[n]
+            assert signatures.sum(dtype=np.int64) == SIGNATURES_V6[n]
+            [local] = snapshot.local_features([row])
+            assert snapshot.codebook.signatures(local.descriptors)[0].tolist() == WORDS_V6[n]
+
+
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5, 6])
 def test_an_index_of_an_older_format_can_be_written_to(tmp_path, version):
     shutil.copytree(GOLDEN / f"index_v{version}", tmp_path / "index")
-    golden = {1: GOLDEN_V1, 2: GOLDEN_V2, 3: GOLDEN_V3, 4: GOLDEN_V4, 5: GOLDEN_V5}[version]
+    golden = [GOLDEN_V1, GOLDEN_V2, GOLDEN_V3, GOLDEN_V4, GOLDEN_V5, GOLDEN_V6][version - 1]
     store = Store.open(tmp_path / "index")
     with store.writer() as writer:
         writer.remove([golden[-1][0].id])

@@ -8,6 +8,7 @@ C compiler, Python's own calls are counted instead, and SQLite's are left alone.
 import contextlib
 import ctypes
 import datetime
+import hashlib
 import json
 import os
 import pathlib
@@ -29,6 +30,7 @@ import pytest
 
 from hashnet.errors import StoreError
 from hashnet.images import Exif
+from hashnet.local.codebook import Codebook
 from hashnet.retrieval.store.folder import writer as writer_module
 from hashnet.retrieval.store.folder.lookups import FAN_OUT
 from hashnet.retrieval.store.folder.store import Store, check
@@ -39,6 +41,7 @@ from tests import needs
 FEATURE_DIM = 3
 DESCRIPTOR_DIM = 4
 NAMES = (
+    "codebooks",
     "codes",
     "descriptors",
     "exif",
@@ -49,6 +52,7 @@ NAMES = (
     "regions",
     "spans",
     "text",
+    "words",
     "yx",
 )
 REGIONS = 2
@@ -127,6 +131,7 @@ def contents(folder):
         kept = np.ones(snapshot.num_rows, bool) if snapshot.live is None else snapshot.live
         kept = np.flatnonzero(kept)
         snapshot.verify_features(kept)
+        _compare_signatures(snapshot, kept)
         of_image = [kept[snapshot.owners[kept] == row] for row in rows]
         assert sum(map(len, of_image)) == len(kept)
         for item, all_rows in zip(items, of_image, strict=True):
@@ -141,11 +146,34 @@ def contents(folder):
         )
 
 
+def _compare_signatures(snapshot, rows):
+    """That the local pool holds of each row what its local features say, and of no other."""
+    if (codebook := snapshot.codebook) is None:
+        return
+    lists = snapshot.word_lists(np.arange(codebook.num_words, dtype=np.uint32))
+    assert [one.first_row for one in lists] + [snapshot.num_rows] == [0] + [
+        one.end_row for one in lists
+    ]
+    for row, local in zip(rows.tolist(), snapshot.local_features(rows), strict=True):
+        [one] = [one for one in lists if one.first_row <= row < one.end_row]
+        [(words, signatures)] = one.of_rows([row])
+        wanted = codebook.signatures(local.descriptors)
+        assert words.tolist() == wanted[0].tolist()
+        assert signatures.tolist() == wanted[1].tolist()
+
+
+def codebook_of(seed):
+    """Words among what `local_of` gives."""
+    numbers = np.arange(1000)[:, None] + np.arange(DESCRIPTOR_DIM)
+    return Codebook.fit(numbers.astype(np.float16), seed=seed)
+
+
 def everything(folder):
     store = Store.open(folder)
     encoder = (store.encoder_folder / "hashnet.json").read_bytes()
     with store.snapshot() as snapshot:
-        return contents(folder), snapshot.roots.all, store.fingerprint, encoder
+        codebook = snapshot.codebook and zlib.crc32(snapshot.codebook.to_bytes())
+        return contents(folder), snapshot.roots.all, store.fingerprint, encoder, codebook
 
 
 def plainly(items, codes, features, local, regions):
@@ -303,6 +331,7 @@ OLD = [f"old {number}" for number in range(6)]
 def prepare(folder):
     with new_store(folder).writer() as writer:
         writer.add(*batch(OLD[:3]))
+        writer.set_codebook(codebook_of(0))
         writer.add(*batch(OLD[3:]))
         writer.remove(OLD[1:2])
 
@@ -339,6 +368,10 @@ def _recode(writer):
     writer.recode(files, "g", lambda features: np.full((len(features), 2), 7, np.uint8))
 
 
+def _set_codebook(writer):
+    writer.set_codebook(codebook_of(1))
+
+
 CHANGES = {
     "add": _add,
     "remove": _remove,
@@ -347,6 +380,7 @@ CHANGES = {
     "move": _move,
     "compact": _compact,
     "recode": _recode,
+    "codebook": _set_codebook,
 }
 
 
@@ -491,6 +525,7 @@ SOON = [
     ("add", DISK_FULL),
     ("compact", KILL_BEFORE),
     ("copy", KILL_WITHIN),
+    ("codebook", KILL_WITHIN),
 ]
 
 
@@ -587,7 +622,8 @@ class _Model:
 
 
 def _soak(folder, kills):
-    new_store(folder)
+    with new_store(folder).writer() as writer:
+        writer.set_codebook(codebook_of(0))
     total = 0
     for seed in range(kills):
         before = contents(folder)
@@ -691,6 +727,8 @@ CHANGES_THAT_COPY = {
 def test_damage_is_never_copied_under_a_new_checksum(folder, array, change):
     if (change, array) == ("compact", "lookups"):
         pytest.skip("a compaction makes them anew, of the items")
+    if (change, array) == ("update", "codebooks"):
+        pytest.skip("an update copies signatures, and no codebook")
     _flip(folder / f"segments/000001.{array}", 1, 3)
     before = files_of(folder)
     with Store.open(folder).writer() as writer:
@@ -833,7 +871,7 @@ def test_an_older_catalogue_beside_a_newer_digest_is_found(folder):
     with Store.open(folder).writer() as writer:
         writer.add(*batch(["late"]))
     (folder / "catalogue.sqlite").write_bytes(old)
-    assert "there was a commit 4" in " ".join(check(folder))
+    assert "there was a commit 5" in " ".join(check(folder))
 
 
 # ---------------------------------------------------------------- strangers' files
@@ -854,8 +892,22 @@ def _forge(folder, table, **change):
 
 def _arrays(**count):
     wanted = dict.fromkeys(NAMES, ROWS) | {"text": 60} | count
-    del wanted["lookups"]
+    for name in ("codebooks", "lookups", "words"):
+        del wanted[name]
     return json.dumps({name: [number, "0" * 64] for name, number in wanted.items()})
+
+
+def _codebook(**change):
+    """The record of a codebook, one field of which is another."""
+    content = codebook_of(0).to_bytes()
+    fields = {
+        "num_words": codebook_of(0).num_words,
+        "num_bits": 32,
+        "start": 0,
+        "num_bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    return json.dumps([*(fields | change).values()])
 
 
 HUGE = 2**60
@@ -930,6 +982,30 @@ ROWS = len(batch([f"old {number}" for number in range(3)])[1])  # of the first s
         ("runs", {"checksums": b""}),
         ("runs", {"checksums": None}),
         ("runs", {"checksums": 7}),
+        ("facts", {"codebook": None}),
+        ("facts", {"codebook": "null"}),
+        ("facts", {"codebook": "[]"}),
+        ("facts", {"codebook": _codebook(num_words=HUGE)}),
+        ("facts", {"codebook": _codebook(num_bits=8)}),
+        ("facts", {"codebook": _codebook(num_bits=64)}),
+        ("facts", {"codebook": _codebook(start=HUGE)}),
+        ("facts", {"codebook": _codebook(start=-1)}),
+        ("facts", {"codebook": _codebook(num_bytes=0)}),
+        ("facts", {"codebook": _codebook(num_bytes="9")}),
+        ("facts", {"codebook": _codebook(sha256=None)}),
+        ("facts", {"num_word_runs": HUGE}),
+        ("facts", {"num_word_runs": None}),
+        ("word_runs", {"num_rows": HUGE}),
+        ("word_runs", {"num_rows": 0}),
+        ("word_runs", {"num_rows": "3"}),
+        ("word_runs", {"num_words": HUGE}),
+        ("word_runs", {"num_words": -1}),
+        ("word_runs", {"num_signatures": HUGE}),
+        ("word_runs", {"num_signatures": 2**62}),
+        ("word_runs", {"start": HUGE}),
+        ("word_runs", {"start": 4}),
+        ("word_runs", {"start": -8}),
+        ("word_runs", {"crc": None}),
     ],
 )
 def test_a_forged_catalogue_is_refused_before_anything_is_allocated(folder, table, change):
@@ -954,6 +1030,8 @@ def test_a_forged_catalogue_is_refused_before_anything_is_allocated(folder, tabl
         "segments SET changed = 7",
         "runs SET start = start + 1",
         "runs SET checksums = zeroblob(4)",
+        "facts SET codebook = 'null'",
+        "word_runs SET crc = crc + 1",
     ],
 )
 def test_a_changed_record_of_the_catalogue_is_refused(folder, change):
@@ -1005,6 +1083,8 @@ def test_an_array_of_python_objects_is_refused_and_its_code_does_not_run(folder,
         "DELETE FROM segments WHERE number = 2",
         "DELETE FROM runs",
         "DELETE FROM runs WHERE number = 2",
+        "DELETE FROM word_runs",
+        "DELETE FROM word_runs WHERE number = 2",
         "DROP INDEX segments_changed",
         "PRAGMA journal_mode = WAL",
         "PRAGMA application_id = 5",
@@ -1023,9 +1103,9 @@ def test_other_tables_than_ours_are_refused(folder, statement):
 
 def test_a_newer_format_is_refused_with_the_way_to_read_it(folder):
     connection = sqlite3.connect(folder / "catalogue.sqlite")
-    connection.execute("PRAGMA user_version = 6")
+    connection.execute("PRAGMA user_version = 7")
     connection.close()
-    with pytest.raises(StoreError, match="format 5 or older.*format version 6.*Upgrade HashNet"):
+    with pytest.raises(StoreError, match="format 6 or older.*format version 7.*Upgrade HashNet"):
         Store.open(folder)
 
 

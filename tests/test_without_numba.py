@@ -17,8 +17,7 @@ THOROUGH = (
     "test_engine_verify.py",
     "test_contracts.py",
     "test_sharded.py",
-    "test_aggregated.py",
-    "test_local_index.py",
+    "test_local_pool.py",
     "test_index_regions.py",
 )
 

@@ -120,7 +120,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--local",
         choices=EXTRACTORS,
-        help="also store local features in a new index, for search --verify",
+        help="also store local features in a new index, for search --verify and --same-object",
     )
     parser.add_argument(
         "--regions",

@@ -102,7 +102,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="compare local features and put the hits that match first (index --local)",
+        help="compare local features, also of images that these find, and put the hits that match "
+        "first (index --local)",
+    )
+    parser.add_argument(
+        "--same-object",
+        action="store_true",
+        help="find by local features alone, whatever the rest of the photo shows (index --local)",
     )
     add_matcher(parser)
     for name, direction in (("right", "towards"), ("wrong", "away from")):
@@ -117,7 +123,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--picture",
         metavar="PNG",
-        help="also draw queries and hits into this file; with --verify, the matches",
+        help="also draw queries and hits into this file, and the matches of verified ones",
     )
     add_max_pixels(parser)
 
@@ -146,7 +152,7 @@ def run(arguments: argparse.Namespace) -> int:
     num_problems = len(problems)
     answers = _answers(arguments, engine, query, queries, problems)
     if arguments.picture:
-        sheet = _sheet(answers, matches=arguments.verify)
+        sheet = _sheet(answers, matches=arguments.verify or arguments.same_object)
     else:
         collections.deque(answers, maxlen=0)  # nothing more is made of them
     name_problems(problems)
@@ -232,6 +238,7 @@ def _query(arguments: argparse.Namespace) -> "Query":
         verify=arguments.verify,
         matcher=arguments.matcher,
         matcher_top=arguments.matcher_top,
+        same_object=arguments.same_object,
     )
 
 
@@ -314,10 +321,7 @@ def _print_result(result: "SearchResult") -> None:
         for stage, time_taken in result.milliseconds.items()
         if time_taken is not None
     )
-    print(
-        f"{printable(result.query)}: pool of {result.pool} at a Hamming distance below "
-        f"{result.threshold} ({stages})"
-    )
+    print(f"{printable(result.query)}: {result.pool_in_words} ({stages})")
     for rank, hit in enumerate(result.hits, 1):
         label = f"  [{printable(hit.label)}]" if hit.label is not None else ""
         region = "" if hit.region is None else f"  at {','.join(map(str, hit.region))}"

@@ -609,6 +609,7 @@ class Index:
         workers: int | None = None,
         known_features: Mapping[tuple[Any, ...], KnownPhoto] | None = None,
         progress: Callable[[int, int], None] | None = None,
+        listing: Callable[[int, int], None] | None = None,
     ) -> UpdateReport:
         """Make the index follow files and folders; only new and changed files are encoded.
 
@@ -642,6 +643,8 @@ class Index:
             known_features: dict of (absolute path, size, mtime_ns) to `KnownPhoto`, or None. What
                 this index's network has given for these very files before.
             progress: called with images done and images to do, in this run.
+            listing: called with rows done and rows in all where a codebook was fitted in the end,
+                by whose visual words all images are then listed: see `vocabulary`.
 
         Returns:
             An `UpdateReport`.
@@ -668,6 +671,7 @@ class Index:
             workers=workers,
             known_features=known_features,
             progress=progress,
+            listing=listing,
         )
         return self.report
 
@@ -792,6 +796,7 @@ class Index:
             labels = snapshot.label_counts()
             num_items, num_rows = snapshot.num_items, snapshot.num_rows
             num_regions = snapshot.num_regions
+            codebook, bytes_of_pool = snapshot.codebook, snapshot.local_pool_bytes()
             roots = snapshot.roots.all
             drift = self.drift()  # while what was read for the snapshot is held
         config = self.encoder.config
@@ -804,6 +809,8 @@ class Index:
             "feature_dim": config.feature_dim,
             "feature_dtype": self.store.feature_dtype,
             "local": self.store.extractor,
+            "visual_words": None if codebook is None else codebook.num_words,
+            "local_pool_bytes": bytes_of_pool,
             "regions_per_image": self.store.regions_per_image,
             "exif": self.store.exif,
             "roots": None if roots is None else {root.name: root.path for root in roots},

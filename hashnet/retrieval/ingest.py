@@ -15,6 +15,7 @@ from hashnet.checks import checked_ids
 from hashnet.encode.encoder import Encoded, Encoder, Source
 from hashnet.errors import ArgumentError, FingerprintError, ImageError
 from hashnet.local.features import Extractor, LocalFeatures
+from hashnet.retrieval import vocabulary
 from hashnet.retrieval.changes import Changes, by_content, compare, moved_roots
 from hashnet.retrieval.missing import Judge, is_below, missing
 from hashnet.retrieval.store.items import Item
@@ -164,6 +165,7 @@ class Ingest:
             rows = snapshot.rows(ids)
             known = {id for id, row in zip(ids, rows, strict=True) if row >= 0}
             done, problems = self._encode_into(writer, items, sources, workers, progress)
+            self._settle_local_pool(writer)
         return UpdateReport(added=len(done - known), changed=len(done & known), problems=problems)
 
     def update(
@@ -179,6 +181,7 @@ class Ingest:
         workers: int | None,
         known_features: "Mapping[tuple[Any, ...], KnownPhoto] | None",
         progress: Callable[[int, int], None] | None,
+        listing: Callable[[int, int], None] | None,
     ) -> UpdateReport:
         """As `Index.update` says."""
         if prune not in (False, True, "all"):
@@ -234,6 +237,7 @@ class Ingest:
                 in_vain = {id for id in done if items[id].path in failed}
                 # What was a good image once and is none now must not be found any more.
                 writer.remove(in_vain & set(changes.before))
+            self._settle_local_pool(writer, listing)
             roots_moved = _moved(roots_before, writer.roots)
         done -= in_vain
         as_it_was = changes.unchanged + len(changes.relabelled) + len(changes.touched)
@@ -264,6 +268,16 @@ class Ingest:
         full = [top for top in tops if any(is_below(folder, top) for folder in folders)]
         lone = [folder for folder in folders if not any(is_below(folder, top) for top in tops)]
         _add_folders(writer, snapshot, moved_roots(snapshot, found, places), [*full, *lone])
+
+    def _settle_local_pool(
+        self, writer: Any, listing: Callable[[int, int], None] | None = None
+    ) -> None:
+        """Fit the codebook of the local pool, if one is due."""
+        if self.store.extractor is not None:
+            with self.store.snapshot() as snapshot:
+                vocabulary.settle(
+                    writer, snapshot, num_threads=self.encoder.num_threads, progress=listing
+                )
 
     def _settle_known(self, writer: Any, changes: Changes) -> None:
         """Commit what is another and needs no network."""

@@ -565,29 +565,91 @@ def regions(results):
         )
 
 
-def aggregated(results):
-    """Aggregated local features beside exact ones."""
-    yield "## Local features in a few bits"
+def local_pool(results):
+    """The right image among the candidates that geometry verifies, by pool."""
+    yield f"## The local pool, {results['local'].upper()}"
     yield ""
-    taught = results["taught_by"]
+    book, made = results["codebook"], results["scale"]
     yield (
-        f"{results['queries']} photos of bottles and cans ask for the label they show among "
-        f"{results['database']}; {results['local'].upper()}, {results['features_an_image']:.0f} "
-        "features an image. exact: all are matched and verified by geometry; aggregated: "
-        "signatures, words learned "
-        f"of {taught['images']} other images; then verified: geometry puts first what it verifies "
-        f"of the {results['verified']} most similar, whose exact features it reads. Milliseconds "
-        "of processor time a query, of all threads together, without its extraction."
+        "Photos of bottles and cans ask for the label they show, one right answer each, among "
+        f"{results['database']:,} images; boxes: the middle of each photo asks alone. hash pool: "
+        "the 1000 nearest by code, ranked by F7; local pool: signatures of local features, each "
+        f"of the query at {results['assignments']} words; both: of each in turn. Geometry verifies "
+        f"the first {results['verified']}. Quality of all queries and, in brackets, without the "
+        "quarter on which settings were chosen. Milliseconds a query, without its extraction."
     )
     yield ""
-    yield "| method | words | words a feature | bytes an image | R@1 | R@5 | mAP | ms |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield (
+        "| asked | candidates | R@1 | right one among them | R@1, verified | ms to find "
+        "| ms to verify |"
+    )
+    yield "|---|---|---|---|---|---|---|"
     for row in results["rows"]:
-        yield (
-            f"| {row['method']} | {row.get('words', '')} | {row.get('assignments', '')} "
-            f"| {row['bytes_an_image']:,} | {row['recall_at_1']:.3f} | {row['recall_at_5']:.3f} "
-            f"| {row['map']:.3f} | {row['milliseconds']['median']:.3g} |"
+        found = (
+            f"{row['all'][one]:.3f} ({row['rest'][one]:.3f})"
+            for one in ("recall_at_1", "among_candidates", "recall_at_1_verified")
         )
+        spent = row.get("milliseconds_to_verify", {}).get("median", "")
+        yield (
+            f"| {row['asked']} | {row['candidates']} | {' | '.join(found)} "
+            f"| {row['milliseconds']['median']:,.0f} | {spent} |"
+        )
+    part = results["exact"]
+    for row in part["rows"]:
+        yield (
+            f"| {part['queries']} photos, {part['images']:,} images | {row['candidates']} "
+            f"| {row['recall_at_1']:.3f} | {row['among_candidates']:.3f} | "
+            f"| {row['milliseconds']['median']:,.0f} | |"
+        )
+    yield ""
+    yield (
+        f"{results['features_an_image']:.0f} features an image, {book['words']:,} words of "
+        f"{book['bits']} bits, fitted to those of {book['images']:,} images in "
+        f"{book['seconds']:.0f} seconds, {book['bytes'] / 1e6:.0f} MB; "
+        f"{results['processor_milliseconds_an_image']:.1f} ms of processor time and "
+        f"{results['bytes_an_image']:,} bytes an image, at most "
+        f"{results['most_bytes_of_an_image']:,}. {made['images']:,} made images, in words as "
+        f"frequent, {made['signatures'] / made['images']:.0f} each, lists mapped from a file of "
+        f"{made['bytes_an_image']:,} bytes an image: {made['milliseconds']['warm']['median']:.0f} "
+        f"ms a query, {made['milliseconds']['cold']['median']:.0f} ms when the system has "
+        f"forgotten the file; {made['entries_a_query']:,} entries of lists."
+    )
+    yield ""
+    yield "Verification where a class is sought, mAP:"
+    yield ""
+    yield "| set | database | queries | before | candidates of the hash pool | of both |"
+    yield "|---|---|---|---|---|---|"
+    for name, one in results["categories"].items():
+        found = (f"{one['map'][way]:.4f}" for way in ("before", "hash pool", "both"))
+        yield f"| {name} | {one['database']} | {one['queries']} | {' | '.join(found)} |"
+    yield ""
+    yield (
+        f"Settings: the share of queries whose label is among the first so many of the local pool, "
+        f"for the quarter on which settings were chosen, among {part['images']:,} images; then for "
+        f"all queries and images, with words of {results['grown']['images']} of these and with "
+        "those of all."
+    )
+    yield ""
+    yield (
+        "| words | bits | most features | words a feature of the query | bytes an image | 1 | 10 "
+        "| 50 | 100 |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for row in results["settings"]:
+        yield (
+            f"| {row['words']:,} | {row['bits']} | {row['most_features']} | {row['assignments']} "
+            f"| {row['bytes_an_image']:,} | {_among_first(row['found_among_first'])} |"
+        )
+    grown = results["grown"]
+    for way, words in (("grown", grown["words"]), ("fitted to all", book["words"])):
+        yield (
+            f"| {words:,}, {way} | {book['bits']} | 1000 | {results['assignments']} | "
+            f"| {_among_first(grown['found_among_first'][way])} |"
+        )
+
+
+def _among_first(found):
+    return " | ".join(f"{found[k]:.3f}" for k in ("1", "10", "50", "100"))
 
 
 def column_types(results):
@@ -871,29 +933,6 @@ def refitted(results):
         )
 
 
-def local_index(results):
-    """Neighbours of local features, exact and approximate."""
-    yield "## Nearest local features"
-    yield ""
-    yield (
-        f"DELF features of {results['images']} images, {results['features']:,} of them, in one "
-        f"LocalIndex; photos of bottles and cans ask. Each feature's {results['neighbours']} "
-        "nearest, then geometry. Milliseconds of processor time a query, of all threads together, "
-        "without its extraction."
-    )
-    yield ""
-    yield "| method | queries | share as near as the exact | R@1 | ms, nearest | ms, whole |"
-    yield "|---|---|---|---|---|---|"
-    names = {"exact": "exact", "tree": "KD-tree (SciPy)", "faiss": "IVF-PQ, 50 bits (FAISS)"}
-    for row in results["rows"]:
-        yield (
-            f"| {names[row['method']]} | {row['queries']} "
-            f"| {row['share_of_the_exact_nearest']:.3f} | {row['recall_at_1']:.3f} "
-            f"| {row['processor_milliseconds_nearest']:,.0f} "
-            f"| {row['processor_milliseconds_search']:,.0f} |"
-        )
-
-
 def reading(results):
     """What it takes to look into files, and to read very large photos."""
     yield "## Finding and reading"
@@ -997,11 +1036,10 @@ def renewed(text):
         "regions": regions,
         "verify_top": verification,
     }
-    named |= {path.stem: aggregated for path in sorted(figures.FOLDER.glob("aggregated_*"))}
     named |= {path.stem: local for path in sorted(figures.FOLDER.glob("local_*"))}
     named |= {path.stem: matched for path in sorted(figures.FOLDER.glob("matcher_*"))}
     named |= {"extractors": extractor_times, "reference": beside_authors}
-    named |= {"local_index": local_index}
+    named |= {path.stem: local_pool for path in sorted(figures.FOLDER.glob("local_pool_*"))}
     named |= {"duplicates": copies_of_photos}
     many = sorted(figures.FOLDER.glob("many_duplicates_*"))
     named |= {path.stem: copies_among_many for path in many}

@@ -70,9 +70,9 @@ def evaluate(
             the first folder below the path given; an image of the index is relevant if its
             label is the same.
         query: a `Query`. How coarse to fine finds its pool and ranks it, and whether, and how many
-            of, the nearest images are also verified by their local features, for a report of the
-            three stages side by side. `k` matters for the pool only; what narrows a search, or is
-            made of its pictures, is refused.
+            of, the candidates are also verified by their local features, for a report of the
+            stages side by side, and of a search for the same object beside them. `k` matters for
+            the pool only; what narrows a search, or is made of its pictures, is refused.
         ground_truth: path of a JSON file `{query: [relevant, ...]}` or None. With it, labels do
             not matter: the queries are those that it names. A name means the one query or image
             whose path, or id, it is or whose path it ends, by whole folder names.
@@ -147,7 +147,7 @@ def evaluate(
                 rank,
                 engine,
                 extractor,
-                asked=query,
+                query,
                 most=verify_queries,
                 seed=seed,
             )

@@ -106,8 +106,10 @@ def _stages_in_words(stages: Stages | None, seed: int) -> Iterator[str]:
         yield (
             f"stages: the three stages of a search for the same {stages.queries} queries, drawn by "
             f"chance (seed {seed}) where there were more that have something to find. verified: "
-            f"the first {stages.verify_top} images of coarse_to_fine compared by local features, "
-            "those that one geometry explains first, by inliers; all others keep their order. "
+            f"{stages.verify_top} images compared by local features, the first of coarse_to_fine "
+            "and, where the index has a local pool, the most similar of it in turn; those that one "
+            "geometry explains come first, by inliers; all others keep their order. same_object: "
+            f"the {stages.verify_top} most similar of the local pool alone, verified. "
             "found_at_k: share of the queries with a relevant image among the first k. "
             "milliseconds of a stage: median with those before it; to extract the local features "
             "of a query counts as little as its encoding."

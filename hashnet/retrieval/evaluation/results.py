@@ -11,6 +11,7 @@ from hashnet.images import Problem
 from hashnet.retrieval.search.hits import Hit
 
 COARSE, FINE, VERIFIED = "coarse", "coarse_to_fine", "verified"
+SAME_OBJECT = "same_object"
 # The pool ranked by features alone, as in the paper.
 FINE_F7 = "coarse_to_fine_f7"
 FLOAT, CLASS_ID, PROBABILITIES = "float_f7", "class_id", "class_probabilities"
@@ -78,12 +79,13 @@ class Stages:
 
     Attributes:
         queries: int. Some of those that have something to find, or all.
-        verify_top: int. Nearest images of each query that were verified.
-        figures: dict of `coarse`, `coarse_to_fine` and `verified` to a dict of `found_at_1` and
+        verify_top: int. Candidates of each query that were verified.
+        figures: dict of `coarse`, `coarse_to_fine`, `verified` and, where the index has a local
+            pool, `same_object`, to a dict of `found_at_1` and
             `found_at_5`, the share of the queries with a relevant image among the first one or
             five, `map_all`, and `milliseconds`, the median for one query up to this stage.
-        relevant_verified: float or None. Share of the relevant among the verified images that
-            one geometry explains; None where there were none.
+        relevant_verified: float or None. Share of the relevant among the hits of `verified` that
+            were compared which one geometry explains; None where there were none.
         non_relevant_verified: float or None. Share of the others that it explains.
         milliseconds: dict of `extract` and `verify` to float, medians; to extract the local
             features of a query is no part of the stage, as its encoding is none.

@@ -2,17 +2,26 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from hashnet import images, metrics
 from hashnet.local.features import Extractor
 from hashnet.retrieval.evaluation import scoring
-from hashnet.retrieval.evaluation.results import COARSE, FINE, VERIFIED, Row, Stages
+from hashnet.retrieval.evaluation.results import (
+    COARSE,
+    FINE,
+    SAME_OBJECT,
+    VERIFIED,
+    Row,
+    Stages,
+)
 from hashnet.retrieval.evaluation.scoring import Scorer, blocks
 from hashnet.retrieval.search.coarse.hamming import CodeIndex
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.fine import nearest_features
+from hashnet.retrieval.search.hits import SearchResult
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.search.verify import Features
 
@@ -127,8 +136,8 @@ def stages(
     rank: Ranker,
     engine: Engine,
     extractor: Extractor,
+    query: Query,
     *,
-    asked: Query,
     most: int,
     seed: int,
 ) -> Stages:
@@ -140,66 +149,96 @@ def stages(
         rank: from `ranker`.
         engine: `Engine`.
         extractor: `Extractor`.
-        asked: a `Query`, of which counts how many of the nearest images are verified, and how.
+        query: `Query`, how pools are found and verified.
         most: int. Queries at most; chance chooses among more.
         seed: int. Of that choice.
 
     Returns:
         `Stages`.
     """
-    query_set, database, top = scorer.query_set, scorer.database, asked.verify_top
+    query_set, database = scorer.query_set, scorer.database
     queries = query_set.answerable
     if len(queries) > most:
         queries = np.sort(np.random.default_rng(seed).choice(queries, most, replace=False))
-    found: dict[str, list[list[bool]]] = {name: [] for name in (COARSE, FINE, VERIFIED)}
-    aps, spent, extracting = [], [], []
+    by_pool = {VERIFIED: replace(query, verify=True)}
+    if engine.snapshot.codebook is not None:
+        alone = replace(query, verify=False, threshold=None, pool=None, same_object=True)
+        by_pool[SAME_OBJECT] = alone
+    found: dict[str, list[list[bool]]] = {name: [] for name in (COARSE, FINE, *by_pool)}
+    spent: dict[str, list[float]] = {name: [] for name in found}
+    aps: dict[str, list[float]] = {name: [] for name in by_pool}
+    verifying, extracting = [], []
     # Of the pairs that were verified: [not relevant, relevant], all, and those that pass.
     pairs, passing = np.zeros(2, np.int64), np.zeros(2, np.int64)
-    for done, query in enumerate(queries, 1):
-        relevant = query_set.relevant(query, database)
-        ranked, (coarse, fine) = rank(query)
+    for done, place in enumerate(queries, 1):
+        relevant = query_set.relevant(place, database)
+        ranked, (coarse, fine) = rank(place)
         start = time.perf_counter()
-        features = _local_features(scorer, query, extractor)
-        middle = time.perf_counter()
-        order, compared = engine.verify(features, ranked[:top], asked)
-        verified = np.concatenate([ranked[:top][order], ranked[top:]])
-        spent.append((coarse, fine, time.perf_counter() - middle))
-        extracting.append(middle - start)
-        passed = np.array([one.same for one in compared], bool)
-        for kind in (0, 1):
-            of_kind = relevant[ranked[:top]] == bool(kind)
-            pairs[kind] += np.count_nonzero(of_kind)
-            passing[kind] += np.count_nonzero(of_kind & passed)
-        for name, ranking in (
-            (COARSE, _by_code(scorer, query)), (FINE, ranked), (VERIFIED, verified)
-        ):  # fmt: skip
-            found[name].append([relevant[ranking[:k]].any() for k in (1, 5)])
-        aps.append(
-            metrics.average_precision(
-                relevant[verified], num_relevant=int(query_set.num_relevant[query])
+        features = _local_features(scorer, place, extractor)
+        extracting.append(time.perf_counter() - start)
+        lists = {COARSE: _by_code(scorer, place), FINE: ranked}
+        spent[COARSE].append(coarse)
+        spent[FINE].append(coarse + fine)
+        for name, asked in by_pool.items():
+            listed, result = _searched(scorer, engine, place, asked, features, len(ranked))
+            lists[name] = listed
+            stages_of = {"coarse", "fine", "verify"} & result.milliseconds.keys()
+            spent[name].append(sum(result.milliseconds[one] or 0 for one in stages_of) / 1000)
+            ap = metrics.average_precision(
+                relevant[listed], num_relevant=int(query_set.num_relevant[place])
             )
-        )
+            aps[name].append(float(ap))
+            if name == VERIFIED:
+                verifying.append((result.milliseconds["verify"] or 0) / 1000)
+                for row, one in zip(listed.tolist(), result.verifications or (), strict=True):
+                    if one is not None:
+                        kind = int(relevant[row])
+                        pairs[kind] += 1
+                        passing[kind] += one.same
+        for name, listed in lists.items():
+            found[name].append([relevant[listed[:k]].any() for k in (1, 5)])
         scorer.tell(VERIFIED, done, len(queries))
-    means = {name: rows[name].measured.ap_of_query[queries] for name in (COARSE, FINE)}
-    means[VERIFIED] = aps
-    milliseconds = np.median(np.cumsum(spent, axis=1), axis=0) * 1000
+    means = {name: rows[name].measured.ap_of_query[queries] for name in (COARSE, FINE)} | aps
     figures = {}
-    for name, until in zip(found, milliseconds, strict=True):
-        first, five = np.mean(found[name], axis=0).tolist()
+    for name, is_found in found.items():
+        first, five = np.mean(is_found, axis=0).tolist()
         figures[name] = {
             "found_at_1": first,
             "found_at_5": five,
             "map_all": float(np.mean(means[name])),
-            "milliseconds": round(float(until), 4),
+            "milliseconds": round(float(np.median(spent[name])) * 1000, 4),
         }
     wrong, right = (
         float(part / whole) if whole else None for part, whole in zip(passing, pairs, strict=True)
     )
     taken = {
         "extract": round(float(np.median(extracting)) * 1000, 4),
-        "verify": round(float(np.median(spent, axis=0)[2]) * 1000, 4),
+        "verify": round(float(np.median(verifying)) * 1000, 4),
     }
-    return Stages(len(queries), top, figures, right, wrong, taken)
+    return Stages(len(queries), query.verify_top, figures, right, wrong, taken)
+
+
+def _searched(
+    scorer: Scorer,
+    engine: Engine,
+    place: int,
+    query: Query,
+    features: Features,
+    num_ranked: int,
+) -> tuple[np.ndarray, SearchResult]:
+    """The rows that a search finds for a query, best first, and its answer."""
+    query_set, snapshot = scorer.query_set, scorer.database.snapshot
+    own = int(query_set.own[place])
+    if query.pool is not None and own >= 0:  # it takes a place in its own pool
+        query = replace(query, pool=query.pool + 1)
+    result = engine.search_encoded(
+        query_set.codes[place],
+        query_set.features[place],
+        replace(query, k=num_ranked + query.verify_top),
+        local=features,
+        without=snapshot.items([own])[0].id if own >= 0 else None,
+    )
+    return snapshot.rows([hit.id for hit in result.hits]), result
 
 
 def _local_features(scorer: Scorer, query: int, extractor: Extractor) -> Features:

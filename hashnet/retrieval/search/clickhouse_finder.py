@@ -11,8 +11,9 @@ import numpy as np
 from hashnet.checks import checked_integer
 from hashnet.codes import code_bytes
 from hashnet.errors import ArgumentError, ShapeError
+from hashnet.retrieval.search import local_pool
 from hashnet.retrieval.search.coarse.hamming import DIGITS
-from hashnet.retrieval.search.finder import Found, threshold_of
+from hashnet.retrieval.search.finder import Found, Similar, threshold_of
 from hashnet.retrieval.search.ranking import Certainty, Ranking
 from hashnet.retrieval.store.clickhouse.entries import (
     KEY_OF_IDS,
@@ -216,6 +217,49 @@ class ClickHouseFinder:
             list(map(region_of_numbers, columns[width])) if with_regions else None,
             (lambda: self._snapshot.rows([one.id for one in items])) if with_regions else None,
         )
+
+    def similar(
+        self, descriptors: np.ndarray, most: int, *, allowed: Condition | None = None
+    ) -> Similar | None:
+        codebook = self._snapshot.codebook
+        if codebook is None:
+            return None
+        words, signatures = codebook.signatures(descriptors, assignments=local_pool.ASSIGNMENTS)
+        condition, parameters = allowed or ("", {})
+        apart = "bitCount(bitXor(signature, transform(word, {words}, {signatures}, toUInt64(0))))"
+        shared = f"sum(arrayElement({{steps:Array(UInt16)}}, {apart} + 1)) / {local_pool.STEPS}"
+        # As `local_pool.similarities` has it: each step rounded to float32.
+        similarity = (
+            f"toFloat32(toFloat32({shared}) / toFloat32(pow(any(length), {local_pool.BY_LENGTH})))"
+        )
+        statement = (
+            "SELECT count(), groupArraySorted({most:UInt64})((-similarity, row)) FROM "
+            f"(SELECT row, {similarity} AS similarity FROM {{words_table}} "
+            "WHERE codebook = {codebook:UInt64} AND word IN {words} "
+            f"AND row IN (SELECT row FROM {{table}} WHERE {{image}}{condition}) "
+            "GROUP BY row HAVING similarity > 0)"
+        )
+        for name, kind in (("words", "UInt32"), ("signatures", "UInt64")):
+            statement = statement.replace(f"{{{name}}}", f"{{{name}:Array({kind})}}")
+        [[pool], [best]] = self._snapshot.ask(
+            statement,
+            width=2,
+            codebook=self._snapshot.codebook_number,
+            words=words.tolist(),
+            signatures=signatures.tolist(),
+            steps=local_pool.steps_of(codebook.num_bits).tolist(),
+            most=int(most),
+            **parameters,
+        )
+        negative, rows = zip(*best, strict=True) if best else ((), ())
+        return Similar(np.array(rows, np.int64), -np.array(negative, np.float32), int(pool))
+
+    def among(self, rows: np.ndarray) -> Condition:
+        parameters = {"among": [int(row) for row in rows]}
+        if not self._store.regions_per_image:
+            return " AND row IN {among:Array(UInt64)}", parameters
+        ids = "SELECT id FROM {table} WHERE row IN {among:Array(UInt64)} AND kills = 0"
+        return f" AND id IN ({ids})", parameters
 
     def rows(
         self, label: str | None = None, *, offset: int = 0, limit: int | None = None

@@ -8,26 +8,33 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from hashnet import images, system
+from hashnet.codes import code_bytes
 from hashnet.encode.encoder import Encoder
-from hashnet.errors import ArgumentError, RegionError, UnknownIdError, UnknownNameError
+from hashnet.errors import (
+    ArgumentError,
+    RegionError,
+    UnknownIdError,
+    UnknownNameError,
+)
 from hashnet.local.features import Extractor
 from hashnet.network.bundle import Bundle
-from hashnet.retrieval.search import duplicates, feedback, grading
+from hashnet.retrieval.search import duplicates, feedback, grading, local_pool
 from hashnet.retrieval.search import verify as verification
 from hashnet.retrieval.search.duplicates import DuplicateGroup, Progress
-from hashnet.retrieval.search.finder import Finder, Found, threshold_of
+from hashnet.retrieval.search.finder import Finder, Found, Similar, threshold_of
 from hashnet.retrieval.search.finders import finder_of
 from hashnet.retrieval.search.grading import Background, Graded, Sample, drawn
 from hashnet.retrieval.search.hits import SearchResult, hits_of
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.search.ranking import Ranking, ranking_of
 from hashnet.retrieval.search.verify import Features, Matcher, Verification
+from hashnet.retrieval.store.items import no_codebook, no_local_pool
 from hashnet.retrieval.store.protocol import Store
 from hashnet.retrieval.store.roots import ids_named
 
@@ -70,6 +77,7 @@ class _QueryImage:
         local: function that gives its local features, or None where they cannot be had.
         corner: (row, column) in pixels of the image, where the part that is searched by begins.
         without: str or None. The id of the image that is left out of the hits.
+        row: int. The row of that image, -1 for none.
         encode_seconds: float or None.
     """
 
@@ -79,6 +87,7 @@ class _QueryImage:
     local: Callable[[], Features] | None = None
     corner: tuple[int, int] = (0, 0)
     without: str | None = None
+    row: int = -1
     encode_seconds: float | None = None
 
 
@@ -93,6 +102,27 @@ class _Narrowed:
 
     allowed: Any
     marked: tuple[feedback.Marked, feedback.Marked] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What was found, and in which order it is shown.
+
+    Attributes:
+        found: `Found`.
+        places: int64 `(n,)`, of images in it, best first.
+        compared: dict of a place to its `Verification`.
+        threshold: int, of the pool, or None where it has none.
+        pool: int. Images in it.
+        seconds: dict of stage to float, or None for one that did not run.
+    """
+
+    found: Found
+    places: np.ndarray
+    compared: dict[int, Verification]
+    threshold: int | None
+    pool: int
+    seconds: dict[str, float | None]
 
 
 class Engine:
@@ -157,7 +187,7 @@ class Engine:
             ArgumentError: where likeness ends is asked for, and this index cannot tell.
         """
         narrowed = self._narrowed(query)
-        extractor = self.index.extractor if query.verify else None
+        extractor = self.index.extractor if _compares(query) else None
         start = time.perf_counter()
         photo = images.Photo.of(image)
         part = photo if query.region is None else images.Photo(_crop(photo, query.region))
@@ -173,7 +203,14 @@ class Engine:
         return self._search(queried, query, narrowed)
 
     def search_encoded(
-        self, code: np.ndarray, feature: np.ndarray, query: Query = DEFAULT, *, name: str = "code"
+        self,
+        code: np.ndarray,
+        feature: np.ndarray,
+        query: Query = DEFAULT,
+        *,
+        name: str = "code",
+        local: Features | None = None,
+        without: str | None = None,
     ) -> SearchResult:
         """Find by a code and a feature.
 
@@ -182,20 +219,25 @@ class Engine:
         Args:
             code: uint8 `(code_bytes,)`.
             feature: float32 `(feature_dim,)`.
-            query: a `Query`, but for what is done with a picture: `region` and `verify`.
+            query: a `Query` without a region.
             name: str. What the answer calls the query.
+            local: its local features, for `verify` and `same_object`; or None.
+            without: str or None. The id of an image that is left out of the hits.
 
         Raises:
-            ArgumentError: the query has a region, or is to be verified.
+            ArgumentError: the query has a region, or is to be verified without local features.
         """
         _refuse_region(query)
-        if query.verify:
+        if _compares(query) and local is None:
             raise ArgumentError(
                 "Local features are compared between pictures.",
-                "verify=True for a code and a feature",
+                f"{'verify' if query.verify else 'same_object'}=True for a code and a feature",
                 "Search by the image or its id.",
             )
-        return self._search(_QueryImage(name, code, feature), query, self._narrowed(query))
+        row = -1 if without is None else int(self.snapshot.rows([without])[0])
+        features = (lambda: local) if local is not None and _compares(query) else None
+        image = _QueryImage(name, code, feature, features, without=without, row=row)
+        return self._search(image, query, self._narrowed(query))
 
     def search_id(self, id: str, query: Query = DEFAULT) -> SearchResult:
         """Find the images most like one that the index holds; nothing is read or encoded again.
@@ -221,8 +263,8 @@ class Engine:
         _refuse_region(query)
         narrowed = self._narrowed(query)
         rows, codes, features = self._encoded([id])
-        local = self.snapshot.candidates(rows)[0] if query.verify else None
-        image = _QueryImage(id, codes[0], features[0], local, without=id)
+        local = self.snapshot.candidates(rows)[0] if _compares(query) else None
+        image = _QueryImage(id, codes[0], features[0], local, without=id, row=int(rows[0]))
         return self._search(image, query, narrowed)
 
     def match(
@@ -382,15 +424,6 @@ class Engine:
         return self._bundle.is_label_free or self.snapshot.num_items >= grading.LEAST_IMAGES
 
     @property
-    def min_inliers(self) -> int:
-        """int. From so many inliers on, two images show the same thing.
-
-        Raises:
-            UnknownNameError: the index has no local features of a known extractor.
-        """
-        return self._matching.min_inliers
-
-    @property
     def labels(self) -> list[str]:
         """The labels that images of the snapshot have, a list of str."""
         return list(self.finder.labels)
@@ -510,73 +543,222 @@ class Engine:
             )
 
     def _search(self, image: _QueryImage, query: Query, narrowed: _Narrowed) -> SearchResult:
-        """Coarse and fine, then verification where it is asked for; items last."""
-        found, histogram, background = self._find(image, query, narrowed)
-        if not found.pool:
+        """The pool, then verification where it is asked for; items last."""
+        if narrowed.marked:
+            code, feature = feedback.move(
+                image.code,
+                image.feature,
+                *narrowed.marked,
+                num_bits=self.index.store.num_bits,
+            )
+            image = replace(image, code=code, feature=feature)
+        ranking = self.ranking(image.code, image.feature, query)
+        background = self._background(image.code, image.feature, ranking)
+        counts = None
+        if query.histogram:
+            counts = self.finder.histogram(image.code, allowed=narrowed.allowed)
+        if query.same_object:
+            answer = self._by_local_pool(image, query, ranking, narrowed.allowed)
+        else:
+            answer = self._by_hash_pool(image, query, ranking, narrowed.allowed, counts)
+        if not answer.pool:
             self._refuse_strangers(list(query.ids or ()))
             self._refuse_strange_folders(list(query.under or ()))
-        places = np.arange(len(found.rows))
-        if image.without is not None:
-            others = [item.id != image.without for item in found.items]
-            places = places[others][: _wanted(query)]
-        start = time.perf_counter()
-        compared: dict[int, Verification] = {}
-        if image.local is not None:
-            places, compared = self._verified_first(found, places, image, query)
-        places = places[: query.k]
+        found, compared, places = answer.found, answer.compared, answer.places[: query.k]
         graded = self._graded(found, places, compared, background)
         if query.until_unlike:
             if background is None:
                 raise self._cannot_grade()
             like = [one is not None and one.grade != grading.UNLIKE for one in graded]
             places, graded = places[like], list(itertools.compress(graded, like))
-        seconds = {
-            "encode": image.encode_seconds,
-            "coarse": found.coarse_seconds,
-            "fine": found.fine_seconds,
-            "verify": None if image.local is None else time.perf_counter() - start,
-        }
         verifications = tuple(compared.get(place) for place in places.tolist())
         return SearchResult(
             image.name,
-            found.threshold,
-            found.pool,
+            answer.threshold,
+            answer.pool,
             {
                 name: None if spent is None else round(spent * 1000, 3)
-                for name, spent in seconds.items()
+                for name, spent in ({"encode": image.encode_seconds} | answer.seconds).items()
             },
             tuple(hits_of(found, places, verifications, graded)),
-            histogram,
+            None if counts is None else tuple(counts[: self.index.store.num_bits + 1].tolist()),
             verifications if image.local is not None else None,
         )
 
-    def _find(
-        self, image: _QueryImage, query: Query, narrowed: _Narrowed
-    ) -> tuple[Found, tuple[int, ...] | None, Background | None]:
-        """What the coarse and the fine stage find, the histogram if it is asked for, and by what
-        hits are graded, where that is known."""
-        code, feature = image.code, image.feature
-        num_bits = self.index.store.num_bits
-        if narrowed.marked:
-            code, feature = feedback.move(code, feature, *narrowed.marked, num_bits=num_bits)
-        ranking = self.ranking(code, feature, query)
+    def _by_hash_pool(
+        self,
+        image: _QueryImage,
+        query: Query,
+        ranking: Ranking | None,
+        allowed: Any,
+        counts: np.ndarray | None,
+    ) -> Answer:
+        """Coarse and fine, and where it is asked for the verified ones first."""
         threshold, pool = query.threshold, self.least_pool(query)
-        histogram = None
-        if query.histogram:
-            counts = self.finder.histogram(code, allowed=narrowed.allowed)
-            if pool is not None and ranking is None:  # it need not be counted a second time
-                threshold, pool = threshold_of(counts, pool), None
-            histogram = tuple(counts[: num_bits + 1].tolist())
+        if counts is not None and pool is not None and ranking is None:
+            # It need not be counted a second time.
+            threshold, pool = threshold_of(counts, pool), None
         found = self.finder.find(
-            code,
-            feature,
+            image.code,
+            image.feature,
             _wanted(query) + (self._most_of_an_id if image.without is not None else 0),
             ranking=ranking,
             threshold=threshold,
             at_least=pool,
-            allowed=narrowed.allowed,
+            allowed=allowed,
         )
-        return found, histogram, self._background(code, feature, ranking)
+        places = _others(found, image)[: _wanted(query)]
+        seconds: dict[str, float | None] = {
+            "coarse": found.coarse_seconds,
+            "fine": found.fine_seconds,
+            "verify": None,
+        }
+        answer = Answer(found, places, {}, found.threshold, found.pool, seconds)
+        if image.local is None:
+            return answer
+        start = time.perf_counter()
+        features = image.local()
+        found, candidates = self._candidates(
+            image, query, ranking, allowed, found, places, features
+        )
+        order, compared = self._compared(found, candidates, features, image.corner, query)
+        is_verified = [compared[place].same for place in order.tolist()]
+        verified = order[is_verified]
+        return replace(
+            answer,
+            found=found,
+            places=np.concatenate([verified, places[~np.isin(places, verified)]]),
+            compared=compared,
+            seconds=seconds | {"verify": time.perf_counter() - start},
+        )
+
+    def _candidates(
+        self,
+        image: _QueryImage,
+        query: Query,
+        ranking: Ranking | None,
+        allowed: Any,
+        found: Found,
+        places: np.ndarray,
+        features: Features,
+    ) -> tuple[Found, np.ndarray]:
+        """What is verified: the nearest and the most similar; and where it is, nearest first."""
+        similar = self._similar(features, query, allowed, image.row)
+        if similar is None:
+            return found, places[: query.verify_top]
+        by_hash = found.image_rows[places]
+        rows = local_pool.joined(by_hash, similar.rows, query.verify_top)
+        new = rows[~np.isin(rows, by_hash)]
+        # What the local pool alone knows has the scores of all hits, within a threshold if any.
+        threshold = self._no_threshold if query.threshold is None else query.threshold
+        more = self._scored(image, new, ranking, threshold)
+        candidates = places[np.isin(by_hash, rows)]
+        candidates = np.concatenate([candidates, len(found.rows) + _others(more, image)])
+        found = found.followed_by(more)
+        nearest = np.lexsort((found.rows[candidates], found.distances[candidates]))
+        return found, candidates[nearest]
+
+    def _by_local_pool(
+        self, image: _QueryImage, query: Query, ranking: Ranking | None, allowed: Any
+    ) -> Answer:
+        """The most similar by signatures of local features, the verified ones first."""
+        assert image.local is not None  # else it would have been refused
+        start = time.perf_counter()
+        features = image.local()
+        middle = time.perf_counter()
+        similar = self._similar(features, query, allowed, image.row)
+        if similar is None:
+            return self._by_all_images(image, query, ranking, allowed, features, start)
+        end = time.perf_counter()
+        found = self._scored(image, similar.rows, ranking, self._no_threshold)
+        places = _others(found, image)
+        place_of = {row: place for place, row in enumerate(similar.rows.tolist())}
+        places = np.array(
+            sorted(places.tolist(), key=lambda place: place_of[int(found.image_rows[place])]),
+            np.int64,
+        )
+        scored = time.perf_counter()
+        top = places[: query.verify_top]
+        order, compared = self._compared(found, top, features, image.corner, query)
+        return Answer(
+            found,
+            np.concatenate([order, places[query.verify_top :]]),
+            compared,
+            None,
+            similar.pool,
+            {
+                "coarse": end - middle,
+                "fine": scored - end,
+                "verify": middle - start + time.perf_counter() - scored,
+            },
+        )
+
+    def _similar(
+        self, features: Features, query: Query, allowed: Any, without: int
+    ) -> Similar | None:
+        """The best of the local pool, without one row; None where the index has none."""
+        most = _wanted(query) + self._most_of_an_id
+        similar = self.finder.similar(features.descriptors, most, allowed=allowed)
+        if similar is None:
+            return None
+        others = similar.rows != without
+        rows, similarities = similar.rows[others], similar.similarities[others]
+        return Similar(rows[: _wanted(query)], similarities[: _wanted(query)], similar.pool)
+
+    def _by_all_images(
+        self,
+        image: _QueryImage,
+        query: Query,
+        ranking: Ranking | None,
+        allowed: Any,
+        features: Features,
+        start: float,
+    ) -> Answer:
+        """Of an index too small for a codebook: the nearest of all images, the verified first."""
+        place, snapshot = self.index.store.folder, self.snapshot
+        if not snapshot.keeps_words:
+            raise no_local_pool(place)
+        if local_pool.is_due(snapshot.num_items, snapshot.num_local_features):
+            raise no_codebook(place)
+        middle = time.perf_counter()
+        found = self.finder.find(
+            image.code,
+            image.feature,
+            _wanted(query) + self._most_of_an_id,
+            ranking=ranking,
+            threshold=self._no_threshold,
+            allowed=allowed,
+        )
+        places, end = _others(found, image), time.perf_counter()
+        order, compared = self._compared(
+            found, places[: query.verify_top], features, image.corner, query
+        )
+        seconds = {"coarse": found.coarse_seconds, "fine": found.fine_seconds}
+        return Answer(
+            found,
+            np.concatenate([order, places[query.verify_top :]]),
+            compared,
+            None,
+            found.pool,
+            {**seconds, "verify": middle - start + time.perf_counter() - end},
+        )
+
+    @property
+    def _no_threshold(self) -> int:
+        return 8 * code_bytes(self.index.store.num_bits) + 1
+
+    def _scored(
+        self, image: _QueryImage, rows: np.ndarray, ranking: Ranking | None, threshold: int
+    ) -> Found:
+        """Some images, with the scores of the coarse and the fine stage."""
+        return self.finder.find(
+            image.code,
+            image.feature,
+            max(1, len(rows)),
+            ranking=ranking,
+            threshold=threshold,
+            allowed=self.finder.among(rows),
+        )
 
     def _background(
         self, code: np.ndarray, feature: np.ndarray, ranking: Ranking | None
@@ -618,17 +800,18 @@ class Engine:
             graded.append(one)
         return graded
 
-    def _verified_first(
-        self, found: Found, places: np.ndarray, image: _QueryImage, query: Query
+    def _compared(
+        self,
+        found: Found,
+        places: np.ndarray,
+        features: Features,
+        corner: tuple[int, int],
+        query: Query,
     ) -> tuple[np.ndarray, dict[int, Verification]]:
-        """Places of what was found, the verified ones first; and what was compared, by place."""
-        assert image.local is not None
-        top = query.verify_top
-        nearest = places[:top]
-        order, verifications = self.verify(image.local(), found.image_rows[nearest], query)
-        moved = [one.moved(image.corner) for one in verifications]
-        compared = dict(zip(nearest.tolist(), moved, strict=True))
-        return np.concatenate([nearest[order], places[top:]]), compared
+        """Places of candidates, the verified ones first; and how each compares with the query."""
+        order, verifications = self.verify(features, found.image_rows[places], query)
+        moved = [one.moved(corner) for one in verifications]
+        return places[order], dict(zip(places.tolist(), moved, strict=True))
 
     def _verify(
         self,
@@ -692,7 +875,19 @@ def _refuse_region(query: Query) -> None:
 
 def _wanted(query: Query) -> int:
     """How many of the nearest are to be found: more than `k` where they are to be verified."""
-    return max(query.k, query.verify_top) if query.verify else query.k
+    return max(query.k, query.verify_top) if _compares(query) else query.k
+
+
+def _compares(query: Query) -> bool:
+    """Whether local features are compared."""
+    return query.verify or query.same_object
+
+
+def _others(found: Found, image: _QueryImage) -> np.ndarray:
+    """Places of all that was found but the image that is searched by."""
+    if image.without is None:
+        return np.arange(len(found.rows))
+    return np.flatnonzero([item.id != image.without for item in found.items])
 
 
 def default_pool(k: int, num_items: int, *, by_certainty: bool = False) -> int:

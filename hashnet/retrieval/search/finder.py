@@ -7,9 +7,9 @@ are compared and features ranked where they lie. `FolderFinder` searches arrays 
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -50,10 +50,49 @@ class Found:
     regions: list[tuple[int, int, int, int] | None] | None = None
     owners: Callable[[], np.ndarray] | None = None
 
+    def followed_by(self, other: "Found") -> "Found":
+        """These and others behind them, of other images; pool and seconds stay what they are.
+
+        Args:
+            other: `Found`.
+
+        Returns:
+            `Found`, whose rows are in the order of the two.
+        """
+        if not len(other.rows):
+            return self
+        regions = None
+        if self.regions is not None and other.regions is not None:
+            regions = [*self.regions, *other.regions]
+        rows = np.concatenate([self.image_rows, other.image_rows])
+        return replace(
+            self,
+            rows=np.concatenate([self.rows, other.rows]),
+            items=[*self.items, *other.items],
+            bits=np.concatenate([self.bits, other.bits]),
+            distances=np.concatenate([self.distances, other.distances]),
+            regions=regions,
+            owners=lambda: rows,
+        )
+
     @functools.cached_property
     def image_rows(self) -> np.ndarray:
         """int64 `(m,)`: the row of the whole image of each of `rows`."""
         return self.rows if self.owners is None else self.owners()
+
+
+class Similar(NamedTuple):
+    """Images of the local pool that are most similar to a query.
+
+    Attributes:
+        rows: int64 `(m,)`, of whole images, ordered by (largest similarity, row).
+        similarities: float32 `(m,)`, above 0; see `local_pool`.
+        pool: int. How many images have any similarity.
+    """
+
+    rows: np.ndarray
+    similarities: np.ndarray
+    pool: int
 
 
 def threshold_of(histogram: np.ndarray, at_least: int) -> int:
@@ -76,6 +115,30 @@ def threshold_of(histogram: np.ndarray, at_least: int) -> int:
     counts = np.cumsum(histogram)
     wanted = min(checked_integer(at_least, 1, "at_least"), int(counts[-1]))
     return int(np.searchsorted(counts, wanted)) + 1 if wanted else 0
+
+
+def most_similar(rows: np.ndarray, similarities: np.ndarray, most: int) -> Similar:
+    """The best of a local pool.
+
+    Args:
+        rows: int64 `(n,)`, of whole images.
+        similarities: float32 `(n,)`, above 0.
+        most: int, 1 or more. Images wanted.
+
+    Returns:
+        `Similar`.
+
+    Example:
+        >>> similar = most_similar(np.array([7, 8, 9]), np.array([1, 2, 1], np.float32), 2)
+        >>> similar.rows.tolist(), similar.pool
+        ([8, 7], 3)
+    """
+    pool = len(rows)
+    if most < pool:
+        near = similarities >= np.partition(similarities, pool - most)[pool - most]
+        rows, similarities = rows[near], similarities[near]
+    order = np.lexsort((rows, -similarities))[:most]
+    return Similar(rows[order], similarities[order], pool)
 
 
 class Finder(Protocol[Filter]):
@@ -208,6 +271,30 @@ class Finder(Protocol[Filter]):
 
         Returns:
             A `Found`.
+        """
+
+    def similar(
+        self, descriptors: np.ndarray, most: int, *, allowed: Filter | None = None
+    ) -> Similar | None:
+        """The images whose local features are most similar to a query's, by their signatures.
+
+        Args:
+            descriptors: float32 or float16 `(m, descriptor_dim)`, of the query.
+            most: int, 1 or more. Images wanted.
+            allowed: from `allowed`.
+
+        Returns:
+            `Similar`; None where the index has no codebook.
+        """
+
+    def among(self, rows: np.ndarray) -> Filter:
+        """What lets some images pass, for the methods above, as `allowed` gives it.
+
+        Args:
+            rows: int64 `(n,)`, of whole images.
+
+        Returns:
+            What these methods take as `allowed`.
         """
 
     def rows(

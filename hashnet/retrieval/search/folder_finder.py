@@ -9,8 +9,9 @@ import numpy as np
 
 from hashnet import codes
 from hashnet.checks import checked_integer
+from hashnet.retrieval.search import local_pool
 from hashnet.retrieval.search.coarse.hamming import CodeIndex
-from hashnet.retrieval.search.finder import Found
+from hashnet.retrieval.search.finder import Found, Similar, most_similar
 from hashnet.retrieval.search.fine import nearest_features
 from hashnet.retrieval.search.ranking import Certainty, Ranking
 from hashnet.retrieval.store.folder.snapshot import Snapshot
@@ -165,6 +166,31 @@ class FolderFinder:
             None if self._owners is None else self._snapshot.regions(best),
             None if owners is None else lambda: owners[best],
         )
+
+    def similar(
+        self, descriptors: np.ndarray, most: int, *, allowed: np.ndarray | None = None
+    ) -> Similar | None:
+        codebook = self._snapshot.codebook
+        if codebook is None:
+            return None
+        words, signatures = codebook.signatures(
+            descriptors, assignments=local_pool.ASSIGNMENTS, num_threads=self._num_threads
+        )
+        found = local_pool.similarities(
+            self._snapshot.word_lists(words),
+            self._snapshot.num_rows,
+            words,
+            signatures,
+            num_threads=self._num_threads,
+        )
+        for passing in (self._snapshot.live, allowed):
+            if passing is not None:
+                found[~passing] = 0
+        return most_similar(np.flatnonzero(found), found[found > 0], most)
+
+    def among(self, rows: np.ndarray) -> np.ndarray:
+        among = self._among([rows])
+        return among if self._owners is None else among[self._owners]
 
     def rows(
         self, label: str | None = None, *, offset: int = 0, limit: int | None = None

@@ -59,8 +59,9 @@ class SearchResult(Sequence[Hit]):
 
     Attributes:
         query: str. Path or name of the query.
-        threshold: int. The pool holds only codes with strictly fewer differing bits; all of them
-            where the query gave it.
+        threshold: int or None. The pool holds only codes with strictly fewer differing bits; all
+            of them where the query gave it. None of a search for the same object, whose pool is
+            of images that have local features like the query's.
         pool: int. Number of images in the pool; one with regions is in it where any row is.
         milliseconds: dict of stage (`encode`, `coarse`, `fine`, `verify`) to float, None for a
             stage that did not run. Results that differ in nothing else are equal.
@@ -85,7 +86,7 @@ class SearchResult(Sequence[Hit]):
     """
 
     query: str
-    threshold: int
+    threshold: int | None
     pool: int
     milliseconds: dict[str, float | None] = field(compare=False)
     hits: tuple[Hit, ...]
@@ -108,10 +109,17 @@ class SearchResult(Sequence[Hit]):
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)
 
+    @property
+    def pool_in_words(self) -> str:
+        """str. Which pool it was, as the command line says."""
+        if self.threshold is None:
+            return f"local pool of {self.pool}"
+        return f"pool of {self.pool} at a Hamming distance below {self.threshold}"
+
     def to_dict(self) -> dict[str, Any]:
         """dict that JSON can hold, as `hashnet search --json` prints it."""
         # dataclasses.asdict copies every number by itself, which takes as long as the search.
-        fields = {
+        fields: dict[str, Any] = {
             "query": self.query,
             "threshold": self.threshold,
             "pool": self.pool,
@@ -133,10 +141,7 @@ class SearchResult(Sequence[Hit]):
         return table.DataFrame(list(self.hits), columns=list(Hit._fields))
 
     def __repr__(self) -> str:
-        lines = [
-            f"{self.query!r}: {len(self)} hits of a pool of {self.pool} at a Hamming "
-            f"distance below {self.threshold}"
-        ]
+        lines = [f"{self.query!r}: {len(self)} hits of a {self.pool_in_words}"]
         for rank, hit in enumerate(self.hits[:_PRINTED], 1):
             label = "" if hit.label is None else f"  [{_on_one_line(hit.label)}]"
             lines.append(f"{ranked_scores(rank, hit)}{label}  {hit.path or hit.id!r}")

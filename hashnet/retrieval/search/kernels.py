@@ -1549,29 +1549,27 @@ def fixed_point(descriptors, scale, most):
 
 
 @_compiled
-def add_agreements(
-    signatures, rows, borders, words, queries, like, selectivity, scores, first, last
+def add_shared(
+    signatures, rows, first_places, last_places, queries, selectivity, scores, first, last
 ):
-    """Add to the scores of a range of images what the words they share with a query say.
+    """Add to the scores of a range of rows what the words they share with a query say.
 
     Args:
-        signatures: uint64 `(n * words_a_signature,)`, one list for each word after another.
-        rows: uint32 `(n,)`. The image of each signature, ascending within a list.
-        borders: int64 `(num_words + 1,)`. Where the list of each word begins.
-        words: int64 `(num_queries,)`. The words of the query.
-        queries: uint64 `(num_queries, words_a_signature)`. The query's signatures of them.
-        like: from `query_like`.
-        selectivity: float64. What an agreement counts, by the Hamming distance.
-        scores: float64 `(num_images,)`, added to; in the order of `words`, however the images
-            are shared out.
-        first, last: int. The range of images.
+        signatures: uint32 or uint64 `(n,)`, one list for each word after another.
+        rows: uint32 `(n,)`. The row of each signature, ascending within a list.
+        first_places, last_places: int64 `(num_words,)`. Where the lists of the query's words lie.
+        queries: `(num_words,)`, as `signatures`. The query's signatures of them.
+        selectivity: float32. What an agreement counts, by the Hamming distance.
+        scores: float32 `(num_rows,)`, added to; in the order of the query's words, however the
+            rows are shared out.
+        first, last: int. The range of rows.
     """
-    for number in range(len(words)):
-        query = _query_at(queries, number, like)
-        start, end = borders[words[number]], borders[words[number] + 1]
+    for number in range(len(first_places)):
+        query = _U(queries[number])
+        start, end = first_places[number], last_places[number]
         begin = start + np.searchsorted(rows[start:end], first)
         for place in range(_U(begin), _U(end)):
             row = rows[place]
             if row >= last:
                 break
-            scores[row] += selectivity[_bits_apart(signatures, place, query)]
+            scores[row] += selectivity[_popcount(_U(signatures[place]) ^ query)]

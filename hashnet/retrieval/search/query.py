@@ -51,11 +51,17 @@ class Query:
         until_unlike: bool. Of the `k` hits, only those that are like the query: none of the grade
             "unlike".
         histogram: bool. Also count the images at each Hamming distance from the query.
-        verify: bool. Compare local features of the query with those of the nearest images.
-            Those that show the same thing come first, by (most inliers, distance, row); all
-            others follow as they were.
-        verify_top: int, 1 or more. How many of the nearest are compared; no image is found
-            that is not among these, or among the `k` nearest.
+        verify: bool. Compare local features of the query with those of candidates: of the nearest
+            images and, where the index has a local pool, of those most similar by signatures of
+            local features, in turn. What shows the same thing comes first, by (most inliers,
+            distance, row); of the nearest all others follow as they were. With a `threshold`, the
+            local pool adds nothing outside it.
+        same_object: bool. Instead of that, search the local pool alone: the most similar by
+            signatures are candidates, whatever their codes. Those that show the same thing come
+            first, by (most inliers, similarity, row), then the others by similarity. In an index
+            too small for a local pool (`local_pool.LEAST_IMAGES`) all images are candidates, the
+            nearest first.
+        verify_top: int, 1 or more. How many candidates are compared.
         matcher: str, one of `MATCHERS`. How local features are matched: `"nearest"`, those that are
             each other's nearest; with `"lightglue"` a network then matches those of the
             `matcher_top` first once more, and its word on these counts (see `local.lightglue`).
@@ -63,7 +69,8 @@ class Query:
 
     Raises:
         ArgumentError: a field is out of its range, both threshold and pool are given,
-            `until_unlike` where features alone rank, or a matcher where nothing is verified.
+            `until_unlike` where features alone rank, `same_object` with a threshold, a pool,
+            marks or `verify`, or a matcher where nothing is verified.
         UnknownNameError: there is no such `rank_by` or `matcher`.
 
     Example:
@@ -90,6 +97,7 @@ class Query:
     until_unlike: bool = False
     histogram: bool = False
     verify: bool = False
+    same_object: bool = False
     verify_top: int = 100
     matcher: str = "nearest"
     matcher_top: int = 10
@@ -109,14 +117,14 @@ class Query:
             raise UnknownNameError("rank_by", self.rank_by, RANKINGS)
         if self.matcher not in MATCHERS:
             raise UnknownNameError("matcher", self.matcher, MATCHERS)
-        for name in ("until_unlike", "histogram", "verify"):
+        for name in ("until_unlike", "histogram", "verify", "same_object"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise ArgumentError(f"{name} is True or False.", repr(getattr(self, name)))
-        if self.matcher != "nearest" and not self.verify:
+        if self.matcher != "nearest" and not (self.verify or self.same_object):
             raise ArgumentError(
                 "A matcher is for local features that are compared.",
-                f"matcher={self.matcher!r}, verify=False",
-                "Ask for verification, too.",
+                f"matcher={self.matcher!r}, and neither verify nor same_object",
+                "Ask for one of the two, too.",
             )
         if self.until_unlike and self.rank_by == "feature":
             raise ArgumentError(
@@ -136,6 +144,24 @@ class Query:
                 self._set(name, _texts(value, name))
         if self.region is not None:
             self._set("region", _box(self.region))
+        self._check_same_object()
+
+    def _check_same_object(self) -> None:
+        """What a search of the local pool has no use for is refused, and not passed over."""
+        given = {
+            "verify": self.verify,
+            "threshold": self.threshold is not None,
+            "pool": self.pool is not None,
+            "right": bool(self.right),
+            "wrong": bool(self.wrong),
+        }
+        others = [name for name, is_given in given.items() if is_given]
+        if self.same_object and others:
+            raise ArgumentError(
+                "A search for the same object goes by local features alone, verified.",
+                f"same_object=True and {', '.join(others)}",
+                "Leave one of them out.",
+            )
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

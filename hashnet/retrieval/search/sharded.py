@@ -10,6 +10,9 @@ and so on: the same pool, the same hits in the same order, the same distances. W
   are among the k best of each, ordered by distance, shard and row;
 - what is verified, or moves a query, is looked at one image at a time.
 
+Of the local pool this holds as far as the codebooks agree: each index has its own, by which the
+similarities of its images are reckoned.
+
 So the order of the stages is the engine's own; only what finds, and what reads rows, is joined
 here. Only codes' histograms and k rows a shard would travel over a network.
 """
@@ -22,10 +25,16 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from hashnet.errors import ArgumentError, FingerprintError
+from hashnet.errors import ArgumentError, FingerprintError, StoreError
 from hashnet.retrieval.search.duplicates import DuplicateGroup, Progress
-from hashnet.retrieval.search.engine import Engine
-from hashnet.retrieval.search.finder import Finder, Found, threshold_of
+from hashnet.retrieval.search.engine import Answer, Engine
+from hashnet.retrieval.search.finder import (
+    Finder,
+    Found,
+    Similar,
+    most_similar,
+    threshold_of,
+)
 from hashnet.retrieval.search.ranking import Certainty, Ranking
 from hashnet.retrieval.store.items import Item
 from hashnet.retrieval.store.protocol import Snapshot
@@ -109,6 +118,19 @@ class ShardedEngine(Engine):
             names = engine.ids_of(names)
         return names
 
+    def _by_local_pool(self, *asked: Any) -> Answer:
+        """Refused where some have local pools and others none: nothing tells which are similar."""
+        filled = [engine for engine in self.engines if engine.snapshot.num_items]
+        without = [engine for engine in filled if engine.snapshot.codebook is None]
+        if without and len(without) < len(filled):
+            raise StoreError(
+                "Indexes that are searched as one for the same object have a local pool each, or "
+                "none does.",
+                f"none in {without[0].index.store.folder}",
+                "Search it by itself.",
+            )
+        return super()._by_local_pool(*asked)
+
     def duplicates(
         self,
         threshold: int,
@@ -133,6 +155,14 @@ class _JoinedSnapshot:
     def __init__(self, snapshots: Sequence[Any]) -> None:
         self._snapshots = snapshots
         self.num_items = sum(snapshot.num_items for snapshot in snapshots)
+
+    @property
+    def keeps_words(self) -> bool:
+        return any(snapshot.keeps_words for snapshot in self._snapshots)
+
+    @property
+    def num_local_features(self) -> int:
+        return sum(snapshot.num_local_features for snapshot in self._snapshots)
 
     def rows(self, ids: Sequence[str]) -> np.ndarray:
         rows = np.full(len(ids), -1, np.int64)
@@ -312,6 +342,29 @@ class _JoinedFinder:
             [regions[place] for place in best.tolist()],
             owners,
         )
+
+    def similar(
+        self, descriptors: np.ndarray, most: int, *, allowed: list[Any] | None = None
+    ) -> Similar | None:
+        """By each one's own codebook; an index that has none adds nothing, as `Finder.similar`."""
+        parts = [
+            finder.similar(descriptors, most, allowed=one) for finder, one in self._with(allowed)
+        ]
+        found = [(number, part) for number, part in enumerate(parts) if part is not None]
+        if not found:
+            return None
+        best = most_similar(
+            np.concatenate([_shifted(part.rows, number) for number, part in found]),
+            np.concatenate([part.similarities for _, part in found]),
+            most,
+        )
+        return best._replace(pool=sum(part.pool for _, part in found))
+
+    def among(self, rows: np.ndarray) -> list[Any]:
+        return [
+            finder.among(rows[rows // ROWS_A_SHARD == number] % ROWS_A_SHARD)
+            for number, finder in enumerate(self._finders)
+        ]
 
     def rows(
         self, label: str | None = None, *, offset: int = 0, limit: int | None = None

@@ -93,7 +93,16 @@ _OF_SEARCHES: tuple[tuple[str, Any, Any, dict[str, Any]], ...] = (
         "verify",
         bool,
         Query.verify,
-        {"description": "Also count matches of local features."},
+        {
+            "description": "Compare local features, also of images that these find, and put those "
+            "that match first."
+        },
+    ),
+    (
+        "same_object",
+        bool,
+        Query.same_object,
+        {"description": "Find by local features alone, whatever the rest of the photo shows."},
     ),
     (
         "matcher",

@@ -66,6 +66,7 @@ def search(
         histogram=True,
         verify=parameters["verify"],
         matcher=parameters["matcher"],
+        same_object=parameters["same_object"],
     )
     named = [*([] if id is None else [id]), *parameters["right"], *parameters["wrong"]]
     with_filter = [*named, *parameters["ids"]]

@@ -34,8 +34,10 @@ def add_search_routes(api: FastAPI, service: Service) -> None:
 
     async def answer(asked: Mapping[str, Any], **by: Any) -> Json:
         version = service.served.current
-        if asked["verify"]:
+        if asked["verify"] or asked["same_object"]:
             _need_local_features(version)
+        if asked["same_object"] and not version.engine.snapshot.keeps_words:
+            raise HTTPException(409, "This index is of before local pools; make it anew.")
         result = await service.queues["search"].run(questions.search, version, asked, **by)
         service.counters.count_stages(result.milliseconds)
         fields = result.to_dict()

@@ -197,6 +197,39 @@ def bytes_of_local(features: Described) -> tuple[bytes, bytes]:
     )
 
 
+def no_local_pool(place: object) -> StoreError:
+    """What is raised where an index has no local pool, and none to come.
+
+    Args:
+        place: where the index is.
+
+    Returns:
+        `StoreError`.
+    """
+    return StoreError(
+        "An index has a local pool if it was made with local features, by this version or later.",
+        f"one without: {place}",
+        "Make the index anew with `hashnet index --local sift`.",
+    )
+
+
+def no_codebook(place: object) -> StoreError:
+    """What is raised where an index has no local pool yet.
+
+    Args:
+        place: where the index is.
+
+    Returns:
+        `StoreError`.
+    """
+    return StoreError(
+        "An index has a local pool from the end of the first update on that leaves it with enough "
+        "local features.",
+        f"none yet: {place}",
+        "Run `hashnet index` with its folders again.",
+    )
+
+
 def no_local_features(place: object) -> StoreError:
     """What is raised where an index without local features is asked for some.
 

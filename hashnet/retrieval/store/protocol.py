@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from hashnet.errors import StoreError
+from hashnet.local.codebook import Codebook
 from hashnet.retrieval.store.items import CompactReport, Described, Facts, Item, StoredFeatures
 from hashnet.retrieval.store.roots import Roots
 
@@ -145,6 +146,32 @@ class Snapshot(Protocol):
         Returns:
             list of n functions, for `verify.verify_all`; each to be called once, by any
             thread. They raise what `local_features` does.
+        """
+
+    @property
+    def keeps_words(self) -> bool:
+        """bool. Whether the index keeps a local pool, or may: one with local features does."""
+
+    @property
+    def codebook(self) -> Codebook | None:
+        """`Codebook` by whose words the images lie in the local pool; None while there is none."""
+
+    def local_pool_bytes(self) -> int:
+        """Bytes of the local pool on disk, with the codebook and what a compaction would drop."""
+
+    @property
+    def num_local_features(self) -> int:
+        """int. Local features of all images, or some more: also of images that are out."""
+
+    def local_counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """How many local features there are, to draw some of them.
+
+        Returns:
+            rows: int64 `(n,)`, ascending, of all images.
+            counts: int64 `(n,)`; not verified.
+
+        Raises:
+            StoreError: the index has none.
         """
 
     def regions(self, rows: Rows) -> list[Region | None]:
@@ -416,6 +443,26 @@ class Writer(Protocol):
         Raises:
             StoreError: a row is damaged, the disk or the server refuses, or another process has
                 done the same to a table meanwhile.
+        """
+
+    def set_codebook(
+        self, codebook: Codebook, progress: Callable[[int, int], None] | None = None
+    ) -> int:
+        """Let the images lie in the local pool by the words of another codebook, or a first one.
+
+        Their signatures are made anew from the local features that the index holds; what is added
+        from now on has its signatures by this codebook.
+
+        Args:
+            codebook: `Codebook`, of the index's `descriptor_dim`.
+            progress: called with rows done and rows in all; or None.
+
+        Returns:
+            int. Images.
+
+        Raises:
+            StoreError: the index keeps no local pool, local features are damaged, or the disk or
+                the server refuses; the index is as it was.
         """
 
     def compact(self) -> CompactReport:

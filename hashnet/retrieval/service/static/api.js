@@ -78,6 +78,7 @@ export function search(state, photo, signal) {
   if (state.region) fields.push(["region", state.region.join(",")]);
   if (state.untilUnlike) fields.push(["until_unlike", "true"]);
   if (state.verify) fields.push(["verify", "true"]);
+  if (state.sameObject) fields.push(["same_object", "true"]);
   for (const name of ["after", "before", "under"]) {
     if (state[name]) fields.push([name, state[name]]);
   }

@@ -25,6 +25,7 @@ const NOTHING = {
   under: "",
   untilUnlike: false,
   verify: false,
+  sameObject: false,
   right: [],
   wrong: [],
 };
@@ -75,7 +76,7 @@ const blobOf = (query) => (query.kind === "photo" ? photos.get(query.name) : nul
 
 // History: the state goes into the entry; ids and classes also into the address, to be shared.
 
-function inAddress({ query, region, threshold, k, label, untilUnlike, verify, ...state }) {
+function inAddress({ query, region, threshold, k, label, ...state }) {
   if (!query || query.kind === "photo") return "./";
   const fields = new URLSearchParams([[query.kind, query.name]]);
   if (region) fields.set("region", region.join(","));
@@ -83,8 +84,9 @@ function inAddress({ query, region, threshold, k, label, untilUnlike, verify, ..
   if (k !== HITS) fields.set("k", k);
   for (const name of label) fields.append("label", name);
   for (const name of TEXT_FILTERS) if (state[name]) fields.set(name, state[name]);
-  if (untilUnlike) fields.set("until_unlike", "true");
-  if (verify) fields.set("verify", "true");
+  if (state.untilUnlike) fields.set("until_unlike", "true");
+  if (state.verify) fields.set("verify", "true");
+  if (state.sameObject) fields.set("same_object", "true");
   return `?${fields}`;
 }
 
@@ -106,6 +108,7 @@ function fromAddress() {
     ...Object.fromEntries(TEXT_FILTERS.map((name) => [name, fields.get(name) ?? ""])),
     untilUnlike: fields.get("until_unlike") === "true",
     verify: fields.get("verify") === "true",
+    sameObject: fields.get("same_object") === "true",
   };
 }
 
@@ -122,13 +125,20 @@ function keep(next, push = false) {
 
 /** Search by something else; the filters stay, what belonged to the last query goes. */
 function begin(query) {
-  const { k, label, after, before, under, untilUnlike, verify } = state;
-  search({ ...NOTHING, k, label, after, before, under, untilUnlike, verify, query }, true);
+  const { k, label, after, before, under, untilUnlike, verify, sameObject } = state;
+  const kept = { k, label, after, before, under, untilUnlike, verify, sameObject };
+  search({ ...NOTHING, ...kept, query }, true);
 }
 
 /** Change the search and send it; `push` makes it a step that Back undoes. */
 function search(changes, push = false) {
-  keep({ ...state, ...changes }, push);
+  const next = { ...state, ...changes };
+  // The local pool has no threshold and takes no marks: what was asked for last holds.
+  if (changes.sameObject) Object.assign(next, { verify: false, threshold: null, right: [], wrong: [] });
+  else if (next.verify || next.threshold !== null || next.right.length || next.wrong.length) {
+    next.sameObject = false;
+  }
+  keep(next, push);
   if (push && changes.query) {
     scrollTo(0, 0);
     // The hit that was activated is about to go; the reader goes on from the new ones.
@@ -193,6 +203,7 @@ function showState() {
   $("k").value = state.k;
   $("until-unlike").checked = state.untilUnlike;
   $("verify").checked = state.verify;
+  $("same-object").checked = state.sameObject;
   for (const name of TEXT_FILTERS) $(name).value = state[name];
   threshold.automatic.checked = state.threshold === null;
   if (state.threshold !== null) threshold.slider.value = state.threshold;
@@ -242,7 +253,11 @@ function showAnswer(answer, asked) {
   answered = JSON.stringify(asked.query);
   threshold.answer(answer, asked.threshold);
   $("results-title").textContent = found ? `${count(found)} ${found === 1 ? "hit" : "hits"}` : "No hits";
-  const parts = [`pool of ${images(answer.pool)}, fewer than ${bits(answer.threshold)} apart`];
+  const parts = [
+    answer.threshold === null
+      ? `local pool of ${images(answer.pool)}`
+      : `pool of ${images(answer.pool)}, fewer than ${bits(answer.threshold)} apart`,
+  ];
   const like = answer.hits.filter(({ grade }) => grade !== "unlike").length;
   if (like < found) parts.push(`${like ? count(like) : "none"} of the hits alike`);
   if (asked.label.length) parts.push(`labelled ${asked.label.join(" or ")}`);
@@ -260,7 +275,9 @@ function showAnswer(answer, asked) {
 function showEmpty(answer, asked) {
   const nearest = threshold.nearest();
   let text = "Nothing to search: the index holds no such image.";
-  if (nearest !== null && answer.pool === 0) {
+  if (answer.threshold === null && nearest !== null) {
+    text = "No image has local features like those of the query.";
+  } else if (nearest !== null && answer.pool === 0) {
     text = `No image is fewer than ${bits(answer.threshold)} apart; the nearest is ${bits(nearest - 1)} apart.`;
   } else if (asked.untilUnlike && nearest !== null) {
     text = "Nothing that was searched is like the query.";
@@ -400,7 +417,8 @@ $("k").addEventListener("change", () => {
 $("until-unlike").addEventListener("change", () => {
   search({ untilUnlike: $("until-unlike").checked });
 });
-$("verify").addEventListener("change", () => search({ verify: $("verify").checked }));
+$("verify").addEventListener("change", () => search({ verify: $("verify").checked, sameObject: false }));
+$("same-object").addEventListener("change", () => search({ sameObject: $("same-object").checked }));
 for (const name of TEXT_FILTERS) {
   $(name).addEventListener("change", () => search({ [name]: $(name).value.trim() }));
 }
@@ -515,7 +533,7 @@ async function start() {
   offer(info.labels.map(({ name }) => name), info.classes);
   $("labels").hidden = info.labels.length === 0;
   $("until-unlike-row").hidden = !info.grades;
-  $("verify-row").hidden = info.local === null;
+  $("verify-row").hidden = $("same-object-row").hidden = info.local === null;
   $("dates-row").hidden = !info.exif;
   $("folder-row").hidden = info.folders.length === 0;
   $("folders").replaceChildren(...info.folders.map((name) => new Option(name)));

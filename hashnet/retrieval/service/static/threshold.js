@@ -44,10 +44,13 @@ export class Threshold {
     this.#show();
   }
 
-  /** Show what an answer says; `chosen` is the reader's threshold, null where there is none. */
+  /**
+   * Show what an answer says; `chosen` is the reader's threshold, null where there is none. Of an
+   * answer without a threshold, which is of the local pool, the slider stays where it is.
+   */
   answer({ threshold, histogram }, chosen) {
     this.histogram = histogram ?? [];
-    this.slider.value = threshold;
+    if (threshold !== null) this.slider.value = threshold;
     this.automatic.checked = chosen === null;
     // The root makes room for small counts beside the bulk near half of the bits.
     const most = Math.sqrt(Math.max(1, ...this.histogram));

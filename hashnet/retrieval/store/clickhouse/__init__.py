@@ -5,7 +5,8 @@
 
     TABLE              one entry per image or region, and one per entry that was taken out
     TABLE_descriptors  local features, by the row of their image
-    TABLE_encoder      the facts of the index, and the bundle that made its codes
+    TABLE_words        their signatures, by the word of the codebook: the local pool
+    TABLE_encoder      the facts of the index, the bundle that made its codes, and the codebook
     TABLE-g...         the entries with other codes: see `generations`
 
 An entry is never changed. `row` numbers entries in the order in which they came; an entry with
@@ -18,9 +19,12 @@ compaction takes the dead rows away.
 As in a folder, the entry of an image is followed by those of its regions, which have its words.
 Its local features are hundreds of times the bytes of all else and asked for by few rows at a time,
 so they lie in a table of their own, ordered by row. They are inserted before their image is: what
-a kill leaves there belongs to no row, and goes with the next compaction. Tables without
+a kill leaves there belongs to no row, and goes with the next compaction. So do their signatures,
+each with the number of the codebook that it is by. Another codebook lists all images by its own
+number, and takes effect by one record in `TABLE_encoder`; then the signatures by others are
+deleted, which snapshots of before do not find any more. Tables without `TABLE_words`,
 `TABLE_descriptors` or the column `region`, made before there were any, are used as they are, for
-indexes that need neither.
+indexes that need none of them.
 
 A refit fills another table of entries beside the one that is there, which nobody sees until one
 record in `TABLE_encoder` names it, with the new encoder; what others wrote meanwhile is taken over,

@@ -127,7 +127,7 @@ class Connection:
     Attributes:
         place: `Place`.
         entries: str. Name of the table of entries: the place's, or one that a refit made after it.
-        encoder_table, descriptors_table: str, as statements name them.
+        encoder_table, descriptors_table, words_table: str, as statements name them.
     """
 
     def __init__(self, url: str) -> None:
@@ -135,6 +135,7 @@ class Connection:
         self.entries = self.place.table
         self.encoder_table = f"`{self.place.database}`.`{self.place.table}_encoder`"
         self.descriptors_table = f"`{self.place.database}`.`{self.place.table}_descriptors`"
+        self.words_table = f"`{self.place.database}`.`{self.place.table}_words`"
         with self._named():
             self._client = self.place.client()
 
@@ -251,7 +252,7 @@ class Connection:
             "AND table IN {names:Array(String)}",
             width=2,
             database=place.database,
-            names=[place.table, f"{place.table}_descriptors"],
+            names=[place.table, f"{place.table}_descriptors", f"{place.table}_words"],
         )
         return {
             f"{table.decode()}.{name.decode()}" for table, name in zip(tables, columns, strict=True)
@@ -260,6 +261,7 @@ class Connection:
     def _named_tables(self, statement: str) -> str:
         statement = statement.replace("{encoder_table}", self.encoder_table)
         statement = statement.replace("{descriptors_table}", self.descriptors_table)
+        statement = statement.replace("{words_table}", self.words_table)
         return statement.replace("{table}", self.table)
 
     @contextlib.contextmanager

@@ -10,6 +10,7 @@ import numpy as np
 
 from hashnet.codes import code_bytes
 from hashnet.errors import StoreError
+from hashnet.local.codebook import Codebook
 from hashnet.retrieval.store.clickhouse.connection import Connection
 from hashnet.retrieval.store.clickhouse.entries import (
     KEY_OF_IDS,
@@ -52,6 +53,17 @@ class _Store(Facts, Protocol):
     def roots(self) -> Roots:
         """As they were last read or written."""
 
+    @property
+    def keeps_words(self) -> bool:
+        """Whether it keeps a local pool, or may."""
+
+    @property
+    def codebook_number(self) -> int:
+        """Of the codebook, as it was last read or written; 0 for none."""
+
+    def codebook(self, number: int) -> Codebook | None:
+        """The one of a number."""
+
 
 class _Codes:
     """Codes by row, each read when it is asked for: what `Snapshot.codes` is to a folder."""
@@ -74,6 +86,8 @@ class Snapshot:
         last: int. The highest row.
         store: as given.
         roots: `Roots`.
+        keeps_words: as that of the store.
+        codebook_number: int, as that of the store was.
         item_columns: tuple of str. The columns that make up items.
     """
 
@@ -95,6 +109,7 @@ class Snapshot:
         if rows == live:
             self._live = NONE_DEAD
         self.codes = _Codes(self)
+        self.keeps_words, self.codebook_number = store.keeps_words, store.codebook_number
 
     def ask(self, statement: str, *, width: int = 1, **parameters: Any) -> list[Any]:
         """Ask about this snapshot.
@@ -193,6 +208,36 @@ class Snapshot:
         return [
             functools.partial(part.take, place) for part in parts for place in range(len(part.rows))
         ]
+
+    @property
+    def codebook(self) -> Codebook | None:
+        return self.store.codebook(self.codebook_number)
+
+    def local_pool_bytes(self) -> int:
+        if self.codebook is None:
+            return 0
+        [[size]] = self._connection.ask(
+            "SELECT sum(bytes_on_disk) FROM system.parts WHERE active "
+            "AND database = {database:String} AND table IN {names:Array(String)}",
+            database=self._connection.place.database,
+            names=[f"{self._connection.place.table}_words{end}" for end in ("", "_local")],
+        )
+        return int(size) + len(self.codebook.to_bytes())
+
+    @property
+    def num_local_features(self) -> int:
+        [[num_bytes]] = self._connection.ask("SELECT sum(length(yx)) FROM {descriptors_table}")
+        return int(num_bytes) // 8
+
+    def local_counts(self) -> tuple[np.ndarray, np.ndarray]:
+        if self.store.extractor is None:
+            raise no_local_features(self.store.folder)
+        rows, num_bytes = self.ask(
+            "SELECT row, length(yx) FROM {descriptors_table} "
+            "WHERE row IN (SELECT row FROM {table} WHERE {image}) ORDER BY row",
+            width=2,
+        )
+        return np.array(rows, np.int64), np.array(num_bytes, np.int64) // 8
 
     def regions(self, rows: Rows) -> list[Region | None]:
         if not self.store.regions_per_image or not len(rows):

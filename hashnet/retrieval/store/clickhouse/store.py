@@ -12,6 +12,7 @@ from typing import Any
 
 from hashnet import files
 from hashnet.errors import ArgumentError, BackendError, StoreError
+from hashnet.local.codebook import Codebook
 from hashnet.network import bundle as bundles
 from hashnet.retrieval.store.clickhouse import generations
 from hashnet.retrieval.store.clickhouse.connection import Connection
@@ -24,13 +25,13 @@ from hashnet.retrieval.store.roots import Roots
 StrPath = str | os.PathLike[str]
 
 # Of new indexes. Older ones stay of their version: 1, 2 with local features, or 3 with regions,
-# which have no roots.
-FORMAT_VERSION = 4
+# which have no roots, or 4, which has no local pool.
+FORMAT_VERSION = 5
 # What records are named: those of facts, but for the first, with a slash and a number behind it,
-# those of roots with the time.
-_FACTS, _ROOTS = "facts", "roots/"
+# those of roots and codebooks with the time.
+_FACTS, _ROOTS, _CODEBOOK = "facts", "roots/", "codebook/"
 # Columns that tables of older versions lack.
-_NEEDED = ("_descriptors.yx", ".region", ".content", ".camera")
+_NEEDED = ("_descriptors.yx", ".region", ".content", ".camera", "_words.signature")
 
 
 class Store:
@@ -40,6 +41,8 @@ class Store:
         folder: str. The URL, without its password.
         feature_dtype: "float32". How features are stored.
         roots: `Roots`, as they were last read or written.
+        keeps_words: bool. Whether it keeps a local pool, or may.
+        codebook_number: int. Of the codebook, as it was last read or written; 0 for none.
         made: tuple. What tells this index from another that was made in its place.
         followed: (str, int) or None. The table of entries that this one's follows, and the last
             row of it that was taken over before it did.
@@ -53,6 +56,7 @@ class Store:
         record: str,
         facts: dict[str, Any],
         roots: list[list[str]] | None,
+        codebook: str = "",
     ) -> None:
         entries = facts.get("entries", connection.place.table)
         generations.number_of(connection.place.table, entries)  # refuses other names
@@ -77,6 +81,9 @@ class Store:
             generations.number_of(connection.place.table, entries)
             self.followed = entries, int(row)
         self.roots = Roots(roots)
+        self.keeps_words = self.format_version >= 5 and self.extractor is not None
+        self.codebook_number = int(codebook.removeprefix(_CODEBOOK) or 0)
+        self._codebook: tuple[int, Codebook | None] = (0, None)
 
     @classmethod
     def create(
@@ -158,12 +165,15 @@ class Store:
             )
         # Of each kind the last is the latest.
         names, contents = connection.ask(
-            "SELECT name, content FROM {encoder_table} WHERE name = {facts:String} "
-            "OR startsWith(name, {later:String}) OR startsWith(name, {roots:String}) ORDER BY name",
+            "SELECT name, if(startsWith(name, {codebook:String}), '', content) "
+            "FROM {encoder_table} WHERE name = {facts:String} OR startsWith(name, {later:String}) "
+            "OR startsWith(name, {roots:String}) OR startsWith(name, {codebook:String}) "
+            "ORDER BY name",
             width=2,
             facts=_FACTS,
             later=f"{_FACTS}/",
             roots=_ROOTS,
+            codebook=_CODEBOOK,
         )
         latest = {
             name.decode().split("/")[0]: (name.decode(), content)
@@ -181,7 +191,8 @@ class Store:
             roots = None
             if facts["format_version"] >= 4:
                 roots = json.loads(latest["roots"][1]) if "roots" in latest else []
-            return cls(connection, record, facts, roots)
+            codebook, _ = latest.get("codebook", ("", b""))
+            return cls(connection, record, facts, roots, codebook)
         except StoreError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -244,7 +255,7 @@ class Store:
     def version(self) -> tuple[Any, ...]:
         now = self.reopened()
         [[last], [entries]] = now._connection.ask("SELECT max(row), count() FROM {table}", width=2)
-        return *now.made, now.roots.all, int(last), int(entries)
+        return *now.made, now.roots.all, now.codebook_number, int(last), int(entries)
 
     def write_roots(self, roots: Roots) -> None:
         """Put other roots in place of these.
@@ -256,6 +267,50 @@ class Store:
         content = json.dumps(roots.all).encode()
         self._insert_record(self._connection, name, content)
         self.roots = roots
+
+    def codebook(self, number: int) -> Codebook | None:
+        """A codebook that the index has, or had a moment ago.
+
+        Args:
+            number: int, as `codebook_number`.
+
+        Returns:
+            `Codebook`; None of the number 0.
+
+        Raises:
+            StoreError: another one has followed it.
+        """
+        if number and self._codebook[0] != number:
+            [contents] = self._connection.ask(
+                "SELECT content FROM {encoder_table} WHERE name = {name:String}",
+                name=f"{_CODEBOOK}{number:020}",
+            )
+            if not contents:
+                raise StoreError(
+                    "A codebook is read while it is there.",
+                    f"none of the number {number} in {self.folder}",
+                    "Another one followed it: open the index again.",
+                )
+            self._codebook = number, Codebook.from_bytes(contents[0])
+        return self._codebook[1] if number else None
+
+    def write_codebook(self, codebook: Codebook, number: int) -> None:
+        """Let another codebook, by which all images are listed by now, take the place of this one.
+
+        Args:
+            codebook: `Codebook`.
+            number: int. Higher than that of this one.
+        """
+        self._insert_record(
+            self._connection, f"{_CODEBOOK}{number:020}", codebook.to_bytes(), f"codebook {number}"
+        )
+        self.codebook_number, self._codebook = number, (number, codebook)
+        self._connection.tell(
+            "ALTER TABLE {encoder_table} DELETE WHERE startsWith(name, {codebook:String}) "
+            "AND name < {name:String}",
+            codebook=_CODEBOOK,
+            name=f"{_CODEBOOK}{number:020}",
+        )
 
     @staticmethod
     def _insert_record(
@@ -353,7 +408,8 @@ class Store:
                 f"another one in its place, {self.folder}",
                 "Open that one.",
             )
-        self.roots = now.roots  # another may have changed them
+        # Another may have changed them.
+        self.roots, self.codebook_number = now.roots, now.codebook_number
         return Writer(self._connection, self)
 
     def num_bytes(self) -> int:
@@ -365,7 +421,10 @@ class Store:
             database=self._connection.place.database,
             names=[
                 table + end
-                for end in ("", "_local", "_encoder", "_descriptors", "_descriptors_local")
+                for end in (
+                    *("", "_local", "_encoder", "_descriptors", "_descriptors_local"),
+                    *("_words", "_words_local"),
+                )
             ],
             later=table + generations.LATER,
         )

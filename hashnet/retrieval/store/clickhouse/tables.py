@@ -40,6 +40,9 @@ def ddl(
         CREATE TABLE IF NOT EXISTS `photos`.`all_descriptors_local` ON CLUSTER `main`
         CREATE TABLE IF NOT EXISTS `photos`.`all_descriptors` ON CLUSTER `main` AS
             `photos`.`all_descriptors_local` ENGINE = Distributed
+        CREATE TABLE IF NOT EXISTS `photos`.`all_words_local` ON CLUSTER `main`
+        CREATE TABLE IF NOT EXISTS `photos`.`all_words` ON CLUSTER `main` AS
+            `photos`.`all_words_local` ENGINE = Distributed
         CREATE TABLE IF NOT EXISTS `photos`.`all_local` ON CLUSTER `main`
         CREATE TABLE IF NOT EXISTS `photos`.`all` ON CLUSTER `main` AS `photos`.`all_local`
             ENGINE = Distributed
@@ -58,10 +61,17 @@ def ddl(
     # Those of one image are read alone; `id` only says which shard is theirs.
     descriptors = "row UInt64, id String, yx String, descriptors String CODEC(NONE)"
     order = "ORDER BY row SETTINGS index_granularity = 1"
+    # A query reads those of its own words; of a codebook that another has followed, none.
+    words = (
+        "codebook UInt64, word UInt32, row UInt64, id String, signature UInt64 CODEC(NONE), "
+        "length UInt16"
+    )
+    by_word = f"ORDER BY (codebook, word, row) SETTINGS index_granularity = {GRANULE_ROWS}"
     return [
         f"CREATE DATABASE IF NOT EXISTS `{database}`{_on(cluster)}",
         f"CREATE TABLE IF NOT EXISTS {encoder}ENGINE = {engine}",
         *_made(database, f"{table}_descriptors", descriptors, order, cluster),
+        *_made(database, f"{table}_words", words, by_word, cluster),
         # The table that says that all are there comes last.
         *entries_ddl(database, entries or table, num_bits=num_bits, cluster=cluster),
     ]

@@ -9,9 +9,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from hashnet import system, threads
 from hashnet.codes import code_bytes
 from hashnet.errors import ArgumentError, BackendError, StoreError
 from hashnet.images import Exif
+from hashnet.local.codebook import Codebook
 from hashnet.retrieval.store.clickhouse import generations, tables
 from hashnet.retrieval.store.clickhouse.connection import Connection
 from hashnet.retrieval.store.clickhouse.entries import (
@@ -29,11 +31,13 @@ from hashnet.retrieval.store.items import (
     check_images,
     check_items,
     items_of_rows,
+    no_local_pool,
     seconds_of,
     to_bytes,
     to_text,
 )
 from hashnet.retrieval.store.roots import Roots
+from hashnet.retrieval.store.word_lists import signatures_of
 
 # Of features in an insert: as Python numbers eight times the bytes, and far from what a server
 # would cut into several parts.
@@ -59,6 +63,20 @@ class _Store(Facts, Protocol):
 
     def write_roots(self, roots: Roots) -> None:
         """Put others in their place."""
+
+    @property
+    def keeps_words(self) -> bool:
+        """Whether it keeps a local pool, or may."""
+
+    @property
+    def codebook_number(self) -> int:
+        """Of the codebook, as it was last read or written; 0 for none."""
+
+    def codebook(self, number: int) -> Codebook | None:
+        """The one of a number."""
+
+    def write_codebook(self, codebook: Codebook, number: int) -> None:
+        """Put another in its place."""
 
     @property
     def followed(self) -> tuple[str, int] | None:
@@ -230,6 +248,35 @@ class Writer:
         self._store.forget_encoders()
         return num_rows
 
+    def set_codebook(
+        self, codebook: Codebook, progress: Callable[[int, int], None] | None = None
+    ) -> int:
+        """By one record, once all images are listed; for the rest see `protocol`."""
+        store = self._store
+        if not store.keeps_words:
+            raise no_local_pool(store.folder)
+        number = max(time.time_ns(), store.codebook_number + 1)
+        with store.snapshot() as snapshot:
+            rows, _ = snapshot.local_counts()
+            for start in range(0, len(rows), BATCH_LOCAL):
+                part = rows[start : start + BATCH_LOCAL]
+                ids = [item.id for item in snapshot.items(part)]
+                descriptors = [one.descriptors for one in snapshot.local_features(part)]
+                self._insert_words(part.tolist(), ids, descriptors, codebook, number)
+                if progress:
+                    progress(start + len(part), len(rows))
+        store.write_codebook(codebook, number)
+        self._drop_words()
+        return len(rows)
+
+    def _drop_words(self) -> None:
+        """Delete what lists images by other codebooks, also where setting one was killed."""
+        table, where = self._local_table(f"{self._connection.place.table}_words")
+        self._change(
+            f"ALTER TABLE {table}{where} DELETE WHERE codebook != {self._store.codebook_number}",
+            "",
+        )
+
     def compact(self) -> CompactReport:
         bytes_before = self._store.num_bytes()
         rows_before, regions_before, parts_before = self._size()
@@ -248,6 +295,13 @@ class Writer:
                 "(SELECT row FROM {table})",
                 local,
             )
+        if self._store.keeps_words:
+            words, where = self._local_table(f"{self._connection.place.table}_words")
+            self._change(
+                f"ALTER TABLE {words}{where} DELETE WHERE row NOT IN (SELECT row FROM {{table}})",
+                local,
+            )
+            self._drop_words()
         rows, regions, parts = self._size()
         return CompactReport(
             rows_before,
@@ -396,6 +450,50 @@ class Writer:
             "descriptors": ("String", descriptors),
         }
         self._send(self._connection.descriptors_table, columns, f"{rows[0]}-{len(rows)}")
+        number = self._store.codebook_number
+        if (codebook := self._store.codebook(number)) is not None:
+            self._insert_words(
+                rows,
+                [items[place].id for place in places],
+                [one.descriptors for one in local_features],
+                codebook,
+                number,
+            )
+
+    def _insert_words(
+        self,
+        rows: list[int],
+        ids: Sequence[str],
+        descriptors: Sequence[np.ndarray],
+        codebook: Codebook,
+        number: int,
+    ) -> None:
+        """List images by their words."""
+        with threads.blas_threads(1):
+            found = threads.mapped(
+                lambda one: signatures_of(codebook, one), descriptors, system.cores()
+            )
+        lengths = [len(words) for words, _ in found]
+        if not sum(lengths):
+            return
+        words, signatures = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+        columns: dict[str, tuple[str, Sequence[Any]]] = {
+            "codebook": ("UInt64", [number] * len(words)),
+            "word": ("UInt32", words.tolist()),
+            "row": ("UInt64", np.repeat(rows, lengths).tolist()),
+            "id": (
+                "String",
+                [
+                    id
+                    for id, length in zip(map(to_bytes, ids), lengths, strict=True)
+                    for _ in range(length)
+                ],
+            ),
+            "signature": ("UInt64", signatures.tolist()),
+            "length": ("UInt16", np.repeat(lengths, lengths).tolist()),
+        }
+        token = f"{number}-{rows[0]}-{len(rows)}"
+        self._send(self._connection.words_table, columns, token)
 
     def _send(self, table: str, columns: dict[str, tuple[str, Sequence[Any]]], token: str) -> None:
         types, values = zip(*columns.values(), strict=True)

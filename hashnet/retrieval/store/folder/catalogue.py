@@ -4,6 +4,7 @@ Every record carries a checksum; `change_catalogue` is the one moment at which a
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -22,6 +23,7 @@ from zlib_ng.zlib_ng import crc32
 from hashnet import files, system
 from hashnet.codes import MAX_BITS
 from hashnet.errors import ArgumentError, LockedError, StoreError
+from hashnet.local.codebook import MOST_WORDS
 from hashnet.retrieval.store.folder.contents import (
     Catalogue,
     Segment,
@@ -29,6 +31,7 @@ from hashnet.retrieval.store.folder.contents import (
 )
 from hashnet.retrieval.store.folder.lookups import BLOCK_BYTES, Run
 from hashnet.retrieval.store.folder.paths import damaged, inner_name, inside
+from hashnet.retrieval.store.folder.words import StoredCodebook, WordRun
 from hashnet.retrieval.store.items import check_extractor, check_regions_per_image
 from hashnet.retrieval.store.roots import Roots
 from hashnet.system import StrPath
@@ -38,8 +41,8 @@ Read = Callable[[sqlite3.Connection, pathlib.Path], T]
 Record = tuple[Any, ...]
 
 # Of new indexes. Older ones stay of their version: 1, 2 with local features, 3 with regions, which
-# have no look-ups, or 4, which has no roots.
-FORMAT_VERSION = 5
+# have no look-ups, 4, which has no roots, or 5, which has no local pool.
+FORMAT_VERSION = 6
 
 CATALOGUE = "catalogue.sqlite"
 
@@ -92,6 +95,14 @@ _SCHEMAS = {  # by format version
         "identity TEXT, num_runs INTEGER, roots TEXT, exif INTEGER, seal INTEGER)",
         **_WITH_LOOKUPS,
     },
+    6: {
+        "facts": _FACTS + "extractor TEXT, descriptor_dim INTEGER, regions_per_image INTEGER, "
+        "identity TEXT, num_runs INTEGER, roots TEXT, exif INTEGER, codebook TEXT, "
+        "num_word_runs INTEGER, seal INTEGER)",
+        **_WITH_LOOKUPS,
+        "word_runs": "CREATE TABLE word_runs (number INTEGER PRIMARY KEY, num_rows INTEGER, "
+        "num_words INTEGER, num_signatures INTEGER, start INTEGER, crc INTEGER, seal INTEGER)",
+    },
 }
 
 # What SQLite raises, for those who write beside the catalogue.
@@ -119,7 +130,9 @@ def _facts_record(catalogue: Catalogue) -> Record:
     with_regions = (*local, catalogue.regions_per_image)
     with_lookups = (*with_regions, catalogue.identity, len(catalogue.runs or ()))
     with_roots = (*with_lookups, json.dumps(catalogue.roots), int(catalogue.exif))
-    more = {1: (), 2: local, 3: with_regions, 4: with_lookups, 5: with_roots}
+    codebook = None if catalogue.codebook is None else dataclasses.astuple(catalogue.codebook)
+    with_words = (*with_roots, json.dumps(codebook), len(catalogue.word_runs or ()))
+    more = {1: (), 2: local, 3: with_regions, 4: with_lookups, 5: with_roots, 6: with_words}
     return (
         1,
         catalogue.num_bits,
@@ -145,6 +158,10 @@ def _segment_record(number: int, segment: Segment, catalogue: Catalogue) -> Reco
 def _run_record(number: int, run: Run) -> Record:
     counts = run.num_rows, run.num_images, run.num_labelled, run.num_labels
     return number, *counts, run.start, run.checksums
+
+
+def _word_run_record(number: int, run: WordRun) -> Record:
+    return number, run.num_rows, run.num_words, run.num_signatures, run.start, run.crc
 
 
 def _parse_segment(
@@ -187,6 +204,39 @@ def _parse_run(before: Run | None, *fields: Any) -> Run:
     if len(checksums) != 4 * -(-run.num_bytes // BLOCK_BYTES):
         raise ValueError(f"{len(checksums)} bytes of checksums for {run.num_bytes} of a run")
     return run
+
+
+def _parse_codebook(text: str) -> StoredCodebook | None:
+    fields = json.loads(text)
+    if fields is None:
+        return None
+    codebook = StoredCodebook(*fields)
+    num_words, num_bits, start, num_bytes, sha256 = fields
+    counts = num_words, num_bits, start, num_bytes
+    whole = all(isinstance(count, int) for count in counts) and isinstance(sha256, str)
+    if not (
+        whole
+        and num_bits in (32, 64)
+        and 1 <= num_words <= MOST_WORDS
+        and num_bytes >= 1
+        and start >= 0
+    ):
+        raise ValueError(f"a codebook of {fields}")
+    return codebook
+
+
+def _parse_word_run(before: WordRun | None, signature_bytes: int, *fields: Any) -> WordRun:
+    num_rows, num_words, num_signatures, start, crc = fields
+    first_row, least_start = (0, 0) if before is None else (before.end_row, before.end)
+    if not (
+        all(isinstance(field, int) for field in fields)
+        and 0 <= num_words <= num_signatures
+        and num_rows >= 1
+        and start >= least_start
+        and start % WordRun.ALIGNED == 0
+    ):
+        raise ValueError(f"a run of words of {fields}")
+    return WordRun(first_row, num_rows, num_words, num_signatures, signature_bytes, start, crc)
 
 
 def _load_catalogue(
@@ -240,8 +290,11 @@ def _load_catalogue(
         raise ValueError(f"num_bits={bits}, feature_dtype={dtype!r}")
     if not isinstance(identity, str) or (version >= 4 and not identity):
         raise ValueError(f"identity={identity!r}")
-    if exif not in (0, 1) or (version == 5 and roots is None):
+    if exif not in (0, 1) or (version >= 5 and roots is None):
         raise ValueError(f"{roots=}, {exif=}")
+    codebook = _parse_codebook(more[7]) if version >= 6 else None
+    if codebook is not None and extractor is None:
+        raise ValueError("a codebook without local features")
     names = names_of_arrays(extractor, regions_per_image, files=roots is not None, exif=bool(exif))
     segments: list[Segment] = []
     since = -1
@@ -270,8 +323,13 @@ def _load_catalogue(
         identity=identity,
         roots=roots,
         exif=bool(exif),
+        word_runs=None if version < 6 else _read_word_runs(connection, codebook, more[8]),
+        codebook=codebook,
     )
     in_runs = catalogue.runs[-1].end_row if catalogue.runs else 0
+    listed = catalogue.word_runs[-1].end_row if catalogue.word_runs else 0
+    if codebook is not None and listed != num_rows:
+        raise ValueError(f"the words of {listed} of {num_rows} rows")
     if catalogue.num_rows != num_rows or (version >= 4 and in_runs != num_rows):
         raise ValueError(f"{catalogue.num_rows} rows, {in_runs} in runs, instead of {num_rows}")
     return catalogue
@@ -304,6 +362,22 @@ def _read_runs(connection: sqlite3.Connection, num_runs: int) -> tuple[Run, ...]
         runs.append(_parse_run(runs[-1] if runs else None, *fields))
     if len(runs) != num_runs:
         raise ValueError(f"{len(runs)} runs instead of {num_runs}")
+    return tuple(runs)
+
+
+def _read_word_runs(
+    connection: sqlite3.Connection, codebook: StoredCodebook | None, num_runs: int
+) -> tuple[WordRun, ...]:
+    runs: list[WordRun] = []
+    records = connection.execute("SELECT * FROM word_runs ORDER BY number").fetchall()
+    if len(records) != num_runs or (records and codebook is None):
+        raise ValueError(f"{len(records)} runs of words instead of {num_runs}")
+    for record in records:
+        number, *fields = _unsealed(record)
+        if number != len(runs) + 1 or codebook is None:
+            raise ValueError(f"run of words {number!r} behind {len(runs)} runs")
+        before = runs[-1] if runs else None
+        runs.append(_parse_word_run(before, codebook.dtype.itemsize, *fields))
     return tuple(runs)
 
 
@@ -487,21 +561,28 @@ def change_catalogue(path: StrPath, old: Catalogue, new: Catalogue) -> None:
         for number, (old_one, segment) in enumerate(pairs, 1):
             if segment is not old_one:
                 _insert(connection, "segments", _segment_record(number, segment, new))
-        if new.runs is not None and old.runs is not None:
-            _change_runs(connection, old.runs, new.runs)
+        _change_runs(connection, "runs", old.runs or (), new.runs or (), _run_record)
+        _change_runs(
+            connection, "word_runs", old.word_runs or (), new.word_runs or (), _word_run_record
+        )
         _insert(connection, "facts", _facts_record(new))
         connection.execute("COMMIT")
 
 
 def _change_runs(
-    connection: sqlite3.Connection, old: tuple[Run, ...], new: tuple[Run, ...]
+    connection: sqlite3.Connection,
+    table: str,
+    old: tuple[T, ...],
+    new: tuple[T, ...],
+    record: Callable[[int, T], Record],
 ) -> None:
     same = 0
     while same < min(len(old), len(new)) and old[same] is new[same]:
         same += 1
-    connection.execute("DELETE FROM runs WHERE number > ?", (same,))
+    if same < len(old):
+        connection.execute(f"DELETE FROM {table} WHERE number > ?", (same,))
     for number, run in enumerate(new[same:], same + 1):
-        _insert(connection, "runs", _run_record(number, run))
+        _insert(connection, table, record(number, run))
 
 
 def _insert(connection: sqlite3.Connection, table: str, fields: Record) -> None:

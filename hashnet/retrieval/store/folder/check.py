@@ -17,13 +17,16 @@ from hashnet.retrieval.store.folder.catalogue import (
     read_catalogue,
 )
 from hashnet.retrieval.store.folder.contents import (
+    CODEBOOKS,
     LOOKUPS,
+    WORDS,
     Catalogue,
     open_data,
 )
 from hashnet.retrieval.store.folder.encoders import name_of_encoder
 from hashnet.retrieval.store.folder.lookups import BLOCK_BYTES
 from hashnet.retrieval.store.folder.paths import CHUNK_BYTES, damaged, inside
+from hashnet.retrieval.store.folder.words import BLOCK_BYTES as WORD_BLOCK_BYTES
 from hashnet.system import StrPath
 
 
@@ -55,9 +58,9 @@ def _check_all(folder: pathlib.Path, catalogue: Catalogue) -> list[str]:
                 problems.append(str(error))
         if problems and read_catalogue(folder).generation != catalogue.generation:
             raise StoreError("The index was compacted meanwhile.")  # and is checked anew
+        checks = {LOOKUPS: _check_lookups, WORDS: _check_words, CODEBOOKS: _check_codebook}
         for name, file in files.items():
-            check_file = _check_lookups if name == LOOKUPS else _check_array
-            whats = check_file(catalogue, name, file)
+            whats = checks.get(name, _check_array)(catalogue, name, file)
             problems += [str(damaged(folder, catalogue.file_name(name), what)) for what in whats]
     encoder = name_of_encoder(folder, catalogue) if catalogue.encoder else ""
     for name, (size, sha256) in catalogue.encoder.items():
@@ -81,13 +84,38 @@ def _check_lookups(catalogue: Catalogue, name: str, file: int) -> list[str]:
     """What is wrong with the look-ups."""
     whats = []
     for run in catalogue.runs or ():
-        blocks: list[bytes] = []
-        what = _read(file, run.start, run.num_bytes, BLOCK_BYTES, blocks.append)
-        if what is None and np.array(list(map(crc32, blocks)), "<u4").tobytes() != run.checksums:
+        what, sums = _checksums(file, run.start, run.num_bytes, BLOCK_BYTES)
+        if what is None and np.array(sums, "<u4").tobytes() != run.checksums:
             what = "differ from their checksum"
         if what:
             whats.append(f"the look-ups of rows {run.first_row} to {run.end_row - 1}: {what}")
     return whats
+
+
+def _check_words(catalogue: Catalogue, name: str, file: int) -> list[str]:
+    """What is wrong with the inverted lists."""
+    whats = []
+    for run in catalogue.word_runs or ():
+        behind = bytearray()
+        covered, end = run.places[-2:]
+        what, sums = _checksums(file, run.start, covered, WORD_BLOCK_BYTES)
+        what = what or _read(file, run.start + covered, end - covered, CHUNK_BYTES, behind.extend)
+        if what is None:
+            checksums = np.frombuffer(behind, "<u4")[: run.num_blocks].tolist()
+            if crc32(behind) != run.crc or checksums != sums:
+                what = "differ from their checksum"
+        if what:
+            whats.append(f"the lists of rows {run.first_row} to {run.end_row - 1}: {what}")
+    return whats
+
+
+def _check_codebook(catalogue: Catalogue, name: str, file: int) -> list[str]:
+    """What is wrong with the codebook."""
+    stored = catalogue.codebook
+    if stored is None:
+        return []
+    what = _compare(file, stored.start, stored.num_bytes, stored.sha256)
+    return [f"the codebook {what}"] if what else []
 
 
 def _check_encoder_file(folder: pathlib.Path, name: str, size: int, sha256: str) -> list[str]:
@@ -112,6 +140,12 @@ def _compare(file: int, at: int, length: int, sha256: str) -> str | None:
     digest = hashlib.sha256()
     what = _read(file, at, length, CHUNK_BYTES, digest.update)
     return what or (None if digest.hexdigest() == sha256 else "differs from its checksum")
+
+
+def _checksums(file: int, at: int, length: int, step: int) -> tuple[str | None, list[int]]:
+    """What is wrong with a part of a file, if anything is, and the checksum of every block."""
+    sums: list[int] = []
+    return _read(file, at, length, step, lambda block: sums.append(crc32(block))), sums
 
 
 def _read(file: int, at: int, length: int, step: int, use: Callable[[bytes], object]) -> str | None:

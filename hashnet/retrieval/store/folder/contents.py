@@ -15,6 +15,7 @@ from hashnet.codes import code_bytes
 from hashnet.retrieval.store.folder.lookups import Run
 from hashnet.retrieval.store.folder.paths import damaged, inside
 from hashnet.retrieval.store.folder.records import EXIF, FILE, ITEM, SPAN
+from hashnet.retrieval.store.folder.words import StoredCodebook, WordRun
 from hashnet.retrieval.store.roots import Root
 from hashnet.system import StrPath
 
@@ -25,6 +26,7 @@ REGION_NAMES = ("regions",)
 FILE_NAMES = ("files",)
 EXIF_NAMES = ("exif",)
 LOOKUPS = "lookups"
+WORDS, CODEBOOKS = "words", "codebooks"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +80,9 @@ class Catalogue:
         identity: str. Tells an index from all others; "" in format versions 1 to 3.
         roots: tuple of `Root`; None in format versions 1 to 4.
         exif: bool, as that of `Store`.
+        word_runs: tuple of `WordRun`, which list the images of all rows by their words; empty
+            where there is no codebook, None in format versions 1 to 5.
+        codebook: `StoredCodebook`, or None.
     """
 
     num_bits: int
@@ -96,6 +101,8 @@ class Catalogue:
     identity: str = ""
     roots: tuple[Root, ...] | None = None
     exif: bool = False
+    word_runs: tuple[WordRun, ...] | None = None
+    codebook: StoredCodebook | None = None
 
     @property
     def made(self) -> tuple[str, str, str]:
@@ -105,6 +112,8 @@ class Catalogue:
     @property
     def format_version(self) -> int:
         """int. The oldest format that can say all this."""
+        if self.word_runs is not None:
+            return 6
         if self.roots is not None:
             return 5
         if self.runs is not None:
@@ -123,8 +132,14 @@ class Catalogue:
 
     @property
     def file_names(self) -> tuple[str, ...]:
-        """tuple of str: the arrays of every segment and, where there are such, the look-ups."""
-        return self.array_names if self.runs is None else (*self.array_names, LOOKUPS)
+        """tuple of str: the arrays of every segment, and the other files that there are."""
+        names = self.array_names if self.runs is None else (*self.array_names, LOOKUPS)
+        return (*names, WORDS, CODEBOOKS) if self.keeps_words else names
+
+    @property
+    def keeps_words(self) -> bool:
+        """bool. Whether it may have a codebook."""
+        return self.word_runs is not None and self.extractor is not None
 
     @functools.cached_property
     def ends(self) -> dict[str, int]:
@@ -134,6 +149,10 @@ class Catalogue:
             ends |= self.segments[-1].ends
         if self.runs:
             ends[LOOKUPS] = self.runs[-1].end
+        if self.word_runs:
+            ends[WORDS] = self.word_runs[-1].end
+        if self.codebook:
+            ends[CODEBOOKS] = self.codebook.end
         return ends
 
     def number_of_segment(self, row: int) -> int:
@@ -208,7 +227,7 @@ class Catalogue:
             "regions": (np.dtype("<i4"), (4,)),
             "files": (FILE, ()),
             "exif": (EXIF, ()),
-            LOOKUPS: (np.dtype(np.uint8), ()),
+            **dict.fromkeys((LOOKUPS, WORDS, CODEBOOKS), (np.dtype(np.uint8), ())),
         }[name]
 
     def row_bytes(self, name: str) -> int:

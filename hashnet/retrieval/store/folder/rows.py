@@ -16,9 +16,12 @@ from zlib_ng.zlib_ng import crc32
 
 from hashnet.errors import ArgumentError, ShapeError, StoreError
 from hashnet.images import Exif
+from hashnet.local.codebook import Codebook
 from hashnet.retrieval.store.folder.contents import (
+    CODEBOOKS,
     LOCAL_NAMES,
     LOOKUPS,
+    WORDS,
     Catalogue,
     map_array,
 )
@@ -43,6 +46,7 @@ from hashnet.retrieval.store.folder.records import (
     as_bytes,
     hash_id,
 )
+from hashnet.retrieval.store.folder.words import StoredWordLists
 from hashnet.retrieval.store.growing import Growing
 from hashnet.retrieval.store.items import (
     UNKNOWN,
@@ -54,6 +58,7 @@ from hashnet.retrieval.store.items import (
     to_text,
 )
 from hashnet.retrieval.store.roots import Roots
+from hashnet.retrieval.store.word_lists import Signatures
 
 _IDS_AT_ONCE = 1024
 
@@ -105,8 +110,14 @@ class CommittedRows:
         self._codes_verified: set[int] = set()  # segments, on the disk
         self._lookups: tuple[Lookup, ...] | None = None
         self._older_lookups: tuple[Lookup, ...] = ()
+        self._word_lists: tuple[StoredWordLists, ...] | None = None
+        self._older_word_lists: tuple[StoredWordLists, ...] = ()
+        self._codebook: Codebook | None = None
         if older is not None:
             self._older_lookups = older._lookups or older._older_lookups
+            self._older_word_lists = older._word_lists or older._older_word_lists
+            if older.catalogue.codebook == catalogue.codebook:
+                self._codebook = older._codebook
 
     @property
     def codes(self) -> np.ndarray:
@@ -509,6 +520,72 @@ class CommittedRows:
 
     def _alive(self, rows: np.ndarray) -> np.ndarray:
         return rows if self.live is None else rows[self.live[rows]]
+
+    # The local pool
+
+    @property
+    def codebook(self) -> Codebook | None:
+        """`Codebook`, verified; None where there is none."""
+        stored = self.catalogue.codebook
+        if stored is None:
+            return None
+        with self._lock:
+            if self._codebook is None:
+                self._codebook = Codebook.from_bytes(self.codebook_bytes())
+                found = self._codebook.num_words, self._codebook.num_bits
+                if found != (stored.num_words, stored.num_bits):
+                    raise self._damaged(CODEBOOKS, f"a codebook of {found} words and bits")
+            return self._codebook
+
+    def codebook_bytes(self) -> bytes:
+        """The bytes of the codebook, of which there is one, verified."""
+        stored = self.catalogue.codebook
+        assert stored is not None
+        content = self._arrays[CODEBOOKS][stored.start : stored.end].tobytes()
+        if hashlib.sha256(content).hexdigest() != stored.sha256:
+            raise self._damaged(CODEBOOKS, "the codebook differs from its checksum")
+        return content
+
+    def word_lists(self) -> tuple[StoredWordLists, ...]:
+        """The inverted lists of all rows, in the order of their rows; none without a codebook."""
+        with self._lock:
+            if self._word_lists is None:
+                known = {one.run: one for one in self._older_word_lists}
+                wrong = functools.partial(damaged, self.folder, self.catalogue.file_name(WORDS))
+                self._word_lists = tuple(
+                    known.get(run)
+                    or StoredWordLists(run, self._arrays[WORDS][run.start : run.end], wrong)
+                    for run in self.catalogue.word_runs or ()
+                )
+                self._older_word_lists = ()
+            return self._word_lists
+
+    def signatures_of(self, rows: np.ndarray) -> list[Signatures]:
+        """Signatures of some rows of an index with a codebook, verified.
+
+        Args:
+            rows: int64 `(n,)`.
+
+        Returns:
+            list of `Signatures`.
+        """
+        lists = self.word_lists()
+        numbers = np.searchsorted([one.run.end_row for one in lists], rows, "right")
+        found: dict[int, Signatures] = {}
+        for number in np.unique(numbers).tolist():
+            places = np.flatnonzero(numbers == number)
+            found.update(
+                zip(places.tolist(), lists[number].whole().of_rows(rows[places]), strict=True)
+            )
+        return [found[place] for place in range(len(rows))]
+
+    def local_counts(self) -> np.ndarray:
+        """int64 `(num_rows,)`: how many local features each row has, 0 of those that are dead.
+
+        Not verified.
+        """
+        counts = self._arrays["spans"]["count"].astype(np.int64)
+        return counts if self.live is None else np.where(self.live, counts, 0)
 
     # Verifying
 

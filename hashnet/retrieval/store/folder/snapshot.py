@@ -8,9 +8,18 @@ import numpy as np
 
 from hashnet import codes
 from hashnet.errors import StoreError
+from hashnet.local.codebook import Codebook
+from hashnet.retrieval.store.folder.contents import CODEBOOKS, WORDS
 from hashnet.retrieval.store.folder.rows import CommittedRows, IdsOutside
-from hashnet.retrieval.store.items import Item, StoredFeatures, no_exif, seconds_of
+from hashnet.retrieval.store.items import (
+    Item,
+    StoredFeatures,
+    no_exif,
+    no_local_features,
+    seconds_of,
+)
 from hashnet.retrieval.store.protocol import Region, Rows
+from hashnet.retrieval.store.word_lists import WordLists
 
 _ITEMS_AT_ONCE = 2048
 
@@ -63,6 +72,43 @@ class Snapshot:
 
         # Read where they are compared, so that threads share that work too.
         return [functools.partial(read, row) for row in rows]
+
+    @property
+    def keeps_words(self) -> bool:
+        return self._opened().catalogue.keeps_words
+
+    @property
+    def codebook(self) -> Codebook | None:
+        return self._opened().codebook
+
+    def local_pool_bytes(self) -> int:
+        ends = self._opened().catalogue.ends
+        return ends.get(WORDS, 0) + ends.get(CODEBOOKS, 0)
+
+    @property
+    def num_local_features(self) -> int:
+        return self._opened().catalogue.ends.get("yx", 0)
+
+    def local_counts(self) -> tuple[np.ndarray, np.ndarray]:
+        committed = self._opened()
+        if committed.catalogue.extractor is None:
+            raise no_local_features(committed.folder)
+        rows = committed.rows_of_images()
+        return rows, committed.local_counts()[rows]
+
+    def word_lists(self, words: np.ndarray) -> list[WordLists]:
+        """The inverted lists of all rows, of which those of some words are verified.
+
+        Args:
+            words: uint32 `(n,)`.
+
+        Returns:
+            list of `WordLists`, in the order of their rows; empty without a codebook.
+
+        Raises:
+            StoreError: one is damaged.
+        """
+        return [one.of_words(words) for one in self._opened().word_lists()]
 
     def regions(self, rows: Rows) -> list[Region | None]:
         committed = self._opened()

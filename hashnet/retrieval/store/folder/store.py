@@ -1,8 +1,8 @@
 """What an index folder looks like on disk, and who reads and writes it.
 
-How the files of numbers are made up stands in contents.py, records.py and lookups.py, how the
-catalogue is in catalogue.py, what names of files may be in paths.py. rows.py and snapshot.py read,
-writer.py and create.py write, check.py checks. No other file knows.
+How the files of numbers are made up stands in contents.py, records.py, lookups.py and words.py, how
+the catalogue is in catalogue.py, what names of files may be in paths.py. rows.py and snapshot.py
+read, writer.py and create.py write, check.py checks. No other file knows.
 
     index/
       catalogue.sqlite          what is committed: sizes and checksums of all segments, which rows
@@ -21,6 +21,8 @@ writer.py and create.py write, check.py checks. No other file knows.
                000001.files     one record of 40 bytes per row: what tells its file from others
                000001.exif      one record of 40 bytes per row: what the camera wrote
                000001.lookups   rows sorted by id and by label, of parts of the index: lookups.py
+               000001.words     inverted lists of the images of each visual word, likewise: words.py
+               000001.codebooks the codebook that they are by, and before it those that it followed
       encoder/                  the bundle that made the codes (encoder.next/: one that is to take
                                 its place)
       lock                      held by the writer, and names it (without locks: lock.owner/)
@@ -35,9 +37,10 @@ have it mapped go on reading.
 A row is a place in the order of commits, deleted rows included; it is stable until compaction,
 which keeps the order. In an index with regions an image has several: the row of the whole image,
 and right behind it, with the same item, one for each of its regions; they come and go together. An
-index without local features has none of their three files, one without regions or what cameras
-wrote not theirs. Indexes of older format versions stay as they are: 1 to 4 keep no roots and no
-`files`, and 1 to 3 no look-ups either; 1 has no local features and no regions, 2 no regions.
+index without local features has none of their five files, one without regions or what cameras
+wrote not theirs. Indexes of older format versions stay as they are: 1 to 5 have no inverted lists
+and no codebook, 1 to 4 keep no roots and no `files`, and 1 to 3 no look-ups either; 1 has no local
+features and no regions, 2 no regions.
 Everything a snapshot shows lies in those files, so a snapshot needs SQLite only while it opens,
 holds no database lock, and is safe to use from many threads.
 
@@ -53,12 +56,14 @@ What is verified when, once for each snapshot or those before it:
 - `rows`, `labels` and what else looks up: the checksum of what is read of the look-ups, and of
   each item found; in format versions 1 to 3, all items, wholly.
 - `Snapshot.local_features`: the checksum of those of the row.
+- `Snapshot.codebook`: the checksum of the codebook. `word_lists`: of what is read of the lists,
+  when it is read for the first time.
 - `Snapshot.features`: nothing. `Snapshot.verify_features`: the checksum of each row asked for.
   Compaction and `Writer.update`: of each row they copy.
 - `check`: every committed byte of every file. A byte of the catalogue that belongs to no record
   (free space inside SQLite's pages) is covered by `catalogue.sha256`, which is out of date from
   a writer's death until the next writer closes. Bytes that are not counted in are not looked at,
-  nor are look-ups in whose place a commit wrote others.
+  nor are look-ups, lists and codebooks in whose place a commit wrote others.
 
 Checksums find accidents; they do not prove who made an index. No code of an index ever runs, and
 file names are made from numbers or checked to stay inside the folder.
@@ -219,6 +224,7 @@ class Store:
             identity=secrets.token_hex(8),
             roots=(),
             exif=exif,
+            word_runs=(),
         )
         try:
             create_folder(folder, catalogue, encoder_files or {})

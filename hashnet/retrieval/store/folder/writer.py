@@ -16,8 +16,9 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
-from hashnet import system
+from hashnet import system, threads
 from hashnet.errors import ArgumentError, LockedError, ShapeError, StoreError
+from hashnet.local.codebook import Codebook
 from hashnet.retrieval.store.folder.catalogue import (
     CATALOGUE,
     LOCK,
@@ -29,21 +30,30 @@ from hashnet.retrieval.store.folder.catalogue import (
 )
 from hashnet.retrieval.store.folder.contents import (
     ARRAY_NAMES,
+    CODEBOOKS,
     EXIF_NAMES,
     FILE_NAMES,
     LOCAL_NAMES,
     LOOKUPS,
     REGION_NAMES,
     SEGMENTS,
+    WORDS,
     Catalogue,
     Segment,
     open_data,
 )
 from hashnet.retrieval.store.folder.encoders import NEXT, copy_encoder, settle_encoder
-from hashnet.retrieval.store.folder.lookups import Entries, Run, num_absorbed
+from hashnet.retrieval.store.folder.lookups import (
+    FAN_OUT,
+    TOP_LEVEL,
+    Entries,
+    Run,
+    num_absorbed,
+)
 from hashnet.retrieval.store.folder.paths import CHUNK_BYTES
 from hashnet.retrieval.store.folder.records import as_bytes, encode_items, encode_local
 from hashnet.retrieval.store.folder.rows import CommittedRows
+from hashnet.retrieval.store.folder.words import StoredCodebook, WordRun, encoded
 from hashnet.retrieval.store.items import (
     CompactReport,
     Described,
@@ -52,15 +62,29 @@ from hashnet.retrieval.store.items import (
     check_images,
     check_items,
     items_of_rows,
+    no_local_pool,
 )
 from hashnet.retrieval.store.roots import Roots
+from hashnet.retrieval.store.word_lists import Signatures, WordLists, nothing, signatures_of
 from hashnet.system import StrPath
 
-_FILES = "|".join((*ARRAY_NAMES, *LOCAL_NAMES, *REGION_NAMES, *FILE_NAMES, *EXIF_NAMES, LOOKUPS))
+_FILES = "|".join(
+    (
+        *ARRAY_NAMES,
+        *LOCAL_NAMES,
+        *REGION_NAMES,
+        *FILE_NAMES,
+        *EXIF_NAMES,
+        LOOKUPS,
+        WORDS,
+        CODEBOOKS,
+    )
+)
 _DATA_FILE = re.compile(rf"\d{{6,}}\.({_FILES})")
 _COMPACT_ROWS = 1 << 16  # rows of a compacted segment, at most
 _COMPACT_LOCAL_BYTES = 1 << 27  # local features of a compacted segment, about
 _RUN_IMAGES = 1 << 16  # from so many on, images of one commit are a run of their own
+_WORD_RUN_ROWS = FAN_OUT**TOP_LEVEL  # likewise, rows of a run of words, which takes more memory
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -74,6 +98,7 @@ class _Part(NamedTuple):
     features: np.ndarray
     local_features: Sequence[Described] | None
     regions: np.ndarray | None
+    signatures: Sequence[Signatures] | None = None  # of each row, where they are known
 
 
 _open_writers: "weakref.WeakSet[Writer]" = weakref.WeakSet()
@@ -186,7 +211,11 @@ class Writer:
                 for features_of, count in zip(local_features, counts, strict=True)
                 for place in range(count)
             ]
-        self._add_segments([_Part(rows, codes, features, local_features, boxes)])
+        part = _Part(rows, codes, features, local_features, boxes)
+        codebook = self._refreshed().codebook
+        if codebook is not None and local_features is not None:
+            part = part._replace(signatures=_signatures(codebook, local_features))
+        self._add_segments([part])
         return len(items)
 
     def update(self, items: Iterable[Item]) -> int:
@@ -208,7 +237,9 @@ class Writer:
             items_of = [item for item, rows in zip(items, found, strict=True) for _ in rows]
             self._add_segments(
                 (
-                    part._replace(items=items_of[which])
+                    part._replace(
+                        items=items_of[which], signatures=self._signatures_of(rows[which])
+                    )
                     for which, part in self._verified_parts(rows)
                 ),
                 gone,
@@ -275,12 +306,52 @@ class Writer:
         )
         return len(rows)
 
+    @_change
+    def set_codebook(
+        self, codebook: Codebook, progress: Callable[[int, int], None] | None = None
+    ) -> int:
+        """In one commit; for the rest see `protocol.Writer.set_codebook`."""
+        old, committed = self._opened(), self._refreshed()
+        if not old.keeps_words:
+            raise no_local_pool(self._folder)
+        content = codebook.to_bytes()
+        stored = StoredCodebook(
+            codebook.num_words,
+            codebook.num_bits,
+            old.ends[CODEBOOKS],
+            len(content),
+            hashlib.sha256(content).hexdigest(),
+        )
+        system.write_at(self._files[CODEBOOKS], content, stored.start)
+        appended = _AppendedWords(self._files[WORDS], old.ends[WORDS], ())
+        live, step = committed.local_counts() > 0, self._rows_at_once()
+        for start in range(0, old.num_rows, step):
+            of_rows = [nothing(codebook.num_bits)] * min(step, old.num_rows - start)
+            rows = start + np.flatnonzero(live[start : start + step])
+            found = _signatures(codebook, committed.local_features(rows))
+            for row, of_row in zip(rows.tolist(), found, strict=True):
+                of_rows[row - start] = of_row
+            appended.append(WordLists.of(start, of_rows))
+            if progress:
+                progress(start + len(of_rows), old.num_rows)
+        base = dataclasses.replace(old, codebook=stored, word_runs=appended.finished())
+        self._commit((), old.runs, (), base=base)
+        return len(committed.rows_of_images())
+
     def _write_anew(
         self, base: Catalogue, rows: np.ndarray, changed: Callable[[_Part], _Part]
     ) -> None:
         """Write some rows into a new set of files, each part as it is to be, and commit it."""
         runs = None if base.runs is None else ()
-        empty = dataclasses.replace(base, generation=base.generation + 1, segments=(), runs=runs)
+        empty = dataclasses.replace(
+            base,
+            generation=base.generation + 1,
+            segments=(),
+            runs=runs,
+            word_runs=None if base.word_runs is None else (),
+            codebook=None,
+        )
+        committed = self._refreshed()
         parts = self._verified_parts(rows)
         # Of the old set, which is mapped by now.
         files = create_data_files(self._folder, empty)
@@ -289,12 +360,34 @@ class Writer:
         appended = _Appended(empty, self._files)
         for _, part in parts:
             appended.append(changed(part))
-        self._commit(appended.segments, appended.finished_runs(), (), base=empty)
+        with_words = empty
+        if base.codebook is not None:
+            with_words = self._words_anew(committed, base.codebook, empty)
+        self._commit(appended.segments, appended.finished_runs(), (), base=with_words)
         # Not by this writer is the old set kept where what is mapped cannot be removed.
         self._rows = self._older = None
-        del parts
+        del parts, committed
         with contextlib.suppress(OSError, SqlError):  # the next writer removes the rest
             _remove_leftovers(self._folder, self._opened())
+
+    def _words_anew(
+        self, committed: CommittedRows, stored: StoredCodebook, empty: Catalogue
+    ) -> Catalogue:
+        """Write the codebook and the lists of all live rows into a new set of files."""
+        system.write_at(self._files[CODEBOOKS], committed.codebook_bytes(), 0)
+        appended = _AppendedWords(self._files[WORDS], 0, ())
+        row, live = 0, committed.live
+        for one in committed.word_lists():
+            lists = one.whole()
+            kept = np.ones(lists.num_rows, bool)
+            if live is not None:
+                kept = live[lists.first_row : lists.end_row]
+            if kept.any():
+                moved = lists.moved(row, kept)
+                appended.append(moved)
+                row = moved.end_row
+        codebook = dataclasses.replace(stored, start=0)
+        return dataclasses.replace(empty, codebook=codebook, word_runs=appended.finished())
 
     def close(self) -> None:
         """Give the lock back. What was committed stays; closing twice is fine."""
@@ -424,6 +517,12 @@ class Writer:
                 ),
             )
 
+    def _signatures_of(self, rows: np.ndarray) -> list[Signatures] | None:
+        """The signatures of some rows, where there is a codebook."""
+        if self._opened().codebook is None:
+            return None
+        return self._refreshed().signatures_of(rows)
+
     def _count_bytes(self) -> int:
         return sum(os.fstat(file).st_size for file in self._files.values())
 
@@ -440,7 +539,9 @@ class Writer:
         ids += sorted(set(gone).difference(ids))
         dead = list(itertools.chain(*self._find(ids)))
         runs = appended.finished_runs(self._refreshed(), dead)
-        self._commit(appended.segments, runs, dead)
+        word_runs = appended.finished_word_runs(self._refreshed(), dead)
+        base = dataclasses.replace(self._opened(), word_runs=word_runs)
+        self._commit(appended.segments, runs, dead, base=base)
 
     def _commit(
         self,
@@ -449,8 +550,12 @@ class Writer:
         dead_rows: Sequence[int],
         base: Catalogue | None = None,
     ) -> None:
-        """Make what was appended durable, then let one transaction count it in."""
-        base = self._opened() if base is None else base
+        """Make what was appended durable, then let one transaction count it in.
+
+        `base` is what is committed, but for what the commit changes besides rows.
+        """
+        old = self._opened()
+        base = old if base is None else base
         segments = list(base.segments)
         of_segment: dict[int, list[int]] = {}
         for row in dead_rows:
@@ -465,10 +570,10 @@ class Writer:
         new = dataclasses.replace(
             base, commits=base.commits + 1, segments=(*segments, *new_segments), runs=runs
         )
-        if new_segments:
+        if new_segments or new.codebook is not old.codebook:
             for file in self._files.values():
                 os.fsync(file)
-        change_catalogue(self._folder / CATALOGUE, self._opened(), new)
+        change_catalogue(self._folder / CATALOGUE, old, new)
         self._committed = new
 
 
@@ -485,6 +590,9 @@ class _Appended:
         self._row = base.num_rows
         self._runs: list[Run] = []
         self._entries: Entries | None = None
+        self._words: _AppendedWords | None = None
+        if base.codebook is not None and base.word_runs is not None:
+            self._words = _AppendedWords(files[WORDS], base.ends[WORDS], base.word_runs)
         self.segments: list[Segment] = []
 
     def append(self, part: _Part) -> list[Item]:
@@ -522,6 +630,8 @@ class _Appended:
             rows = [self._row + at for at in whole]
         if self._base.runs is not None:
             self._list(Entries.of(self._row, len(part.items), rows, images))
+        if self._words is not None and part.signatures is not None:
+            self._words.append(WordLists.of(self._row, part.signatures))
         self._row += len(part.items)
         return images
 
@@ -566,11 +676,82 @@ class _Appended:
             del runs[-absorbed:]
         return *runs, self._written(entries)
 
+    def finished_word_runs(
+        self, committed: CommittedRows, dead: Sequence[int]
+    ) -> tuple[WordRun, ...] | None:
+        """Write what is left as a run of words; for the rest see `finished_runs`."""
+        if self._words is None:
+            return self._base.word_runs
+        return self._words.finished(committed, dead)
+
     def _written(self, entries: Entries) -> Run:
         run, content = entries.encoded(self._ends[LOOKUPS])
         system.write_at(self._files[LOOKUPS], content, run.start)
         self._ends[LOOKUPS] = run.end
         return run
+
+
+class _AppendedWords:
+    """Inverted lists that are appended to their file, and not committed yet.
+
+    Args:
+        file: descriptor.
+        end: int. Where in it they begin, in bytes.
+        before: `WordRun` of the rows before them.
+    """
+
+    def __init__(self, file: int, end: int, before: Sequence[WordRun]) -> None:
+        self._file, self._end = file, end
+        self._before, self._runs = tuple(before), list[WordRun]()
+        self._waiting: list[WordLists] = []
+
+    def append(self, lists: WordLists) -> None:
+        """Add those of the next rows."""
+        self._waiting.append(lists)
+        if sum(one.num_rows for one in self._waiting) >= _WORD_RUN_ROWS:
+            self._write(self._waiting)
+
+    def finished(
+        self, committed: CommittedRows | None = None, dead: Sequence[int] = ()
+    ) -> tuple[WordRun, ...]:
+        """Write what is left as a run, with the runs before it that it takes in.
+
+        Args:
+            committed: `CommittedRows` that all of this follows; None where it takes in none.
+            dead: rows of it that the commit will delete.
+
+        Returns:
+            tuple of `WordRun`, all there will be.
+        """
+        before, absorbed = self._before, 0
+        if self._waiting:
+            if committed is not None and not self._runs:
+                num_new = sum(one.num_rows for one in self._waiting)
+                absorbed = num_absorbed([run.num_rows for run in before], num_new)
+            if absorbed and committed is not None:
+                gone = np.zeros(committed.num_rows, bool)
+                if committed.live is not None:
+                    gone |= ~committed.live
+                gone[np.array(dead, np.int64)] = True
+                taken = [one.whole() for one in committed.word_lists()[-absorbed:]]
+                taken = [lists.without(gone[lists.first_row : lists.end_row]) for lists in taken]
+                self._waiting = [*taken, *self._waiting]
+                before = before[:-absorbed]
+            self._write(self._waiting)
+        return *before, *self._runs
+
+    def _write(self, parts: Sequence[WordLists]) -> None:
+        run, content = encoded(WordLists.joined(parts), self._end)
+        system.write_at(self._file, content, run.start)
+        self._runs.append(run)
+        self._end, self._waiting = run.end, []
+
+
+def _signatures(codebook: Codebook, local_features: Sequence[Described]) -> list[Signatures]:
+    with threads.blas_threads(1):
+        return threads.mapped(
+            lambda one: signatures_of(codebook, one.descriptors), local_features, system.cores()
+        )
 
 
 def create_data_files(folder: pathlib.Path, catalogue: Catalogue) -> dict[str, int]:
