@@ -382,15 +382,6 @@ class Engine:
         return self._bundle.is_label_free or self.snapshot.num_items >= grading.LEAST_IMAGES
 
     @property
-    def min_inliers(self) -> int:
-        """int. From so many inliers on, two images show the same thing.
-
-        Raises:
-            UnknownNameError: the index has no local features of a known extractor.
-        """
-        return self._matching.min_inliers
-
-    @property
     def labels(self) -> list[str]:
         """The labels that images of the snapshot have, a list of str."""
         return list(self.finder.labels)
