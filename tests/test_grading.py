@@ -199,10 +199,9 @@ def test_a_search_may_end_before_the_first_hit(tmp_path):
     assert found.hits == () and found.pool > 0
 
 
-def test_what_is_verified_is_not_unlike(tmp_path, monkeypatch):
+def test_what_is_verified_is_not_unlike(tmp_path):
     features, packed, network = world(num=200)
     engine = Engine(stored(tmp_path / "index", network, features, packed))
-    monkeypatch.setattr(Engine, "min_inliers", 8)
     graded = engine.search_encoded(packed[4], features[4], ALL).hits
     last = len(graded) - 1
     assert graded[last].grade == "unlike"
@@ -210,8 +209,8 @@ def test_what_is_verified_is_not_unlike(tmp_path, monkeypatch):
     ranking = engine.ranking(*asked, ALL)
     background = engine._background(*asked, ranking)
     found = engine.finder.find(*asked, ALL.k, ranking=ranking, threshold=ALL.threshold)
-    for inliers, grade in ((7, "unlike"), (8, "alike")):
-        compared = {last: types.SimpleNamespace(inliers=inliers)}
+    for same, grade in ((False, "unlike"), (True, "alike")):
+        compared = {last: types.SimpleNamespace(same=same)}
         [one] = engine._graded(found, np.array([last]), compared, background)
         assert one == (graded[last].likeness, grade)
 

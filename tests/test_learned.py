@@ -188,7 +188,7 @@ def test_the_packages_weights_make_a_network(name, tmp_path):
     # A picture and the same one turned a little: most features are found again, and match.
     large = images.resize(picture(200, 240, 1), (400, 480))
     first, second = extractor.extract(large), extractor.extract(large[20:, 30:])
-    found = verify.match(first.descriptors, second.descriptors, ratio=0.9)
+    found = verify.match(first.descriptors, second.descriptors, ratio=0.8)
     moved = first.yx[found[:, 0]] - (20, 30)
     right = np.linalg.norm(moved - second.yx[found[:, 1]], axis=1) < 3
-    assert len(found) > 50 and right.mean() > 0.9
+    assert len(found) > 50 and right.mean() > 0.85

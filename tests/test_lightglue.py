@@ -8,6 +8,7 @@ import pytest
 from hashnet import cli, images
 from hashnet.errors import ArgumentError, ShapeError, UnknownNameError, WeightsError
 from hashnet.local import extractors, learned, lightglue, packaged
+from hashnet.local.features import LocalFeatures
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search import verify
 from hashnet.retrieval.search.engine import Engine
@@ -229,3 +230,15 @@ def test_a_service_takes_a_matcher(index, chosen):
         assert len(chosen.asked) == 4
         asked["matcher"] = "superglue"
         assert client.get("/api/search", params=asked).status_code == 422
+
+
+def test_what_is_the_same_is_said_by_the_inliers_that_are_asked_for():
+    rng = np.random.default_rng(0)
+    descriptors = np.linalg.qr(rng.normal(size=(64, 64)))[0].astype(np.float32)
+    yx = rng.uniform(0, 300, (64, 2)).astype(np.float32)
+    features = LocalFeatures(yx, descriptors, np.ones(64, np.float32))
+    for least, same in ((64, True), (65, False)):
+        matching = dataclasses.replace(verify.MATCHING["sift"], min_inliers=least)
+        found = verify.verify(features, features, matching)
+        assert found.same is same
+    assert not verify.estimate(yx, yx, error=3).same
