@@ -192,7 +192,7 @@ def test_only_the_first_are_matched_once_more(index, chosen):
 
 
 def test_a_matcher_is_asked_for_where_images_are_verified():
-    with pytest.raises(ArgumentError, match="verify=False"):
+    with pytest.raises(ArgumentError, match="neither verify nor same_object"):
         Query(matcher="lightglue")
     with pytest.raises(UnknownNameError, match="'superglue'.*lightglue, nearest"):
         Query(verify=True, matcher="superglue")
