@@ -29,6 +29,12 @@ def files(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def small_pictures(monkeypatch):
+    """Of one of the usual size DISK takes two gigabytes."""
+    monkeypatch.setattr(learned.extractor, "SIDE", 400)
+
+
 @pytest.fixture(scope="module", params=NAMES)
 def extractor(request, files):
     return extractors.open(request.param, files)
