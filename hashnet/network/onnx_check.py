@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 # Opsets whose operators mean what the converters meant: from ONNX 1.2 to what runtimes know now.
 OPSETS = range(7, 25)
 
-# What the networks of `hashnet.network.backbones` and the code layer consist of, and what int8
-# adds. None of these holds a graph of its own or draws numbers.
+# What the networks of `hashnet.network.backbones` and the code layer consist of, what int8 adds,
+# and what convolutional networks and transformers of other libraries use. None of these holds a
+# graph of its own or draws numbers.
 OPERATORS = frozenset(
     """
-    Add And AveragePool BatchNormalization Cast Clip Concat Constant Conv DequantizeLinear Div
-    Flatten Gather Gemm GlobalAveragePool GlobalMaxPool GreaterOrEqual HardSigmoid HardSwish
-    Identity Less MatMul Max MaxPool Min Mul Neg Not Pad QuantizeLinear Reciprocal ReduceMean
-    ReduceSum Relu Reshape Shape Sigmoid Slice Softmax Softplus Sqrt Squeeze Sub Transpose
-    Unsqueeze
+    Abs Add And AveragePool BatchNormalization Cast Clip Concat Constant Conv DequantizeLinear Div
+    Dropout Elu Erf Exp Expand Flatten Gather Gelu Gemm GlobalAveragePool GlobalMaxPool
+    GreaterOrEqual HardSigmoid HardSwish Identity InstanceNormalization LRN LayerNormalization
+    LeakyRelu Less MatMul Max MaxPool Min Mul Neg Not PRelu Pad Pow QuantizeLinear Reciprocal
+    ReduceL2 ReduceMax ReduceMean ReduceSum Relu Reshape Shape Sigmoid Slice Softmax Softplus Split
+    Sqrt Squeeze Sub Tanh Transpose Unsqueeze
     """.split()
 )
 
@@ -56,6 +58,7 @@ _TENSOR, _INNER_GRAPH, _TENSORS, _INNER_GRAPHS, _SPARSE, _SPARSES = 5, 6, 10, 11
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
 
+_WAY_OUT = "Export the network again from a source you trust."
 _STANDARD_DOMAINS = (b"", b"ai.onnx")
 
 
@@ -82,9 +85,23 @@ def check(model: bytes, name: str | os.PathLike[str]) -> None:
         _check_sizes(model)
     except _Refused as refused:
         rule, received = refused.args
-        raise BundleError(
-            rule, f"{name}: {received}", "Export the network again from a bundle you trust."
-        ) from None
+        raise BundleError(rule, f"{name}: {received}", _WAY_OUT) from None
+
+
+def check_plain(model: bytes, name: str | os.PathLike[str]) -> None:
+    """The part of `check` that does not depend on the size of images.
+
+    Args:
+        model, name: as for `check`.
+
+    Raises:
+        BundleError: as for `check`, but for the sizes of arrays.
+    """
+    try:
+        _check_model(memoryview(model))
+    except _Refused as refused:
+        rule, received = refused.args
+        raise BundleError(rule, f"{name}: {received}", _WAY_OUT) from None
 
 
 class _Refused(Exception):

@@ -163,29 +163,29 @@ class _Graph(onnx_layers.Layers):
     def _add(self, operation: Any, node: Any, values: Mapping[int, str]) -> str:
         """Add what a layer or operation of Keras does; returns what it gives."""
         kind = type(operation).__name__
-        if kind not in _LAYERS:
+        if kind not in LAYERS:
             raise ExportError(
                 "A network is written as ONNX if all of its layers are known here.",
                 f"a {kind} named {operation.name!r}",
-                f"Known ones: {', '.join(sorted(_LAYERS))}.",
+                f"Known ones: {', '.join(sorted(LAYERS))}.",
             )
-        return _LAYERS[kind](self, operation, node, values)
+        return LAYERS[kind](self, operation, node, values)
 
     def activated(self, x: str, function: Any) -> str:
         name = getattr(function, "__name__", str(function))
         if name == "linear":
             return x
-        if name not in _ACTIVATIONS:
+        if name not in ACTIVATIONS:
             raise ExportError(
                 "A network is written as ONNX if all of its activations are known here.",
                 name,
-                f"Known ones: {', '.join(sorted(_ACTIVATIONS))}.",
+                f"Known ones: {', '.join(sorted(ACTIVATIONS))}.",
             )
-        kind, attributes = _ACTIVATIONS[name]
+        kind, attributes = ACTIVATIONS[name]
         return self.node(kind, [x], **attributes)
 
 
-_ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "relu": ("Relu", {}),
     "sigmoid": ("Sigmoid", {}),
     "softmax": ("Softmax", {"axis": -1}),
@@ -331,7 +331,7 @@ def _take(graph: _Graph, operation: Any, node: Any, values: Mapping[int, str]) -
     return graph.node("Gather", [values[id(image)], graph.constant(indices, "int64")], axis=axis)
 
 
-_LAYERS: dict[str, Callable[[_Graph, Any, Any, Mapping[int, str]], str]] = {
+LAYERS: dict[str, Callable[[_Graph, Any, Any, Mapping[int, str]], str]] = {
     "Activation": _activation,
     "Add": _elementwise("Add"),
     "Average": _elementwise("Average"),

@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from hashnet.errors import ArgumentError, BundleError, UnknownNameError
-from hashnet.network import backbones, onnx_layers
+from hashnet.network import backbones, onnx_layers, own_keras, own_onnx
 from hashnet.network.backbones import BACKBONES, TINY
 from hashnet.network.efficientnet_lite import Tensors
 
@@ -24,7 +24,8 @@ class Backbone(backbones.Backbone):
     """A pretrained network under the hash layer: one that has a name, or one of yours.
 
     Args:
-        name: str, one of `BACKBONES`.
+        name: str, one of `BACKBONES`; or the path of an `.onnx` or `.keras` file with a TOML beside
+            it, see `own_settings`.
 
     Raises:
         UnknownNameError: it is neither a name nor a file.
@@ -60,7 +61,11 @@ def opened(name: str | os.PathLike[str] | backbones.Backbone) -> backbones.Backb
         return name
     if name in BACKBONES or name == TINY.name:
         return backbones.known(os.fsdecode(name))
-    raise UnknownNameError("backbone", os.fsdecode(name), BACKBONES)
+    path = os.fsdecode(name)
+    for suffix, kind in _FILES.items():
+        if path.lower().endswith(suffix):
+            return kind.open_file(path)
+    raise UnknownNameError("backbone", path, BACKBONES)
 
 
 def described(name: str, own: dict[str, Any]) -> backbones.Backbone:
@@ -137,4 +142,9 @@ def of_vectors(feature_dim: int, name: str = "vectors") -> backbones.Backbone:
     )
 
 
-_KINDS = {"vectors": lambda name, own: of_vectors(own["feature_dim"], name)}
+_FILES = {".onnx": own_onnx, ".keras": own_keras}
+_KINDS = {
+    "vectors": lambda name, own: of_vectors(own["feature_dim"], name),
+    own_onnx.KIND: own_onnx.described,
+    own_keras.KIND: own_keras.described,
+}
