@@ -82,3 +82,60 @@ def write_keras(path, **settings):
         "\n".join(f"{name} = {value!r}".replace("'", '"') for name, value in said.items() if value)
     )
     return path
+
+
+# Families of KerasHub, as small as they can be made: how each is built, and its image converter.
+FAMILIES = {
+    "clip": ("CLIP", {}),
+    "metaclip_2": ("MetaCLIP2", {}),
+    "siglip": ("SigLIP", {}),
+    "dinov2": ("DINOV2", {"num_register_tokens": 2, "position_embedding_shape": (48, 48, 3)}),
+    "dinov2_gated": ("DINOV2", {"use_swiglu_ffn": True, "position_embedding_shape": (32, 32, 3)}),
+    "dinov3": ("DINOV3", {"num_register_tokens": 3, "layer_scale_init_value": 0.5}),
+    "dinov3_gated": ("DINOV3", {"use_gated_mlp": True, "hidden_activation": "silu"}),
+    "vit": ("ViT", {}),
+}
+SCALE, OFFSET = (1 / 60, 1 / 70, 1 / 80), (-2.0, -1.9, -1.8)
+
+
+def write_preset(family, folder):
+    """A preset of random weights, 32 pixels; returns KerasHub's model as read from the folder."""
+    import keras
+    import keras_hub
+
+    kind, options = FAMILIES[family]
+    keras.utils.set_random_seed(1)
+    sizes = {"num_layers": 2, "num_heads": 2, "hidden_dim": 16}
+    image = {"patch_size": 8, "image_shape": (32, 32, 3)}
+    models = keras_hub.models
+    make = getattr(models, f"{kind}Backbone")
+    if kind in ("CLIP", "MetaCLIP2", "SigLIP"):
+        text = {"vocabulary_size": 16, "embedding_dim": 16, "intermediate_dim": 16, **sizes}
+        parts = [
+            getattr(models, f"{kind}VisionEncoder")(intermediate_dim=32, **sizes, **image),
+            getattr(models, f"{kind}TextEncoder")(**text),
+        ]
+        model = make(*parts) if kind == "SigLIP" else make(*parts, projection_dim=12)
+    else:
+        name = "mlp_dim" if kind == "ViT" else "intermediate_dim"
+        model = make(**{name: 32}, **sizes, **image, **options)
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        if weight.dtype.startswith("float"):
+            weight.assign(np.asarray(weight) + rng.normal(0, 0.1, weight.shape))
+    model.save_to_preset(str(folder))
+    converter = getattr(keras_hub.layers, f"{kind}ImageConverter")
+    converter(image_size=(32, 32), scale=list(SCALE), offset=list(OFFSET)).save_to_preset(
+        str(folder)
+    )
+    return models.Backbone.from_preset(str(folder))
+
+
+def features_of_preset(model, pixels):
+    """What KerasHub itself gives for uint8 images `(n, 32, 32, 3)`."""
+    x = (pixels * np.array(SCALE) + np.array(OFFSET)).astype(np.float32)
+    if hasattr(model, "get_vision_embeddings"):
+        return np.asarray(model.get_vision_embeddings(x))
+    [name] = model.input if isinstance(model.input, dict) else [None]
+    tokens = model({name: x} if name else x)
+    return np.asarray(tokens)[:, 0]

@@ -213,6 +213,7 @@ def build(
                 f"{len(config.classes)} names for {scores.shape[-1]} classes",
             )
     model = Model(network.input, outputs, name="hashnet")
+    model.map_geometry = getattr(network, "map_geometry", None)
     model.map = network.output.get("map")  # no output: local features and regions ask for it alone
     return model
 

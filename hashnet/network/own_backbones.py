@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from hashnet.errors import ArgumentError, BundleError, UnknownNameError
-from hashnet.network import backbones, onnx_layers, own_keras, own_onnx
+from hashnet.network import backbones, onnx_layers, own_hub, own_keras, own_onnx, transformer
 from hashnet.network.backbones import BACKBONES, TINY
 from hashnet.network.efficientnet_lite import Tensors
 
@@ -25,7 +25,8 @@ class Backbone(backbones.Backbone):
 
     Args:
         name: str, one of `BACKBONES`; or the path of an `.onnx` or `.keras` file with a TOML beside
-            it, see `own_settings`.
+            it, see `own_settings`; or what `own_hub.open_preset` takes, `keras_hub:` and the name
+            of a preset, or the folder of one.
 
     Raises:
         UnknownNameError: it is neither a name nor a file.
@@ -65,6 +66,8 @@ def opened(name: str | os.PathLike[str] | backbones.Backbone) -> backbones.Backb
     for suffix, kind in _FILES.items():
         if path.lower().endswith(suffix):
             return kind.open_file(path)
+    if own_hub.is_preset(path):
+        return own_hub.open_preset(path)
     raise UnknownNameError("backbone", path, BACKBONES)
 
 
@@ -147,4 +150,5 @@ _KINDS = {
     "vectors": lambda name, own: of_vectors(own["feature_dim"], name),
     own_onnx.KIND: own_onnx.described,
     own_keras.KIND: own_keras.described,
+    transformer.KIND: transformer.described,
 }
