@@ -39,6 +39,7 @@ _NOT_OF_PARQUET = (
     "photos",
     "bits",
     "backbone",
+    "weights",
     "precision",
     "label_from_folder",
     "relabel",
@@ -59,6 +60,7 @@ class _Options(NamedTuple):
     bundle: StrPath | None
     bits: int | None
     backbone: str | Backbone | None
+    weights: StrPath | None
     precision: str | None
     label_from_folder: bool
     relabel: bool
@@ -89,6 +91,7 @@ class Index(indexes.Index):
         bundle: StrPath | None = None,
         bits: int | None = None,
         backbone: "str | Backbone | None" = None,
+        weights: StrPath | None = None,
         precision: str | None = None,
         label_from_folder: bool = False,
         relabel: bool = False,
@@ -120,6 +123,7 @@ class Index(indexes.Index):
             bits: int, 1 to 1024. Code length where no bundle is given; 128 if None.
             backbone: str or `Backbone`. Pretrained network where no bundle is given: a name, or a
                 network of yours, see `own_backbones.Backbone`; `"efficientnet_lite0"` if None.
+            weights: str or path-like. A file of weights for that backbone, in place of its own.
             precision: `"float32"`, `"bfloat16"` or `"int8"`. What a new index encodes in, images
                 and queries; the bundle's if None.
             label_from_folder: bool. Label each image with the first folder below the one given; one
@@ -169,6 +173,7 @@ class Index(indexes.Index):
             bundle=bundle,
             bits=bits,
             backbone=backbone,
+            weights=weights,
             precision=precision,
             label_from_folder=label_from_folder,
             relabel=relabel,
@@ -184,7 +189,11 @@ class Index(indexes.Index):
             progress=progress or (lambda stage, done, total: None),
         )
         images.Exclusion(options.exclude)  # a bad pattern must not leave an index behind
-        for option, what in (("bits", "code length"), ("backbone", "backbone")):
+        for option, what in (
+            ("bits", "code length"),
+            ("backbone", "backbone"),
+            ("weights", "weights"),
+        ):
             if bundle and getattr(options, option):
                 raise ArgumentError(f"A bundle has its own {what}.", f"bundle and {option}")
         if from_parquet is not None:
@@ -455,7 +464,11 @@ def _fitted(
         features.opencv()  # if it is missing, better now than when the codes have been fitted
     from hashnet.train import unsupervised
 
-    asked: dict[str, Any] = {"num_bits": options.bits, "backbone": options.backbone}
+    asked: dict[str, Any] = {
+        "num_bits": options.bits,
+        "backbone": options.backbone,
+        "weights": None if options.weights is None else os.fsdecode(options.weights),
+    }
     with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
         fitted = unsupervised.fit_bundle(
             scratch,
@@ -546,6 +559,12 @@ def _refuse_another_network(index: Index, options: _Options) -> None:
             for name in ("bits", "backbone", "local", "regions", "precision", "exif", "bundle")
         },
     )
+    if options.weights:
+        raise FingerprintError(
+            "An index keeps its weights.",
+            f"weights {os.fsdecode(options.weights)} for an index that is there",
+            "Leave the option out to add to this index, or make another index.",
+        )
 
 
 def _refuse_another(index: Index, **asked: Any) -> None:

@@ -299,3 +299,20 @@ def test_a_bundle_runs_no_code_of_its_description(photos, tmp_path):
     own["layers"]["layers"][1].update(class_name="Lambda", module="keras.layers")
     with pytest.raises(WeightsError, match="only plain layers"):
         backbones.create(own_backbones.described("n", own), weights=None)
+
+
+@pytest.mark.keras
+def test_an_index_takes_a_weights_file(photos, tmp_path):
+    model = backbones.create("mobilenet_v3_large", weights=None, image_size=224)
+    model.get_layer("network").save_weights(tmp_path / "mine.weights.h5")
+    few = photos / "disc"
+    index = hashnet.Index.of_photos(
+        tmp_path / "i", few, backbone="mobilenet_v3_large", bits=16,
+        weights=tmp_path / "mine.weights.h5",
+    )  # fmt: skip
+    assert len(index) == 6 and index.encoder.config.backbone == "mobilenet_v3_large"
+    with pytest.raises(FingerprintError, match="keeps its weights"):
+        hashnet.Index.of_photos(tmp_path / "i", few, weights=tmp_path / "mine.weights.h5")
+    with pytest.raises(WeightsError):
+        hashnet.Index.of_photos(tmp_path / "j", few, backbone="resnet50", weights="nothing.h5")
+    assert not (tmp_path / "j").exists()

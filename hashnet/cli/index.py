@@ -44,6 +44,7 @@ EXAMPLE = "photos.index ~/Pictures"
 _NOT_OF_VECTORS = (
     "images",
     "from_parquet",
+    "weights",
     "precision",
     "label_from",
     "relabel",
@@ -93,6 +94,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"pretrained network where no bundle is given: {', '.join(BACKBONES)}, or one of "
         "yours (efficientnet_lite0)",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="weights for this network, as keras.applications or torchvision give them, in place "
+        "of its own",
     )
     parser.add_argument(
         "--precision",
@@ -195,6 +202,7 @@ def _indexed(arguments: argparse.Namespace) -> "tuple[Index, UpdateReport]":
             bundle=arguments.bundle,
             bits=arguments.bits,
             backbone=arguments.backbone,
+            weights=arguments.weights,
             precision=arguments.precision,
             prune=arguments.prune,
             rehash=arguments.rehash,
