@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hashnet.encode.encoder import Encoder
     from hashnet.errors import HashnetError
     from hashnet.network.bundle import Bundle
+    from hashnet.network.own_backbones import Backbone
     from hashnet.retrieval.search.hits import Hit, SearchResult
     from hashnet.retrieval.search.query import Query
     from hashnet.train import CallablePackage
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     train: CallablePackage
 
 __all__ = [
+    "Backbone",
     "Bundle",
     "Encoder",
     "HashnetError",
@@ -40,6 +42,7 @@ __all__ = [
 
 # Where each name is. `train` is a package that can be called: `hashnet.train.config` is in it.
 _HOMES = {
+    "Backbone": "hashnet.network.own_backbones",
     "Bundle": "hashnet.network.bundle",
     "Encoder": "hashnet.encode.encoder",
     "HashnetError": "hashnet.errors",

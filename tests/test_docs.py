@@ -2,6 +2,7 @@
 
 import configparser
 import inspect
+import json
 import pathlib
 import re
 import shlex
@@ -185,6 +186,8 @@ def test_every_curl_line_is_a_request_that_the_service_knows(doctest_folder):
         arguments = shlex.split(line)
         url = urllib.parse.urlsplit(arguments.pop(-1 if "http" in arguments[-1] else 1))
         form = [arguments[i + 1] for i, word in enumerate(arguments) if word == "-F"]
+        if "-d" in arguments:
+            form += json.loads(arguments[arguments.index("-d") + 1])
         method = "delete" if "DELETE" in arguments else "post" if form else "get"
         [operation] = [
             operations[method]

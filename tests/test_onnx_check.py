@@ -112,7 +112,7 @@ def test_a_small_file_that_calls_for_gigabytes_is_refused():
     expand = helper.make_node("Expand", ["x", "big"], ["huge"])
     model = network(more_nodes=[expand])
     model.graph.initializer.append(shape)
-    assert "Expand" in refusal(model)
+    assert "arrays must be of known sizes" in refusal(model)
 
 
 def int64(name, numbers):

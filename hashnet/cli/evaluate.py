@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "queries",
         nargs="+",
         metavar="QUERIES",
-        help="folders of class folders; with --ground-truth, images and folders of them",
+        help="folders of class folders; with --ground-truth, images and folders of them; or a "
+        ".npy or .parquet file of vectors with labels",
     )
     parser.add_argument("--ground-truth", metavar="F", help="JSON file {query: [relevant, ...]}")
     add_pool(parser)

@@ -14,6 +14,7 @@ from hashnet.cli.options import (
     add_index,
     add_label_from,
     add_max_pixels,
+    backbone,
     positive_number,
 )
 from hashnet.cli.output import (
@@ -39,6 +40,25 @@ if TYPE_CHECKING:
 
 EXAMPLE = "photos.index ~/Pictures"
 
+# What an index of vectors takes from a file, or cannot have.
+_NOT_OF_VECTORS = (
+    "images",
+    "from_parquet",
+    "weights",
+    "precision",
+    "label_from",
+    "relabel",
+    "prune",
+    "watch",
+    "rehash",
+    "exclude",
+    "no_default_excludes",
+    "workers",
+    "local",
+    "regions",
+    "exif",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
@@ -54,6 +74,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="add what hashnet extract has written to OUT, instead of IMAGES",
     )
     parser.add_argument(
+        "--from-vectors",
+        metavar="FILE",
+        help="add the vectors of a .npy or .parquet file, instead of IMAGES; --backbone or "
+        "--bundle names the network that made them, if pictures are to be queries",
+    )
+    parser.add_argument(
         "--bundle",
         metavar="B",
         help="network of a new index: a bundle, or another index, with which search --also then "
@@ -64,10 +90,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--backbone",
-        choices=BACKBONES,
+        type=backbone,
         metavar="NAME",
-        help=f"pretrained network where no bundle is given: {', '.join(BACKBONES)} "
-        "(efficientnet_lite0)",
+        help=f"pretrained network where no bundle is given: {', '.join(BACKBONES)}, or one of "
+        "yours (efficientnet_lite0)",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="weights for this network, as keras.applications or torchvision give them, in place "
+        "of its own",
     )
     parser.add_argument(
         "--precision",
@@ -153,13 +185,15 @@ def _move(arguments: argparse.Namespace) -> bool:
     with opened(arguments.index) as index:
         index.move_root(*arguments.moved)
         _name_moved(dict([arguments.moved]))
-    return bool(arguments.images or arguments.from_parquet)
+    return bool(arguments.images or arguments.from_parquet or arguments.from_vectors)
 
 
 def _indexed(arguments: argparse.Namespace) -> "tuple[Index, UpdateReport]":
     """Make an index or bring it up to date, and say what was done."""
     from hashnet.api import Index
 
+    if arguments.from_vectors:
+        return _of_vectors(arguments)
     with Progress() as progress, warnings.catch_warnings():
         warnings.simplefilter("ignore", SkippedWarning)  # they are all named below
         index = Index.of_photos(
@@ -168,6 +202,7 @@ def _indexed(arguments: argparse.Namespace) -> "tuple[Index, UpdateReport]":
             bundle=arguments.bundle,
             bits=arguments.bits,
             backbone=arguments.backbone,
+            weights=arguments.weights,
             precision=arguments.precision,
             prune=arguments.prune,
             rehash=arguments.rehash,
@@ -194,13 +229,50 @@ def _indexed(arguments: argparse.Namespace) -> "tuple[Index, UpdateReport]":
     if not arguments.from_parquet:
         counts += f", {len(report.removed)} removed, {len(report.problems)} skipped"
     print(counts, flush=True)
+    _say_if_outgrown(index)
+    return index, report
+
+
+def _of_vectors(arguments: argparse.Namespace) -> "tuple[Index, UpdateReport]":
+    """As `_indexed`, of a file of vectors."""
+    from hashnet.api import Index
+
+    given = [name for name in _NOT_OF_VECTORS if getattr(arguments, name)]
+    if given:
+        shown = ", ".join("IMAGES" if name == "images" else _flag(name) for name in given)
+        raise ArgumentError(
+            "A file of vectors holds ids, labels and paths too, and nothing else is read.",
+            f"--from-vectors and {shown}",
+        )
+    with Progress() as progress:
+        index = Index.of_vectors(
+            arguments.index,
+            arguments.from_vectors,
+            bundle=arguments.bundle,
+            bits=arguments.bits,
+            backbone=arguments.backbone,
+            runtime="soonest",
+            progress=progress,
+        )
+    say_which(index)
+    report = index.report
+    assert report is not None  # `of_vectors` has just made it
+    print(f"{report.added} added, {report.changed} changed, {report.unchanged} unchanged")
+    _say_if_outgrown(index)
+    return index, report
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _say_if_outgrown(index: "Index") -> None:
     if (drift := index.drift()) and drift.is_outgrown:
         fitted_to = count(drift.fitted_to, "image")
         note(
             f"outgrown: the codes were fitted to {fitted_to}, and the index holds "
             f"{drift.num_images:,} now; hashnet refit fits them again, and reads no photo"
         )
-    return index, report
 
 
 def _of_updates(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -218,8 +290,9 @@ def _watch(arguments: argparse.Namespace) -> int:
     """Keep an index in step with its folders until this process is told to end."""
     from hashnet.retrieval import watching
 
-    if arguments.from_parquet:
-        raise ArgumentError("Files of images can be watched.", "--watch and --from-parquet")
+    for source in ("from_parquet", "from_vectors"):
+        if getattr(arguments, source):
+            raise ArgumentError("Files of images can be watched.", f"--watch and {_flag(source)}")
     watching.require_watchfiles()  # if it is missing, better now than after a first index
     arguments.prune = arguments.prune or True
     ended = signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -1,7 +1,10 @@
 """Arguments that several verbs share, and the types of arguments."""
 
 import argparse
+import os
 from collections.abc import Callable
+
+from hashnet.cli.choices import BACKBONES
 
 
 def add_index(parser: argparse.ArgumentParser) -> None:
@@ -122,6 +125,14 @@ def _at_least(least: int, name: str) -> Callable[[str], int]:
 
 
 whole_number, positive_number = _at_least(0, "whole number"), _at_least(1, "positive number")
+
+
+def backbone(text: str) -> str:
+    """A known name, or what may be a network of one's own: a path, or the name of a preset."""
+    if text not in BACKBONES and not os.path.exists(text) and not set(text) & set(":./\\"):
+        known = ", ".join(BACKBONES)
+        raise argparse.ArgumentTypeError(f"{text!r} is no file, and none of {known}")
+    return text
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from hashnet.retrieval.search.hits import Hit, SearchResult
     from hashnet.retrieval.search.query import Query
 
+    Source = str | bytes | np.ndarray
     # What was asked, as it can be drawn, and what was found.
     Answer = tuple[Any, SearchResult]
     Match = tuple[Any, Hit, np.ndarray, np.ndarray]
@@ -56,7 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "queries",
         nargs="+",
         metavar="QUERY",
-        help="image files, folders of them, or - for an image from standard input",
+        help="image files, folders of them, or - for an image from standard input; of vectors "
+        ".npy and .parquet files",
     )
     parser.add_argument(
         "--by-id",
@@ -170,10 +172,12 @@ def _answers(
     arguments: argparse.Namespace,
     engine: "Engine",
     query: "Query",
-    queries: Sequence[tuple[str, "str | bytes"]],
+    queries: "Sequence[tuple[str, Source]]",
     problems: list["Problem"],
 ) -> "Iterator[Answer]":
     """Search by each query, print what is found, and yield it; what failed joins `problems`."""
+    import numpy as np
+
     from hashnet import images
     from hashnet.errors import ImageError, UnknownIdError
 
@@ -184,6 +188,8 @@ def _answers(
                 [id] = engine.ids_of([name])
                 result = engine.search_id(id, query)
                 shown = engine.path(id) if arguments.picture else None
+            elif isinstance(source, np.ndarray):
+                shown, result = None, engine.search_vector(source, query)
             else:
                 # What is drawn later is decoded once; without a picture nothing is kept.
                 shown = images.Photo(source) if arguments.picture else None
@@ -244,13 +250,14 @@ def _query(arguments: argparse.Namespace) -> "Query":
 
 def _queries(
     arguments: argparse.Namespace,
-) -> tuple[list[tuple[str, "str | bytes"]], list["Problem"]]:
+) -> "tuple[list[tuple[str, Source]], list[Problem]]":
     """(what it is called, what is read) of each query, and what is no query."""
     from hashnet import images
+    from hashnet.retrieval import vectors
 
     if arguments.by_id:
         return [(id, id) for id in arguments.queries], []
-    queries: list[tuple[str, str | bytes]] = []
+    queries: list[tuple[str, Source]] = []
     problems: list[Problem] = []
     for given in arguments.queries:
         if given == STDIN:
@@ -263,12 +270,17 @@ def _queries(
                 over = images.passed_over_in_words(passed_over)
                 reason = f"no image lies in this folder{f'; {over}' if over else ''}"
                 problems.append(images.Problem(given, reason))
+        elif vectors.is_file(given):
+            found_vectors = vectors.Vectors.of(given)
+            rows = (row for _, block in found_vectors.blocks() for row in block)
+            names = (f"{given}: {item.id}" for item in found_vectors.items)
+            queries += zip(names, rows, strict=True)
         else:
             queries.append((given, given))
     return queries, problems
 
 
-def _refuse_to_draw_over(picture: str, queries: Sequence[tuple[str, "str | bytes"]]) -> None:
+def _refuse_to_draw_over(picture: str, queries: "Sequence[tuple[str, Source]]") -> None:
     """Refuse a picture that would take the place of a query's own file."""
     if not os.path.exists(picture):
         return

@@ -38,7 +38,7 @@ class Encoded:
         codes: uint8 `(n, code_bytes)`.
         features: float32 `(n, feature_dim)`, each of length 1.
         latents: float32 `(n, num_bits)`, 0..1.
-        scores: float32 `(n, num_classes)`, class probabilities.
+        scores: float32 `(n, num_classes)`, class probabilities; of no class `(n, 0)`.
         problems: list of `images.Problem`, one for each image that could not be read.
         extras: list, as long as `positions`: what the function given to `Encoder.stream` made of
             each image. Empty where none was given.
@@ -140,8 +140,8 @@ class Encoder:
         if self.runtime == "keras":
             from hashnet.network import export
 
-            outputs = ("latent", "feature", "scores")
-            return runtimes.from_keras(export.graph(self.bundle.load_model(), outputs))
+            graph = export.graph(self.bundle.load_model(), self.config.outputs)
+            return runtimes.from_keras(graph)
         return runtimes.open_bytes(
             self.bundle.encoder_file.read_bytes(),
             self.bundle.encoder_file,
@@ -187,12 +187,14 @@ class Encoder:
 
         Raises:
             ImageError: it cannot be read.
+            ArgumentError: this is an encoder of vectors.
 
         Example:
             >>> code, feature = Encoder.open(bundle_folder).encode_one("cat.png")
             >>> code.shape, feature.shape
             ((4,), (64,))
         """
+        self.refuse_pictures(_name(source, 0))
         pixels = self._pixels(images.Photo.of(source))[None]
         latents, features = self._network.run(["latent", "feature"], {"image": pixels})
         return codes.from_latent(latents[0]), features[0]
@@ -224,7 +226,8 @@ class Encoder:
             An `Encoded` for every `batch` images; positions count from the first source.
 
         Raises:
-            ArgumentError: this is one image, where a list of images is meant.
+            ArgumentError: this is one image, where a list of images is meant; or an encoder of
+                vectors.
         """
         if images.is_one(sources):
             raise ArgumentError(
@@ -232,6 +235,7 @@ class Encoder:
                 f"one image, {type(sources).__name__}",
                 "Put it in a list, or call encode_one.",
             )
+        self.refuse_pictures("images")
         workers = self._workers if workers is None else checked_integer(workers, 1, "workers")
         return self._stream(sources, workers, batch, also)
 
@@ -254,6 +258,75 @@ class Encoder:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
+    def encode_vectors(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Encode features that this network, or the one that it stands for, has given elsewhere.
+
+        Args:
+            vectors: float array `(n, feature_dim)`, of any length but 0.
+
+        Returns:
+            codes: uint8 `(n, code_bytes)`. A vector's does not depend on its neighbours.
+            features: float32 `(n, feature_dim)`, the vectors scaled to length 1.
+
+        Raises:
+            ShapeError: they are of another width, or no numbers.
+            ArgumentError: one holds NaN or infinity, or is 0.
+
+        Example:
+            >>> encoder = Encoder.open(bundle_folder)
+            >>> code, feature = encoder.encode_one("cat.png")
+            >>> codes, features = encoder.encode_vectors(100 * feature[None])
+            >>> bool((codes[0] == code).all()), bool(np.allclose(features[0], feature))
+            (True, True)
+        """
+        features = unit_vectors(vectors, self.config.feature_dim)
+        if not len(features):
+            width = codes.code_bytes(self.config.num_bits)
+            return np.empty((0, width), np.uint8), features
+        [latents] = self._of_features.run(["latent"], {"feature": features})
+        return codes.from_latent(latents), features
+
+    @functools.cached_property
+    def _of_features(self) -> runtimes.Network:
+        """What comes after F7, of one feature at a time, as an image's code is made."""
+        return self._after_features("latent", one_by_one=True)
+
+    def _after_features(self, output: str, *, one_by_one: bool = False) -> runtimes.Network:
+        # Only what makes an index, evaluates one or searches by vectors comes here: other searches
+        # do without this import.
+        import onnx.utils
+
+        network = onnx.load_model_from_string(self.bundle.encoder_file.read_bytes())
+        rest = onnx.utils.Extractor(network).extract_model(["feature"], [output])
+        # Keras would have to build the network for this; the numbers are the same.
+        runtime = "onnxruntime" if self.runtime == "keras" else self.runtime
+        return runtimes.open_bytes(
+            rest.SerializeToString(),
+            self.bundle.encoder_file,
+            runtime,
+            num_threads=self.num_threads,
+            one_by_one=one_by_one,
+            precision=self.precision,
+        )
+
+    def refuse_pictures(self, name: str) -> None:
+        """Refuse a picture where only vectors can be encoded.
+
+        Args:
+            name: str, of the picture.
+
+        Raises:
+            ArgumentError: this is an encoder of vectors.
+        """
+        if self.config.takes_vectors:
+            raise ArgumentError(
+                "An index of vectors alone encodes no picture: the network that made its vectors "
+                "is not in it.",
+                name,
+                "Give a vector or an id, or make the index with the network that made the vectors "
+                "(--backbone or --bundle).",
+            )
+
     def from_features(self, output: str, features: np.ndarray) -> np.ndarray:
         """Run only what comes after F7, on features that this network gave before.
 
@@ -271,20 +344,7 @@ class Encoder:
             >>> bool((codes.from_latent(latents) == encoded.codes).all())
             True
         """
-        # Only making an index and evaluating one come here: searching does without this import.
-        import onnx.utils
-
-        network = onnx.load_model_from_string(self.bundle.encoder_file.read_bytes())
-        rest = onnx.utils.Extractor(network).extract_model(["feature"], [output])
-        # Keras would have to build the network for this; the numbers are the same.
-        runtime = "onnxruntime" if self.runtime == "keras" else self.runtime
-        head = runtimes.open_bytes(
-            rest.SerializeToString(),
-            self.bundle.encoder_file,
-            runtime,
-            num_threads=self.num_threads,
-            precision=self.precision,
-        )
+        head = self._after_features(output)
         blocks = (
             np.ascontiguousarray(features[start : start + ROWS_AT_ONCE], dtype=np.float32)
             for start in range(0, len(features), ROWS_AT_ONCE)
@@ -378,19 +438,19 @@ class Encoder:
                 continue
             pixels.append(of_network)
             positions.append(position)
-        names = ("latent", "feature", "scores")
+        config = self.config
         if pixels:
-            latents, features, scores = self._networks.run(names, {"image": np.stack(pixels)})
+            found = self._networks.run(config.outputs, {"image": np.stack(pixels)})
         else:
-            config = self.config
             widths = (config.num_bits, config.feature_dim, len(config.classes))
-            latents, features, scores = (np.empty((0, width), np.float32) for width in widths)
+            found = [np.empty((0, width), np.float32) for width in widths]
+        latents, features, *scores = found
         return Encoded(
             np.array(positions, dtype=np.int64),
             codes.from_latent(latents),
             features,
             latents,
-            scores,
+            scores[0] if scores else np.empty((len(features), 0), np.float32),
             problems,
             extras,
         )
@@ -410,6 +470,49 @@ class Encoder:
         return photo.resized((self.config.image_size, self.config.image_size))
 
 
+def unit_vectors(vectors: np.ndarray, feature_dim: int | None = None) -> np.ndarray:
+    """Vectors scaled to length 1, once it is known that they are such.
+
+    Args:
+        vectors: float array `(n, d)`.
+        feature_dim: int or None. What d is to be; any if None.
+
+    Returns:
+        float32 `(n, d)`.
+
+    Raises:
+        ShapeError: they are of another width, or no numbers.
+        ArgumentError: one holds NaN or infinity, or is 0; the message names its place.
+
+    Example:
+        >>> unit_vectors(np.array([[3.0, 4.0]])).round(2).tolist()
+        [[0.6000000238418579, 0.800000011920929]]
+    """
+    if not (
+        isinstance(vectors, np.ndarray)
+        and vectors.ndim == 2
+        and vectors.dtype.kind == "f"
+        and feature_dim in (None, vectors.shape[1])
+    ):
+        given = getattr(vectors, "dtype", type(vectors).__name__), np.shape(vectors)
+        raise ShapeError(
+            f"Vectors are a float array (n, {feature_dim or 'd'}).",
+            f"{given[0]} of shape {given[1]}",
+            "Were they made by the network that made those of the index?",
+        )
+    wide = np.ascontiguousarray(vectors, np.float64)
+    lengths = np.sqrt((wide * wide).sum(axis=1))
+    # Of finite numbers the length is finite: none of float32 is large enough.
+    bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
+    if len(bad):
+        raise ArgumentError(
+            "A vector holds finite numbers, and not only zeros.",
+            f"vector {bad[0]}, counted from 0, and {len(bad) - 1} more",
+            "Leave such vectors out.",
+        )
+    return (wide / lengths[:, None]).astype(np.float32)
+
+
 def _batches(sources: Iterable[Source], size: int) -> Iterator[tuple[int, list[Source]]]:
     sources, start = iter(sources), 0
     while group := list(itertools.islice(sources, size)):
@@ -424,12 +527,16 @@ def _name(source: Source, position: int) -> str:
 
 def _check_specs(network: runtimes.Network, config: HashNetConfig, path: os.PathLike[str]) -> None:
     size = config.image_size
+    given = runtimes.TensorSpec("uint8", (size, size, 3))
+    if config.takes_vectors:
+        given = runtimes.TensorSpec("float32", (config.feature_dim,))
     expected = {
-        "image": runtimes.TensorSpec("uint8", (size, size, 3)),
+        config.known.takes: given,
         "latent": runtimes.TensorSpec("float32", (config.num_bits,)),
         "feature": runtimes.TensorSpec("float32", (config.feature_dim,)),
-        "scores": runtimes.TensorSpec("float32", (len(config.classes),)),
     }
+    if config.classes:
+        expected["scores"] = runtimes.TensorSpec("float32", (len(config.classes),))
     found = {**network.inputs, **network.outputs}
     if found != expected:
         raise ShapeError(

@@ -110,14 +110,16 @@ class Delf:
         spread: bool = True,
     ) -> None:
         score = {ATTENTION, NORM} & set(network.outputs)
-        image = runtimes.TensorSpec("uint8", (None, None, 3))
         found = network.inputs.get("image")
+        # Runtimes have a name, or None, for a side of any length.
+        sides = [side for side in found.shape[:2] if isinstance(side, int)] if found else []
         if (
             set(network.outputs) != {"descriptors", "geometry", *score}
             or len(score) != 1
             or set(network.inputs) != {"image"}
             or found is None
-            or (found.dtype, len(found.shape), found.shape[-1]) != (image.dtype, 3, 3)
+            or (found.dtype, len(found.shape), found.shape[-1]) != ("uint8", 3, 3)
+            or len({*sides}) != len(sides) / 2
         ):
             raise BundleError(
                 "A network for local features is a file of hashnet.local.delf.export.",
@@ -127,7 +129,9 @@ class Delf:
         (self.score,) = score
         self.descriptor_dim = network.outputs["descriptors"].shape[-1] or 0
         self.fingerprint, self.max_features, self.spread = fingerprint, max_features, spread
-        smallest = np.zeros((1, MIN_SIDE, MIN_SIDE, 3), np.uint8)
+        self._side = sides[0] if sides else None
+        side = self._side or MIN_SIDE
+        smallest = np.zeros((1, side, side, 3), np.uint8)
         size, stride, offset, *named = network.run(["geometry"], {"image": smallest})[0].tolist()
         self.between_places = bool(named)
         self.scales = tuple((named or SCALES_BEFORE) if scales is None else scales)
@@ -209,6 +213,8 @@ class Delf:
         return LocalFeatures(yx[best], descriptors[best], scores[best])
 
     def _sizes(self, shape: Sequence[int]) -> list[tuple[int, int]]:
+        if self._side:  # of a network for images of one size there is one level
+            return [(self._side, self._side)]
         height, width = shape
         sizes = [
             (max(1, round(height * scale)), max(1, round(width * scale))) for scale in self.scales

@@ -87,3 +87,22 @@ def check_any_size(name: str) -> None:
         raise ArgumentError(
             "Local features and regions need a backbone for images of any size.", name
         )
+
+
+def check_has_map(backbone: backbones.Backbone) -> None:
+    """Refuse a backbone from which no local features and regions can be taken.
+
+    Args:
+        backbone: a `Backbone`.
+
+    Raises:
+        ArgumentError: it takes images of one size only, or, one of one's own, gives no map.
+    """
+    if backbone.own is None:
+        check_any_size(backbone.name)
+    elif not backbone.map_channels:
+        raise ArgumentError(
+            "Local features of a network and regions are taken from its map.",
+            f"{backbone.name}, which gives none",
+            'Name an array as map in the TOML beside it, or take local features of "sift".',
+        )

@@ -9,11 +9,12 @@ import os
 import pathlib
 from typing import TYPE_CHECKING
 
-from hashnet.errors import BundleError, ShapeError
+from hashnet.errors import ArgumentError, BundleError, ShapeError
 from hashnet.local import delf_head, delf_network
 from hashnet.local.delf_head import Head
-from hashnet.network import backbones, onnx_graph, runtimes
 from hashnet.network import bundle as bundles
+from hashnet.network import onnx_graph, runtimes
+from hashnet.network.backbones import Backbone
 
 if TYPE_CHECKING:
     import keras
@@ -84,16 +85,21 @@ def export_for(
     Raises:
         ArgumentError, WeightsError, ShapeError: as for `export`.
     """
-    name = bundle.config.backbone
-    delf_network.check_any_size(name)
+    known, name = bundle.config.known, bundle.config.backbone
+    delf_network.check_has_map(known)
     encoder = encoder_of(bundle)
     if encoder is not None:
-        fitting = head or _head_for(encoder, name)
+        fitting = head or _head_for(encoder, known)
         if fitting is not None:
-            _check_fits(fitting, backbones.known(name).map_channels)
+            _check_fits(fitting, known.map_channels)
             seen = None if scores_only else onnx_graph.geometry_of(encoder)
             _write(path, delf_head.network(fitting, seen))
             return
+    if known.own is not None:
+        raise ArgumentError(
+            "Local features and regions of a network of yours come of its float32 encoder.",
+            f"{bundle.precision} of {name}",
+        )
     backbone: str | keras.Model = name
     if head is not None:
         backbone = delf_network.load_backbone(name, start_from=bundle.folder)
@@ -108,11 +114,12 @@ def _check_fits(head: Head, channels: int) -> None:
         )
 
 
-def _head_for(encoder: "onnx.ModelProto", backbone: str) -> Head | None:
-    if not delf_head.has_preset(backbone):
-        return Head.untrained(backbones.known(backbone).map_channels)
+def _head_for(encoder: "onnx.ModelProto", backbone: Backbone) -> Head | None:
+    name = backbone.name
+    if backbone.own is not None or not delf_head.has_preset(name):
+        return Head.untrained(backbone.map_channels)
     map_digest = onnx_graph.digest(onnx_graph.up_to_map(encoder))
-    return Head.load(backbone) if map_digest == delf_head.PRESET_MAPS.get(backbone) else None
+    return Head.load(name) if map_digest == delf_head.PRESET_MAPS.get(name) else None
 
 
 def _write(path: Path, network: "onnx.ModelProto") -> None:

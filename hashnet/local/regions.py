@@ -1,9 +1,9 @@
 """Regions: the parts of an image that stand out, so that a small object in it can be found.
 
-The image goes, at 512 pixels a side, through the backbone up to its map of stride 16, and every
-place of the map gets a score. A region is a square window of one of three sizes whose mean score
-is above that of a ring around it; the best are taken that hardly overlap. Scores and windows are
-all there is to it: nothing is learned for regions.
+The image goes, at 512 pixels a side or those of a network that takes no others, through the
+backbone up to its map, and every place of the map gets a score. A region is a square window of one
+of three sizes whose mean score is above that of a ring around it; the best are taken that hardly
+overlap. Scores and windows are all there is to it: nothing is learned for regions.
 
 The scores come of an ONNX network, which `export` writes with Keras and `Proposer` runs without.
 The `regions.onnx` of an index is the head alone where `encoder.onnx` gives the map: see
@@ -81,14 +81,20 @@ class Proposer:
     """
 
     def __init__(self, network: runtimes.Network) -> None:
-        expected = {"image": runtimes.TensorSpec("uint8", (SIDE, SIDE, 3))}
-        scores = network.outputs.get("scores")
-        if network.inputs != expected or scores is None or len(scores.shape) != 2:
+        image, scores = network.inputs.get("image"), network.outputs.get("scores")
+        side = image.shape[0] if image is not None and len(image.shape) == 3 else None
+        expected = {"image": runtimes.TensorSpec("uint8", (side, side, 3))}
+        if (
+            not isinstance(side, int)
+            or network.inputs != expected
+            or scores is None
+            or len(scores.shape) != 2
+        ):
             raise BundleError(
                 "A network for regions is a file of hashnet.local.regions.export.",
                 f"{network.inputs} to {network.outputs}",
             )
-        self._network = network
+        self._network, self._side = network, side
 
     @classmethod
     def open(
@@ -130,7 +136,7 @@ class Proposer:
         Raises:
             ShapeError: the image is of another dtype or shape.
         """
-        pixels = images.resize(image, (SIDE, SIDE))
+        pixels = images.resize(image, (self._side, self._side))
         [scores] = self._network.run(["scores"], {"image": pixels[None]})
         return best_windows(scores[0], image.shape[:2], most)
 

@@ -14,7 +14,7 @@ import os
 import pathlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,17 +33,22 @@ class Backbone:
     """What is known of a backbone before it is built.
 
     Attributes:
-        name: str, the key in `BACKBONES`.
-        image_size: int. Side in pixels of the square images it was pretrained on.
+        name: str, the key in `BACKBONES`; of one of one's own what it is called.
+        image_size: int. Side in pixels of the square images it was pretrained on; 0 where it
+            takes none.
         any_size: bool. Whether other sides work too (no fully connected layer on a map).
         feature_dim: int, length of F7.
-        map_channels: int, depth of the stride-16 map.
-        build: function of side in pixels and weights (None, `"imagenet"` or a file) that
-            returns the `keras.Model`.
+        map_channels: int, depth of the stride-16 map; 0 where it gives none.
+        build: function of side in pixels and weights (None, `"imagenet"` for those that it was
+            pretrained with, or a file) that returns the `keras.Model`.
         source: str. Paper, and where the weights come from.
         write: function of side in pixels, weights (`"imagenet"` or a file) and an empty
             `onnx_layers.Layers`, which adds the same network there without Keras and returns its
             `Tensors`; None where only Keras knows the network.
+        has_classes: bool. Whether it ends in the 1000 classes of ImageNet, F8.
+        takes: `"image"`; or `"vector"`, which is F7 of a network that is elsewhere.
+        own: dict that JSON can hold: what a bundle remembers to have this network again, but for
+            its weights. None of those in `BACKBONES`.
     """
 
     name: str
@@ -54,6 +59,9 @@ class Backbone:
     build: "Callable[[int, str | None], keras.Model]"
     source: str
     write: Callable[[int, str, onnx_layers.Layers], efficientnet_lite.Tensors[str]] | None = None
+    has_classes: bool = True
+    takes: str = "image"
+    own: dict[str, Any] | None = field(default=None, hash=False)
 
 
 def known(name: str) -> Backbone:
@@ -80,21 +88,22 @@ def known(name: str) -> Backbone:
 
 
 def create(
-    name: str, *, weights: str | None = "imagenet", image_size: int | None = None
+    name: str | Backbone, *, weights: str | None = "imagenet", image_size: int | None = None
 ) -> "keras.Model":
     """Build a backbone and fill it with weights.
 
     Args:
-        name: str, one of `BACKBONES`.
-        weights: `"imagenet"`, the path of a weights file, or None for random weights, which
-            must be asked for in so many words and never come in silence.
+        name: str, one of `BACKBONES`; or a `Backbone`.
+        weights: `"imagenet"`, or, of a `Backbone` of one's own, those that it came with; the path
+            of a weights file; or None for random weights, which must be asked for in so many
+            words and never come in silence.
         image_size: int or None. Side of the square images in pixels; the backbone's own if
             None.
 
     Returns:
         A `keras.Model` from float32 `(n, image_size, image_size, 3)` in 0..255, RGB, to a
         dictionary of `map` `(n, rows, columns, map_channels)`, `feature` `(n, feature_dim)`
-        and `scores` `(n, 1000)`, all float32.
+        and `scores` `(n, 1000)`, all float32; map and scores where the backbone has them.
 
     Raises:
         UnknownNameError: no backbone has this name.
@@ -112,7 +121,9 @@ def create(
     return backbone.build(size, weights)
 
 
-def checked(name: str, *, weights: str | None, image_size: int | None) -> tuple[Backbone, int]:
+def checked(
+    name: str | Backbone, *, weights: str | None, image_size: int | None
+) -> tuple[Backbone, int]:
     """A backbone and the side of its images, once it is known that it can be built so.
 
     Args:
@@ -128,13 +139,14 @@ def checked(name: str, *, weights: str | None, image_size: int | None) -> tuple[
         >>> checked("efficientnet_lite2", weights=None, image_size=None)[1]
         260
     """
-    backbone = known(name)
+    backbone = name if isinstance(name, Backbone) else known(name)
     size = backbone.image_size if image_size is None else image_size
     if size != backbone.image_size and not backbone.any_size:
         raise ArgumentError(
-            f"{name} takes images of {backbone.image_size} pixels only.", f"image_size={size}"
+            f"{backbone.name} takes images of {backbone.image_size} pixels only.",
+            f"image_size={size}",
         )
-    if size < 32:
+    if size < 32 and backbone.takes == "image":
         raise ArgumentError("Images need at least 32 pixels a side.", f"image_size={size}")
     if weights not in (None, "imagenet") and not os.path.isfile(weights):
         raise WeightsError(

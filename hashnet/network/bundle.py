@@ -36,9 +36,10 @@ if TYPE_CHECKING:
 
 Path = str | os.PathLike[str]
 
-# Version 1 is of float32 and has a model.keras, 2 is of another precision, 3 has no model.keras:
-# who does not know these must not open them.
-FORMAT_VERSION = 3
+# Version 1 is of float32 and has a model.keras, 2 is of another precision, 3 has no model.keras,
+# 4 has a backbone of one's own: who does not know these must not open them.
+FORMAT_VERSION = 4
+_WITHOUT_MODEL = 3
 PRECISIONS = ("float32", "bfloat16", "int8")
 DESCRIPTION, MODEL, ENCODER = "hashnet.json", "model.keras", "encoder.onnx"
 FLOAT32 = "float32.onnx"
@@ -167,8 +168,8 @@ def save(
 
     def fill(beside: pathlib.Path) -> dict[str, Any]:
         model.save(beside / MODEL)
-        (beside / ENCODER).write_bytes(onnx_writer.write(model, ("latent", "feature", "scores")))
-        return {"format_version": 1, **_described(config, origin, mean)}
+        (beside / ENCODER).write_bytes(onnx_writer.write(model, config.outputs))
+        return {"format_version": _version(1, config), **_described(config, origin, mean)}
 
     return _write(folder, fill)
 
@@ -200,7 +201,8 @@ def save_encoder(
 
     def fill(beside: pathlib.Path) -> dict[str, Any]:
         (beside / ENCODER).write_bytes(encoder)
-        return {"format_version": FORMAT_VERSION, **_described(config, origin, mean)}
+        version = _version(_WITHOUT_MODEL, config)
+        return {"format_version": version, **_described(config, origin, mean)}
 
     return _write(folder, fill)
 
@@ -229,17 +231,22 @@ def save_precision(
         if (source.folder / MODEL).exists():
             shutil.copyfile(source.folder / MODEL, beside / MODEL)
         else:
-            version, float32 = FORMAT_VERSION, source.float32_encoder()
+            version, float32 = _WITHOUT_MODEL, source.float32_encoder()
         (beside / ENCODER).write_bytes(encoder)
         if float32 is not None and not onnx_writer.is_ours(encoder):
             (beside / FLOAT32).write_bytes(float32)
         return {
-            "format_version": version,
+            "format_version": _version(version, source.config),
             "precision": precision,
             **_described(source.config, origin, source.mean),
         }
 
     return _write(folder, fill)
+
+
+def _version(least: int, config: HashNetConfig) -> int:
+    """The format version of a bundle that needs `least` but for its backbone."""
+    return least if config.own is None else FORMAT_VERSION
 
 
 def _described(
@@ -332,7 +339,8 @@ def _read_description(folder: pathlib.Path) -> dict[str, Any]:
                 "Upgrade: pip install -U hashnet",
             )
         sums = description["sha256"]
-        needed = {ENCODER} if description["format_version"] >= 3 else {MODEL, ENCODER}
+        has_model = description["format_version"] < _WITHOUT_MODEL
+        needed = {MODEL, ENCODER} if has_model else {ENCODER}
         if not all(isinstance(sums[name], str) for name in needed | {*sums}):
             raise TypeError("sha256 is no text")
         if not isinstance(description["origin"], dict):

@@ -5,21 +5,25 @@ image -> backbone -> F7 -> feature -> H -> latent
                       +----- or ------+--> F8 -> scores
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Self
 
 from hashnet.codes import MAX_BITS
 from hashnet.errors import ArgumentError, BundleError, ShapeError
-from hashnet.network import backbones
+from hashnet.network import backbones, own_backbones
+from hashnet.network.backbones import Backbone
 from hashnet.quiet import import_keras
 
 if TYPE_CHECKING:
     import keras
 
-SCORES_FROM = ("latent", "feature")
+SCORES_FROM = ("latent", "feature", "none")
 
 # Far above what any backbone was pretrained on; a description that asks for more asks for memory.
 MAX_IMAGE_SIZE = 2048
+
+# Fields that descriptions of before do not have.
+_NEWER = {"mirror", "own"}
 
 
 @dataclass(frozen=True)
@@ -27,15 +31,18 @@ class HashNetConfig:
     """All that it takes to build a hash network again.
 
     Attributes:
-        backbone: str, one of `BACKBONES`.
+        backbone: str, one of `BACKBONES`; or any name of one that `own` describes.
         image_size: int. Side of the square images in pixels, 2048 at most; 0 means the
             backbone's own, and is replaced by it.
         num_bits: int, 1 to 1024. Units of H.
         classes: tuple of str. Names of F8's classes, in order.
-        scores_from: `"latent"` as in the paper, where F8 sees only the latent layer, or
-            `"feature"`, where F8 is the pretrained classifier on F7 and H stands beside it.
+        scores_from: `"latent"` as in the paper, where F8 sees only the latent layer;
+            `"feature"`, where F8 is the pretrained classifier on F7 and H stands beside it; or
+            `"none"`, where there is no F8, and no class.
         mirror: bool. F7 is the mean over an image and its mirror image, which therefore have the
             same code: better codes at twice the time. F8 must see the latent layer.
+        own: dict that JSON can hold, or None. What `Backbone.own` says of a backbone that is not
+            one of `BACKBONES`.
 
     Raises:
         ArgumentError: a value is out of its range.
@@ -52,9 +59,10 @@ class HashNetConfig:
     classes: tuple[str, ...] = ()
     scores_from: str = "latent"
     mirror: bool = False
+    own: dict[str, Any] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
-        backbone = backbones.known(self.backbone)
+        backbone = self.known
         if not _is_count(self.num_bits) or not 1 <= self.num_bits <= MAX_BITS:
             raise ArgumentError(f"A code has 1 to {MAX_BITS} bits.", f"num_bits={self.num_bits!r}")
         if not _is_count(self.image_size) or self.image_size > MAX_IMAGE_SIZE:
@@ -70,21 +78,44 @@ class HashNetConfig:
                 "mirror is True or False, and False where F8 sees the feature.",
                 f"mirror={self.mirror!r}, scores_from={self.scores_from!r}",
             )
-        if not self.classes or not all(isinstance(name, str) for name in self.classes):
-            raise ArgumentError("F8 needs at least one class name.", f"classes={self.classes!r}")
+        if not all(isinstance(name, str) for name in self.classes) or (
+            bool(self.classes) != (self.scores_from != "none")
+        ):
+            raise ArgumentError(
+                'F8 needs at least one class name, and scores_from="none" has none.',
+                f"classes={self.classes!r}, scores_from={self.scores_from!r}",
+            )
         object.__setattr__(self, "classes", tuple(self.classes))
         object.__setattr__(self, "image_size", self.image_size or backbone.image_size)
 
     @property
+    def known(self) -> Backbone:
+        """The `Backbone`, without the weights that one of one's own came with."""
+        if self.own is None:
+            return backbones.known(self.backbone)
+        return own_backbones.described(self.backbone, self.own)
+
+    @property
     def feature_dim(self) -> int:
         """int, length of a feature."""
-        return backbones.known(self.backbone).feature_dim
+        return self.known.feature_dim
+
+    @property
+    def takes_vectors(self) -> bool:
+        """bool. Whether this network takes features of another one, and no images."""
+        return self.known.takes == "vector"
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """tuple of str: what the network gives, `latent`, `feature`, and `scores` if it has F8."""
+        return ("latent", "feature", "scores") if self.classes else ("latent", "feature")
 
     def to_dict(self) -> dict[str, Any]:
-        """dict that `from_dict` takes back; without `mirror`, which is newer, where it is False."""
+        """dict that `from_dict` takes back; without what is newer, where that is not needed."""
         values = {**asdict(self), "classes": list(self.classes)}
-        if not self.mirror:
-            del values["mirror"]
+        for name in _NEWER:
+            if not values[name]:
+                del values[name]
         return values
 
     @classmethod
@@ -106,7 +137,7 @@ class HashNetConfig:
             True
         """
         known = {field.name for field in fields(cls)}
-        if not isinstance(values, dict) or set(values) | {"mirror"} != known:
+        if not isinstance(values, dict) or set(values) | _NEWER != known:
             raise BundleError(
                 f"A network's description has these fields: {', '.join(sorted(known))}.",
                 repr(values)[:200],
@@ -121,7 +152,9 @@ def _is_count(value: object) -> bool:
     return type(value) is int and value >= 0
 
 
-def build(config: HashNetConfig, *, weights: str | None = "imagenet") -> "keras.Model":
+def build(
+    config: HashNetConfig, *, weights: str | None = "imagenet", backbone: Backbone | None = None
+) -> "keras.Model":
     """Build the hash network; H and a new F8 start at random, the backbone from `weights`.
 
     The feature is F7 scaled to length 1: on every set of photos measured so far, Euclidean
@@ -130,13 +163,15 @@ def build(config: HashNetConfig, *, weights: str | None = "imagenet") -> "keras.
     Args:
         config: a `HashNetConfig`.
         weights: as for `backbones.create`.
+        backbone: the `Backbone` that `config` is of, with its weights; None where it is one of
+            `BACKBONES`, or `weights` is None.
 
     Returns:
         A `keras.Model` from float32 images `(n, image_size, image_size, 3)`, RGB in 0..255, to
         a dictionary of `latent` `(n, num_bits)` in 0..1, `feature` `(n, feature_dim)` of length
-        1, and `scores` `(n, len(classes))` that add up to 1; all float32, whatever the
-        precision policy, so that a code does not depend on it. Its attribute `map` is the Keras
-        tensor of the stride-16 map.
+        1, and, where there are classes, `scores` `(n, len(classes))` that add up to 1; all
+        float32, whatever the precision policy, so that a code does not depend on it. Its
+        attribute `map` is the Keras tensor of the backbone's map, None where it has none.
 
     Raises:
         WeightsError: the weights cannot be had.
@@ -156,27 +191,30 @@ def build(config: HashNetConfig, *, weights: str | None = "imagenet") -> "keras.
     import_keras()
     from keras import Model, layers
 
-    backbone = backbones.create(config.backbone, weights=weights, image_size=config.image_size)
+    network = backbones.create(
+        backbone or config.known, weights=weights, image_size=config.image_size
+    )
     unit = layers.UnitNormalization(name="feature", dtype="float32")
-    f7 = backbone.output["feature"]  # (n, feature_dim)
+    f7 = network.output["feature"]  # (n, feature_dim)
     if config.mirror:
-        f7 = layers.Average(name="f7_of_both")([f7, _f7_of_mirrored(backbone)])
+        f7 = layers.Average(name="f7_of_both")([f7, _f7_of_mirrored(network)])
     feature = unit(f7)
     hash_layer = layers.Dense(config.num_bits, "sigmoid", name="latent", dtype="float32")
     latent = hash_layer(feature)  # (n, num_bits)
+    outputs = {"latent": latent, "feature": feature}
     if config.scores_from == "latent":
         f8 = layers.Dense(len(config.classes), "softmax", name="scores", dtype="float32")
-        scores = f8(latent)
-    else:
-        scores = backbone.output["scores"]
+        outputs["scores"] = f8(latent)
+    elif config.scores_from == "feature":
+        scores = outputs["scores"] = network.output["scores"]
         if scores.shape[-1] != len(config.classes):
             raise ShapeError(
                 "The pretrained F8 has classes of its own.",
                 f"{len(config.classes)} names for {scores.shape[-1]} classes",
             )
-    outputs = {"latent": latent, "feature": feature, "scores": scores}
-    model = Model(backbone.input, outputs, name="hashnet")
-    model.map = backbone.output["map"]  # no output: local features and regions ask for it alone
+    model = Model(network.input, outputs, name="hashnet")
+    model.map_geometry = getattr(network, "map_geometry", None)
+    model.map = network.output.get("map")  # no output: local features and regions ask for it alone
     return model
 
 

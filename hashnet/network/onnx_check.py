@@ -21,15 +21,17 @@ if TYPE_CHECKING:
 OPSETS = range(7, 25)
 
 # What the networks of `hashnet.network.backbones` and `hashnet.local` and the code layer consist
-# of, and what int8 adds. None of these holds a graph of its own or draws numbers.
+# of, what int8 adds, and what convolutional networks and transformers of other libraries use. None
+# of these holds a graph of its own or draws numbers.
 OPERATORS = frozenset(
     """
-    Add And AveragePool BatchNormalization Cast Clip Concat Constant Conv ConvTranspose CumSum
-    DepthToSpace DequantizeLinear Div Equal Flatten Floor Gather Gemm GlobalAveragePool
-    GlobalMaxPool Greater GreaterOrEqual GridSample HardSigmoid HardSwish Identity
-    Less MatMul Max MaxPool Min Mul Neg Not Or PRelu Pad QuantizeLinear
-    Reciprocal ReduceMean ReduceSum Relu Reshape Resize Selu Shape Sigmoid Slice Softmax
-    Softplus SpaceToDepth Sqrt Squeeze Sub TopK Transpose Unsqueeze Where
+    Abs Add And AveragePool BatchNormalization Cast Clip Concat Constant Conv ConvTranspose
+    CumSum DepthToSpace DequantizeLinear Div Dropout Elu Equal Erf Exp Expand Flatten Floor
+    Gather Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GridSample
+    HardSigmoid HardSwish Identity InstanceNormalization LRN LayerNormalization LeakyRelu Less
+    MatMul Max MaxPool Min Mul Neg Not Or PRelu Pad Pow QuantizeLinear Reciprocal ReduceL2
+    ReduceMax ReduceMean ReduceSum Relu Reshape Resize Selu Shape Sigmoid Slice Softmax Softplus
+    SpaceToDepth Split Sqrt Squeeze Sub Tanh TopK Transpose Unsqueeze Where
     """.split()
 )
 
@@ -57,6 +59,7 @@ _TENSOR, _INNER_GRAPH, _TENSORS, _INNER_GRAPHS, _SPARSE, _SPARSES = 5, 6, 10, 11
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
 
+_WAY_OUT = "Export the network again from a source you trust."
 _STANDARD_DOMAINS = (b"", b"ai.onnx")
 
 
@@ -83,9 +86,23 @@ def check(model: bytes, name: str | os.PathLike[str]) -> None:
         _check_sizes(model)
     except _Refused as refused:
         rule, received = refused.args
-        raise BundleError(
-            rule, f"{name}: {received}", "Export the network again from a bundle you trust."
-        ) from None
+        raise BundleError(rule, f"{name}: {received}", _WAY_OUT) from None
+
+
+def check_plain(model: bytes, name: str | os.PathLike[str]) -> None:
+    """The part of `check` that does not depend on the size of images.
+
+    Args:
+        model, name: as for `check`.
+
+    Raises:
+        BundleError: as for `check`, but for the sizes of arrays.
+    """
+    try:
+        _check_model(memoryview(model))
+    except _Refused as refused:
+        rule, received = refused.args
+        raise BundleError(rule, f"{name}: {received}", _WAY_OUT) from None
 
 
 class _Refused(Exception):

@@ -6,6 +6,7 @@ it: the weights of the backbone lie in one file, and an index carries them once.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ MAP = "map"
 HASH_LAYER = ("latent/kernel", "latent/bias")
 PRODUCER = "hashnet"
 OPSET, IR_VERSION = 17, 8
-_GEOMETRY = "map_geometry"
+_GEOMETRY, _MAP_IMAGE = "map_geometry", "map_image_size"
 
 
 class Builder:
@@ -34,6 +35,9 @@ class Builder:
     Attributes:
         arrays: dict of name to weights or constants, of any dtype and shape.
         geometry: the `Geometry` of the map that the graph names, or None.
+        map_image_size: int, side in pixels of the only images that the map is for; 0 where it is
+            for images of any size.
+        opset: int, version of ONNX's operators.
 
     Example:
         >>> builder = Builder()
@@ -47,6 +51,8 @@ class Builder:
         self.prefix = prefix
         self.arrays: dict[str, np.ndarray] = {}
         self.geometry: Geometry | None = None
+        self.map_image_size = 0
+        self.opset = OPSET
         self._nodes: list[Any] = []
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
@@ -98,6 +104,33 @@ class Builder:
         name = f"{self.prefix}{kind}:{len(self._nodes)}"
         names = [name, *(f"{name}.{place}" for place in range(1, number))]
         self._nodes.append(onnx.helper.make_node(kind, list(inputs), names, name, **attributes))
+        return names
+
+    def include(self, graph: "onnx.GraphProto", inputs: dict[str, str]) -> dict[str, str]:
+        """Add all of another graph, under names of its own.
+
+        Args:
+            graph: `onnx.GraphProto`, whose weights are in it.
+            inputs: dict of its inputs to names of values here.
+
+        Returns:
+            dict of the names of its values to those here.
+        """
+        import onnx.numpy_helper
+
+        names = dict(inputs)
+        for weight in graph.initializer:
+            names[weight.name] = f"{self.prefix}own:{weight.name}"
+            self.arrays[names[weight.name]] = onnx.numpy_helper.to_array(weight)
+        for number, node in enumerate(graph.node):
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            copy.name = f"{self.prefix}own:{number}"
+            names |= {name: f"{self.prefix}own:{name}" for name in node.output if name}
+            for ends in (copy.input, copy.output):
+                for place, name in enumerate(ends):
+                    ends[place] = names.get(name, name)
+            self._nodes.append(copy)
         return names
 
     def constant(self, value: Any, dtype: str = "float32") -> str:
@@ -161,13 +194,15 @@ class Builder:
         network = onnx.helper.make_model(
             graph,
             producer_name=PRODUCER,
-            opset_imports=[onnx.helper.make_opsetid("", OPSET)],
-            ir_version=IR_VERSION,
+            opset_imports=[onnx.helper.make_opsetid("", self.opset)],
+            ir_version=max(IR_VERSION, onnx.helper.OP_SET_ID_VERSION_MAP["ai.onnx", self.opset]),
         )
         if self.geometry is not None:
             seen = self.geometry
-            numbers = f"{seen.size} {seen.stride} {seen.offset}"
-            onnx.helper.set_model_props(network, {_GEOMETRY: numbers})
+            told = {_GEOMETRY: f"{seen.size} {seen.stride} {seen.offset}"}
+            if self.map_image_size:
+                told[_MAP_IMAGE] = str(self.map_image_size)
+            onnx.helper.set_model_props(network, told)
         return network
 
 
@@ -252,6 +287,40 @@ def geometry_of(network: "onnx.ModelProto") -> Geometry | None:
         return None
 
 
+def map_image_size(network: "onnx.ModelProto") -> int | None:
+    """The side in pixels of the only images that a network's map is for.
+
+    Args:
+        network: `onnx.ModelProto`.
+
+    Returns:
+        int; None where it is for images of any size.
+    """
+    found = {entry.key: entry.value for entry in network.metadata_props}
+    side = found.get(_MAP_IMAGE, "")
+    return int(side) if side.isdecimal() else None
+
+
+def without_weights(network: "onnx.ModelProto", most: int) -> "onnx.ModelProto":
+    """A copy of a network whose long arrays have their shapes and no content.
+
+    Args:
+        network: `onnx.ModelProto`, whose weights are in it as raw data.
+        most: int. Arrays of more numbers lose them.
+
+    Returns:
+        `onnx.ModelProto`.
+    """
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(network)
+    for weight in copy.graph.initializer:
+        if math.prod(weight.dims) > most:
+            weight.ClearField("raw_data")
+    return copy
+
+
 def has_map(network: "onnx.ModelProto") -> bool:
     """Whether a network names its map.
 
@@ -274,8 +343,8 @@ def up_to_map(network: "onnx.ModelProto", size: int | None = None) -> "onnx.Mode
 
     Args:
         network: the encoder, as parsed; it is left as it is.
-        size: int or None. Side in pixels of the images that it shall take; None for images of any
-            height and width.
+        size: int or None. Side in pixels of the images that it shall take, where its map is for
+            any; None for images of any height and width.
 
     Returns:
         A network from `image`, uint8 `(n, height, width, 3)`, to `map`, float32 `(n, channels,
@@ -288,6 +357,7 @@ def up_to_map(network: "onnx.ModelProto", size: int | None = None) -> "onnx.Mode
 
     if not has_map(network):
         raise BundleError("An encoder names its map.", "one without", "Make the bundle again.")
+    size = map_image_size(network) or size
     needed, nodes = {MAP}, []
     for node in reversed(network.graph.node):
         if needed.intersection(node.output):

@@ -7,6 +7,7 @@ Besides its outputs the file names one array within, `map`, the convolution map 
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -55,10 +56,14 @@ def write(model: "keras.Model", outputs: Sequence[str], *, code: bool = False) -
         graph.give("code", graph.packed(graph.of(latent), latent.shape[-1]), "uint8")
     stride_16 = map_tensor(model)
     if stride_16 is not None:
-        graph.rename(graph.of(stride_16), onnx_graph.MAP)
-        # Where the layers do not tell it, there are no local features.
-        with contextlib.suppress(ArgumentError):
-            graph.geometry = geometry(model)
+        graph.rename(graph.as_map(graph.of(stride_16)), onnx_graph.MAP)
+        graph.geometry = getattr(model, "map_geometry", None)
+        if graph.geometry is not None:
+            graph.map_image_size = model.input.shape[1]
+        else:
+            # Where the layers do not tell it, there are no local features.
+            with contextlib.suppress(ArgumentError):
+                graph.geometry = geometry(model)
     return onnx_graph.content(graph.model())
 
 
@@ -143,6 +148,7 @@ class _Graph(onnx_layers.Layers):
         super().__init__()
         self.names: dict[int, str] = {}  # of variables, by identity
         self.orders: dict[str, tuple[int, ...] | None] = {}
+        self._as_in_keras: set[str] = set()  # arrays of four axes that are no maps
         pixels = self.image(["n", *model.input.shape[1:]])
         self._evaluation = Evaluation([(model.input, pixels)], self._add)
 
@@ -160,39 +166,61 @@ class _Graph(onnx_layers.Layers):
             self.orders[name] = order
         return self.names[id(variable)]
 
+    def is_map(self, x: str, tensor: Any) -> bool:
+        """Whether an array has its channels first, where Keras has them last."""
+        return len(tensor.shape) == 4 and x not in self._as_in_keras
+
+    def as_map(self, x: str) -> str:
+        """An array with channels first."""
+        if x not in self._as_in_keras:
+            return x
+        return self.node("Transpose", [x], perm=onnx_layers.CHANNELS_FIRST)
+
     def _add(self, operation: Any, node: Any, values: Mapping[int, str]) -> str:
         """Add what a layer or operation of Keras does; returns what it gives."""
         kind = type(operation).__name__
-        if kind not in _LAYERS:
+        if kind not in LAYERS:
             raise ExportError(
                 "A network is written as ONNX if all of its layers are known here.",
                 f"a {kind} named {operation.name!r}",
-                f"Known ones: {', '.join(sorted(_LAYERS))}.",
+                f"Known ones: {', '.join(sorted(LAYERS))}.",
             )
-        return _LAYERS[kind](self, operation, node, values)
+        x = LAYERS[kind](self, operation, node, values)
+        given = {values[id(tensor)] for tensor in node.input_tensors}
+        if len(node.outputs[0].shape) == 4 and (kind == "Reshape" or given & self._as_in_keras):
+            self._as_in_keras.add(x)
+        return x
 
     def activated(self, x: str, function: Any) -> str:
         name = getattr(function, "__name__", str(function))
         if name == "linear":
             return x
-        if name not in _ACTIVATIONS:
+        if name == "gelu":
+            share = self.node("Erf", [self.node("Mul", [x, self.constant(math.sqrt(0.5))])])
+            half = self.node("Mul", [x, self.constant(0.5)])
+            return self.node("Mul", [half, self.node("Add", [share, self.constant(1)])])
+        if name == "silu":
+            return self.node("Mul", [x, self.node("Sigmoid", [x])])
+        if name not in _OPERATORS:
             raise ExportError(
                 "A network is written as ONNX if all of its activations are known here.",
                 name,
-                f"Known ones: {', '.join(sorted(_ACTIVATIONS))}.",
+                f"Known ones: {', '.join(ACTIVATIONS)}.",
             )
-        kind, attributes = _ACTIVATIONS[name]
+        kind, attributes = _OPERATORS[name]
         return self.node(kind, [x], **attributes)
 
 
-_ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+_OPERATORS: dict[str, tuple[str, dict[str, Any]]] = {
     "relu": ("Relu", {}),
     "sigmoid": ("Sigmoid", {}),
     "softmax": ("Softmax", {"axis": -1}),
     "softplus": ("Softplus", {}),
     "hard_sigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}),
     "hard_silu": ("HardSwish", {}),
+    "tanh": ("Tanh", {}),
 }
+ACTIVATIONS = tuple(sorted({"gelu", "silu", *_OPERATORS}))
 
 
 def _only_input(node: Any, values: Mapping[int, str]) -> str:
@@ -234,8 +262,13 @@ def _convolution(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]
 
 
 def _dense(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) -> str:
-    kernel = graph.variable(layer, layer.kernel)
-    x = graph.dense(_only_input(node, values), kernel, _bias(graph, layer))
+    kernel, bias = graph.variable(layer, layer.kernel), _bias(graph, layer)
+    x = _only_input(node, values)
+    if len(node.input_tensors[0].shape) == 2:
+        x = graph.dense(x, kernel, bias)
+    else:
+        x = graph.node("MatMul", [x, kernel])
+        x = graph.node("Add", [x, bias]) if bias else x
     return graph.activated(x, layer.activation)
 
 
@@ -286,8 +319,8 @@ def _zero_padding(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str
 
 def _flatten(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) -> str:
     x = _only_input(node, values)
-    shape = node.input_tensors[0].shape
-    if len(shape) == 4 and shape[1:3] != (1, 1):
+    tensor = node.input_tensors[0]
+    if graph.is_map(x, tensor) and tensor.shape[1:3] != (1, 1):
         x = graph.node("Transpose", [x], perm=onnx_layers.CHANNELS_LAST)
     return graph.node("Flatten", [x])
 
@@ -297,7 +330,11 @@ def _nothing(_graph: _Graph, _layer: Any, node: Any, values: Mapping[int, str]) 
 
 
 def _rescaling(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) -> str:
-    return graph.rescaled(_only_input(node, values), layer.scale, layer.offset)
+    x = _only_input(node, values)
+    if graph.is_map(x, node.input_tensors[0]):
+        return graph.rescaled(x, layer.scale, layer.offset)
+    x = graph.node("Mul", [x, graph.constant(layer.scale)])
+    return graph.node("Add", [x, graph.constant(layer.offset)]) if np.any(layer.offset) else x
 
 
 def _unit_normalization(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) -> str:
@@ -326,28 +363,94 @@ def _elementwise(kind: str) -> Callable[[_Graph, Any, Any, Mapping[int, str]], s
 def _take(graph: _Graph, operation: Any, node: Any, values: Mapping[int, str]) -> str:
     image, indices = node.arguments.args[:2]
     axis = operation.axis
-    if len(image.shape) == 4:
+    if graph.is_map(values[id(image)], image):
         axis = onnx_layers.CHANNELS_FIRST.index(axis)
     return graph.node("Gather", [values[id(image)], graph.constant(indices, "int64")], axis=axis)
 
 
-_LAYERS: dict[str, Callable[[_Graph, Any, Any, Mapping[int, str]], str]] = {
+def _reshape(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) -> str:
+    x, tensor = _only_input(node, values), node.input_tensors[0]
+    if graph.is_map(x, tensor):
+        x = graph.node("Transpose", [x], perm=onnx_layers.CHANNELS_LAST)
+    shape = [-1, *node.outputs[0].shape[1:]]
+    return graph.node("Reshape", [x, graph.constant(shape, "int64")])
+
+
+def _permute(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) -> str:
+    x = _only_input(node, values)
+    if graph.is_map(x, node.input_tensors[0]):
+        _refuse(layer, "of a map")
+    return graph.node("Transpose", [x], perm=[0, *layer.dims])
+
+
+def _zero_padding_of_rows(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) -> str:
+    before, after = layer.padding
+    margin = graph.constant([0, before, 0, 0, after, 0], "int64")
+    return graph.node("Pad", [_only_input(node, values), margin])
+
+
+def _cropping_of_rows(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) -> str:
+    before, after = layer.cropping
+    end = node.input_tensors[0].shape[1] - after
+    ends = (graph.constant([number], "int64") for number in (before, end, 1))
+    return graph.node("Slice", [_only_input(node, values), *ends])
+
+
+def _layer_normalization(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) -> str:
+    axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
+    last = len(node.input_tensors[0].shape) - 1
+    if axes not in ([-1], [last]) or layer.gamma is None or layer.beta is None:
+        _refuse(layer, "other than of the last axis, with a scale")
+    x, gamma = _only_input(node, values), graph.variable(layer, layer.gamma)
+    inputs = [x, gamma, graph.variable(layer, layer.beta)]
+    return graph.node("LayerNormalization", inputs, axis=-1, epsilon=layer.epsilon)
+
+
+def _mean_of_rows(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) -> str:
+    return graph.node("ReduceMean", [_only_input(node, values)], axes=[1], keepdims=0)
+
+
+def _concatenate(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) -> str:
+    if len(node.outputs[0].shape) != 2:
+        _refuse(layer, "of more than two axes")
+    return graph.node("Concat", [values[id(tensor)] for tensor in node.input_tensors], axis=1)
+
+
+def _binary(kind: str) -> Callable[[_Graph, Any, Any, Mapping[int, str]], str]:
+    def step(graph: _Graph, operation: Any, node: Any, values: Mapping[int, str]) -> str:
+        one, other = node.arguments.args[:2]
+        second = graph.constant(other) if np.isscalar(other) else values[id(other)]
+        return graph.node(kind, [values[id(one)], second])
+
+    return step
+
+
+LAYERS: dict[str, Callable[[_Graph, Any, Any, Mapping[int, str]], str]] = {
     "Activation": _activation,
     "Add": _elementwise("Add"),
     "Average": _elementwise("Average"),
     "AveragePooling2D": _pooling,
     "BatchNormalization": _batch_normalization,
+    "Concatenate": _concatenate,
     "Conv2D": _convolution,
+    "Cropping1D": _cropping_of_rows,
     "Dense": _dense,
     "DepthwiseConv2D": _convolution,
     "Dropout": _nothing,
     "Flatten": _flatten,
+    "GlobalAveragePooling1D": _mean_of_rows,
     "GlobalAveragePooling2D": _global_pooling,
+    "LayerNormalization": _layer_normalization,
+    "Matmul": _binary("MatMul"),
     "MaxPooling2D": _pooling,
     "Multiply": _elementwise("Mul"),
+    "Permute": _permute,
+    "Power": _binary("Pow"),
     "ReLU": _relu,
     "Rescaling": _rescaling,
+    "Reshape": _reshape,
     "Take": _take,
     "UnitNormalization": _unit_normalization,
+    "ZeroPadding1D": _zero_padding_of_rows,
     "ZeroPadding2D": _zero_padding,
 }

@@ -10,6 +10,7 @@ import numpy as np
 
 from hashnet.errors import ShapeError
 from hashnet.network import backbones, onnx_graph, onnx_layers
+from hashnet.network.backbones import Backbone
 from hashnet.network.model import HashNetConfig
 
 if TYPE_CHECKING:
@@ -18,16 +19,46 @@ if TYPE_CHECKING:
 _KERNEL, _BIAS = onnx_graph.HASH_LAYER
 
 
-def write(config: HashNetConfig, weights: str = "imagenet") -> "onnx.ModelProto":
+def config_of(backbone: Backbone, num_bits: int) -> HashNetConfig:
+    """The hash network of a pretrained backbone with its own F8, if it has one.
+
+    Args:
+        backbone: a `Backbone`.
+        num_bits: int, 1 to 1024.
+
+    Returns:
+        A `HashNetConfig`.
+
+    Raises:
+        ArgumentError: there are no codes of this length.
+
+    Example:
+        >>> config_of(backbones.known("resnet50"), 12).scores_from
+        'feature'
+    """
+    return HashNetConfig(
+        backbone=backbone.name,
+        num_bits=num_bits,
+        classes=backbones.imagenet_classes() if backbone.has_classes else (),
+        scores_from="feature" if backbone.has_classes else "none",
+        own=backbone.own,
+    )
+
+
+def write(
+    config: HashNetConfig, weights: str = "imagenet", backbone: Backbone | None = None
+) -> "onnx.ModelProto":
     """The hash network of a pretrained backbone with its own F8; every latent is one half.
 
     Args:
-        config: a `HashNetConfig` whose `scores_from` is `"feature"`.
+        config: a `HashNetConfig` whose `scores_from` is `"feature"` or `"none"`.
         weights: `"imagenet"`, or the path of a weights file.
+        backbone: as for `model.build`.
 
     Returns:
-        A network from `image`, uint8 `(n, size, size, 3)`, to float32 `latent`, `feature` and
-        `scores`, as `onnx_writer.write` makes.
+        A network from `image`, uint8 `(n, size, size, 3)`, or from `vector`, float32
+        `(n, feature_dim)`, to float32 `latent`, `feature` and, where there are classes, `scores`,
+        as `onnx_writer.write` makes.
 
     Raises:
         WeightsError: the weights cannot be had, or are of another network.
@@ -41,14 +72,14 @@ def write(config: HashNetConfig, weights: str = "imagenet") -> "onnx.ModelProto"
         ['latent', 'feature', 'scores']
     """
     backbone, size = backbones.checked(
-        config.backbone, weights=weights, image_size=config.image_size
+        backbone or config.known, weights=weights, image_size=config.image_size
     )
     blank = np.zeros((backbone.feature_dim, config.num_bits), np.float32), np.zeros(config.num_bits)
     if backbone.write is None:
         from hashnet.network import model, onnx_writer
 
-        network = model.build(config, weights=weights)
-        content = onnx_writer.write(network, ("latent", "feature", "scores"))
+        network = model.build(config, weights=weights, backbone=backbone)
+        content = onnx_writer.write(network, config.outputs)
         return with_hash_layer(onnx_graph.parsed(content, config.backbone), *blank)
     layers = onnx_layers.Layers()
     f7 = backbone.write(size, weights, layers)
@@ -57,8 +88,10 @@ def write(config: HashNetConfig, weights: str = "imagenet") -> "onnx.ModelProto"
     latent = layers.node("Sigmoid", [layers.dense(feature, kernel, bias)])
     layers.give("latent", latent, shape=["n", config.num_bits])
     layers.give("feature", feature, shape=["n", backbone.feature_dim])
-    layers.give("scores", f7.scores, shape=["n", len(config.classes)])
-    layers.rename(f7.map, onnx_graph.MAP)
+    if config.classes:
+        layers.give("scores", f7.scores, shape=["n", len(config.classes)])
+    if f7.map:
+        layers.rename(f7.map, onnx_graph.MAP)
     return layers.model()
 
 

@@ -36,6 +36,7 @@ from hashnet.retrieval.store.roots import ids_named, starts_named
 if TYPE_CHECKING:
     from hashnet.local.regions import Proposer
     from hashnet.retrieval.drift import Drift
+    from hashnet.retrieval.vectors import Vectors
 
 StrPath = str | os.PathLike[str]
 Searchable = images.Source | Item | Hit  # what an index is searched by; a str may be an id too
@@ -409,6 +410,7 @@ class Index:
                 uint8 or float within 0..1. Or an image of the index, which is then left out of the
                 hits: its id, its `Item` or a `Hit`. Or several of these: a list, a tuple, an
                 iterator or an array `(n, height, width, 3)`.
+                Or a vector, float `(feature_dim,)`, that the index's network has given elsewhere.
                 A str is a path where there is such a file, else an id, or the path of a file that
                 the index knows; `index[id]` is always the image of the index.
             query: a `Query`, or None. What is wanted, where no fields are given.
@@ -459,6 +461,8 @@ class Index:
                     f"{query!r}, which is neither a file here nor an id there",
                     "Give the path of an image, or an id as `list(index)` and hits show them.",
                 ) from error
+        if isinstance(query, np.ndarray) and query.ndim == 1:
+            return engine.search_vector(query, asked)
         if hasattr(query, "read"):
             with refusals(name_of(query)):  # read once, and shown with what was found
                 query = content_of(query)
@@ -548,6 +552,7 @@ class Index:
             >>> index.add([pixels], ids=["black"], labels=["dark"]).added, len(index)
             (1, 3)
         """
+        self.encoder.refuse_pictures("images")
         sources = list(images) if _is_several(images) else [images]
         ids = [ids] if isinstance(ids, str) else ids
         labels = [labels] if isinstance(labels, str) else labels
@@ -660,6 +665,7 @@ class Index:
             >>> index.update(["cat.png", "dog.png"]).unchanged
             2
         """
+        self.encoder.refuse_pictures("images")
         self.report = self._ingest.update(
             [paths] if isinstance(paths, str | os.PathLike) else paths,
             label_from_folder=label_from_folder,
@@ -705,6 +711,43 @@ class Index:
             2
         """
         self.report = self._ingest.add_parquet(folder, progress)
+        return self.report
+
+    def add_vectors(
+        self,
+        vectors: "np.ndarray | StrPath | Vectors",
+        *,
+        ids: Sequence[str] | None = None,
+        labels: Sequence[str | None] | None = None,
+        paths: Sequence[StrPath | None] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> UpdateReport:
+        """Add features that the network of this index, or the one it stands for, gave elsewhere.
+
+        They are kept scaled to length 1: what is compared are angles. A vector of a known id
+        replaces what is there, unless it is the same. Work is committed every few thousand.
+
+        Args:
+            vectors, ids, labels, paths: as for `hashnet.retrieval.vectors.Vectors.of`.
+            progress: called with vectors done and vectors in all.
+
+        Returns:
+            An `UpdateReport`.
+
+        Raises:
+            ArgumentError, ShapeError: as for `Vectors.of`; or they are of another width than the
+                index's; or it keeps local features or regions. Nothing is written then.
+            LockedError: another process is writing.
+
+        Example:
+            >>> index = Index.open(index_folder)
+            >>> index.add_vectors(np.ones((1, 64)), ids=["elsewhere"]).added
+            1
+        """
+        from hashnet.retrieval.vectors import Vectors
+
+        found = Vectors.of(vectors, ids=ids, labels=labels, paths=paths)
+        self.report = self._ingest.add_vectors(found, progress)
         return self.report
 
     def remove(

@@ -13,7 +13,7 @@ import numpy as np
 from hashnet import codes, images
 from hashnet.checks import checked_ids
 from hashnet.encode.encoder import Encoded, Encoder, Source
-from hashnet.errors import ArgumentError, FingerprintError, ImageError
+from hashnet.errors import ArgumentError, FingerprintError, ImageError, ShapeError
 from hashnet.local.features import Extractor, LocalFeatures
 from hashnet.retrieval import vocabulary
 from hashnet.retrieval.changes import Changes, by_content, compare, moved_roots
@@ -24,6 +24,7 @@ from hashnet.retrieval.store.roots import Roots
 if TYPE_CHECKING:
     from hashnet.local.regions import Proposer
     from hashnet.retrieval.extraction.parquet import Batch
+    from hashnet.retrieval.vectors import Vectors
 
 # What a kill can lose: the work since the last commit.
 COMMIT_ITEMS = 1024
@@ -300,12 +301,7 @@ class Ingest:
                 f"{self.store.fingerprint[:12]}",
                 "Make another index of it, or extract again with this index as bundle.",
             )
-        if self._has_details:
-            raise ArgumentError(
-                "An index with local features or regions needs them of every image.",
-                f"{folder}, which has none",
-                "Make another index of it, or index the images themselves.",
-            )
+        self._refuse_details(folder)
         asked_for_float32 = self.store.feature_dtype == "float32" != self.store.FEATURE_DTYPE
         if asked_for_float32 and extraction.feature_dtype == "float16":
             raise ArgumentError(
@@ -313,26 +309,69 @@ class Ingest:
                 f"{folder} of float16",
                 "Make another index of it, or extract again as float32.",
             )
-        added = changed = unchanged = 0
         total = extraction.num_images  # also sees whether every shard is there
         with self.store.writer() as writer, self.store.snapshot() as snapshot:
-            for batch in extraction.batches():
+
+            def by_root(batch: "Batch") -> "Batch":
                 batch.items[:] = self._by_root(writer, snapshot, batch.items)
-                rows = snapshot.rows([item.id for item in batch.items])
-                same, held = self._held_already(snapshot, batch, rows)
-                new = np.flatnonzero(~same)
-                items = [batch.items[place] for place in new]
-                self._store_rows(writer, items, batch.codes[new], batch.features[new])
-                writer.update(
-                    item
-                    for item, old in zip(batch.items, held, strict=True)
-                    if old is not None and item.label not in (None, old.label)
-                )
-                added += int((rows[new] < 0).sum())
-                changed += int((rows[new] >= 0).sum())
-                unchanged += int(same.sum())
-                if progress:
-                    progress(added + changed + unchanged, total)
+                return batch
+
+            batches = map(by_root, extraction.batches())
+            return self._add_encoded(writer, snapshot, batches, total, progress)
+
+    def add_vectors(
+        self, vectors: "Vectors", progress: Callable[[int, int], None] | None
+    ) -> UpdateReport:
+        """As `Index.add_vectors` says."""
+        from hashnet.retrieval.extraction.parquet import Batch
+
+        if vectors.feature_dim != self.store.feature_dim:
+            raise ShapeError(
+                f"The features of this index have {self.store.feature_dim} numbers.",
+                f"vectors of {vectors.feature_dim} in {vectors.name}",
+                "An index holds vectors of one network.",
+            )
+        self._refuse_details(vectors.name)
+        batches = (
+            Batch(items, *self.encoder.encode_vectors(block)) for items, block in vectors.blocks()
+        )
+        with self.store.writer() as writer, self.store.snapshot() as snapshot:
+            return self._add_encoded(writer, snapshot, batches, len(vectors), progress)
+
+    def _refuse_details(self, name: object) -> None:
+        if self._has_details:
+            raise ArgumentError(
+                "An index with local features or regions needs them of every image.",
+                f"{name}, which has none",
+                "Make another index of it, or index the images themselves.",
+            )
+
+    def _add_encoded(
+        self,
+        writer: Any,
+        snapshot: Any,
+        batches: Iterable["Batch"],
+        total: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> UpdateReport:
+        """Commit what was encoded elsewhere, batch by batch; what is there already stays."""
+        added = changed = unchanged = 0
+        for batch in batches:
+            rows = snapshot.rows([item.id for item in batch.items])
+            same, held = self._held_already(snapshot, batch, rows)
+            new = np.flatnonzero(~same)
+            items = [batch.items[place] for place in new]
+            self._store_rows(writer, items, batch.codes[new], batch.features[new])
+            writer.update(
+                item
+                for item, old in zip(batch.items, held, strict=True)
+                if old is not None and item.label not in (None, old.label)
+            )
+            added += int((rows[new] < 0).sum())
+            changed += int((rows[new] >= 0).sum())
+            unchanged += int(same.sum())
+            if progress:
+                progress(added + changed + unchanged, total)
         return UpdateReport(added=added, changed=changed, unchanged=unchanged)
 
     def _by_root(self, writer: Any, snapshot: Any, items: Sequence[Item]) -> list[Item]:

@@ -23,7 +23,7 @@ class TrainConfig:
 
     Attributes:
         num_bits: int. Length of the codes.
-        backbone: str, one of `BACKBONES`.
+        backbone: str, one of `BACKBONES`; or the path of a network of yours.
         weights: `"imagenet"`, the path of a weights file, or `"random"`.
         image_size: int, pixels a side; 0 for the backbone's own, or `start_from`'s.
         start_from: str. Folder of a bundle whose backbone is taken instead of `weights`; empty

@@ -24,8 +24,9 @@ import numpy as np
 
 from hashnet import images, system
 from hashnet.errors import ArgumentError, BundleError
-from hashnet.network import backbones
 from hashnet.network import bundle as bundles
+from hashnet.network import own_backbones
+from hashnet.network.backbones import Backbone
 from hashnet.network.model import HashNetConfig, build
 from hashnet.train import data as datasets
 from hashnet.train.config import TrainConfig
@@ -111,7 +112,8 @@ def train(
     labelled = data if isinstance(data, datasets.LabelledImages) else datasets.load(data)
     if config.held_out:
         labelled = labelled.without(config.held_out)
-    size = _image_size(config)
+    backbone = own_backbones.opened(config.backbone)
+    size = _image_size(config, backbone)
     say(f"{len(labelled)} images of {len(labelled.classes)} classes, read at {size} pixels")
     labelled = labelled.decoded(size)
     shown, apart = labelled, None
@@ -127,17 +129,18 @@ def train(
 
     # The network.
     kept = HashNetConfig(
-        backbone=config.backbone,
+        backbone=backbone.name,
         image_size=size,
         num_bits=config.num_bits,
         classes=labelled.classes,
         mirror=config.mirror,
+        own=backbone.own,
     )
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:
         # It learns on one view of an image: augmentation mirrors half of them.
-        network = _network(replace(kept, mirror=False), config)
+        network = _network(replace(kept, mirror=False), config, backbone)
         state = _state(target, config, labelled, began)
         run = _Run(config, state, targets, say, verbose)
         head = _two_phases(run, network, shown.sources, apart)
@@ -303,13 +306,13 @@ def _optimizer(config: TrainConfig, rate: float, steps: int) -> keras.Optimizer:
     return optimizer
 
 
-def _network(kept: HashNetConfig, config: TrainConfig) -> keras.Model:
+def _network(kept: HashNetConfig, config: TrainConfig, backbone: Backbone) -> keras.Model:
     """The hash network with the weights to begin with; layers that are to stay are frozen."""
     from hashnet.train import network as networks
 
     if config.start_from:
         source = bundles.load(config.start_from)
-        if source.config.backbone != config.backbone:
+        if (source.config.backbone, source.config.own) != (kept.backbone, kept.own):
             raise ArgumentError(
                 "A training starts from a bundle with the same backbone.",
                 f"{source.config.backbone} in {config.start_from}, backbone={config.backbone!r}",
@@ -317,16 +320,17 @@ def _network(kept: HashNetConfig, config: TrainConfig) -> keras.Model:
         network = build(kept, weights=None)
         networks.copy_backbone(source.load_model(), network)
     else:
-        network = build(kept, weights=None if config.weights == "random" else config.weights)
+        weights = None if config.weights == "random" else config.weights
+        network = build(kept, weights=weights, backbone=backbone)
     if config.learn_from:
         networks.freeze_before(network, config.learn_from)
     return network
 
 
-def _image_size(config: TrainConfig) -> int:
+def _image_size(config: TrainConfig, backbone: Backbone) -> int:
     if config.start_from and not config.image_size:
         return bundles.load(config.start_from).config.image_size
-    return config.image_size or backbones.known(config.backbone).image_size
+    return config.image_size or backbone.image_size
 
 
 def _state(

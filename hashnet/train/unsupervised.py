@@ -12,7 +12,8 @@ import numpy as np
 from hashnet import images
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ImageError
-from hashnet.network import backbones, bundle, model, onnx_graph, pretrained
+from hashnet.network import bundle, model, onnx_graph, own_backbones, pretrained
+from hashnet.network.backbones import Backbone
 from hashnet.train import unsupervised_codes
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def fit_bundle(
     sources: Sequence[images.Source | np.ndarray],
     *,
     num_bits: int = NUM_BITS,
-    backbone: str = "efficientnet_lite0",
+    backbone: str | Backbone = "efficientnet_lite0",
     weights: str = "imagenet",
     seed: int = 0,
     origin: dict[str, Any] | None = None,
@@ -66,7 +67,7 @@ def fit_bundle(
         sources: images as for `Encoder.encode`; of more than 10,000 a
             seeded sample is used.
         num_bits: int, 1 to 1024.
-        backbone: str, one of `BACKBONES`.
+        backbone: str, as for `own_backbones.Backbone`; or a `Backbone`.
         weights: `"imagenet"`, or the path of a weights file.
         seed: int. Of the sample and of the fit.
         origin: dict or None. What the bundle should remember of how it was made.
@@ -81,17 +82,13 @@ def fit_bundle(
         ImageError: none of the images can be read.
         WeightsError: the backbone's weights cannot be had.
     """
-    config = model.HashNetConfig(
-        backbone=backbone,
-        num_bits=num_bits,
-        classes=backbones.imagenet_classes(),
-        scores_from="feature",
-    )
+    opened = own_backbones.opened(backbone)
+    config = pretrained.config_of(opened, num_bits)
     sources = list(sources)
     places = sample(len(sources), seed)
     tell = progress or (lambda stage, done, total: None)
     tell(OPENING, 0, 0)
-    network = pretrained.write(config, weights)
+    network = pretrained.write(config, weights, opened)
     with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
         start = bundle.save_encoder(scratch, onnx_graph.content(network), config, origin={})
         parts, positions, num_done = [], [], 0
@@ -113,6 +110,48 @@ def fit_bundle(
         folder, network, config, features, seed=seed, origin=origin, progress=progress
     )
     return Fitted(saved, np.concatenate(positions), features, extras)
+
+
+def fit_vectors(
+    folder: str | os.PathLike[str],
+    vectors: Callable[[np.ndarray], np.ndarray],
+    num_vectors: int,
+    *,
+    backbone: Backbone,
+    num_bits: int = NUM_BITS,
+    seed: int = 0,
+    origin: dict[str, Any] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> bundle.Bundle:
+    """Fit H to features that were computed elsewhere and save the network with it as a bundle.
+
+    Args:
+        folder: str or path-like, where the bundle goes.
+        vectors: function of places, int64 ascending, to features of these, float
+            `(n, feature_dim)`, each of length 1.
+        num_vectors: int, how many there are; of more than 10,000 a seeded sample is used.
+        backbone: the `Backbone` that gives such features, or `own_backbones.of_vectors`.
+        num_bits, seed, origin, progress: as for `fit_bundle`.
+
+    Returns:
+        The `Bundle`, opened.
+
+    Example:
+        >>> from hashnet.network import own_backbones
+        >>> features = np.eye(16, dtype=np.float32)
+        >>> fitted = fit_vectors(
+        ...     "my.bundle", features.__getitem__, 16, backbone=own_backbones.of_vectors(16),
+        ...     num_bits=8,
+        ... )
+        >>> fitted.config.num_bits, fitted.config.takes_vectors
+        (8, True)
+    """
+    config = pretrained.config_of(backbone, num_bits)
+    network = pretrained.write(config, backbone=backbone)
+    features = vectors(sample(num_vectors, seed))
+    return fit_hash_layer(
+        folder, network, config, features, seed=seed, origin=origin, progress=progress
+    )
 
 
 def fit_hash_layer(
@@ -146,7 +185,7 @@ def fit_hash_layer(
     hash_weights = unsupervised_codes.fit(
         features,
         config.num_bits,
-        prior=_prior(config.backbone),
+        prior=_prior(config),
         seed=seed,
         progress=lambda done, total: tell(FITTING, done, total),
     )
@@ -157,18 +196,18 @@ def fit_hash_layer(
         "fitted_to": len(features),
         "seed": seed,
     }
-    mean = unsupervised_codes.mean_feature(features, _prior(config.backbone))
+    mean = unsupervised_codes.mean_feature(features, _prior(config))
     graph = onnx_graph.content(fitted)
     return bundle.save_encoder(folder, graph, config, origin=origin, mean=mean)
 
 
-def _prior(backbone: str) -> np.ndarray | None:
+def _prior(config: model.HashNetConfig) -> np.ndarray | None:
     """Features of photos of all kinds, float32 `(512, feature_dim)`; None if there are none.
 
     They tell a handful of photos how photos differ; see the model card beside the file.
     """
-    path = pathlib.Path(__file__).with_name("presets") / f"{backbone}_prior.npz"
-    if not path.is_file():
+    path = pathlib.Path(__file__).with_name("presets") / f"{config.backbone}_prior.npz"
+    if config.own is not None or not path.is_file():
         return None
     with np.load(path, allow_pickle=False) as file:
         features = file["features"] * file["scale"]

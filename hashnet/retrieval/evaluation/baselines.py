@@ -71,6 +71,9 @@ def by_class(scorer: Scorer, encoder: Encoder, encode_database: bool) -> dict[st
         dict of two names to a `Row` each.
     """
     query_set = scorer.query_set
+    if not encoder.config.classes or query_set.vectors is not None:
+        why = "The network has no classes, or the queries are vectors, of which none are known."
+        return {name: Row(name, not_measured=why) for name in (CLASS_ID, PROBABILITIES)}
     scores, reason = _class_scores(scorer.database, encoder, encode_database, scorer.tell)
     if scores is None:
         return {name: Row(name, not_measured=reason) for name in (CLASS_ID, PROBABILITIES)}

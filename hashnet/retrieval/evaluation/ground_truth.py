@@ -7,7 +7,7 @@ import collections
 import functools
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from hashnet import images
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError
 from hashnet.retrieval.store.protocol import Snapshot
+from hashnet.retrieval.vectors import Vectors, is_file
 
 # --- The database ---------------------------------------------------------------------------------
 
@@ -87,6 +88,8 @@ class QuerySet:
         listed: list of int64 arrays, rows ascending; None without ground truth.
         num_relevant: int64 `(q,)`. Relevant images of the database, the query itself left out.
         problems, skipped: as in `EvaluationReport`.
+        vectors: float32 `(q, feature_dim)`, of length 1, where the queries are no images; None
+            where they are.
         codes, features, scores: as of `Encoded`.
     """
 
@@ -97,6 +100,7 @@ class QuerySet:
     listed: list[np.ndarray] | None
     problems: list[images.Problem]
     skipped: list[str]
+    vectors: np.ndarray | None = None
     num_relevant: np.ndarray = field(default_factory=_unknown)
     codes: np.ndarray = field(default_factory=_unknown)
     features: np.ndarray = field(default_factory=_unknown)
@@ -165,32 +169,25 @@ def query_set_of(
         ArgumentError: neither labels nor ground truth say what is relevant, or the file of the
             ground truth cannot be read.
     """
-    found, problems, _ = images.find(
-        queries if not isinstance(queries, str | os.PathLike) else [queries]
-    )
+    given = [queries] if isinstance(queries, str | os.PathLike) else list(queries)
+    if any(map(is_file, given)):
+        return _of_vectors(given, ground_truth, database)
+    found, problems, _ = images.find(given)
     if ground_truth is not None:
-        return _by_list(found, problems, _read_ground_truth(ground_truth), database)
-    if not database.names:
-        raise ArgumentError(
-            "An index is evaluated by its labels or by ground truth.",
-            "an index without any label",
-            "Index with --label-from folder, or give --ground-truth.",
-        )
+        places = {place: file.path for place, file in enumerate(found)}
+        query_set = _by_list(places, problems, _read_ground_truth(ground_truth), database)
+        return replace(query_set, own=_own_rows(query_set.paths, database))
+    _refuse_without_labels(database)
     labelled = [(file.path, file.folder) for file in found if file.folder is not None]
     skipped = [file.path for file in found if file.folder is None]
     reason = "the first folder below the one given is the label, and there is none"
     problems = problems + [images.Problem(path, reason) for path in skipped]
-    names = list(database.names)
-    place_of = {name: place for place, name in enumerate(names)}
-    for _, label in labelled:
-        if label not in place_of:
-            place_of[label] = len(names)
-            names.append(label)
+    labels, names = _places_of_labels([label for _, label in labelled], database)
     paths = [path for path, _ in labelled]
     return QuerySet(
         paths=paths,
         own=_own_rows(paths, database),
-        labels=np.array([place_of[label] for _, label in labelled], np.int32),
+        labels=labels,
         names=names,
         listed=None,
         problems=problems,
@@ -198,8 +195,65 @@ def query_set_of(
     )
 
 
+def _refuse_without_labels(database: Database) -> None:
+    if not database.names:
+        raise ArgumentError(
+            "An index is evaluated by its labels or by ground truth.",
+            "an index without any label",
+            "Index with --label-from folder, or give --ground-truth.",
+        )
+
+
+def _places_of_labels(
+    labels: Sequence[str | None], database: Database
+) -> tuple[np.ndarray, list[str]]:
+    """int32 `(q,)`, the place of each label among the names, and the names."""
+    places = dict(zip(database.names, range(len(database.names)), strict=True))
+    found = [places.setdefault(str(label), len(places)) for label in labels]
+    return np.array(found, np.int32), list(places)
+
+
+def _of_vectors(
+    given: Sequence[str | os.PathLike[str]],
+    ground_truth: str | os.PathLike[str] | None,
+    database: Database,
+) -> QuerySet:
+    """The queries of one file of vectors, called by their ids.
+
+    One that the index holds, the same vector under the same id, is left out of its own ranking.
+    """
+    if len(given) != 1:
+        raise ArgumentError(
+            "Queries that are vectors come in one file.", ", ".join(map(os.fsdecode, given))
+        )
+    asked = Vectors.of(os.fsdecode(given[0]))
+    ids = [item.id for item in asked.items]
+    if ground_truth is not None:
+        places = dict(enumerate(ids))
+        query_set = _by_list(places, [], _read_ground_truth(ground_truth), database)
+    else:
+        _refuse_without_labels(database)
+        known = [place for place, item in enumerate(asked.items) if item.label is not None]
+        labels, names = _places_of_labels([asked.items[place].label for place in known], database)
+        unlabelled = [item.id for item in asked.items if item.label is None]
+        problems = [images.Problem(id, "a query needs a label") for id in unlabelled]
+        paths = [ids[place] for place in known]
+        query_set = QuerySet(paths, np.empty(0), labels, names, None, problems, unlabelled)
+    place_of = {id: place for place, id in enumerate(ids)}
+    chosen = np.array([place_of[id] for id in query_set.paths], np.int64)
+    order = np.argsort(chosen, kind="stable")
+    vectors = np.empty((len(chosen), asked.feature_dim), np.float32)
+    vectors[order] = asked.at(chosen[order])
+    rows = database.snapshot.rows(query_set.paths)
+    held = np.flatnonzero(rows >= 0)
+    stored = database.snapshot.features(rows[held])
+    if stored.shape[1] == asked.feature_dim:
+        rows[held[(stored != vectors[held].astype(stored.dtype)).any(axis=1)]] = -1
+    return replace(query_set, own=rows, vectors=vectors)
+
+
 def _by_list(
-    found: list[images.Found],
+    found: Mapping[int, str],
     problems: list[images.Problem],
     truth: dict[str, list[str]],
     database: Database,
@@ -207,14 +261,14 @@ def _by_list(
     def id_of(row: int) -> str:
         return database.snapshot.items(np.array([row]))[0].id
 
-    files = _Names((place, [file.path]) for place, file in enumerate(found))
+    files = _Names((place, [name]) for place, name in found.items())
     items = _Names(
         (row, [name for name in (item.id, item.path) if name is not None])
         for row, item in zip(database.rows.tolist(), database.items, strict=True)
     )
     paths, listed, skipped, problems = [], [], [], list(problems)
     for query, relevant in truth.items():
-        file = _only(files.find(query), lambda place: found[place].path, "query")
+        file = _only(files.find(query), found.__getitem__, "query")
         if isinstance(file, str):
             problems.append(images.Problem(query, file))
             skipped.append(query)
@@ -226,10 +280,9 @@ def _by_list(
                 problems.append(images.Problem(name, f"named for {query}: {row}"))
             else:
                 rows.add(row)
-        paths.append(found[file].path)
+        paths.append(found[file])
         listed.append(np.array(sorted(rows), np.int64))
-    own = _own_rows(paths, database)
-    return QuerySet(paths, own, None, [], listed, problems, skipped)
+    return QuerySet(paths, np.empty(0), None, [], listed, problems, skipped)
 
 
 def _read_ground_truth(path: str | os.PathLike[str]) -> dict[str, list[str]]:
@@ -323,6 +376,9 @@ def encoded(
     Raises:
         ArgumentError: none could be read.
     """
+    if query_set.vectors is not None and len(query_set):
+        codes, features = encoder.encode_vectors(query_set.vectors)
+        return replace(query_set, codes=codes, features=features)
     parts, done, broken = [], 0, []
     for part in encoder.stream(query_set.paths):
         parts.append(part)

@@ -19,6 +19,7 @@ a stranger's file cannot swell while it is read.
 
 import contextlib
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -29,7 +30,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -494,7 +495,7 @@ class Extraction:
         metadata = file.metadata
         if metadata.num_rows != rows:
             raise self._damaged(number, f"{metadata.num_rows} rows instead of {rows}")
-        if any(_codecs(content)):
+        if any(codecs(io.BytesIO(content))):
             raise self._damaged(number, "it is compressed")
 
     def _batch(self, number: int, table: "pyarrow.Table", rows: int) -> Batch:
@@ -538,13 +539,25 @@ class Extraction:
 _CODEC = (4, 1, 3, 4)
 
 
-def _codecs(content: bytes) -> set[int]:
+def codecs(file: IO[bytes]) -> set[int]:
     """The compression of all column chunks of a Parquet file, as the numbers in its footer.
 
     pyarrow is not asked: it ends the process where a number stands for no codec.
+
+    Args:
+        file: binary file that can be sought in.
+
+    Returns:
+        set of int; -1 where the footer cannot be read.
     """
-    length = int.from_bytes(content[-8:-4], "little")
-    return set(_Compact(content[-8 - length : -8]).integers_at(_CODEC))
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - 8, 0))
+    length = int.from_bytes(file.read(8)[:4], "little")
+    file.seek(max(size - 8 - length, 0))
+    try:
+        return set(_Compact(file.read(length)).integers_at(_CODEC))
+    except (ValueError, LookupError):
+        return {-1}
 
 
 class _Compact:

@@ -239,6 +239,33 @@ class Engine:
         image = _QueryImage(name, code, feature, features, without=without, row=row)
         return self._search(image, query, self._narrowed(query))
 
+    def search_vector(
+        self, vector: np.ndarray, query: Query = DEFAULT, *, name: str = "vector"
+    ) -> SearchResult:
+        """Find by a feature that the index's network, or the one it stands for, gave elsewhere.
+
+        For the answer and the other errors, see `search_encoded`.
+
+        Args:
+            vector: float array `(feature_dim,)`, of any length but 0.
+            query, name: as for `search_encoded`.
+
+        Raises:
+            ShapeError: it is of another width, or no numbers.
+            ArgumentError: it holds NaN or infinity, or is 0; or as for `search_encoded`.
+
+        Example:
+            >>> from hashnet.retrieval.index import Index
+            >>> index = Index.open(index_folder)
+            >>> [hit.id for hit in Engine(index).search_vector(index.features(["dog"])[0]).hits]
+            ['dog', 'cat']
+        """
+        start = time.perf_counter()
+        [code], [feature] = self.index.encoder.encode_vectors(np.asarray(vector)[None])
+        spent = round((time.perf_counter() - start) * 1000, 3)
+        result = self.search_encoded(code, feature, query, name=name)
+        return replace(result, milliseconds={**result.milliseconds, "encode": spent})
+
     def search_id(self, id: str, query: Query = DEFAULT) -> SearchResult:
         """Find the images most like one that the index holds; nothing is read or encoded again.
 

@@ -4,9 +4,10 @@ import inspect
 from typing import Annotated, Any, Literal
 
 import fastapi
-from fastapi import Depends, File, Form, Path, Request, UploadFile
+from fastapi import Body, Depends, File, Form, Path, Request, UploadFile
 
 from hashnet.errors import ArgumentError
+from hashnet.network.own_backbones import MAX_FEATURE_DIM
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.service.settings import MAX_IDS, MAX_K, MAX_LABELS, MAX_MARKED, MAX_TEXT
 
@@ -21,6 +22,15 @@ PostedText = Annotated[str, Form(min_length=1, max_length=MAX_TEXT)]
 RegionText = Annotated[str | None, fastapi.Query(pattern=_REGION, description=_REGION_MEANS)]
 PostedRegionText = Annotated[str | None, Form(pattern=_REGION, description=_REGION_MEANS)]
 Id = Annotated[str, Path(max_length=MAX_TEXT, description="As answers show it, URL-encoded.")]
+Vector = Annotated[
+    list[float],
+    Body(
+        embed=True,
+        min_length=1,
+        max_length=MAX_FEATURE_DIM,
+        description="A feature that the index's network, or the one it stands for, has given.",
+    ),
+]
 Image = Annotated[UploadFile, File(description="A picture; JPEG, PNG, WebP, BMP, GIF or TIFF.")]
 
 

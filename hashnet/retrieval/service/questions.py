@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import numpy as np
 from starlette.exceptions import HTTPException
 
 from hashnet import images
@@ -31,8 +32,9 @@ def search(
     content: bytes | None = None,
     id: str | None = None,
     name: str | None = None,
+    vector: Sequence[float] | None = None,
 ) -> SearchResult:
-    """Search by the content of a picture, by an image of the index, or by a prototype.
+    """Search by the content of a picture, an image of the index, a prototype, or a vector.
 
     Args:
         version: `Version`.
@@ -40,6 +42,7 @@ def search(
         content: bytes, or None.
         id: str, a public id; or None.
         name: str, a label or class; or None.
+        vector: floats, as many as a feature has numbers; or None.
 
     Returns:
         A `SearchResult`, whose hits have their own ids.
@@ -72,6 +75,9 @@ def search(
     with_filter = [*named, *parameters["ids"]]
     if content is not None:
         return _by_public_ids(version, with_filter, lambda: engine.search(received(content), query))
+    if vector is not None:
+        wanted = np.array(vector, np.float32)
+        return _by_public_ids(version, with_filter, lambda: engine.search_vector(wanted, query))
     if name is not None:
         code, feature = version.prototypes.query(name)
         return _by_public_ids(

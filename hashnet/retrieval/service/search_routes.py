@@ -58,6 +58,17 @@ def add_search_routes(api: FastAPI, service: Service) -> None:
     ) -> Json:
         return await answer(asked, content=await image.read())
 
+    @api.post(
+        "/api/search/vector",
+        summary="Search by a vector",
+        responses=REFUSALS,
+        response_model=dict,
+    )
+    async def search_by_vector(
+        vector: parameters.Vector, asked: parameters.SearchParameters
+    ) -> Json:
+        return await answer(asked, vector=vector)
+
     @api.get(
         "/api/search",
         summary="Search by an image of the index, or by a label or class",

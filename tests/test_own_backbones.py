@@ -1,0 +1,318 @@
+"""Networks that a user brings: ONNX and Keras files as backbones, and what of them is refused."""
+
+import io
+import json
+import zipfile
+
+import numpy as np
+import onnx
+import pytest
+
+import hashnet
+from hashnet import cli, images
+from hashnet.errors import (
+    ArgumentError,
+    BundleError,
+    FingerprintError,
+    HashnetError,
+    UnknownNameError,
+    WeightsError,
+)
+from hashnet.network import backbones, bundle, own_backbones, pretrained
+from hashnet.network.own_settings import Settings
+from tests import own_networks
+
+
+@pytest.fixture
+def small(tmp_path):
+    return own_networks.write_small(tmp_path / "small.onnx", map="places")
+
+
+def prepared(paths, size=32, channels="rgb", mean=0.5, std=0.5):
+    """Pixels as (x / 255 - mean) / std, float32, channels last: the definition."""
+    pixels = np.stack([images.read_resized(path, (size, size)) for path in paths])
+    pixels = pixels[..., ::-1] if channels == "bgr" else pixels
+    return ((pixels.astype(np.float64) / 255 - mean) / std).astype(np.float32)
+
+
+def run(path, pixels):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    found = session.run(["f"], {"x": pixels.transpose(0, 3, 1, 2)})[0]
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "how"),
+    [
+        ({}, {}),
+        ({"channels": "bgr"}, {"channels": "bgr"}),
+        ({"range": [0, 1]}, {"mean": 0, "std": 1}),
+        (
+            {"range": None, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]},
+            {"mean": np.array([0.4, 0.5, 0.6]), "std": np.array([0.2, 0.3, 0.4])},
+        ),
+    ],
+)
+def test_features_are_those_of_the_network_itself(settings, how, photos, tmp_path):
+    path = own_networks.write_small(tmp_path / "n.onnx", **settings)
+    files = sorted(photos.rglob("*.png"))
+    index = hashnet.Index.of_photos(tmp_path / "i", photos, backbone=str(path), bits=16)
+    found = index.encoder.encode(files).features
+    assert np.allclose(found, run(path, prepared(files, **how)), atol=1e-5)
+    assert index.search(files[7], k=1)[0].path == str(files[7])
+    assert (index.encoder.config.backbone, index.encoder.config.classes) == ("n", ())
+
+
+def test_lite0_by_the_door_gives_the_codes_that_its_name_gives(tmp_path):
+    rng = np.random.default_rng(1)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(70):  # from 64 on no other photos have a part in the codes
+        coarse = rng.integers(0, 256, (6, 8, 3), np.uint8)
+        images.write(folder / f"{number}.png", coarse.repeat(16, 0).repeat(16, 1))
+    path = own_networks.write_lite0(tmp_path / "lite0.onnx")
+    by_name = hashnet.Index.of_photos(tmp_path / "a", folder)
+    by_door = hashnet.Index.of_photos(tmp_path / "b", folder, backbone=path)
+    assert (by_name.codes() == by_door.codes()).all()
+    assert (by_name.features() == by_door.features()).all()
+
+
+def test_local_features_and_regions_are_taken_from_the_map(small, photos, tmp_path):
+    pytest.importorskip("cv2")
+    index = hashnet.Index.of_photos(
+        tmp_path / "i", photos, backbone=small, bits=16, local="delf", regions=2
+    )
+    geometry = index.extractor.geometry
+    assert (geometry.stride, geometry.size) == (4, 7)
+    picture = photos / "checks/2.png"
+    hit = index.search(picture, k=1, verify=True)[0]
+    assert hit.path == str(picture) and hit.inliers >= 20
+    local = index.extractor.extract(images.read(picture))
+    assert local.yx[:, 0].max() < 80 and local.yx[:, 1].max() < 100
+    plain = own_networks.write_small(tmp_path / "plain.onnx")
+    with pytest.raises(ArgumentError, match="which gives none"):
+        hashnet.Index.of_photos(tmp_path / "j", photos, backbone=plain, local="delf")
+    assert not (tmp_path / "j").exists()
+
+
+def test_an_index_keeps_its_network(small, photos, tmp_path):
+    place = tmp_path / "i"
+    hashnet.Index.of_photos(place, photos / "disc", backbone=small, bits=16)
+    again = hashnet.Index.of_photos(place, photos, backbone=small)
+    assert again.report.added == 18
+    small.unlink()
+    assert hashnet.open(place).search(photos / "disc/0.png", k=1)[0].id.endswith("disc/0.png")
+    assert hashnet.open(place).refit() == 24
+    with pytest.raises(FingerprintError, match="keeps its backbone"):
+        hashnet.Index.of_photos(place, photos, backbone="resnet50")
+    assert json.loads((place / "encoder/hashnet.json").read_text())["format_version"] == 4
+
+
+def test_the_command_takes_a_file(small, photos, tmp_path, capsys):
+    arguments = ["index", tmp_path / "i", photos, "--backbone", small, "--bits", "16"]
+    assert cli.main([str(one) for one in arguments]) == cli.DONE
+    assert "24 added" in capsys.readouterr().out
+    vectors = hashnet.open(tmp_path / "i").features()
+    named = hashnet.Index.of_vectors(tmp_path / "v", vectors, backbone=small, bits=16)
+    assert named.search(photos / "ramp/1.png", k=1)[0].bits_apart == 0
+
+
+def test_a_wrong_toml_is_refused(tmp_path):
+    path = own_networks.write_small(tmp_path / "n.onnx")
+    wrong = {
+        "image_size = 64": "as the TOML says",
+        "image_size = 5": "32 to 2048",
+        'layout = "nhwc"': "as the TOML says",
+        'feature = "nothing"': "Its outputs are: f",
+        'map = "nothing"': "nothing",
+        "range = [1]": "2 numbers",
+        "mean = [0.1, 0.2, 0.3]": "mean and std",
+        'channels = "rgba"': "rgb, bgr",
+        "sharpness = 3": "They are: image_size",
+        "x = = 1": "TOML",
+    }
+    usual = {"image_size": "32", "feature": '"f"', "range": "[-1, 1]"}
+    for line, message in wrong.items():
+        name, _, value = line.partition(" = ")
+        said = usual | {name: value}
+        text = "\n".join(f"{key} = {one}" for key, one in said.items())
+        path.with_suffix(".toml").write_text(text)
+        with pytest.raises(WeightsError, match=message):
+            hashnet.Backbone(path)
+            pytest.fail(line)
+    path.with_suffix(".toml").unlink()
+    with pytest.raises(WeightsError, match="Beside a network of yours lies a TOML"):
+        hashnet.Backbone(path)
+    with pytest.raises(UnknownNameError, match="efficientnet_lite0"):
+        hashnet.Backbone("resnet51")
+
+
+def test_settings_come_back_from_json():
+    settings = Settings(32, "f", mean=(0.1, 0.2, 0.3), std=(1, 1, 1), layout="nhwc")
+    assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+
+
+def changed(path, change):
+    model = onnx.load(path)
+    change(model)
+    path.write_bytes(model.SerializeToString())
+
+
+def test_hostile_onnx_is_refused(tmp_path):
+    def elsewhere(model):
+        weight = model.graph.initializer[0]
+        weight.ClearField("raw_data")
+        weight.data_location = onnx.TensorProto.EXTERNAL
+        weight.external_data.add(key="location", value="/etc/passwd")
+
+    def swollen(model):
+        pads = onnx.helper.make_tensor("pads", onnx.TensorProto.INT64, [4], [0, 0, 0, 2**33])
+        model.graph.initializer.append(pads)
+        model.graph.node.append(onnx.helper.make_node("Pad", ["f", "pads"], ["huge"]))
+
+    def second_input(model):
+        model.graph.input.append(onnx.helper.make_tensor_value_info("y", 1, [1, 3]))
+
+    def loop(model):
+        model.graph.node[0].op_type = "Loop"
+
+    for change in (elsewhere, swollen, second_input, loop):
+        path = own_networks.write_small(tmp_path / "n.onnx")
+        changed(path, change)
+        with pytest.raises(WeightsError):
+            hashnet.Backbone(path)
+            pytest.fail(change.__name__)
+    for content in (b"", b"hello", path.read_bytes()[:100]):
+        path.write_bytes(content)
+        with pytest.raises(WeightsError):
+            hashnet.Backbone(path)
+
+
+def test_what_an_onnx_network_cannot_do_is_said(small, photos, tmp_path):
+    hashnet.Index.of_photos(tmp_path / "i", photos, backbone=small, bits=16)
+    opened = bundle.load(tmp_path / "i")
+    backbone = opened.config.known
+    assert backbone.own == hashnet.Backbone(small).own
+    with pytest.raises(BundleError, match="comes from its file"):
+        pretrained.write(opened.config)
+    with pytest.raises(ArgumentError, match="came as ONNX"):
+        backbones.create(backbone, weights=None)
+
+
+# --- .keras -------------------------------------------------------------------------------------
+
+
+@pytest.mark.keras
+def test_a_keras_file_is_a_backbone(photos, tmp_path):
+    import keras
+
+    path = own_networks.write_keras(tmp_path / "n.keras", map="places", channels="bgr")
+    index = hashnet.Index.of_photos(tmp_path / "i", photos, backbone=path, bits=16, regions=1)
+    files = sorted(photos.rglob("*.png"))[:5]
+    whole = keras.saving.load_model(path)
+    tap = keras.Model(whole.input, whole.get_layer("pooled").output)
+    expected = tap.predict(prepared(files, channels="bgr", mean=0, std=1), verbose=0)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    assert np.allclose(index.encoder.encode(files).features, expected, atol=1e-5)
+    again = bundle.load(tmp_path / "i").load_model()
+    assert {*again.output} == {"latent", "feature"}
+
+
+@pytest.mark.keras
+def test_a_keras_file_is_trained_and_exported(photos, tmp_path):
+    path = own_networks.write_keras(tmp_path / "n.keras")
+    trained = hashnet.train(
+        photos, tmp_path / "b", backbone=str(path), num_bits=16, head_epochs=1, epochs=1, batch=4,
+        verbose=False,
+    )  # fmt: skip
+    assert trained.bundle.config.classes == ("checks", "disc", "ramp", "stripes")
+    from hashnet.network import export
+
+    comparison = export.export(trained.bundle, tmp_path / "n.onnx", "onnx")
+    assert comparison.differing_far_from_half == 0
+    index = hashnet.Index.of_photos(tmp_path / "i", photos, bundle=tmp_path / "b")
+    assert index.search(photos / "disc/0.png", k=1)[0].id.endswith("disc/0.png")
+    more = hashnet.train(
+        photos, tmp_path / "c", backbone=str(path), start_from=str(tmp_path / "b"), num_bits=8,
+        head_epochs=1, epochs=0, batch=4, verbose=False,
+    )  # fmt: skip
+    assert more.bundle.config.own == trained.bundle.config.own
+
+
+def rewritten(path, change):
+    """The archive with another config.json."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(members["config.json"])
+    change(config)
+    members["config.json"] = json.dumps(config).encode()
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, member in members.items():
+            archive.writestr(name, member)
+    path.write_bytes(content.getvalue())
+
+
+@pytest.mark.keras
+def test_hostile_keras_files_are_refused(tmp_path):
+    def layer(config, place=1):
+        return config["config"]["layers"][place]
+
+    def made_lambda(config):
+        layer(config).update(class_name="Lambda", config={"function": {"class_name": "__lambda__"}})
+
+    def of_a_module(config):
+        layer(config).update(module="os", class_name="system")
+
+    def function(config):
+        layer(config)["config"]["activation"] = {
+            "module": "builtins", "class_name": "function", "config": "eval",
+        }  # fmt: skip
+
+    def subclassed(config):
+        config.update(class_name="Evil", module="evil")
+
+    def hidden_between(config):
+        layer(config)["inbound_nodes"] = [{"args": [{"class_name": "Lambda"}], "kwargs": {}}]
+
+    for change in (made_lambda, of_a_module, function, subclassed, hidden_between):
+        path = own_networks.write_keras(tmp_path / "n.keras")
+        rewritten(path, change)
+        with pytest.raises(WeightsError):
+            hashnet.Backbone(path)
+            pytest.fail(change.__name__)
+    path = own_networks.write_keras(tmp_path / "n.keras", feature="nothing")
+    with pytest.raises(HashnetError, match="name layers of the network"):
+        hashnet.Backbone(path)
+    path.write_bytes(b"hello")
+    with pytest.raises(WeightsError):
+        hashnet.Backbone(path)
+
+
+@pytest.mark.keras
+def test_a_bundle_runs_no_code_of_its_description(photos, tmp_path):
+    path = own_networks.write_keras(tmp_path / "n.keras")
+    opened = own_backbones.opened(path)
+    own = json.loads(json.dumps(opened.own))
+    own["layers"]["layers"][1].update(class_name="Lambda", module="keras.layers")
+    with pytest.raises(WeightsError, match="only plain layers"):
+        backbones.create(own_backbones.described("n", own), weights=None)
+
+
+@pytest.mark.keras
+def test_an_index_takes_a_weights_file(photos, tmp_path):
+    model = backbones.create("mobilenet_v3_large", weights=None, image_size=224)
+    model.get_layer("network").save_weights(tmp_path / "mine.weights.h5")
+    few = photos / "disc"
+    index = hashnet.Index.of_photos(
+        tmp_path / "i", few, backbone="mobilenet_v3_large", bits=16,
+        weights=tmp_path / "mine.weights.h5",
+    )  # fmt: skip
+    assert len(index) == 6 and index.encoder.config.backbone == "mobilenet_v3_large"
+    with pytest.raises(FingerprintError, match="keeps its weights"):
+        hashnet.Index.of_photos(tmp_path / "i", few, weights=tmp_path / "mine.weights.h5")
+    with pytest.raises(WeightsError):
+        hashnet.Index.of_photos(tmp_path / "j", few, backbone="resnet50", weights="nothing.h5")
+    assert not (tmp_path / "j").exists()
