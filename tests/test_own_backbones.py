@@ -213,6 +213,20 @@ def test_an_onnx_network_is_trained_and_exported(photos, tmp_path):
     assert again.search(files[0], k=1)[0].path == str(files[0])
 
 
+@pytest.mark.slow
+@pytest.mark.keras
+def test_attention_is_learned_on_a_network_of_ones_own(photos, tmp_path):
+    small = own_networks.write_small(tmp_path / "small.onnx", width=48, map="places")
+    plain = own_networks.write_small(tmp_path / "plain.onnx")
+    options = {"num_bits": 8, "head_epochs": 1, "epochs": 0, "batch": 8, "verbose": False}
+    for path in (small, plain):
+        hashnet.train(photos, tmp_path / path.stem, backbone=str(path), **options)
+    command = ["attention", str(photos), "--bundle"]
+    assert cli.main([*command, str(tmp_path / "small")]) == cli.DONE
+    assert (tmp_path / "small/delf.onnx").is_file()
+    assert cli.main([*command, str(tmp_path / "plain")]) != cli.DONE
+
+
 @pytest.mark.keras
 def test_every_operator_that_is_read_gives_what_onnx_gives(tmp_path):
     import onnxruntime
