@@ -35,19 +35,19 @@ def write_lite0(path, image_size=224):
     return path
 
 
-def write_small(path, **settings):
-    """A network of two convolutions, 32 pixels, 8 features; returns its path."""
+def write_small(path, width=8, **settings):
+    """A network of two convolutions, 32 pixels, 8 features or `width`; returns its path."""
     rng = np.random.default_rng(3)
     layers = onnx_layers.Layers()
     x = layers.take("x", "float32", ["n", 3, 32, 32])
-    for number, (before, after) in enumerate(((3, 6), (6, 8))):
+    for number, (before, after) in enumerate(((3, 6), (6, width))):
         kernel = layers.weight(
             f"conv{number}/kernel", rng.normal(0, 0.3, (3, 3, before, after)), (3, 2, 0, 1)
         )
         x = layers.convolution(x, kernel, strides=(2, 2), padding="same")
         x = layers.node("Relu", [x])
     layers.rename(x, "places")
-    layers.give("f", layers.global_pooling(x), shape=["n", 8])
+    layers.give("f", layers.global_pooling(x), shape=["n", width])
     path.write_bytes(onnx_graph.content(layers.model()))
     said = {"image_size": 32, "feature": "f", "range": [-1, 1]} | settings
     path.with_suffix(".toml").write_text(

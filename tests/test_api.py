@@ -17,7 +17,14 @@ from PIL import Image
 
 import hashnet
 from hashnet import images
-from hashnet.errors import ArgumentError, ImageError, StoreError, UnknownIdError, UnknownNameError
+from hashnet.errors import (
+    ArgumentError,
+    ImageError,
+    ShapeError,
+    StoreError,
+    UnknownIdError,
+    UnknownNameError,
+)
 from hashnet.retrieval.search import notebook
 from hashnet.retrieval.store.items import Item
 
@@ -215,7 +222,7 @@ def test_what_is_neither_a_file_nor_an_id_is_refused_with_both_named(index):
     ],
 )
 def test_what_cannot_be_taken_is_refused_by_name(index, query, name):
-    with pytest.raises((ImageError, ArgumentError), match=re.escape(name)):
+    with pytest.raises((ImageError, ArgumentError, ShapeError), match=re.escape(name)):
         index.search(query)
 
 

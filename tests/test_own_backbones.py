@@ -190,15 +190,118 @@ def test_hostile_onnx_is_refused(tmp_path):
             hashnet.Backbone(path)
 
 
-def test_what_an_onnx_network_cannot_do_is_said(small, photos, tmp_path):
-    hashnet.Index.of_photos(tmp_path / "i", photos, backbone=small, bits=16)
-    opened = bundle.load(tmp_path / "i")
-    backbone = opened.config.known
-    assert backbone.own == hashnet.Backbone(small).own
+@pytest.mark.keras
+def test_an_onnx_network_is_trained_and_exported(photos, tmp_path):
+    from hashnet.network import export
+
+    small = own_networks.write_small(tmp_path / "small.onnx", map="places", channels="bgr")
+    index = hashnet.Index.of_photos(tmp_path / "i", photos, backbone=small, bits=16)
+    comparison = export.export(bundle.load(tmp_path / "i"), tmp_path / "i.onnx", "onnx")
+    assert comparison.differing_far_from_half == 0
+    files = sorted(photos.rglob("*.png"))[:4]
+    pixels = np.stack([images.read_resized(file, (32, 32)) for file in files])
+    model = bundle.load(tmp_path / "i").load_model()
+    features = np.asarray(model(pixels.astype(np.float32))["feature"])
+    assert np.allclose(features, index.encoder.encode(files).features, atol=1e-5)
+    trained = hashnet.train(
+        photos, tmp_path / "b", backbone=str(small), num_bits=16, head_epochs=1, epochs=1, batch=8,
+        verbose=False,
+    )  # fmt: skip
+    comparison = export.export(trained.bundle, tmp_path / "b.onnx", "onnx")
+    assert comparison.differing_far_from_half == 0
+    again = hashnet.Index.of_photos(tmp_path / "j", photos, bundle=tmp_path / "b")
+    assert again.search(files[0], k=1)[0].path == str(files[0])
+
+
+@pytest.mark.slow
+@pytest.mark.keras
+def test_attention_is_learned_on_a_network_of_ones_own(photos, tmp_path):
+    small = own_networks.write_small(tmp_path / "small.onnx", width=48, map="places")
+    plain = own_networks.write_small(tmp_path / "plain.onnx")
+    options = {"num_bits": 8, "head_epochs": 1, "epochs": 0, "batch": 8, "verbose": False}
+    for path in (small, plain):
+        hashnet.train(photos, tmp_path / path.stem, backbone=str(path), **options)
+    command = ["attention", str(photos), "--bundle"]
+    assert cli.main([*command, str(tmp_path / "small")]) == cli.DONE
+    assert (tmp_path / "small/delf.onnx").is_file()
+    assert cli.main([*command, str(tmp_path / "plain")]) != cli.DONE
+
+
+@pytest.mark.keras
+def test_every_operator_that_is_read_gives_what_onnx_gives(tmp_path):
+    import onnxruntime
+
+    rng = np.random.default_rng(4)
+
+    def floats(name, *shape):
+        return onnx.numpy_helper.from_array(rng.normal(0, 0.4, shape).astype("f4"), name)
+
+    def node(kind, inputs, output, **attributes):
+        return onnx.helper.make_node(kind, inputs, [output], **attributes)
+
+    nodes = [
+        node("Conv", ["x", "w1", "b1"], "c1", pads=[1, 1, 1, 1], strides=[2, 2]),
+        node("BatchNormalization", ["c1", "g", "b", "m", "v"], "n", epsilon=1e-3),
+        node("Clip", ["n", "zero", "six"], "r"),
+        node("MaxPool", ["r"], "p", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
+        node("Conv", ["p", "w2"], "d", group=6, pads=[0, 1, 2, 1], dilations=[1, 1]),
+        node("HardSwish", ["d"], "h"),
+        node("Mul", ["h", "each"], "scaled"),
+        node("Add", ["scaled", "one"], "moved"),
+        node("GlobalAveragePool", ["moved"], "squeezed"),
+        node("Sigmoid", ["squeezed"], "gate"),
+        node("Mul", ["moved", "gate"], "gated"),
+        node("Tanh", ["gated"], "t"),
+        node("Add", ["t", "gated"], "sum"),
+        node("AveragePool", ["sum"], "a", kernel_shape=[2, 2], strides=[2, 2]),
+        node("ReduceMean", ["a"], "mean", axes=[2, 3], keepdims=0),
+        node("Gemm", ["mean", "w3", "b3"], "dense", transB=1),
+        node("MatMul", ["dense", "w4"], "f"),
+    ]
+    weights = [
+        floats("w1", 6, 3, 3, 3), floats("b1", 6), floats("g", 6), floats("b", 6), floats("m", 6),
+        floats("w2", 6, 1, 3, 3), floats("each", 1, 6, 1, 1), floats("w3", 5, 6), floats("b3", 5),
+        floats("w4", 5, 7),
+    ]  # fmt: skip
+    constants = {"v": np.full(6, 0.7), "zero": 0, "six": 6, "one": 1}
+    weights += [onnx.numpy_helper.from_array(np.float32(v), k) for k, v in constants.items()]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "g",
+        [onnx.helper.make_tensor_value_info("x", 1, ["n", 3, 32, 32])],
+        [onnx.helper.make_tensor_value_info("f", 1, ["n", 7])],
+        weights,
+    )
+    opset = [onnx.helper.make_opsetid("", 14)]
+    path = own_networks.write_small(tmp_path / "n.onnx", range=[0, 1])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    pixels = rng.integers(0, 256, (3, 32, 32, 3), np.uint8)
+    expected = onnxruntime.InferenceSession(str(path)).run(
+        None, {"x": (pixels / 255).astype("f4").transpose(0, 3, 1, 2)}
+    )[0]
+    model = backbones.create(hashnet.Backbone(path))
+    found = np.asarray(model(pixels.astype(np.float32))["feature"])
+    assert np.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.keras
+def test_an_operator_that_keras_has_no_layer_for_is_named(photos, tmp_path):
+    path = own_networks.write_small(tmp_path / "n.onnx")
+    changed(path, lambda model: setattr(model.graph.node[1], "op_type", "Exp"))
+    index = hashnet.Index.of_photos(tmp_path / "i", photos, backbone=path, bits=16)
+    assert len(index) == 24
+    with pytest.raises(ArgumentError, match="Exp no layer"):
+        bundle.load(tmp_path / "i").load_model()
+
+
+def test_a_description_of_an_onnx_network_is_looked_through(small, tmp_path):
+    own = hashnet.Backbone(small).own
+    for graph in ("", "!", own["graph"][:40], 3):
+        with pytest.raises(HashnetError):
+            backbones.create(own_backbones.described("x", own | {"graph": graph}), weights=None)
+            pytest.fail(str(graph))
     with pytest.raises(BundleError, match="comes from its file"):
-        pretrained.write(opened.config)
-    with pytest.raises(ArgumentError, match="came as ONNX"):
-        backbones.create(backbone, weights=None)
+        pretrained.write(pretrained.config_of(own_backbones.described("x", own), 8))
 
 
 # --- .keras -------------------------------------------------------------------------------------

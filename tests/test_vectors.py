@@ -305,6 +305,13 @@ def test_the_service_takes_a_list(place, world):
         assert picture.status_code in (415, 422)
 
 
+def test_a_bundle_of_vectors_is_not_exported(place, tmp_path):
+    from hashnet.network import export
+
+    with pytest.raises(ArgumentError, match="An export takes images"):
+        export.export(bundle.load(place), tmp_path / "x.onnx", "onnx")
+
+
 def test_a_bundle_of_vectors_says_what_it_is(place):
     opened = bundle.load(place)
     assert opened.config.takes_vectors and opened.config.outputs == ("latent", "feature")

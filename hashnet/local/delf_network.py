@@ -36,7 +36,7 @@ def load_backbone(
     """A backbone that gives maps of images of any size.
 
     Args:
-        name: str, one of `BACKBONES`.
+        name: str, one of `BACKBONES`; with `start_from` what its bundle calls a network of yours.
         weights: `"imagenet"`, the path of a weights file, or `"random"`.
         start_from: str or path-like. Folder of a bundle whose trained backbone is taken instead;
             empty for none.
@@ -57,16 +57,23 @@ def load_backbone(
         hashnet.errors.ArgumentError: Local features and regions need a backbone for \
 images of any size. Received: alexnet.
     """
-    check_any_size(name)
     if not start_from:
+        check_any_size(name)
         return backbones.create(name, weights=None if weights == "random" else weights)
     trained = bundle.load(start_from)
+    check_has_map(trained.config.known)
     if trained.config.backbone != name:
         raise ArgumentError(
             "A bundle's backbone is the one that is asked for.",
             f"{trained.config.backbone} in {start_from}, {name}",
         )
-    source, model = trained.load_model(), backbones.create(name, weights=None)
+    source, model = trained.load_model(), backbones.create(trained.config.known, weights=None)
+    if getattr(model, "map_geometry", None) is not None:
+        raise ArgumentError(
+            "Local features are learned on maps of images of any size.",
+            f"{name}, whose map is of one size",
+            "hashnet index --local delf takes them without learning.",
+        )
     for layer in model.layers:
         if layer.weights and layer.name != "f8":
             layer.set_weights(source.get_layer(layer.name).get_weights())

@@ -28,7 +28,7 @@ import numpy as np
 
 from hashnet import files
 from hashnet.errors import BundleError
-from hashnet.network import onnx_check, onnx_graph, onnx_writer
+from hashnet.network import onnx_check, onnx_graph, onnx_writer, own_onnx
 from hashnet.network.model import HashNetConfig
 
 if TYPE_CHECKING:
@@ -125,7 +125,13 @@ class Bundle:
         if content is not None:
             path = self.folder / self._weights
             onnx_check.check(content, path)
-            onnx_writer.restore(model, onnx_graph.parsed(content, path))
+            network, own = onnx_graph.parsed(content, path), self.config.own
+            if (
+                own is None
+                or own["kind"] != own_onnx.KIND
+                or not own_onnx.restore(model, network, own)
+            ):
+                onnx_writer.restore(model, network)
             return model
         _verify(self.folder / MODEL, _read_description(self.folder)["sha256"].get(MODEL, ""))
         try:

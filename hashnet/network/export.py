@@ -176,6 +176,12 @@ def export(
             "An export is made from a float32 bundle: other codes do not mix with its.",
             f"a bundle of {bundle.precision}",
         )
+    if bundle.config.takes_vectors:
+        raise ArgumentError(
+            "An export takes images.",
+            "a bundle of vectors",
+            "Its encoder.onnx is from vectors to codes.",
+        )
     pixels, origin = _pixels(images_from, bundle.config.image_size)
     model = bundle.load_model()
     names = tuple(name for name in OUTPUTS if name in ("code", *model.output))

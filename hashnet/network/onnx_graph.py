@@ -22,6 +22,7 @@ MAP = "map"
 # Names of the weights of H: kernel `(feature_dim, num_bits)` and bias.
 HASH_LAYER = ("latent/kernel", "latent/bias")
 PRODUCER = "hashnet"
+OWN = "own:"  # how the names of what another graph has brought begin
 OPSET, IR_VERSION = 17, 8
 _GEOMETRY, _MAP_IMAGE = "map_geometry", "map_image_size"
 
@@ -120,13 +121,13 @@ class Builder:
 
         names = dict(inputs)
         for weight in graph.initializer:
-            names[weight.name] = f"{self.prefix}own:{weight.name}"
+            names[weight.name] = f"{self.prefix}{OWN}{weight.name}"
             self.arrays[names[weight.name]] = onnx.numpy_helper.to_array(weight)
         for number, node in enumerate(graph.node):
             copy = onnx.NodeProto()
             copy.CopyFrom(node)
-            copy.name = f"{self.prefix}own:{number}"
-            names |= {name: f"{self.prefix}own:{name}" for name in node.output if name}
+            copy.name = f"{self.prefix}{OWN}{number}"
+            names |= {name: f"{self.prefix}{OWN}{name}" for name in node.output if name}
             for ends in (copy.input, copy.output):
                 for place, name in enumerate(ends):
                     ends[place] = names.get(name, name)
@@ -319,6 +320,20 @@ def without_weights(network: "onnx.ModelProto", most: int) -> "onnx.ModelProto":
         if math.prod(weight.dims) > most:
             weight.ClearField("raw_data")
     return copy
+
+
+def arrays(network: "onnx.ModelProto") -> dict[str, np.ndarray]:
+    """The weights and constants of a network.
+
+    Args:
+        network: `onnx.ModelProto`.
+
+    Returns:
+        dict of name to array, of any dtype and shape.
+    """
+    from onnx import numpy_helper
+
+    return {one.name: numpy_helper.to_array(one) for one in network.graph.initializer}
 
 
 def has_map(network: "onnx.ModelProto") -> bool:

@@ -4,15 +4,17 @@ The file is what another library exported, a network from prepared pixels to fea
 the pixels is said by the TOML beside it (`own_settings`) and becomes part of the encoder.
 """
 
+import base64
 import hashlib
 import pathlib
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hashnet.errors import ArgumentError, BundleError, WeightsError
-from hashnet.network import onnx_check, onnx_graph, onnx_layers
+from hashnet.network import onnx_check, onnx_graph, onnx_layers, onnx_reader
 from hashnet.network.backbones import Backbone
 from hashnet.network.efficientnet_lite import Tensors
 from hashnet.network.geometry import Geometry, Window
@@ -27,6 +29,8 @@ KIND = "onnx"
 _OLDEST_OPSET = 13
 # Numbers of a constant that says a shape; all else of a network is weights.
 _SHAPE_NUMBERS = 64
+# Of a description's operators, unpacked.
+_MOST_BYTES = 10_000_000
 
 
 def open_file(path: str) -> Backbone:
@@ -66,6 +70,7 @@ def open_file(path: str) -> Backbone:
         "feature_dim": feature_dim,
         "map_channels": map_channels,
         "sha256": hashlib.sha256(content).hexdigest(),
+        "graph": _graph_text(foreign),
     }
     return _backbone(pathlib.Path(path).stem, own, foreign)
 
@@ -90,11 +95,14 @@ def _backbone(name: str, own: dict[str, Any], foreign: "onnx.ModelProto | None")
     settings = Settings.from_dict(own["settings"])
 
     def build(size: int, weights: str | None) -> "keras.Model":
-        raise ArgumentError(
-            "Networks are trained and exported whose layers Keras knows.",
-            f"{name}, which came as ONNX",
-            "It encodes as it is. Give the network as a .keras file to train it.",
-        )
+        model, reader = _in_keras(foreign or _graph_of(own), settings)
+        if weights is not None:
+            if foreign is None:
+                raise WeightsError(
+                    "The weights of a network of one's own come from its file.", name
+                )
+            _fill(model, reader, onnx_graph.arrays(foreign))
+        return model
 
     def write(size: int, weights: str, layers: onnx_layers.Layers) -> Tensors[str]:
         if foreign is None:
@@ -116,6 +124,92 @@ def _backbone(name: str, own: dict[str, Any], foreign: "onnx.ModelProto | None")
         has_classes=False,
         own=own,
     )
+
+
+def restore(model: "keras.Model", encoder: "onnx.ModelProto", own: dict[str, Any]) -> bool:
+    """Fill a hash network with the weights of an encoder that still has the foreign operators.
+
+    Args:
+        model: of `model.build`, over a backbone of the description `own`; changed in place.
+        encoder: the ONNX file, checked and parsed.
+        own: dict, as for `described`.
+
+    Returns:
+        bool. False, and nothing is changed, where Keras has written the encoder.
+
+    Raises:
+        BundleError: it holds other weights.
+    """
+    arrays = onnx_graph.arrays(encoder)
+    theirs = {
+        name.removeprefix(onnx_graph.OWN): array
+        for name, array in arrays.items()
+        if name.startswith(onnx_graph.OWN)
+    }
+    if not theirs:
+        return False
+    _, reader = _in_keras(_graph_of(own), Settings.from_dict(own["settings"]))
+    try:
+        _fill(model, reader, theirs)
+        model.get_layer("latent").set_weights([arrays[name] for name in onnx_graph.HASH_LAYER])
+    except (KeyError, ValueError) as error:
+        raise BundleError(
+            "A network's weights must fit its description.", str(error)[:300]
+        ) from error
+    return True
+
+
+def _graph_text(foreign: "onnx.ModelProto") -> str:
+    """The operators of a network, without its weights, as text."""
+    content = onnx_graph.content(onnx_reader.without_weights(foreign))
+    return base64.b64encode(zlib.compress(content, 9)).decode("ascii")
+
+
+def _graph_of(own: dict[str, Any]) -> "onnx.ModelProto":
+    """The network of a description, looked through."""
+    try:
+        packed = base64.b64decode(own["graph"], validate=True)
+        content = zlib.decompressobj().decompress(packed, _MOST_BYTES)
+    except (ValueError, TypeError, zlib.error) as error:
+        raise BundleError(
+            "A description holds the operators of its network.", str(error)
+        ) from error
+    onnx_check.check_plain(content, "graph")
+    return onnx_graph.parsed(content, "graph")
+
+
+def _in_keras(
+    foreign: "onnx.ModelProto", settings: Settings
+) -> tuple["keras.Model", onnx_reader.Reader]:
+    """The network in Keras, from images in 0..255, with random weights; and what read it."""
+    from keras import Input, Model, layers, ops
+
+    if settings.layout == "nhwc":
+        raise ArgumentError(
+            "A network that came as ONNX is trained and exported if it has channels first.", "nhwc"
+        )
+    image = x = Input((settings.image_size, settings.image_size, 3), name="image")
+    if settings.channels == "bgr":
+        x = ops.take(x, [2, 1, 0], axis=3)
+    scale, offset = settings.scale_and_offset()
+    x = layers.Rescaling(scale.tolist(), offset=offset.tolist(), name="scale")(x)
+    reader = onnx_reader.Reader(foreign.graph)
+    weights = {one.name for one in foreign.graph.initializer}
+    [taken] = [one.name for one in foreign.graph.input if one.name not in weights]
+    wanted = [name for name in (settings.feature, settings.map) if name is not None]
+    feature, *maps = reader.build(taken, x, wanted)
+    outputs = {
+        "feature": layers.Flatten(name="f7")(feature),
+        **dict(zip(["map"], maps, strict=False)),
+    }
+    return Model(image, outputs, name="own"), reader
+
+
+def _fill(
+    model: "keras.Model", reader: onnx_reader.Reader, arrays: Mapping[str, np.ndarray]
+) -> None:
+    for name, weights in reader.weights.items():
+        model.get_layer(name).set_weights(weights(arrays))
 
 
 def _of_our_time(foreign: "onnx.ModelProto") -> "onnx.ModelProto":

@@ -182,10 +182,11 @@ def fit_hash_layer(
     stored = np.ascontiguousarray(features, np.float16)
     whole = stored.view(np.dtype((np.void, stored.dtype.itemsize * stored.shape[1])))
     features = stored[np.argsort(whole.ravel(), kind="stable")].astype(np.float32)
+    prior = None if config.own is not None else _prior(config.backbone)
     hash_weights = unsupervised_codes.fit(
         features,
         config.num_bits,
-        prior=_prior(config),
+        prior=prior,
         seed=seed,
         progress=lambda done, total: tell(FITTING, done, total),
     )
@@ -196,18 +197,18 @@ def fit_hash_layer(
         "fitted_to": len(features),
         "seed": seed,
     }
-    mean = unsupervised_codes.mean_feature(features, _prior(config))
+    mean = unsupervised_codes.mean_feature(features, prior)
     graph = onnx_graph.content(fitted)
     return bundle.save_encoder(folder, graph, config, origin=origin, mean=mean)
 
 
-def _prior(config: model.HashNetConfig) -> np.ndarray | None:
+def _prior(backbone: str) -> np.ndarray | None:
     """Features of photos of all kinds, float32 `(512, feature_dim)`; None if there are none.
 
     They tell a handful of photos how photos differ; see the model card beside the file.
     """
-    path = pathlib.Path(__file__).with_name("presets") / f"{config.backbone}_prior.npz"
-    if config.own is not None or not path.is_file():
+    path = pathlib.Path(__file__).with_name("presets") / f"{backbone}_prior.npz"
+    if not path.is_file():
         return None
     with np.load(path, allow_pickle=False) as file:
         features = file["features"] * file["scale"]
