@@ -87,6 +87,7 @@ def test_signatures_of_other_sizes_are_refused():
 
 def test_candidates_come_from_both_pools_in_turn():
     by_hash, by_local = np.arange(6), np.array([9, 2, 0, 8])
-    assert joined(by_hash, by_local, 6).tolist() == [0, 9, 1, 2, 3, 8]
+    assert joined(by_hash, by_local, 6).tolist() == [0, 1, 9, 2, 3, 4]
+    assert joined(by_hash, by_local, 9).tolist() == [0, 1, 9, 2, 3, 4, 5, 8]
     assert joined(by_hash, by_local[:0], 9).tolist() == list(range(6))
     assert joined(by_hash[:0], by_local, 3).tolist() == [9, 2, 0]

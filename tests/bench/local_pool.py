@@ -19,6 +19,7 @@ import itertools
 import json
 import os
 import pathlib
+import sys
 import tempfile
 import time
 import types
@@ -507,43 +508,43 @@ def scale(codebook, lists, queries):
     }
 
 
-def measure(photos, name, data):
+def measured(photos, name, data):
+    """(name, figures) of one part of the report after another."""
     world = World(photos, name, data / "beer_labels")
     sampled = codebooks.sample(world.counts, seed=SEED)
     codebook, seconds = fitted(world.local, sampled)
-    lists = Lists(codebook, world.local)
-    rng = np.random.default_rng(SEED)
-    few, _ = fitted(world.local, np.sort(rng.permutation(len(world.local))[:GROWN_FROM]))
-    return {
-        "database": len(world.local),
-        "features_an_image": round(float(world.counts.mean()), 1),
-        "codebook": {
+    yield "database", len(world.local)
+    yield "features_an_image", round(float(world.counts.mean()), 1)
+    yield (
+        "codebook",
+        {
             "words": codebook.num_words,
             "bits": codebook.num_bits,
             "images": len(sampled),
             "bytes": len(codebook.to_bytes()),
             "seconds": round(seconds, 1),
         },
-        "bytes_an_image": round(lists.num_bytes / len(world.local)),
-        "most_bytes_of_an_image": int(lists.lengths.max()) * (4 + codebook.num_bits // 8),
-        "processor_milliseconds_an_image": round(lists.milliseconds_an_image, 2),
-        "rows": [row for kind in world.asked for row in world.compared(codebook, lists, kind)],
-        "exact": exact(world, codebook),
-        "grown": {
-            "images": GROWN_FROM,
-            "words": few.num_words,
-            "found_among_first": {
-                "grown": shares(world.ranks(few, Lists(few, world.local))),
-                "fitted to all": shares(world.ranks(codebook, lists)),
-            },
-        },
-        "settings": list(settings(world)),
-        "categories": {
-            database: category(photos, name, database, f"{database}_queries")
-            for database in ("clothing", "cifar10")
-        },
-        "scale": scale(codebook, lists, world.asked["photos"][0][::4]),
+    )
+    lists = Lists(codebook, world.local)
+    yield "bytes_an_image", round(lists.num_bytes / len(world.local))
+    yield "most_bytes_of_an_image", int(lists.lengths.max()) * (4 + codebook.num_bits // 8)
+    yield "processor_milliseconds_an_image", round(lists.milliseconds_an_image, 2)
+    yield "rows", [row for kind in world.asked for row in world.compared(codebook, lists, kind)]
+    categories = {
+        database: category(photos, name, database, f"{database}_queries")
+        for database in ("clothing", "cifar10")
     }
+    yield "categories", categories
+    yield "scale", scale(codebook, lists, world.asked["photos"][0][::4])
+    yield "exact", exact(world, codebook)
+    rng = np.random.default_rng(SEED)
+    few, _ = fitted(world.local, np.sort(rng.permutation(len(world.local))[:GROWN_FROM]))
+    found = {
+        "grown": shares(world.ranks(few, Lists(few, world.local))),
+        "fitted to all": shares(world.ranks(codebook, lists)),
+    }
+    yield "grown", {"images": GROWN_FROM, "words": few.num_words, "found_among_first": found}
+    yield "settings", list(settings(world))
 
 
 def main():
@@ -557,7 +558,10 @@ def main():
         bundle = functools.cache(lambda: local.pretrained(scratch, options.local == "delf"))
         kept = options.kept or pathlib.Path(scratch, "features")
         found = Photos(options.local, photos(options), bundle, kept)
-        report = measure(found, options.local, options.data)
+        report = {}
+        for name, part in measured(found, options.local, options.data):
+            report[name] = part
+            print(name, json.dumps(part), file=sys.stderr, flush=True)
     figures.write(
         f"local_pool_{options.local}",
         {

@@ -169,7 +169,11 @@ def _add_in_numpy(
 
 
 def joined(by_hash: np.ndarray, by_local: np.ndarray, most: int) -> np.ndarray:
-    """The candidates of two pools: the best of each in turn, each once.
+    """The candidates of two pools: in turn, two of the hash pool and one of the local pool.
+
+    The local pool has what it finds among its first few. Further down it has images that share
+    plain walls or cloth with a query, of which geometry believes too many: where a class is sought,
+    as many of one pool as of the other harm (tests/bench/local_pool.py).
 
     Args:
         by_hash: int64 `(h,)`, rows of the hash pool, nearest first.
@@ -177,12 +181,12 @@ def joined(by_hash: np.ndarray, by_local: np.ndarray, most: int) -> np.ndarray:
         most: int. Candidates wanted.
 
     Returns:
-        int64, at most `most`.
+        int64, at most `most`, each once.
 
     Example:
         >>> joined(np.array([4, 5, 6]), np.array([5, 9]), 4).tolist()
-        [4, 5, 9, 6]
+        [4, 5, 6, 9]
     """
-    pairs = itertools.zip_longest(by_hash.tolist(), by_local.tolist())
-    in_turn = [row for pair in pairs for row in pair if row is not None]
+    turns = itertools.zip_longest(by_hash[::2].tolist(), by_hash[1::2].tolist(), by_local.tolist())
+    in_turn = [row for turn in turns for row in turn if row is not None]
     return np.array(list(dict.fromkeys(in_turn))[:most], np.int64)
