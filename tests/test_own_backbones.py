@@ -380,7 +380,13 @@ def test_hostile_keras_files_are_refused(tmp_path):
     def hidden_between(config):
         layer(config)["inbound_nodes"] = [{"args": [{"class_name": "Lambda"}], "kwargs": {}}]
 
-    for change in (made_lambda, of_a_module, function, subclassed, hidden_between):
+    def enormous(config):
+        for one in config["config"]["layers"]:
+            for name in {"units", "filters"} & {*one["config"]}:
+                one["config"][name] = 10**9
+
+    changes = (made_lambda, of_a_module, function, subclassed, hidden_between, enormous)
+    for change in changes:
         path = own_networks.write_keras(tmp_path / "n.keras")
         rewritten(path, change)
         with pytest.raises(WeightsError):

@@ -9,9 +9,10 @@ import contextlib
 import io
 import math
 import os
+import threading
 import zipfile
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hashnet.errors import WeightsError
 
@@ -26,6 +27,10 @@ _MEMBERS = {"config.json", "metadata.json", _WEIGHTS}
 # An optimizer keeps up to three numbers more for each weight; then there is HDF5's own order.
 _COPIES, _OVERHEAD = 4, 64 * 2**20
 _MAX_OBJECTS = 100_000
+# The largest vision transformers in use have as many.
+MOST_WEIGHTS = 1 << 30
+
+_counting = threading.Lock()
 
 
 def check(path: str | os.PathLike[str], model: "keras.Model") -> None:
@@ -60,6 +65,50 @@ def check(path: str | os.PathLike[str], model: "keras.Model") -> None:
         raise WeightsError(
             "A weights file must be whole.", f"{path} ({str(error) or type(error).__name__})"
         ) from error
+
+
+@contextlib.contextmanager
+def weights_of_at_most(most: int = MOST_WEIGHTS) -> "Iterator[None]":
+    """Refuse to build layers with more weights than that, before there is memory for them.
+
+    What a file says of its layers is a few bytes; what they take, when they are built by it, may
+    be all there is.
+
+    Args:
+        most: int. Numbers, of all layers that this thread makes meanwhile.
+
+    Raises:
+        WeightsError: a layer wants more.
+
+    Example:
+        >>> import keras
+        >>> with weights_of_at_most(10):
+        ...     keras.layers.Dense(10**6).build((None, 10**6))
+        Traceback (most recent call last):
+        hashnet.errors.WeightsError: A network is built of layers ... Received: more than 10 ...
+    """
+    import keras
+
+    whole, thread, num_weights = keras.layers.Layer.add_weight, threading.get_ident(), 0
+
+    def counted(self: Any, shape: Any = None, *arguments: Any, **options: Any) -> Any:
+        nonlocal num_weights
+        if threading.get_ident() == thread:
+            num_weights += math.prod(shape or ())
+            if num_weights > most:
+                raise WeightsError(
+                    "A network is built of layers whose weights a file can hold.",
+                    f"more than {most} weights",
+                    "Take networks from whom you trust.",
+                )
+        return whole(self, shape, *arguments, **options)
+
+    with _counting:
+        keras.layers.Layer.add_weight = counted
+        try:
+            yield
+        finally:
+            keras.layers.Layer.add_weight = whole
 
 
 class _Refused(Exception):

@@ -114,9 +114,11 @@ def _of_folder(hub: Any, folder: pathlib.Path) -> tuple[Any, dict[str, Any]]:
     if kind not in _ADAPTERS:
         raise _another_family(str(kind))
     _refuse_strange_classes(config)
-    model = getattr(hub.models, kind).from_config(config["config"])
     if not (folder / WEIGHTS).is_file():
         raise WeightsError("A preset's folder holds its weights.", f"no {folder / WEIGHTS}")
+    # A file holds a byte at least of each of its weights.
+    with keras_check.weights_of_at_most((folder / WEIGHTS).stat().st_size):
+        model = getattr(hub.models, kind).from_config(config["config"])
     keras_check.check(folder / WEIGHTS, model)
     load_weights(model, str(folder / WEIGHTS))
     if not (folder / CONVERTER).is_file():

@@ -7,6 +7,7 @@ network, are left out.
 
 import hashlib
 import json
+import os
 import pathlib
 import warnings
 import zipfile
@@ -51,7 +52,8 @@ def open_file(path: str) -> Backbone:
             "layers": _plain_model(_config(path)),
             "sha256": hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest(),
         }
-        inner = _inner(own)
+        # A file holds a byte at least of each of its weights.
+        inner = _inner(own, os.path.getsize(path))
         keras_check.check(path, inner)
         network = _network(inner, settings)
     except HashnetError:
@@ -132,12 +134,13 @@ def load_weights(model: "keras.Model", path: str) -> None:
         ) from error
 
 
-def _inner(own: dict[str, Any]) -> "keras.Model":
+def _inner(own: dict[str, Any], most: int = keras_check.MOST_WEIGHTS) -> "keras.Model":
     """The network as it was saved, with random weights."""
     import keras
 
     # Once more: a bundle's description may come from strangers, too.
-    return keras.Model.from_config(_plain_model(own["layers"]))
+    with keras_check.weights_of_at_most(most):
+        return keras.Model.from_config(_plain_model(own["layers"]))
 
 
 def _network(inner: "keras.Model", settings: Settings) -> "keras.Model":
