@@ -173,7 +173,8 @@ def joined(by_hash: np.ndarray, by_local: np.ndarray, most: int) -> np.ndarray:
 
     The local pool has what it finds among its first few. Further down it has images that share
     plain walls or cloth with a query, of which geometry believes too many: where a class is sought,
-    as many of one pool as of the other harm (tests/bench/local_pool.py).
+    as many of one pool as of the other harm (tests/bench/local_pool.py; chosen with all of its
+    queries in view).
 
     Args:
         by_hash: int64 `(h,)`, rows of the hash pool, nearest first.
