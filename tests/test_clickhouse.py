@@ -631,6 +631,7 @@ def compare_words(store):
     return snapshot
 
 
+@pytest.mark.thorough
 def test_a_codebook_whose_setting_was_killed_at_any_statement_is_the_old_one_or_the_new(
     chdb_folder,
 ):

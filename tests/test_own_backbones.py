@@ -65,6 +65,7 @@ def test_features_are_those_of_the_network_itself(settings, how, photos, tmp_pat
     assert (index.encoder.config.backbone, index.encoder.config.classes) == ("n", ())
 
 
+@pytest.mark.thorough
 def test_lite0_by_the_door_gives_the_codes_that_its_name_gives(tmp_path):
     rng = np.random.default_rng(1)
     folder = tmp_path / "photos"
@@ -191,6 +192,7 @@ def test_hostile_onnx_is_refused(tmp_path):
 
 
 @pytest.mark.keras
+@pytest.mark.thorough
 def test_an_onnx_network_is_trained_and_exported(photos, tmp_path):
     from hashnet.network import export
 
@@ -324,6 +326,7 @@ def test_a_keras_file_is_a_backbone(photos, tmp_path):
 
 
 @pytest.mark.keras
+@pytest.mark.thorough
 def test_a_keras_file_is_trained_and_exported(photos, tmp_path):
     path = own_networks.write_keras(tmp_path / "n.keras")
     trained = hashnet.train(
@@ -411,6 +414,7 @@ def test_a_bundle_runs_no_code_of_its_description(photos, tmp_path):
 
 
 @pytest.mark.keras
+@pytest.mark.thorough
 def test_an_index_takes_a_weights_file(photos, tmp_path):
     model = backbones.create("mobilenet_v3_large", weights=None, image_size=224)
     model.get_layer("network").save_weights(tmp_path / "mine.weights.h5")

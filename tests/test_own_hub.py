@@ -64,6 +64,7 @@ def test_onnx_gives_what_keras_gives(opened):
     assert np.allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.fast("siglip")
 def test_a_bundle_has_the_network_again(opened, photos, tmp_path):
     index = hashnet.Index.of_photos(tmp_path / "i", photos, backbone=opened, bits=16, regions=1)
     files = sorted(photos.rglob("*.png"))[:3]
@@ -98,6 +99,7 @@ def test_gem_is_the_cube_root_of_the_mean_cube():
     assert np.allclose(np.asarray(found["feature"]), np.cbrt((places**3).mean(axis=1)), atol=1e-4)
 
 
+@pytest.mark.fast("siglip")
 def test_a_transformer_is_trained_and_exported(opened, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(own_backbones, "opened", lambda name: opened)
     trained = hashnet.train(
