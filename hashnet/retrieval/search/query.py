@@ -53,7 +53,7 @@ class Query:
         histogram: bool. Also count the images at each Hamming distance from the query.
         verify: bool. Compare local features of the query with those of candidates: of the nearest
             images and, where the index has a local pool, of those most similar by signatures of
-            local features, in turn. What shows the same thing comes first, by (most inliers,
+            local features, one for two. What shows the same thing comes first, by (most inliers,
             distance, row); of the nearest all others follow as they were. With a `threshold`, the
             local pool adds nothing outside it.
         same_object: bool. Instead of that, search the local pool alone: the most similar by
