@@ -80,6 +80,10 @@ DATABASE = {
 }
 
 
+# What such files are together: a worker for each, where there is one more.
+TOGETHER = {"training", "networks", "chdb"}
+
+
 def file_of(item):
     """Path of the file of a test, from the root, as in its id."""
     return item.nodeid.split("::")[0]
@@ -89,7 +93,7 @@ def file_of(item):
 def pytest_xdist_make_scheduler(config, log):
     """As `--dist loadfile`, but for the files that build networks, or use chdb, which go together.
 
-    Their workers keep the memory that these took: of three or more, they run nothing else.
+    Their workers keep the memory that these took: of four or more, they run nothing else.
     """
     from xdist.scheduler import LoadFileScheduling
 
@@ -103,7 +107,7 @@ def pytest_xdist_make_scheduler(config, log):
         def _reschedule(self, node):
             mine = self.assigned_work[node]
             waits = not node.shutting_down and self._pending_of(mine) <= 2
-            if self.numnodes > 2 and waits and mine.keys() & {"training", "networks", "chdb"}:
+            if self.numnodes > len(TOGETHER) and waits and mine.keys() & TOGETHER:
                 node.shutdown()
             else:
                 super()._reschedule(node)

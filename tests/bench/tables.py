@@ -574,8 +574,8 @@ def local_pool(results):
         "Photos of bottles and cans ask for the label they show, one right answer each, among "
         f"{results['database']:,} images; boxes: the middle of each photo asks alone. hash pool: "
         "the 1000 nearest by code, ranked by F7; local pool: signatures of local features, each "
-        f"of the query at {results['assignments']} words; both: two of the hash pool and one of the "
-        "local, by turns. Geometry verifies "
+        f"of the query at {results['assignments']} words; both: two of the hash pool and one of "
+        "the local, by turns. Geometry verifies "
         f"the first {results['verified']}. Quality of all queries and, in brackets, without the "
         "quarter on which settings were chosen. Milliseconds a query, without its extraction."
     )
