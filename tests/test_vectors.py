@@ -295,7 +295,7 @@ def test_the_service_takes_a_list(place, world):
             "/api/search/vector", json={"vector": vectors[9].tolist()}, params={"k": 2}
         )
         assert answer.json()["hits"][0]["id"] == "9" and len(answer.json()["hits"]) == 2
-        for wrong in ([1.0], [0.0] * 24, [], "x", None):
+        for wrong in ([1.0], [0.0] * 24, [1e200] * 24, [], "x", None):
             answer = client.post("/api/search/vector", json={"vector": wrong})
             assert answer.status_code == 422, wrong
         nan = client.post("/api/search/vector", content=b'{"vector": [NaN]}')

@@ -501,12 +501,12 @@ def unit_vectors(vectors: np.ndarray, feature_dim: int | None = None) -> np.ndar
             "Were they made by the network that made those of the index?",
         )
     wide = np.ascontiguousarray(vectors, np.float64)
-    lengths = np.sqrt((wide * wide).sum(axis=1))
-    # Of finite numbers the length is finite: none of float32 is large enough.
+    with np.errstate(over="ignore"):  # no number of float32 is so large, and no network's
+        lengths = np.sqrt((wide * wide).sum(axis=1))
     bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
     if len(bad):
         raise ArgumentError(
-            "A vector holds finite numbers, and not only zeros.",
+            "A vector holds finite numbers under 1e150, and not only zeros.",
             f"vector {bad[0]}, counted from 0, and {len(bad) - 1} more",
             "Leave such vectors out.",
         )

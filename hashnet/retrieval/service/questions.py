@@ -76,7 +76,7 @@ def search(
     if content is not None:
         return _by_public_ids(version, with_filter, lambda: engine.search(received(content), query))
     if vector is not None:
-        wanted = np.array(vector, np.float32)
+        wanted = np.array(vector, np.float64)
         return _by_public_ids(version, with_filter, lambda: engine.search_vector(wanted, query))
     if name is not None:
         code, feature = version.prototypes.query(name)
