@@ -16,18 +16,13 @@ import numpy as np
 from hashnet import images, system
 from hashnet.codes import code_bytes
 from hashnet.encode.encoder import Encoder
-from hashnet.errors import (
-    ArgumentError,
-    RegionError,
-    UnknownIdError,
-    UnknownNameError,
-)
+from hashnet.errors import ArgumentError, RegionError, UnknownIdError, UnknownNameError
 from hashnet.local.features import Extractor
 from hashnet.network.bundle import Bundle
 from hashnet.retrieval.search import duplicates, feedback, grading, local_pool
 from hashnet.retrieval.search import verify as verification
 from hashnet.retrieval.search.duplicates import DuplicateGroup, Progress
-from hashnet.retrieval.search.finder import Finder, Found, Similar, threshold_of
+from hashnet.retrieval.search.finder import Finder, Found, threshold_of
 from hashnet.retrieval.search.finders import finder_of
 from hashnet.retrieval.search.grading import Background, Graded, Sample, drawn
 from hashnet.retrieval.search.hits import SearchResult, hits_of
@@ -674,7 +669,7 @@ class Engine:
         if similar is None:
             return found, places[: query.verify_top]
         by_hash = found.image_rows[places]
-        rows = local_pool.joined(by_hash, similar.rows, query.verify_top)
+        rows = local_pool.joined(by_hash, similar[0], query.verify_top)
         new = rows[~np.isin(rows, by_hash)]
         # What the local pool alone knows has the scores of all hits, within a threshold if any.
         threshold = self._no_threshold if query.threshold is None else query.threshold
@@ -695,59 +690,49 @@ class Engine:
         middle = time.perf_counter()
         similar = self._similar(features, query, allowed, image.row)
         if similar is None:
-            return self._by_all_images(image, query, ranking, allowed, features, start)
-        end = time.perf_counter()
-        found = self._scored(image, similar.rows, ranking, self._no_threshold)
-        places = _others(found, image)
-        place_of = {row: place for place, row in enumerate(similar.rows.tolist())}
-        places = np.array(
-            sorted(places.tolist(), key=lambda place: place_of[int(found.image_rows[place])]),
-            np.int64,
-        )
+            found, places = self._all_images(image, query, ranking, allowed)
+            pool, coarse, fine = found.pool, found.coarse_seconds, found.fine_seconds
+        else:
+            rows, pool = similar
+            coarse = time.perf_counter() - middle
+            found = self._scored(image, rows, ranking, self._no_threshold)
+            places = _others(found, image)
+            place_of = {row: place for place, row in enumerate(rows.tolist())}
+            ranks = [place_of[row] for row in found.image_rows[places].tolist()]
+            places = places[np.argsort(ranks)]
+            fine = time.perf_counter() - middle - coarse
         scored = time.perf_counter()
         top = places[: query.verify_top]
         order, compared = self._compared(found, top, features, image.corner, query)
+        verify = middle - start + time.perf_counter() - scored
         return Answer(
             found,
             np.concatenate([order, places[query.verify_top :]]),
             compared,
             None,
-            similar.pool,
-            {
-                "coarse": end - middle,
-                "fine": scored - end,
-                "verify": middle - start + time.perf_counter() - scored,
-            },
+            pool,
+            {"coarse": coarse, "fine": fine, "verify": verify},
         )
 
     def _similar(
         self, features: Features, query: Query, allowed: Any, without: int
-    ) -> Similar | None:
-        """The best of the local pool, without one row; None where the index has none."""
+    ) -> tuple[np.ndarray, int] | None:
+        """Rows of the best of the local pool, without one, and how many are in it; None without."""
         most = _wanted(query) + self._most_of_an_id
         similar = self.finder.similar(features.descriptors, most, allowed=allowed)
         if similar is None:
             return None
-        others = similar.rows != without
-        rows, similarities = similar.rows[others], similar.similarities[others]
-        return Similar(rows[: _wanted(query)], similarities[: _wanted(query)], similar.pool)
+        return similar.rows[similar.rows != without][: _wanted(query)], similar.pool
 
-    def _by_all_images(
-        self,
-        image: _QueryImage,
-        query: Query,
-        ranking: Ranking | None,
-        allowed: Any,
-        features: Features,
-        start: float,
-    ) -> Answer:
-        """Of an index too small for a codebook: the nearest of all images, the verified first."""
+    def _all_images(
+        self, image: _QueryImage, query: Query, ranking: Ranking | None, allowed: Any
+    ) -> tuple[Found, np.ndarray]:
+        """Of an index too small for a codebook: the nearest of all images, and their places."""
         place, snapshot = self.index.store.folder, self.snapshot
         if not snapshot.keeps_words:
             raise no_local_pool(place)
         if local_pool.is_due(snapshot.num_items, snapshot.num_local_features):
             raise no_codebook(place)
-        middle = time.perf_counter()
         found = self.finder.find(
             image.code,
             image.feature,
@@ -756,19 +741,7 @@ class Engine:
             threshold=self._no_threshold,
             allowed=allowed,
         )
-        places, end = _others(found, image), time.perf_counter()
-        order, compared = self._compared(
-            found, places[: query.verify_top], features, image.corner, query
-        )
-        seconds = {"coarse": found.coarse_seconds, "fine": found.fine_seconds}
-        return Answer(
-            found,
-            np.concatenate([order, places[query.verify_top :]]),
-            compared,
-            None,
-            found.pool,
-            {**seconds, "verify": middle - start + time.perf_counter() - end},
-        )
+        return found, _others(found, image)
 
     @property
     def _no_threshold(self) -> int:
