@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from hashnet import system, threads
 from hashnet.local.codebook import Codebook
 
 # Of one image: words, uint32 `(w,)`, ascending, each once; and signatures, as many.
@@ -193,6 +194,20 @@ def signatures_of(codebook: Codebook, descriptors: np.ndarray) -> Signatures:
     """
     words, signatures = codebook.signatures(np.asarray(descriptors, np.float16))
     return words[:MOST_SIGNATURES], signatures[:MOST_SIGNATURES]
+
+
+def signatures_of_all(codebook: Codebook, descriptors: Sequence[np.ndarray]) -> list[Signatures]:
+    """The signatures of several images, on all cores.
+
+    Args:
+        codebook: `Codebook`.
+        descriptors: arrays as for `signatures_of`.
+
+    Returns:
+        list of `Signatures`.
+    """
+    with threads.blas_threads(1):
+        return threads.mapped(lambda one: signatures_of(codebook, one), descriptors, system.cores())
 
 
 def nothing(num_bits: int) -> Signatures:

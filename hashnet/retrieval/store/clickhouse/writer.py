@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hashnet import system, threads
 from hashnet.codes import code_bytes
 from hashnet.errors import ArgumentError, BackendError, StoreError
 from hashnet.images import Exif
@@ -37,7 +36,7 @@ from hashnet.retrieval.store.items import (
     to_text,
 )
 from hashnet.retrieval.store.roots import Roots
-from hashnet.retrieval.store.word_lists import signatures_of
+from hashnet.retrieval.store.word_lists import signatures_of_all
 
 # Of features in an insert: as Python numbers eight times the bytes, and far from what a server
 # would cut into several parts.
@@ -469,10 +468,7 @@ class Writer:
         number: int,
     ) -> None:
         """List images by their words."""
-        with threads.blas_threads(1):
-            found = threads.mapped(
-                lambda one: signatures_of(codebook, one), descriptors, system.cores()
-            )
+        found = signatures_of_all(codebook, descriptors)
         lengths = [len(words) for words, _ in found]
         if not sum(lengths):
             return

@@ -16,7 +16,7 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
-from hashnet import system, threads
+from hashnet import system
 from hashnet.errors import ArgumentError, LockedError, ShapeError, StoreError
 from hashnet.local.codebook import Codebook
 from hashnet.retrieval.store.folder.catalogue import (
@@ -65,7 +65,7 @@ from hashnet.retrieval.store.items import (
     no_local_pool,
 )
 from hashnet.retrieval.store.roots import Roots
-from hashnet.retrieval.store.word_lists import Signatures, WordLists, nothing, signatures_of
+from hashnet.retrieval.store.word_lists import Signatures, WordLists, nothing, signatures_of_all
 from hashnet.system import StrPath
 
 _FILES = "|".join(
@@ -214,7 +214,8 @@ class Writer:
         part = _Part(rows, codes, features, local_features, boxes)
         codebook = self._refreshed().codebook
         if codebook is not None and local_features is not None:
-            part = part._replace(signatures=_signatures(codebook, local_features))
+            descriptors = [one.descriptors for one in local_features]
+            part = part._replace(signatures=signatures_of_all(codebook, descriptors))
         self._add_segments([part])
         return len(items)
 
@@ -328,7 +329,8 @@ class Writer:
         for start in range(0, old.num_rows, step):
             of_rows = [nothing(codebook.num_bits)] * min(step, old.num_rows - start)
             rows = start + np.flatnonzero(live[start : start + step])
-            found = _signatures(codebook, committed.local_features(rows))
+            descriptors = [one.descriptors for one in committed.local_features(rows)]
+            found = signatures_of_all(codebook, descriptors)
             for row, of_row in zip(rows.tolist(), found, strict=True):
                 of_rows[row - start] = of_row
             appended.append(WordLists.of(start, of_rows))
@@ -745,13 +747,6 @@ class _AppendedWords:
         system.write_at(self._file, content, run.start)
         self._runs.append(run)
         self._end, self._waiting = run.end, []
-
-
-def _signatures(codebook: Codebook, local_features: Sequence[Described]) -> list[Signatures]:
-    with threads.blas_threads(1):
-        return threads.mapped(
-            lambda one: signatures_of(codebook, one.descriptors), local_features, system.cores()
-        )
 
 
 def create_data_files(folder: pathlib.Path, catalogue: Catalogue) -> dict[str, int]:
