@@ -241,7 +241,8 @@ class Codebook:
         Returns:
             bool.
         """
-        return num_words_for(num_descriptors) > OUTGROWN * self.num_words
+        # Of fewer descriptors than words are deserved, each is a word.
+        return min(num_words_for(num_descriptors), num_descriptors) > OUTGROWN * self.num_words
 
     def to_bytes(self) -> bytes:
         """The codebook as bytes, for `from_bytes`."""

@@ -37,8 +37,7 @@ def settle(
         if not local_pool.is_due(snapshot.num_items, number):
             return False
         return fit(writer, snapshot, num_threads=num_threads, progress=progress)
-    # Of fewer descriptors than words are wanted, each is a word.
-    if number <= codebooks.OUTGROWN * known.num_words or not known.is_outgrown(number):
+    if not known.is_outgrown(number):
         return False
     return fit(writer, snapshot, num_threads=num_threads, progress=progress)
 
