@@ -155,6 +155,18 @@ def checked(
     return backbone, size
 
 
+def no_weights(name: str) -> WeightsError:
+    """What is raised where a network of one's own is known by its description alone.
+
+    Args:
+        name: str, of the network.
+
+    Returns:
+        `WeightsError`.
+    """
+    return WeightsError("The weights of a network of one's own come from its file.", name)
+
+
 def imagenet_classes() -> tuple[str, ...]:
     """Names of the classes that the pretrained F8 of every backbone knows.
 

@@ -119,7 +119,6 @@ def _of_folder(hub: Any, folder: pathlib.Path) -> tuple[Any, dict[str, Any]]:
     # A file holds a byte at least of each of its weights.
     with keras_check.weights_of_at_most((folder / WEIGHTS).stat().st_size):
         model = getattr(hub.models, kind).from_config(config["config"])
-    keras_check.check(folder / WEIGHTS, model)
     load_weights(model, str(folder / WEIGHTS))
     if not (folder / CONVERTER).is_file():
         raise WeightsError(

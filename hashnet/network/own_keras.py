@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hashnet.errors import ArgumentError, HashnetError, WeightsError
 from hashnet.network import keras_check, onnx_writer
-from hashnet.network.backbones import Backbone
+from hashnet.network.backbones import Backbone, no_weights
 from hashnet.network.own_settings import Settings
 from hashnet.quiet import import_keras
 
@@ -92,7 +92,7 @@ def _backbone(name: str, own: dict[str, Any], path: str | None) -> Backbone:
         inner = _inner(own)
         file = path if weights == "imagenet" else weights
         if weights is not None and file is None:
-            raise WeightsError("The weights of a network of one's own come from its file.", name)
+            raise no_weights(name)
         if file is not None:
             load_weights(inner, file)
         return _network(inner, settings)

@@ -15,7 +15,7 @@ import numpy as np
 
 from hashnet.errors import ArgumentError, BundleError, WeightsError
 from hashnet.network import onnx_check, onnx_graph, onnx_layers, onnx_reader
-from hashnet.network.backbones import Backbone
+from hashnet.network.backbones import Backbone, no_weights
 from hashnet.network.efficientnet_lite import Tensors
 from hashnet.network.geometry import Geometry, Window
 from hashnet.network.own_settings import Settings
@@ -98,9 +98,7 @@ def _backbone(name: str, own: dict[str, Any], foreign: "onnx.ModelProto | None")
         model, reader = _in_keras(foreign or _graph_of(own), settings)
         if weights is not None:
             if foreign is None:
-                raise WeightsError(
-                    "The weights of a network of one's own come from its file.", name
-                )
+                raise no_weights(name)
             _fill(model, reader, onnx_graph.arrays(foreign))
         return model
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from hashnet.errors import ArgumentError, BundleError, WeightsError
-from hashnet.network.backbones import Backbone
+from hashnet.network.backbones import Backbone, no_weights
 from hashnet.network.geometry import Geometry
 
 if TYPE_CHECKING:
@@ -166,9 +166,7 @@ def backbone(
         model = network.build()
         if given is not None:
             if weights is None:
-                raise WeightsError(
-                    "The weights of a network of one's own come from its file.", name
-                )
+                raise no_weights(name)
             fill(model, weights)
         return model
 
