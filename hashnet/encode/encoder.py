@@ -105,6 +105,8 @@ class Encoder:
             takes += ("keras",)
         self.runtime = runtimes.choose(runtime, takes)
         self._soon = runtime == "soonest"
+        # Networks of what comes after F7, by their output and whether they take one at a time.
+        self._heads: dict[tuple[str, bool], runtimes.Network] = {}
         # One image at a time: all threads work on it.
         self._network = self._open(concurrent=False)
         _check_specs(self._network, self.config, bundle.encoder_file)
@@ -283,15 +285,15 @@ class Encoder:
         if not len(features):
             width = codes.code_bytes(self.config.num_bits)
             return np.empty((0, width), np.uint8), features
-        [latents] = self._of_features.run(["latent"], {"feature": features})
+        # One at a time, as an image's code is made.
+        head = self._after_features("latent", one_by_one=True)
+        [latents] = head.run(["latent"], {"feature": features})
         return codes.from_latent(latents), features
 
-    @functools.cached_property
-    def _of_features(self) -> runtimes.Network:
-        """What comes after F7, of one feature at a time, as an image's code is made."""
-        return self._after_features("latent", one_by_one=True)
-
     def _after_features(self, output: str, *, one_by_one: bool = False) -> runtimes.Network:
+        """The network of what comes after F7, opened once."""
+        if (output, one_by_one) in self._heads:
+            return self._heads[output, one_by_one]
         # Only what makes an index, evaluates one or searches by vectors comes here: other searches
         # do without this import.
         import onnx.utils
@@ -300,7 +302,7 @@ class Encoder:
         rest = onnx.utils.Extractor(network).extract_model(["feature"], [output])
         # Keras would have to build the network for this; the numbers are the same.
         runtime = "onnxruntime" if self.runtime == "keras" else self.runtime
-        return runtimes.open_bytes(
+        head = runtimes.open_bytes(
             rest.SerializeToString(),
             self.bundle.encoder_file,
             runtime,
@@ -308,6 +310,8 @@ class Encoder:
             one_by_one=one_by_one,
             precision=self.precision,
         )
+        self._heads[output, one_by_one] = head
+        return head
 
     def refuse_pictures(self, name: str) -> None:
         """Refuse a picture where only vectors can be encoded.
