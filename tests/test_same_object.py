@@ -16,7 +16,7 @@ from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.search.verify import MATCHING, verify
 from hashnet.retrieval.store.folder.store import Store
-from tests.test_engine_verify import thing, view
+from tests.test_engine_verify import soon, thing, view  # noqa: F401 - soon is a fixture
 from tests.test_store import GOLDEN
 
 pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
@@ -31,15 +31,6 @@ def scene(number):
     ground[200:, :, :] = rng.integers(0, 256, (200, 520, 1), np.uint8) // 9
     ground[10:160, 10:205] = images.resize(thing(number), (150, 195))
     return ground
-
-
-@pytest.fixture(scope="module", autouse=True)
-def soon():
-    """A codebook for an index as small as those here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local_pool, "LEAST_IMAGES", 0)
-        patch.setattr(local_pool, "LEAST_DESCRIPTORS", 300)
-        yield
 
 
 @pytest.fixture(scope="module")
