@@ -10,7 +10,7 @@ inliers that could be asked for, the shares of relevant and of other pairs that 
 brewery show the same print; their pairs, by the first word of their names, are counted apart
 (`look_alikes`). A query is left out of its own ranking.
 
-Settings were chosen on a quarter of the queries (tests/bench/settings.py). `--part rest` measures
+Settings were chosen on a quarter of the queries. `--part rest` measures
 on the others only. `--kept` keeps features of an earlier run, or takes them from there; how long
 they took is then not measured: see tests/bench/extractors.py.
 """

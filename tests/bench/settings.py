@@ -4,8 +4,9 @@
 
 DATA as for tests/bench/local.py, of whose queries a quarter is asked. For each ratio, distance and
 error: mAP of both sets by all pairs verified, and, with the fewest inliers that under 1 % of the
-other pairs reach, the share of relevant pairs that do. What `verify.MATCHING` has is the best mean
-of the two mAPs, for a matcher the highest least share of the two sets.
+other pairs reach, the share of relevant pairs that do. To be taken is the best mean of the two
+mAPs, for a matcher the highest least share of the two sets. What `verify.MATCHING` has was chosen
+by such comparisons before this script was there, and has not been chosen anew by it.
 """
 
 import argparse

@@ -99,7 +99,8 @@ class Matcher(Protocol):
 # SIFT's are few and sharp. Chosen on a quarter of the queries of tests/bench/local.py: the best mAP
 # of the two sets together, and so many inliers that one in a thousand pairs of different prints and
 # scenes passes. There, what else geometry tells of a pair (matches, errors, the area of inliers)
-# told true pairs from false ones no better than their number, at equal shares of false ones.
+# told true pairs from false ones no better than their number, at equal shares of false ones. DISK's
+# were chosen on landmarks alone, by the share of relevant pairs that pass.
 MATCHING = {
     "sift": Matching(ratio=0.85, max_distance=None, error=0.015, min_inliers=8),
     "delf": Matching(ratio=None, max_distance=0.8, error=0.04, min_inliers=18),
@@ -107,7 +108,8 @@ MATCHING = {
     "disk": Matching(ratio=None, max_distance=None, error=0.02, min_inliers=11),
     "xfeat": Matching(ratio=0.9, max_distance=None, error=0.03, min_inliers=12),
 }
-# Of matches by `lightglue.LightGlue`, which says itself which descriptors match; chosen likewise.
+# Of matches by `lightglue.LightGlue`, which says itself which descriptors match; chosen likewise on
+# features of ALIKED, and taken for the others as they are.
 BY_LIGHTGLUE = {
     "aliked": Matching(ratio=None, max_distance=None, error=0.01, min_inliers=25),
     "disk": Matching(ratio=None, max_distance=None, error=0.01, min_inliers=25),
