@@ -341,14 +341,19 @@ def chdb_folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _doctest_world(request, doctest_namespace):
-    """Names that examples in docstrings may use: `np`, `bundle_folder`, `index_folder`."""
+    """A folder for each example in a docstring, and names that it may use.
+
+    These are `np`, `bundle_folder` and `index_folder`.
+    """
     if not hasattr(request.node, "dtest"):
         return
     doctest_namespace["np"] = np
+    folder = request.getfixturevalue("tmp_path")
+    # What an example writes stays there.
+    request.getfixturevalue("monkeypatch").chdir(folder)
     source = request.node.dtest.docstring
     if any(word in source for word in ("bundle_folder", "index_folder", "cat.png")):
-        folder = request.getfixturevalue("doctest_folder")
-        request.getfixturevalue("monkeypatch").chdir(folder)
+        request.getfixturevalue("doctest_folder")
         doctest_namespace["bundle_folder"] = request.getfixturevalue("bundle_folder")
         doctest_namespace["index_folder"] = folder / "pets.index"
 

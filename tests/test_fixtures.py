@@ -91,3 +91,12 @@ def test_the_tests_that_are_to_find_mutants_are_there_and_load_no_networks():
         assert not fixtures.builds_networks(f"tests/test_{name}.py")
     assert mutants.held_by("hashnet.codes.pack__mutmut_1") == ["codes"]
     assert mutants.held_by("hashnet.errors.x") == []
+
+
+def where_examples_run():
+    """Not in the project, where what they write would stay.
+
+    >>> import pathlib
+    >>> pathlib.Path("setup.cfg").exists()
+    False
+    """
