@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
+# Each process that tests would otherwise compile all their files, and what they test, anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test thorough lowest slow notebooks docs lint types coverage mutants dist installed trainings faults clean
 
 demo: .venv/ready

@@ -64,7 +64,7 @@ def test_seven_in_ten_photos_of_shoes_are_called_a_shoe(lite, shared_data):
 LARGE = ("alexnet", "efficientnet_lite1", "efficientnet_lite2", "resnet50", "vgg16")
 
 
-@pytest.mark.fast("tiny")
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name",
     [

@@ -563,7 +563,8 @@ class Killed(BaseException):
     """What no code catches, at this statement and at all that follow."""
 
 
-@pytest.mark.parametrize("done", [False, pytest.param(True, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("done", [False, True])
 def test_a_refit_killed_at_any_statement_leaves_the_old_codes_or_the_new(
     chdb_folder, tmp_path, done
 ):
@@ -740,6 +741,7 @@ def test_what_others_write_meanwhile_is_taken_over(chdb_folder, monkeypatch, tmp
     assert found.keys() == ids and found == recoded_contents(found)
 
 
+@pytest.mark.fast("2")
 @pytest.mark.parametrize("sent_after", [0, 1, 2, 3])
 def test_what_came_between_the_commit_and_a_kill_is_taken_over_by_the_next(
     chdb_folder, tmp_path, sent_after

@@ -443,6 +443,7 @@ def test_the_command_line_indexes_and_verifies(
         assert cli.main(["check", place]) == 0
 
 
+@pytest.mark.thorough
 def test_the_command_line_evaluates_the_stages(index, truth, tmp_path, capsys):
     queries, path = map(str, truth)
     ask = ["evaluate", str(index.store.folder), queries, "--ground-truth", path, "--verify"]

@@ -72,6 +72,7 @@ def test_every_extractor_has_its_file():
     assert all(extractors.file_of(name) == learned.file_of(name) for name in NAMES)
 
 
+@pytest.mark.fast("aliked")
 def test_features_keep_the_contract(extractor):
     image = picture(250, 333)
     found = extractor.extract(image)
@@ -85,6 +86,7 @@ def test_features_keep_the_contract(extractor):
         assert np.array_equal(one, other)
 
 
+@pytest.mark.fast("disk")
 def test_the_answer_does_not_depend_on_threads(extractor, files):
     image = picture(250, 333, 1)
     found = []
@@ -95,6 +97,7 @@ def test_the_answer_does_not_depend_on_threads(extractor, files):
     assert all(np.array_equal(one, other) for one, other in zip(*found, strict=True))
 
 
+@pytest.mark.fast("aliked-shape0", "aliked-shape1", "disk-shape1")
 @pytest.mark.parametrize("shape", [(1, 1), (3, 900), (60, 60)])
 def test_any_picture_is_taken(extractor, shape):
     found = extractor.extract(np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8))

@@ -99,7 +99,7 @@ def test_gem_is_the_cube_root_of_the_mean_cube():
     assert np.allclose(np.asarray(found["feature"]), np.cbrt((places**3).mean(axis=1)), atol=1e-4)
 
 
-@pytest.mark.fast("siglip")
+@pytest.mark.thorough
 def test_a_transformer_is_trained_and_exported(opened, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(own_backbones, "opened", lambda name: opened)
     trained = hashnet.train(
@@ -120,6 +120,7 @@ def test_every_format_gives_equal_bits(opened, photos, tmp_path, format):
     assert export.export(bundle.load(tmp_path / "i"), out, format).differing_far_from_half == 0
 
 
+@pytest.mark.fast("clip")
 def test_local_features_of_a_map_of_one_size(opened, photos, tmp_path):
     pytest.importorskip("cv2")
     index = hashnet.Index.of_photos(tmp_path / "i", photos, backbone=opened, bits=16, local="delf")

@@ -247,6 +247,7 @@ def test_a_service_follows(bundle, folder, tmp_path, request, kind):
     assert hit.bits_apart <= 1 and hit.id == "photos/disc/0.png"
 
 
+@pytest.mark.thorough
 def test_regions_and_local_features_of_a_table_stay(bundle, folder, url, monkeypatch):
     pytest.importorskip("cv2")
     monkeypatch.setattr(local_pool, "is_due", lambda images, descriptors: descriptors > 0)

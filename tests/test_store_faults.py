@@ -529,7 +529,7 @@ SOON = [
 ]
 
 
-@pytest.mark.fast("create-2", "add-1")
+@pytest.mark.fast("create-2")
 @pytest.mark.parametrize(
     ("name", "how"),
     [

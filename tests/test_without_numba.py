@@ -8,8 +8,8 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-QUICK = ("test_engine_regions.py", "test_feedback.py")
-MORE = ("test_engine.py",)
+QUICK = ("test_feedback.py",)
+MORE = ("test_engine.py", "test_engine_regions.py")
 THOROUGH = (
     "test_hamming.py",
     "test_rerank.py",
