@@ -49,7 +49,6 @@ def refit(
         if not len(rows):
             raise ArgumentError("Codes are fitted to at least one image.", str(store.folder))
         chosen = rows[unsupervised.sample(len(rows), seed)]
-        snapshot.verify_features(chosen)
         features = snapshot.features(chosen).astype(np.float32)
         num_rows = snapshot.num_items + snapshot.num_regions
         with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
@@ -95,8 +94,7 @@ def _with_hash_layer_of(
 ) -> bundles.Bundle:
     """The network of int8 with another H, which is float32 in it, too, and follows the feature."""
     network, other = (
-        onnx_graph.parsed(one.encoder_file.read_bytes(), one.encoder_file)
-        for one in (bundle, fitted)
+        onnx_graph.parsed(one.encoder_bytes(), one.encoder_file) for one in (bundle, fitted)
     )
     network = pretrained.with_hash_layer(network, *onnx_graph.hash_layer(other))
     encoder = onnx_graph.content(network)

@@ -119,7 +119,6 @@ def contents(folder):
             else snapshot.live_images
         )
         rows = np.flatnonzero(live)
-        snapshot.verify_features(rows)
         items = snapshot.items(rows)
         assert snapshot.rows([item.id for item in items]).tolist() == rows.tolist()
         assert list(snapshot.items_in_order()) == items
@@ -130,7 +129,6 @@ def contents(folder):
         assert [names[code] for code in codes[rows]] == [item.label for item in items]
         kept = np.ones(snapshot.num_rows, bool) if snapshot.live is None else snapshot.live
         kept = np.flatnonzero(kept)
-        snapshot.verify_features(kept)
         _compare_signatures(snapshot, kept)
         of_image = [kept[snapshot.owners[kept] == row] for row in rows]
         assert sum(map(len, of_image)) == len(kept)

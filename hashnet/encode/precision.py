@@ -80,7 +80,7 @@ def convert(
             f"{bundle.precision} to {precision}",
         )
     pixels = _pixels(images_from, bundle.config.image_size)
-    encoder = bundle.encoder_file.read_bytes()
+    encoder = bundle.encoder_bytes()
     if precision == "int8":
         encoder = _quantised(bundle.encoder_file, pixels)
     runtime = runtimes.choose("auto", runtimes.FOR_PRECISION[precision])

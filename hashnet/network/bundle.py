@@ -62,6 +62,7 @@ class Bundle:
         mean: float32 `(feature_dim,)`, the mean feature of the photos that H was fitted to or
             trained on; None in bundles of before it was kept. Searching ranks about it; no code
             and no stored feature depends on it.
+        sha256: dict of a file's name to its checksum, as hex.
     """
 
     folder: pathlib.Path
@@ -70,11 +71,27 @@ class Bundle:
     fingerprint: str
     precision: str = "float32"
     mean: np.ndarray | None = field(default=None, compare=False, repr=False)
+    sha256: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def encoder_file(self) -> pathlib.Path:
-        """Path of the ONNX file, its checksum verified when the bundle was opened."""
+        """Path of the ONNX file, for messages: `encoder_bytes` reads it."""
         return self.folder / ENCODER
+
+    def encoder_bytes(self) -> bytes:
+        """The ONNX file, verified each time: networks of it are opened when they are first used.
+
+        Raises:
+            BundleError: it is missing or has changed.
+        """
+        return self._verified_bytes(ENCODER)
+
+    def _verified_bytes(self, name: str) -> bytes:
+        path = self.folder / name
+        content = path.read_bytes() if path.is_file() else None
+        if content is None or hashlib.sha256(content).hexdigest() != self.sha256.get(name):
+            raise _changed(path)
+        return content
 
     def files(self) -> dict[str, pathlib.Path]:
         """dict of name to path: all that an index must copy to carry this bundle."""
@@ -91,7 +108,7 @@ class Bundle:
     def _weights(self) -> str:
         """The file that holds the weights of float32: an ONNX file of ours, or `model.keras`."""
         if self.precision == "int8":
-            return FLOAT32 if FLOAT32 in _read_description(self.folder)["sha256"] else MODEL
+            return FLOAT32 if FLOAT32 in self.sha256 else MODEL
         with open(self.encoder_file, "rb") as file:
             return ENCODER if onnx_writer.is_ours(file.read(64)) else MODEL
 
@@ -104,8 +121,7 @@ class Bundle:
         weights = self._weights
         if weights == MODEL:
             return None
-        _verify(self.folder / weights, _read_description(self.folder)["sha256"][weights])
-        return (self.folder / weights).read_bytes()
+        return self._verified_bytes(weights)
 
     def load_model(self) -> "keras.Model":
         """Build the network and fill it with the stored weights; no stored code is run.
@@ -133,7 +149,7 @@ class Bundle:
             ):
                 onnx_writer.restore(model, network)
             return model
-        _verify(self.folder / MODEL, _read_description(self.folder)["sha256"].get(MODEL, ""))
+        _verify(self.folder / MODEL, self.sha256.get(MODEL, ""))
         try:
             keras_check.check(self.folder / MODEL, model)
             with warnings.catch_warnings():
@@ -301,16 +317,16 @@ def load(folder: Path) -> Bundle:
     if not (folder / DESCRIPTION).is_file() and (folder / INSIDE_AN_INDEX).is_dir():
         folder = folder / INSIDE_AN_INDEX
     description = _read_description(folder)
-    encoder_sum = description["sha256"][ENCODER]
-    _verify(folder / ENCODER, encoder_sum)
+    sums = description["sha256"]
+    _verify(folder / ENCODER, sums[ENCODER])
     config = HashNetConfig.from_dict(description["network"])
     precision = description.get("precision", "float32")
-    essence = [config.to_dict(), encoder_sum]
+    essence = [config.to_dict(), sums[ENCODER]]
     if precision != "float32":
         essence.append(precision)
     fingerprint = hashlib.sha256(json.dumps(essence, sort_keys=True).encode()).hexdigest()
     mean = _mean_of(description, config.feature_dim, folder)
-    return Bundle(folder, config, description["origin"], fingerprint, precision, mean)
+    return Bundle(folder, config, description["origin"], fingerprint, precision, mean, sums)
 
 
 def _mean_of(
@@ -370,14 +386,18 @@ def _may_replace(folder: pathlib.Path) -> bool:
 
 
 def _verify(path: pathlib.Path, expected: str) -> None:
+    if not path.is_file() or _sha256(path) != expected:
+        raise _changed(path)
+
+
+def _changed(path: pathlib.Path) -> BundleError:
     if not path.is_file():
-        raise BundleError("A bundle must hold all its files.", f"no {path}")
-    if _sha256(path) != expected:
-        raise BundleError(
-            "A bundle's files must be as they were written.",
-            f"{path} has changed since",
-            "Copy the bundle again, or train it again.",
-        )
+        return BundleError("A bundle must hold all its files.", f"no {path}")
+    return BundleError(
+        "A bundle's files must be as they were written.",
+        f"{path} has changed since",
+        "Copy the bundle again, or train it again.",
+    )
 
 
 def _sha256(path: pathlib.Path) -> str:

@@ -382,7 +382,6 @@ class Index:
         """
         engine = self.engine
         rows = engine.finder.rows() if ids is None else _rows(engine.snapshot, ids)
-        engine.snapshot.verify_features(rows)
         return engine.snapshot.features(rows).astype(np.float32)
 
     # --- Searching ---

@@ -62,9 +62,8 @@ class Database:
     @functools.cached_property
     def features(self) -> np.ndarray:
         """Float array `(n, feature_dim)` in the order of rows; a memory map where possible."""
-        self.snapshot.verify_features(self.rows)
         if len(self.rows) == self.snapshot.num_rows:
-            return np.asarray(self.snapshot.feature_map)
+            return np.asarray(self.snapshot.feature_map(self.rows))
         return self.snapshot.features(self.rows)
 
 

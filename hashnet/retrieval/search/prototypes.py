@@ -95,7 +95,6 @@ class Prototypes:
             rows = np.sort(self._most_like(self.classes.index(name)))
         if not len(rows):
             raise HashnetError("A prototype is made of images of an index.", "none there")
-        self._snapshot.verify_features(rows)
         feature = self._snapshot.features(rows).astype(np.float32).mean(axis=0)
         num_bits = self._encoder.config.num_bits
         ones = codes.unpack(self._snapshot.codes[rows], num_bits).mean(axis=0)

@@ -505,13 +505,12 @@ class Writer:
         for start in range(0, len(rows), step):
             which = slice(start, start + step)
             part = rows[which]
-            items = committed.verify_features(part)
             yield (
                 which,
                 _Part(
-                    items,
+                    committed.items(part),
                     committed.codes_of(part),
-                    committed.features(part),
+                    committed.features_anew(part),
                     None
                     if committed.catalogue.extractor is None
                     else committed.local_features(part),
