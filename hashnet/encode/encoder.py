@@ -152,6 +152,7 @@ class Encoder:
             concurrent=concurrent,
             one_by_one=True,
             precision=self.precision,
+            most=self.config.most,
         )
 
     def encode(self, sources: Iterable[Source]) -> Encoded:

@@ -353,22 +353,29 @@ def _read_description(folder: pathlib.Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     try:
         with open(path, "rb") as file:
-            description = json.loads(file.read(10_000_000))
-        if description["format_version"] > FORMAT_VERSION:
+            description = json.loads(file.read(10_000_000), parse_constant=_no_number)
+        version = description["format_version"]
+        if type(version) is not int or version < 1:
+            raise ValueError(f"format_version {version!r}")
+        if version > FORMAT_VERSION:
             raise BundleError(
                 f"This HashNet reads bundles up to format {FORMAT_VERSION}.",
-                f"format {description['format_version']} in {path}",
+                f"format {version} in {path}",
                 "Upgrade: pip install -U hashnet",
             )
         sums = description["sha256"]
-        has_model = description["format_version"] < _WITHOUT_MODEL
+        has_model = version < _WITHOUT_MODEL
         needed = {MODEL, ENCODER} if has_model else {ENCODER}
         if not all(isinstance(sums[name], str) for name in needed | {*sums}):
             raise TypeError("sha256 is no text")
         if not isinstance(description["origin"], dict):
             raise TypeError("origin is no dictionary")
+        if not isinstance(description.get("precision", "float32"), str):
+            raise TypeError("precision is no text")
         if description.get("precision", "float32") not in PRECISIONS:
             raise ValueError(f"precision {description['precision']!r}")
+        if not isinstance(description.get("mean", ""), str):
+            raise TypeError("mean is no text")
         description["network"]
     except BundleError:
         raise
@@ -379,6 +386,11 @@ def _read_description(folder: pathlib.Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"{DESCRIPTION} must be whole.", f"{path}: {error!r}") from error
     return description
+
+
+def _no_number(name: str) -> None:
+    """NaN and infinities, which Python reads and JSON does not have."""
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _may_replace(folder: pathlib.Path) -> bool:
