@@ -2,14 +2,13 @@
 
 import os
 import pathlib
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from hashnet import codes
+from hashnet import codes, files
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError
 from hashnet.network import bundle as bundles
@@ -51,7 +50,7 @@ def refit(
         chosen = rows[unsupervised.sample(len(rows), seed)]
         features = snapshot.features(chosen).astype(np.float32)
         num_rows = snapshot.num_items + snapshot.num_regions
-        with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
+        with files.scratch_folder() as scratch:
             fitted = unsupervised.fit_hash_layer(
                 os.path.join(scratch, "float32"),
                 onnx_graph.parsed(content, bundle.folder),

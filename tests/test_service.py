@@ -38,6 +38,7 @@ from hashnet.retrieval.service.public_ids import PublicIds
 from hashnet.retrieval.service.thumbnails import Pictures
 from hashnet.retrieval.service.work_queue import BusyError, WorkQueue
 from hashnet.retrieval.store.items import Item
+from hashnet.retrieval.store.roots import Roots
 from tests import make_images
 
 TABLES = itertools.count()
@@ -406,6 +407,8 @@ def test_paths_are_shown_only_if_asked_for(client, index, folder):
 class Ids(list):
     """What `PublicIds` asks of a snapshot."""
 
+    roots = Roots(None)
+
     def id_ends(self, start):
         ids = [id for id in self if id.startswith(start)]
         return (min(ids), max(ids)) if ids else None
@@ -417,15 +420,35 @@ class Ids(list):
 def test_names_are_a_two_way_map():
     ids = ["/a/b/1.jpg", "/a/c/2.jpg", "b/1.jpg", "x", "/a/\udcff", "bytes:%zz", "/a/bytes:x", ""]
     within = ["/a/x", "/a//a/x", "/a/y"]  # without its folder, the second is the first
-    names = PublicIds.of(Ids(within))
+    names = PublicIds.of(Ids(within), b"key")
     assert [names.id(names.shown(id)) for id in within] == within
     for show_paths in (True, False):
-        names = PublicIds() if show_paths else PublicIds.of(Ids(ids))
+        names = PublicIds() if show_paths else PublicIds.of(Ids(ids), b"key")
         shown = [names.shown(id) for id in ids]
         assert len(set(shown)) == len(ids)
         assert [names.id(name) for name in shown] == ids
         assert all(name.encode() or True for name in shown)  # nothing that UTF-8 has no place for
     assert "/a/" not in "".join(shown[1:2] + shown[2:])
+
+
+def test_no_answer_names_a_folder_of_sources_that_are_unrelated(bundle_folder, folder, tmp_path):
+    index = Index.create(tmp_path / "unrelated.index", bundle_folder)
+    ids = ["/home/alice/secret/1.png", "/mnt/disk/private/1.png", "mine"]
+    index.add([folder / "disc/0.png", folder / "ramp/0.png", folder / "disc/1.png"], ids=ids)
+    with client_of(index.store.folder) as client:
+        listed = client.get("/api/images")
+        names = [image["id"] for image in listed.json()["images"]]
+        assert names[2] == "mine" and all(name.endswith("/1.png") for name in names[:2])
+        texts = [listed.text, client.get("/api/info").text]
+        for name in names:
+            quoted = urllib.parse.quote(name, safe="")
+            assert client.get(f"/api/images/{quoted}").json()["id"] == name
+            texts.append(client.get("/api/search", params={"id": name}).text)
+        texts.append(client.get("/api/search?class=one").text)
+        for part in ("home", "alice", "secret", "mnt", "disk", "private"):
+            assert not any(part in text for text in texts)
+        # Nor does it say whether there is a path that somebody guessed.
+        refused(client.get("/api/search", params={"id": ids[0]}), 404)
 
 
 def test_answers_carry_what_keeps_a_browser_safe(client):

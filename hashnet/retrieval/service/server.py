@@ -26,6 +26,8 @@ LEAST_TAKEN = 4 * 2**10
 # What is being answered when the service is told to stop gets so long to be finished.
 STOP_SECONDS = 30
 
+MOST_TOKEN = 4096  # characters of a file's first line
+
 _TOO_SLOW = (
     b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n"
     b'content-length: 44\r\n\r\n{"error": "The request came in too slowly."}'
@@ -214,7 +216,7 @@ def token_from(path: str | None) -> str | None:
     if path is not None:
         try:
             with open(path, encoding="utf-8") as file:
-                token = file.readline().strip()
+                token = file.readline(MOST_TOKEN).strip()
         except (OSError, UnicodeDecodeError) as error:
             raise HashnetError(
                 "A token is the first line of a file.", f"{path}: {error}"

@@ -504,6 +504,10 @@ class Store(Facts, Protocol):
         """str. When, in UTC, as ISO 8601."""
 
     @property
+    def made(self) -> tuple[str, str, str]:
+        """Three str, which tell an index from another that is made in its place."""
+
+    @property
     def encoder_folder(self) -> pathlib.Path | None:
         """pathlib.Path or None. The bundle that the index carries.
 
