@@ -1489,6 +1489,11 @@ def test_tokens(tmp_path, monkeypatch):
         server.token_from(None)
     with pytest.raises(HashnetError, match="first line"):
         server.token_from(str(tmp_path / "nothing"))
+    with pytest.raises(HashnetError, match=r"4096 at most.*4097 characters"):
+        server.token_from("/dev/zero")
+    (tmp_path / "token").write_bytes(bytes(20))
+    with pytest.raises(HashnetError, match="printable"):
+        server.token_from(str(tmp_path / "token"))
 
 
 def test_only_this_machine_is_listened_to_by_default():

@@ -26,7 +26,7 @@ LEAST_TAKEN = 4 * 2**10
 # What is being answered when the service is told to stop gets so long to be finished.
 STOP_SECONDS = 30
 
-MOST_TOKEN = 4096  # characters of a file's first line
+MOST_TOKEN = 4096  # characters
 
 _TOO_SLOW = (
     b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n"
@@ -216,16 +216,17 @@ def token_from(path: str | None) -> str | None:
     if path is not None:
         try:
             with open(path, encoding="utf-8") as file:
-                token = file.readline(MOST_TOKEN).strip()
+                token = file.readline(MOST_TOKEN + 1).strip()
         except (OSError, UnicodeDecodeError) as error:
             raise HashnetError(
                 "A token is the first line of a file.", f"{path}: {error}"
             ) from error
     elif not token:
         return None
-    if len(token) < 16 or not token.isascii():
+    if not 16 <= len(token) <= MOST_TOKEN or not (token.isascii() and token.isprintable()):
         raise HashnetError(
-            "A token has 16 characters of ASCII or more, so that nobody guesses it.",
+            f"A token has 16 printable characters of ASCII or more, so that nobody guesses it, and "
+            f"{MOST_TOKEN} at most.",
             f"{len(token)} characters",
             "Make one with `openssl rand -hex 16`.",
         )
