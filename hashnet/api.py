@@ -2,14 +2,13 @@
 
 import dataclasses
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import numpy as np
 
-from hashnet import images
+from hashnet import files, images
 from hashnet.encode import precision as precisions
 from hashnet.errors import (
     ArgumentError,
@@ -275,7 +274,7 @@ class Index(indexes.Index):
             )
         found = Vectors.of(vectors, ids=ids, labels=labels, paths=paths)
         tell = progress or (lambda stage, done, total: None)
-        with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
+        with files.scratch_folder() as scratch:
             if cls.is_there(place):
                 index = cls.open(place, runtime=runtime)
                 _refuse_another(index, bits=bits, backbone=backbone, bundle=bundle)
@@ -472,7 +471,7 @@ def _fitted(
         "backbone": options.backbone,
         "weights": None if options.weights is None else os.fsdecode(options.weights),
     }
-    with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
+    with files.scratch_folder() as scratch:
         fitted = unsupervised.fit_bundle(
             scratch,
             [file.path for file in found],
@@ -504,7 +503,7 @@ def _created(cls: type[Index], place: StrPath, bundle: StrPath, options: _Option
     }
     if options.precision in (None, source.precision):
         return cls.create(place, bundle, **kept)
-    with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
+    with files.scratch_folder() as scratch:
         converted = precisions.convert(
             source, scratch, options.precision, images_from=list(options.photos)
         )

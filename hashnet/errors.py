@@ -5,6 +5,9 @@ A message has three breaths: the rule, what was received, the way out.
 
 from collections.abc import Iterable
 
+# Known names that an error lists: an index may have a hundred thousand labels.
+NAMES_SHOWN = 50
+
 
 class HashnetError(ValueError):
     """The base of the family: catch this one to catch them all.
@@ -83,7 +86,7 @@ class FingerprintError(HashnetError):
 
 
 class UnknownNameError(HashnetError):
-    """A name is not among the known ones, which the message lists.
+    """A name is not among the known ones, which the message lists: the first of them, if many.
 
     Args:
         kind: str. What the name is of, in words: "backbone".
@@ -92,8 +95,10 @@ class UnknownNameError(HashnetError):
     """
 
     def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
+        names = sorted(known)
+        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
         super().__init__(
             f"There is no {kind} of this name.",
             repr(name),
-            f"Known ones: {', '.join(sorted(known))}.",
+            f"Known ones: {', '.join(names[:NAMES_SHOWN])}{more}.",
         )

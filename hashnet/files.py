@@ -6,17 +6,71 @@ power fails. A writer that is killed leaves its hidden file, which `remove_lefto
 """
 
 import contextlib
+import glob
 import os
 import pathlib
 import secrets
 import shutil
+import tempfile
+import time
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from hashnet import system
+from hashnet.errors import ArgumentError
 from hashnet.system import StrPath
 
+MOST_TOML = 1 << 20  # bytes of settings
+
 _MARK = ".hashnet-"
+_CLAIM = ".lock"
+_SCRATCH = "hashnet-"
+
+
+def read_at_most(path: StrPath, most: int) -> bytes:
+    """Read a file of a kind that is never large.
+
+    Args:
+        path: str or path-like, of whatever opens: devices have no end.
+        most: int, bytes.
+
+    Returns:
+        bytes, all there are.
+
+    Raises:
+        ArgumentError: there are more. No more than these have been read.
+        OSError: it cannot be read.
+
+    Example:
+        >>> read_at_most("/dev/zero", 1000)
+        Traceback (most recent call last):
+        ...
+        hashnet.errors.ArgumentError: A file of this kind has 1000 bytes at most. ...
+    """
+    with open(path, "rb") as file:
+        return read_stream(file, most, path)
+
+
+def read_stream(stream: BinaryIO, most: int, name: StrPath) -> bytes:
+    """Read a binary stream that should end; otherwise as `read_at_most`.
+
+    Args:
+        stream: open for reading.
+        most: int, bytes.
+        name: str or path-like, what messages call it.
+
+    Returns:
+        bytes, all there are.
+
+    Raises:
+        ArgumentError: there are more. No more than these have been read.
+    """
+    content = stream.read(most + 1)
+    if len(content) > most:
+        raise ArgumentError(
+            f"A file of this kind has {most} bytes at most.", f"more from {os.fspath(name)!r}"
+        )
+    return content
 
 
 def fsync_tree(folder: StrPath) -> None:
@@ -106,6 +160,78 @@ def whole_folder(path: StrPath) -> Iterator[pathlib.Path]:
         raise
     system.fsync(path.parent)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def claimed(path: StrPath) -> Iterator[None]:
+    """Hold a name while what bears it is made or used: `remove_unclaimed` tells it from leftovers.
+
+    Args:
+        path: str or path-like, where nothing is. Nothing is made there.
+
+    Raises:
+        OSError: nothing can be written beside it.
+    """
+    # Beside it, as Windows moves no folder in which a file is open.
+    lock = system.FileLock(f"{os.fspath(path)}{_CLAIM}")
+    try:
+        while not lock.take():  # one who removes what is left looks at it
+            time.sleep(0.02)
+        yield
+    finally:
+        _give_up(path, lock)
+
+
+def remove_unclaimed(place: StrPath, start: str) -> None:
+    """Remove what processes have left that were killed while they had claimed it.
+
+    Args:
+        place: str or path-like, a folder.
+        start: str. What the names begin with.
+    """
+    for claim in pathlib.Path(place).glob(f"{glob.escape(start)}*{_CLAIM}"):
+        with contextlib.suppress(OSError):
+            lock = system.FileLock(claim)
+            if lock.take():
+                path = claim.with_name(claim.name.removesuffix(_CLAIM))
+                shutil.rmtree(path, ignore_errors=True)
+                _give_up(path, lock)
+            else:
+                lock.forget()
+
+
+def _give_up(path: StrPath, lock: system.FileLock) -> None:
+    lock.release()
+    with contextlib.suppress(OSError):
+        system.remove_unless_in_use(f"{os.fspath(path)}{_CLAIM}")
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[str]:
+    """A folder for what is needed for a while only; those of processes that were killed go first.
+
+    Yields:
+        str, its path. At the end of the block it is removed with all that is in it.
+
+    Raises:
+        OSError: there is no room, or no leave to write.
+
+    Example:
+        >>> with scratch_folder() as folder:
+        ...     os.path.isdir(folder)
+        True
+        >>> os.path.exists(folder)
+        False
+    """
+    place = tempfile.gettempdir()
+    remove_unclaimed(place, _SCRATCH)
+    path = os.path.join(place, f"{_SCRATCH}{secrets.token_hex(8)}")
+    with claimed(path):
+        os.mkdir(path, mode=0o700)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def remove_leftovers(path: StrPath) -> None:

@@ -2,14 +2,13 @@
 
 import os
 import pathlib
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from hashnet import codes
+from hashnet import codes, files
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError
 from hashnet.network import bundle as bundles
@@ -49,10 +48,9 @@ def refit(
         if not len(rows):
             raise ArgumentError("Codes are fitted to at least one image.", str(store.folder))
         chosen = rows[unsupervised.sample(len(rows), seed)]
-        snapshot.verify_features(chosen)
         features = snapshot.features(chosen).astype(np.float32)
         num_rows = snapshot.num_items + snapshot.num_regions
-        with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
+        with files.scratch_folder() as scratch:
             fitted = unsupervised.fit_hash_layer(
                 os.path.join(scratch, "float32"),
                 onnx_graph.parsed(content, bundle.folder),
@@ -95,8 +93,7 @@ def _with_hash_layer_of(
 ) -> bundles.Bundle:
     """The network of int8 with another H, which is float32 in it, too, and follows the feature."""
     network, other = (
-        onnx_graph.parsed(one.encoder_file.read_bytes(), one.encoder_file)
-        for one in (bundle, fitted)
+        onnx_graph.parsed(one.encoder_bytes(), one.encoder_file) for one in (bundle, fitted)
     )
     network = pretrained.with_hash_layer(network, *onnx_graph.hash_layer(other))
     encoder = onnx_graph.content(network)

@@ -494,6 +494,19 @@ class FileLock:
             self._sign(_myself())
         return True
 
+    def is_in_place(self) -> bool:
+        """Whether the path still leads to the file that is locked.
+
+        Returns:
+            bool. False where its folder was moved, and perhaps another put there.
+        """
+        if self._descriptor is None:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), os.stat(self._path))
+        except OSError:
+            return False
+
     def holder(self) -> str:
         """Who holds the lock, in words.
 

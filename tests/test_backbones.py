@@ -9,7 +9,8 @@ import pytest
 
 from hashnet import images
 from hashnet.errors import ArgumentError, HashnetError, UnknownNameError, WeightsError
-from hashnet.network import backbones, torch_weights
+from hashnet.network import backbones, onnx_check, onnx_writer, torch_weights
+from hashnet.network.model import HashNetConfig, build
 
 pytestmark = pytest.mark.keras
 OPENCV_DOC = pathlib.Path("/usr/share/doc/opencv-doc/examples/data")
@@ -188,3 +189,12 @@ def test_local_files_for_applications_are_loaded_where_they_fit(tmp_path):
     np.testing.assert_allclose(model(pixels)["scores"], donor(pixels), rtol=1e-4)
     with pytest.raises(WeightsError, match="ResNet50"):
         backbones.create("resnet50", weights=path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["alexnet", "vgg16", "resnet50", "mobilenet_v3_large", "tiny"])
+def test_what_a_backbone_takes_is_known(name):
+    config = HashNetConfig(backbone=name, num_bits=1, classes=("one",))
+    content = onnx_writer.write(build(config, weights=None), config.outputs)
+    cost = tuple(onnx_check.check(content, name))
+    assert cost == pytest.approx(tuple(config.known.cost), rel=0.02)

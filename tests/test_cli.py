@@ -92,6 +92,10 @@ def test_unknown_ids_as_queries_are_named(run, index, photos, tmp_path):
     assert status == cli.SKIPPED_SOME and "skipped /no/such" in err and picture.exists()
     status, _, err = run("search", index, known, "--ids", tmp_path / "nothing")
     assert status == cli.WRONG_ARGUMENTS and "one a line" in err
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hashnet.cli.search.MOST_ID_BYTES", 1000)
+        status, _, err = run("search", index, known, "--ids", "/dev/zero")
+    assert status == cli.WRONG_ARGUMENTS and "1000 bytes at most" in err and err.count("\n") == 1
     status, _, err = run("search", index, known, "--by-id", "--region", "0,0,5,5")
     assert status == cli.WRONG_ARGUMENTS and "--region" in err
 

@@ -220,7 +220,10 @@ def test_rows_of_ids_that_begin_so_and_of_a_label(two, start):
 
 def test_what_a_table_lacks_it_says_with_one_error(two):
     folder, table = (engine.snapshot for engine in two)
-    for lacking in ("live", "live_images", "owners", "feature_map"):
+    folder.feature_map([0])
+    with pytest.raises(StoreError, match="does not offer an array"):
+        table.feature_map([0])
+    for lacking in ("live", "live_images", "owners"):
         getattr(folder, lacking)
         with pytest.raises(StoreError, match=r"does not offer an array.*Make an index in a folder"):
             getattr(table, lacking)

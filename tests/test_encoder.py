@@ -1,6 +1,10 @@
 """Encoding: the ONNX file gives what Keras gives, in order, whatever the batch."""
 
+import copy
+import hashlib
 import io
+import json
+import shutil
 import subprocess
 import sys
 
@@ -10,7 +14,8 @@ from PIL import Image
 
 from hashnet import images
 from hashnet.encode.encoder import Encoder
-from hashnet.errors import ArgumentError, BundleError, ImageError
+from hashnet.errors import ArgumentError, BundleError, HashnetError, ImageError
+from hashnet.network import bundle as bundles
 
 
 @pytest.fixture(scope="module")
@@ -133,10 +138,6 @@ def test_encoding_never_imports_a_training_library(bundle_folder, paths):
 
 
 def test_an_encoder_that_is_no_network_is_refused(bundle_folder, tmp_path):
-    import hashlib
-    import json
-    import shutil
-
     folder = shutil.copytree(bundle_folder, tmp_path / "bundle")
     whole = (folder / "encoder.onnx").read_bytes()
     for content in (b"", b"not a network", whole[: len(whole) // 2]):
@@ -146,3 +147,60 @@ def test_an_encoder_that_is_no_network_is_refused(bundle_folder, tmp_path):
         (folder / "hashnet.json").write_text(json.dumps(description))
         with pytest.raises(BundleError, match="ONNX"):
             Encoder.open(folder)
+
+
+def changed(description, place, value):
+    """A description with another value at a place, a tuple of names."""
+    description = copy.deepcopy(description)
+    inner = description
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    return description
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("format_version",), float("nan")),
+        (("format_version",), float("inf")),
+        (("format_version",), True),
+        (("format_version",), 0),
+        (("format_version",), "1"),
+        (("network", "classes"), "abc"),
+        (("network", "num_bits"), float("nan")),
+        (("network", "num_bits"), 32.0),
+        (("network", "image_size"), True),
+        (("precision",), ["float32"]),
+        (("mean",), [0.5] * 64),
+        (("origin",), []),
+        (("sha256",), {}),
+        (("sha256", "encoder.onnx"), None),
+    ],
+)
+def test_a_description_keeps_to_its_schema(bundle_folder, tmp_path, place, value):
+    folder = shutil.copytree(bundle_folder, tmp_path / "bundle")
+    description = json.loads((folder / "hashnet.json").read_text())
+    (folder / "hashnet.json").write_text(json.dumps(changed(description, place, value)))
+    with pytest.raises(BundleError, match="hashnet.json|description"):
+        bundles.load(folder)
+
+
+def places_in(value, place=()):
+    """The places of all values in a description."""
+    for name, inner in value.items():
+        yield (*place, name)
+        if isinstance(inner, dict):
+            yield from places_in(inner, (*place, name))
+
+
+def test_whatever_a_description_says_instead_is_an_error_of_ours(unsupervised_bundle, tmp_path):
+    folder = shutil.copytree(unsupervised_bundle, tmp_path / "bundle")
+    description = json.loads((folder / "hashnet.json").read_text())
+    for place in places_in(description):
+        for value in (None, -1, 2**70, 1e300, True, "x", "", [], [[]], {}, {"x": 1}, "9" * 5000):
+            (folder / "hashnet.json").write_text(json.dumps(changed(description, place, value)))
+            try:
+                bundles.load(folder)
+            except HashnetError:
+                continue

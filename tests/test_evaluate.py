@@ -464,6 +464,12 @@ def test_a_file_that_is_no_ground_truth_is_refused(random_world, text):
         random_world.evaluate(ground_truth=path)
 
 
+def test_ground_truth_without_an_end_is_refused(random_world, monkeypatch):
+    monkeypatch.setattr("hashnet.retrieval.evaluation.ground_truth.MOST_BYTES", 1000)
+    with pytest.raises(ArgumentError, match="1000 bytes at most"):
+        random_world.evaluate(ground_truth="/dev/zero")
+
+
 def test_a_missing_ground_truth_file_is_refused(random_world):
     with pytest.raises(ArgumentError, match="nowhere"):
         random_world.evaluate(ground_truth=random_world.folder / "nowhere.json")

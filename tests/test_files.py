@@ -1,10 +1,16 @@
 """hashnet/files.py: whole or not at all, and durable before it has its name."""
 
+import io
 import os
+import pathlib
+import subprocess
+import sys
+import tempfile
 
 import pytest
 
 from hashnet import files
+from hashnet.errors import ArgumentError
 
 
 def content(folder):
@@ -80,3 +86,38 @@ def test_leftovers_of_killed_writers_are_found_and_nothing_else_is(tmp_path):
     (tmp_path / ".a.hashnet-22").mkdir()
     files.remove_leftovers(tmp_path / "a")
     assert sorted(os.listdir(tmp_path)) == [".a", ".ab.hashnet-00", "a"]
+
+
+KILLED = """
+import os, signal, sys, tempfile
+tempfile.tempdir = sys.argv[1]
+from hashnet import files
+with files.scratch_folder() as folder:
+    open(os.path.join(folder, "half"), "w").close()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kills as only POSIX does")
+def test_scratch_of_killed_processes_is_removed_and_that_of_living_ones_is_not(
+    tmp_path, monkeypatch
+):
+    subprocess.run([sys.executable, "-c", KILLED, tmp_path], check=False)
+    assert {path.name for path in tmp_path.rglob("half")} == {"half"}
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "hashnet-of-somebody").mkdir()  # who claims nothing
+    with files.scratch_folder() as first:
+        assert not list(tmp_path.rglob("half"))
+        pathlib.Path(first, "mine").touch()
+        with files.scratch_folder() as second:
+            assert first != second and os.listdir(first) == ["mine"]
+    assert os.listdir(tmp_path) == ["hashnet-of-somebody"]
+
+
+def test_a_file_without_an_end_is_read_up_to_its_bound(tmp_path):
+    (tmp_path / "a").write_bytes(b"12345")
+    assert files.read_at_most(tmp_path / "a", 5) == b"12345"
+    with pytest.raises(ArgumentError, match="4 bytes at most"):
+        files.read_at_most(tmp_path / "a", 4)
+    with pytest.raises(ArgumentError, match="'-'"):
+        files.read_stream(io.BytesIO(bytes(9)), 8, "-")

@@ -1,6 +1,9 @@
 """ONNX files of strangers: refused by name before a runtime sees them."""
 
+import hashlib
 import itertools
+import json
+import shutil
 import time
 
 import numpy as np
@@ -10,7 +13,9 @@ from onnx import TensorProto, helper
 
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import BundleError
-from hashnet.network import onnx_check, runtimes
+from hashnet.network import backbones, onnx_check, onnx_graph, onnx_layers, runtimes
+from hashnet.network import bundle as bundles
+from hashnet.network.onnx_cost import ELEMENT, WINDOW, Cost
 
 FLOATS = TensorProto.FLOAT
 
@@ -219,10 +224,6 @@ def test_any_bytes_are_refused_quickly():
 def test_the_encoder_of_a_bundle_passes_and_one_that_was_tampered_with_does_not(
     bundle_folder, tmp_path
 ):
-    import hashlib
-    import json
-    import shutil
-
     folder = shutil.copytree(bundle_folder, tmp_path / "bundle")
     model = onnx.load(folder / "encoder.onnx")
     onnx_check.check(model.SerializeToString(), "encoder.onnx")
@@ -239,3 +240,85 @@ def test_the_encoder_of_a_bundle_passes_and_one_that_was_tampered_with_does_not(
     (folder / "hashnet.json").write_text(json.dumps(description))
     with pytest.raises(BundleError, match="hold all its weights"):
         Encoder.open(folder)
+
+
+def test_work_is_counted_as_by_hand():
+    image = helper.make_tensor_value_info("image", FLOATS, [None, 3, 8, 8])
+    small = helper.make_tensor_value_info("small", FLOATS, [None, 10])
+    weights = [
+        helper.make_tensor("kernel", FLOATS, [5, 3, 3, 3], [0.0] * 135),
+        helper.make_tensor("matrix", FLOATS, [5, 10], [0.0] * 50),
+    ]
+    nodes = [
+        helper.make_node("Conv", ["image", "kernel"], ["map"], kernel_shape=[3, 3], pads=[1] * 4),
+        helper.make_node("Relu", ["map"], ["positive"]),
+        helper.make_node("MaxPool", ["positive"], ["pooled"], kernel_shape=[8, 8]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "matrix"], ["small"]),
+    ]
+    graph = helper.make_graph(nodes, "g", [image], [small], weights)
+    content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)], ir_version=8)
+    cost = onnx_check.check(content.SerializeToString(), "x.onnx")
+    convolution, relu, pool, product = 8 * 8 * 5 * 27, 2 * 320 * ELEMENT, 5 * 64 * WINDOW, 50
+    assert cost.work == convolution + relu + pool + product
+    assert cost.numbers == 2 * 320  # the map, and what is positive of it
+    with pytest.raises(BundleError, match=r"no more than 100 multiply-adds.*x.onnx: 2.98e\+04"):
+        onnx_check.check(content.SerializeToString(), "x.onnx", Cost(100, 1e9))
+    with pytest.raises(BundleError, match="hold no more than 639 numbers"):
+        onnx_check.check(content.SerializeToString(), "x.onnx", Cost(1e9, 639))
+
+
+def pool_of(side, window):
+    pool = helper.make_node(
+        "MaxPool", ["x"], ["wide"], kernel_shape=[window] * 2, pads=[window // 2] * 4
+    )
+    model = blown_up(pool, shape=(None, 3, side, side))
+    model.graph.initializer[0].CopyFrom(helper.make_tensor("w", FLOATS, [side], [0.0] * side))
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    return model
+
+
+def test_a_pool_of_a_minute_is_refused():
+    onnx_check.check(pool_of(224, 5).SerializeToString(), "x.onnx")
+    assert "multiply-adds" in refusal(pool_of(224, 511))
+
+
+def test_a_network_for_so_many_images_counts_as_one_of_one():
+    model = pool_of(224, 101)
+    onnx_check.check(model.SerializeToString(), "x.onnx")
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 64
+    assert "multiply-adds" in refusal(model)
+
+
+def test_an_encoder_takes_a_few_times_what_its_backbone_needs(bundle_folder, tmp_path):
+    bundle = bundles.load(bundle_folder)
+    content = bundle.encoder_bytes()
+    cost = onnx_check.check(content, "x.onnx", bundle.config.most)
+    assert cost.work < bundle.config.most.work < 10 * cost.work
+    assert cost.numbers < bundle.config.most.numbers < 10 * cost.numbers
+    greedy = onnx.load_model_from_string(content)
+    [image] = [end.name for end in greedy.graph.input]
+    cast = helper.make_node("Cast", [image], ["floats"], to=FLOATS)
+    pool = helper.make_node("MaxPool", ["floats"], ["wide"], kernel_shape=[63, 63], pads=[31] * 4)
+    greedy.graph.node.extend([cast, pool])
+    content = greedy.SerializeToString()
+    onnx_check.check(content, "x.onnx")  # of a backbone of one's own
+    folder = shutil.copytree(bundle_folder, tmp_path / "bundle")
+    (folder / "encoder.onnx").write_bytes(content)
+    description = json.loads((folder / "hashnet.json").read_text())
+    description["sha256"]["encoder.onnx"] = hashlib.sha256(content).hexdigest()
+    (folder / "hashnet.json").write_text(json.dumps(description))
+    with pytest.raises(BundleError, match="multiply-adds"):
+        Encoder.open(folder)
+
+
+@pytest.mark.parametrize(
+    "variant", [0, *(pytest.param(n, marks=pytest.mark.thorough) for n in (1, 2))]
+)
+def test_what_a_backbone_takes_is_known(variant):
+    backbone, layers = backbones.known(f"efficientnet_lite{variant}"), onnx_layers.Layers()
+    tensors = backbone.write(backbone.image_size, "imagenet", layers)
+    layers.give("feature", tensors.feature)
+    layers.give("scores", tensors.scores)
+    cost = tuple(onnx_check.check(onnx_graph.content(layers.model()), backbone.name))
+    assert cost == pytest.approx(tuple(backbone.cost), rel=0.02)

@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import ctypes
+import functools
 import io
 import itertools
 import json
@@ -20,6 +21,7 @@ import time
 import urllib.parse
 
 import httpx2
+import jsonschema
 import numpy as np
 import pytest
 from PIL import Image
@@ -30,11 +32,13 @@ from hashnet.errors import BackendError, HashnetError
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.query import Query
+from hashnet.retrieval.service import answers, limits, server, settings
 from hashnet.retrieval.service import app as service
-from hashnet.retrieval.service import limits, server, settings
 from hashnet.retrieval.service.public_ids import PublicIds
 from hashnet.retrieval.service.thumbnails import Pictures
 from hashnet.retrieval.service.work_queue import BusyError, WorkQueue
+from hashnet.retrieval.store.items import Item
+from hashnet.retrieval.store.roots import Roots
 from tests import make_images
 
 TABLES = itertools.count()
@@ -88,9 +92,51 @@ def place(request, index):
     return index if request.param == "folder" else in_chdb(request, "photos")
 
 
+class CheckingClient(TestClient):
+    """A client that compares each answer with what the service's OpenAPI document says of it."""
+
+    def request(self, method, url, **options):
+        answer = super().request(method, url, **options)
+        agrees_with_document(self.document, answer)
+        return answer
+
+    @functools.cached_property
+    def document(self):
+        return super().request("GET", "/openapi.json").json()
+
+
+def agrees_with_document(document, answer):
+    """The answer's status, type and fields are those that the document gives its operation."""
+    path = urllib.parse.unquote(answer.request.url.raw_path.decode().partition("?")[0])
+    if answer.status_code in (304, 405) or answer.request.method == "HEAD":
+        return
+    # The longest first: ids hold anything, and so look like what follows them.
+    for template in sorted(document["paths"], key=len, reverse=True):
+        operation = document["paths"][template].get(answer.request.method.lower())
+        pattern = re.escape(template).replace(r"\{id\}", ".+")
+        if operation is not None and re.fullmatch(pattern, path, re.DOTALL):
+            break
+    else:
+        return  # of the page
+    told = operation["responses"].get(str(answer.status_code))
+    if told is None:  # what is said to any request before it is looked at
+        assert answer.status_code in (400, 403, 404, 413, 416, 422, 500, 503), answer.text
+        told = {"content": {"application/json": {"schema": PROBLEM}}}
+    [(kind, content)] = told["content"].items()
+    assert answer.headers["content-type"].partition(";")[0] == kind
+    schema = content["schema"]
+    if kind == "application/json":
+        assert schema != {} and schema.get("type") != "string"
+        schema = {**schema, "components": document["components"]}
+        jsonschema.Draft202012Validator(schema).validate(answer.json())
+
+
+PROBLEM = {"$ref": "#/components/schemas/Problem"}
+
+
 def client_of(index, **options):
     app = service.create_app(index, settings.Settings(**options))
-    return TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
+    return CheckingClient(app, base_url="http://localhost", raise_server_exceptions=False)
 
 
 @pytest.fixture(scope="module")
@@ -251,9 +297,50 @@ def test_info_health_list_and_metrics(client):
     assert "disc" not in text
 
 
+def test_lists_and_refusals_are_cut(index, tmp_path):
+    """Of an index of very many labels, of which an answer once named all."""
+    folder = shutil.copytree(index, tmp_path / "many.index")
+    many = Index.open(folder)
+    with many.store.writer() as writer, many.store.snapshot() as snapshot:
+        ids = [snapshot.ids()[0]] * 1500
+        items = [Item(f"p/many/{n}", label=f"label {n:04} {'x' * 60}") for n in range(len(ids))]
+        writer.copy(items, ids)
+    with client_of(folder, token=TOKEN) as client:
+        info = client.get("/api/info").json()
+        assert (info["num_labels"], len(info["labels"])) == (1505, settings.MAX_LISTED)
+        assert info["labels"][0] == {"name": "checks", "count": 6}
+        listed = client.get("/api/labels", params={"find": "LABEL 149", "limit": 3, "offset": 2})
+        names = [label["name"][:10] for label in listed.json()["labels"]]
+        assert listed.json()["total"] == 10
+        assert names == ["label 1492", "label 1493", "label 1494"]
+        for path in ("/api/images?label=unknown", "/api/search?id=p/disc/0.png&label=unknown"):
+            message = refused(client.get(path), 404)
+            assert "unknown" in message and len(message) <= answers.MAX_MESSAGE + 2
+        start = time.process_time()
+        message = refused(client.get("/api/search?class=label"), 404)
+        assert len(message) < 1000 and time.process_time() - start < 1
+        refused(client.get("/api/images", params={"label": "y" * settings.MAX_TEXT}), 404)
+        gone = client.delete("/api/images?folder=p/many", headers=bearer()).json()
+        assert gone["total"] == 1500 and len(gone["removed"]) == settings.MAX_LISTED
+
+
+def test_every_operation_says_what_its_answer_holds(client):
+    document = client.document
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            [(kind, content)] = operation["responses"]["200"]["content"].items()
+            if path.endswith(("/thumbnail", "/picture", "/metrics")):
+                assert kind in ("image/jpeg", "text/plain")
+            else:
+                name = content["schema"]["$ref"].rpartition("/")[2]
+                described = document["components"]["schemas"][name]
+                assert described["properties"] and described["additionalProperties"] is False
+
+
 # An address for each route that answers GET.
 ADDRESSES = {
     "/api/info": "/api/info",
+    "/api/labels": "/api/labels?find=DISC",
     "/api/images": "/api/images?limit=5",
     "/api/images/{id}": "/api/images/p%2Fdisc%2F0.png",
     "/api/images/{id}/thumbnail": "/api/images/p%2Fdisc%2F0.png/thumbnail?size=32",
@@ -320,6 +407,8 @@ def test_paths_are_shown_only_if_asked_for(client, index, folder):
 class Ids(list):
     """What `PublicIds` asks of a snapshot."""
 
+    roots = Roots(None)
+
     def id_ends(self, start):
         ids = [id for id in self if id.startswith(start)]
         return (min(ids), max(ids)) if ids else None
@@ -331,15 +420,35 @@ class Ids(list):
 def test_names_are_a_two_way_map():
     ids = ["/a/b/1.jpg", "/a/c/2.jpg", "b/1.jpg", "x", "/a/\udcff", "bytes:%zz", "/a/bytes:x", ""]
     within = ["/a/x", "/a//a/x", "/a/y"]  # without its folder, the second is the first
-    names = PublicIds.of(Ids(within))
+    names = PublicIds.of(Ids(within), b"key")
     assert [names.id(names.shown(id)) for id in within] == within
     for show_paths in (True, False):
-        names = PublicIds() if show_paths else PublicIds.of(Ids(ids))
+        names = PublicIds() if show_paths else PublicIds.of(Ids(ids), b"key")
         shown = [names.shown(id) for id in ids]
         assert len(set(shown)) == len(ids)
         assert [names.id(name) for name in shown] == ids
         assert all(name.encode() or True for name in shown)  # nothing that UTF-8 has no place for
     assert "/a/" not in "".join(shown[1:2] + shown[2:])
+
+
+def test_no_answer_names_a_folder_of_sources_that_are_unrelated(bundle_folder, folder, tmp_path):
+    index = Index.create(tmp_path / "unrelated.index", bundle_folder)
+    ids = ["/home/alice/secret/1.png", "/mnt/disk/private/1.png", "mine"]
+    index.add([folder / "disc/0.png", folder / "ramp/0.png", folder / "disc/1.png"], ids=ids)
+    with client_of(index.store.folder) as client:
+        listed = client.get("/api/images")
+        names = [image["id"] for image in listed.json()["images"]]
+        assert names[2] == "mine" and all(name.endswith("/1.png") for name in names[:2])
+        texts = [listed.text, client.get("/api/info").text]
+        for name in names:
+            quoted = urllib.parse.quote(name, safe="")
+            assert client.get(f"/api/images/{quoted}").json()["id"] == name
+            texts.append(client.get("/api/search", params={"id": name}).text)
+        texts.append(client.get("/api/search?class=one").text)
+        for part in ("home", "alice", "secret", "mnt", "disk", "private"):
+            assert not any(part in text for text in texts)
+        # Nor does it say whether there is a path that somebody guessed.
+        refused(client.get("/api/search", params={"id": ids[0]}), 404)
 
 
 def test_answers_carry_what_keeps_a_browser_safe(client):
@@ -850,6 +959,44 @@ def test_a_full_queue_sends_away_and_an_abandoned_task_keeps_its_place():
     asyncio.run(main())
 
 
+def test_work_that_nobody_waits_for_any_more_holds_nothing():
+    import asyncio
+    import gc
+    import weakref
+
+    class Body:
+        """Of a request."""
+
+    release, ran = threading.Event(), []
+
+    async def main():
+        queue = WorkQueue("test", workers=1, capacity=4, seconds=0.1)
+        bodies = [Body() for _ in range(3)]
+        gone = [weakref.ref(body) for body in bodies]
+        running = asyncio.create_task(queue.run(release.wait))
+        await asyncio.sleep(0.02)
+        tasks = [asyncio.create_task(queue.run(ran.append, body)) for body in bodies]
+        del bodies
+        for task in [running, *tasks]:
+            with pytest.raises(BusyError):
+                await task
+        del task, tasks, running
+        await asyncio.sleep(0)  # the loop lets go of the one it has just woken
+        held = [one() for one in gone]
+        release.set()
+        while queue.size():
+            await asyncio.sleep(0.01)
+        assert await queue.run(int, "7") == 7
+        queue.close()
+        assert held == [None] * 3 and ran == []
+
+    gc.disable()
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()
+
+
 def test_a_busy_service_says_when_to_come_back(index, folder, monkeypatch):
     release = threading.Event()
     search = Engine.search
@@ -1125,6 +1272,75 @@ def test_a_hundred_slow_clients_keep_nobody_waiting(running, folder):
         assert slow[0].recv(100).startswith(b"HTTP/1.1 408")
 
 
+@contextlib.contextmanager
+def served(app):
+    """An application on a port, in a thread of this process."""
+    import uvicorn
+
+    with server.listen("127.0.0.1", 0) as listening:
+        config = uvicorn.Config(app, http=server._Connection, lifespan="off", log_level="critical")
+        running = uvicorn.Server(config)
+        thread = threading.Thread(target=running.run, args=[[listening]])
+        thread.start()
+        try:
+            yield listening.getsockname()
+        finally:
+            running.should_exit = True
+            thread.join()
+
+
+def connected(address, source="127.0.0.1"):
+    connection = socket.create_connection(address, 10, (source, 0))
+    connection.sendall(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+    return connection
+
+
+def read(connection, most=2**40, pause=0.0):
+    """How many bytes come until the connection ends, or is cut off."""
+    count = 0
+    with contextlib.suppress(ConnectionError):
+        while count < most and (content := connection.recv(2**16)):
+            count += len(content)
+            time.sleep(pause)
+    return count
+
+
+def much(size):
+    """An application that answers with so many bytes, and forgets none of its clients."""
+
+    async def app(_scope, _receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(size)})
+
+    return app
+
+
+def test_a_client_that_takes_nothing_is_cut_off_and_a_slow_one_is_not(monkeypatch):
+    monkeypatch.setattr(server, "SENDING_SECONDS", 0.2)
+    size = 24 * 2**20  # more than systems keep for a client
+    with served(much(size)) as address, connected(address) as idle, connected(address) as slow:
+        assert read(slow, size, pause=0.002) >= size
+        time.sleep(0.3)
+        assert 0 < read(idle) < size
+
+
+def test_one_client_leaves_connections_to_others(monkeypatch):
+    monkeypatch.setattr(server, "CONNECTIONS_A_CLIENT", 3)
+    with served(much(10)) as address, contextlib.ExitStack() as stack:
+        for _ in range(3):
+            assert read(stack.enter_context(connected(address)), 1)
+        with connected(address) as refused_one:
+            assert not read(refused_one, 1)
+        with connected(address, "127.0.0.2") as other:
+            assert read(other, 1)
+
+
+def test_addresses_of_one_network_are_one_client():
+    addresses = ["10.0.0.1", "10.0.0.2", "2001:db8::1", "2001:db8::2%eth0", "2001:db9::1", None]
+    of = [server.address_of(None if one is None else (one, 80)) for one in addresses]
+    assert len(set(of)) == 5 and of[2] == of[3]
+
+
 def test_a_head_that_is_too_long_is_refused(running):
     """Fault 34."""
     _, url = running
@@ -1273,6 +1489,11 @@ def test_tokens(tmp_path, monkeypatch):
         server.token_from(None)
     with pytest.raises(HashnetError, match="first line"):
         server.token_from(str(tmp_path / "nothing"))
+    with pytest.raises(HashnetError, match=r"4096 at most.*4097 characters"):
+        server.token_from("/dev/zero")
+    (tmp_path / "token").write_bytes(bytes(20))
+    with pytest.raises(HashnetError, match="printable"):
+        server.token_from(str(tmp_path / "token"))
 
 
 def test_only_this_machine_is_listened_to_by_default():

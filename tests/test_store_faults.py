@@ -7,6 +7,7 @@ C compiler, Python's own calls are counted instead, and SQLite's are left alone.
 
 import contextlib
 import ctypes
+import dataclasses
 import datetime
 import hashlib
 import json
@@ -31,6 +32,7 @@ import pytest
 from hashnet.errors import StoreError
 from hashnet.images import Exif
 from hashnet.local.codebook import Codebook
+from hashnet.retrieval.store.folder import catalogue
 from hashnet.retrieval.store.folder import writer as writer_module
 from hashnet.retrieval.store.folder.lookups import FAN_OUT
 from hashnet.retrieval.store.folder.store import Store, check
@@ -119,7 +121,6 @@ def contents(folder):
             else snapshot.live_images
         )
         rows = np.flatnonzero(live)
-        snapshot.verify_features(rows)
         items = snapshot.items(rows)
         assert snapshot.rows([item.id for item in items]).tolist() == rows.tolist()
         assert list(snapshot.items_in_order()) == items
@@ -130,7 +131,6 @@ def contents(folder):
         assert [names[code] for code in codes[rows]] == [item.label for item in items]
         kept = np.ones(snapshot.num_rows, bool) if snapshot.live is None else snapshot.live
         kept = np.flatnonzero(kept)
-        snapshot.verify_features(kept)
         _compare_signatures(snapshot, kept)
         of_image = [kept[snapshot.owners[kept] == row] for row in rows]
         assert sum(map(len, of_image)) == len(kept)
@@ -714,6 +714,40 @@ def _flip_bytes(folder, step):
 )
 def test_a_flipped_byte_is_found_and_named_and_never_gives_a_wrong_answer(folder, step, least):
     assert _flip_bytes(folder, step) > least
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_an_index_that_was_moved_under_its_writer_is_found_out_before_anything_is_written(
+    folder, others
+):
+    away = folder.with_name("away")
+    writer = Store.open(folder).writer()
+    os.rename(folder, away)
+    if others:
+        shutil.copytree(away, folder)
+    before = files_of(away), others and files_of(folder)
+    for change in (
+        lambda: writer.add(*batch(["more"])),
+        writer.compact,
+        lambda: writer.remove([OLD[0]]),
+    ):
+        with pytest.raises(StoreError, match="in its place|closed writer"):
+            change()
+    writer.close()
+    assert (files_of(away), others and files_of(folder)) == before
+    assert others or not folder.exists()
+    assert check(away) == []
+
+
+def test_a_catalogue_of_another_index_takes_no_commit(folder, tmp_path):
+    """Where it is put there between the look at its place and the commit."""
+    new_store(tmp_path / "other")
+    [known, other] = [catalogue.read_catalogue(one) for one in (folder, tmp_path / "other")]
+    same = dataclasses.replace(known, commits=other.commits)
+    before = (tmp_path / "other/catalogue.sqlite").read_bytes()
+    with pytest.raises(StoreError, match="another index's"):
+        catalogue.change_catalogue(tmp_path / "other/catalogue.sqlite", same, same)
+    assert (tmp_path / "other/catalogue.sqlite").read_bytes() == before
 
 
 CHANGES_THAT_COPY = {

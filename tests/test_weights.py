@@ -3,6 +3,8 @@
 import io
 import pathlib
 import pickle
+import time
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -135,11 +137,80 @@ def test_a_flipped_byte_gives_an_error_or_numbers_but_never_a_crash(tmp_path):
 
 def test_a_tensor_that_unfolds_beyond_its_storage_is_refused(tmp_path):
     whole = (GOLDEN / "torch_legacy.pth").read_bytes()
-    # BININT1 2, 3, 4 as a shape: make it 2, 255, 4.
+    # BININT1 2, 3, 4 as a shape: make it 2, 9, 4.
     place = whole.index(b"K\x02K\x03K\x04")
     path = tmp_path / "big.pth"
-    path.write_bytes(whole[:place] + b"K\x02K\xffK\x04" + whole[place + 6 :])
+    path.write_bytes(whole[:place] + b"K\x02K\x09K\x04" + whole[place + 6 :])
     with pytest.raises(WeightsError, match="beyond its storage"):
+        torch_weights.read_torch(path)
+
+
+def text(word):
+    return b"X" + len(word).to_bytes(4, "little") + word
+
+
+# Of one tensor, of a million float32 numbers, under the number 0 in the memo.
+TENSOR = (
+    b"ctorch._utils\n_rebuild_tensor_v2\n(("
+    + text(b"storage")
+    + b"ctorch\nFloatStorage\n"
+    + text(b"0")
+    + text(b"cpu")
+    + b"J\x00\x00\x10\x00tQK\x00J\x00\x00\x10\x00\x85K\x01\x85\x89}tRq\x00"
+)
+# A tuple of two of the tuples before, sixty times: 2 ** 60 of them, if each is looked at again.
+TWICE = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60
+
+
+def test_a_file_that_unfolds_to_gigabytes_is_refused(tmp_path):
+    """Many names of one storage: each would be an array of its own."""
+    path = tmp_path / "unfolds.pth"
+    numbers = ("archive/data/0", bytes(4 << 20))
+    names = [text(b"%d" % number) for number in range(20_000)]
+    for count, is_refused in ((1, False), (20_000, True)):
+        others = b"".join(name + b"h\x00" for name in names[1:count])
+        program = b"\x80\x02}(" + names[0] + TENSOR + others + b"u."
+        path.write_bytes(archive(program, extra=[numbers]))
+        if is_refused:
+            with pytest.raises(WeightsError, match="tensors of 83886080000 bytes"):
+                torch_weights.read_torch(path)
+        else:
+            assert torch_weights.read_torch(path)["0"].shape == (1 << 20,)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"\x80\x04\x8d" + (1 << 62).to_bytes(8, "little") + b"a.",
+        b"\x80\x02\x8b" + (1 << 30).to_bytes(4, "little") + b"a.",
+        b"\x80\x02}" + TWICE + b"K\x01s.",
+        b"\x80\x02ccollections\nOrderedDict\n]" + TWICE + b"K\x01\x86a\x85R.",
+        b"\x80\x02}" + text(b"w") + TWICE + b"s.\x80\x02].",
+    ],
+    ids=["text", "number", "key", "keys", "tree"],
+)
+def test_a_tiny_file_takes_no_memory_and_no_time(tmp_path, program):
+    path = tmp_path / "tiny.pth"
+    start = time.process_time()
+    for content in (legacy(program), archive(program)):
+        path.write_bytes(content)
+        tracemalloc.start()
+        try:
+            with pytest.raises(WeightsError):
+                torch_weights.read_torch(path)
+            assert tracemalloc.get_traced_memory()[1] < 4 << 20
+        finally:
+            tracemalloc.stop()
+    assert time.process_time() - start < 2
+
+
+def test_an_archive_that_says_more_than_it_holds_is_refused(tmp_path):
+    path = tmp_path / "says.pth"
+    content = archive(pickle.dumps({}, protocol=2))
+    place = content.rindex(b"PK\x01\x02")
+    sizes = (1 << 31).to_bytes(4, "little") * 2
+    path.write_bytes(content[: place + 20] + sizes + content[place + 28 :])
+    with pytest.raises(WeightsError, match="in its archive"):
         torch_weights.read_torch(path)
 
 

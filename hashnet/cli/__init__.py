@@ -100,6 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(error, FAILED)
     except KeyboardInterrupt:
         return fail("stopped; what was committed stays", FAILED)
+    except MemoryError:
+        return fail("more memory would be needed; what was committed stays", FAILED)
     except BrokenPipeError:
         # The reader has seen enough; python would complain again while it closes stdout.
         _forget_stdout()

@@ -5,11 +5,11 @@ import collections
 import dataclasses
 import json
 import os
-import pathlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hashnet import files
 from hashnet.cli.indexes import engine_of, hint_at_numba
 from hashnet.cli.options import (
     add_index,
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "photos.index cat.jpg -k 5"
 STDIN = "-"
+MOST_ID_BYTES = 1 << 28  # of a list of ids
 PICTURED_MATCHES = 5  # hits of a query whose matches are drawn
 
 
@@ -316,7 +317,10 @@ def _listed_ids(path: str | None) -> list[str] | None:
     if path is None:
         return None
     try:
-        content = sys.stdin.buffer.read() if path == STDIN else pathlib.Path(path).read_bytes()
+        if path == STDIN:
+            content = files.read_stream(sys.stdin.buffer, MOST_ID_BYTES, path)
+        else:
+            content = files.read_at_most(path, MOST_ID_BYTES)
     except OSError as error:
         raise ArgumentError(
             "Ids come from a file, one a line.", f"{path}: {error.strerror}"

@@ -145,13 +145,14 @@ class Encoder:
             graph = export.graph(self.bundle.load_model(), self.config.outputs)
             return runtimes.from_keras(graph)
         return runtimes.open_bytes(
-            self.bundle.encoder_file.read_bytes(),
+            self.bundle.encoder_bytes(),
             self.bundle.encoder_file,
             "soonest" if self._soon else self.runtime,
             num_threads=self.num_threads,
             concurrent=concurrent,
             one_by_one=True,
             precision=self.precision,
+            most=self.config.most,
         )
 
     def encode(self, sources: Iterable[Source]) -> Encoded:
@@ -298,7 +299,7 @@ class Encoder:
         # do without this import.
         import onnx.utils
 
-        network = onnx.load_model_from_string(self.bundle.encoder_file.read_bytes())
+        network = onnx.load_model_from_string(self.bundle.encoder_bytes())
         rest = onnx.utils.Extractor(network).extract_model(["feature"], [output])
         # Keras would have to build the network for this; the numbers are the same.
         runtime = "onnxruntime" if self.runtime == "keras" else self.runtime
@@ -374,7 +375,7 @@ class Encoder:
         import onnx
         from onnx import numpy_helper
 
-        network = onnx.load_model_from_string(self.bundle.encoder_file.read_bytes())
+        network = onnx.load_model_from_string(self.bundle.encoder_bytes())
         matrices = {tensor.name: tensor for tensor in network.graph.initializer}
         makers = {name: node for node in network.graph.node for name in node.output}
         config = self.config

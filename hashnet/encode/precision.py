@@ -10,13 +10,12 @@ import contextlib
 import logging
 import os
 import pathlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hashnet import codes, images
+from hashnet import codes, files, images
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, ExportError, ImageError, UnknownNameError
 from hashnet.network import bundle as bundles
@@ -80,7 +79,7 @@ def convert(
             f"{bundle.precision} to {precision}",
         )
     pixels = _pixels(images_from, bundle.config.image_size)
-    encoder = bundle.encoder_file.read_bytes()
+    encoder = bundle.encoder_bytes()
     if precision == "int8":
         encoder = _quantised(bundle.encoder_file, pixels)
     runtime = runtimes.choose("auto", runtimes.FOR_PRECISION[precision])
@@ -138,7 +137,7 @@ def _quantised(path: pathlib.Path, pixels: np.ndarray) -> bytes:
             row = next(self.rows, None)
             return None if row is None else {"image": row[None]}
 
-    with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch, _quiet():
+    with files.scratch_folder() as scratch, _quiet():
         folded, out = pathlib.Path(scratch) / "folded.onnx", pathlib.Path(scratch) / "int8.onnx"
         # Normalisation goes into the convolutions before it: what is rounded once is rounded less.
         quantization.quant_pre_process(path, folded, skip_symbolic_shape=True)

@@ -137,7 +137,7 @@ def encoder_of(bundle: bundles.Bundle) -> "onnx.ModelProto | None":
     """
     if bundle.precision == "int8":
         return None
-    network = onnx_graph.parsed(bundle.encoder_file.read_bytes(), bundle.encoder_file)
+    network = onnx_graph.parsed(bundle.encoder_bytes(), bundle.encoder_file)
     known = onnx_graph.has_map(network) and onnx_graph.geometry_of(network) is not None
     return network if known else None
 

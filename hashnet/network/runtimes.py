@@ -17,6 +17,7 @@ import numpy as np
 from hashnet import extras, system
 from hashnet.errors import ArgumentError, BundleError, HashnetError, UnknownNameError
 from hashnet.network import onnx_check
+from hashnet.network.onnx_cost import Cost
 
 if TYPE_CHECKING:
     import keras
@@ -188,6 +189,7 @@ def open_bytes(
     concurrent: bool = False,
     one_by_one: bool = False,
     precision: str = "float32",
+    most: Cost = onnx_check.MOST,
 ) -> Network:
     """Open a network from the content of its `.onnx` file, or of its `.tflite` file for LiteRT.
 
@@ -199,12 +201,13 @@ def open_bytes(
         runtime, num_threads, concurrent, one_by_one: as for `open_file`.
         precision: str, one of `FOR_PRECISION`. What OpenVINO rounds to on the way; an int8 file
             says so itself.
+        most: `Cost`. What an ONNX file may take for an image.
 
     Returns:
         A runtime, as from `open_file`.
 
     Raises:
-        BundleError: it is not a network that this runtime takes.
+        BundleError: it is not a network that this runtime takes, or takes more than it may.
         ArgumentError: the runtime does not compute in this precision.
         HashnetError: the processor does not.
     """
@@ -212,7 +215,7 @@ def open_bytes(
         return _opened(_LiteRT, name, [model], num_threads, concurrent, one_by_one)
     soon = runtime == "soonest"
     runtime = choose(runtime, FOR_PRECISION[precision])
-    onnx_check.check(model, name)
+    onnx_check.check(model, name, most)
     if runtime == "onnxruntime":
         return _opened(
             _OnnxRuntime, name, [model], num_threads, concurrent, one_by_one, spins=not soon

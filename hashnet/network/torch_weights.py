@@ -11,7 +11,7 @@ import math
 import os
 import pickletools
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -77,8 +77,9 @@ def read_torch(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         dict of tensor name to array, each C-contiguous with the stored dtype and shape.
 
     Raises:
-        WeightsError: the file is missing, truncated, or no checkpoint, or its pickle names
-            anything but tensors, dictionaries, lists, numbers and strings.
+        WeightsError: the file is missing, truncated, or no checkpoint, its pickle names anything
+            but tensors, dictionaries, lists, numbers and strings, or its tensors take more than
+            twice the bytes of the file, as none do that share some.
 
     Example:
         >>> from hashnet.network import torch_weights
@@ -104,6 +105,7 @@ def read_torch(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         TypeError,
         AttributeError,
         OverflowError,
+        MemoryError,
         zipfile.BadZipFile,
         NotImplementedError,
         RuntimeError,
@@ -195,7 +197,8 @@ def efficientnet_lite_file(variant: int) -> str:
 
 def _read_legacy(path: str) -> dict[str, np.ndarray]:
     size = os.path.getsize(path)
-    with open(path, "rb") as file:
+    with open(path, "rb") as opened:
+        file = _Bounded(opened, size)
         if _run(file) != _LEGACY_MAGIC:
             raise WeightsError("A weights file must be a PyTorch checkpoint.", path, _WAY_OUT)
         _run(file)  # protocol version
@@ -221,7 +224,7 @@ def _read_legacy(path: str) -> dict[str, np.ndarray]:
     def load(storage: _Storage) -> np.ndarray:
         return np.fromfile(path, storage.dtype, storage.numel, offset=places[storage.key])
 
-    return _materialise(tree, load)
+    return _materialise(tree, load, size)
 
 
 def _read_zip(path: str) -> dict[str, np.ndarray]:
@@ -235,6 +238,9 @@ def _read_zip(path: str) -> dict[str, np.ndarray]:
         # torch.save stores without compression; refusing the rest leaves no room for zip bombs.
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise WeightsError("A checkpoint's archive must be uncompressed.", path, _WAY_OUT)
+        size = os.path.getsize(path)
+        if any(max(entry.file_size, entry.compress_size) > size for entry in archive.infolist()):
+            raise WeightsError("A checkpoint's files must be in its archive.", path, _WAY_OUT)
         if root + "byteorder" in archive.namelist():
             if archive.read(root + "byteorder") != b"little":
                 raise WeightsError("A checkpoint must be little-endian.", path, _WAY_OUT)
@@ -245,17 +251,28 @@ def _read_zip(path: str) -> dict[str, np.ndarray]:
             data = archive.read(f"{root}data/{storage.key}")
             return np.frombuffer(data, storage.dtype, storage.numel)
 
-        return _materialise(tree, load)
+        return _materialise(tree, load, size)
 
 
-def _exactly(file: IO[bytes], num_bytes: int) -> bytes:
+class _Bounded:
+    """A file of which nobody asks for more than there is: memory is taken before it is read."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file, self._size = file, size
+        self.tell, self.seek, self.readline = file.tell, file.seek, file.readline
+
+    def read(self, num_bytes: int) -> bytes:
+        return self._file.read(min(num_bytes, max(0, self._size - self._file.tell())))
+
+
+def _exactly(file: _Bounded, num_bytes: int) -> bytes:
     data = file.read(num_bytes)
     if len(data) != num_bytes:
         raise EOFError("the file ends too early")
     return data
 
 
-def _run(file: IO[bytes]) -> Any:
+def _run(file: Any) -> Any:
     """Step through one pickle; return what it describes, as plain data and `_Tensor`s."""
     stack: list[Any] = []
     marks: list[int] = []
@@ -271,7 +288,7 @@ def _run(file: IO[bytes]) -> Any:
         target = stack[-1]
         if type(target) is not dict:
             raise ValueError("items are set on something that is no dictionary")
-        target.update(zip(pairs[0::2], pairs[1::2], strict=True))
+        target.update(_plain_keys(zip(pairs[0::2], pairs[1::2], strict=True)))
 
     def append(items: Sequence[Any]) -> None:
         if type(stack[-1]) is not list:
@@ -376,7 +393,7 @@ def _storage(persistent_id: Any) -> _Storage:
 
 def _reduce(function: Any, arguments: Any) -> Any:
     if function == _Global(_DICT):
-        return dict(*arguments)
+        return _plain_keys(*arguments)
     if function == _Global(_REBUILD_PARAMETER):
         return arguments[0]
     if function == _Global(_REBUILD_TENSOR):
@@ -387,35 +404,63 @@ def _reduce(function: Any, arguments: Any) -> Any:
     raise ValueError(f"{function!r} cannot be called")
 
 
+def _plain_keys(pairs: Iterable[tuple[Any, Any]] = ()) -> dict[Any, Any]:
+    """A dictionary of pairs, with no tuples as keys: one of tuples of tuples takes ages to hash."""
+    found: dict[Any, Any] = {}
+    for key, value in pairs:
+        if not isinstance(key, str | int | float | None):
+            raise ValueError("a key is no text or number")
+        found[key] = value
+    return found
+
+
 def _is_count(value: object) -> bool:
     return type(value) is int and value >= 0
 
 
 def _tensors_in(tree: Any) -> Iterator[_Tensor]:
-    if isinstance(tree, _Tensor):
-        yield tree
-    elif isinstance(tree, dict):
-        for value in tree.values():
-            yield from _tensors_in(value)
-    elif isinstance(tree, list | tuple):
-        for value in tree:
-            yield from _tensors_in(value)
+    """All tensors in a tree, each part of which is looked at once, wherever it occurs."""
+    waiting, seen = [tree], set()
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, _Tensor):
+            yield part
+        elif isinstance(part, dict | list | tuple) and id(part) not in seen:
+            seen.add(id(part))
+            waiting += part.values() if isinstance(part, dict) else part
 
 
-def _materialise(tree: Any, load: Callable[[_Storage], np.ndarray]) -> dict[str, np.ndarray]:
+def _materialise(
+    tree: Any, load: Callable[[_Storage], np.ndarray], size: int
+) -> dict[str, np.ndarray]:
     for wrapper in ("state_dict", "model", "extractor"):
         if isinstance(tree, dict) and isinstance(tree.get(wrapper), dict):
             tree = tree[wrapper]
     if not isinstance(tree, dict):
         raise ValueError("the checkpoint is no dictionary of tensors")
-    arrays = {
-        name: _array(tensor, load(tensor.storage))
+    tensors = {
+        name: tensor
         for name, tensor in tree.items()
         if isinstance(name, str) and isinstance(tensor, _Tensor)
     }
-    if not arrays:
+    if not tensors:
         raise ValueError("the checkpoint holds no tensors")
-    return arrays
+    unfolded = sum(
+        math.prod(tensor.shape) * np.dtype(tensor.storage.dtype).itemsize
+        for tensor in tensors.values()
+        if all(map(_is_count, tensor.shape))
+    )
+    if unfolded > 2 * size:
+        raise ValueError(f"tensors of {unfolded} bytes in a file of {size}")
+    arrays: dict[str, np.ndarray] = {}
+    # Each storage is read once, whatever is made of it, and one is held at a time.
+    storage, numbers = None, np.empty(0)
+    for name in sorted(tensors, key=lambda name: tensors[name].storage.key):
+        if tensors[name].storage != storage:
+            storage = tensors[name].storage
+            numbers = load(storage)
+        arrays[name] = _array(tensors[name], numbers)
+    return {name: arrays[name] for name in tensors}
 
 
 def _array(tensor: _Tensor, numbers: np.ndarray) -> np.ndarray:

@@ -29,6 +29,7 @@ def bundle_of(store: Any) -> bundles.Bundle:
     """
     if store.encoder_folder is None:
         raise StoreError("An index carries its encoder.", f"none in {store.folder}")
+    store.verify_encoder(bundles.DESCRIPTION)  # which has the checksum of the other
     bundle = bundles.load(store.encoder_folder)
     if bundle.fingerprint != store.fingerprint:
         raise FingerprintError(
@@ -58,6 +59,9 @@ def extractor_of(store: Any) -> Extractor:
             f"an index without any: {store.folder}",
             "Make an index with `hashnet index --local sift`.",
         )
+    file = extractors.file_of(store.extractor)
+    if file is not None:
+        store.verify_encoder(file, bundles.ENCODER)
     extractor = extractors.open(store.extractor, store.encoder_folder)
     if extractor.descriptor_dim != store.descriptor_dim:
         raise FingerprintError(
@@ -83,6 +87,7 @@ def proposer_of(store: Any) -> "Proposer":
     """
     from hashnet.local import regions
 
+    store.verify_encoder(regions.FILE, bundles.ENCODER)
     return regions.Proposer.open(os.path.join(store.encoder_folder, regions.FILE))
 
 

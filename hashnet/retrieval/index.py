@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import os
-import tempfile
 import threading
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import numpy as np
 
-from hashnet import images
+from hashnet import files, images
 from hashnet.checks import checked_ids
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, HashnetError, StoreError, UnknownIdError
@@ -122,7 +121,7 @@ class Index:
         # An encoder that does not open must not leave an index behind.
         encoder = Encoder(bundle, runtime=runtime, num_threads=num_threads)
         stores = kind_of(folder)
-        with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
+        with files.scratch_folder() as scratch:
             networks = carried.export_networks(
                 bundle, scratch, local=local, regions_too=bool(regions)
             )
@@ -382,7 +381,6 @@ class Index:
         """
         engine = self.engine
         rows = engine.finder.rows() if ids is None else _rows(engine.snapshot, ids)
-        engine.snapshot.verify_features(rows)
         return engine.snapshot.features(rows).astype(np.float32)
 
     # --- Searching ---

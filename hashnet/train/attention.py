@@ -19,7 +19,6 @@ from __future__ import annotations
 import os
 import pathlib
 import sys
-import tempfile
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -122,7 +121,7 @@ def from_recipe(recipe: str, **changes: Any) -> AttentionConfig:
     shipped = RECIPES / f"{recipe}.toml"
     path = shipped if shipped.is_file() else pathlib.Path(recipe)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8")) | changes
+        values = tomllib.loads(files.read_at_most(path, files.MOST_TOML).decode()) | changes
     except (OSError, ValueError) as error:
         raise ArgumentError("A recipe is a TOML file.", f"{path}: {error}") from error
     known = {field.name for field in fields(AttentionConfig)}
@@ -212,7 +211,7 @@ def save(trained: Trained, bundle: Bundle) -> pathlib.Path:
         ShapeError: the head is for another backbone.
     """
     path = bundle.folder / delf.FILE
-    with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
+    with files.scratch_folder() as scratch:
         exported = pathlib.Path(scratch, delf.FILE)
         delf.export_for(bundle, exported, trained.head)
         with files.whole_file(path) as file:

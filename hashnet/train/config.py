@@ -5,6 +5,7 @@ import tomllib
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from hashnet import files
 from hashnet.errors import ArgumentError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -223,6 +224,6 @@ def _read_recipe(recipe: str) -> dict[str, Any]:
     if path.suffix != ".toml":
         raise UnknownNameError("recipe", recipe, recipe_names())
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(files.read_at_most(path, files.MOST_TOML).decode())
     except (OSError, ValueError) as error:
         raise ArgumentError("A recipe is a TOML file.", f"{path}: {error}") from error

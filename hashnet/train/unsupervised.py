@@ -2,14 +2,13 @@
 
 import os
 import pathlib
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hashnet import images
+from hashnet import files, images
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ImageError
 from hashnet.network import bundle, model, onnx_graph, own_backbones, pretrained
@@ -89,7 +88,7 @@ def fit_bundle(
     tell = progress or (lambda stage, done, total: None)
     tell(OPENING, 0, 0)
     network = pretrained.write(config, weights, opened)
-    with tempfile.TemporaryDirectory(prefix="hashnet-") as scratch:
+    with files.scratch_folder() as scratch:
         start = bundle.save_encoder(scratch, onnx_graph.content(network), config, origin={})
         parts, positions, num_done = [], [], 0
         extras: list[Any] = []

@@ -152,7 +152,7 @@ def measured(store, weights, queries, exact, floats, built, options):
         began = time.perf_counter()
         graph.add(np.arange(len(stored_codes)), stored_codes, threads=options.threads)
         built["usearch_binary"] = time.perf_counter() - began
-    features = plain.snapshot.feature_map
+    features = plain.snapshot.feature_map([])
     share = max(1, options.rows // SHARES)
     pools = [pool * share for pool in POOLS]
 

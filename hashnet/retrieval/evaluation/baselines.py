@@ -49,7 +49,7 @@ def without_hashing(scorer: Scorer, num_threads: int) -> dict[str, Row]:
     spent = []
     for query in query_set.answerable[: TIMED_SEARCHES + 1]:
         start = time.perf_counter()
-        features = database.snapshot.feature_map
+        features = database.snapshot.feature_map(database.rows)
         nearest_features(
             query_set.features[query], database.rows, features, 10, num_threads=num_threads
         )

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from hashnet import images
+from hashnet import files, images
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError
 from hashnet.retrieval.store.protocol import Snapshot
 from hashnet.retrieval.vectors import Vectors, is_file
+
+MOST_BYTES = 1 << 28  # of a file of ground truth
 
 # --- The database ---------------------------------------------------------------------------------
 
@@ -62,9 +64,8 @@ class Database:
     @functools.cached_property
     def features(self) -> np.ndarray:
         """Float array `(n, feature_dim)` in the order of rows; a memory map where possible."""
-        self.snapshot.verify_features(self.rows)
         if len(self.rows) == self.snapshot.num_rows:
-            return np.asarray(self.snapshot.feature_map)
+            return np.asarray(self.snapshot.feature_map(self.rows))
         return self.snapshot.features(self.rows)
 
 
@@ -297,8 +298,8 @@ def _read_ground_truth(path: str | os.PathLike[str]) -> dict[str, list[str]]:
         return dict(pairs)
 
     try:
-        with open(path, encoding="utf-8") as file:
-            truth = json.load(file, object_pairs_hook=once)
+        content = files.read_at_most(path, MOST_BYTES)
+        truth = json.loads(content.decode(), object_pairs_hook=once)
         if not isinstance(truth, dict) or not all(
             isinstance(names, list) and all(isinstance(name, str) for name in names)
             for names in truth.values()

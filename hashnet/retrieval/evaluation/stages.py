@@ -48,7 +48,7 @@ def ranker(scorer: Scorer, engine: Engine, query: Query, num_threads: int) -> Ra
     )
     settings, threshold, pool = query, query.threshold, query.pool
     index.prepare(threshold)
-    features = database.snapshot.feature_map
+    features = database.snapshot.feature_map(database.rows)
 
     def rank(query: int) -> tuple[np.ndarray, tuple[float, float]]:
         own, code, feature = (

@@ -188,7 +188,7 @@ class _Search:
         for start in range(0, size, ROWS_AT_ONCE):
             self._say("reading", start, size)
             rows = self._rows[start : start + ROWS_AT_ONCE]
-            items = self._snapshot.verify_features(rows)
+            items = self._snapshot.items(rows)
             features = self._snapshot.features(rows)
             found = threads.mapped(
                 lambda item: _of_file(likeness.sketch, item, None), items, self._num_threads

@@ -91,7 +91,6 @@ class FolderFinder:
     def encoded(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows = self._snapshot.rows(ids)
         known = rows[rows >= 0]
-        self._snapshot.verify_features(known)
         features = self._snapshot.features(known).astype(np.float32)
         return rows, self._snapshot.codes[known], features
 
@@ -142,7 +141,7 @@ class FolderFinder:
         best, distances = nearest_features(
             feature,
             rows,
-            self._snapshot.feature_map,
+            self._snapshot.feature_map(rows),
             k * self._most_rows,  # among so many rows there are k images
             mean=None if ranking is None else ranking.mean,
             added=None if ranking is None or steps is None else ranking.weight * steps,
@@ -152,7 +151,7 @@ class FolderFinder:
             _, firsts = np.unique(self._owners[best], return_index=True)
             firsts = np.sort(firsts)[:k]
             best, distances = best[firsts], distances[firsts]
-        items, owners = self._snapshot.verify_features(best), self._owners
+        items, owners = self._snapshot.items(best), self._owners
         end = time.perf_counter()
         return Found(
             best,
@@ -214,8 +213,9 @@ class FolderFinder:
                 bits = codes.unpack(self._snapshot.codes[rows], len(weights))
                 scores[rows] = bits.astype(np.float32) @ weights
         else:
+            features = self._snapshot.feature_map(np.arange(len(scores)))
             for rows in _parts(len(scores)):
-                scores[rows] = self._snapshot.feature_map[rows].astype(np.float32) @ weights
+                scores[rows] = features[rows].astype(np.float32) @ weights
         live = self.rows()
         return live[np.argsort(-scores[live], kind="stable")[:most]]
 

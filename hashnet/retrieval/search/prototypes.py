@@ -6,7 +6,8 @@ the majority of their codes, so it lies where images lie, whatever the network's
 """
 
 import difflib
-from collections.abc import Collection
+import itertools
+from collections.abc import Collection, Iterable
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from hashnet.retrieval.store.items import Item
 # Images that stand for a label, spread over all of its; and for a class of the network.
 LABELLED, BY_NETWORK = 256, 16
 NAMES_SHOWN = 5
+MOST_COMPARED = 1000  # names that are compared with one that is not known
 
 
 def find_name(name: str, known: Collection[str]) -> str:
@@ -41,7 +43,11 @@ def find_name(name: str, known: Collection[str]) -> str:
         return name
     folded = {one.casefold(): one for one in known}
     if name.casefold() not in folded:
-        close = difflib.get_close_matches(name.casefold(), folded, NAMES_SHOWN, 0)
+        like: Iterable[str] = folded
+        if len(folded) > MOST_COMPARED:  # which takes seconds
+            begun = (one for one in folded if one[:2] == name[:2].casefold())
+            like = itertools.islice(begun, MOST_COMPARED)
+        close = difflib.get_close_matches(name.casefold(), like, NAMES_SHOWN, 0)
         raise UnknownNameError("class", name, [folded[one] for one in close])
     return folded[name.casefold()]
 
@@ -72,6 +78,7 @@ class Prototypes:
         self._snapshot, self._finder = engine.snapshot, engine.finder
         self._encoder = engine.index.encoder
         self.labels = self._snapshot.label_counts()
+        self._names = sorted(self.labels)
         self.classes = self._encoder.config.classes
 
     def query(self, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -95,11 +102,27 @@ class Prototypes:
             rows = np.sort(self._most_like(self.classes.index(name)))
         if not len(rows):
             raise HashnetError("A prototype is made of images of an index.", "none there")
-        self._snapshot.verify_features(rows)
         feature = self._snapshot.features(rows).astype(np.float32).mean(axis=0)
         num_bits = self._encoder.config.num_bits
         ones = codes.unpack(self._snapshot.codes[rows], num_bits).mean(axis=0)
         return codes.pack(ones >= 0.5), feature / max(np.linalg.norm(feature), 1e-12)
+
+    def labels_listed(
+        self, find: str, offset: int, limit: int
+    ) -> tuple[int, list[tuple[str, int]]]:
+        """How many labels hold some text, whatever the case of its letters, and some of them.
+
+        Args:
+            find: str; "" for all labels.
+            offset, limit: int. Which of them, by name.
+
+        Returns:
+            total: int.
+            labels: list of (label, number of images).
+        """
+        wanted = find.casefold()
+        names = [name for name in self._names if not wanted or wanted in name.casefold()]
+        return len(names), [(name, self.labels[name]) for name in names[offset:][:limit]]
 
     def listed(self, label: str | None, offset: int, limit: int) -> tuple[int, list[Item]]:
         """How many images have a label, or are there, and the items of some of them.

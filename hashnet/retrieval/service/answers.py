@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -28,6 +28,8 @@ from hashnet.retrieval.service.work_queue import BusyError
 
 _log = logging.getLogger(__name__)
 
+MAX_MESSAGE = 2000  # characters: names of the index or of the request may be long
+
 Responses = dict[int | str, dict[str, Any]]
 
 
@@ -41,10 +43,8 @@ class Problem(BaseModel):
     error: str
 
 
-class Json(Response):
+class Json(JSONResponse):
     """JSON in ASCII: ids and labels may hold what is no UTF-8."""
-
-    media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         """Write an answer; NaN, which is no JSON, raises ValueError.
@@ -142,4 +142,6 @@ def _problem(status: int, message: str, headers: Mapping[str, str] | None = None
     headers = dict(headers or {})
     if status == 503:
         headers.setdefault("Retry-After", RETRY_AFTER)
+    if len(message) > MAX_MESSAGE:
+        message = f"{message[:MAX_MESSAGE]} …"
     return Json({"error": message}, status, headers)

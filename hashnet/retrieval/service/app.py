@@ -14,6 +14,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.types import ASGIApp
 
+from hashnet.retrieval.service import schemas
 from hashnet.retrieval.service.answers import Json, refuse_errors
 from hashnet.retrieval.service.counters import CONTENT_TYPE, Counted
 from hashnet.retrieval.service.heads import HeadAsGet
@@ -113,11 +114,16 @@ def _add_page(api: FastAPI, service: Service) -> None:
     def page() -> FileResponse:
         return FileResponse(str(STATIC / "index.html"))
 
-    @api.get("/healthz", summary="Is the service up?", response_model=dict)
-    async def health() -> dict[str, Any]:
-        return {"status": "ok", "items": service.served.current.engine.snapshot.num_items}
+    @api.get("/healthz", summary="Is the service up?", response_model=schemas.Health)
+    async def health() -> Json:
+        return Json({"status": "ok", "items": service.served.current.engine.snapshot.num_items})
 
-    @api.get("/metrics", summary="Counters, as Prometheus reads them", response_class=Response)
+    @api.get(
+        "/metrics",
+        summary="Counters, as Prometheus reads them",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
     def metrics_text() -> Response:
         return Response(service.counters.text(), media_type=CONTENT_TYPE)
 

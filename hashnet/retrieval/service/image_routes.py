@@ -9,16 +9,20 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from hashnet.errors import ArgumentError, ImageError, UnknownIdError
-from hashnet.retrieval.service import questions
+from hashnet.retrieval.service import questions, schemas
 from hashnet.retrieval.service.answers import CHANGE_REFUSALS, REFUSALS, Json, Responses
 from hashnet.retrieval.service.parameters import Id, Image, PostedText, Text
-from hashnet.retrieval.service.settings import MAX_SIDE, MAX_TEXT
+from hashnet.retrieval.service.served_index import Version
+from hashnet.retrieval.service.settings import MAX_LISTED, MAX_SIDE, MAX_TEXT
 from hashnet.retrieval.service.state import Service
 
 THUMBNAIL, PICTURE = 256, 1600  # pixels of the longer side
 _SEVERAL = fastapi.Query(max_length=100, description="Again for several.")
 _NONE: list[str] = []
-_JPEG: Responses = {**REFUSALS, 200: {"content": {"image/jpeg": {}}}}
+_PICTURE = {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}
+_JPEG: Responses = {**REFUSALS, 200: {"content": _PICTURE}}
+Offset = Annotated[int, fastapi.Query(ge=0, le=2**40)]
+Limit = Annotated[int, fastapi.Query(ge=1, le=MAX_LISTED)]
 
 
 def add_list_routes(api: FastAPI, service: Service) -> None:
@@ -29,31 +33,58 @@ def add_list_routes(api: FastAPI, service: Service) -> None:
         service: `Service`.
     """
 
-    @api.get("/api/info", summary="What can be searched for", response_model=dict)
-    async def info() -> dict[str, Any]:
-        version = service.served.current
-        labels = sorted(version.prototypes.labels.items())
+    def labels_of(version: Version, offset: int, limit: int, find: str = "") -> dict[str, Any]:
+        total, labels = version.prototypes.labels_listed(find, offset, limit)
         return {
+            "total": total,
+            "labels": [{"name": name, "count": count} for name, count in labels],
+        }
+
+    @api.get("/api/info", summary="What can be searched for", response_model=schemas.Info)
+    async def info() -> Json:
+        version = service.served.current
+        labels = labels_of(version, 0, MAX_LISTED)
+        classes = version.prototypes.classes
+        fields = {
             "items": version.engine.snapshot.num_items,
             "bits": version.engine.index.encoder.config.num_bits,
-            "labels": [{"name": name, "count": count} for name, count in labels],
-            "classes": list(version.prototypes.classes),
+            "num_labels": labels["total"],
+            "labels": labels["labels"],
+            "num_classes": len(classes),
+            "classes": classes[:MAX_LISTED],
             "local": version.engine.index.store.extractor,
             "grades": version.engine.grades,
             "exif": version.engine.index.store.exif,
             "folders": [root.name for root in version.engine.snapshot.roots.all or ()],
             "writable": service.settings.token is not None,
         }
+        return Json(fields)
+
+    @api.get(
+        "/api/labels",
+        summary="List the labels of the index",
+        responses=REFUSALS,
+        response_model=schemas.Labels,
+    )
+    async def list_labels(
+        offset: Offset = 0,
+        limit: Limit = 100,
+        find: Annotated[
+            str, fastapi.Query(max_length=MAX_TEXT, description="Only those that hold this.")
+        ] = "",
+    ) -> Json:
+        version = service.served.current
+        return Json(await service.queues["pictures"].run(labels_of, version, offset, limit, find))
 
     @api.get(
         "/api/images",
         summary="List the images of the index",
         responses=REFUSALS,
-        response_model=dict,
+        response_model=schemas.Images,
     )
     async def list_images(
-        offset: Annotated[int, fastapi.Query(ge=0, le=2**40)] = 0,
-        limit: Annotated[int, fastapi.Query(ge=1, le=1000)] = 100,
+        offset: Offset = 0,
+        limit: Limit = 100,
         label: Annotated[str | None, fastapi.Query(max_length=MAX_TEXT)] = None,
     ) -> Json:
         version = service.served.current
@@ -134,7 +165,7 @@ def add_change_routes(api: FastAPI, service: Service) -> None:
         summary="Add or replace an image",
         responses=CHANGE_REFUSALS,
         dependencies=writer,
-        response_model=dict,
+        response_model=schemas.Image,
     )
     async def add_image(
         image: Image,
@@ -152,7 +183,7 @@ def add_change_routes(api: FastAPI, service: Service) -> None:
         summary="Remove the images below folders, those that patterns name, or those of labels",
         responses=CHANGE_REFUSALS,
         dependencies=writer,
-        response_model=dict,
+        response_model=schemas.RemovedMany,
     )
     async def remove_images(
         folder: Annotated[list[Text], _SEVERAL] = _NONE,
@@ -175,25 +206,26 @@ def add_change_routes(api: FastAPI, service: Service) -> None:
             labels=label or None,
             dry_run=dry_run,
         )
-        return Json({"removed": [public_ids.shown(id) for id in removed]})
+        shown = [public_ids.shown(id) for id in removed[:MAX_LISTED]]
+        return Json({"total": len(removed), "removed": shown})
 
     @api.delete(
         "/api/images/{id:any}",
         summary="Remove an image",
         responses=CHANGE_REFUSALS,
         dependencies=writer,
-        response_model=dict,
+        response_model=schemas.Removed,
     )
-    async def remove_image(id: Id) -> dict[str, Any]:
+    async def remove_image(id: Id) -> Json:
         if not await queues["changes"].run(served.remove, ids=served.current.public_ids.id(id)):
             raise UnknownIdError("Only what is in the index can be removed.", repr(id))
-        return {"removed": id}
+        return Json({"removed": id})
 
     @api.get(
         "/api/images/{id:any}",
         summary="What is known of an image",
         responses=REFUSALS,
-        response_model=dict,
+        response_model=schemas.Measured,
     )
     async def image_info(id: Id) -> Json:
         version = served.current

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from hashnet.errors import ArgumentError
-from hashnet.retrieval.service import parameters, questions
+from hashnet.retrieval.service import parameters, questions, schemas
 from hashnet.retrieval.service.answers import REFUSALS, UPLOAD_REFUSALS, Json
 from hashnet.retrieval.service.served_index import Version
 from hashnet.retrieval.service.settings import MAX_TEXT
@@ -51,7 +51,7 @@ def add_search_routes(api: FastAPI, service: Service) -> None:
         "/api/search",
         summary="Search by a picture",
         responses=UPLOAD_REFUSALS,
-        response_model=dict,
+        response_model=schemas.Found,
     )
     async def search_by_image(
         image: parameters.Image, asked: parameters.PostedSearchParameters
@@ -62,7 +62,7 @@ def add_search_routes(api: FastAPI, service: Service) -> None:
         "/api/search/vector",
         summary="Search by a vector",
         responses=REFUSALS,
-        response_model=dict,
+        response_model=schemas.Found,
     )
     async def search_by_vector(
         vector: parameters.Vector, asked: parameters.SearchParameters
@@ -73,7 +73,7 @@ def add_search_routes(api: FastAPI, service: Service) -> None:
         "/api/search",
         summary="Search by an image of the index, or by a label or class",
         responses=REFUSALS,
-        response_model=dict,
+        response_model=schemas.Found,
     )
     async def search_by_name(
         asked: parameters.SearchParameters, id: parameters.Text | None = None, class_: _Class = None
@@ -91,35 +91,36 @@ def add_match_routes(api: FastAPI, service: Service) -> None:
         service: `Service`.
     """
 
-    async def answer(query: str | bytes, hit: str, region: str | None) -> dict[str, Any]:
+    async def answer(query: str | bytes, hit: str, region: str | None) -> Json:
         version = service.served.current
         _need_local_features(version)
-        return await service.queues["search"].run(
+        found = await service.queues["search"].run(
             questions.matches, version, query, hit, parameters.box(region)
         )
+        return Json(found)
 
     @api.get(
         "/api/matches",
         summary="Which places of two images of the index match",
         responses=REFUSALS,
-        response_model=dict,
+        response_model=schemas.Matches,
     )
     async def matches(
         query: parameters.Text, hit: parameters.Text, region: parameters.RegionText = None
-    ) -> dict[str, Any]:
+    ) -> Json:
         return await answer(query, hit, region)
 
     @api.post(
         "/api/matches",
         summary="Which places of a picture and of an image of the index match",
         responses=UPLOAD_REFUSALS,
-        response_model=dict,
+        response_model=schemas.Matches,
     )
     async def matches_of_image(
         image: parameters.Image,
         hit: parameters.PostedText,
         region: parameters.PostedRegionText = None,
-    ) -> dict[str, Any]:
+    ) -> Json:
         return await answer(await image.read(), hit, region)
 
 

@@ -1,5 +1,6 @@
 """The engine of the newest version of the index, exchanged while others still search the last."""
 
+import hashlib
 import logging
 import os
 import threading
@@ -42,7 +43,14 @@ class Version:
         self.version, self.index = version, index
         self.engine: Engine = Engine(index, after=None if after is None else after.engine)
         self.prototypes = Prototypes(self.engine)
-        self.public_ids = PublicIds() if show_paths else PublicIds.of(self.engine.snapshot)
+        self.public_ids = (
+            PublicIds() if show_paths else PublicIds.of(self.engine.snapshot, _key_of(index))
+        )
+
+
+def _key_of(index: Index) -> bytes:
+    """What only those know who can read the index, and what it keeps as long as it is."""
+    return hashlib.sha256(repr(index.store.made).encode()).digest()
 
 
 class ServedIndex:

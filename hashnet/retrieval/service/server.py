@@ -1,6 +1,7 @@
 """The process of the service: its socket, its slow clients, its end."""
 
 import asyncio
+import ipaddress
 import logging
 import os
 import socket
@@ -17,8 +18,15 @@ from hashnet.retrieval.service.settings import Settings
 HEADER_BYTES = 32 * 2**10
 HEADER_SECONDS = 10.0
 CONNECTIONS = 1000
+# Of one address, so that no client keeps all others out; a proxy is one, too.
+CONNECTIONS_A_CLIENT = 250
+# Whoever is sent something takes some of it in each so many seconds.
+SENDING_SECONDS = 10.0
+LEAST_TAKEN = 4 * 2**10
 # What is being answered when the service is told to stop gets so long to be finished.
 STOP_SECONDS = 30
+
+MOST_TOKEN = 4096  # characters
 
 _TOO_SLOW = (
     b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n"
@@ -26,20 +34,46 @@ _TOO_SLOW = (
 )
 
 
-class _Connection(H11Protocol):
-    """A connection that must send the head of each request within a time.
+def address_of(client: tuple[str, int] | None) -> str:
+    """Whose connection it is.
 
-    uvicorn waits for it for ever, so that idle clients could take all the connections there are.
+    Args:
+        client: (host, port) in numbers, or None where that is not known.
+
+    Returns:
+        str: the host; of IPv6 its network of 64 bits, of which one client may have all addresses.
+
+    Example:
+        >>> address_of(("127.0.0.1", 8000)), address_of(("2001:db8::1", 80))
+        ('127.0.0.1', '2001:db8::')
+    """
+    host = client[0].partition("%")[0] if client else ""
+    if ":" not in host:
+        return host
+    network = ipaddress.ip_network((ipaddress.IPv6Address(host), 64), strict=False)
+    return str(network.network_address)
+
+
+class _Connection(H11Protocol):
+    """A connection that must send the head of each request within a time, and take its answer.
+
+    uvicorn waits for both for ever, so that idle clients could take all the connections there are.
     """
 
     _head: asyncio.TimerHandle | None = None
+    _sending: asyncio.TimerHandle | None = None
+    _num_drained = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > CONNECTIONS:
+        address = address_of(self.client)
+        others = (one for one in self.connections if isinstance(one, _Connection))
+        of_client = sum(address_of(one.client) == address for one in others)
+        if len(self.connections) > CONNECTIONS or of_client > CONNECTIONS_A_CLIENT:
             transport.abort()
             return
         self._await_head()
+        self._watch_sending(None)
 
     def data_received(self, data: bytes) -> None:
         waiting = self.cycle is None or self.cycle.response_complete
@@ -52,7 +86,23 @@ class _Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        if self._sending is not None:
+            self._sending.cancel()
         super().connection_lost(exc)
+
+    def resume_writing(self) -> None:
+        self._num_drained += 1
+        super().resume_writing()
+
+    def _watch_sending(self, before: tuple[int, int, object] | None) -> None:
+        """Cut off a client that takes nothing of what it was sent, and look again later."""
+        unsent = self.transport.get_write_buffer_size()
+        now = unsent, self._num_drained, self.cycle
+        if before is not None and unsent and now[1:] == before[1:]:
+            if before[0] and unsent > before[0] - LEAST_TAKEN:
+                self.transport.abort()
+                return
+        self._sending = self.loop.call_later(SENDING_SECONDS, self._watch_sending, now)
 
     def _await_head(self) -> None:
         self._head = self.loop.call_later(HEADER_SECONDS, self._give_up)
@@ -166,16 +216,17 @@ def token_from(path: str | None) -> str | None:
     if path is not None:
         try:
             with open(path, encoding="utf-8") as file:
-                token = file.readline().strip()
+                token = file.readline(MOST_TOKEN + 1).strip()
         except (OSError, UnicodeDecodeError) as error:
             raise HashnetError(
                 "A token is the first line of a file.", f"{path}: {error}"
             ) from error
     elif not token:
         return None
-    if len(token) < 16 or not token.isascii():
+    if not 16 <= len(token) <= MOST_TOKEN or not (token.isascii() and token.isprintable()):
         raise HashnetError(
-            "A token has 16 characters of ASCII or more, so that nobody guesses it.",
+            f"A token has 16 printable characters of ASCII or more, so that nobody guesses it, and "
+            f"{MOST_TOKEN} at most.",
             f"{len(token)} characters",
             "Make one with `openssl rand -hex 16`.",
         )

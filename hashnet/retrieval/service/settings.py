@@ -7,6 +7,7 @@ MAX_MARKED = 200  # images marked right, and as many wrong
 MAX_LABELS = 100
 MAX_IDS = 1000  # that a search is narrowed to
 MAX_TEXT = 4096  # characters of an id or label
+MAX_LISTED = 1000  # labels, classes, images or ids in one answer
 MAX_SIDE = 2048  # pixels of a picture
 
 

@@ -15,6 +15,23 @@ class BusyError(Exception):
     """There is no room, or no time, for this request now; a later one may fare better."""
 
 
+class _Work:
+    """Work that its caller may drop: what has not begun then never does, and holds nothing more.
+
+    An executor keeps what was cancelled until a thread comes to it, a search's picture included.
+    """
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function: Callable[[], Any] | None = function
+
+    def __call__(self) -> Any:
+        function, self._function = self._function, None
+        return None if function is None else function()
+
+    def drop(self) -> None:
+        self._function = None
+
+
 class WorkQueue:
     """Runs blocking work on a few threads, for a bounded number of callers.
 
@@ -52,22 +69,33 @@ class WorkQueue:
 
         Raises:
             BusyError: the queue is full, or the answer takes too long. Work that has begun goes
-                on and keeps its place, so that abandoned work counts as work.
+                on and keeps its place, so that abandoned work counts as work; what has not is
+                dropped, with all that it was given.
         """
         with self._lock:
             if self._size >= self._capacity:
                 raise BusyError("The service is busy.")
             self._size += 1
+        work = _Work(functools.partial(function, *args, **options))
         try:
-            future = self._executor.submit(functools.partial(function, *args, **options))
+            future = self._executor.submit(work)
         except RuntimeError as error:  # closed meanwhile
             self._leave()
             raise BusyError("The service is stopping.") from error
         future.add_done_callback(self._leave)
+        waiting = asyncio.wrap_future(future)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), self._seconds)
-        except TimeoutError as error:
-            raise BusyError(f"There was no answer within {self._seconds:g} s.") from error
+            await asyncio.wait([waiting], timeout=self._seconds)
+            if waiting.done():
+                return waiting.result()
+            raise BusyError(f"There was no answer within {self._seconds:g} s.")
+        finally:
+            future.cancel()
+            waiting.cancel()
+            work.drop()
+            # An error holds this frame. If that held the error in turn, all that was asked would
+            # stay until memory is cleared, which pictures do not bring about.
+            del future, waiting
 
     def _leave(self, _future: Any = None) -> None:
         with self._lock:

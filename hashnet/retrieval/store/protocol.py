@@ -94,34 +94,30 @@ class Snapshot(Protocol):
         None in an index without regions.
         """
 
-    @property
-    def feature_map(self) -> np.ndarray:
-        """float32 or float16 `(num_rows, feature_dim)`, mapped, not verified."""
-
     def features(self, rows: Rows) -> np.ndarray:
-        """Features of some rows.
+        """Features of some rows, each verified when it is read for the first time.
 
         Args:
             rows: int `(n,)`.
 
         Returns:
-            An array of the index's feature dtype, of shape `(n, feature_dim)`; read from disk
-            and not verified: see `verify_features`.
-        """
-
-    def verify_features(self, rows: Rows) -> list[Item]:
-        """Compare the features of some rows with their checksums, which lie in their items.
-
-        ClickHouse compares checksums of its own whenever it reads.
-
-        Args:
-            rows: int `(n,)`.
-
-        Returns:
-            What `items` does: they have been read by then.
+            An array of the index's feature dtype, of shape `(n, feature_dim)`.
 
         Raises:
-            StoreError: one differs; the message names the file and the row.
+            StoreError: one is damaged; the message names the file and the row.
+        """
+
+    def feature_map(self, rows: Rows) -> np.ndarray:
+        """All features where they lie, of which those of some rows are verified, as by `features`.
+
+        Args:
+            rows: int `(n,)`.
+
+        Returns:
+            float32 or float16 `(num_rows, feature_dim)`, mapped.
+
+        Raises:
+            StoreError: one is damaged, or a table, which does not offer it.
         """
 
     def local_features(self, rows: Rows) -> list[StoredFeatures]:
@@ -168,10 +164,10 @@ class Snapshot(Protocol):
 
         Returns:
             rows: int64 `(n,)`, ascending, of all images.
-            counts: int64 `(n,)`; not verified.
+            counts: int64 `(n,)`.
 
         Raises:
-            StoreError: the index has none.
+            StoreError: the index has none, or where they lie is damaged.
         """
 
     def regions(self, rows: Rows) -> list[Region | None]:
@@ -508,11 +504,25 @@ class Store(Facts, Protocol):
         """str. When, in UTC, as ISO 8601."""
 
     @property
+    def made(self) -> tuple[str, str, str]:
+        """Three str, which tell an index from another that is made in its place."""
+
+    @property
     def encoder_folder(self) -> pathlib.Path | None:
         """pathlib.Path or None. The bundle that the index carries.
 
         Raises:
             StoreError: a file of the bundle is not in the table.
+        """
+
+    def verify_encoder(self, *names: str) -> None:
+        """Compare files of the encoder with their checksums, for who is about to open them.
+
+        Args:
+            *names: str, such as "encoder.onnx"; of files that there are not, nothing is said.
+
+        Raises:
+            StoreError: one differs; the message names it.
         """
 
     @classmethod

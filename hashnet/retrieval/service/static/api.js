@@ -53,6 +53,10 @@ export async function originalSize(id) {
 
 export const info = () => ask("api/info");
 
+/** The first labels that hold some text, with the number of images of each. */
+export const labels = async (find, limit) =>
+  (await ask(`api/labels?${new URLSearchParams({ find, limit })}`)).labels;
+
 /** One about a photo (a Blob) is posted; any other is an address, which a server's log may show. */
 function question(address, fields, photo, signal) {
   if (!photo) return ask(`${address}?${new URLSearchParams(fields)}`, { signal });

@@ -34,7 +34,7 @@ const TEXT_FILTERS = ["after", "before", "under"];
 
 let state = NOTHING;
 let info = {
-  items: 0, bits: 0, labels: [], classes: [], local: null, grades: false, exif: false, folders: [],
+  items: 0, bits: 0, num_labels: 0, labels: [], classes: [], local: null, grades: false, exif: false, folders: [],
 };
 let shown = null; // the query in the panel, as JSON
 let answered = null; // the query whose hits are shown, as JSON
@@ -327,6 +327,17 @@ function showError(error, tries) {
   if (again) waiting = setTimeout(() => send({ tries: tries + 1 }), error.retryAfter * 1000);
 }
 
+/** Show the labels that hold what was typed; of more than the page was told, ask for them. */
+async function findLabels() {
+  showLabels();
+  const find = $("labels-find").value.trim();
+  if (!find || info.labels.length >= info.num_labels) return;
+  const found = await api.labels(find, LABELS_SHOWN).catch(() => []);
+  const known = new Set(info.labels.map(({ name }) => name));
+  info.labels.push(...found.filter(({ name }) => !known.has(name)));
+  showLabels();
+}
+
 function showLabels() {
   $("labels-chosen").textContent = state.label.length ? state.label.join(", ") : "all";
   const find = $("labels-find").value.trim().toLowerCase();
@@ -422,7 +433,7 @@ $("same-object").addEventListener("change", () => search({ sameObject: $("same-o
 for (const name of TEXT_FILTERS) {
   $(name).addEventListener("change", () => search({ [name]: $(name).value.trim() }));
 }
-$("labels-find").addEventListener("input", showLabels);
+$("labels-find").addEventListener("input", findLabels);
 $("labels-all").addEventListener("click", () => search({ label: [] }));
 $("wider").addEventListener("click", () => search({ threshold: null }));
 $("retry").addEventListener("click", () => (info.bits ? send() : start()));

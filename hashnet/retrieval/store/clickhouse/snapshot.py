@@ -175,9 +175,6 @@ class Snapshot:
     def features(self, rows: Rows) -> np.ndarray:
         return self.encoded(rows)[1]
 
-    def verify_features(self, rows: Rows) -> list[Item]:
-        return self.items(rows)
-
     def local_features(self, rows: Rows) -> list[StoredFeatures]:
         if self.store.extractor is None:
             raise no_local_features(self.store.folder)
@@ -383,8 +380,7 @@ class Snapshot:
     def owners(self) -> np.ndarray | None:
         raise self._no_arrays()
 
-    @property
-    def feature_map(self) -> np.ndarray:
+    def feature_map(self, rows: Rows) -> np.ndarray:
         raise self._no_arrays()
 
     def labels(self) -> tuple[np.ndarray, list[str]]:

@@ -7,7 +7,7 @@ import os
 import pathlib
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from hashnet import files
@@ -230,6 +230,10 @@ class Store:
                     raise
         return folder
 
+    def verify_encoder(self, *names: str) -> None:
+        """What `encoder_folder` finds in the cache it has compared; see `protocol.Store`."""
+        _ = self.encoder_folder
+
     def _fetch_encoder(self, folder: pathlib.Path, sums: dict[str, str]) -> None:
         with files.whole_folder(folder) as fresh:
             for file, sha256 in sums.items():
@@ -447,10 +451,11 @@ def _plain_name(name: str) -> str:
     return name
 
 
-def _holds(folder: pathlib.Path, files: Iterable[str], fingerprint: str) -> bool:
+def _holds(folder: pathlib.Path, sums: Mapping[str, str], fingerprint: str) -> bool:
     try:
         return bundles.load(folder).fingerprint == fingerprint and all(
-            (folder / _plain_name(name)).is_file() for name in files
+            sha256 in ("", hashlib.sha256((folder / _plain_name(name)).read_bytes()).hexdigest())
+            for name, sha256 in sums.items()
         )
-    except ValueError:
+    except (OSError, ValueError):
         return False

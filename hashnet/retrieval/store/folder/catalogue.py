@@ -546,11 +546,13 @@ def change_catalogue(path: StrPath, old: Catalogue, new: Catalogue) -> None:
     """
     with _connected(path, "rw") as connection:
         connection.execute("BEGIN IMMEDIATE")
-        (commits,) = connection.execute("SELECT commits FROM facts").fetchone()
-        if commits != old.commits:
+        named = "commits, created, fingerprint" + (", identity" if old.identity else "")
+        there = connection.execute(f"SELECT {named} FROM facts").fetchone()
+        known = (old.commits, old.created, old.fingerprint, old.identity)
+        if there != known[: len(there)]:
             raise StoreError(
                 "An index has one writer at a time.",
-                "a catalogue that another process changed meanwhile",
+                "a catalogue that another process changed meanwhile, or another index's",
                 "Do not delete the lock file while a writer is at work.",
             )
         before = old.segments

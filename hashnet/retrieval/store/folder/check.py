@@ -64,7 +64,10 @@ def _check_all(folder: pathlib.Path, catalogue: Catalogue) -> list[str]:
             problems += [str(damaged(folder, catalogue.file_name(name), what)) for what in whats]
     encoder = name_of_encoder(folder, catalogue) if catalogue.encoder else ""
     for name, (size, sha256) in catalogue.encoder.items():
-        problems += _check_encoder_file(folder, f"{encoder}/{name}", size, sha256)
+        try:
+            compare_encoder_file(folder, f"{encoder}/{name}", size, sha256)
+        except StoreError as error:
+            problems.append(str(error))
     return problems
 
 
@@ -118,21 +121,31 @@ def _check_codebook(catalogue: Catalogue, name: str, file: int) -> list[str]:
     return [f"the codebook {what}"] if what else []
 
 
-def _check_encoder_file(folder: pathlib.Path, name: str, size: int, sha256: str) -> list[str]:
+def compare_encoder_file(folder: pathlib.Path, name: str, size: int, sha256: str) -> None:
+    """Compare one file of the encoder with what the catalogue says of it.
+
+    Args:
+        folder: pathlib.Path of the index.
+        name: str, of the file inside it.
+        size: int, bytes.
+        sha256: str, as hex.
+
+    Raises:
+        StoreError: it is missing, differs, or cannot be read.
+    """
+    path, found = inside(folder, name)
+    if found != size:
+        raise damaged(folder, name, f"{found} bytes instead of {size}")
     try:
-        path, found = inside(folder, name)
-        if found != size:
-            raise damaged(folder, name, f"{found} bytes instead of {size}")
         file = system.open_file(path)
-    except StoreError as error:
-        return [str(error)]
     except OSError as error:
-        return [str(damaged(folder, name, error.strerror))]
+        raise damaged(folder, name, error.strerror) from error
     try:
         what = _compare(file, 0, size, sha256)
     finally:
         os.close(file)
-    return [str(damaged(folder, name, what))] if what else []
+    if what:
+        raise damaged(folder, name, what)
 
 
 def _compare(file: int, at: int, length: int, sha256: str) -> str | None:

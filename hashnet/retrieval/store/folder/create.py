@@ -1,15 +1,13 @@
 """How an index folder is made: beside its place, then moved there whole."""
 
-import contextlib
 import dataclasses
 import os
 import pathlib
 import secrets
 import shutil
-import time
 from collections.abc import Mapping
 
-from hashnet import system
+from hashnet import files, system
 from hashnet.retrieval.store.folder.catalogue import (
     CATALOGUE,
     LOCK,
@@ -24,7 +22,6 @@ from hashnet.retrieval.store.folder.encoders import ENCODER, copy_encoder
 from hashnet.system import StrPath
 
 _CREATING = ".creating-index-"
-_LOCK_SUFFIX = ".lock"
 
 
 def create_folder(
@@ -38,49 +35,28 @@ def create_folder(
         encoder_files: dict of a name inside the encoder's folder to the file to copy.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(folder.parent)
+    files.remove_unclaimed(folder.parent, _CREATING)
     beside = folder.parent / f"{_CREATING}{secrets.token_hex(8)}"
-    # Held while the folder is made, so that others can tell it from an abandoned one; beside it,
-    # as Windows moves no folder in which a file is open.
-    lock = system.FileLock(f"{beside}{_LOCK_SUFFIX}")
-    try:
-        while not lock.take():  # one who removes what is abandoned looks at it
-            time.sleep(0.02)
-        os.mkdir(beside)
-        (beside / LOCK).touch()
-        (beside / SEGMENTS).mkdir()
-        for name in catalogue.file_names:
-            (beside / catalogue.file_name(name)).touch(exist_ok=False)
-        system.fsync(beside / SEGMENTS)
-        if encoder_files:
-            encoder = copy_encoder(beside / ENCODER, encoder_files)
-            catalogue = dataclasses.replace(catalogue, encoder=encoder)
-        create_catalogue(beside / CATALOGUE, catalogue)
-        write_digest(beside)
-        system.fsync(beside)
-        system.move_folder(beside, folder)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-    finally:
-        _remove_lock(beside, lock)
+    with files.claimed(beside):
+        try:
+            _fill(beside, catalogue, encoder_files)
+            system.move_folder(beside, folder)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
     system.fsync(folder.parent)
 
 
-def _remove_abandoned(parent: pathlib.Path) -> None:
-    """Remove what creations that were killed have left in a folder."""
-    for path in parent.glob(f"{_CREATING}*{_LOCK_SUFFIX}"):
-        with contextlib.suppress(OSError):
-            lock = system.FileLock(path)
-            if lock.take():
-                beside = path.with_name(path.name.removesuffix(_LOCK_SUFFIX))
-                shutil.rmtree(beside, ignore_errors=True)
-                _remove_lock(beside, lock)
-            else:
-                lock.forget()
-
-
-def _remove_lock(beside: pathlib.Path, lock: system.FileLock) -> None:
-    lock.release()
-    with contextlib.suppress(OSError):
-        system.remove_unless_in_use(f"{beside}{_LOCK_SUFFIX}")
+def _fill(beside: pathlib.Path, catalogue: Catalogue, encoder_files: Mapping[str, StrPath]) -> None:
+    os.mkdir(beside)
+    (beside / LOCK).touch()
+    (beside / SEGMENTS).mkdir()
+    for name in catalogue.file_names:
+        (beside / catalogue.file_name(name)).touch(exist_ok=False)
+    system.fsync(beside / SEGMENTS)
+    if encoder_files:
+        encoder = copy_encoder(beside / ENCODER, encoder_files)
+        catalogue = dataclasses.replace(catalogue, encoder=encoder)
+    create_catalogue(beside / CATALOGUE, catalogue)
+    write_digest(beside)
+    system.fsync(beside)

@@ -77,7 +77,6 @@ class CommittedRows:
         num_rows: int.
         roots: `Roots`.
         live: bool `(num_rows,)`: rows that are not deleted; None where none is.
-        feature_map: float32 or float16 `(num_rows, feature_dim)`, a memory map, not verified.
         history: object. The same one for commits of which the later continue the earlier.
     """
 
@@ -88,7 +87,7 @@ class CommittedRows:
         self.num_rows = catalogue.num_rows
         self.roots = Roots(catalogue.roots)
         maps = {name: map_array(folder, catalogue, name) for name in catalogue.file_names}
-        self.feature_map = maps["features"]
+        self._feature_map = maps["features"]
         # Plain arrays over the maps: indexing them is several times faster.
         self._arrays = {name: np.asarray(array) for name, array in maps.items()}
         self.live = catalogue.live()
@@ -108,12 +107,16 @@ class CommittedRows:
         self._owners: Growing | None = None if older is None else older._owners
         self._taken: Growing | None = None if older is None else older._taken
         self._codes_verified: set[int] = set()  # segments, on the disk
+        # A byte a row: a look at those of a pool takes a hundredth of reading its features.
+        self._features_verified = np.zeros(self.num_rows, bool)
+        self._spans_verified: int = 0 if older is None else older._spans_verified  # segments
         self._lookups: tuple[Lookup, ...] | None = None
         self._older_lookups: tuple[Lookup, ...] = ()
         self._word_lists: tuple[StoredWordLists, ...] | None = None
         self._older_word_lists: tuple[StoredWordLists, ...] = ()
         self._codebook: Codebook | None = None
         if older is not None:
+            self._features_verified[: older.num_rows] = older._features_verified
             self._older_lookups = older._lookups or older._older_lookups
             self._older_word_lists = older._word_lists or older._older_word_lists
             if older.catalogue.codebook == catalogue.codebook:
@@ -217,18 +220,44 @@ class CommittedRows:
         return rows
 
     def features(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Features of some rows, not verified."""
-        return self._arrays["features"][self.check_rows(rows)]
-
-    def verify_features(self, rows: Sequence[int] | np.ndarray) -> list[Item]:
-        """Verify the features of some rows; their items, verified, too."""
+        """Features of some rows, verified."""
         rows = self.check_rows(rows)
-        items, wanted = self._items_and_checksums(rows)
+        self._verify_features(rows[~self._features_verified[rows]])
+        return self._arrays["features"][rows]
+
+    def feature_map(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """All features, a memory map, of which those of some rows are verified.
+
+        Args:
+            rows: int `(n,)`.
+
+        Returns:
+            float32 or float16 `(num_rows, feature_dim)`.
+        """
+        rows = self.check_rows(rows)
+        self._verify_features(rows[~self._features_verified[rows]])
+        return self._feature_map
+
+    def features_anew(self, rows: np.ndarray) -> np.ndarray:
+        """Features of some rows, verified whether or not they have been: what is to be copied.
+
+        What changed since it was verified would else be given a checksum that fits.
+        """
+        self._verify_features(rows)
+        return self._arrays["features"][rows]
+
+    def _verify_features(self, rows: np.ndarray) -> None:
+        """Compare features with the checksums in their items' records.
+
+        The records need not be verified for it: a checksum that has changed differs, too.
+        """
         content, size = self._feature_bytes, self.catalogue.row_bytes("features")
+        wanted = self._arrays["items"]["feature_crc"][rows].tolist()
         for row, crc in zip(rows.tolist(), wanted, strict=True):
             if crc32(content[row * size : (row + 1) * size]) != crc:
-                raise self._damaged("features", f"row {row} differs from its checksum")
-        return items
+                what = f"row {row} differs from its checksum in {self.catalogue.file_name('items')}"
+                raise self._damaged("features", what)
+        self._features_verified[rows] = True
 
     def local_features(self, rows: Sequence[int] | np.ndarray) -> list[StoredFeatures]:
         """Local features of some rows, each verified."""
@@ -250,18 +279,15 @@ class CommittedRows:
         return found
 
     def most_local_features(self) -> int:
-        """The most local features that a row has; not verified."""
-        return int(self._arrays["spans"]["count"].max()) if self.num_rows else 0
+        """The most local features that a row has."""
+        return int(self._verified_spans()["count"].max()) if self.num_rows else 0
 
     def items(self, rows: Sequence[int] | np.ndarray) -> list[Item]:
         """Items of some rows, each verified."""
-        return self._items_and_checksums(self.check_rows(rows))[0]
-
-    def _items_and_checksums(self, rows: np.ndarray) -> tuple[list[Item], list[int]]:
-        """Items of some rows, verified, and the checksums of their features."""
+        rows = self.check_rows(rows)
         text, content = self._text, self._records[rows].tobytes()
         files, exifs = self._files(rows), self._exif(rows)
-        items, feature_checksums = [], []
+        items = []
         for at, record in enumerate(ITEM_RECORD.iter_unpack(content)):
             _, start, label_start, size, mtime_ns, id_bytes, path_bytes, label_bytes = record[:8]
             end = start + id_bytes + max(0, path_bytes)
@@ -269,12 +295,10 @@ class CommittedRows:
             words = text[start:end].tobytes()
             label = text[label_start : label_start + max(0, label_bytes)].tobytes()
             head = content[at * ITEM_RECORD.size : at * ITEM_RECORD.size + ITEM_HEAD.size]
-            feature_crc, crc, _ = record[8:]
-            if crc32(head + words + label) != crc:
+            if crc32(head + words + label) != record[9]:
                 text_name = self.catalogue.file_name("text")
                 what = f"row {rows[at]}, or its words in {text_name}, differs from its checksum"
                 raise self._damaged("items", what)
-            feature_checksums.append(feature_crc)
             id = to_text(words[:id_bytes])
             path = self.roots.path_of(id) if path_bytes == PATH_OF_ID else None
             items.append(
@@ -288,7 +312,7 @@ class CommittedRows:
                     exifs[at],
                 )
             )
-        return items, feature_checksums
+        return items
 
     def _files(self, rows: np.ndarray) -> list[tuple[int | None, int | None, bytes | None]]:
         """What tells the file of each row from others, verified: (ctime_ns, inode, content)."""
@@ -580,11 +604,8 @@ class CommittedRows:
         return [found[place] for place in range(len(rows))]
 
     def local_counts(self) -> np.ndarray:
-        """int64 `(num_rows,)`: how many local features each row has, 0 of those that are dead.
-
-        Not verified.
-        """
-        counts = self._arrays["spans"]["count"].astype(np.int64)
+        """int64 `(num_rows,)`: how many local features each row has, 0 of those that are dead."""
+        counts = self._verified_spans()["count"].astype(np.int64)
         return counts if self.live is None else np.where(self.live, counts, 0)
 
     # Verifying
@@ -603,6 +624,13 @@ class CommittedRows:
                 self._verify("codes", self._arrays["codes"], number, number + 1)
                 self._codes_verified.add(number)
         return self._arrays["codes"][rows]
+
+    def _verified_spans(self) -> np.ndarray:
+        """Where the local features of all rows lie, verified once."""
+        with self._lock:
+            self._verify("spans", self._arrays["spans"], self._spans_verified)
+            self._spans_verified = len(self.catalogue.segments)
+        return self._arrays["spans"]
 
     def _verify_items(self) -> None:
         """Verify all items, once."""

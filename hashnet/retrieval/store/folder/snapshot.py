@@ -52,15 +52,14 @@ class Snapshot:
         if self.owners is not None and self.live_images is not None:
             self.num_items = int(np.count_nonzero(self.live_images))
         self.num_regions = num_live - self.num_items
-        self.feature_map = committed.feature_map
         self.roots = committed.roots
         self.history = committed.history
 
     def features(self, rows: Rows) -> np.ndarray:
         return self._opened().features(rows)
 
-    def verify_features(self, rows: Rows) -> list[Item]:
-        return self._opened().verify_features(rows)
+    def feature_map(self, rows: Rows) -> np.ndarray:
+        return self._opened().feature_map(rows)
 
     def local_features(self, rows: Rows) -> list[StoredFeatures]:
         return self._opened().local_features(rows)

@@ -58,8 +58,11 @@ What is verified when, once for each snapshot or those before it:
 - `Snapshot.local_features`: the checksum of those of the row.
 - `Snapshot.codebook`: the checksum of the codebook. `word_lists`: of what is read of the lists,
   when it is read for the first time.
-- `Snapshot.features`: nothing. `Snapshot.verify_features`: the checksum of each row asked for.
-  Compaction and `Writer.update`: of each row they copy.
+- `Snapshot.features` and `feature_map`: the checksum of each row asked for, so of each row that a
+  search ranks, when it is asked for for the first time; the item of a row holds it, in every format
+  version. `local_counts`: of all spans.
+  Compaction and `Writer.update`: of each row they copy, once more.
+- `Store.verify_encoder`: of a file of the encoder, whenever it is opened.
 - `check`: every committed byte of every file. A byte of the catalogue that belongs to no record
   (free space inside SQLite's pages) is covered by `catalogue.sha256`, which is out of date from
   a writer's death until the next writer closes. Bytes that are not counted in are not looked at,
@@ -93,7 +96,7 @@ from hashnet.retrieval.store.folder.catalogue import (
     read_catalogue,
     unchanged_mark,
 )
-from hashnet.retrieval.store.folder.check import check
+from hashnet.retrieval.store.folder.check import check, compare_encoder_file
 from hashnet.retrieval.store.folder.contents import (
     Catalogue,
 )
@@ -147,6 +150,7 @@ class Store:
         self.encoder_folder = None
         if catalogue.encoder:
             self.encoder_folder = folder / name_of_encoder(folder, catalogue)
+        self._encoder = catalogue.encoder
         self.made = catalogue.made
         self._known = catalogue
         self._seen: tuple[tuple[int, ...] | None, tuple[Any, ...]] = (None, ())
@@ -261,6 +265,13 @@ class Store:
             return cls(folder, catalogue)
 
         return on_newest(folder, verify, known)
+
+    def verify_encoder(self, *names: str) -> None:
+        """Compare files of the encoder with their checksums; see `protocol.Store`."""
+        for name in names:
+            if self.encoder_folder is not None and name in self._encoder:
+                file = f"{self.encoder_folder.name}/{name}"
+                compare_encoder_file(self.folder, file, *self._encoder[name])
 
     @staticmethod
     def is_there(folder: StrPath) -> bool:

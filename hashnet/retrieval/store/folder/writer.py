@@ -123,6 +123,7 @@ def _change(
     @functools.wraps(method)
     def wrapped(self: "Writer", /, *args: P.args, **options: P.kwargs) -> R:
         self._opened()
+        self._refuse_another_place()
         try:
             return method(self, *args, **options)
         except (ArgumentError, ShapeError):
@@ -130,6 +131,7 @@ def _change(
         except BaseException as error:
             # Whether the commit took place is for the disk to say.
             with contextlib.suppress(StoreError, OSError, SqlError):
+                self._refuse_another_place()
                 self._settle()
             if isinstance(error, (OSError, SqlError)):
                 raise StoreError(
@@ -173,11 +175,7 @@ class Writer:
             _open_writers.add(self)
             self._settle()
             if self._opened().made != made:
-                raise StoreError(
-                    "An index is written by those who opened it.",
-                    f"another one in its place, {folder}",
-                    "Open that one.",
-                )
+                raise self._another()
         except BaseException as error:
             self._committed = None
             self.close()
@@ -395,7 +393,7 @@ class Writer:
         """Give the lock back. What was committed stays; closing twice is fine."""
         if self._lock is None:
             return
-        if self._committed is not None:
+        if self._committed is not None and self._lock.is_in_place():
             # The digest serves `check` alone and the commits are safe without it.
             with contextlib.suppress(OSError, StoreError):
                 renew_digest(self._folder, self._committed)
@@ -439,6 +437,19 @@ class Writer:
         if self._lock is not None:
             self._lock.forget()
         self._lock = None
+
+    def _refuse_another_place(self) -> None:
+        """Refuse to write by name what is no more where it was opened."""
+        if self._lock is None or not self._lock.is_in_place():
+            self._committed = None
+            raise self._another()
+
+    def _another(self) -> StoreError:
+        return StoreError(
+            "An index is written by those who opened it.",
+            f"another one, or none, in its place, {self._folder}",
+            "Open the one that is there.",
+        )
 
     def _unwritable(self, error: object) -> StoreError:
         return StoreError(
@@ -505,13 +516,12 @@ class Writer:
         for start in range(0, len(rows), step):
             which = slice(start, start + step)
             part = rows[which]
-            items = committed.verify_features(part)
             yield (
                 which,
                 _Part(
-                    items,
+                    committed.items(part),
                     committed.codes_of(part),
-                    committed.features(part),
+                    committed.features_anew(part),
                     None
                     if committed.catalogue.extractor is None
                     else committed.local_features(part),
