@@ -12,6 +12,7 @@ from hashnet.errors import ArgumentError, ImageError
 from hashnet.images import pixels
 from hashnet.images.exif import Exif, exif_of
 from hashnet.images.formats import check_size, open_image, reduce
+from hashnet.images.gif import FRAMES
 from hashnet.images.resizing import REDUCING_GAP, Box, checked_size, resize, resized
 from hashnet.images.sources import (
     FILES,
@@ -27,7 +28,6 @@ MAX_PIXELS = 65_000_000
 
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 _REDUCIBLE = ("JPEG", "JPEG2000")
-_BLANK_FRAMES = 32  # so many are looked at for one that shows something
 
 Source = File | Image.Image | np.ndarray
 
@@ -145,7 +145,8 @@ class Photo:
         if self._content is None:
             return Exif()
         with refusals(self._name):
-            return exif_of(open_image(self._content, self._suffix, self._max_pixels))
+            image = open_image(self._content, self._suffix, self._max_pixels)
+            return exif_of(image, self._content if image.format == "TIFF" else None)
 
     def full(self) -> np.ndarray:
         """The whole image.
@@ -223,7 +224,9 @@ class Photo:
     def _shown(cls, image: ImageFile.ImageFile) -> Image.Image:
         """The first frame, or the first of some that is not of one colour all over."""
         frame = first = cls._turned_upright(image)
-        for number in range(1, _BLANK_FRAMES if image.format in _ANIMATED else 0):
+        # Of large frames fewer are looked at: together they have no more pixels than one picture.
+        most = min(FRAMES, MAX_PIXELS // (image.width * image.height))
+        for number in range(1, most if image.format in _ANIMATED else 0):
             if frame.getcolors(1) is None:  # it has more than one
                 return frame
             first = first.copy() if number == 1 else first  # its pixels are about to change
@@ -233,7 +236,7 @@ class Photo:
             except Exception:  # there is none, or it is damaged: the picture is what came first
                 return first
             frame = cls._turned_upright(image)
-        return first
+        return first if frame is first or frame.getcolors(1) else frame
 
     @staticmethod
     def _turned_upright(image: Image.Image) -> Image.Image:
