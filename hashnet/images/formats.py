@@ -247,6 +247,7 @@ FORMATS = (
         "known by its suffix and its header: it has no signature",
     ),
 )
+_PLUGINS = ("WebP", "Gif", "Bmp", "Avif", "Jpeg2K", "Ico", "Qoi", "Tga")
 _OF_NAME = {one.name: one for one in FORMATS}
 _OF_SUFFIX = {suffix: one for one in FORMATS for suffix in one.suffixes}
 _RAW = _OF_NAME["RAW"]
@@ -254,6 +255,13 @@ _WITHOUT_SIGNATURE = ("TGA",)
 
 ALLOWED_FORMATS = tuple(one.name for one in FORMATS)
 SUFFIXES = tuple(_OF_SUFFIX)
+
+
+def load_plugins() -> None:
+    """Load the decoders of Pillow that are else loaded when a file needs them."""
+    for name in _PLUGINS:
+        importlib.import_module(f"PIL.{name}ImagePlugin")
+    importlib.import_module("PIL.ImageCms")
 
 
 def format_of(head: bytes, suffix: str = "") -> Format | None:

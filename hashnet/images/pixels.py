@@ -29,7 +29,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Any mode as RGB; see `read` for the rules."""
     key, profile = image.info.get("transparency"), image.info.get("icc_profile")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or (image.mode == "P" and key is not None):
-        image = image.convert("RGBA")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
         return _composed(in_srgb(image.convert("RGB"), profile), image.getchannel("A"))
     values = np.asarray(image) if key is not None else None
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):

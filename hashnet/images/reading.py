@@ -28,6 +28,7 @@ MAX_PIXELS = 65_000_000
 
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 _REDUCIBLE = ("JPEG", "JPEG2000")
+_AT_ONCE = 2**22  # pixels that are copied
 
 Source = File | Image.Image | np.ndarray
 
@@ -158,7 +159,7 @@ class Photo:
             ImageError: the picture is damaged.
         """
         with refusals(self._name):
-            return np.array(self._decoded())
+            return _array_of(self._decoded())
 
     def resized(self, size: tuple[int, int]) -> np.ndarray:
         """The whole image squashed to another size: see `read_resized`.
@@ -183,6 +184,13 @@ class Photo:
             raise ArgumentError("A side has at least one pixel.", f"min_side={min_side}")
         with refusals(self._name):
             return np.array(self._reduced(min_side, min_side)[0])
+
+    def within(self, side: int) -> np.ndarray:
+        """The image at a size to look at: see `read_within`."""
+        image = self.at_least(side)
+        scale = min(1, side / max(image.shape[:2]))
+        height, width = (max(1, round(length * scale)) for length in image.shape[:2])
+        return resize(image, (height, width))
 
     def _taken(self) -> ImageFile.ImageFile:
         """The file as opened, for one use: decoding changes it."""
@@ -243,6 +251,16 @@ class Photo:
         # Pillow itself turns a TIFF while it loads; in a PNG the tag may follow the pixels.
         orientation = 1 if image.format == "TIFF" else pixels.orientation_of(image)
         return pixels.turned(pixels.to_rgb(image), orientation)
+
+
+def _array_of(image: Image.Image) -> np.ndarray:
+    """The pixels as an array, strip by strip: Pillow hands out copies."""
+    array = np.empty((image.height, image.width, 3), np.uint8)
+    step = max(1, _AT_ONCE // image.width)
+    for top in range(0, image.height, step):
+        strip = image.crop((0, top, image.width, min(top + step, image.height)))
+        array[top : top + step] = np.asarray(strip)
+    return array
 
 
 def is_one(source: object) -> bool:
@@ -363,10 +381,7 @@ def read_within(source: Source, side: int) -> np.ndarray:
         >>> read_within(np.zeros((40, 100), dtype="uint8"), 50).shape
         (20, 50, 3)
     """
-    image = read(source, min_side=side)
-    scale = min(1, side / max(image.shape[:2]))
-    height, width = (max(1, round(length * scale)) for length in image.shape[:2])
-    return resize(image, (height, width))
+    return Photo(source).within(side)
 
 
 def size(source: Source, *, max_pixels: int | None = None) -> tuple[int, int]:
