@@ -149,6 +149,26 @@ def test_one_that_takes_long_makes_way(decoders):
     assert answers == [apart.CrowdedError] * 3
 
 
+def test_of_those_that_wait_the_smallest_is_next():
+    turns, order = apart._Turns(1), []
+    assert turns.take(0, 1)
+
+    def wait(size):
+        if turns.take(size, 5):
+            order.append(size)
+            turns.give()
+
+    threads = [threading.Thread(target=wait, args=[size]) for size in (30, 10, 20)]
+    for number, thread in enumerate(threads, 1):
+        thread.start()
+        wait_until(lambda number=number: turns.waiting == number)
+    assert not turns.take(5, 0.01) and turns.waiting == 3  # gave up
+    turns.give()
+    for thread in threads:
+        thread.join()
+    assert order == [10, 20, 30] and turns.take(0, 0)
+
+
 def alive(pid):
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, 0)

@@ -13,6 +13,8 @@ import atexit
 import contextlib
 import datetime
 import functools
+import heapq
+import itertools
 import json
 import os
 import select
@@ -85,9 +87,9 @@ class CrowdedError(HashnetError):
 class Decoders:
     """Decodes pictures in a few processes.
 
-    Pictures that take little are decoded first come, first served, by as many processes as there
-    are cores. One that takes longer goes on at the lowest priority, beside as many of its kind; if
-    there are more, the one that has taken the most is given up.
+    Of the pictures that wait, that of the fewest bytes comes next, in one of as many processes as
+    there are cores. One that takes longer goes on at the lowest priority, beside as many of its
+    kind; if there are more, the one that has taken the most is given up.
 
     Args:
         processes: int or None. Of each of the two kinds; None for as many as cores.
@@ -113,9 +115,8 @@ class Decoders:
         self._processes = processes or system.cores()
         self._limits = (int(memory_mb * 2**20), processor_seconds)
         self._wall_seconds = wall_seconds
-        self._turn = threading.Semaphore(self._processes)
+        self._turns = _Turns(self._processes)
         self._lock = threading.Lock()
-        self._waiting = 0
         self._idle: list[_Worker] = []
         self._slow: list[_Worker] = []
         self._all: set[_Worker] = set()
@@ -164,16 +165,10 @@ class Decoders:
             ImageError, CrowdedError: as for `photo`.
         """
         deadline = time.monotonic() + self._wall_seconds
-        with self._lock:
-            self._waiting += 1
-        try:
-            if not self._turn.acquire(timeout=self._wall_seconds):
-                raise _crowded()
-        finally:
-            with self._lock:
-                self._waiting -= 1
+        if not self._turns.take(len(content), self._wall_seconds):
+            raise _crowded()
         turn = contextlib.ExitStack()
-        turn.callback(self._turn.release)
+        turn.callback(self._turns.give)
         with turn:
             worker = self._taken()
             try:
@@ -192,9 +187,9 @@ class Decoders:
     def _may_go_on(self, seconds: float) -> bool:
         """Whether a picture that has taken so long stays where it is, for the moment."""
         # The more others wait, the sooner it makes way.
-        if seconds < max(_LEAST_SLICE, SLICE_SECONDS / (1 + self._waiting / self._processes)):
+        if seconds < max(_LEAST_SLICE, SLICE_SECONDS / (1 + self._turns.waiting / self._processes)):
             return True
-        return not self._waiting and len(self._slow) >= self._processes
+        return not self._turns.waiting and len(self._slow) >= self._processes
 
     def _failure(self, worker: "_Worker", content: bytes) -> HashnetError:
         if worker.gave_way or self._closed:
@@ -254,6 +249,43 @@ class Decoders:
                 worker.kill()
             self._all.clear()
             self._idle.clear()
+
+
+class _Turns:
+    """So many may go on at once; of those that wait, the smallest is next."""
+
+    def __init__(self, number: int) -> None:
+        self._free, self._lock = number, threading.Lock()
+        self._queue: list[tuple[int, int, threading.Event]] = []
+        self._count = itertools.count()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    def take(self, size: int, seconds: float) -> bool:
+        """Whether it came to its turn within that time."""
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return True
+            mine = size, next(self._count), threading.Event()
+            heapq.heappush(self._queue, mine)
+        if mine[2].wait(seconds):
+            return True
+        with self._lock:
+            if mine[2].is_set():  # just now
+                return True
+            self._queue.remove(mine)
+            heapq.heapify(self._queue)
+        return False
+
+    def give(self) -> None:
+        with self._lock:
+            if self._queue:
+                heapq.heappop(self._queue)[2].set()
+            else:
+                self._free += 1
 
 
 def _crowded() -> CrowdedError:

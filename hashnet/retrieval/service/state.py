@@ -14,8 +14,6 @@ from hashnet.retrieval.service.uploads import received
 from hashnet.retrieval.service.work_queue import WorkQueue
 from hashnet.retrieval.store.items import Item
 
-_WAITING = 32
-
 
 @dataclass(frozen=True)
 class Service:
@@ -57,7 +55,7 @@ class Service:
             name: WorkQueue(name, workers=number, capacity=most, seconds=settings.seconds)
             for name, number, most in (
                 # These threads wait for processes, in an order that only `Decoders` knows.
-                ("decoding", _WAITING, capacity),
+                ("decoding", capacity, capacity),
                 ("search", workers, capacity),
                 # Thumbnails come by the dozen and must not keep a search waiting.
                 ("pictures", workers, 4 * capacity),
