@@ -41,6 +41,7 @@ _WAY_OUT = "Use a checkpoint saved by torch.save(model.state_dict())."
 
 # A state dict of the largest network here takes under 100,000 opcodes.
 _MAX_OPCODES = 5_000_000
+_MOST_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True)
@@ -255,6 +256,25 @@ def _exactly(file: IO[bytes], num_bytes: int) -> bytes:
     return data
 
 
+class _Briefly:
+    """A file of which little is read at once: nothing in a pickle of tensors is longer.
+
+    A pickle says how long a text is, and Python makes room for it before it looks whether the
+    file has as much.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        if size > _MOST_AT_ONCE:
+            raise ValueError(f"a value of {size} bytes")
+        return self._file.read(size)
+
+    def readline(self) -> bytes:
+        return self._file.readline(_MOST_AT_ONCE)
+
+
 def _run(file: IO[bytes]) -> Any:
     """Step through one pickle; return what it describes, as plain data and `_Tensor`s."""
     stack: list[Any] = []
@@ -278,7 +298,8 @@ def _run(file: IO[bytes]) -> Any:
             raise ValueError("items are appended to something that is no list")
         stack[-1].extend(items)
 
-    for count, (opcode, arg, _) in enumerate(pickletools.genops(file)):
+    pickled: Any = _Briefly(file)
+    for count, (opcode, arg, _) in enumerate(pickletools.genops(pickled)):
         name = opcode.name
         if count > _MAX_OPCODES:
             raise ValueError("the pickle is too long")
