@@ -5,7 +5,7 @@ BIN = .venv/bin
 # Each process that tests would otherwise compile all their files, and what they test, anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test thorough lowest slow notebooks docs lint types coverage mutants dist installed trainings faults clean
+.PHONY: demo test thorough lowest slow notebooks docs lint types coverage mutants fuzz dist installed trainings faults clean
 
 demo: .venv/ready
 	$(BIN)/hashnet demo
@@ -71,6 +71,11 @@ mutants: .venv/ready
 	$(BIN)/python -m pip install --quiet --editable ".[mutants]"
 	$(BIN)/python -P tests/mutants.py run
 	$(BIN)/python -P tests/mutants.py results
+
+# An hour: what strangers may send, taken at random; where atheris can be had, by what reaches new lines.
+fuzz: .venv/ready
+	$(BIN)/python -m pip install --quiet atheris && guided=--guided; \
+		$(BIN)/python -m tests.fuzz $$guided --seconds 3600
 
 dist: .venv/ready
 	rm -rf build dist

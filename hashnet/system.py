@@ -92,6 +92,70 @@ def keep_freed_memory() -> bool:
     return all(done)
 
 
+def has_forks() -> bool:
+    """Whether processes fork, and hand each other what they have opened.
+
+    Returns:
+        bool. Not so on Windows.
+
+    Example:
+        >>> has_forks() in (True, False)
+        True
+    """
+    return hasattr(os, "fork") and hasattr(socket, "send_fds")
+
+
+def limit_memory(more: int) -> None:
+    """Let this process take so much more memory than it has, and leave no core behind.
+
+    Args:
+        more: int, bytes of addresses. Nothing is limited where the system does not say how many
+            there are.
+    """
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            pages = int(file.read().split()[0])
+    except OSError:  # not on Linux
+        return
+    limit = pages * resource.getpagesize() + more
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def limit_processor_time(seconds: int) -> None:
+    """Have this process ended by SIGXCPU when it has taken so much more processor time, or a second
+    less.
+
+    Args:
+        seconds: int, 1 or more.
+    """
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + seconds, most))
+
+
+def processor_seconds(pid: int) -> float:
+    """The processor time that another process has taken.
+
+    Args:
+        pid: int, its number.
+
+    Returns:
+        float, seconds. Those of the clock on the wall where the system has no such clock.
+
+    Example:
+        >>> processor_seconds(os.getpid()) >= 0
+        True
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # it has ended
+            return time.clock_gettime(~pid << 3 | 2)  # as clock_getcpuclockid(3) makes it
+    return time.monotonic()
+
+
 # Streams and sockets
 
 

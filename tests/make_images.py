@@ -63,6 +63,12 @@ def jpeg_of_many_scans(image, scans):
     return data[: bits.start()] + bits.group() * scans + data[bits.end() :]
 
 
+def long_qoi(side):
+    """A QOI of which Pillow decodes pixel by pixel, a microsecond each, and no more is wrong."""
+    head = struct.pack(">4sIIBB", b"qoif", side, side, 3, 0)
+    return head + b"\x6a" * side**2 + bytes(7) + b"\1"
+
+
 def webp_header(width=16000, height=16000):
     """A WebP of some hundred bytes whose canvas is huge."""
     small = encoded(photo(8, 8), "WEBP")

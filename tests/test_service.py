@@ -27,8 +27,9 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from hashnet import cli, images
+from hashnet import cli, images, system
 from hashnet.errors import BackendError, HashnetError
+from hashnet.images.apart import Decoders
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.query import Query
@@ -723,7 +724,7 @@ def test_sizes_of_pictures(client):
 
 
 def test_pictures_are_remembered_within_bounds(folder):
-    pictures = Pictures(20_000)
+    pictures = Pictures(20_000, Decoders(1))
     paths = [str(path) for path in sorted(folder.glob("checks/*.png"))]
     first = pictures.jpeg(paths[0], 64, remember=True)
     for path in paths * 3:
@@ -1410,6 +1411,54 @@ def test_a_stop_finishes_what_is_being_answered(index, folder):
         assert answer.startswith(b"HTTP/1.1 200") and b'"hits"' in answer
         assert child.wait(15) in (0, -signal.SIGTERM)
         assert "Traceback" not in child.stderr.read()
+
+
+def long_upload():
+    return {"image": ("a.qoi", make_images.long_qoi(1100))}
+
+
+@pytest.mark.skipif(not system.has_forks(), reason="pictures are decoded in the service then")
+@pytest.mark.fast("2")
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_stop_waits_for_a_decoder_and_a_second_one_does_not(index, number):
+    with process(index) as (child, url):
+        with concurrent.futures.ThreadPoolExecutor(1) as asking:
+            asked = asking.submit(httpx2.post, url + "/api/search", files=long_upload(), timeout=60)
+            time.sleep(0.5)
+            before = time.monotonic()
+            child.send_signal(signal.SIGTERM)
+            if number == 1:
+                assert asked.result().status_code in (200, 415)
+            else:
+                time.sleep(0.3)
+                child.send_signal(signal.SIGTERM)
+                assert child.wait(5) == -signal.SIGTERM
+                with pytest.raises(httpx2.TransportError):
+                    asked.result()
+        assert child.wait(server.STOP_SECONDS + 5) in (0, -signal.SIGTERM)
+        assert time.monotonic() - before < server.STOP_SECONDS
+        assert "Traceback" not in child.stderr.read()
+
+
+@pytest.mark.skipif(not system.has_forks(), reason="pictures are decoded in the service then")
+def test_pictures_that_take_long_keep_nobody_waiting(index, folder):
+    with (
+        client_of(index, workers=1) as client,
+        concurrent.futures.ThreadPoolExecutor(3) as asking,
+    ):
+        asked = [asking.submit(client.post, "/api/search", files=long_upload()) for _ in range(3)]
+        time.sleep(0.3)
+        for _ in range(3):
+            answer = client.post("/api/search", files=upload(folder / "disc/0.png"))
+            assert answer.status_code == 200
+            assert client.get("/healthz").status_code == 200
+        assert not all(one.done() for one in asked)
+        for one in asked:
+            answer = one.result()
+            assert answer.status_code in (200, 415, 503)
+            if answer.status_code == 503:
+                assert "takes long" in refused(answer, 503)
+                assert answer.headers["retry-after"] == "1"
 
 
 def test_a_taken_port_and_a_missing_index_fail_with_a_way_out(running, index, tmp_path, capsys):

@@ -96,11 +96,24 @@ def test_a_pickle_that_calls_something_is_refused_and_calls_nothing(tmp_path, wr
         b"\x80\x02}r\xff\xff\xff\xff.",
         b"\x80\x02X\xff\xff\xff\x7fa.",
         b"\x80\x04\x96\xff\xff\xff\xff\xff\xff\xff\x7f.",
+        b"\x80\x04\x96\x00\x00\x00\x00\x00\x00\x01\x00.",  # 281 terabytes to follow
         b"\x80\x02]q\x00h\x00a.",
         b"",
         b".",
     ],
-    ids=["eval", "newobj", "inst", "ext", "memo", "string", "bytearray", "self", "none", "stop"],
+    ids=[
+        "eval",
+        "newobj",
+        "inst",
+        "ext",
+        "memo",
+        "string",
+        "bytearray",
+        "terabytes",
+        "self",
+        "none",
+        "stop",
+    ],
 )
 def test_hostile_pickle_programs_end_in_a_clear_refusal(tmp_path, program):
     path = tmp_path / "hostile.pth"

@@ -4,9 +4,10 @@ No other package touches Pillow. Whatever the bytes of a file, the answer is an 
 `(height, width, 3)` and upright, or an `ImageError` that names the file and says why.
 
 A file is judged by its content, never by its name. Only the formats of `ALLOWED_FORMATS` are
-tried, each by its own decoder; the header's size is checked before a pixel is decoded; only the
-first page, or the first frame that shows something, is. Colours of another profile (ICC) become
-sRGB. All functions may run in many threads at once.
+tried, each by its own decoder; the header's size is checked before a pixel is decoded, and what the
+file is made of (segments, scans, chunks, blocks, boxes, directories) is counted before a decoder
+walks through it; only the first page, or the first frame that shows something, is. Colours of
+another profile (ICC) become sRGB. All functions may run in many threads at once.
 """
 
 from hashnet.images.captions import text

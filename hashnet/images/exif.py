@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from PIL import ExifTags, Image
 
+from hashnet.images.directories import is_bounded, without_head
+
 _WHEN = re.compile(r"(\d{4})\D(\d\d)\D(\d\d)\D(\d\d)\D(\d\d)\D(\d\d)")
 _MOST_LETTERS = 200  # of a camera's name
 
@@ -27,11 +29,12 @@ class Exif(NamedTuple):
     camera: str | None = None
 
 
-def exif_of(image: Image.Image) -> Exif:
+def exif_of(image: Image.Image, tiff: bytes | None = None) -> Exif:
     """Read what is to be had; what is missing or damaged is None.
 
     Args:
         image: PIL image, as it was opened.
+        tiff: bytes of its file where that is a TIFF, in which the directories lie; else None.
 
     Returns:
         An `Exif`.
@@ -46,8 +49,9 @@ def exif_of(image: Image.Image) -> Exif:
         tags = image.getexif()
     except Exception:  # damaged EXIF data of a good picture
         return Exif()
-    detail = _block(tags, ExifTags.IFD.Exif)
-    place = _block(tags, ExifTags.IFD.GPSInfo)
+    within = without_head(image.info.get("exif", b"")) if tiff is None else tiff
+    detail = _block(tags, ExifTags.IFD.Exif, within)
+    place = _block(tags, ExifTags.IFD.GPSInfo, within)
     taken = _date(detail.get(ExifTags.Base.DateTimeOriginal)) or _date(
         tags.get(ExifTags.Base.DateTime)
     )
@@ -58,7 +62,10 @@ def exif_of(image: Image.Image) -> Exif:
     return Exif(taken, north, east, _camera(tags))
 
 
-def _block(tags: Image.Exif, number: int) -> Mapping[int, Any]:
+def _block(tags: Image.Exif, number: int, within: bytes) -> Mapping[int, Any]:
+    at = tags.get(number)
+    if isinstance(at, int) and not is_bounded(within, at):
+        return {}
     try:
         return tags.get_ifd(number)
     except Exception:  # as above

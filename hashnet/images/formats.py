@@ -5,6 +5,7 @@ or memory than a picture needs is refused.
 """
 
 import dataclasses
+import functools
 import importlib
 import io
 import re
@@ -14,7 +15,11 @@ from typing import Any
 
 from PIL import ImageFile, TiffImagePlugin
 
+from hashnet.images.counting import check_boxes, check_packets, check_riff, check_runs
+from hashnet.images.directories import is_bounded, without_head
+from hashnet.images.gif import open_gif
 from hashnet.images.jpeg import REDUCTION, JpegFile
+from hashnet.images.netpbm import netpbm_size, open_netpbm
 from hashnet.images.others import jxl_size, open_heif, open_jxl, open_raw
 from hashnet.images.png import open_png
 from hashnet.images.resizing import Box
@@ -40,6 +45,8 @@ class Format:
         reader: str. The library that decodes it.
         note: str, for the table of the documentation.
         is_dense: bool. Whether a picture's data ends in anything but many zeros.
+        count: function of a file's content that raises OSError where what it is made of is far
+            more than a picture needs; or None, where `open` sees to that.
         size: function of a file's content that gives (width, height), where `open` is not to be
             called for a size that is too large; or None.
     """
@@ -51,6 +58,7 @@ class Format:
     reader: str
     note: str = ""
     is_dense: bool = False
+    count: Callable[[bytes], None] | None = None
     size: Callable[[bytes], tuple[int, int]] | None = None
 
 
@@ -80,6 +88,7 @@ def _open_icon(content: bytes) -> ImageFile.ImageFile:
     inner = content[largest.offset : largest.offset + largest.size]
     if _OF_NAME["PNG"].signature.match(inner):
         return _OF_NAME["PNG"].open(inner)  # Pillow would decode one of any size
+    check_runs(inner, 0)
     width, height = struct.unpack("<ii", inner[4:12])
     if (width, height) != (largest.width, 2 * largest.height):  # the mask comes below
         raise OSError(f"the icon of {largest.width} x {largest.height} holds another picture")
@@ -97,6 +106,11 @@ def _webp_size(content: bytes) -> tuple[int, int]:
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     width, height = struct.unpack("<HH", start[6:10])
     return width & 0x3FFF, height & 0x3FFF
+
+
+def _check_jxl(content: bytes) -> None:
+    if not content.startswith(b"\xff\x0a"):
+        check_boxes(content)
 
 
 FORMATS = (
@@ -122,13 +136,14 @@ FORMATS = (
         _pillow("WebPImagePlugin", "WebPImageFile"),
         "Pillow",
         is_dense=True,
+        count=check_riff,
         size=_webp_size,  # its decoder allocates on opening
     ),
     Format(
         "GIF",
         (".gif",),
         _pattern(rb"GIF8[79]a"),
-        _pillow("GifImagePlugin", "GifImageFile"),
+        open_gif,
         "Pillow",
     ),
     Format(
@@ -137,6 +152,7 @@ FORMATS = (
         _pattern(rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0"),
         _pillow("BmpImagePlugin", "BmpImageFile"),
         "Pillow",
+        count=functools.partial(check_runs, start=14),
     ),
     Format(
         "RAW",
@@ -161,6 +177,7 @@ FORMATS = (
         _pillow("AvifImagePlugin", "AvifImageFile"),
         "Pillow",
         is_dense=True,
+        count=check_boxes,
     ),
     Format(
         "HEIF",
@@ -170,6 +187,7 @@ FORMATS = (
         "pillow-heif",
         "HEIC too; the primary picture",
         is_dense=True,
+        count=check_boxes,
     ),
     Format(
         "JPEG XL",
@@ -179,6 +197,7 @@ FORMATS = (
         "imagecodecs (extra `jxl`)",
         "no colour profile",
         is_dense=True,
+        count=_check_jxl,
         size=jxl_size,
     ),
     Format(
@@ -188,14 +207,16 @@ FORMATS = (
         _pillow("Jpeg2KImagePlugin", "Jpeg2KImageFile"),
         "Pillow",
         is_dense=True,
+        count=check_packets,
     ),
     Format(
         "PPM",
         (".ppm", ".pgm", ".pbm", ".pnm"),
         _pattern(rb"P[1-6]\s(?:\s|#[^\n]*\n)*\d"),
-        _pillow("PpmImagePlugin", "PpmImageFile"),
+        open_netpbm,
         "Pillow",
         "PPM, PGM and PBM, binary and plain",
+        size=netpbm_size,
     ),
     Format(
         "ICO",
@@ -226,6 +247,7 @@ FORMATS = (
         "known by its suffix and its header: it has no signature",
     ),
 )
+_PLUGINS = ("WebP", "Gif", "Bmp", "Avif", "Jpeg2K", "Ico", "Qoi", "Tga")
 _OF_NAME = {one.name: one for one in FORMATS}
 _OF_SUFFIX = {suffix: one for one in FORMATS for suffix in one.suffixes}
 _RAW = _OF_NAME["RAW"]
@@ -233,6 +255,13 @@ _WITHOUT_SIGNATURE = ("TGA",)
 
 ALLOWED_FORMATS = tuple(one.name for one in FORMATS)
 SUFFIXES = tuple(_OF_SUFFIX)
+
+
+def load_plugins() -> None:
+    """Load the decoders of Pillow that are else loaded when a file needs them."""
+    for name in _PLUGINS:
+        importlib.import_module(f"PIL.{name}ImagePlugin")
+    importlib.import_module("PIL.ImageCms")
 
 
 def format_of(head: bytes, suffix: str = "") -> Format | None:
@@ -273,9 +302,14 @@ def open_image(content: bytes, suffix: str, max_pixels: int) -> ImageFile.ImageF
     known = known_format(content, suffix)
     if known.name == "TIFF" and (_OF_SUFFIX.get(suffix.lower()) is _RAW or is_raw(content)):
         known = _RAW
+    if known.count is not None:
+        known.count(content)
     if known.size is not None:
         check_size(known.size(content), max_pixels)
     image = known.open(content)
+    exif = image.info.get("exif")
+    if isinstance(exif, bytes) and not is_bounded(without_head(exif)):
+        del image.info["exif"]  # of a good picture, it may be
     can_reduce = image.format == "JPEG2000" or (isinstance(image, JpegFile) and image.is_sequential)
     check_size(image.size, REDUCTION**2 * max_pixels if can_reduce else max_pixels)
     if known.is_dense:

@@ -13,13 +13,22 @@ from typing import Any
 
 from PIL import Image, ImageFile, JpegImagePlugin
 
+from hashnet.images.directories import is_bounded
+
 MAX_SCANS = 200
+# A block of 8 x 8 samples is gone through once in each scan. The largest photos that are read, made
+# progressive by the usual programs, take half as many.
+MAX_BLOCKS = 2**25
+MAX_SEGMENTS = 2**13
 REDUCTION = 8  # of each side, at most, while a picture is decoded
 
 # A byte ff followed by 0 or by a restart mark belongs to a scan; ff before ff is a filler.
 _MARK = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
+# What Pillow is given: it puts together Exif piece by piece, and walks through other segments.
+_EXIF, _XMP, _PROFILE = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
+_MOST_EXIF_SEGMENTS = 64
 _TABLES, _QUANTISATION, _INTERVAL, _SCAN, _START, _END = 0xC4, 0xDB, 0xDD, 0xDA, 0xD8, 0xD9
 # libjpeg looks so far ahead of the bits that it decodes.
 _AHEAD = 8
@@ -38,6 +47,9 @@ class _Layout:
         components: tuple of int, their numbers.
         scans: int.
         bits_missing: dict of (component, coefficient) to the bits not sent yet.
+        blocks: dict of component to the blocks that a scan of it goes through.
+        blocks_sent: int. In all scans.
+        head: list of bytes. The segments up to the first scan that say something of the picture.
     """
 
     end: int = 0
@@ -46,6 +58,9 @@ class _Layout:
     components: tuple[int, ...] = ()
     scans: int = 0
     bits_missing: dict[tuple[int, int], int] = dataclasses.field(default_factory=dict)
+    blocks: dict[int, int] = dataclasses.field(default_factory=dict)
+    blocks_sent: int = 0
+    head: list[bytes] = dataclasses.field(default_factory=list)
 
     @property
     def is_progressive(self) -> bool:
@@ -78,7 +93,7 @@ class JpegFile(JpegImagePlugin.JpegImageFile):
         self._content, self._behind = content, behind
         self._layout = _layout_of(content)
         self.is_sequential = not self._layout.is_progressive and self._layout.scans == 1
-        super().__init__(io.BytesIO(content))
+        super().__init__(io.BytesIO(b"".join([b"\xff\xd8", *_without_bombs(self._layout.head)])))
         self._check_size()
 
     def _check_size(self) -> None:
@@ -157,8 +172,11 @@ class JpegFile(JpegImagePlugin.JpegImageFile):
 
 
 def _layout_of(content: bytes) -> _Layout:
-    layout, at, start_of_data = _Layout(), 2, 0
+    layout, at, start_of_data, segments = _Layout(), 2, 0, 0
     while mark := _MARK.search(content, at):
+        segments += 1
+        if segments > MAX_SEGMENTS:
+            raise OSError(f"it has more than {MAX_SEGMENTS} segments")
         kind, start = content[mark.end() - 1], mark.end()
         if kind in (_END, _START):
             break
@@ -167,9 +185,12 @@ def _layout_of(content: bytes) -> _Layout:
         at = start + length
         if layout.scans and not _belongs(kind, segment, length, layout):
             break
+        if not layout.scans and _is_of_use(kind, segment):
+            layout.head.append(content[mark.end() - 2 : at])
         if kind in _FRAMES and not layout.frame:
             layout.frame = kind
             layout.components = tuple(segment[6::3])
+            layout.blocks = _blocks_of(segment)
         elif kind == _SCAN:
             _note_scan(layout, segment)
             start_of_data = at
@@ -185,15 +206,48 @@ def _layout_of(content: bytes) -> _Layout:
     return layout
 
 
+def _is_of_use(kind: int, segment: bytes) -> bool:
+    """Whether Pillow needs a segment, or who asks it for a profile or for what a camera wrote."""
+    if kind == 0xE1:
+        return segment.startswith((_EXIF, _XMP))
+    return kind in (*_FRAMES, _SCAN, _QUANTISATION, 0xEE) or (
+        kind == 0xE2 and segment.startswith(_PROFILE)
+    )
+
+
+def _without_bombs(head: list[bytes]) -> list[bytes]:
+    """The segments without Exif that would take long to read."""
+    exif = [segment[10:] for segment in head if segment[4:10] == _EXIF]
+    if len(exif) <= _MOST_EXIF_SEGMENTS and is_bounded(b"".join(exif)):
+        return head
+    return [segment for segment in head if segment[4:10] != _EXIF]
+
+
+def _blocks_of(segment: bytes) -> dict[int, int]:
+    """How many blocks each component has, from the header of a frame."""
+    height, width = (int.from_bytes(segment[at : at + 2], "big") for at in (1, 3))
+    sampling = dict(zip(segment[6::3], segment[7::3], strict=False))
+    most = [max([1, *(pair >> shift & 15 for pair in sampling.values())]) for shift in (4, 0)]
+    return {
+        component: -(-width * (pair >> 4) // (8 * most[0]))
+        * -(-height * (pair & 15) // (8 * most[1]))
+        for component, pair in sampling.items()
+    }
+
+
 def _note_scan(layout: _Layout, segment: bytes) -> None:
     layout.scans += 1
     if layout.scans > MAX_SCANS:
         raise OSError(f"it has more than {MAX_SCANS} scans")
     count = segment[0] if segment else 0
+    named = segment[1 : 1 + 2 * count : 2]
+    layout.blocks_sent += sum(layout.blocks.get(component, 0) for component in named)
+    if layout.scans > 1 and layout.blocks_sent > MAX_BLOCKS:
+        raise OSError(f"its scans go through more than {MAX_BLOCKS} blocks")
     if len(segment) < 4 + 2 * count:
         return
     first, last, bits = segment[1 + 2 * count : 4 + 2 * count]
-    for component in segment[1 : 1 + 2 * count : 2]:
+    for component in named:
         for coefficient in range(first, min(last, 63) + 1):
             layout.bits_missing[component, coefficient] = bits & 15
 

@@ -12,6 +12,7 @@ from hashnet.errors import ImageError
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _NEAR = 48  # so near, a colour is lost on its ground
+_MOST_PROFILE = 2**23  # bytes; those of printing presses take a third of it
 _SAME_COLOUR = 3  # so near, a profile is that of sRGB in other words
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -28,7 +29,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Any mode as RGB; see `read` for the rules."""
     key, profile = image.info.get("transparency"), image.info.get("icc_profile")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or (image.mode == "P" and key is not None):
-        image = image.convert("RGBA")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
         return _composed(in_srgb(image.convert("RGB"), profile), image.getchannel("A"))
     values = np.asarray(image) if key is not None else None
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -73,7 +74,7 @@ def _ground(colours: np.ndarray, alpha: np.ndarray) -> int:
 
 def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """A picture in RGB, its colours those that its profile (ICC) means."""
-    if profile and image.mode in ("L", "P", "CMYK", "RGB"):
+    if profile and len(profile) <= _MOST_PROFILE and image.mode in ("L", "P", "CMYK", "RGB"):
         image = image.convert("RGB") if image.mode == "P" else image
         transform = _to_srgb(profile, image.mode)
         if transform is not None:

@@ -6,6 +6,8 @@ import zlib
 
 from PIL import PngImagePlugin
 
+from hashnet.images.directories import is_bounded, without_head
+
 _SIGNATURE = 8
 _TEXTS = (b"iTXt", b"zTXt", b"tEXt")
 # What changes the pixels, or how they are turned; all else is left out.
@@ -13,6 +15,8 @@ _OF_PIXELS = (b"tRNS", b"acTL", b"fcTL", b"fdAT", b"eXIf", b"iCCP")
 _TEXTS_OF_USE = (b"XML:com.adobe.xmp", b"Raw profile type exif", b"Raw profile type APP1")
 _MAX_TEXT = 2**20  # what Pillow takes of one chunk, unpacked
 _MAX_TEXTS = 8  # one would do
+# Of 4 kB each, as encoders make them, this would be a quarter of a gigabyte.
+MAX_CHUNKS = 2**16
 
 
 def open_png(content: bytes) -> PngImagePlugin.PngImageFile:
@@ -28,8 +32,11 @@ def open_png(content: bytes) -> PngImagePlugin.PngImageFile:
 
 
 def _without_side_chunks(content: bytes) -> bytes:
-    kept, start, at, texts = [], 0, _SIGNATURE, 0
+    kept, start, at, texts, chunks = [], 0, _SIGNATURE, 0, 0
     while at + 12 <= len(content):
+        chunks += 1
+        if chunks > MAX_CHUNKS:
+            raise OSError(f"it has more than {MAX_CHUNKS} chunks")
         length, kind = struct.unpack(">I4s", content[at : at + 8])
         end = at + 12 + length
         if kind[:1].islower():
@@ -56,7 +63,7 @@ def _is_sound(chunk: bytes) -> bool:
     if not _has_its_sum(chunk):
         return False
     if kind not in (*_TEXTS, b"iCCP"):
-        return True
+        return kind != b"eXIf" or is_bounded(without_head(body))
     name, _, rest = body.partition(b"\0")
     if kind == b"iCCP":
         return _unpacks(rest[1:])

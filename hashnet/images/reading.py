@@ -12,6 +12,7 @@ from hashnet.errors import ArgumentError, ImageError
 from hashnet.images import pixels
 from hashnet.images.exif import Exif, exif_of
 from hashnet.images.formats import check_size, open_image, reduce
+from hashnet.images.gif import FRAMES
 from hashnet.images.resizing import REDUCING_GAP, Box, checked_size, resize, resized
 from hashnet.images.sources import (
     FILES,
@@ -27,7 +28,7 @@ MAX_PIXELS = 65_000_000
 
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 _REDUCIBLE = ("JPEG", "JPEG2000")
-_BLANK_FRAMES = 32  # so many are looked at for one that shows something
+_AT_ONCE = 2**22  # pixels that are copied
 
 Source = File | Image.Image | np.ndarray
 
@@ -145,7 +146,8 @@ class Photo:
         if self._content is None:
             return Exif()
         with refusals(self._name):
-            return exif_of(open_image(self._content, self._suffix, self._max_pixels))
+            image = open_image(self._content, self._suffix, self._max_pixels)
+            return exif_of(image, self._content if image.format == "TIFF" else None)
 
     def full(self) -> np.ndarray:
         """The whole image.
@@ -157,7 +159,7 @@ class Photo:
             ImageError: the picture is damaged.
         """
         with refusals(self._name):
-            return np.array(self._decoded())
+            return _array_of(self._decoded())
 
     def resized(self, size: tuple[int, int]) -> np.ndarray:
         """The whole image squashed to another size: see `read_resized`.
@@ -182,6 +184,13 @@ class Photo:
             raise ArgumentError("A side has at least one pixel.", f"min_side={min_side}")
         with refusals(self._name):
             return np.array(self._reduced(min_side, min_side)[0])
+
+    def within(self, side: int) -> np.ndarray:
+        """The image at a size to look at: see `read_within`."""
+        image = self.at_least(side)
+        scale = min(1, side / max(image.shape[:2]))
+        height, width = (max(1, round(length * scale)) for length in image.shape[:2])
+        return resize(image, (height, width))
 
     def _taken(self) -> ImageFile.ImageFile:
         """The file as opened, for one use: decoding changes it."""
@@ -223,7 +232,9 @@ class Photo:
     def _shown(cls, image: ImageFile.ImageFile) -> Image.Image:
         """The first frame, or the first of some that is not of one colour all over."""
         frame = first = cls._turned_upright(image)
-        for number in range(1, _BLANK_FRAMES if image.format in _ANIMATED else 0):
+        # Of large frames fewer are looked at: together they have no more pixels than one picture.
+        most = min(FRAMES, MAX_PIXELS // (image.width * image.height))
+        for number in range(1, most if image.format in _ANIMATED else 0):
             if frame.getcolors(1) is None:  # it has more than one
                 return frame
             first = first.copy() if number == 1 else first  # its pixels are about to change
@@ -233,13 +244,23 @@ class Photo:
             except Exception:  # there is none, or it is damaged: the picture is what came first
                 return first
             frame = cls._turned_upright(image)
-        return first
+        return first if frame is first or frame.getcolors(1) else frame
 
     @staticmethod
     def _turned_upright(image: Image.Image) -> Image.Image:
         # Pillow itself turns a TIFF while it loads; in a PNG the tag may follow the pixels.
         orientation = 1 if image.format == "TIFF" else pixels.orientation_of(image)
         return pixels.turned(pixels.to_rgb(image), orientation)
+
+
+def _array_of(image: Image.Image) -> np.ndarray:
+    """The pixels as an array, strip by strip: Pillow hands out copies."""
+    array = np.empty((image.height, image.width, 3), np.uint8)
+    step = max(1, _AT_ONCE // image.width)
+    for top in range(0, image.height, step):
+        strip = image.crop((0, top, image.width, min(top + step, image.height)))
+        array[top : top + step] = np.asarray(strip)
+    return array
 
 
 def is_one(source: object) -> bool:
@@ -360,10 +381,7 @@ def read_within(source: Source, side: int) -> np.ndarray:
         >>> read_within(np.zeros((40, 100), dtype="uint8"), 50).shape
         (20, 50, 3)
     """
-    image = read(source, min_side=side)
-    scale = min(1, side / max(image.shape[:2]))
-    height, width = (max(1, round(length * scale)) for length in image.shape[:2])
-    return resize(image, (height, width))
+    return Photo(source).within(side)
 
 
 def size(source: Source, *, max_pixels: int | None = None) -> tuple[int, int]:

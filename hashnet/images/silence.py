@@ -1,11 +1,41 @@
-"""Keeps Pillow's warnings and log lines from a program that cannot act on them."""
+"""Keeps what Pillow and libtiff say from a program that cannot act on it."""
 
+import ctypes
 import logging
 import threading
 import warnings
 from typing import Any
 
-from PIL import TiffImagePlugin
+from PIL import TiffImagePlugin, _imaging
+
+
+class _Libtiff:
+    """Where libtiff writes what it finds wrong: nowhere, while somebody decodes for us.
+
+    It writes to stderr, by itself, and knows no threads. What it finds wrong Pillow raises as well.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._decoding, self._before = threading.Lock(), 0, None
+        try:  # a library that Pillow's own was linked with
+            linked: Any = ctypes.CDLL(_imaging.__file__)
+            self._set: Any = linked.TIFFSetErrorHandler
+        except (AttributeError, OSError):  # it is within Pillow's own
+            self._set = None
+        else:
+            self._set.argtypes, self._set.restype = [ctypes.c_void_p], ctypes.c_void_p
+
+    def hush(self) -> None:
+        with self._lock:
+            self._decoding += 1
+            if self._set is not None and self._decoding == 1:
+                self._before = self._set(None)
+
+    def unhush(self) -> None:
+        with self._lock:
+            self._decoding -= 1
+            if self._set is not None and not self._decoding:
+                self._set(self._before)
 
 
 class _Silence(threading.local):
@@ -31,10 +61,13 @@ class _Silence(threading.local):
             filters.insert(0, _SILENT)
         logging.getLogger(TiffImagePlugin.__name__).addFilter(self)  # the one that logs errors
         self.decoding = True
+        _libtiff.hush()
 
     def __exit__(self, *_exception: object) -> None:
         self.decoding = False
+        _libtiff.unhush()
 
 
+_libtiff = _Libtiff()
 silence = _Silence()
 _SILENT: tuple[Any, ...] = ("ignore", None, Warning, silence, 0)

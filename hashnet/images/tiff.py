@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
 
 from hashnet.images import pixels
+from hashnet.images.directories import is_bounded
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _FILL_ORDER, _STRIPS, _ORIENTATION, _SAMPLES, _ROWS, _STRIP_BYTES = 266, 273, 274, 277, 278, 279
@@ -28,11 +29,14 @@ _PREMULTIPLIED, _ALPHA = 1, 2
 # What cameras and scanners put into 16 bits, or more, of which they leave some empty.
 _USED_BITS = (8, 10, 12, 14, 16, 24, 32, 64)
 _AT_ONCE = 2**20  # samples that are unpacked
+# Strips of a row each, of the longest pictures that cameras and scanners make.
+MOST_PARTS = 2**15
 
 
 def open_tiff(content: bytes) -> ImageFile.ImageFile:
     """The first page with its header read, by Pillow or by `TiffFile`."""
     tags = _tags(content)
+    _check_parts(tags)
     bits, kinds = _all(tags, _BITS, 1), _all(tags, _KIND, _UNSIGNED)
     is_apart = tags.get(_PLANES, 1) == 2 and tags.get(_SAMPLES, 1) > 1
     as_bytes = all(one in (1, 2, 4, 8) for one in bits) and set(kinds) <= {_UNSIGNED, 4}
@@ -51,7 +55,20 @@ def is_raw(content: bytes) -> bool:
     return _DNG_VERSION in tags or (tags.get(_SUBTYPE, 0) & 1 == 1 and _SUB_PAGES in tags)
 
 
+def _check_parts(tags: Any) -> None:
+    """Refuse a picture in far too many strips or tiles, each of which is unpacked by itself."""
+    width, height = (int(tags.get(tag, 0)) for tag in (_WIDTH, _HEIGHT))
+    down = int(tags.get(_TILE_HEIGHT, tags.get(_ROWS, height))) or height
+    across = int(tags.get(_TILE_WIDTH, width))
+    planes = int(tags.get(_SAMPLES, 1)) if tags.get(_PLANES, 1) == 2 else 1
+    parts = -(-height // max(down, 1)) * -(-width // max(across, 1)) * planes
+    if parts > MOST_PARTS:
+        raise OSError(f"it has {parts} strips or tiles, of {MOST_PARTS} at most")
+
+
 def _tags(content: bytes) -> Any:
+    if not is_bounded(content):
+        raise OSError("its directory claims far more than the file has")
     file = io.BytesIO(content)
     header = file.read(8)
     if header[2:4] in (b"\x2b\0", b"\0\x2b"):

@@ -41,6 +41,7 @@ _WAY_OUT = "Use a checkpoint saved by torch.save(model.state_dict())."
 
 # A state dict of the largest network here takes under 100,000 opcodes.
 _MAX_OPCODES = 5_000_000
+_MOST_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True)
@@ -197,8 +198,7 @@ def efficientnet_lite_file(variant: int) -> str:
 
 def _read_legacy(path: str) -> dict[str, np.ndarray]:
     size = os.path.getsize(path)
-    with open(path, "rb") as opened:
-        file = _Bounded(opened, size)
+    with open(path, "rb") as file:
         if _run(file) != _LEGACY_MAGIC:
             raise WeightsError("A weights file must be a PyTorch checkpoint.", path, _WAY_OUT)
         _run(file)  # protocol version
@@ -254,25 +254,33 @@ def _read_zip(path: str) -> dict[str, np.ndarray]:
         return _materialise(tree, load, size)
 
 
-class _Bounded:
-    """A file of which nobody asks for more than there is: memory is taken before it is read."""
-
-    def __init__(self, file: IO[bytes], size: int) -> None:
-        self._file, self._size = file, size
-        self.tell, self.seek, self.readline = file.tell, file.seek, file.readline
-
-    def read(self, num_bytes: int) -> bytes:
-        return self._file.read(min(num_bytes, max(0, self._size - self._file.tell())))
-
-
-def _exactly(file: _Bounded, num_bytes: int) -> bytes:
+def _exactly(file: IO[bytes], num_bytes: int) -> bytes:
     data = file.read(num_bytes)
     if len(data) != num_bytes:
         raise EOFError("the file ends too early")
     return data
 
 
-def _run(file: Any) -> Any:
+class _Briefly:
+    """A file of which little is read at once: nothing in a pickle of tensors is longer.
+
+    A pickle says how long a text is, and Python makes room for it before it looks whether the
+    file has as much.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        if size > _MOST_AT_ONCE:
+            raise ValueError(f"a value of {size} bytes")
+        return self._file.read(size)
+
+    def readline(self) -> bytes:
+        return self._file.readline(_MOST_AT_ONCE)
+
+
+def _run(file: IO[bytes]) -> Any:
     """Step through one pickle; return what it describes, as plain data and `_Tensor`s."""
     stack: list[Any] = []
     marks: list[int] = []
@@ -295,7 +303,8 @@ def _run(file: Any) -> Any:
             raise ValueError("items are appended to something that is no list")
         stack[-1].extend(items)
 
-    for count, (opcode, arg, _) in enumerate(pickletools.genops(file)):
+    pickled: Any = _Briefly(file)
+    for count, (opcode, arg, _) in enumerate(pickletools.genops(pickled)):
         name = opcode.name
         if count > _MAX_OPCODES:
             raise ValueError("the pickle is too long")

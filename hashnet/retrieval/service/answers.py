@@ -23,6 +23,7 @@ from hashnet.errors import (
     UnknownIdError,
     UnknownNameError,
 )
+from hashnet.images.apart import CrowdedError
 from hashnet.retrieval.service.limits import RETRY_AFTER
 from hashnet.retrieval.service.work_queue import BusyError
 
@@ -86,6 +87,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (UnknownIdError, 404),
     (UnknownNameError, 404),
     (RegionError, 422),
+    (CrowdedError, 503),
     (ImageError, 415),
     (ArgumentError, 422),
     (ShapeError, 422),

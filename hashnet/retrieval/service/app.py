@@ -133,12 +133,13 @@ def _lifespan(service: Service) -> Any:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         seconds = service.settings.refresh_seconds
         refreshing = asyncio.create_task(_refresh(service.served, seconds))
+        starting = asyncio.create_task(asyncio.to_thread(service.decoders.start))
         yield
         refreshing.cancel()
+        await starting
         with contextlib.suppress(asyncio.CancelledError):
             await refreshing
-        for queue in service.queues.values():
-            await asyncio.to_thread(queue.close)
+        await asyncio.to_thread(service.close)
 
     return lifespan
 

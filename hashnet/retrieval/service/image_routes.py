@@ -9,6 +9,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from hashnet.errors import ArgumentError, ImageError, UnknownIdError
+from hashnet.images.apart import resized
 from hashnet.retrieval.service import questions, schemas
 from hashnet.retrieval.service.answers import CHANGE_REFUSALS, REFUSALS, Json, Responses
 from hashnet.retrieval.service.parameters import Id, Image, PostedText, Text
@@ -173,7 +174,9 @@ def add_change_routes(api: FastAPI, service: Service) -> None:
         label: Annotated[str | None, Form(max_length=MAX_TEXT)] = None,
     ) -> Json:
         own, content = served.current.public_ids.id(id), await image.read()
-        await queues["changes"].run(served.add, own, content, label or None)
+        size = served.current.index.encoder.config.image_size
+        photo = await service.received(content, resized(size))
+        await queues["changes"].run(served.add, own, photo, label or None)
         version = served.current
         item = await queues["pictures"].run(questions.item, version, version.public_ids.shown(own))
         return Json(service.described(version, item))
@@ -229,5 +232,7 @@ def add_change_routes(api: FastAPI, service: Service) -> None:
     )
     async def image_info(id: Id) -> Json:
         version = served.current
-        item, (height, width) = await queues["pictures"].run(questions.measured, version, id)
+        item, (height, width) = await queues["pictures"].run(
+            questions.measured, version, id, service.decoders
+        )
         return Json({**service.described(version, item), "height": height, "width": width})

@@ -13,11 +13,11 @@ from starlette.exceptions import HTTPException
 
 from hashnet import images
 from hashnet.errors import ArgumentError, ImageError, RegionError, UnknownIdError
+from hashnet.images.apart import FULL, Decoders
 from hashnet.retrieval.search.hits import SearchResult
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.service.parameters import Region, box
 from hashnet.retrieval.service.served_index import Version
-from hashnet.retrieval.service.uploads import received
 from hashnet.retrieval.store.items import Item
 
 Answer = TypeVar("Answer")
@@ -29,7 +29,8 @@ def search(
     version: Version,
     parameters: Mapping[str, Any],
     *,
-    content: bytes | None = None,
+    decoders: Decoders,
+    photo: images.Photo | None = None,
     id: str | None = None,
     name: str | None = None,
     vector: Sequence[float] | None = None,
@@ -39,7 +40,8 @@ def search(
     Args:
         version: `Version`.
         parameters: as `parameters` has them.
-        content: bytes, or None.
+        decoders: `Decoders`, of the file of an image whose region is asked for.
+        photo: `images.Photo`, or None.
         id: str, a public id; or None.
         name: str, a label or class; or None.
         vector: floats, as many as a feature has numbers; or None.
@@ -73,8 +75,8 @@ def search(
     )
     named = [*([] if id is None else [id]), *parameters["right"], *parameters["wrong"]]
     with_filter = [*named, *parameters["ids"]]
-    if content is not None:
-        return _by_public_ids(version, with_filter, lambda: engine.search(received(content), query))
+    if photo is not None:
+        return _by_public_ids(version, with_filter, lambda: engine.search(photo, query))
     if vector is not None:
         wanted = np.array(vector, np.float64)
         return _by_public_ids(version, with_filter, lambda: engine.search_vector(wanted, query))
@@ -89,7 +91,9 @@ def search(
     else:
         path = _file_of(version, id)
         result = _by_public_ids(
-            version, with_filter, lambda: _of_file(lambda: engine.search(path, query))
+            version,
+            with_filter,
+            lambda: _of_file(lambda: engine.search(decoders.photo(path, FULL), query)),
         )
     return replace(result, query=id)
 
@@ -112,15 +116,20 @@ def _folders(version: Version, names: Sequence[str]) -> list[str] | None:
 
 
 def matches(
-    version: Version, query: str | bytes, hit: str, region: Region | None
+    version: Version,
+    query: str | images.Photo,
+    hit: str,
+    region: Region | None,
+    decoders: Decoders,
 ) -> dict[str, Any]:
     """Where a query matches an image.
 
     Args:
         version: `Version`.
-        query: str, a public id; or bytes, the content of a picture.
+        query: str, a public id; or an `images.Photo`.
         hit: str, a public id.
         region: of the query, or None.
+        decoders: as for `search`.
 
     Returns:
         dict that JSON can hold: the inliers, and their places in pixels of the two.
@@ -131,14 +140,14 @@ def matches(
     engine, own = version.engine, version.public_ids.id
 
     def found() -> Any:
-        if isinstance(query, bytes):
-            return engine.match(received(query), own(hit), region=region)
+        if isinstance(query, images.Photo):
+            return engine.match(query, own(hit), region=region)
         if region is None:
             return engine.match_id(own(query), own(hit))
         path = _file_of(version, query)
-        return _of_file(lambda: engine.match(path, own(hit), region=region))
+        return _of_file(lambda: engine.match(decoders.photo(path, FULL), own(hit), region=region))
 
-    named = [hit] if isinstance(query, bytes) else [query, hit]
+    named = [hit] if isinstance(query, images.Photo) else [query, hit]
     verification = _by_public_ids(version, named, found)
     return {
         "inliers": verification.inliers,
@@ -168,7 +177,9 @@ def item(version: Version, id: str) -> Item:
     return found
 
 
-def measured(version: Version, id: str) -> tuple[Item, tuple[int | None, int | None]]:
+def measured(
+    version: Version, id: str, decoders: Decoders
+) -> tuple[Item, tuple[int | None, int | None]]:
     """An item, and (height, width) of the upright picture in its file; Nones if there is none.
 
     A picture that is shown may be smaller than the photo, in whose pixels matches and regions are.
@@ -176,6 +187,7 @@ def measured(version: Version, id: str) -> tuple[Item, tuple[int | None, int | N
     Args:
         version: `Version`.
         id: str, a public id.
+        decoders: `Decoders`.
 
     Returns:
         `Item` and size.
@@ -185,7 +197,7 @@ def measured(version: Version, id: str) -> tuple[Item, tuple[int | None, int | N
     """
     found = item(version, id)
     try:
-        return found, images.size(found.path) if found.path else (None, None)
+        return found, decoders.photo(found.path).size if found.path else (None, None)
     except ImageError:
         return found, (None, None)
 

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from hashnet.errors import ArgumentError
+from hashnet.images.apart import FULL, Wish, resized
 from hashnet.retrieval.service import parameters, questions, schemas
 from hashnet.retrieval.service.answers import REFUSALS, UPLOAD_REFUSALS, Json
 from hashnet.retrieval.service.served_index import Version
@@ -38,7 +39,11 @@ def add_search_routes(api: FastAPI, service: Service) -> None:
             _need_local_features(version)
         if asked["same_object"] and not version.engine.snapshot.keeps_words:
             raise HTTPException(409, "This index is of before local pools; make it anew.")
-        result = await service.queues["search"].run(questions.search, version, asked, **by)
+        if "content" in by:
+            by["photo"] = await service.received(by.pop("content"), *_wishes(version, asked))
+        result = await service.queues["search"].run(
+            questions.search, version, asked, decoders=service.decoders, **by
+        )
         service.counters.count_stages(result.milliseconds)
         fields = result.to_dict()
         for hit in fields["hits"]:
@@ -95,7 +100,12 @@ def add_match_routes(api: FastAPI, service: Service) -> None:
         version = service.served.current
         _need_local_features(version)
         found = await service.queues["search"].run(
-            questions.matches, version, query, hit, parameters.box(region)
+            questions.matches,
+            version,
+            await service.received(query, FULL) if isinstance(query, bytes) else query,
+            hit,
+            parameters.box(region),
+            service.decoders,
         )
         return Json(found)
 
@@ -122,6 +132,17 @@ def add_match_routes(api: FastAPI, service: Service) -> None:
         region: parameters.PostedRegionText = None,
     ) -> Json:
         return await answer(await image.read(), hit, region)
+
+
+def _wishes(version: Version, asked: Mapping[str, Any]) -> list[Wish]:
+    """What a search decodes of its picture."""
+    if asked["region"] is not None:
+        return [FULL]
+    config = version.engine.index.encoder.config
+    if config.takes_vectors:
+        return []
+    of_network = resized(config.image_size)
+    return [of_network, FULL] if asked["verify"] or asked["same_object"] else [of_network]
 
 
 def _need_local_features(version: Version) -> None:

@@ -6,12 +6,12 @@ import os
 import threading
 from typing import Any
 
+from hashnet import images
 from hashnet.errors import HashnetError, ImageError
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.prototypes import Prototypes
 from hashnet.retrieval.service.public_ids import PublicIds
-from hashnet.retrieval.service.uploads import received
 
 _log = logging.getLogger(__name__)
 
@@ -95,12 +95,12 @@ class ServedIndex:
             self._complaint = None
             return version != old.version
 
-    def add(self, id: str, content: bytes, label: str | None) -> None:
+    def add(self, id: str, photo: images.Photo, label: str | None) -> None:
         """Encode one picture and add it, or replace the one of this id.
 
         Args:
             id: str.
-            content: bytes, the file of a picture.
+            photo: `images.Photo`.
             label: str or None.
 
         Raises:
@@ -108,7 +108,7 @@ class ServedIndex:
             LockedError, StoreError: another process is writing, or the disk refuses.
         """
         index = self.current.index
-        problems = index.add([received(content)], ids=[id], labels=[label]).problems
+        problems = index.add([photo], ids=[id], labels=[label]).problems
         if problems:
             raise ImageError(problems[0].reason)
         self.refresh()

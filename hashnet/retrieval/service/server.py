@@ -4,8 +4,10 @@ import asyncio
 import ipaddress
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -118,6 +120,16 @@ class _Connection(H11Protocol):
         self.transport.close()
 
 
+class _Server(uvicorn.Server):
+    """Finishes what is being answered when it is told to stop, and ends at once if told again."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            signal.signal(sig, signal.SIG_DFL)
+            signal.raise_signal(sig)
+        super().handle_exit(sig, frame)
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens.
 
@@ -167,6 +179,8 @@ def serve(
 ) -> None:
     """Serve an index until SIGTERM or SIGINT; what is being answered then is finished.
 
+    A second one ends it at once. What is on disk is whole at any moment.
+
     Args:
         place: str or path-like, the folder of the index, or the URL of its table.
         host: str. Where to listen; only this machine can reach 127.0.0.1.
@@ -193,7 +207,7 @@ def serve(
             timeout_graceful_shutdown=STOP_SECONDS,
             h11_max_incomplete_event_size=HEADER_BYTES,
         )
-        server = uvicorn.Server(config)
+        server = _Server(config)
         if ready:
             name, number = listening.getsockname()[:2]
             ready(f"http://{f'[{name}]' if ':' in name else name}:{number}/")

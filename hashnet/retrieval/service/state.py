@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hashnet import images
+from hashnet.images.apart import Decoders, Wish
 from hashnet.retrieval.service.counters import Counters
 from hashnet.retrieval.service.served_index import ServedIndex, Version
 from hashnet.retrieval.service.settings import Settings
 from hashnet.retrieval.service.thumbnails import Pictures
+from hashnet.retrieval.service.uploads import received
 from hashnet.retrieval.service.work_queue import WorkQueue
 from hashnet.retrieval.store.items import Item
 
@@ -19,13 +22,15 @@ class Service:
     Attributes:
         settings: `Settings`.
         served: `ServedIndex`.
-        queues: dict of `search`, `pictures` and `changes` to `WorkQueue`.
+        decoders: `Decoders`.
+        queues: dict of `decoding`, `search`, `pictures` and `changes` to `WorkQueue`.
         pictures: `Pictures`.
         counters: `Counters`.
     """
 
     settings: Settings
     served: ServedIndex
+    decoders: Decoders
     queues: Mapping[str, WorkQueue]
     pictures: Pictures
     counters: Counters
@@ -49,6 +54,8 @@ class Service:
         queues = {
             name: WorkQueue(name, workers=number, capacity=most, seconds=settings.seconds)
             for name, number, most in (
+                # These threads wait for processes, in an order that only `Decoders` knows.
+                ("decoding", capacity, capacity),
                 ("search", workers, capacity),
                 # Thumbnails come by the dozen and must not keep a search waiting.
                 ("pictures", workers, 4 * capacity),
@@ -56,7 +63,31 @@ class Service:
             )
         }
         counters = Counters(lambda: served.current.engine.snapshot.num_items, queues)
-        return cls(settings, served, queues, Pictures(settings.thumbnail_bytes), counters)
+        decoders = Decoders(workers)
+        pictures = Pictures(settings.thumbnail_bytes, decoders)
+        return cls(settings, served, decoders, queues, pictures, counters)
+
+    async def received(self, content: bytes, *wishes: Wish) -> images.Photo:
+        """A picture that came with a request, decoded as far as is wished.
+
+        Args:
+            content: bytes of its file.
+            *wishes: as for `Decoders.photo`.
+
+        Returns:
+            `images.Photo`.
+
+        Raises:
+            ImageError, CrowdedError: as `received` of uploads does.
+            BusyError: as `WorkQueue.run` does.
+        """
+        return await self.queues["decoding"].run(received, self.decoders, content, *wishes)
+
+    def close(self) -> None:
+        """Give up what is being decoded, finish what else has begun, and drop what waits."""
+        self.decoders.close()
+        for queue in self.queues.values():
+            queue.close()
 
     def described(self, version: Version, item: Item) -> dict[str, Any]:
         """What is told of an image.

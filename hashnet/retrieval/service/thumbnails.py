@@ -6,6 +6,7 @@ import threading
 
 from hashnet import images
 from hashnet.errors import ImageError
+from hashnet.images.apart import Decoders, within
 
 QUALITY = 85
 
@@ -18,10 +19,12 @@ class Pictures:
 
     Args:
         bytes_remembered: int. Of all pictures remembered together.
+        decoders: `Decoders`.
     """
 
-    def __init__(self, bytes_remembered: int) -> None:
+    def __init__(self, bytes_remembered: int, decoders: Decoders) -> None:
         self._limit, self._held = bytes_remembered, 0
+        self._decoders = decoders
         self._known: collections.OrderedDict[_Key, bytes] = collections.OrderedDict()
         self._lock = threading.Lock()
 
@@ -38,6 +41,7 @@ class Pictures:
 
         Raises:
             ImageError: the file has gone or is no picture; the message does not say where it is.
+            CrowdedError: as `Decoders.photo` does.
         """
         try:
             status = os.stat(path)
@@ -49,7 +53,7 @@ class Pictures:
                 self._known.move_to_end(key)
                 return self._known[key]
         try:
-            image = images.read_within(path, side)
+            image = self._decoders.photo(path, within(side)).within(side)
         except ImageError as error:
             raise ImageError("The file of this image is no picture any more.") from error
         content = images.to_jpeg(image, QUALITY)

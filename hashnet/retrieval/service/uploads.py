@@ -2,23 +2,27 @@
 
 from hashnet import images
 from hashnet.errors import ImageError
+from hashnet.images.apart import Decoders, Wish
 
 MAX_PIXELS = 50_000_000  # of a picture that comes over HTTP, whatever its file could be reduced to
 
 
-def received(content: bytes) -> images.Photo:
+def received(decoders: Decoders, content: bytes, *wishes: Wish) -> images.Photo:
     """A picture that came with a request.
 
     Args:
+        decoders: `Decoders`.
         content: bytes of its file.
+        *wishes: what will be asked of it, as for `Decoders.photo`.
 
     Returns:
         `images.Photo`.
 
     Raises:
-        ImageError: it is no picture, or of more than `MAX_PIXELS`.
+        ImageError: it is no picture, of more than `MAX_PIXELS`, or takes too much to decode.
+        CrowdedError: it takes long, and others come.
     """
-    photo = images.Photo(content, max_pixels=MAX_PIXELS)
+    photo = decoders.photo(content, *wishes, max_pixels=MAX_PIXELS)
     height, width = photo.size
     if height * width > MAX_PIXELS:
         raise ImageError(

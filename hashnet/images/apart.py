@@ -1,0 +1,607 @@
+"""Decoding in processes of their own, which can be stopped: for pictures that strangers send.
+
+A decoder in C cannot be interrupted, and what it takes of memory is not given a limit within a
+process that does other things. So pictures go to workers, each of which may use so much memory and
+processor time and no more, and is killed where it goes on. Workers are forked by a process that has
+loaded the decoders and does nothing else, in some milliseconds each.
+
+Where processes do not fork (Windows), pictures are decoded here, in the thread that asks: then only
+what `hashnet.images` counts before it decodes is a limit.
+"""
+
+import atexit
+import contextlib
+import datetime
+import functools
+import heapq
+import itertools
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from hashnet import system
+from hashnet.errors import HashnetError, ImageError
+from hashnet.images.exif import Exif
+from hashnet.images.reading import Photo
+from hashnet.images.sources import File, content_hash, content_of, name_of, refusals
+
+MEMORY_MB = 480  # that a picture may take beside the decoders themselves
+PROCESSOR_SECONDS = 3
+WALL_SECONDS = 20.0  # where all others want the processor, too
+# After so much processor time a picture makes way for others: most have been decoded by then.
+SLICE_SECONDS = 0.05
+_LEAST_SLICE = 0.015
+_PICTURES_A_WORKER = 200
+_STEP = 0.01  # how often the time of a worker is looked at
+_LOW, _LOWEST = 0, 19  # priorities below that of who searches
+_COMMAND = struct.Struct("!cI")
+_HEAD = struct.Struct("!II")
+_FORK, _KILL = b"f", b"k"
+
+# What is asked of a picture: the name of a method of `Photo` and its arguments.
+Wish = tuple[Any, ...]
+FULL: Wish = ("full",)
+
+
+def resized(size: int) -> Wish:
+    """The wish for a picture squashed to a square, as a network takes it.
+
+    Args:
+        size: int, pixels of a side.
+
+    Example:
+        >>> resized(224)
+        ('resized', 224, 224)
+    """
+    return "resized", size, size
+
+
+def within(side: int) -> Wish:
+    """The wish for a picture to look at.
+
+    Args:
+        side: int, pixels of its longer side at most.
+
+    Example:
+        >>> within(256)
+        ('within', 256)
+    """
+    return "within", side
+
+
+class CrowdedError(HashnetError):
+    """A picture that takes long had to make way for others; later it may not have to."""
+
+
+class Decoders:
+    """Decodes pictures in a few processes.
+
+    Of the pictures that wait, that of the fewest bytes comes next, in one of as many processes as
+    there are cores. One that takes longer goes on at the lowest priority, beside as many of its
+    kind; if there are more, the one that has taken the most is given up.
+
+    Args:
+        processes: int or None. Of each of the two kinds; None for as many as cores.
+        memory_mb, processor_seconds, wall_seconds: float. What one picture may take.
+
+    Example:
+        >>> from hashnet.images import to_png
+        >>> decoders = Decoders(processes=1)
+        >>> photo = decoders.photo(to_png(np.zeros((4, 6, 3), dtype="uint8")), FULL)
+        >>> photo.size, photo.full().shape
+        ((4, 6), (4, 6, 3))
+        >>> decoders.close()
+    """
+
+    def __init__(
+        self,
+        processes: int | None = None,
+        *,
+        memory_mb: float = MEMORY_MB,
+        processor_seconds: int = PROCESSOR_SECONDS,
+        wall_seconds: float = WALL_SECONDS,
+    ) -> None:
+        self._processes = processes or system.cores()
+        self._limits = (int(memory_mb * 2**20), processor_seconds)
+        self._wall_seconds = wall_seconds
+        self._turns = _Turns(self._processes)
+        self._lock = threading.Lock()
+        self._idle: list[_Worker] = []
+        self._slow: list[_Worker] = []
+        self._all: set[_Worker] = set()
+        self._closed = False
+
+    def start(self) -> None:
+        """Have what workers are forked from ready before the first picture comes."""
+        if system.has_forks():
+            worker = self._taken()
+            self._give_back(worker)
+
+    def photo(self, source: File, *wishes: Wish, max_pixels: int | None = None) -> Photo:
+        """A picture, decoded as far as is wished; what else is asked of it is decoded when it is.
+
+        Args:
+            source: as for `Photo`, but no pixels.
+            *wishes: what to decode at once, `FULL` or as `resized` or `within` gives it.
+            max_pixels: as for `Photo`.
+
+        Returns:
+            A `Photo`, which gives what it would give if it were decoded here.
+
+        Raises:
+            ImageError: as `Photo` and its methods do, or decoding takes more than it may.
+            CrowdedError: there was no time for it beside others.
+        """
+        if not system.has_forks():
+            return Photo(source, max_pixels=max_pixels)
+        with refusals(name_of(source)):
+            content = content_of(source)
+        path = source if isinstance(source, str | os.PathLike) else None
+        return _Decoded(self, content, path, max_pixels, wishes)
+
+    def ask(self, content: bytes, max_pixels: int | None, wishes: Sequence[Wish]) -> list[Any]:
+        """Have a worker decode a picture.
+
+        Args:
+            content: bytes of its file.
+            max_pixels: as for `Photo`.
+            wishes: what to decode.
+
+        Returns:
+            list: its (height, width), and what each wish gave.
+
+        Raises:
+            ImageError, CrowdedError: as for `photo`.
+        """
+        deadline = time.monotonic() + self._wall_seconds
+        if not self._turns.take(len(content), self._wall_seconds):
+            raise _crowded()
+        turn = contextlib.ExitStack()
+        turn.callback(self._turns.give)
+        with turn:
+            worker = self._taken()
+            try:
+                worker.send(content, max_pixels, wishes, deadline)
+                if not worker.answers(self._may_go_on, deadline):
+                    with self._as_slow(worker):
+                        turn.close()
+                        worker.lower_priority()
+                        return worker.receive(deadline)
+                return worker.receive(deadline)
+            except (OSError, EOFError) as error:
+                raise self._failure(worker, content) from error
+            finally:
+                self._give_back(worker)
+
+    def _may_go_on(self, seconds: float) -> bool:
+        """Whether a picture that has taken so long stays where it is, for the moment."""
+        # The more others wait, the sooner it makes way.
+        if seconds < max(_LEAST_SLICE, SLICE_SECONDS / (1 + self._turns.waiting / self._processes)):
+            return True
+        return not self._turns.waiting and len(self._slow) >= self._processes
+
+    def _failure(self, worker: "_Worker", content: bytes) -> HashnetError:
+        if worker.gave_way or self._closed:
+            return _crowded()
+        memory, seconds = self._limits
+        # The system ends it within a second of its time; what ends sooner has gone wrong.
+        has_had_its_time = time.monotonic() - worker.started > seconds - 1
+        reason = "it takes longer" if has_had_its_time else "it ended its decoder"
+        return ImageError(
+            f"A picture is decoded in {seconds} s of processor time and {memory >> 20} MB.",
+            f"{len(content)} bytes: {reason}",
+            "Save it again as JPEG or PNG, or send a smaller copy of it.",
+        )
+
+    def _taken(self) -> "_Worker":
+        with self._lock:
+            if self._closed:
+                raise _crowded()
+            if self._idle:
+                return self._idle.pop()
+        worker = _Worker(*self._limits)
+        with self._lock:
+            self._all.add(worker)
+        return worker
+
+    @contextlib.contextmanager
+    def _as_slow(self, worker: "_Worker") -> Iterator[None]:
+        with self._lock:
+            self._slow.append(worker)
+            worker.spoilt = True  # its priority does not come back
+            if len(self._slow) > self._processes:
+                most = max(self._slow, key=_Worker.seconds)
+                self._slow.remove(most)
+                most.gave_way = True
+                most.kill()
+        try:
+            yield
+        finally:
+            with self._lock:
+                if worker in self._slow:
+                    self._slow.remove(worker)
+
+    def _give_back(self, worker: "_Worker") -> None:
+        with self._lock:
+            is_old = worker.pictures >= _PICTURES_A_WORKER
+            if worker.spoilt or worker.busy or is_old or self._closed:
+                self._all.discard(worker)
+                worker.kill()
+            else:
+                self._idle.append(worker)
+
+    def close(self) -> None:
+        """End all workers; what they were decoding is given up."""
+        with self._lock:
+            self._closed = True
+            for worker in self._all:
+                worker.kill()
+            self._all.clear()
+            self._idle.clear()
+
+
+class _Turns:
+    """So many may go on at once; of those that wait, the smallest is next."""
+
+    def __init__(self, number: int) -> None:
+        self._free, self._lock = number, threading.Lock()
+        self._queue: list[tuple[int, int, threading.Event]] = []
+        self._count = itertools.count()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    def take(self, size: int, seconds: float) -> bool:
+        """Whether it came to its turn within that time."""
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return True
+            mine = size, next(self._count), threading.Event()
+            heapq.heappush(self._queue, mine)
+        if mine[2].wait(seconds):
+            return True
+        with self._lock:
+            if mine[2].is_set():  # just now
+                return True
+            self._queue.remove(mine)
+            heapq.heapify(self._queue)
+        return False
+
+    def give(self) -> None:
+        with self._lock:
+            if self._queue:
+                heapq.heappop(self._queue)[2].set()
+            else:
+                self._free += 1
+
+
+def _crowded() -> CrowdedError:
+    return CrowdedError(
+        "A picture that takes long to decode waits for a time at which few others come."
+    )
+
+
+class _Decoded(Photo):
+    """A picture whose pixels come from a worker."""
+
+    def __init__(
+        self,
+        decoders: Decoders,
+        content: bytes,
+        path: str | os.PathLike[str] | None,
+        max_pixels: int | None,
+        wishes: Sequence[Wish],
+    ) -> None:
+        self.path = None if path is None else os.fsdecode(path)
+        self._bytes, self._decoders, self._limit = content, decoders, max_pixels
+        size, *answers = decoders.ask(content, max_pixels, wishes)
+        self._height_width = size
+        self._known = dict(zip(wishes, answers, strict=True))
+
+    def _asked(self, *wish: Any) -> Any:
+        if wish in self._known:
+            return self._known[wish]
+        return self._decoders.ask(self._bytes, self._limit, [wish])[1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self._height_width
+
+    @functools.cached_property
+    def content_hash(self) -> bytes:
+        return content_hash(self._bytes)
+
+    @functools.cached_property
+    def exif(self) -> Exif:
+        exif: Exif = self._asked("exif")
+        return exif
+
+    def full(self) -> np.ndarray:
+        return self._pixels("full")
+
+    def resized(self, size: tuple[int, int]) -> np.ndarray:
+        return self._pixels("resized", *size)
+
+    def at_least(self, min_side: int) -> np.ndarray:
+        return self._pixels("at_least", min_side)
+
+    def within(self, side: int) -> np.ndarray:
+        return self._pixels("within", side)
+
+    def _pixels(self, *wish: Any) -> np.ndarray:
+        pixels: np.ndarray = self._asked(*wish)
+        # The caller may write into it; whoever asks again gets what was decoded.
+        return pixels.copy() if wish in self._known else pixels
+
+
+class _Worker:
+    """One process that decodes, as this process sees it.
+
+    Args:
+        memory, seconds: int. Bytes and processor time that a picture may take.
+
+    Attributes:
+        pictures: int, that it has been given.
+        busy: bool. Whether it has been given one that it has not answered.
+        spoilt: bool. Whether it is of no more use.
+        started: float, when its last picture was sent, by the monotonic clock.
+        gave_way: bool. Whether it was killed so that others could go on.
+    """
+
+    def __init__(self, memory: int, seconds: int) -> None:
+        self._socket, other = socket.socketpair()
+        with other:
+            self._pid = _mother().fork(other, memory, seconds)
+        self.pictures, self.busy, self.spoilt, self.gave_way = 0, False, False, False
+        self.started = self._seconds_before = 0.0
+        self._killed = False
+
+    def send(
+        self, content: bytes, max_pixels: int | None, wishes: Sequence[Wish], deadline: float
+    ) -> None:
+        self.pictures, self.busy = self.pictures + 1, True
+        self.started, self._seconds_before = time.monotonic(), system.processor_seconds(self._pid)
+        asked = json.dumps([max_pixels, list(wishes)]).encode()
+        self._socket.settimeout(max(0.01, deadline - time.monotonic()))
+        self._socket.sendall(_HEAD.pack(len(asked), len(content)) + asked)
+        self._socket.sendall(content)
+
+    def seconds(self) -> float:
+        """float, processor time taken for this picture."""
+        return system.processor_seconds(self._pid) - self._seconds_before
+
+    def answers(self, may_go_on: Callable[[float], bool], deadline: float) -> bool:
+        """Whether there is an answer before it has to make way for others."""
+        while time.monotonic() < deadline:
+            if select.select([self._socket], [], [], _STEP)[0]:
+                return True
+            if not may_go_on(self.seconds()):
+                return False
+        return False
+
+    def receive(self, deadline: float) -> list[Any]:
+        self._socket.settimeout(max(0.01, deadline - time.monotonic()))
+        length, _ = _HEAD.unpack(_received(self._socket, _HEAD.size))
+        told = json.loads(bytes(_received(self._socket, length)))
+        self.spoilt |= told["spoilt"]
+        if told["error"] is not None:
+            self.busy = False
+            raise ImageError(told["error"])
+        answers: list[Any] = [tuple(told["size"])]
+        for kind, value in told["answers"]:
+            if kind == "exif":
+                answers.append(_exif_from(value))
+                continue
+            pixels = np.empty(value, np.uint8)
+            _fill(self._socket, pixels.data.cast("B"))
+            answers.append(pixels)
+        self.busy = False
+        return answers
+
+    def lower_priority(self) -> None:
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, self._pid, _LOWEST)
+
+    def __del__(self) -> None:
+        self._socket.close()  # which an idle one ends with
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        if not self._killed:
+            self._killed = True
+            _mother().kill(self._pid)
+            # Who waits for an answer is told at once.
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+
+def _received(connection: socket.socket, length: int) -> bytearray:
+    data = bytearray(length)
+    _fill(connection, memoryview(data))
+    return data
+
+
+def _fill(connection: socket.socket, view: memoryview) -> None:
+    while view:
+        count = connection.recv_into(view)
+        if not count:
+            raise EOFError
+        view = view[count:]
+
+
+def _exif_to(exif: Exif) -> list[Any]:
+    return [exif.taken and exif.taken.isoformat(), *exif[1:]]
+
+
+def _exif_from(value: list[Any]) -> Exif:
+    taken, *rest = value
+    return Exif(taken and datetime.datetime.fromisoformat(taken), *rest)
+
+
+# The process that workers are forked from, as this process sees it
+
+
+class _Mother:
+    """The process that forks workers, and kills them without ever mistaking one for another."""
+
+    def __init__(self) -> None:
+        self._control, other = socket.socketpair()
+        self._lock = threading.Lock()
+        code = "import sys; sys.path[:] = sys.argv[2:]; from hashnet.images import apart; "
+        code += "apart.be_mother(int(sys.argv[1]))"
+        # One thread and one heap each: both would take addresses, which is what is limited.
+        single = dict.fromkeys(("MALLOC_ARENA_MAX", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        with other:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code, str(other.fileno()), *map(os.path.abspath, sys.path)],
+                pass_fds=[other.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                # What libraries say of a picture there is said again in the answer, or nothing.
+                stderr=subprocess.DEVNULL,
+                env=os.environ | single,
+                start_new_session=True,  # Ctrl-C is for who asked
+            )
+
+    def fork(self, connection: socket.socket, memory: int, seconds: int) -> int:
+        with self._lock:
+            limits = struct.pack("!QI", memory, seconds)
+            message = _COMMAND.pack(_FORK, len(limits)) + limits
+            socket.send_fds(self._control, [message], [connection.fileno()])
+            return _COMMAND.unpack(_received(self._control, _COMMAND.size))[1]
+
+    def kill(self, pid: int) -> None:
+        with self._lock, contextlib.suppress(OSError, EOFError):
+            self._control.sendall(_COMMAND.pack(_KILL, pid))
+            _received(self._control, _COMMAND.size)
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        self._control.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
+
+
+def _mother() -> _Mother:
+    """One for all that this process decodes; it ends with it."""
+    with _one_at_a_time:
+        if not _mothers or not _mothers[-1].is_alive():
+            _mothers.append(_Mother())
+            atexit.register(_mothers[-1].close)
+        return _mothers[-1]
+
+
+_mothers: list[_Mother] = []
+_one_at_a_time = threading.Lock()
+
+
+@system.after_fork
+def _have_none() -> None:
+    """A forked child has one of its own, if it decodes at all."""
+    global _one_at_a_time
+    _one_at_a_time = threading.Lock()
+    _mothers.clear()
+
+
+# What runs there
+
+
+def be_mother(descriptor: int) -> None:
+    """Fork workers and kill them, as one process says, until it ends.
+
+    Args:
+        descriptor: int, of a socket that is connected with it.
+    """
+    from hashnet.images import formats
+
+    # Who is stopped finishes what is being answered, and whose process this is says when to end.
+    for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(sign, signal.SIG_IGN)
+    formats.load_plugins()
+    alive: set[int] = set()
+    with socket.socket(fileno=descriptor) as control:
+        while True:
+            message, descriptors, _, _ = socket.recv_fds(control, _COMMAND.size, 1)
+            if not message:
+                break
+            command, number = _COMMAND.unpack(message)
+            alive -= {pid for pid in alive if os.waitpid(pid, os.WNOHANG)[0]}
+            if command == _FORK:
+                limits = struct.unpack("!QI", _received(control, number))
+                number = os.fork()
+                if not number:
+                    control.close()
+                    _be_worker(descriptors[0], *limits)
+                os.close(descriptors[0])
+                alive.add(number)
+            elif number in alive:
+                os.kill(number, signal.SIGKILL)
+            control.sendall(_COMMAND.pack(command, number))
+    for pid in alive:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _be_worker(descriptor: int, memory: int, seconds: int) -> None:
+    try:
+        os.nice(_LOW)
+        system.limit_memory(memory)
+        with socket.socket(fileno=descriptor) as connection:
+            while True:
+                asked, content = _HEAD.unpack(_received(connection, _HEAD.size))
+                max_pixels, wishes = json.loads(bytes(_received(connection, asked)))
+                data = bytes(_received(connection, content))
+                system.limit_processor_time(seconds)
+                _answer(connection, data, max_pixels, wishes)
+    except (OSError, EOFError):  # nobody asks any more
+        pass
+    finally:
+        os._exit(0)
+
+
+def _answer(
+    connection: socket.socket, data: bytes, max_pixels: int | None, wishes: Sequence[Wish]
+) -> None:
+    told: dict[str, Any] = {"error": None, "spoilt": False, "size": None, "answers": []}
+    arrays = []
+    try:
+        photo = Photo(data, max_pixels=max_pixels)
+        told["size"] = photo.size
+        for name, *arguments in wishes:
+            if name == "exif":
+                told["answers"].append([name, _exif_to(photo.exif)])
+                continue
+            method = getattr(photo, name)
+            pixels = method(tuple(arguments)) if name == "resized" else method(*arguments)
+            arrays.append(pixels)
+            told["answers"].append([name, pixels.shape])
+    except (HashnetError, MemoryError) as error:
+        arrays = []
+        told["error"] = str(error)
+        if isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError):
+            told["spoilt"] = True
+            told["error"] = str(
+                ImageError(
+                    "A picture is decoded in the memory that there is for one.",
+                    f"{len(data)} bytes: it takes more",
+                    "Send a smaller copy of it.",
+                )
+            )
+    text = json.dumps(told).encode()
+    connection.sendall(_HEAD.pack(len(text), 0) + text)
+    for pixels in arrays:
+        connection.sendall(np.ascontiguousarray(pixels).data.cast("B"))
