@@ -164,9 +164,11 @@ class HashNetConfig:
                 f"A network's description has these fields: {', '.join(sorted(known))}.",
                 repr(values)[:200],
             )
+        if not isinstance(values["classes"], list):  # a text would become its letters
+            raise BundleError(
+                "A network's description has a list of classes.", repr(values["classes"])[:200]
+            )
         try:
-            if not isinstance(values["classes"], list):  # a text would become its letters
-                raise TypeError(f"classes={values['classes']!r}")
             return cls(**{**values, "classes": tuple(values["classes"])})
         except (ArgumentError, TypeError) as error:
             raise BundleError("A network's description must be valid.", str(error)) from error

@@ -18,28 +18,57 @@ class Answer(pydantic.BaseModel):
 
 
 class Health(Answer):
-    """Whether the service is up, and of how many images."""
+    """Whether the service is up.
+
+    Attributes:
+        status: "ok".
+        items: int, images of the index.
+    """
 
     status: Literal["ok"]
     items: int
 
 
 class Label(Answer):
-    """A label, and how many images have it."""
+    """A label.
+
+    Attributes:
+        name: str.
+        count: int, images that have it.
+    """
 
     name: str
     count: int
 
 
 class Labels(Answer):
-    """Some of the labels, by name; `total` counts all that were asked for."""
+    """Some of the labels.
+
+    Attributes:
+        total: int. All that were asked for.
+        labels: list of `Label`, by name.
+    """
 
     total: int
     labels: list[Label]
 
 
 class Info(Answer):
-    """What can be searched for. Of labels and classes some are told, and how many there are."""
+    """What can be searched for.
+
+    Attributes:
+        items: int, images of the index.
+        bits: int, of a code.
+        num_labels: int. All labels.
+        labels: list of `Label`, the first of them by name.
+        num_classes: int. All classes that the network knows.
+        classes: list of str, the first of them.
+        local: str or None, the extractor of local features.
+        grades: bool. Whether hits are graded.
+        exif: bool. Whether dates are known.
+        folders: list of str. What ids of files begin with.
+        writable: bool. Whether the service allows changes.
+    """
 
     items: int
     bits: int
@@ -55,7 +84,17 @@ class Info(Answer):
 
 
 class Image(Answer):
-    """What is told of an image; where it lies and was taken where the service shows paths."""
+    """What is told of an image.
+
+    Attributes:
+        id: str.
+        label: str or None.
+        bytes: int or None, of its file.
+        taken: str or None, when, by the camera's clock; in an index that keeps it, as is the next.
+        camera: str or None.
+        latitude, longitude: float or None; where the service shows paths, too, as is the next.
+        path: str or None, of its file.
+    """
 
     id: str
     label: str | None
@@ -68,14 +107,23 @@ class Image(Answer):
 
 
 class Images(Answer):
-    """Some images; `total` counts all that were asked for."""
+    """Some images.
+
+    Attributes:
+        total: int. All that were asked for.
+        images: list of `Image`.
+    """
 
     total: int
     images: list[Image]
 
 
 class Measured(Image):
-    """An image, and the size of the upright picture in its file, in pixels."""
+    """An image, and the size of the upright picture in its file.
+
+    Attributes:
+        height, width: int or None, in pixels.
+    """
 
     height: int | None
     width: int | None
@@ -93,7 +141,13 @@ def _hit_model() -> Any:
 
 
 class Found(Answer):
-    """What a search has found, best first, as `hashnet search --json` prints it."""
+    """What a search has found, as `hashnet search --json` prints it.
+
+    Attributes:
+        query, threshold, pool, milliseconds: as of a `SearchResult`.
+        hits: list of the fields of a `Hit`, best first; the path where the service shows paths.
+        histogram: list of int. Images at each Hamming distance.
+    """
 
     query: str
     threshold: int | None
@@ -104,13 +158,23 @@ class Found(Answer):
 
 
 class Places(Answer):
-    """Places in an image: row and column, in pixels of the upright original."""
+    """Places in an image.
+
+    Attributes:
+        yx: list of float pairs, (row, column) in pixels of the upright original.
+    """
 
     yx: list[tuple[float, float]]
 
 
 class Matches(Answer):
-    """Which places of a query and of an image match; place i of one belongs to place i of both."""
+    """Which places of a query and of an image match.
+
+    Attributes:
+        inliers: int. How many do.
+        query: `Places` in the query.
+        hit: `Places` in the image, in the same order.
+    """
 
     inliers: int
     query: Places
@@ -118,13 +182,22 @@ class Matches(Answer):
 
 
 class Removed(Answer):
-    """The image that was removed."""
+    """The image that was removed.
+
+    Attributes:
+        removed: str, its id.
+    """
 
     removed: str
 
 
 class RemovedMany(Answer):
-    """How many images were removed, or would be, and the first of them."""
+    """The images that were removed, or would be.
+
+    Attributes:
+        total: int. All of them.
+        removed: list of str, the ids of the first.
+    """
 
     total: int
     removed: list[str] = pydantic.Field(max_length=MAX_LISTED)

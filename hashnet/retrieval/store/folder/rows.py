@@ -242,6 +242,12 @@ class CommittedRows:
         """Features of some rows, verified whether or not they have been: what is to be copied.
 
         What changed since it was verified would else be given a checksum that fits.
+
+        Args:
+            rows: int `(n,)`.
+
+        Returns:
+            An array of the index's feature dtype, of shape `(n, feature_dim)`.
         """
         self._verify_features(rows)
         return self._arrays["features"][rows]
