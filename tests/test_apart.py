@@ -35,7 +35,7 @@ def decoders():
         one.close()
 
 
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
 def test_pixels_are_those_that_are_decoded_here(decoders, tmp_path, name):
     data = make_images.encoded(PHOTO, name, exif=make_images.exif(6))
     (tmp_path / "a").write_bytes(data)

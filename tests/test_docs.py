@@ -13,12 +13,13 @@ import pytest
 
 import hashnet
 from hashnet import cli, images
+from hashnet.images import apart
 from hashnet.network import export
 from hashnet.network.model import HashNetConfig
 from hashnet.retrieval.evaluation.evaluate import evaluate
 from hashnet.retrieval.extraction.extract import extract
 from hashnet.retrieval.index import Index
-from hashnet.retrieval.service import uploads
+from hashnet.retrieval.service import server, uploads
 from hashnet.train import config
 from hashnet.train.config import TrainConfig
 from tests import make_cli, make_formats, make_picture
@@ -295,6 +296,14 @@ def test_the_table_of_formats_is_that_of_the_code():
     assert all(f"| {name} |" in PAGES["docs/formats.md"] for name in images.ALLOWED_FORMATS)
 
 
+def test_each_promise_names_a_test_that_is_there():
+    promises = re.findall(r"`(tests/test_\w+\.py)(?:::(\w+))?`", PAGES["SECURITY.md"])
+    assert len(promises) > 10
+    for file, name in promises:
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert not name or f"def {name}(" in text, f"{file}::{name}"
+
+
 def test_the_limits_that_the_guides_state_are_those_of_the_code():
     photos = PAGES["docs/your-photos.md"]
     assert f"{images.MAX_PIXELS // 10**6} million pixels" in photos
@@ -302,6 +311,11 @@ def test_the_limits_that_the_guides_state_are_those_of_the_code():
     assert f"{uploads.MAX_PIXELS // 10**6} million pixels" in photos
     assert f"{images.MAX_BYTES // 2**20} MiB" in photos
     assert f"{images.MAX_SCANS} scans" in photos
+    for page in (PAGES["docs/serving.md"], PAGES["SECURITY.md"]):
+        text = " ".join(page.split())
+        assert f"{apart.PROCESSOR_SECONDS} s of processor time" in text
+        assert f"{apart.MEMORY_MB} MB" in text
+    assert f"for {server.STOP_SECONDS} s at most" in " ".join(PAGES["docs/serving.md"].split())
     assert f"{export.NEAR_HALF:.4f}" in PAGES["docs/export.md"]
     for word in (*export.SUFFIXES, *export.OUTPUTS):
         assert f"`{word}`" in PAGES["docs/export.md"], word

@@ -258,10 +258,13 @@ SUFFIXES = tuple(_OF_SUFFIX)
 
 
 def load_plugins() -> None:
-    """Load the decoders of Pillow that are else loaded when a file needs them."""
+    """Load the decoders of Pillow that are else loaded when a file needs them, for one thread."""
     for name in _PLUGINS:
         importlib.import_module(f"PIL.{name}ImagePlugin")
     importlib.import_module("PIL.ImageCms")
+    # Each thread takes addresses for its stack, of which there are so many to a picture.
+    avif: Any = importlib.import_module("PIL.AvifImagePlugin")
+    avif.DEFAULT_MAX_THREADS = 1
 
 
 def format_of(head: bytes, suffix: str = "") -> Format | None:

@@ -16,9 +16,10 @@ from PIL import Image, ImageFile, JpegImagePlugin
 from hashnet.images.directories import is_bounded
 
 MAX_SCANS = 200
-# A block of 8 x 8 samples is gone through once in each scan. The largest photos that are read, made
-# progressive by the usual programs, take half as many.
+# A block of 8 x 8 samples is gone through once in each scan. The usual programs make progressive
+# photos of ten scans, most of them of one component.
 MAX_BLOCKS = 2**25
+MAX_PASSES = 24
 MAX_SEGMENTS = 2**13
 REDUCTION = 8  # of each side, at most, while a picture is decoded
 
@@ -242,8 +243,9 @@ def _note_scan(layout: _Layout, segment: bytes) -> None:
     count = segment[0] if segment else 0
     named = segment[1 : 1 + 2 * count : 2]
     layout.blocks_sent += sum(layout.blocks.get(component, 0) for component in named)
-    if layout.scans > 1 and layout.blocks_sent > MAX_BLOCKS:
-        raise OSError(f"its scans go through more than {MAX_BLOCKS} blocks")
+    most = max(MAX_BLOCKS, MAX_PASSES * sum(layout.blocks.values()))
+    if layout.scans > 1 and layout.blocks_sent > most:
+        raise OSError(f"its scans go through more than {most} blocks")
     if len(segment) < 4 + 2 * count:
         return
     first, last, bits = segment[1 + 2 * count : 4 + 2 * count]

@@ -15,8 +15,8 @@ _OF_PIXELS = (b"tRNS", b"acTL", b"fcTL", b"fdAT", b"eXIf", b"iCCP")
 _TEXTS_OF_USE = (b"XML:com.adobe.xmp", b"Raw profile type exif", b"Raw profile type APP1")
 _MAX_TEXT = 2**20  # what Pillow takes of one chunk, unpacked
 _MAX_TEXTS = 8  # one would do
-# Of 4 kB each, as encoders make them, this would be a quarter of a gigabyte.
-MAX_CHUNKS = 2**16
+# Of 8 kB each, as encoders make them, this would be a gigabyte.
+MAX_CHUNKS = 2**17
 
 
 def open_png(content: bytes) -> PngImagePlugin.PngImageFile:

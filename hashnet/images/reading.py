@@ -255,8 +255,10 @@ class Photo:
 
 def _array_of(image: Image.Image) -> np.ndarray:
     """The pixels as an array, strip by strip: Pillow hands out copies."""
-    array = np.empty((image.height, image.width, 3), np.uint8)
     step = max(1, _AT_ONCE // image.width)
+    if image.height <= step:
+        return np.array(image)
+    array = np.empty((image.height, image.width, 3), np.uint8)
     for top in range(0, image.height, step):
         strip = image.crop((0, top, image.width, min(top + step, image.height)))
         array[top : top + step] = np.asarray(strip)

@@ -36,11 +36,13 @@ MOST_PARTS = 2**15
 def open_tiff(content: bytes) -> ImageFile.ImageFile:
     """The first page with its header read, by Pillow or by `TiffFile`."""
     tags = _tags(content)
-    _check_parts(tags)
     bits, kinds = _all(tags, _BITS, 1), _all(tags, _KIND, _UNSIGNED)
     is_apart = tags.get(_PLANES, 1) == 2 and tags.get(_SAMPLES, 1) > 1
     as_bytes = all(one in (1, 2, 4, 8) for one in bits) and set(kinds) <= {_UNSIGNED, 4}
-    if as_bytes and not (is_apart and tags.get(_COMPRESSION, 1) in _COMPRESSIONS):
+    is_for_pillow = as_bytes and not (is_apart and tags.get(_COMPRESSION, 1) in _COMPRESSIONS)
+    if not is_for_pillow or tags.get(_COMPRESSION, 1) == 1:  # libtiff unpacks all others at once
+        _check_parts(tags)
+    if is_for_pillow:
         image = TiffImagePlugin.TiffImageFile(io.BytesIO(content))
         colours = tags.get(_PALETTE)
         if image.mode == "P" and colours and max(colours) < 256:  # bytes where words should be

@@ -69,8 +69,8 @@ def cost(number):
     """Seconds and megabytes that files of each kind took, at most, and how they ended."""
     found = {}
     limits = int(apart.MEMORY_MB * 2**20), apart.PROCESSOR_SECONDS
-    basis = in_child(lambda: None, *limits)
     for kind, data in hostile_images.files(number):
+        basis = in_child(lambda: None, *limits)
         taken = in_child(lambda data=data: decode(data), *limits)
         of_kind = found.setdefault(kind, {"files": 0, "read": 0, "refused": 0, "stopped": 0})
         of_kind["files"] += 1

@@ -505,6 +505,27 @@ def serving(results):
     )
 
 
+def hostile(results):
+    """What hostile pictures cost, and what others get while they come."""
+    yield "## Hostile pictures"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    yield "| kind | files | read | refused | stopped | seconds, most | MB, most |"
+    yield "|---|---|---|---|---|---|---|"
+    for kind, row in results["kinds"].items():
+        ends = " | ".join(str(row[name]) for name in ("files", "read", "refused", "stopped"))
+        yield f"| {kind} | {ends} | {row['seconds']:.2f} | {row['megabytes']:.0f} |"
+    yield ""
+    yield "| asked | hostile uploads/s | asked | failed | ms, median | ms, p95 |"
+    yield "|---|---|---|---|---|---|"
+    for what, name in (("search by a photo", "search"), ("/healthz", "health")):
+        for rate, during in ((0, "quiet"), (results["rate"], "flooded")):
+            row = results[during][name]
+            times = f"{row['p50']:.0f} | {row['p95']:.0f}"
+            yield f"| {what} | {rate:g} | {row['asked']} | {row['failed']} | {times} |"
+
+
 def databases(results):
     """A folder beside ClickHouse."""
     sizes = dict.fromkeys(f"{row['size'] // 10**6} million" for row in results["rows"])
@@ -1026,7 +1047,8 @@ def renewed(text):
     named |= {"ranking": ranking, "likeness_line": likeness_line, "certainty": certainty}
     named |= {path.stem: certainty for path in sorted(figures.FOLDER.glob("certainty_*"))}
     named |= {"estimates": estimates}
-    named |= {"held_out": held_out, "serve": serving, "extract": extraction}
+    named |= {"held_out": held_out, "serve": serving, "hostile": hostile}
+    named |= {"extract": extraction}
     named |= {"clickhouse": databases, "clickhouse_10m": databases}
     named |= {"clickhouse_types": column_types}
     named |= {path.stem: encoding for path in sorted(figures.FOLDER.glob("encode*"))}
