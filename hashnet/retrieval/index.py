@@ -32,6 +32,8 @@ from hashnet.retrieval.store.items import Item, check_regions_per_image
 from hashnet.retrieval.store.kinds import kind_of
 from hashnet.retrieval.store.protocol import Store
 from hashnet.retrieval.store.roots import ids_named, starts_named
+from hashnet.retrieval.words.box import WordBox
+from hashnet.retrieval.words.results import TextResult
 
 if TYPE_CHECKING:
     from hashnet.local.regions import Proposer
@@ -73,6 +75,7 @@ class Index:
         self._encoder_options: dict[str, Any] = {}
         self._lock = threading.RLock()
         self._current: tuple[tuple[Any, ...], Engine] | None = None
+        self._words: tuple[Engine, WordBox] | None = None
         self._is_closed = False
 
     @classmethod
@@ -277,7 +280,7 @@ class Index:
         with self._lock:
             if self._current is not None:
                 self._current[1].snapshot.close()
-            self._current, self._is_closed = None, True
+            self._current, self._words, self._is_closed = None, None, True
 
     def __enter__(self) -> Self:
         return self
@@ -444,6 +447,41 @@ class Index:
                 error.add_note(f"in query {place} of several, counted from 0")
                 raise
         return results
+
+    def search_text(self, text: str, query: Query | None = None, /, **fields: Any) -> TextResult:
+        """Find the images that a text means: by labels, and all other ways that the index has.
+
+        What the ways find is put into one order by reciprocal ranks: see `words.fusion`.
+
+        Args:
+            text: str, 1 to 1,000 letters, taken literally.
+            query: a `Query`, or None. How many hits are wanted, and among which images.
+            **fields: of a `Query`: `k`, `labels`, `ids`, `after`, `before`, `under`.
+
+        Returns:
+            A `TextResult`: its hits say which ways have found them, and it says which ways the
+            index lacks, and why.
+
+        Raises:
+            ArgumentError: the text is empty or too long; or a field is none of these, or out of
+                its range.
+            HashnetError: the index has no way at all.
+
+        Example:
+            >>> result = Index.open(index_folder).search_text("Dog")
+            >>> [(hit.id, hit.ways[0]) for hit in result]
+            [('dog', 'label')]
+        """
+        return self.words.search(text, _asked(query, fields))
+
+    @property
+    def words(self) -> WordBox:
+        """The `WordBox` of what is committed now: the ways in which it is searched in words."""
+        engine = self.engine
+        with self._lock:
+            if self._words is None or self._words[0] is not engine:
+                self._words = engine, WordBox(engine)
+            return self._words[1]
 
     def _search_one(self, query: Any, asked: Query) -> SearchResult:
         engine = self.engine
