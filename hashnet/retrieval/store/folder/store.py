@@ -103,7 +103,7 @@ from hashnet.retrieval.store.folder.paths import damaged, inner_name, inside
 from hashnet.retrieval.store.folder.rows import CommittedRows
 from hashnet.retrieval.store.folder.snapshot import Snapshot
 from hashnet.retrieval.store.folder.writer import Writer
-from hashnet.retrieval.store.items import check_extractor, check_regions_per_image
+from hashnet.retrieval.store.items import check_extractor, check_ocr, check_regions_per_image
 from hashnet.system import StrPath
 
 
@@ -144,6 +144,7 @@ class Store:
         self.regions_per_image = catalogue.regions_per_image
         self.created = catalogue.created
         self.exif = catalogue.exif
+        self.texts, self.ocr = catalogue.texts, catalogue.ocr
         self.encoder_folder = None
         if catalogue.encoder:
             self.encoder_folder = folder / name_of_encoder(folder, catalogue)
@@ -167,6 +168,7 @@ class Store:
         descriptor_dim: int | None = None,
         regions_per_image: int = 0,
         exif: bool = False,
+        ocr: str | None = None,
     ) -> "Store":
         """Make an empty index; for the rest see `protocol.Store.create`.
 
@@ -193,6 +195,7 @@ class Store:
             raise ArgumentError("A fingerprint is text.", f"fingerprint={fingerprint!r}")
         check_extractor(extractor, descriptor_dim)
         check_regions_per_image(regions_per_image)
+        check_ocr(ocr)
         for name in encoder_files or {}:
             try:
                 inner_name(name)
@@ -225,6 +228,8 @@ class Store:
             roots=(),
             exif=exif,
             word_runs=(),
+            texts=True,
+            ocr=ocr,
         )
         try:
             create_folder(folder, catalogue, encoder_files or {})
