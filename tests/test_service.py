@@ -448,7 +448,9 @@ def test_an_index_of_before_is_verified_and_has_no_local_pool(bundle_folder, tmp
 
     real = store.Catalogue
     with monkeypatch.context() as patch:
-        patch.setattr(store, "Catalogue", lambda **facts: real(**facts | {"word_runs": None}))
+        patch.setattr(
+            store, "Catalogue", lambda **facts: real(**facts | {"word_runs": None, "texts": False})
+        )
         index = Index.create(tmp_path / "index", bundle_folder, local="sift")
     photo = tmp_path / "one.png"
     images.write(photo, make_images.photo(200, 260))

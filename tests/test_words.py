@@ -1,15 +1,27 @@
 """The box of words: ways from a text to images, and one order of what they find."""
 
+import contextlib
+import json
+import shutil
+import sqlite3
+import types
+
 import numpy as np
 import pytest
 
+from hashnet.cli import main
 from hashnet.errors import ArgumentError, HashnetError, UnknownIdError
 from hashnet.retrieval.index import Index
+from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.query import Query
+from hashnet.retrieval.store.folder.store import Store
+from hashnet.retrieval.store.items import Item
+from hashnet.retrieval.store.texts import Line, Texts
 from hashnet.retrieval.words import plain
 from hashnet.retrieval.words.box import WordBox
 from hashnet.retrieval.words.fusion import fused
 from hashnet.retrieval.words.way import NAMES, Matches
+from tests.fixtures import GOLDEN
 
 
 class Way:
@@ -62,7 +74,7 @@ def test_ranks_are_fused_as_the_paper_defines():
 def test_what_ways_found_is_one_answer(index):
     ways = [
         Way("name", [1, 0], [2, 1]),
-        Way("ocr", [0], [5], regions=[(1, 2, 3, 4)]),
+        Way("ocr", [0], [5], regions=lambda rows: [(1, 2, 3, 4)] * len(rows)),
         Way("caption", missing="it has none"),
     ]
     result = WordBox(index.engine, ways).search(" Brown\tFOX ", Query(k=5))
@@ -119,3 +131,214 @@ def test_an_index_without_any_way_says_why(index):
     box = WordBox(index.engine, [Way("ocr", missing="it was made without --ocr")])
     with pytest.raises(HashnetError, match="ocr: it was made without --ocr"):
         box.search("cat")
+
+
+# What is written
+
+
+@pytest.fixture
+def filled(index):
+    """A function that gives images of the index of these ids their texts; returns the index."""
+
+    def fill(texts_of):
+        with index.store.writer() as writer, index.store.snapshot() as snapshot:
+            items = snapshot.items(snapshot.rows(["a"] * len(texts_of)))
+            items = [
+                item._replace(id=id, label=None, texts=texts)
+                for item, (id, texts) in zip(items, texts_of.items(), strict=True)
+            ]
+            writer.copy(items, ["a"] * len(items))
+        return index
+
+    return fill
+
+
+def ids(result):
+    return [hit.id for hit in result]
+
+
+def test_names_captions_and_what_was_read_are_found(filled):
+    box = (3, 4, 50, 60)
+    index = filled(
+        {
+            "beers/Sierra_Nevada.jpg": None,
+            "x1": Texts(given="Sierra Nevada, at home"),
+            "x2": Texts(beside="a crate", inside="of Nevada"),
+            "x3": Texts(lines=(Line("SIERRANEVADA", box, 0.9), Line("12 OZ", (0, 0, 2, 2), 0.9))),
+        }
+    )
+    result = index.search_text("sierra nevada", k=9)
+    assert {hit.id: hit.ways for hit in result} == {
+        "beers/Sierra_Nevada.jpg": ("name",),
+        "x1": ("caption",),
+        "x2": ("caption",),
+    }
+    assert ids(result)[-1] == "x2"  # half of the words
+    assert result.missing == {"ocr": "it was made without --ocr"}
+
+
+def test_what_was_read_is_found_where_it_stands(bundle_folder, tmp_path):
+    store = Store.create(
+        tmp_path / "index", num_bits=32, feature_dim=64, fingerprint="f", ocr="reader"
+    )
+    lines = (
+        Line("SIERRANEVADA", (3, 4, 50, 60), 0.9),
+        Line("pale ale", (50, 2, 70, 30), 0.5),
+        Line("12 OZ", (0, 0, 2, 2), 0.9),
+    )
+    with store.writer() as writer:
+        items = [Item("a", texts=Texts(lines=lines)), Item("b", texts=Texts(lines=()))]
+        writer.add(items, np.zeros((2, 4), "u1"), np.ones((2, 64), "f4"))
+    engine = Engine(types.SimpleNamespace(store=store))
+    box = WordBox(engine)
+    assert box.missing == {"caption": "no image has a caption; see index --captions"}
+    [hit] = box.search("nevada")
+    assert (hit.id, hit.ways, hit.region) == ("a", ("ocr",), (3, 4, 50, 60))
+    assert box.search("Pale Nevada")[0].region == (3, 2, 70, 60)
+    assert box.search("nevvada")[0].region == (3, 4, 50, 60)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("brewery", ["word", "misread"]),  # the very word first
+        ("brevery", ["misread", "word"]),
+        ("狗", ["dog", "puppies"]),
+        ("啤酒", ["beer"]),
+        ("黑啤酒", ["beer"]),
+        ("酒啤", []),
+        ("강아지", ["korean"]),
+        ("ÉCLAIR", ["cake"]),
+        ("é", []),
+        ("zzzz", []),
+        ('"brewery" OR x*', ["word", "misread"]),
+        ("-!?", []),
+        ("brewery of the word that nobody wrote", ["word", "misread"]),
+    ],
+)
+def test_words_are_found_though_letters_differ(filled, text, wanted):
+    index = filled(
+        {
+            "word": Texts("the brewery"),
+            "misread": Texts("the brevery"),
+            "dog": Texts("狗"),
+            "puppies": Texts("两只小狗在睡觉"),
+            "beer": Texts("青岛啤酒"),
+            "cake": Texts("un éclair"),
+            "korean": Texts("강아지는 귀엽다"),
+        }
+    )
+    found = [hit.id for hit in index.search_text(text) if "caption" in hit.ways]
+    assert found[: len(wanted)] == wanted and bool(found) == bool(wanted)
+
+
+def test_rare_words_count_more(filled):
+    index = filled({f"x{n}": Texts("pale ale") for n in range(20)} | {"y": Texts("stone")})
+    result = index.search_text("stone pale ale", k=3)
+    assert ids(result)[0] == "y"
+    assert len(index.search_text("pale", k=30)) == 20
+
+
+def test_a_word_that_nobody_wrote_is_answered_with_one_spelled_like_it(filled):
+    index = filled({"x": Texts("the Brewery of Hildesheim"), "y": Texts("a cat")})
+    assert index.search_text("hldshaim").suggestions == ("hildesheim",)
+    assert not index.search_text("qqqqqq").suggestions
+
+
+def test_texts_follow_what_becomes_of_their_images(filled, tmp_path):
+    index = filled({"x": Texts("walrus"), "y": Texts("walrus too")})
+
+    def found():
+        return sorted(ids(index.search_text("walrus")))
+
+    assert found() == ["x", "y"]
+    index.add([np.zeros((9, 9, 3), np.uint8)], ids=["other"])  # what comes later is looked up, too
+    assert (index.store.folder / "texts.sqlite").exists() and found() == ["x", "y"]
+    index.remove("x")
+    assert found() == ["y"]
+    filled({"y": Texts("whale"), "z": Texts("walrus at last")})
+    assert found() == ["z"]
+    with index.store.writer() as writer:
+        writer.compact()
+    assert found() == ["z"]  # before what is looked up by follows
+    assert main(["compact", str(index.store.folder)]) == 0
+    assert main(["check", str(index.store.folder)]) == 0
+    assert found() == ["z"]
+    assert index.search_text("walrus", ids=["y"]).found == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"no database", None])
+def test_what_texts_are_looked_up_by_may_be_missing_or_damaged(index, content):
+    index.add([np.zeros((9, 9, 3), np.uint8)], ids=["walrus"])
+    path = index.store.folder / "texts.sqlite"
+    wanted = ids(index.search_text("walrus"))
+    whole = path.read_bytes()
+    path.unlink() if content is None else path.write_bytes(content)
+    again = Index.open(index.store.folder)
+    assert ids(again.search_text("walrus")) == wanted == ["walrus"]
+    again.add([np.zeros((9, 9, 3), np.uint8)], ids=["other"])
+    assert len(path.read_bytes()) >= len(whole)
+    assert ids(again.search_text("walrus")) == ["walrus"]
+
+
+def test_check_sees_what_texts_are_looked_up_by(index, capsys):
+    index.add([np.zeros((9, 9, 3), np.uint8)], ids=["walrus"])
+    path = index.store.folder / "texts.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE documents SET text = ' whale ' WHERE text = ' walrus '")
+    assert main(["check", str(index.store.folder)]) == 1
+    assert "other texts" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("version", range(1, 8))
+def test_indexes_of_every_format_are_searched_by_what_is_written(version):
+    store = Store.open(GOLDEN / f"index_v{version}")
+    box = WordBox(Engine(types.SimpleNamespace(store=store)))
+    assert [way.name for way in box.ways][:2] == ["label", "name"]
+    assert (version < 7) == box.missing.get("caption", "").startswith("an index of format")
+    with store.snapshot() as snapshot:
+        names = [id for id in snapshot.ids() if len(id) > 3]
+    assert all(box.search(name)[0].id == name for name in names)
+    if version < 7:
+        assert "b" not in ids(box.search("cat"))
+    else:
+        assert ids(box.search("pale äle"))[0] in ("a", "d")
+
+
+# The command
+
+
+def test_the_command_searches_in_words(run, index, tmp_path):
+    place = index.store.folder
+    status, out, err = run("search", place, "--text", "dog", "--json")
+    answer = json.loads(out)
+    assert (status, err, answer["query"], answer["found"]) == (0, "", "dog", 1)
+    assert answer["hits"][0]["id"] == "b" and answer["hits"][0]["ways"] == ["label"]
+    assert answer["missing"]["ocr"] == "it was made without --ocr"
+    picture = tmp_path / "hits.png"
+    status, out, err = run("search", place, "--text", "dog cat", "--picture", picture)
+    assert status == 0 and "0 of 0 images" in out and picture.exists()
+    assert "not searched by ocr: it was made without --ocr" in err
+    _, out, _ = run("search", place, "--text", "CAT", "-k", 1)
+    assert out.splitlines()[1] == "   1  0.0164  label  [Cat]  a"
+    _, _, err = run("search", place, "--text", "kat")
+    assert "spelled like it: Cat" in err
+
+
+def test_the_command_takes_words_or_a_picture(run, index, tmp_path):
+    place = index.store.folder
+    status, _, err = run("search", place)
+    assert status == 2 and "neither QUERY nor --text" in err
+    assert "--text and QUERY" in run("search", place, "cat.png", "--text", "cat")[2]
+    assert "letters" in run("search", place, "--text", "")[2]
+    assert "verify" in run("search", place, "--text", "cat", "--verify")[2]
+    other = tmp_path / "other.index"
+    shutil.copytree(place, other)
+    status, _, err = run("search", place, "--also", other, "--text", "cat")
+    assert status == 2 and "one index at a time" in err
+
+
+def test_info_says_how_an_index_is_searched_in_words(run, index):
+    _, out, _ = run("info", index.store.folder, "--json")
+    assert json.loads(out)["ways"][:2] == ["label", "name"]
+    assert "ocr: it was made without --ocr" in " ".join(run("info", index.store.folder)[1].split())

@@ -881,6 +881,7 @@ class Index:
             roots = snapshot.roots.all
             drift = self.drift()  # while what was read for the snapshot is held
         config = self.encoder.config
+        words = self.words
         return {
             "folder": str(self.store.folder),
             "images": num_items,
@@ -894,6 +895,8 @@ class Index:
             "local_pool_bytes": bytes_of_pool,
             "regions_per_image": self.store.regions_per_image,
             "exif": self.store.exif,
+            "ways": [way.name for way in words.ways],
+            "ways_missing": words.missing,
             "roots": None if roots is None else {root.name: root.path for root in roots},
             "backbone": config.backbone,
             "image_size": config.image_size,

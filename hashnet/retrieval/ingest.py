@@ -20,6 +20,7 @@ from hashnet.retrieval.changes import Changes, by_content, compare, moved_roots
 from hashnet.retrieval.missing import Judge, is_below, missing
 from hashnet.retrieval.store.items import Item
 from hashnet.retrieval.store.roots import Roots
+from hashnet.retrieval.words import lookup
 
 if TYPE_CHECKING:
     from hashnet.local.regions import Proposer
@@ -167,6 +168,7 @@ class Ingest:
             known = {id for id, row in zip(ids, rows, strict=True) if row >= 0}
             done, problems = self._encode_into(writer, items, sources, workers, progress)
             self._settle_local_pool(writer)
+            self._settle_texts()
         return UpdateReport(added=len(done - known), changed=len(done & known), problems=problems)
 
     def update(
@@ -239,6 +241,7 @@ class Ingest:
                 # What was a good image once and is none now must not be found any more.
                 writer.remove(in_vain & set(changes.before))
             self._settle_local_pool(writer, listing)
+            self._settle_texts()
             roots_moved = _moved(roots_before, writer.roots)
         done -= in_vain
         as_it_was = changes.unchanged + len(changes.relabelled) + len(changes.touched)
@@ -279,6 +282,11 @@ class Ingest:
                 vocabulary.settle(
                     writer, snapshot, num_threads=self.encoder.num_threads, progress=listing
                 )
+
+    def _settle_texts(self) -> None:
+        """Let texts be looked up that were committed by now: see `lookup.settle`."""
+        with self.store.snapshot() as snapshot:
+            lookup.settle(snapshot)
 
     def _settle_known(self, writer: Any, changes: Changes) -> None:
         """Commit what is another and needs no network."""
@@ -372,6 +380,7 @@ class Ingest:
             unchanged += int(same.sum())
             if progress:
                 progress(added + changed + unchanged, total)
+        self._settle_texts()
         return UpdateReport(added=added, changed=changed, unchanged=unchanged)
 
     def _by_root(self, writer: Any, snapshot: Any, items: Sequence[Item]) -> list[Item]:

@@ -4,6 +4,8 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
+import numpy as np
+
 from hashnet.errors import ArgumentError, HashnetError
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.query import Query
@@ -87,7 +89,7 @@ class WordBox:
         if not len(best.rows):
             self._engine.refuse_strangers(query)
         shown = best.rows[: query.k]
-        places = _regions(found)
+        places = _regions(found, shown)
         hits = tuple(
             TextHit(item.id, item.path, item.label, score, ways, places.get(row))
             for item, row, score, ways in zip(
@@ -127,11 +129,13 @@ def _refuse_others(query: Query) -> None:
         )
 
 
-def _regions(found: dict[str, Matches]) -> dict[int, Box]:
-    """Where in the image of each row the words stand, by the first way that tells."""
+def _regions(found: dict[str, Matches], shown: np.ndarray) -> dict[int, Box]:
+    """Where in the images of some rows the words stand, by the first way that tells."""
     places: dict[int, Box] = {}
     for matches in found.values():
-        for row, region in zip(matches.rows.tolist(), matches.regions or (), strict=False):
-            if region is not None:
-                places.setdefault(row, region)
+        if matches.regions is not None:
+            rows = shown[np.isin(shown, matches.rows)]
+            for row, region in zip(rows.tolist(), matches.regions(rows), strict=True):
+                if region is not None:
+                    places.setdefault(row, region)
     return places

@@ -1,5 +1,6 @@
 """What a *way* from a text to images answers; `ways` says which ways an index has."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -16,13 +17,14 @@ class Matches(NamedTuple):
     Attributes:
         rows: int64 `(m,)`, of whole images, each once: the best first, equal scores by row.
         scores: float32 `(m,)`, falling. Only their order counts: ways do not share a scale.
-        regions: list of m (top, left, bottom, right) in pixels of the upright original, where in
-            the image it was found, or None; or None, where the way knows no places.
+        regions: function of some of these rows, int64 `(n,)`, which gives a list of n (top, left,
+            bottom, right) in pixels of the upright original: where in the image it was found, or
+            None. None where the way knows no places.
     """
 
     rows: np.ndarray
     scores: np.ndarray
-    regions: list[Box | None] | None = None
+    regions: Callable[[np.ndarray], list[Box | None]] | None = None
 
     @classmethod
     def ordered(cls, rows: np.ndarray, scores: np.ndarray, most: int) -> "Matches":
@@ -47,15 +49,19 @@ class Matches(NamedTuple):
 class Way(Protocol):
     """One way from a text to images of one snapshot of an index. Safe to use from several threads.
 
-    Attributes:
-        name: str, one of `NAMES`.
-        missing: str or None. Why this index is not searched this way, in a few words that say what
-            to do, as "it was made without --ocr"; None where it is. Then `find` and `suggest` may
-            be called.
+    `find` and `suggest` are called where it is not missing.
     """
 
-    name: str
-    missing: str | None
+    @property
+    def name(self) -> str:
+        """str, one of `NAMES`."""
+
+    @property
+    def missing(self) -> str | None:
+        """str or None. Why this index is not searched this way; None where it is.
+
+        In a few words that say what to do, as "it was made without --ocr".
+        """
 
     def find(self, text: str, most: int, allowed: Any) -> Matches:
         """The images that a text means, by this way.

@@ -2,7 +2,7 @@
 
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.words.way import Way
-from hashnet.retrieval.words.written import LabelWay
+from hashnet.retrieval.words.written import written_ways
 
 
 def ways_of(engine: Engine) -> list[Way]:
@@ -15,4 +15,4 @@ def ways_of(engine: Engine) -> list[Way]:
         list of `Way`, in the order of `way.NAMES`; those that the index is not searched by say
         why.
     """
-    return [LabelWay(engine)]
+    return written_ways(engine)
