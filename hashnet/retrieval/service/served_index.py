@@ -1,5 +1,6 @@
 """The engine of the newest version of the index, exchanged while others still search the last."""
 
+import functools
 import logging
 import os
 import threading
@@ -11,6 +12,7 @@ from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.prototypes import Prototypes
 from hashnet.retrieval.service.public_ids import PublicIds
 from hashnet.retrieval.service.uploads import received
+from hashnet.retrieval.words.box import WordBox
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +29,7 @@ class Version:
     Attributes:
         engine: `Engine`.
         prototypes: `Prototypes`.
+        words: `WordBox`, made when it is first asked for.
         public_ids: `PublicIds`.
         version: tuple, as `Store.version` gave it.
         index: as given.
@@ -43,6 +46,11 @@ class Version:
         self.engine: Engine = Engine(index, after=None if after is None else after.engine)
         self.prototypes = Prototypes(self.engine)
         self.public_ids = PublicIds() if show_paths else PublicIds.of(self.engine.snapshot)
+
+    @functools.cached_property
+    def words(self) -> WordBox:
+        """What searches this version in words."""
+        return WordBox(self.engine)
 
 
 class ServedIndex:
