@@ -1021,8 +1021,8 @@ def in_words(results):
     )
     yield ""
     yield (
-        f"Of {looked_up['texts']:,} texts of six made-up words, two of one are searched by, in every "
-        f"other query with a letter changed: the text is among the first ten for "
+        f"Of {looked_up['texts']:,} texts of six made-up words, two of one are searched by, in "
+        "every other query with a letter changed: the text is among the first ten for "
         f"{looked_up['found_among_ten']:.2f} of {looked_up['queries']} queries. Processor time:"
     )
     yield ""

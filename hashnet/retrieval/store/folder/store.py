@@ -42,9 +42,9 @@ A row is a place in the order of commits, deleted rows included; it is stable un
 which keeps the order. In an index with regions an image has several: the row of the whole image,
 and right behind it, with the same item, one for each of its regions; they come and go together. An
 index without local features has none of their five files, one without regions or what cameras
-wrote not theirs. Indexes of older format versions stay as they are: 1 to 6 have no texts of images,
-1 to 5 no inverted lists and no codebook, 1 to 4 keep no roots and no `files`, and 1 to 3 no look-ups
-either; 1 has no local features and no regions, 2 no regions.
+wrote not theirs. Indexes of older format versions stay as they are: 1 to 6 have no texts of
+images, 1 to 5 no inverted lists and no codebook, 1 to 4 keep no roots and no `files`, and 1 to 3
+no look-ups either; 1 has no local features and no regions, 2 no regions.
 Everything a snapshot shows lies in those files, so a snapshot needs SQLite only while it opens,
 holds no database lock, and is safe to use from many threads.
 
