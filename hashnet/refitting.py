@@ -14,6 +14,7 @@ from hashnet.errors import ArgumentError
 from hashnet.network import bundle as bundles
 from hashnet.network import onnx_graph, pretrained
 from hashnet.retrieval import vocabulary
+from hashnet.retrieval.words import lookup
 from hashnet.train import unsupervised
 
 RECODING = "computing codes"
@@ -85,6 +86,8 @@ def refit(
                 path.name: path for path in store.encoder_folder.iterdir()
             }
             writer.recode(carried | fitted.files(), fitted.fingerprint, recoded)
+        with store.reopened().snapshot() as recoded_snapshot:
+            lookup.settle(recoded_snapshot)
     return len(rows)
 
 

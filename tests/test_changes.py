@@ -317,7 +317,7 @@ def test_an_index_of_files_by_name_has_one_root_for_them(bundle_folder, folder, 
     assert "a/8.bmp" in index and "photos/b/1.bmp" in index and len(index) == 12
 
 
-OLDER = {"roots": None, "word_runs": None}
+OLDER = {"roots": None, "word_runs": None, "texts": False}
 
 
 def test_an_older_index_goes_by_path_size_and_time(bundle_folder, folder, tmp_path, monkeypatch):

@@ -447,7 +447,6 @@ def test_one_broken_query_fails_and_one_of_many_is_named(run, index, photos, tmp
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["search", "INDEX"],
         ["search", "INDEX", "q.png", "-k", "0"],
         ["search", "INDEX", "q.png", "--threshold", "-1"],
         ["search", "INDEX", "q.png", "--threshold", "2.5"],

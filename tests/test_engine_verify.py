@@ -269,7 +269,7 @@ def test_local_features_follow_their_images(folder, bundle_folder, tmp_path):
     assert engine.match(folder / "view 2.png", "b").inliers > 20
     assert engine.match(folder / "view 3.png", "c").inliers > 20
     assert index.store.check() == []
-    assert index.info()["local"] == "sift" and index.info()["format_version"] == 6
+    assert index.info()["local"] == "sift" and index.info()["format_version"] == 7
 
 
 def test_an_image_that_is_damaged_behind_its_header_is_a_problem(bundle_folder, tmp_path):

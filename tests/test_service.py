@@ -236,6 +236,41 @@ def test_ids_regions_labels_and_words(client, folder):
     assert client.get("/api/search", params={"class": "two"}).json()["hits"]
 
 
+def test_a_search_in_words_answers_as_python_does(client, place):
+    answer = client.get("/api/search/text", params={"text": "DISC", "k": 3}).json()
+    wanted = Index.open(place).search_text("DISC", k=3).to_dict()
+    for hit in wanted["hits"]:
+        del hit["path"]
+        hit["ways"] = list(hit["ways"])
+    assert answer["hits"] == list(wanted["hits"]) and answer["hits"][0]["label"] == "disc"
+    for name in ("query", "found", "missing"):
+        assert answer[name] == wanted[name]
+    assert answer["missing"]["ocr"] == "it was made without --ocr"
+    narrowed = {"text": "disc", "ids": ["p/disc/1.png"], "label": "disc", "under": "p/disc"}
+    hits = client.get("/api/search/text", params=narrowed).json()["hits"]
+    assert [hit["id"] for hit in hits] == ["p/disc/1.png"]
+    assert client.get("/api/search/text?text=chekcs").json()["suggestions"] == ["checks"]
+
+
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [
+        ("?text=", 422),
+        ("", 422),
+        ("?text=%00%0a", 422),
+        ("?text=" + "x" * 1001, 422),
+        ("?text=disc&verify=true", 422),
+        ("?text=disc&threshold=3", 422),
+        ("?text=disc&k=0", 422),
+        ("?text=disc&label=none", 404),
+        ("?text=disc&ids=none", 404),
+        ("?text=disc&under=none", 422),
+    ],
+)
+def test_a_search_in_words_refuses_what_is_none(client, address, status):
+    refused(client.get(f"/api/search/text{address}"), status)
+
+
 def test_a_posted_search_takes_parameters_from_the_query_string_too(client, folder):
     query = upload(folder / "disc/0.png")
     options = {
@@ -343,6 +378,7 @@ ADDRESSES = {
     "/api/info": "/api/info",
     "/api/labels": "/api/labels?find=DISC",
     "/api/images": "/api/images?limit=5",
+    "/api/search/text": "/api/search/text?text=disc",
     "/api/images/{id}": "/api/images/p%2Fdisc%2F0.png",
     "/api/images/{id}/thumbnail": "/api/images/p%2Fdisc%2F0.png/thumbnail?size=32",
     "/api/images/{id}/picture": "/api/images/p%2Fdisc%2F0.png/picture",
@@ -558,7 +594,9 @@ def test_an_index_of_before_is_verified_and_has_no_local_pool(bundle_folder, tmp
 
     real = store.Catalogue
     with monkeypatch.context() as patch:
-        patch.setattr(store, "Catalogue", lambda **facts: real(**facts | {"word_runs": None}))
+        patch.setattr(
+            store, "Catalogue", lambda **facts: real(**facts | {"word_runs": None, "texts": False})
+        )
         index = Index.create(tmp_path / "index", bundle_folder, local="sift")
     photo = tmp_path / "one.png"
     images.write(photo, make_images.photo(200, 260))

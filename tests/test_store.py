@@ -25,6 +25,7 @@ from hashnet.retrieval.store.folder import store as store_module
 from hashnet.retrieval.store.folder import writer as writer_module
 from hashnet.retrieval.store.folder.store import Store, check
 from hashnet.retrieval.store.items import Item, StoredFeatures
+from hashnet.retrieval.store.texts import Line, Texts
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 NUM_BITS, FEATURE_DIM = 12, 5
@@ -119,7 +120,7 @@ def test_an_index_knows_what_it_was_made_for(tmp_path):
     source.unlink()
     store = Store.open(tmp_path / "index")
     assert (store.num_bits, store.feature_dim, store.feature_dtype) == (48, 7, "float16")
-    assert (store.fingerprint, store.format_version) == ("finger", 6)
+    assert (store.fingerprint, store.format_version) == ("finger", 7)
     assert (store.encoder_folder / "deep/er/model.onnx").read_bytes() == b"bundle"
     assert (store.encoder_folder / "hashnet.json").read_bytes() == b"bundle"
     assert time.strptime(store.created, "%Y-%m-%dT%H:%M:%SZ")
@@ -742,7 +743,7 @@ def test_local_features_of_nonsense_are_refused_by_name(local_store, change, err
 
 
 def test_every_new_index_is_of_the_newest_format(store, local_store):
-    assert (store.format_version, local_store.format_version) == (6, 6)
+    assert (store.format_version, local_store.format_version) == (7, 7)
 
 
 # Golden files
@@ -929,10 +930,55 @@ def test_an_index_of_format_version_6_opens_for_ever():
             assert snapshot.codebook.signatures(local.descriptors)[0].tolist() == WORDS_V6[n]
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 4, 5, 6])
+ALL_V7 = Texts(
+    "Rex,\nour dog",
+    "beside 狗",
+    "inside",
+    (Line("PALE ÄLE", (1, 2, 30, 400), 0.875), Line("odd \udcff", (0, 0, 1, 1), 0.0)),
+)
+GOLDEN_V7 = [
+    (Item("a", texts=ALL_V7), 2),
+    (Item("c", label="cat", texts=Texts(lines=())), 1),
+    (Item("d", texts=Texts("a copy")), 2),
+    (Item("b", texts=Texts(inside="later")), 0),
+]
+
+
+def test_an_index_of_format_version_7_opens_for_ever():
+    """Regions of a golden image n: as of that of version 3."""
+    store = Store.open(GOLDEN / "index_v7")
+    assert (store.format_version, store.texts, store.ocr) == (7, True, "golden-reader")
+    assert store.check() == []
+    with store.snapshot() as snapshot:
+        ids = [item.id for item, _ in GOLDEN_V7]
+        rows = snapshot.rows(ids).tolist()
+        assert snapshot.ids() == ids and rows == sorted(rows)
+        for (item, n), row in zip(GOLDEN_V7, rows, strict=True):
+            assert snapshot.items(range(row, row + n + 1)) == [item] * (n + 1)
+
+
+def test_what_is_no_text_of_an_image_is_refused(store):
+    box = (0, 0, 1, 1)
+    for texts in (
+        Texts("x" * 10_001),
+        Texts(7),
+        ("a", None, None, None),
+        Texts(lines=(("a", box, 0.5),)),
+        Texts(lines=(Line("a", box, 2.0),)),
+        Texts(lines=(Line("a", (0, 0, 0, 1), 1.0),)),
+        Texts(lines=(Line("a", box, 1.0),) * 201),
+    ):
+        with store.writer() as writer, pytest.raises(ArgumentError):
+            writer.add([Item("a", texts=texts)], *batch(["a"])[1:])
+    with store.snapshot() as snapshot:
+        assert not snapshot.num_items
+
+
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5, 6, 7])
 def test_an_index_of_an_older_format_can_be_written_to(tmp_path, version):
     shutil.copytree(GOLDEN / f"index_v{version}", tmp_path / "index")
-    golden = [GOLDEN_V1, GOLDEN_V2, GOLDEN_V3, GOLDEN_V4, GOLDEN_V5, GOLDEN_V6][version - 1]
+    golden = [GOLDEN_V1, GOLDEN_V2, GOLDEN_V3, GOLDEN_V4, GOLDEN_V5, GOLDEN_V6, GOLDEN_V7]
+    golden = golden[version - 1]
     store = Store.open(tmp_path / "index")
     with store.writer() as writer:
         writer.remove([golden[-1][0].id])

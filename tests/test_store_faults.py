@@ -38,6 +38,7 @@ from hashnet.retrieval.store.folder.lookups import FAN_OUT
 from hashnet.retrieval.store.folder.store import Store, check
 from hashnet.retrieval.store.items import Item, StoredFeatures
 from hashnet.retrieval.store.roots import Roots
+from hashnet.retrieval.store.texts import Line, Texts
 from tests import needs
 
 FEATURE_DIM = 3
@@ -54,6 +55,7 @@ NAMES = (
     "regions",
     "spans",
     "text",
+    "texts",
     "words",
     "yx",
 )
@@ -85,7 +87,9 @@ def batch(ids, version=0):
 def item_of(id, seed, version):
     taken = datetime.datetime(2000, 1, 1 + version, second=seed % 60)  # noqa: DTZ001
     exif = Exif(taken, seed / 8, -seed / 9, f"camera {version}") if seed % 2 else None
-    known = (version, version, seed, seed + 1, seed.to_bytes(16, "big"), exif)
+    line = Line(f"read {seed}", (seed, 0, seed + 1, 5), 0.5)
+    texts = Texts(f"caption {version}", None, f"inside {seed}", (line,)) if seed % 3 else None
+    known = (version, version, seed, seed + 1, seed.to_bytes(16, "big"), exif, texts)
     return Item(id, f"/root/{id}", f"label {version}", *known)
 
 
@@ -109,6 +113,7 @@ def new_store(folder):
         descriptor_dim=DESCRIPTOR_DIM,
         regions_per_image=REGIONS,
         exif=True,
+        ocr="reader",
     )
 
 
@@ -1000,6 +1005,9 @@ ROWS = len(batch([f"old {number}" for number in range(3)])[1])  # of the first s
         ("facts", {"roots": None}),
         ("facts", {"exif": 0}),
         ("facts", {"exif": 7}),
+        ("facts", {"ocr": 7}),
+        ("facts", {"ocr": ""}),
+        ("segments", {"arrays": _arrays(texts=2)}),
         ("segments", {"arrays": _arrays(files=2)}),
         ("segments", {"arrays": _arrays(exif=HUGE)}),
         ("facts", {"num_runs": HUGE}),
@@ -1137,9 +1145,9 @@ def test_other_tables_than_ours_are_refused(folder, statement):
 
 def test_a_newer_format_is_refused_with_the_way_to_read_it(folder):
     connection = sqlite3.connect(folder / "catalogue.sqlite")
-    connection.execute("PRAGMA user_version = 7")
+    connection.execute("PRAGMA user_version = 8")
     connection.close()
-    with pytest.raises(StoreError, match="format 6 or older.*format version 7.*Upgrade HashNet"):
+    with pytest.raises(StoreError, match="format 7 or older.*format version 8.*Upgrade HashNet"):
         Store.open(folder)
 
 

@@ -27,6 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
         return DONE
     labels, origin = info.pop("labels"), info.pop("origin")
     info["folder"] = shown(info["folder"])
+    info["ways"] = ", ".join(info["ways"])
+    info["ways_missing"] = "; ".join(f"{way}: {why}" for way, why in info["ways_missing"].items())
     for name, value in info.items():
         _print_line(name, value)
     print("network")

@@ -21,7 +21,7 @@ from hashnet.cli.options import (
     positive_number,
     region,
 )
-from hashnet.cli.output import DONE, FAILED, SKIPPED_SOME, name_problems, note, printable
+from hashnet.cli.output import DONE, FAILED, SKIPPED_SOME, count, name_problems, note, printable
 from hashnet.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from hashnet.retrieval.search.engine import Engine
     from hashnet.retrieval.search.hits import Hit, SearchResult
     from hashnet.retrieval.search.query import Query
+    from hashnet.retrieval.words.results import TextHit, TextResult
 
     Source = str | bytes | np.ndarray
     # What was asked, as it can be drawn, and what was found.
@@ -54,12 +55,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="search this index too, as if all were one; it has the same network if it was made "
         "with index --bundle INDEX",
     )
-    parser.add_argument(
+    queries = parser.add_argument(
         "queries",
         nargs="+",
         metavar="QUERY",
         help="image files, folders of them, or - for an image from standard input; of vectors "
         ".npy and .parquet files",
+    )
+    # Not "*", which would take nothing where an option stands between INDEX and QUERY.
+    queries.required, queries.default = False, []
+    parser.add_argument(
+        "--text",
+        metavar="WORDS",
+        help="instead of a QUERY, search in words: labels, names of files, captions, what was read "
+        "in the pictures, and all other ways that the index has",
     )
     parser.add_argument(
         "--by-id",
@@ -141,6 +150,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     _check(arguments)
     query = _query(arguments)
+    if arguments.text is not None:
+        return _run_text(arguments, query)
     engine = engine_of([arguments.index, *arguments.also])
     # What a search prints are paths, where there are such.
     query = dataclasses.replace(
@@ -167,6 +178,54 @@ def run(arguments: argparse.Namespace) -> int:
         images.write(arguments.picture, sheet)
         note(f"wrote {arguments.picture}")
     return SKIPPED_SOME if problems else DONE
+
+
+def _run_text(arguments: argparse.Namespace, query: "Query") -> int:
+    """Search in words."""
+    from hashnet import images
+    from hashnet.images import sheets
+    from hashnet.retrieval.words.box import WordBox
+
+    engine = engine_of([arguments.index, *arguments.also])
+    if query.ids is not None:
+        query = dataclasses.replace(query, ids=engine.ids_of(list(query.ids)))
+    result = WordBox(engine).search(arguments.text, query)
+    if arguments.json:
+        print(json.dumps(result.to_dict()))
+    else:
+        _print_text_result(result)
+    if arguments.picture:
+        drawn = 255 - images.text(arguments.text)
+        images.write(
+            arguments.picture,
+            sheets.contact_sheet([(drawn, result.hits)], first="words", told=_told_of_text),
+        )
+        note(f"wrote {arguments.picture}")
+    return DONE
+
+
+def _told_of_text(hit: "TextHit") -> str:
+    return f"{hit.score:.4f}, {', '.join(hit.ways)}"
+
+
+def _print_text_result(result: "TextResult") -> None:
+    from hashnet.retrieval.words.results import ranked
+
+    spent = ", ".join(f"{way} {time:.1f} ms" for way, time in result.milliseconds.items())
+    print(f"{printable(result.query)}: {len(result)} of {count(result.found, 'image')} ({spent})")
+    for rank, hit in enumerate(result.hits, 1):
+        _print_hit(ranked(rank, hit), hit)
+    if not result.hits:
+        for way, why in result.missing.items():
+            note(f"not searched by {way}: {why}")
+        if result.suggestions:
+            note(f"spelled like it: {', '.join(map(printable, result.suggestions))}")
+
+
+def _print_hit(begin: str, hit: "Hit | TextHit") -> None:
+    label = f"  [{printable(hit.label)}]" if hit.label is not None else ""
+    region = "" if hit.region is None else f"  at {','.join(map(str, hit.region))}"
+    print(f"{begin}{label}  {printable(hit.path or hit.id)}{region}")
 
 
 def _answers(
@@ -214,6 +273,10 @@ def _check(arguments: argparse.Namespace) -> None:
     """Refuse before the search what would fail after it."""
     from hashnet import images
 
+    if not arguments.queries and arguments.text is None:
+        raise ArgumentError("A search is by a picture or by words.", "neither QUERY nor --text")
+    if arguments.text is not None and (arguments.queries or arguments.by_id):
+        raise ArgumentError("A search is by a picture or by words.", "--text and QUERY or --by-id")
     if arguments.by_id and arguments.region:
         raise ArgumentError("A region is cut out of a file.", "--by-id and --region")
     inputs = [*([] if arguments.by_id else arguments.queries), arguments.ids]
@@ -339,6 +402,4 @@ def _print_result(result: "SearchResult") -> None:
     )
     print(f"{printable(result.query)}: {result.pool_in_words} ({stages})")
     for rank, hit in enumerate(result.hits, 1):
-        label = f"  [{printable(hit.label)}]" if hit.label is not None else ""
-        region = "" if hit.region is None else f"  at {','.join(map(str, hit.region))}"
-        print(f"{ranked_scores(rank, hit)}{label}  {printable(hit.path or hit.id)}{region}")
+        _print_hit(ranked_scores(rank, hit), hit)

@@ -42,6 +42,7 @@ from hashnet.images.reading import (
     size,
 )
 from hashnet.images.resizing import resize
+from hashnet.images.sidecars import Sidecars
 from hashnet.images.sources import CONTENT_BYTES, MAX_BYTES, content_hash
 from hashnet.images.writing import check_target, to_jpeg, to_png, write
 
@@ -62,6 +63,7 @@ __all__ = [
     "Photo",
     "Problem",
     "Scope",
+    "Sidecars",
     "Source",
     "check_target",
     "content_hash",

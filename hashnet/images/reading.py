@@ -10,6 +10,7 @@ from PIL import Image, ImageFile
 from hashnet.checks import checked_integer
 from hashnet.errors import ArgumentError, ImageError
 from hashnet.images import pixels
+from hashnet.images.descriptions import description_of
 from hashnet.images.exif import Exif, exif_of
 from hashnet.images.formats import check_size, open_image, reduce
 from hashnet.images.gif import FRAMES
@@ -148,6 +149,14 @@ class Photo:
         with refusals(self._name):
             image = open_image(self._content, self._suffix, self._max_pixels)
             return exif_of(image, self._content if image.format == "TIFF" else None)
+
+    @functools.cached_property
+    def description(self) -> str | None:
+        """str or None: what the file says of the photo beside the pixels; None for pixels."""
+        if self._content is None:
+            return None
+        with refusals(self._name):
+            return description_of(open_image(self._content, self._suffix, self._max_pixels))
 
     def full(self) -> np.ndarray:
         """The whole image.

@@ -1,7 +1,7 @@
 """Pictures for people: queries and what was found for them, and which places match."""
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,8 +18,8 @@ _PAPER, _INK, _FAINT, _FRAME = 255, 20, 110, (30, 110, 220)
 _LINE = (40, 200, 60)
 
 
-class Hit(Protocol):
-    """What is shown of a hit: fields of `Hit`."""
+class Shown(Protocol):
+    """What is drawn of a hit, of whatever search: its picture, the part found, and its name."""
 
     @property
     def id(self) -> str: ...
@@ -28,6 +28,13 @@ class Hit(Protocol):
     @property
     def label(self) -> str | None: ...
     @property
+    def region(self) -> tuple[int, int, int, int] | None: ...
+
+
+class Hit(Shown, Protocol):
+    """What is drawn of a hit of a search by example: fields of `Hit`."""
+
+    @property
     def bits_apart(self) -> int: ...
     @property
     def distance(self) -> float: ...
@@ -35,15 +42,14 @@ class Hit(Protocol):
     def inliers(self) -> int | None: ...
     @property
     def grade(self) -> str | None: ...
-    @property
-    def region(self) -> tuple[int, int, int, int] | None: ...
 
 
 def contact_sheet(
-    results: Iterable[tuple[images.Source | images.Photo | None, Iterable[Hit]]],
+    results: Iterable[tuple[images.Source | images.Photo | None, Iterable[Any]]],
     *,
     columns: int = COLUMNS,
     first: str = "query",
+    told: Callable[[Any], str] | None = None,
 ) -> np.ndarray:
     """Draw the queries, each followed by its hits with label, scores and grade.
 
@@ -51,9 +57,10 @@ def contact_sheet(
 
     Args:
         results: sequence of `(query, hits)`: `query` as for `images.Photo`, such a photo or None,
-            and objects with the fields of `Hit`.
+            and objects with the fields of `Hit`, or of `Shown` where something else is told.
         columns: int. Tiles in a row; the query is the first.
         first: str. What is written below it.
+        told: function of a hit, which gives what is written below its name; None for `scores`.
 
     Returns:
         uint8 array `(height, width, 3)`.
@@ -68,7 +75,7 @@ def contact_sheet(
         tiles = [_tile(query, [first], framed=True)]
         for rank, hit in enumerate(hits, 1):
             name = f"{rank}. {hit.label or _base(hit)}"
-            tiles.append(_tile(hit.path, [name, scores(hit)], region=hit.region))
+            tiles.append(_tile(hit.path, [name, (told or scores)(hit)], region=hit.region))
         for start in range(0, len(tiles), columns):
             group = tiles[start : start + columns]
             blank = np.full_like(group[0], _PAPER)
@@ -164,7 +171,7 @@ def _draw_box(canvas: np.ndarray, box: np.ndarray) -> None:
         _draw_line(canvas, start, end)
 
 
-def _base(hit: Hit) -> str:
+def _base(hit: Shown) -> str:
     return hit.id.rsplit("/", 1)[-1]
 
 

@@ -19,7 +19,10 @@ from hashnet.images.sources import content_of, name_of, refusals
 from hashnet.local import extractors
 from hashnet.local.features import Extractor
 from hashnet.network import bundle as bundles
+from hashnet.ocr import reader
+from hashnet.retrieval import captions as captions_module
 from hashnet.retrieval import carried
+from hashnet.retrieval.captions import CaptionReport
 from hashnet.retrieval.ingest import Ingest, KnownPhoto, UpdateReport
 from hashnet.retrieval.search import notebook
 from hashnet.retrieval.search.duplicates import DuplicateGroup
@@ -27,13 +30,17 @@ from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.hits import Hit, SearchResult
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.search.sharded import ShardedEngine
-from hashnet.retrieval.store.items import Item, check_regions_per_image
+from hashnet.retrieval.store.items import Item, check_regions_per_image, no_texts
 from hashnet.retrieval.store.kinds import kind_of
 from hashnet.retrieval.store.protocol import Store
 from hashnet.retrieval.store.roots import ids_named, starts_named
+from hashnet.retrieval.words import lookup
+from hashnet.retrieval.words.box import WordBox
+from hashnet.retrieval.words.results import TextResult
 
 if TYPE_CHECKING:
     from hashnet.local.regions import Proposer
+    from hashnet.ocr.reader import Reader
     from hashnet.retrieval.drift import Drift
     from hashnet.retrieval.vectors import Vectors
 
@@ -72,6 +79,7 @@ class Index:
         self._encoder_options: dict[str, Any] = {}
         self._lock = threading.RLock()
         self._current: tuple[tuple[Any, ...], Engine] | None = None
+        self._words: tuple[Engine, WordBox] | None = None
         self._is_closed = False
 
     @classmethod
@@ -84,6 +92,7 @@ class Index:
         local: str | None = None,
         regions: int = 0,
         exif: bool = False,
+        ocr: bool = False,
         runtime: str = "auto",
         num_threads: int | None = None,
     ) -> Self:
@@ -105,6 +114,8 @@ class Index:
             regions: int, 0 to 64. Also keep code and feature of up to so many parts of each image
                 that stand out (see `hashnet.local.regions`), so that a small object in it is found.
             exif: bool. Also keep when, where and by which camera each photo was taken.
+            ocr: bool. Also read the text in each image, by which `search_text` then finds it: see
+                `hashnet.ocr.reader`.
             runtime, num_threads: as for `Encoder`.
 
         Returns:
@@ -114,9 +125,11 @@ class Index:
             StoreError: something is there already, or the disk refuses.
             BundleError: the bundle is missing or damaged.
             ArgumentError: the backbone has no regions.
-            WeightsError: the extractor's weights are not installed.
+            WeightsError: the extractor's weights, or those that read text, are not installed.
         """
         check_regions_per_image(regions)  # making their network takes a while
+        if ocr:
+            reader.require()
         bundle = bundles.load(bundle_folder)
         # An encoder that does not open must not leave an index behind.
         encoder = Encoder(bundle, runtime=runtime, num_threads=num_threads)
@@ -139,6 +152,7 @@ class Index:
                 descriptor_dim=None if extractor is None else extractor.descriptor_dim,
                 regions_per_image=regions,
                 exif=exif,
+                ocr=reader.NAME if ocr else None,
             )
         # From now on it is the index's own: the bundle may go.
         folder = store.encoder_folder or bundle.folder
@@ -223,6 +237,22 @@ class Index:
         """
         return carried.proposer_of(self.store)
 
+    @functools.cached_property
+    def reader(self) -> "Reader":
+        """What reads the text in an image that is added, a `Reader`.
+
+        Raises:
+            StoreError: this index has none, or one that this version does not know.
+            WeightsError: its networks are not installed.
+        """
+        if self.store.ocr != reader.NAME:
+            raise StoreError(
+                f"What reads text in images is {reader.NAME}.",
+                f"an index with {self.store.ocr or 'none'}: {self.store.folder}",
+                "Make an index with `hashnet index --ocr`.",
+            )
+        return reader.Reader.open()
+
     @property
     def _ingest(self) -> Ingest:
         self._follow()
@@ -231,6 +261,7 @@ class Index:
             self.encoder,
             extractor=lambda: self.extractor,
             proposer=lambda: self.proposer,
+            reader=lambda: self.reader,
         )
 
     # --- What is committed now ---
@@ -268,7 +299,7 @@ class Index:
             index = self.reopened()
             if index is not self:
                 self.store, self.encoder = index.store, index.encoder
-                for cached in ("extractor", "proposer"):
+                for cached in ("extractor", "proposer", "reader"):
                     self.__dict__.pop(cached, None)
 
     def close(self) -> None:
@@ -276,7 +307,7 @@ class Index:
         with self._lock:
             if self._current is not None:
                 self._current[1].snapshot.close()
-            self._current, self._is_closed = None, True
+            self._current, self._words, self._is_closed = None, None, True
 
     def __enter__(self) -> Self:
         return self
@@ -442,6 +473,41 @@ class Index:
                 error.add_note(f"in query {place} of several, counted from 0")
                 raise
         return results
+
+    def search_text(self, text: str, query: Query | None = None, /, **fields: Any) -> TextResult:
+        """Find the images that a text means: by labels, and all other ways that the index has.
+
+        What the ways find is put into one order by reciprocal ranks: see `words.fusion`.
+
+        Args:
+            text: str, 1 to 1,000 letters, taken literally.
+            query: a `Query`, or None. How many hits are wanted, and among which images.
+            **fields: of a `Query`: `k`, `labels`, `ids`, `after`, `before`, `under`.
+
+        Returns:
+            A `TextResult`: its hits say which ways have found them, and it says which ways the
+            index lacks, and why.
+
+        Raises:
+            ArgumentError: the text is empty or too long; or a field is none of these, or out of
+                its range.
+            HashnetError: the index has no way at all.
+
+        Example:
+            >>> result = Index.open(index_folder).search_text("Dog")
+            >>> [(hit.id, hit.ways[0]) for hit in result]
+            [('dog', 'label')]
+        """
+        return self.words.search(text, _asked(query, fields))
+
+    @property
+    def words(self) -> WordBox:
+        """The `WordBox` of what is committed now: the ways in which it is searched in words."""
+        engine = self.engine
+        with self._lock:
+            if self._words is None or self._words[0] is not engine:
+                self._words = engine, WordBox(engine)
+            return self._words[1]
 
     def _search_one(self, query: Any, asked: Query) -> SearchResult:
         engine = self.engine
@@ -748,6 +814,47 @@ class Index:
         self.report = self._ingest.add_vectors(found, progress)
         return self.report
 
+    def caption(self, captions: StrPath | Mapping[str, str]) -> CaptionReport:
+        """Give images captions of yours, by which `search_text` finds them, in one commit.
+
+        They stay whatever becomes of the files; each takes the place of the one given before.
+
+        Args:
+            captions: dict of an id or the path of a file to its caption, a str, "" to take it away;
+                or str or path-like, a file of such lines: see `captions.read`. Its paths may begin
+                at its own folder.
+
+        Returns:
+            A `CaptionReport`.
+
+        Raises:
+            ArgumentError: a caption is too long, or the file has another form or encoding.
+            StoreError: the index keeps no captions.
+            LockedError: another process is writing.
+
+        Example:
+            >>> index = Index.create("photos.index", bundle_folder)
+            >>> index.add(["cat.png", "dog.png"]).added
+            2
+            >>> index.caption({"cat.png": "Rex, asleep", "cow.png": "a cow"})
+            CaptionReport(captioned=1, unchanged=0, unknown=['cow.png'])
+            >>> [hit.ways for hit in index.search_text("asleep")]
+            [('caption',)]
+        """
+        folder: StrPath = "."
+        if not isinstance(captions, Mapping):
+            folder = os.path.dirname(os.path.abspath(captions))
+            captions = captions_module.read(captions)
+        self._follow()
+        if not self.store.texts:
+            raise no_texts(self.store.folder)
+        with self.store.writer() as writer:
+            with self.store.snapshot() as snapshot:
+                report = captions_module.give(writer, snapshot, captions, folder)
+            with self.store.snapshot() as snapshot:
+                lookup.settle(snapshot)
+        return report
+
     def remove(
         self,
         ids: str | Iterable[str] = (),
@@ -841,6 +948,7 @@ class Index:
             roots = snapshot.roots.all
             drift = self.drift()  # while what was read for the snapshot is held
         config = self.encoder.config
+        words = self.words
         return {
             "folder": str(self.store.folder),
             "images": num_items,
@@ -854,6 +962,9 @@ class Index:
             "local_pool_bytes": bytes_of_pool,
             "regions_per_image": self.store.regions_per_image,
             "exif": self.store.exif,
+            "ocr": self.store.ocr,
+            "ways": [way.name for way in words.ways],
+            "ways_missing": words.missing,
             "roots": None if roots is None else {root.name: root.path for root in roots},
             "backbone": config.backbone,
             "image_size": config.image_size,

@@ -20,9 +20,12 @@ from hashnet.retrieval.changes import Changes, by_content, compare, moved_roots
 from hashnet.retrieval.missing import Judge, is_below, missing
 from hashnet.retrieval.store.items import Item
 from hashnet.retrieval.store.roots import Roots
+from hashnet.retrieval.store.texts import Line, Texts
+from hashnet.retrieval.words import lookup
 
 if TYPE_CHECKING:
     from hashnet.local.regions import Proposer
+    from hashnet.ocr.reader import Reader
     from hashnet.retrieval.extraction.parquet import Batch
     from hashnet.retrieval.vectors import Vectors
 
@@ -73,11 +76,13 @@ class KnownPhoto(NamedTuple):
         feature: float32 `(feature_dim,)`.
         content: bytes, its `images.content_hash`.
         exif: `images.Exif`, or None where the index keeps none.
+        description: str or None, `images.Photo.description`.
     """
 
     feature: np.ndarray
     content: bytes | None
     exif: images.Exif | None
+    description: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,8 @@ class _Details:
     Attributes:
         content: bytes, its hash; None of pixels.
         exif: `images.Exif`, or None where the index keeps none.
+        description: str or None, `images.Photo.description` where the index keeps texts.
+        lines: tuple of `Line`, or None where the index keeps none.
         local: `LocalFeatures`, or None where the index keeps none.
         regions: int `(r, 4)`, or None where the index keeps none.
         codes, features: of the regions, in their order; None where the index keeps none.
@@ -94,6 +101,8 @@ class _Details:
 
     content: bytes | None
     exif: images.Exif | None
+    description: str | None = None
+    lines: tuple[Line, ...] | None = None
     local: LocalFeatures | None = None
     regions: np.ndarray | None = None
     codes: np.ndarray | None = None
@@ -108,6 +117,7 @@ class Ingest:
         encoder: the `Encoder` that the store carries.
         extractor: function that gives the `Extractor`, called where the store keeps local features.
         proposer: function that gives the `Proposer`, called where the store keeps regions.
+        reader: function that gives the `Reader`, called where the store keeps what it reads.
     """
 
     def __init__(
@@ -117,10 +127,11 @@ class Ingest:
         *,
         extractor: Callable[[], Extractor],
         proposer: "Callable[[], Proposer]",
+        reader: "Callable[[], Reader]",
     ) -> None:
         self.store = store
         self.encoder = encoder
-        self._extractor, self._proposer = extractor, proposer
+        self._extractor, self._proposer, self._reader = extractor, proposer, reader
         # Networks for local features take gigabytes for a large image, so one image at a time.
         self._details_lock = threading.Lock()
 
@@ -167,6 +178,7 @@ class Ingest:
             known = {id for id, row in zip(ids, rows, strict=True) if row >= 0}
             done, problems = self._encode_into(writer, items, sources, workers, progress)
             self._settle_local_pool(writer)
+            self._settle_texts()
         return UpdateReport(added=len(done - known), changed=len(done & known), problems=problems)
 
     def update(
@@ -196,7 +208,9 @@ class Ingest:
             roots_before = writer.roots
             self._settle_roots(writer, before, found, places)
             with self.store.snapshot() as snapshot:
-                items, files = _items_of(snapshot, found, label_from_folder)
+                sidecars = images.Sidecars() if self.store.texts else None
+                items, files = _items_of(snapshot, found, label_from_folder, sidecars)
+                problems = [*problems, *(sidecars.problems if sidecars else ())]
                 changes = compare(
                     snapshot,
                     items,
@@ -239,6 +253,7 @@ class Ingest:
                 # What was a good image once and is none now must not be found any more.
                 writer.remove(in_vain & set(changes.before))
             self._settle_local_pool(writer, listing)
+            self._settle_texts()
             roots_moved = _moved(roots_before, writer.roots)
         done -= in_vain
         as_it_was = changes.unchanged + len(changes.relabelled) + len(changes.touched)
@@ -279,6 +294,12 @@ class Ingest:
                 vocabulary.settle(
                     writer, snapshot, num_threads=self.encoder.num_threads, progress=listing
                 )
+
+    def _settle_texts(self) -> None:
+        """Let texts be looked up that were committed by now: see `lookup.settle`."""
+        if isinstance(self.store.folder, os.PathLike):  # a table keeps nothing of the kind
+            with self.store.snapshot() as snapshot:
+                lookup.settle(snapshot)
 
     def _settle_known(self, writer: Any, changes: Changes) -> None:
         """Commit what is another and needs no network."""
@@ -341,7 +362,7 @@ class Ingest:
     def _refuse_details(self, name: object) -> None:
         if self._has_details:
             raise ArgumentError(
-                "An index with local features or regions needs them of every image.",
+                "An index with local features, regions or what it reads needs them of every image.",
                 f"{name}, which has none",
                 "Make another index of it, or index the images themselves.",
             )
@@ -372,6 +393,7 @@ class Ingest:
             unchanged += int(same.sum())
             if progress:
                 progress(added + changed + unchanged, total)
+        self._settle_texts()
         return UpdateReport(added=added, changed=changed, unchanged=unchanged)
 
     def _by_root(self, writer: Any, snapshot: Any, items: Sequence[Item]) -> list[Item]:
@@ -428,10 +450,15 @@ class Ingest:
             part = items[start : start + at_once]
             for item in part:
                 try:
+                    of_image = None
                     if self._has_details:
-                        details.append(self._details(images.Photo(item.path or "")))
+                        of_image = self._details(images.Photo(item.path or ""))
+                        details.append(of_image)
                     known = known_features[_version(item)]
-                    readable.append(item._replace(content=known.content, exif=known.exif))
+                    described = known.description if self.store.texts else None
+                    lines = None if of_image is None else of_image.lines
+                    known_item = _with_texts(item, described, lines)
+                    readable.append(known_item._replace(content=known.content, exif=known.exif))
                 except ImageError as error:
                     problems.append(images.Problem(item.path or item.id, str(error)))
             if readable:
@@ -466,7 +493,7 @@ class Ingest:
                 details = [details for encoded in waiting for details in encoded.extras]
                 (store_rows or self._store_rows)(
                     writer,
-                    _with_details(part, details),
+                    self._with_details(part, details),
                     np.concatenate([encoded.codes for encoded in waiting]),
                     np.concatenate([encoded.features for encoded in waiting]),
                     details,
@@ -500,18 +527,28 @@ class Ingest:
 
     @property
     def _has_details(self) -> bool:
-        return self.store.extractor is not None or bool(self.store.regions_per_image)
+        store = self.store
+        return store.extractor is not None or bool(store.regions_per_image) or bool(store.ocr)
 
     @property
     def _items_at_once(self) -> int:
         return COMMIT_ITEMS_DETAILED if self._has_details else COMMIT_ITEMS
 
     def _details(self, photo: images.Photo) -> _Details:
-        plain = _Details(photo.content_hash, photo.exif if self.store.exif else None)
+        plain = _Details(
+            photo.content_hash,
+            photo.exif if self.store.exif else None,
+            photo.description if self.store.texts else None,
+        )
         if not self._has_details:
             return plain
         image, store = photo.full(), self.store
         local = boxes = None
+        if store.ocr is not None:
+            lines = self._reader().read(image)
+            plain = replace(plain, lines=tuple(Line(*line) for line in lines))
+        if not (store.extractor or store.regions_per_image):
+            return plain
         with self._details_lock:
             if store.extractor is not None:
                 local = self._extractor().extract(image)
@@ -525,6 +562,15 @@ class Ingest:
         return replace(
             plain, local=local, regions=boxes, codes=encoded.codes, features=encoded.features
         )
+
+    @staticmethod
+    def _with_details(items: Sequence[Item], details: Sequence[_Details]) -> list[Item]:
+        return [
+            _with_texts(item, of_image.description, of_image.lines)._replace(
+                content=of_image.content, exif=of_image.exif
+            )
+            for item, of_image in zip(items, details, strict=True)
+        ]
 
     def _store_rows(
         self,
@@ -587,11 +633,10 @@ def _is_more(item: Item, held: Item, *, is_old: bool) -> bool:
     return item != held
 
 
-def _with_details(items: Sequence[Item], details: Sequence[_Details]) -> list[Item]:
-    return [
-        item._replace(content=of_image.content, exif=of_image.exif)
-        for item, of_image in zip(items, details, strict=True)
-    ]
+def _with_texts(item: Item, description: str | None, lines: tuple[Line, ...] | None) -> Item:
+    """An item with what its file says, and what its pixels do; what they said before goes."""
+    texts = (item.texts or Texts())._replace(inside=description, lines=lines)
+    return item._replace(texts=None if texts == Texts() else texts)
 
 
 def _interleaved(of_images: np.ndarray, of_regions: Sequence[np.ndarray | None]) -> np.ndarray:
@@ -616,7 +661,10 @@ def _add_folders(writer: Any, snapshot: Any, roots: Roots, folders: Iterable[str
 
 
 def _items_of(
-    snapshot: Any, found: Sequence[images.Found], label_from_folder: bool
+    snapshot: Any,
+    found: Sequence[images.Found],
+    label_from_folder: bool,
+    sidecars: images.Sidecars | None,
 ) -> tuple[dict[str, Item], dict[tuple[int, int], str]]:
     """What was found, by id, each file once; and the path of each by device and inode."""
     roots = snapshot.roots
@@ -624,6 +672,7 @@ def _items_of(
     files: dict[tuple[int, int], str] = {}
     for one in images.distinct(found, _Paths(snapshot)):
         path = os.path.abspath(one.path)
+        beside = None if sidecars is None else sidecars.of(path)
         item = Item(
             roots.id_of(path),
             path,
@@ -632,6 +681,7 @@ def _items_of(
             one.mtime_ns,
             one.ctime_ns,
             None if one.file is None else one.file[1],
+            texts=None if beside is None else Texts(beside=beside),
         )
         items.setdefault(item.id, item)
         if one.file is not None:

@@ -383,7 +383,7 @@ class Engine:
             >>> int(engine.histogram(engine.snapshot.codes[0]).sum())
             2
         """
-        return self.finder.histogram(code, allowed=self._allowed(query))
+        return self.finder.histogram(code, allowed=self.allowed(query))
 
     def ranking(
         self, code: np.ndarray, feature: np.ndarray, query: Query = DEFAULT
@@ -531,10 +531,21 @@ class Engine:
             _, codes, features = self._encoded([*query.right, *query.wrong])
             number = len(query.right)
             marked = (codes[:number], features[:number]), (codes[number:], features[number:])
-        return _Narrowed(self._allowed(query), marked)
+        return _Narrowed(self.allowed(query), marked)
 
-    def _allowed(self, query: Query) -> Any:
-        """What passes the filters, as the finder takes it."""
+    def allowed(self, query: Query) -> Any:
+        """What passes the filters of a query, as the finder takes it.
+
+        Args:
+            query: a `Query`.
+
+        Returns:
+            As `Finder.allowed`.
+
+        Raises:
+            UnknownNameError: no image has one of the labels; the message lists those there are.
+            StoreError: dates are asked for that the index does not keep.
+        """
         known = self.finder.labels if query.labels else []
         for name in query.labels or ():
             if name not in known:
@@ -545,8 +556,17 @@ class Engine:
         )
         return self.finder.allowed(labels, ids, after=query.after, before=query.before, under=under)
 
-    def _refuse_strangers(self, ids: Sequence[str]) -> None:
-        """Where nothing was found among some ids, say so if there are no such images."""
+    def refuse_strangers(self, query: Query) -> None:
+        """Where nothing was found among some ids or in some folders, say so if there are no such.
+
+        Args:
+            query: a `Query`.
+
+        Raises:
+            UnknownIdError: none of its ids is in the index.
+            ArgumentError: no image lies in any of its folders.
+        """
+        ids, folders = list(query.ids or ()), list(query.under or ())
         if ids and (self.snapshot.rows(ids) < 0).all():
             more = f" and {len(ids) - IDS_SHOWN} more" if len(ids) > IDS_SHOWN else ""
             raise UnknownIdError(
@@ -554,9 +574,6 @@ class Engine:
                 ", ".join(map(repr, ids[:IDS_SHOWN])) + more,
                 "Ids are what hits show.",
             )
-
-    def _refuse_strange_folders(self, folders: Sequence[str]) -> None:
-        """Where nothing was found in some folders, say so if no image lies in any of them."""
         if folders and not any(map(self.finder.is_folder, folders)):
             raise ArgumentError(
                 "A search under a folder needs one that images of the index lie in.",
@@ -584,8 +601,7 @@ class Engine:
         else:
             answer = self._by_hash_pool(image, query, ranking, narrowed.allowed, counts)
         if not answer.pool:
-            self._refuse_strangers(list(query.ids or ()))
-            self._refuse_strange_folders(list(query.under or ()))
+            self.refuse_strangers(query)
         found, compared, places = answer.found, answer.compared, answer.places[: query.k]
         graded = self._graded(found, places, compared, background)
         if query.until_unlike:

@@ -1,5 +1,6 @@
 """The engine of the newest version of the index, exchanged while others still search the last."""
 
+import functools
 import hashlib
 import logging
 import os
@@ -12,6 +13,7 @@ from hashnet.retrieval.index import Index
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.prototypes import Prototypes
 from hashnet.retrieval.service.public_ids import PublicIds
+from hashnet.retrieval.words.box import WordBox
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ class Version:
     Attributes:
         engine: `Engine`.
         prototypes: `Prototypes`.
+        words: `WordBox`, made when it is first asked for.
         public_ids: `PublicIds`.
         version: tuple, as `Store.version` gave it.
         index: as given.
@@ -46,6 +49,11 @@ class Version:
         self.public_ids = (
             PublicIds() if show_paths else PublicIds.of(self.engine.snapshot, _key_of(index))
         )
+
+    @functools.cached_property
+    def words(self) -> WordBox:
+        """What searches this version in words."""
+        return WordBox(self.engine)
 
 
 def _key_of(index: Index) -> bytes:

@@ -15,6 +15,8 @@ import numpy as np
 from hashnet.codes import code_bytes
 from hashnet.errors import ArgumentError, ShapeError, StoreError
 from hashnet.images import CONTENT_BYTES, Exif
+from hashnet.retrieval.store import texts as image_texts
+from hashnet.retrieval.store.texts import Texts
 
 MAX_DESCRIPTOR_DIM = 1 << 16
 MAX_REGIONS = 64  # of an image
@@ -65,6 +67,14 @@ class Facts(Protocol):
     def exif(self) -> bool:
         """Whether it keeps when, where and by which camera a photo was taken."""
 
+    @property
+    def texts(self) -> bool:
+        """Whether it keeps captions."""
+
+    @property
+    def ocr(self) -> str | None:
+        """What reads the text in the pixels of every image; None where nothing does."""
+
 
 class Item(NamedTuple):
     """What is known of one image, besides its code and feature.
@@ -81,6 +91,7 @@ class Item(NamedTuple):
         content: bytes or None. `CONTENT_BYTES` that tell its content from any other: see
             `images.content_hash`.
         exif: `Exif` or None. Where the index keeps such.
+        texts: `Texts` or None. Where the index keeps such.
     """
 
     id: str
@@ -92,6 +103,7 @@ class Item(NamedTuple):
     inode: int | None = None
     content: bytes | None = None
     exif: Exif | None = None
+    texts: Texts | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,6 +274,35 @@ def no_exif(place: object) -> StoreError:
     )
 
 
+def no_texts(place: object) -> StoreError:
+    """What is raised where an index is given captions that it does not keep.
+
+    Args:
+        place: where the index is.
+
+    Returns:
+        `StoreError`.
+    """
+    return StoreError(
+        "Captions are kept by index folders of format version 7 on.",
+        f"one that keeps none: {place}",
+        "Make an index in a folder anew with `hashnet index`.",
+    )
+
+
+def check_ocr(ocr: str | None) -> None:
+    """Refuse a reader of text that no index has.
+
+    Args:
+        ocr: str or None, its name.
+
+    Raises:
+        ArgumentError: it is no name.
+    """
+    if ocr is not None and not (isinstance(ocr, str) and ocr):
+        raise ArgumentError("What reads text in images has a name.", f"{ocr=}")
+
+
 def check_extractor(extractor: str | None, descriptor_dim: int | None) -> None:
     """Refuse local features that no index has.
 
@@ -337,6 +378,8 @@ def _check_item(item: Item) -> None:
         raise ArgumentError(f"The content of an item is {CONTENT_BYTES} bytes.", repr(content))
     if item.exif is not None:
         _check_exif(item.exif)
+    if item.texts is not None:
+        image_texts.check(item.texts)
 
 
 def _is_integer(number: object, low: int, end: int) -> bool:

@@ -540,6 +540,7 @@ class Store(Facts, Protocol):
         descriptor_dim: int | None = None,
         regions_per_image: int = 0,
         exif: bool = False,
+        ocr: str | None = None,
     ) -> Self:
         """Make an empty index; killed at any moment, there is a whole one or none.
 
@@ -555,6 +556,7 @@ class Store(Facts, Protocol):
             descriptor_dim: int, 1 to 65536, with an extractor.
             regions_per_image: int, 0 to 64. The most regions of an image.
             exif: bool. Whether to keep when, where and by which camera a photo was taken.
+            ocr: str or None. What reads the text in images, in a folder; a table keeps none.
 
         Returns:
             The opened `Store`.

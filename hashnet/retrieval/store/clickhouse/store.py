@@ -74,6 +74,7 @@ class Store:
         self.format_version: int = facts["format_version"]
         self.created: str = facts["created"]
         self.exif: bool = facts.get("exif", False)
+        self.texts, self.ocr = False, None
         self.made = (self.created, self.fingerprint, entries)
         self.followed: tuple[str, int] | None = None
         if "followed" in facts:
@@ -99,6 +100,7 @@ class Store:
         descriptor_dim: int | None = None,
         regions_per_image: int = 0,
         exif: bool = False,
+        ocr: str | None = None,
     ) -> "Store":
         """Make an empty index; for the rest see `protocol.Store.create`.
 
@@ -108,6 +110,10 @@ class Store:
         if feature_dtype != cls.FEATURE_DTYPE:
             raise ArgumentError(
                 "ClickHouse stores features as float32.", f"feature_dtype={feature_dtype!r}"
+            )
+        if ocr is not None:
+            raise ArgumentError(
+                "ClickHouse keeps no texts of images.", f"{ocr=}", "Make the index in a folder."
             )
         check_extractor(extractor, descriptor_dim)
         check_regions_per_image(regions_per_image)

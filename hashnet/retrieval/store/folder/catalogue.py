@@ -32,7 +32,7 @@ from hashnet.retrieval.store.folder.contents import (
 from hashnet.retrieval.store.folder.lookups import BLOCK_BYTES, Run
 from hashnet.retrieval.store.folder.paths import damaged, inner_name, inside
 from hashnet.retrieval.store.folder.words import StoredCodebook, WordRun
-from hashnet.retrieval.store.items import check_extractor, check_regions_per_image
+from hashnet.retrieval.store.items import check_extractor, check_ocr, check_regions_per_image
 from hashnet.retrieval.store.roots import Roots
 from hashnet.system import StrPath
 
@@ -41,8 +41,8 @@ Read = Callable[[sqlite3.Connection, pathlib.Path], T]
 Record = tuple[Any, ...]
 
 # Of new indexes. Older ones stay of their version: 1, 2 with local features, 3 with regions, which
-# have no look-ups, 4, which has no roots, or 5, which has no local pool.
-FORMAT_VERSION = 6
+# have no look-ups, 4, which has no roots, 5, which has no local pool, or 6, which keeps no texts.
+FORMAT_VERSION = 7
 
 CATALOGUE = "catalogue.sqlite"
 
@@ -51,7 +51,7 @@ _JOURNAL = "catalogue.sqlite-journal"  # SQLite's own, while a transaction lasts
 _DIGEST = "catalogue.sha256"
 LOCK = "lock"  # held by the writer
 # Arrays with as many rows of their own as the segment has; the others have any number.
-_PER_ROW = ("codes", "features", "items", "spans", "regions", "files", "exif")
+_PER_ROW = ("codes", "features", "items", "spans", "regions", "files", "exif", "texts")
 _SETTLED_NS = 3 * 10**9  # no file system keeps coarser times than of two seconds
 _TORN_SECONDS = 2.0  # a commit writes for milliseconds only
 _BUSY_SECONDS = 60.0  # other connections hold the catalogue for milliseconds only
@@ -74,6 +74,16 @@ _WITH_LOOKUPS = {
     "num_images INTEGER, num_labelled INTEGER, num_labels INTEGER, start INTEGER, "
     "checksums BLOB, seal INTEGER)",
 }
+_WITH_WORDS = {
+    **_WITH_LOOKUPS,
+    "word_runs": "CREATE TABLE word_runs (number INTEGER PRIMARY KEY, num_rows INTEGER, "
+    "num_words INTEGER, num_signatures INTEGER, start INTEGER, crc INTEGER, seal INTEGER)",
+}
+_FACTS_WITH_WORDS = (
+    _FACTS + "extractor TEXT, descriptor_dim INTEGER, regions_per_image INTEGER, "
+    "identity TEXT, num_runs INTEGER, roots TEXT, exif INTEGER, codebook TEXT, "
+    "num_word_runs INTEGER, "
+)
 _SCHEMAS = {  # by format version
     1: {"facts": _FACTS + "seal INTEGER)", "segments": _SEGMENTS_TABLE},
     2: {
@@ -95,14 +105,8 @@ _SCHEMAS = {  # by format version
         "identity TEXT, num_runs INTEGER, roots TEXT, exif INTEGER, seal INTEGER)",
         **_WITH_LOOKUPS,
     },
-    6: {
-        "facts": _FACTS + "extractor TEXT, descriptor_dim INTEGER, regions_per_image INTEGER, "
-        "identity TEXT, num_runs INTEGER, roots TEXT, exif INTEGER, codebook TEXT, "
-        "num_word_runs INTEGER, seal INTEGER)",
-        **_WITH_LOOKUPS,
-        "word_runs": "CREATE TABLE word_runs (number INTEGER PRIMARY KEY, num_rows INTEGER, "
-        "num_words INTEGER, num_signatures INTEGER, start INTEGER, crc INTEGER, seal INTEGER)",
-    },
+    6: {"facts": _FACTS_WITH_WORDS + "seal INTEGER)", **_WITH_WORDS},
+    7: {"facts": _FACTS_WITH_WORDS + "ocr TEXT, seal INTEGER)", **_WITH_WORDS},
 }
 
 # What SQLite raises, for those who write beside the catalogue.
@@ -132,7 +136,9 @@ def _facts_record(catalogue: Catalogue) -> Record:
     with_roots = (*with_lookups, json.dumps(catalogue.roots), int(catalogue.exif))
     codebook = None if catalogue.codebook is None else dataclasses.astuple(catalogue.codebook)
     with_words = (*with_roots, json.dumps(codebook), len(catalogue.word_runs or ()))
-    more = {1: (), 2: local, 3: with_regions, 4: with_lookups, 5: with_roots, 6: with_words}
+    with_texts = (*with_words, catalogue.ocr)
+    more: dict[int, Record] = {1: (), 2: local, 3: with_regions, 4: with_lookups, 5: with_roots}
+    more |= {6: with_words, 7: with_texts}
     return (
         1,
         catalogue.num_bits,
@@ -295,7 +301,11 @@ def _load_catalogue(
     codebook = _parse_codebook(more[7]) if version >= 6 else None
     if codebook is not None and extractor is None:
         raise ValueError("a codebook without local features")
-    names = names_of_arrays(extractor, regions_per_image, files=roots is not None, exif=bool(exif))
+    texts, ocr = version >= 7, more[9] if version >= 7 else None
+    check_ocr(ocr)
+    names = names_of_arrays(
+        extractor, regions_per_image, files=roots is not None, exif=bool(exif), texts=texts
+    )
     segments: list[Segment] = []
     since = -1
     same = known is not None and (known.identity, known.generation) == (identity, generation)
@@ -325,6 +335,8 @@ def _load_catalogue(
         exif=bool(exif),
         word_runs=None if version < 6 else _read_word_runs(connection, codebook, more[8]),
         codebook=codebook,
+        texts=texts,
+        ocr=ocr,
     )
     in_runs = catalogue.runs[-1].end_row if catalogue.runs else 0
     listed = catalogue.word_runs[-1].end_row if catalogue.word_runs else 0

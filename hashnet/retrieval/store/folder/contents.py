@@ -14,7 +14,7 @@ from hashnet import system
 from hashnet.codes import code_bytes
 from hashnet.retrieval.store.folder.lookups import Run
 from hashnet.retrieval.store.folder.paths import damaged, inside
-from hashnet.retrieval.store.folder.records import EXIF, FILE, ITEM, SPAN
+from hashnet.retrieval.store.folder.records import EXIF, FILE, ITEM, SPAN, TEXTS
 from hashnet.retrieval.store.folder.words import StoredCodebook, WordRun
 from hashnet.retrieval.store.roots import Root
 from hashnet.system import StrPath
@@ -25,6 +25,7 @@ LOCAL_NAMES = ("spans", "yx", "descriptors")
 REGION_NAMES = ("regions",)
 FILE_NAMES = ("files",)
 EXIF_NAMES = ("exif",)
+TEXT_NAMES = ("texts",)
 LOOKUPS = "lookups"
 WORDS, CODEBOOKS = "words", "codebooks"
 
@@ -83,6 +84,8 @@ class Catalogue:
         word_runs: tuple of `WordRun`, which list the images of all rows by their words; empty
             where there is no codebook, None in format versions 1 to 5.
         codebook: `StoredCodebook`, or None.
+        texts: bool, as that of `Store`; False in format versions 1 to 6.
+        ocr: str or None, as that of `Store`.
     """
 
     num_bits: int
@@ -103,6 +106,8 @@ class Catalogue:
     exif: bool = False
     word_runs: tuple[WordRun, ...] | None = None
     codebook: StoredCodebook | None = None
+    texts: bool = False
+    ocr: str | None = None
 
     @property
     def made(self) -> tuple[str, str, str]:
@@ -112,6 +117,8 @@ class Catalogue:
     @property
     def format_version(self) -> int:
         """int. The oldest format that can say all this."""
+        if self.texts:
+            return 7
         if self.word_runs is not None:
             return 6
         if self.roots is not None:
@@ -128,6 +135,7 @@ class Catalogue:
             self.regions_per_image,
             files=self.roots is not None,
             exif=self.exif,
+            texts=self.texts,
         )
 
     @property
@@ -227,6 +235,7 @@ class Catalogue:
             "regions": (np.dtype("<i4"), (4,)),
             "files": (FILE, ()),
             "exif": (EXIF, ()),
+            "texts": (TEXTS, ()),
             **dict.fromkeys((LOOKUPS, WORDS, CODEBOOKS), (np.dtype(np.uint8), ())),
         }[name]
 
@@ -255,14 +264,14 @@ class Catalogue:
 
 
 def names_of_arrays(
-    extractor: str | None, regions_per_image: int, *, files: bool, exif: bool
+    extractor: str | None, regions_per_image: int, *, files: bool, exif: bool, texts: bool
 ) -> tuple[str, ...]:
     """The arrays of every segment of an index.
 
     Args:
         extractor: str or None, as that of `Catalogue`.
         regions_per_image: int.
-        files, exif: bool. Whether there are such records of each row.
+        files, exif, texts: bool. Whether there are such records of each row.
 
     Returns:
         tuple of str.
@@ -273,6 +282,7 @@ def names_of_arrays(
         + (REGION_NAMES if regions_per_image else ())
         + (FILE_NAMES if files else ())
         + (EXIF_NAMES if exif else ())
+        + (TEXT_NAMES if texts else ())
     )
 
 

@@ -18,6 +18,7 @@ from hashnet.retrieval.store.items import (
     to_bytes,
 )
 from hashnet.retrieval.store.roots import Roots
+from hashnet.retrieval.store.texts import bytes_of
 
 # One record of the file of items. `label_start` is shared by the rows of a segment that have the
 # same label. `item_crc` covers the fields before it and the three words.
@@ -63,6 +64,11 @@ EXIF = np.dtype(
 )
 EXIF_HEAD = struct.Struct("<qddqi")
 EXIF_RECORD = struct.Struct(EXIF_HEAD.format + "I")
+# One record of the file of texts: where in the text those of a row lie, as `texts.bytes_of` gives
+# them. `crc` covers the fields before it and these bytes.
+TEXTS = np.dtype([("start", "<i8"), ("num_bytes", "<u4"), ("crc", "<u4")])
+TEXTS_HEAD = struct.Struct("<qI")
+TEXTS_RECORD = struct.Struct(TEXTS_HEAD.format + "I")
 # One record of the file of spans: where the local features of a row lie. `crc` covers the places,
 # the descriptors, and the fields before it.
 SPAN = np.dtype([("start", "<i8"), ("count", "<u4"), ("crc", "<u4")])
@@ -98,7 +104,13 @@ def hash_id(id_bytes: bytes) -> int:
 
 
 def encode_items(
-    items: Sequence[Item], features: np.ndarray, text_start: int, roots: Roots, *, exif: bool
+    items: Sequence[Item],
+    features: np.ndarray,
+    text_start: int,
+    roots: Roots,
+    *,
+    exif: bool,
+    texts: bool,
 ) -> dict[str, bytes]:
     """What one segment keeps of its items.
 
@@ -107,13 +119,14 @@ def encode_items(
         features: float32 or float16 array of shape `(n, feature_dim)`, whose checksums they keep.
         text_start: int. Where in the file of text the segment's begins.
         roots: `Roots` of the index.
-        exif: bool. Whether the index keeps what cameras write.
+        exif, texts: bool. Whether the index keeps what cameras write, and texts.
 
     Returns:
         dict of bytes: `items`, records of `ITEM`, and `text`; `files`, records of `FILE`, where
-        the index has roots; `exif`, records of `EXIF`, where it keeps such.
+        the index has roots; `exif` and `texts`, records of `EXIF` and `TEXTS`, where it keeps such.
     """
-    records, files, of_cameras, text = bytearray(), bytearray(), bytearray(), _Text(text_start)
+    records, files, of_cameras, of_texts = bytearray(), bytearray(), bytearray(), bytearray()
+    text = _Text(text_start)
     last, start = None, 0
     feature_bytes = as_bytes(features).reshape(len(items), -1)
     for item, feature in zip(items, feature_bytes, strict=True):
@@ -145,11 +158,15 @@ def encode_items(
             files += _file_record(item)
         if exif:
             of_cameras += _exif_record(item.exif or Exif(), text)
+        if texts:
+            of_texts += _texts_record(item, text)
     encoded = {"items": bytes(records), "text": bytes(text.content)}
     if roots.all is not None:
         encoded["files"] = bytes(files)
     if exif:
         encoded["exif"] = bytes(of_cameras)
+    if texts:
+        encoded["texts"] = bytes(of_texts)
     return encoded
 
 
@@ -160,12 +177,19 @@ class _Text:
         self.content = bytearray()
         self._start = start
         self._shared: dict[str | None, tuple[bytes, int, int]] = {None: (b"", 0, -1)}
+        self._last = b"", 0
 
     def add(self, words: bytes) -> int:
         """Append words; returns where they begin."""
         start = self._start + len(self.content)
         self.content += words
         return start
+
+    def repeated(self, content: bytes) -> int:
+        """Append what the rows of one image share; returns where it begins."""
+        if content != self._last[0]:
+            self._last = content, self.add(content)
+        return self._last[1]
 
     def shared(self, word: str | None) -> tuple[bytes, int, int]:
         """A word that many rows have: its bytes, where they begin, how many they are (-1: None)."""
@@ -194,6 +218,12 @@ def _exif_record(exif: Exif, text: _Text) -> bytes:
         length,
     )
     return head + crc32(head + camera).to_bytes(4, "little")
+
+
+def _texts_record(item: Item, text: _Text) -> bytes:
+    content = bytes_of(item.texts)
+    head = TEXTS_HEAD.pack(text.repeated(content) if content else 0, len(content))
+    return head + crc32(head + content).to_bytes(4, "little")
 
 
 def encode_local(local_features: Iterable[Described], start: int) -> tuple[bytes, bytes, bytes]:

@@ -43,6 +43,8 @@ from hashnet.retrieval.store.folder.records import (
     NO_PATH,
     PATH_OF_ID,
     SPAN_HEAD,
+    TEXTS_HEAD,
+    TEXTS_RECORD,
     as_bytes,
     hash_id,
 )
@@ -58,6 +60,7 @@ from hashnet.retrieval.store.items import (
     to_text,
 )
 from hashnet.retrieval.store.roots import Roots
+from hashnet.retrieval.store.texts import Texts, of_bytes
 from hashnet.retrieval.store.word_lists import Signatures
 
 _IDS_AT_ONCE = 1024
@@ -292,7 +295,7 @@ class CommittedRows:
         """Items of some rows, each verified."""
         rows = self.check_rows(rows)
         text, content = self._text, self._records[rows].tobytes()
-        files, exifs = self._files(rows), self._exif(rows)
+        files, exifs, texts = self._files(rows), self._exif(rows), self.texts(rows)
         items = []
         for at, record in enumerate(ITEM_RECORD.iter_unpack(content)):
             _, start, label_start, size, mtime_ns, id_bytes, path_bytes, label_bytes = record[:8]
@@ -316,6 +319,7 @@ class CommittedRows:
                     None if mtime_ns == UNKNOWN else mtime_ns,
                     *files[at],
                     exifs[at],
+                    texts[at],
                 )
             )
         return items
@@ -363,6 +367,32 @@ class CommittedRows:
                 None if camera_bytes < 0 else to_text(camera),
             )
             found.append(None if exif == Exif() else exif)
+        return found
+
+    def texts(self, rows: np.ndarray) -> list[Texts | None]:
+        """The texts of each row, verified; None where there are none.
+
+        Args:
+            rows: int64 `(n,)`.
+
+        Returns:
+            list of n `Texts` or None.
+        """
+        if not self.catalogue.texts:
+            return [None] * len(rows)
+        content = self._record_bytes("texts", rows)
+        found: list[Texts | None] = []
+        for at, (start, num_bytes, crc) in enumerate(TEXTS_RECORD.iter_unpack(content)):
+            of_row = self._text[start : start + num_bytes].tobytes()
+            head = content[at * TEXTS_RECORD.size :][: TEXTS_HEAD.size]
+            text_name = self.catalogue.file_name("text")
+            what = f"row {rows[at]}, or its texts in {text_name}, differs from its checksum"
+            if crc32(head + of_row) != crc:
+                raise self._damaged("texts", what)
+            try:
+                found.append(of_bytes(of_row))
+            except ValueError as error:
+                raise self._damaged("texts", f"row {rows[at]}: {error}") from error
         return found
 
     def _record_bytes(self, name: str, rows: np.ndarray) -> bytes:

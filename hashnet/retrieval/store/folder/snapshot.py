@@ -34,6 +34,8 @@ class Snapshot:
         codes: uint8 `(num_rows, code_bytes)`, in memory, read-only.
         live, live_images, owners: as `protocol.Snapshot` says, read-only.
         roots: `Roots`.
+        folder: pathlib.Path of the index.
+        made: str. Tells the rows from those of other indexes, and from those before a compaction.
         history: object. The same one for two snapshots of which the later continues the earlier:
             all rows of the earlier are rows of the later, and the same ones.
     """
@@ -53,6 +55,9 @@ class Snapshot:
             self.num_items = int(np.count_nonzero(self.live_images))
         self.num_regions = num_live - self.num_items
         self.roots = committed.roots
+        catalogue = committed.catalogue
+        self.folder = committed.folder
+        self.made = " ".join((*catalogue.made, str(catalogue.generation)))
         self.history = committed.history
 
     def features(self, rows: Rows) -> np.ndarray:

@@ -20,9 +20,13 @@ read, writer.py and create.py write, check.py checks. No other file knows.
                                 row is of the whole image
                000001.files     one record of 40 bytes per row: what tells its file from others
                000001.exif      one record of 40 bytes per row: what the camera wrote
+               000001.texts     one record of 16 bytes per row: where its captions and what was read
+                                in its pixels are in the text
                000001.lookups   rows sorted by id and by label, of parts of the index: lookups.py
                000001.words     inverted lists of the images of each visual word, likewise: words.py
                000001.codebooks the codebook that they are by, and before it those that it followed
+      texts.sqlite              which texts have which trigrams: text_index.py; it follows from the
+                                rows, is no part of a commit, and is made again where it is missing
       encoder/                  the bundle that made the codes (encoder.next/: one that is to take
                                 its place)
       lock                      held by the writer, and names it (without locks: lock.owner/)
@@ -38,9 +42,9 @@ A row is a place in the order of commits, deleted rows included; it is stable un
 which keeps the order. In an index with regions an image has several: the row of the whole image,
 and right behind it, with the same item, one for each of its regions; they come and go together. An
 index without local features has none of their five files, one without regions or what cameras
-wrote not theirs. Indexes of older format versions stay as they are: 1 to 5 have no inverted lists
-and no codebook, 1 to 4 keep no roots and no `files`, and 1 to 3 no look-ups either; 1 has no local
-features and no regions, 2 no regions.
+wrote not theirs. Indexes of older format versions stay as they are: 1 to 6 have no texts of
+images, 1 to 5 no inverted lists and no codebook, 1 to 4 keep no roots and no `files`, and 1 to 3
+no look-ups either; 1 has no local features and no regions, 2 no regions.
 Everything a snapshot shows lies in those files, so a snapshot needs SQLite only while it opens,
 holds no database lock, and is safe to use from many threads.
 
@@ -106,7 +110,7 @@ from hashnet.retrieval.store.folder.paths import damaged, inner_name, inside
 from hashnet.retrieval.store.folder.rows import CommittedRows
 from hashnet.retrieval.store.folder.snapshot import Snapshot
 from hashnet.retrieval.store.folder.writer import Writer
-from hashnet.retrieval.store.items import check_extractor, check_regions_per_image
+from hashnet.retrieval.store.items import check_extractor, check_ocr, check_regions_per_image
 from hashnet.system import StrPath
 
 
@@ -147,6 +151,7 @@ class Store:
         self.regions_per_image = catalogue.regions_per_image
         self.created = catalogue.created
         self.exif = catalogue.exif
+        self.texts, self.ocr = catalogue.texts, catalogue.ocr
         self.encoder_folder = None
         if catalogue.encoder:
             self.encoder_folder = folder / name_of_encoder(folder, catalogue)
@@ -171,6 +176,7 @@ class Store:
         descriptor_dim: int | None = None,
         regions_per_image: int = 0,
         exif: bool = False,
+        ocr: str | None = None,
     ) -> "Store":
         """Make an empty index; for the rest see `protocol.Store.create`.
 
@@ -197,6 +203,7 @@ class Store:
             raise ArgumentError("A fingerprint is text.", f"fingerprint={fingerprint!r}")
         check_extractor(extractor, descriptor_dim)
         check_regions_per_image(regions_per_image)
+        check_ocr(ocr)
         for name in encoder_files or {}:
             try:
                 inner_name(name)
@@ -229,6 +236,8 @@ class Store:
             roots=(),
             exif=exif,
             word_runs=(),
+            texts=True,
+            ocr=ocr,
         )
         try:
             create_folder(folder, catalogue, encoder_files or {})

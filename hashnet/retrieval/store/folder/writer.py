@@ -37,6 +37,7 @@ from hashnet.retrieval.store.folder.contents import (
     LOOKUPS,
     REGION_NAMES,
     SEGMENTS,
+    TEXT_NAMES,
     WORDS,
     Catalogue,
     Segment,
@@ -75,6 +76,7 @@ _FILES = "|".join(
         *REGION_NAMES,
         *FILE_NAMES,
         *EXIF_NAMES,
+        *TEXT_NAMES,
         LOOKUPS,
         WORDS,
         CODEBOOKS,
@@ -618,6 +620,7 @@ class _Appended:
                 self._ends["text"],
                 Roots(self._base.roots),
                 exif=self._base.exif,
+                texts=self._base.texts,
             ),
         }
         if part.local_features is not None:

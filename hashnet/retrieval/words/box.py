@@ -1,0 +1,141 @@
+"""The box that a text is typed into: all ways are asked, and what they find gets one order."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from hashnet.errors import ArgumentError, HashnetError
+from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.query import Query
+from hashnet.retrieval.search.sharded import ShardedEngine
+from hashnet.retrieval.words import plain
+from hashnet.retrieval.words.fusion import fused
+from hashnet.retrieval.words.results import TextHit, TextResult
+from hashnet.retrieval.words.way import Box, Matches, Way
+from hashnet.retrieval.words.ways import ways_of
+
+DEFAULT = Query()
+SUGGESTIONS = 5
+# Fields of a `Query` that a text has use for: how many hits, among which images.
+FIELDS = ("k", "labels", "ids", "after", "before", "under")
+# What each way is asked for, at least: an image far down in two ways may be high in both together.
+_DEPTH = 1000
+
+
+class WordBox:
+    """Searches one snapshot of an index in words.
+
+    Args:
+        engine: `Engine` of one index.
+        ways: list of `Way`, or None for all that there are.
+
+    Attributes:
+        ways: list of `Way` that the index is searched by.
+        missing: dict of the names of the others to why it is not.
+
+    Raises:
+        ArgumentError: the engine is of several indexes.
+
+    Example:
+        >>> from hashnet.retrieval.index import Index
+        >>> box = WordBox(Engine(Index.open(index_folder)))
+        >>> [(hit.id, hit.ways[0]) for hit in box.search("DOG")]
+        [('dog', 'label')]
+    """
+
+    def __init__(self, engine: Engine, ways: Sequence[Way] | None = None) -> None:
+        if isinstance(engine, ShardedEngine):
+            raise ArgumentError(
+                "Words are searched in one index at a time.",
+                "several that are searched as one",
+                "Name one of them.",
+            )
+        self._engine = engine
+        known = ways_of(engine) if ways is None else ways
+        self.ways = [way for way in known if way.missing is None]
+        self.missing = {way.name: way.missing for way in known if way.missing is not None}
+
+    def search(self, text: str, query: Query = DEFAULT) -> TextResult:
+        """Find the images that a text means, by all ways.
+
+        Args:
+            text: str. Taken literally: quotes, stars and the like are letters.
+            query: `Query`, of which `FIELDS` are used.
+
+        Returns:
+            A `TextResult`, whose hits are ordered by (score, row).
+
+        Raises:
+            ArgumentError: the text is empty or too long, or a field of the query is set that a
+                text has no use for.
+            UnknownNameError, UnknownIdError: as for `Engine.search`.
+            HashnetError: the index is not searched in any way.
+        """
+        words = plain.query(text)
+        _refuse_others(query)
+        if not self.ways:
+            reasons = "; ".join(f"{name}: {why}" for name, why in self.missing.items())
+            raise HashnetError("A search in words needs a way from words to images.", reasons)
+        allowed = self._engine.allowed(query)
+        found: dict[str, Matches] = {}
+        milliseconds = {}
+        for way in self.ways:
+            start = time.perf_counter()
+            found[way.name] = way.find(words, max(_DEPTH, query.k), allowed)
+            milliseconds[way.name] = round((time.perf_counter() - start) * 1000, 3)
+        best = fused(found)
+        if not len(best.rows):
+            self._engine.refuse_strangers(query)
+        shown = best.rows[: query.k]
+        places = _regions(found, shown)
+        hits = tuple(
+            TextHit(item.id, item.path, item.label, score, ways, places.get(row))
+            for item, row, score, ways in zip(
+                self._engine.snapshot.items(shown),
+                shown.tolist(),
+                best.scores.tolist(),
+                best.ways,
+                strict=False,
+            )
+        )
+        suggestions = () if hits else self._suggestions(words)
+        return TextResult(text, len(best.rows), milliseconds, hits, dict(self.missing), suggestions)
+
+    def _suggestions(self, words: str) -> tuple[str, ...]:
+        """What is spelled like a text, the first of each way before the second of any."""
+        of_ways = [way.suggest(words, SUGGESTIONS) for way in self.ways]
+        ranked = [
+            one
+            for rank in range(SUGGESTIONS)
+            for of_way in of_ways
+            for one in of_way[rank : rank + 1]
+        ]
+        return tuple(dict.fromkeys(ranked))[:SUGGESTIONS]
+
+
+def _refuse_others(query: Query) -> None:
+    others = [
+        field.name
+        for field in dataclasses.fields(Query)
+        if field.name not in FIELDS and getattr(query, field.name) != field.default
+    ]
+    if others:
+        raise ArgumentError(
+            "A search in words takes how many hits are wanted, and among which images.",
+            ", ".join(others),
+            f"Fields that it takes: {', '.join(FIELDS)}.",
+        )
+
+
+def _regions(found: dict[str, Matches], shown: np.ndarray) -> dict[int, Box]:
+    """Where in the images of some rows the words stand, by the first way that tells."""
+    places: dict[int, Box] = {}
+    for matches in found.values():
+        if matches.regions is not None:
+            rows = shown[np.isin(shown, matches.rows)]
+            for row, region in zip(rows.tolist(), matches.regions(rows), strict=True):
+                if region is not None:
+                    places.setdefault(row, region)
+    return places

@@ -1,0 +1,242 @@
+"""Looking texts up in an index folder: names, captions, and what was read in pixels.
+
+A word is found where half of its trigrams are, so that a letter misread or mistyped is no end of
+it. Words that fewer images have count more, as the logarithm of their share says.
+"""
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from hashnet.errors import StoreError
+from hashnet.retrieval.store.folder import text_index
+from hashnet.retrieval.store.folder.snapshot import Snapshot
+from hashnet.retrieval.store.folder.text_index import KINDS, TextIndex
+from hashnet.retrieval.store.items import Item
+from hashnet.retrieval.words.spelling import alike, spaced, units
+
+NAME, CAPTION, OCR = range(3)  # kinds of texts
+
+LEAST_SHARE = 0.5  # of the trigrams of a word
+_LEAST_SCORE = 0.3  # of what the known words of a query weigh together
+_LOOKED_AT = 500  # of the best texts it is told whether they have the very words
+_FORM = 1  # of what `spaced` makes of texts: another is looked up in what is made anew
+_ROWS_AT_ONCE = 4096
+
+
+def texts_of(item: Item) -> dict[int, str]:
+    """The texts that an image is looked up by.
+
+    Args:
+        item: `Item`.
+
+    Returns:
+        dict of kind to str, spaced; none that are empty.
+
+    Example:
+        >>> texts_of(Item("photos/beers/Pale_Ale.jpg", "/home/me/photos/beers/Pale_Ale.jpg"))
+        {0: ' beers pale ale '}
+    """
+    stem, _ = os.path.splitext(_name_of(item))
+    found = {NAME: spaced(stem)}
+    if item.texts is not None:
+        found[CAPTION] = spaced(item.texts.caption)
+        found[OCR] = spaced("\n".join(line.text for line in item.texts.lines or ()))
+    return {kind: text for kind, text in found.items() if text}
+
+
+def _name_of(item: Item) -> str:
+    """The id, without the name of its root, which all share and a service does not tell.
+
+    Of one that is a path, the file and the folder it is in.
+    """
+    if item.id == item.path:
+        return "/".join(item.id.replace(os.sep, "/").split("/")[-2:])
+    _, _, below = item.id.partition("/")
+    is_of_root = below and item.path is not None and item.path.endswith(below)
+    return below if is_of_root else item.id
+
+
+def settle(snapshot: Any) -> None:
+    """Bring what a folder keeps to look texts up by to what is committed; under the writer's lock.
+
+    A table of a database keeps nothing of the kind. Where the disk refuses, searches read all texts
+    first, and nothing is lost.
+
+    Args:
+        snapshot: `Snapshot`, of the last commit.
+    """
+    if isinstance(snapshot, Snapshot) and text_index.is_available():
+        with contextlib.suppress(StoreError):
+            text_index.write(
+                snapshot.folder,
+                _mark(snapshot),
+                lambda row: _documents(snapshot, row),
+                snapshot.num_rows,
+            )
+
+
+def check(snapshot: Snapshot) -> list[str]:
+    """Compare what a folder keeps to look texts up by with its rows.
+
+    Args:
+        snapshot: `Snapshot`.
+
+    Returns:
+        list of str: what is wrong.
+    """
+    return text_index.check(snapshot.folder, _mark(snapshot), _documents(snapshot, 0))
+
+
+def _mark(snapshot: Snapshot) -> str:
+    return f"{_FORM} {snapshot.made}"
+
+
+def _documents(snapshot: Snapshot, start: int) -> Iterator[tuple[int, str]]:
+    """Those of all rows of images from one on; deleted ones too, which stay till a compaction."""
+    rows = np.arange(start, snapshot.num_rows)
+    if snapshot.owners is not None:
+        rows = rows[snapshot.owners[rows] == rows]
+    for at in range(0, len(rows), _ROWS_AT_ONCE):
+        some = rows[at : at + _ROWS_AT_ONCE]
+        for row, item in zip(some.tolist(), snapshot.items(some), strict=True):
+            for kind, text in texts_of(item).items():
+                yield KINDS * row + kind, text
+
+
+class Lookup:
+    """The texts of one snapshot of an index folder: those kept on disk, and those of rows behind.
+
+    Args:
+        snapshot: `Snapshot`.
+
+    Example:
+        >>> from hashnet.retrieval.index import Index
+        >>> with Index.open(index_folder).store.snapshot() as snapshot:
+        ...     rows, scores = Lookup(snapshot).find("Dogg", NAME)
+        ...     [item.id for item in snapshot.items(rows)]
+        ['dog']
+    """
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        stored = TextIndex.open(snapshot.folder, _mark(snapshot))
+        self._parts = [] if stored is None else [stored]
+        end = 0 if stored is None else stored.end_row
+        if end < snapshot.num_rows:
+            behind = _documents(snapshot, end)
+            self._parts.append(TextIndex.in_memory(behind, snapshot.num_rows))
+
+    def has_kind(self, kind: int) -> bool:
+        """Whether an image has a text of a kind, or had one before a compaction is due.
+
+        Args:
+            kind: int.
+
+        Returns:
+            bool.
+        """
+        return any(part.has_kind(kind) for part in self._parts)
+
+    def find(self, text: str, kind: int, allowed: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        """The images that have words of a text.
+
+        Args:
+            text: str, plain.
+            kind: int, of the texts that are looked up.
+            allowed: bool array `(num_rows,)`, of what may be found; None for all.
+
+        Returns:
+            rows: int64 `(n,)`, ascending.
+            scores: float32 `(n,)`, 0 to 1 for the words that are there, and up to .5 more for those
+                that stand there together and as they are.
+        """
+        num_items = max(1, self._snapshot.num_items)
+        rows, scores, total = np.empty(0, np.int64), np.empty(0), 0.0
+        for trigrams in units(text):
+            of_word, shares = self._having(trigrams, kind)
+            known = self._passing(of_word, None) & (shares >= LEAST_SHARE)
+            of_word, shares = of_word[known], shares[known]
+            if len(of_word):
+                weight = math.log(1 + num_items / len(of_word))
+                total += weight
+                rows, scores = _summed(rows, scores, of_word, weight * shares)
+        found = self._passing(rows, allowed) & (scores >= _LEAST_SCORE * total)
+        rows, scores = rows[found], scores[found] / max(total, 1e-9)
+        best = np.lexsort((rows, -scores))[:_LOOKED_AT]
+        scores[best] += self._closeness(rows[best], kind, spaced(text))
+        return rows, scores.astype(np.float32)
+
+    def suggest(self, text: str, kind: int, most: int) -> list[str]:
+        """Words of the texts that are spelled like those of a text.
+
+        Args:
+            text: str, plain.
+            kind: int.
+            most: int.
+
+        Returns:
+            list of str, the most alike first.
+        """
+        found: list[str] = []
+        for word in text.split():
+            words: set[str] = set()
+            for trigrams in units(word):
+                rows, shares = self._having(trigrams, kind)
+                live = self._passing(rows, None)
+                rows, shares = rows[live], shares[live]
+                best = rows[np.lexsort((rows, -shares))[:_LOOKED_AT]]
+                words.update(*(one.split() for one in self._texts(best, kind)))
+            found += alike(word, words - {word}, most)
+        return list(dict.fromkeys(found))[:most]
+
+    def _having(self, trigrams: tuple[str, ...], kind: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows that have some of a word's trigrams, ascending, and the share of them that each has.
+
+        What was written for rows behind those of the snapshot is passed over.
+        """
+        having = [part.having(trigram) for part in self._parts for trigram in trigrams]
+        documents = np.concatenate([np.empty(0, np.int64), *having])
+        of_kind = documents[documents % KINDS == kind] // KINDS
+        rows, counts = np.unique(of_kind[of_kind < self._snapshot.num_rows], return_counts=True)
+        return rows, counts / len(trigrams)
+
+    def _passing(self, rows: np.ndarray, allowed: Any) -> np.ndarray:
+        passes = np.ones(len(rows), bool)
+        for mask in (self._snapshot.live_images, allowed):
+            if mask is not None:
+                passes &= mask[rows]
+        return passes
+
+    def _closeness(self, rows: np.ndarray, kind: int, text: str) -> np.ndarray:
+        """float64 `(n,)`: .25 where the words stand together, and up to as much for little else."""
+        texts = self._texts(rows, kind)
+        return np.array(
+            [
+                0.25 * (text in one) + 0.25 * min(len(text), len(one)) / max(len(text), len(one), 1)
+                for one in texts
+            ]
+        )
+
+    def _texts(self, rows: np.ndarray, kind: int) -> list[str]:
+        found = [""] * len(rows)
+        start = 0
+        for part in self._parts:
+            places = np.flatnonzero((rows >= start) & (rows < part.end_row))
+            texts = part.texts((KINDS * rows[places] + kind).tolist())
+            for place, text in zip(places.tolist(), texts, strict=True):
+                found[place] = text
+            start = part.end_row
+        return found
+
+
+def _summed(
+    rows: np.ndarray, scores: np.ndarray, more_rows: np.ndarray, more_scores: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores by row, those of the same row added up; both ascending."""
+    every, where = np.unique(np.concatenate([rows, more_rows]), return_inverse=True)
+    return every, np.bincount(where, np.concatenate([scores, more_scores]), len(every))

@@ -1,0 +1,152 @@
+"""Ways to what is written: labels, names of files, captions, and what was read in pixels."""
+
+import functools
+import threading
+from typing import Any
+
+import numpy as np
+
+from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.folder_finder import FolderFinder
+from hashnet.retrieval.store.folder import text_index
+from hashnet.retrieval.words import lookup
+from hashnet.retrieval.words.lookup import LEAST_SHARE, Lookup
+from hashnet.retrieval.words.plain import plain
+from hashnet.retrieval.words.spelling import alike, units
+from hashnet.retrieval.words.way import Box, Matches, Way
+
+_OF_FOLDERS = "an index in a database keeps no texts to search; one in a folder does"
+_OLD_SQLITE = "SQLite 3.34 or later, with FTS5, looks texts up; this Python has none"
+
+
+def written_ways(engine: Engine) -> list[Way]:
+    """The ways to what is written in an index, of one snapshot.
+
+    Args:
+        engine: `Engine`.
+
+    Returns:
+        list of `Way`.
+    """
+    lookups = _Shared(engine)
+    return [
+        LabelWay(engine),
+        TextWay("name", lookup.NAME, lookups),
+        TextWay("caption", lookup.CAPTION, lookups),
+        TextWay("ocr", lookup.OCR, lookups),
+    ]
+
+
+class LabelWay:
+    """The images of a label that has all words of a text; of a label that is the text, first.
+
+    Args:
+        engine: `Engine`.
+    """
+
+    name = "label"
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.missing = None if isinstance(engine.finder, FolderFinder) else _OF_FOLDERS
+
+    @functools.cached_property
+    def _labels(self) -> dict[str, str]:
+        return {label: plain(label) for label in self._engine.snapshot.label_counts()}
+
+    def find(self, text: str, most: int, allowed: Any) -> Matches:
+        words, rows, scores = text.split(), [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+        for label, known in self._labels.items():
+            if all(word in known for word in words):
+                of_label = self._engine.snapshot.rows_of_label(label)
+                rows.append(of_label)
+                share = len(text) / max(len(text), len(known))
+                scores.append(np.full(len(of_label), share, np.float32))
+        found, shares = np.concatenate(rows), np.concatenate(scores)
+        if allowed is not None:
+            found, shares = found[allowed[found]], shares[allowed[found]]
+        return Matches.ordered(found, shares, most)
+
+    def suggest(self, text: str, most: int) -> list[str]:
+        return alike(text, self._labels, most)
+
+
+class _Shared:
+    """The look-up that several ways have in common, opened by the first that needs it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._lock = threading.Lock()
+        self._lookup: Lookup | None = None
+
+    @property
+    def missing(self) -> str | None:
+        """Why there is none."""
+        if not isinstance(self.engine.finder, FolderFinder):
+            return _OF_FOLDERS
+        return None if text_index.is_available() else _OLD_SQLITE
+
+    def get(self) -> Lookup:
+        """The look-up."""
+        with self._lock:
+            if self._lookup is None:
+                snapshot: Any = self.engine.snapshot  # of a folder, or `missing` would say so
+                self._lookup = Lookup(snapshot)
+            return self._lookup
+
+
+class TextWay:
+    """The images that have words of a text in texts of one kind.
+
+    Args:
+        name: str, of the way.
+        kind: int, of the texts.
+        shared: what opens the look-up.
+    """
+
+    def __init__(self, name: str, kind: int, shared: _Shared) -> None:
+        self.name, self._kind, self._shared = name, kind, shared
+
+    @functools.cached_property
+    def missing(self) -> str | None:
+        """Why the index is not searched this way."""
+        store = self._shared.engine.index.store
+        if (why := self._shared.missing) is not None:
+            return why
+        if self._kind == lookup.CAPTION and not store.texts:
+            return "an index of format version 6 or older keeps no captions; make it anew"
+        if self._kind == lookup.CAPTION and not self._shared.get().has_kind(self._kind):
+            return "no image has a caption; see index --captions"
+        if self._kind == lookup.OCR and store.ocr is None:
+            return "it was made without --ocr"
+        return None
+
+    def find(self, text: str, most: int, allowed: Any) -> Matches:
+        rows, scores = self._shared.get().find(text, self._kind, allowed)
+        found = Matches.ordered(rows, scores, most)
+        if self._kind != lookup.OCR:
+            return found
+        return found._replace(regions=lambda rows: self._regions(rows, text))
+
+    def suggest(self, text: str, most: int) -> list[str]:
+        return self._shared.get().suggest(text, self._kind, most)
+
+    def _regions(self, rows: np.ndarray, text: str) -> list[Box | None]:
+        """Around the lines that words of a text stand in."""
+        found = []
+        words = [set(trigrams) for trigrams in units(text)]
+        for item in self._shared.engine.snapshot.items(rows):
+            lines = () if item.texts is None else item.texts.lines or ()
+            boxes = [line.region for line in lines if _has_any(words, line.text)]
+            found.append(_around(boxes) if boxes else None)
+        return found
+
+
+def _has_any(words: list[set[str]], line: str) -> bool:
+    known = {trigram for trigrams in units(line) for trigram in trigrams}
+    return any(len(word & known) >= LEAST_SHARE * len(word) for word in words)
+
+
+def _around(boxes: list[Box]) -> Box:
+    tops, lefts, bottoms, rights = zip(*boxes, strict=True)
+    return min(tops), min(lefts), max(bottoms), max(rights)
