@@ -57,15 +57,17 @@ def test_pixels_are_those_that_are_decoded_here(decoders, tmp_path, name):
         assert np.array_equal(there.full(), here.full())
 
 
-def test_when_and_where_a_photo_was_taken_comes_along(decoders):
+def test_what_a_file_says_of_its_photo_comes_along(decoders):
     from PIL import Image
 
     data = Image.Exif()
-    data[0x0110] = "CAMERA"
+    data[0x0110], data[0x010E] = "CAMERA", "A cat, asleep"
     data.get_ifd(0x8769)[0x9003] = "2024:05:06 07:08:09"
     content = make_images.encoded(PHOTO, "JPEG", exif=data.tobytes())
-    exif = decoders().photo(content).exif
+    photo = decoders().photo(content)
+    exif = photo.exif
     assert exif == images.Photo(content).exif
+    assert photo.description == "A cat, asleep" == images.Photo(content).description
     assert (exif.camera, exif.taken.isoformat()) == ("CAMERA", "2024-05-06T07:08:09")
 
 

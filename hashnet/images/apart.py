@@ -52,6 +52,7 @@ _FORK, _KILL = b"f", b"k"
 # What is asked of a picture: the name of a method of `Photo` and its arguments.
 Wish = tuple[Any, ...]
 FULL: Wish = ("full",)
+_TOLD = ("exif", "description")  # what is no pixels
 
 
 def resized(size: int) -> Wish:
@@ -329,6 +330,11 @@ class _Decoded(Photo):
         exif: Exif = self._asked("exif")
         return exif
 
+    @functools.cached_property
+    def description(self) -> str | None:
+        description: str | None = self._asked("description")
+        return description
+
     def full(self) -> np.ndarray:
         return self._pixels("full")
 
@@ -402,8 +408,8 @@ class _Worker:
             raise ImageError(told["error"])
         answers: list[Any] = [tuple(told["size"])]
         for kind, value in told["answers"]:
-            if kind == "exif":
-                answers.append(_exif_from(value))
+            if kind in _TOLD:
+                answers.append(_exif_from(value) if kind == "exif" else value)
                 continue
             pixels = np.empty(value, np.uint8)
             _fill(self._socket, pixels.data.cast("B"))
@@ -582,8 +588,9 @@ def _answer(
         photo = Photo(data, max_pixels=max_pixels)
         told["size"] = photo.size
         for name, *arguments in wishes:
-            if name == "exif":
-                told["answers"].append([name, _exif_to(photo.exif)])
+            if name in _TOLD:
+                value = _exif_to(photo.exif) if name == "exif" else photo.description
+                told["answers"].append([name, value])
                 continue
             method = getattr(photo, name)
             pixels = method(tuple(arguments)) if name == "resized" else method(*arguments)

@@ -7,6 +7,7 @@ import pydantic
 
 from hashnet.retrieval.search.hits import Hit
 from hashnet.retrieval.service.settings import MAX_LISTED
+from hashnet.retrieval.words.results import TextHit
 
 Stage = Literal["encode", "coarse", "fine", "verify"]
 
@@ -129,15 +130,13 @@ class Measured(Image):
     width: int | None
 
 
-def _hit_model() -> Any:
-    """A model with the fields of a `Hit`, of which the path is told where paths are shown."""
+def _hit_model(kind: type, doc: str) -> Any:
+    """A model with the fields of a kind of hit; the path is told where paths are shown."""
     fields: dict[str, Any] = {
-        name: (kind, ...) for name, kind in typing.get_type_hints(Hit).items()
+        name: (hint, ...) for name, hint in typing.get_type_hints(kind).items()
     }
     fields["path"] = (str | None, None)
-    return pydantic.create_model(
-        "Hit", __base__=Answer, __doc__="One image that was found.", **fields
-    )
+    return pydantic.create_model(kind.__name__, __base__=Answer, __doc__=doc, **fields)
 
 
 class Found(Answer):
@@ -153,8 +152,24 @@ class Found(Answer):
     threshold: int | None
     pool: int
     milliseconds: dict[Stage, float | None]
-    hits: list[_hit_model()]  # type: ignore[valid-type]
+    hits: list[_hit_model(Hit, "One image that was found.")]  # type: ignore[valid-type]
     histogram: list[int]
+
+
+class FoundInWords(Answer):
+    """What a search in words has found, as `hashnet search --text --json` prints it.
+
+    Attributes:
+        query, found, milliseconds, missing, suggestions: as of a `TextResult`.
+        hits: list of the fields of a `TextHit`, best first; the path where the service shows paths.
+    """
+
+    query: str
+    found: int
+    milliseconds: dict[str, float]
+    missing: dict[str, str]
+    suggestions: list[str]
+    hits: list[_hit_model(TextHit, "One image that was found in words.")]  # type: ignore[valid-type]
 
 
 class Places(Answer):

@@ -93,7 +93,7 @@ def add_search_routes(api: FastAPI, service: Service) -> None:
         "/api/search/text",
         summary="Search in words",
         responses=REFUSALS,
-        response_model=dict,
+        response_model=schemas.FoundInWords,
     )
     async def search_in_words(asked: parameters.WordParameters, text: parameters.Words) -> Json:
         version = service.served.current
