@@ -104,6 +104,41 @@ def ranking(results):
         yield f"| {kind}, against the better of codes and features | | {' | '.join(cells)} |"
 
 
+RERANKED = {
+    "fine": "as it is",
+    "aqe": "AQE",
+    "alpha_qe": "alpha-QE",
+    "dba": "DBA",
+    "k_reciprocal": "k-reciprocal",
+    "diffusion": "diffusion",
+}
+
+
+def reranking(results):
+    """What ranking again finds and costs."""
+    yield "## Ranking again"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    yield "mAP and, in brackets, the share of queries whose first hit is relevant."
+    yield ""
+    yield f"| set | relevant | {' | '.join(RERANKED.values())} |"
+    yield "|---|---|" + "---|" * len(RERANKED)
+    for row in results["rows"]:
+        cells = [f"{row[way]['map_all']:.3f} ({row[way]['found_at_1']:.3f})" for way in RERANKED]
+        name = row["set"].replace("_", " ")
+        yield f"| {name} | {row['relevant']:g} | {' | '.join(cells)} |"
+    ways = list(RERANKED)[1:]
+    for kind in ("mean", "worst"):
+        cells = [f"{results['against_fine'][way][kind]:+.3f}" for way in ways]
+        yield f"| {kind}, against as it is | | | {' | '.join(cells)} |"
+    for top, taken in results["milliseconds"].items():
+        cells = [f"{taken[way]:.1f} ms" for way in ways]
+        yield f"| time, {top} images | | | {' | '.join(cells)} |"
+    cells = [str(results["neighbours"][way]) for way in ways]
+    yield f"| neighbours | | | {' | '.join(cells)} |"
+
+
 def likeness_line(results):
     """What is called alike, by our grades and by simpler lines."""
     yield "## Where likeness ends"
@@ -1023,7 +1058,12 @@ def renewed(text):
     lines += [*trained(runs), "", _origin(next(iter(runs.values()))), ""]
     named = {"train_losses": losses, "label_free_codes": label_free, "refit": refitted}
     named |= {"backbones": larger, "feature_dtype": feature_dtype, "first_minute": first_minute}
-    named |= {"ranking": ranking, "likeness_line": likeness_line, "certainty": certainty}
+    named |= {
+        "ranking": ranking,
+        "reranking": reranking,
+        "likeness_line": likeness_line,
+        "certainty": certainty,
+    }
     named |= {path.stem: certainty for path in sorted(figures.FOLDER.glob("certainty_*"))}
     named |= {"estimates": estimates}
     named |= {"held_out": held_out, "serve": serving, "extract": extraction}
