@@ -97,11 +97,11 @@ def test_keras_and_onnx_pool_as_the_paper_says(maps, name):
     import keras
 
     image = keras.Input((7, 7, 10))
-    model = keras.Model(image, pooling.pooled(pooling.InKeras(), image, image, [name]))
+    model = keras.Model(image, pooling.in_keras(image, image, [name]))
     np.testing.assert_allclose(unit(np.asarray(model(maps))), slow(maps, name), atol=1e-5)
     layers = onnx_layers.Layers()
     x = layers.take("x", "float32", ["n", 10, 7, 7])
-    layers.give("y", pooling.pooled(pooling.InOnnx(layers, {x: 7}), x, x, [name]), shape=["n", 10])
+    layers.give("y", pooling.in_onnx(layers, (x, 7), (x, 7), [name]), shape=["n", 10])
     content = layers.model().SerializeToString()
     onnx_check.check(content, "pooling")
     opened = runtimes.open_bytes(content, "pooling", "onnxruntime")
@@ -114,7 +114,7 @@ def test_an_empty_map_is_no_nan():
 
     image = keras.Input((7, 7, 10))
     for name in pooling.POOLINGS:
-        model = keras.Model(image, pooling.pooled(pooling.InKeras(), image, image, [name]))
+        model = keras.Model(image, pooling.in_keras(image, image, [name]))
         assert np.isfinite(np.asarray(model(np.zeros((1, 7, 7, 10), np.float32)))).all(), name
 
 

@@ -54,6 +54,7 @@ VERBS = {
     "compact": "free the space that removed images take",
     "refit": "fit codes without labels again, to all that an index holds now",
     "evaluate": "measure how well an index answers queries whose answers are known",
+    "compare": "set features and codes side by side, on photos of yours whose answers are known",
     "train": "train a hash network on labelled images",
     "attention": "train the local features of a bundle, for index --local delf",
     "export": "convert a network for another runtime or precision",

@@ -242,7 +242,7 @@ def _pooled(backbone: Backbone, names: tuple[str, ...]) -> Backbone:
         model = backbone.build(size, weights)
         stride_16 = model.output["map"]
         last = model.get_layer("f7").input if of_last else stride_16
-        feature = pooling.pooled(pooling.InKeras(), last, stride_16, names)
+        feature = pooling.in_keras(last, stride_16, names)
         return Model(model.input, {"map": stride_16, "feature": feature}, name=model.name)
 
     return replace(pooled, build=build)

@@ -267,7 +267,7 @@ class _InKeras:
         return self._layers.GlobalAveragePooling2D(name=name)(x)
 
     def pooled(self, x: Any, stride_16: Any, names: Sequence[str]) -> Any:
-        return pooling.pooled(pooling.InKeras(), x, stride_16, names)
+        return pooling.in_keras(x, stride_16, names)
 
     def classified(self, x: Any, name: str) -> Any:
         return self._layers.Dense(NUM_CLASSES, activation="softmax", name=name)(x)
@@ -351,9 +351,8 @@ class _InOnnx:
         return x._replace(name=self._layers.global_pooling(x.name))
 
     def pooled(self, x: _End, stride_16: _End, names: Sequence[str]) -> _End:
-        sides = {end.name: -(-self._size // end.window.stride) for end in (x, stride_16)}
-        meaning = pooling.InOnnx(self._layers, sides)
-        return x._replace(name=pooling.pooled(meaning, x.name, stride_16.name, names))
+        last, other = ((end.name, -(-self._size // end.window.stride)) for end in (x, stride_16))
+        return x._replace(name=pooling.in_onnx(self._layers, last, other, names))
 
     def classified(self, x: _End, name: str) -> _End:
         kernel = self._weight(name, "kernel", (x.channels, NUM_CLASSES))

@@ -42,7 +42,7 @@ _EPSILON = 1e-6  # of CroW's shares
 T = TypeVar("T")
 
 
-class Layers(Protocol[T]):
+class _Meaning(Protocol[T]):
     """What the steps of a pooling stand for. Maps are `(n, rows, columns, channels)`."""
 
     def side(self, x: T) -> int:
@@ -114,18 +114,57 @@ def named(text: str) -> tuple[str, ...]:
     return names
 
 
-def pooled(layers: Layers[T], last: T, stride_16: T, names: Sequence[str]) -> T:
-    """A feature of a network's maps.
+def is_named(text: str) -> bool:
+    """Whether a text names poolings.
 
     Args:
-        layers: what the steps stand for, `InKeras` or `InOnnx`.
-        last: the last map, not below 0.
-        stride_16: the map of stride 16.
+        text: str.
+
+    Returns:
+        bool.
+
+    Example:
+        >>> is_named("gem+map_mac"), is_named("resnet50")
+        (True, False)
+    """
+    return all(name.removeprefix(OF_MAP) in POOLINGS for name in text.split("+"))
+
+
+def in_keras(last: Any, stride_16: Any, names: Sequence[str]) -> Any:
+    """A feature of a network's maps, in Keras.
+
+    Args:
+        last: the last map, a Keras tensor `(n, rows, rows, channels)`, not below 0.
+        stride_16: the map of stride 16, likewise.
         names: as from `named`.
 
     Returns:
-        `(n, feature_dim)`.
+        Keras tensor `(n, feature_dim)`.
     """
+    return _pooled(_InKeras(), last, stride_16, names)
+
+
+def in_onnx(
+    layers: onnx_layers.Layers,
+    last: tuple[str, int],
+    stride_16: tuple[str, int],
+    names: Sequence[str],
+) -> str:
+    """A feature of a network's maps, as ONNX.
+
+    Args:
+        layers: the network in the making.
+        last: name of the last map, not below 0, and its rows; channels come first.
+        stride_16: the same of the map of stride 16.
+        names: as from `named`.
+
+    Returns:
+        str, the name of the feature, `(n, feature_dim)`.
+    """
+    return _pooled(_InOnnx(layers, dict([last, stride_16])), last[0], stride_16[0], names)
+
+
+def _pooled(layers: _Meaning[T], last: T, stride_16: T, names: Sequence[str]) -> T:
     parts = [
         POOLINGS[name.removeprefix(OF_MAP)](
             layers, layers.rectified(stride_16) if name.startswith(OF_MAP) else last
@@ -161,14 +200,14 @@ def windows(side: int) -> list[tuple[int, int, int]]:
     return found
 
 
-def _spoc(layers: Layers[T], x: T) -> T:
+def _spoc(layers: _Meaning[T], x: T) -> T:
     side = layers.side(x)
     apart = np.square((np.arange(side) + 0.5 - side / 2) / (side / 2 / 3))
     prior = np.exp(-(apart[:, None] + apart) / 2)
     return layers.mean(layers.times_places(x, prior.astype(np.float32)))
 
 
-def _rmac(layers: Layers[T], x: T) -> T:
+def _rmac(layers: _Meaning[T], x: T) -> T:
     return layers.added(
         [
             layers.unit_length(layers.largest(layers.window(x, *window)))
@@ -177,12 +216,12 @@ def _rmac(layers: Layers[T], x: T) -> T:
     )
 
 
-def _gem(layers: Layers[T], x: T) -> T:
+def _gem(layers: _Meaning[T], x: T) -> T:
     x = layers.linear(layers.rectified(x), 1.0, _POSITIVE)
     return layers.power(layers.mean(layers.times(x, layers.times(x, x))), 1 / 3)
 
 
-def _crow(layers: Layers[T], x: T) -> T:
+def _crow(layers: _Meaning[T], x: T) -> T:
     places = layers.side(x) ** 2
     response = layers.sum_of_channels(x)
     squares = layers.mean(layers.times(response, response), keep_axes=True)
@@ -204,7 +243,7 @@ POOLINGS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-class InKeras:
+class _InKeras:
     """Keras layers and operations."""
 
     def __init__(self) -> None:
@@ -261,7 +300,7 @@ class InKeras:
         return self._layers.UnitNormalization()(x)
 
 
-class InOnnx:
+class _InOnnx:
     """ONNX operators; values are names, and maps have their channels first.
 
     Args:

@@ -88,7 +88,7 @@ def main():
     options = parser.parse_args()
     rows = []
     with default_encoder() as pretrained:
-        prior = unsupervised._prior("efficientnet_lite0")
+        prior = unsupervised.prior_of("efficientnet_lite0")
         for text in options.sets:
             name, database, queries, relevant, own = load(text, pretrained.encode)
             mean = unsupervised_codes.mean_feature(database.features, prior)

@@ -139,6 +139,31 @@ def reranking(results):
     yield f"| neighbours | | | {' | '.join(cells)} |"
 
 
+def features(results):
+    """Features of one network and their codes, as `hashnet compare` has them."""
+    yield "## Features of one network"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    yield (
+        "By `hashnet compare`: mAP and, in brackets, its difference to f7 and p where p is below "
+        ".05. `map_` stands for the map of stride 16."
+    )
+    yield ""
+    sets = results["sets"]
+    names = " | ".join(
+        f"{name.replace('_', ' ')}, {one['queries']} queries" for name, one in sets.items()
+    )
+    yield f"| ranked by | bytes an image | {names} |"
+    yield "|---|---|" + "---|" * len(sets)
+    for rows in zip(*(one["methods"] for one in sets.values()), strict=True):
+        cells = []
+        for row in rows:
+            tells = f" ({row['difference']:+.3f}, {row['p']:.3f})" if row.get("p", 1) < 0.05 else ""
+            cells.append(f"{row['map']:.3f}{tells}")
+        yield f"| {rows[0]['method']} | {rows[0]['bytes_per_image']} | {' | '.join(cells)} |"
+
+
 def likeness_line(results):
     """What is called alike, by our grades and by simpler lines."""
     yield "## Where likeness ends"
@@ -1065,7 +1090,7 @@ def renewed(text):
         "certainty": certainty,
     }
     named |= {path.stem: certainty for path in sorted(figures.FOLDER.glob("certainty_*"))}
-    named |= {"estimates": estimates}
+    named |= {"estimates": estimates, "features": features}
     named |= {"held_out": held_out, "serve": serving, "extract": extraction}
     named |= {"clickhouse": databases, "clickhouse_10m": databases}
     named |= {"clickhouse_types": column_types}
