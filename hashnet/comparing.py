@@ -14,7 +14,9 @@ from hashnet import codes, images
 from hashnet.checks import checked_integer
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError
+from hashnet.local import aggregation, extractors
 from hashnet.network import backbones, bundle, onnx_graph, own_backbones, pooling, pretrained
+from hashnet.retrieval import carried
 from hashnet.retrieval.evaluation import comparison as comparisons
 from hashnet.retrieval.evaluation import comparison_report, page, significance
 from hashnet.retrieval.evaluation.comparison import Coded, Comparison, Described
@@ -76,8 +78,11 @@ def compare(
         ground_truth: path of a JSON file `{query: [relevant, ...]}`, or None: an image is then
             relevant if its label, the first folder below the path given, is the query's.
         features: strs, each once. `"f7"`, what the backbone gives; a pooling of its maps, as
-            `"gem"` or `"mean+map_rmac"` (see `network.pooling`); or another backbone, as for
-            `own_backbones.Backbone`. The first one is what the others are compared with.
+            `"gem"` or `"mean+map_rmac"` (see `network.pooling`); local features and how they are
+            aggregated, as `"sift:vlad"` (see `local.aggregation`), by a codebook that is fitted to
+            the database, whose local features are in memory meanwhile, a quarter of a megabyte an
+            image; or another backbone, as for `own_backbones.Backbone`. The first one is what the
+            others are compared with.
         bits: ints, lengths of codes; none for features alone.
         backbone: str, as for `own_backbones.Backbone`.
         most_queries: int, 1 or more. Of more, chance chooses.
@@ -110,6 +115,9 @@ def compare(
     held = (str(item.path) for item in database.items)
     sources = list(dict.fromkeys([*held, *map(os.path.abspath, query_set.paths)]))
     computed = [_by_network(network, sources, tell) for network in networks]
+    for extractor, names in _of_extractors(features).items():
+        own = len(database.items)
+        computed.append(_by_local(extractor, names, backbone, sources, own, seed, tell))
     database, query_set, rows, places = _readable(database, query_set, sources, computed)
     methods = []
     by_name = {name: one for one in computed for name in one.features}
@@ -212,12 +220,26 @@ def _checked(
         every = "+".join(dict.fromkeys(one for parts in pooled.values() for one in parts))
         networks.append(_Network(backbones.known(f"{backbone}:{every}"), pooled, alone))
     for name in features:
-        if name not in pooled:
+        if name not in pooled and not _is_local(name):
             opened = own_backbones.opened(backbone if name == F7 else name)
             if opened.takes != "image":
                 raise ArgumentError("Features are compared that come of images.", name)
             networks.append(_Network(opened, {name: ()}, {name: opened}))
     return networks
+
+
+def _is_local(name: str) -> bool:
+    """Whether a feature is made of local features, as in `sift:vlad`."""
+    extractor, _, kind = name.partition(":")
+    return extractor in extractors.NAMES and kind in aggregation.KINDS
+
+
+def _of_extractors(features: Sequence[str]) -> dict[str, list[str]]:
+    """dict of the name of an extractor to the features that are made of its local features."""
+    found: dict[str, list[str]] = {}
+    for name in filter(_is_local, features):
+        found.setdefault(name.partition(":")[0], []).append(name)
+    return found
 
 
 def _found(
@@ -285,6 +307,63 @@ def _by_network(network: _Network, sources: Sequence[str], tell: Tell) -> _Compu
         positions,
         problems,
         milliseconds,
+    )
+
+
+def _by_local(
+    name: str,
+    features: Sequence[str],
+    backbone: str,
+    sources: Sequence[str],
+    own: int,
+    seed: int,
+    tell: Tell,
+) -> _Computed:
+    """Aggregated local features, by codebooks fitted to the first images, which are searched."""
+    found: list[np.ndarray] = []
+    positions: list[int] = []
+    problems: list[images.Problem] = []
+    with _Encoders() as encoders:
+        encoder = encoders.of(own_backbones.opened(backbone))
+        folder = encoder.bundle.folder
+        carried.export_networks(encoder.bundle, folder, local=name, regions_too=False)
+        extractor = extractors.open(name, folder, encoder=encoder.bundle.encoder_file)
+
+        def described(photo: images.Photo) -> np.ndarray:
+            return np.asarray(extractor.extract(photo.full()).descriptors, np.float16)
+
+        for part in encoder.stream(sources, also=described):
+            found += part.extras
+            positions += part.positions.tolist()
+            problems += part.problems
+            tell(f"local features, {name}", len(found) + len(problems), len(sources))
+        searched = [one for place, one in zip(positions, found, strict=True) if place < own]
+        made = {}
+        for feature in features:
+            tell(f"fitting the codebook of {feature}", 0, 0)
+            kind = feature.partition(":")[2]
+            made[feature] = aggregation.Aggregation.fit(
+                kind, searched, seed=seed, num_threads=cores()
+            )
+        spent: dict[str, list[float]] = {feature: [] for feature in features}
+        for place in positions[:_TIMED]:
+            photo = images.Photo(sources[place])
+            photo.full()
+            start = time.perf_counter()
+            descriptors = described(photo)
+            extracting = time.perf_counter() - start
+            for feature, one in made.items():
+                start = time.perf_counter()
+                one.vector(descriptors)
+                spent[feature].append(extracting + time.perf_counter() - start)
+    return _Computed(
+        {
+            feature: np.stack([one.vector(descriptors) for descriptors in found])
+            for feature, one in made.items()
+        },
+        np.array(positions, np.int64),
+        problems,
+        {feature: float(np.median(taken)) * 1000 for feature, taken in spent.items()},
     )
 
 

@@ -52,6 +52,7 @@ VERBS = {
     "info": "show what an index holds and how its network was made",
     "check": "compare every byte of an index with its checksums",
     "compact": "free the space that removed images take",
+    "aggregate": "make a vector of the local features of each image, for an index of vectors",
     "refit": "fit codes without labels again, to all that an index holds now",
     "evaluate": "measure how well an index answers queries whose answers are known",
     "compare": "set features and codes side by side, on photos of yours whose answers are known",

@@ -1,4 +1,4 @@
-"""What do the features find that come of one network, by its poolings, and their codes?
+"""What do features find: of one network by its poolings, and of local features; and their codes?
 
 Run from the root of the repository, on one or more sets of images:
 
@@ -15,10 +15,12 @@ import argparse
 import sys
 
 import hashnet
+from hashnet.local.aggregation import KINDS
 from hashnet.network.pooling import POOLINGS
 from tests.bench import figures
 
 FEATURES = ["f7", *list(POOLINGS)[1:], "map_mac", "map_rmac", "map_gem", "gem+map_rmac"]
+FEATURES += [f"sift:{kind}" for kind in KINDS]
 LENGTHS = [128]
 SEED = 0
 

@@ -140,8 +140,8 @@ def reranking(results):
 
 
 def features(results):
-    """Features of one network and their codes, as `hashnet compare` has them."""
-    yield "## Features of one network"
+    """Features and their codes, as `hashnet compare` has them."""
+    yield "## Features side by side"
     yield ""
     yield results["protocol"]
     yield ""
