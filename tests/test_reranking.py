@@ -3,9 +3,11 @@
 import json
 import math
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 from hashnet import codes, metrics
 from hashnet.errors import ArgumentError, ShapeError, UnknownNameError
@@ -16,6 +18,9 @@ from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.query import MOST_RERANKED, Query
 from hashnet.retrieval.search.reranking import METHODS, rerank
 from hashnet.retrieval.search.sharded import ShardedEngine
+from hashnet.retrieval.service import app as service
+from hashnet.retrieval.service import settings
+from tests import test_engine_regions
 from tests.test_contracts import NUM, a_place, assert_same, filled, made
 from tests.test_ranking import BITS, Network, stored, world
 
@@ -297,7 +302,30 @@ def test_nothing_found_is_nothing_ranked_again(tmp_path):
         assert len(engine.search_encoded(packed[0], features[0], query).hits) == 1
 
 
-# --- In an evaluation, and on the command line ----------------------------------------------------
+@pytest.mark.parametrize("method", METHODS)
+def test_images_with_regions_are_ranked_again_by_the_rows_that_were_found(tmp_path, method):
+    store, _ = test_engine_regions.filled(tmp_path / "index")
+    engine = test_engine_regions.engine_of(store)
+    for code, feature in test_engine_regions.queries():
+        plain = engine.search_encoded(code, feature, Query(k=60)).hits
+        again = engine.search_encoded(code, feature, Query(k=60, rerank=method)).hits
+        assert sorted(again, key=plain.index) == list(plain)
+        rows = engine.finder.find(code, feature, 60, at_least=1000).rows
+        packed, features = engine.finder.of_rows(rows)
+        vectors = reranking.vectors(code, feature, packed, features, None)
+        assert [plain.index(hit) for hit in again] == rerank(vectors, method).tolist()
+
+
+def test_marks_move_the_query_that_is_ranked_again(tmp_path):
+    features, packed, network = world()
+    engine = Engine(stored(tmp_path / "index", network, features, packed))
+    marked = Query(k=80, right=["i9"], wrong=["i30"])
+    plain = engine.search_encoded(packed[1], features[1], marked).hits
+    again = engine.search_encoded(packed[1], features[1], replace(marked, rerank="dba")).hits
+    assert sorted(again, key=plain.index) == list(plain) and again != plain
+
+
+# --- Over HTTP, in an evaluation, and on the command line ----------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -319,6 +347,22 @@ def test_an_evaluation_sets_it_beside_coarse_to_fine(photo_index, photos):
     }
     assert "reranked" not in figures["baselines"] and "reranked" not in plain.to_dict()
     assert "ranked again by dba, with 1 neighbours" in both.protocol
+
+
+def test_the_service_ranks_again(photo_index, photos):
+    wanted = {"k": 24, "rerank": "k_reciprocal", "rerank_neighbours": 3}
+    app = service.create_app(photo_index.store.folder, settings.Settings())
+    with TestClient(app, base_url="http://localhost") as client:
+        content = {"image": ("q.png", (photos / "disc/0.png").read_bytes())}
+        asked = wanted | {"id": client.post("/api/search", files=content).json()["hits"][0]["id"]}
+        answer = client.get("/api/search", params=asked).json()
+        refused = client.get("/api/search", params=asked | {"rerank": "magic"})
+        far = client.get("/api/search", params=asked | {"rerank_top": MOST_RERANKED + 1})
+    [id] = (id for id in photo_index if id.endswith("disc/0.png"))
+    found = photo_index.search(id, **wanted)
+    assert [hit["distance"] for hit in answer["hits"]] == [hit.distance for hit in found]
+    assert answer["milliseconds"]["rerank"] >= 0
+    assert refused.status_code == far.status_code == 422
 
 
 def test_the_command_line_ranks_again(photo_index, photos, run):

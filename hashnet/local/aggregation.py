@@ -34,6 +34,7 @@ from hashnet.local.codebook import means, nearest_means
 # Descriptors that a codebook is fitted to; of more, chance chooses.
 MOST_DESCRIPTORS = 200_000
 COMPONENTS = 64  # of a descriptor, of which Fisher vectors are made
+_MOST_FOR_GAUSSIANS = 50_000  # descriptors; each weighs all of them, round by round
 _LEAST_VARIANCE = 1e-4  # of a Gaussian: a share of the variance of all
 _ROUNDS = 50  # of expectation maximisation
 # Bytes that a file may unfold to, and numbers of a vector.
@@ -280,6 +281,9 @@ def _fit_fisher(
 ) -> dict[str, np.ndarray]:
     mixture = extras.load("sklearn.mixture", "scikit-learn", _NEEDS)
     decomposition = extras.load("sklearn.decomposition", "scikit-learn", _NEEDS)
+    if len(joined) > _MOST_FOR_GAUSSIANS:
+        chosen = np.random.default_rng(seed).choice(len(joined), _MOST_FOR_GAUSSIANS, replace=False)
+        joined = joined[np.sort(chosen)]
     number = min(COMPONENTS, joined.shape[1], len(joined))
     with threads.one_thread():
         axes = decomposition.PCA(number, svd_solver="covariance_eigh").fit(joined.astype(float))

@@ -141,7 +141,11 @@ def reranking(results):
 
 def features(results):
     """Features and their codes, as `hashnet compare` has them."""
-    yield "## Features side by side"
+    sets = results["sets"]
+    names = [name.replace("_", " ") for name in sets]
+    rows = [row for one in sets.values() for row in one["methods"]]
+    local = any(row["method"].startswith("sift:") for row in rows)
+    yield "## Features side by side" + (f", local features: {' and '.join(names)}" if local else "")
     yield ""
     yield results["protocol"]
     yield ""
@@ -150,11 +154,10 @@ def features(results):
         ".05. `map_` stands for the map of stride 16."
     )
     yield ""
-    sets = results["sets"]
-    names = " | ".join(
-        f"{name.replace('_', ' ')}, {one['queries']} queries" for name, one in sets.items()
-    )
-    yield f"| ranked by | bytes an image | {names} |"
+    heads = [
+        f"{name}, {one['queries']} queries" for name, one in zip(names, sets.values(), strict=True)
+    ]
+    yield f"| ranked by | bytes an image | {' | '.join(heads)} |"
     yield "|---|---|" + "---|" * len(sets)
     for rows in zip(*(one["methods"] for one in sets.values()), strict=True):
         cells = []
@@ -1091,6 +1094,7 @@ def renewed(text):
     }
     named |= {path.stem: certainty for path in sorted(figures.FOLDER.glob("certainty_*"))}
     named |= {"estimates": estimates, "features": features}
+    named |= {path.stem: features for path in sorted(figures.FOLDER.glob("features_local_*"))}
     named |= {"held_out": held_out, "serve": serving, "extract": extraction}
     named |= {"clickhouse": databases, "clickhouse_10m": databases}
     named |= {"clickhouse_types": column_types}
