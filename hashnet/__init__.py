@@ -15,6 +15,7 @@ from hashnet.version import __version__
 
 if TYPE_CHECKING:
     from hashnet.api import Index, evaluate, open
+    from hashnet.comparing import compare
     from hashnet.encode.encoder import Encoder
     from hashnet.errors import HashnetError
     from hashnet.network.bundle import Bundle
@@ -35,6 +36,7 @@ __all__ = [
     "Query",
     "SearchResult",
     "__version__",
+    "compare",
     "evaluate",
     "open",
     "train",
@@ -50,6 +52,7 @@ _HOMES = {
     "Index": "hashnet.api",
     "Query": "hashnet.retrieval.search.query",
     "SearchResult": "hashnet.retrieval.search.hits",
+    "compare": "hashnet.comparing",
     "evaluate": "hashnet.api",
     "open": "hashnet.api",
 }

@@ -403,6 +403,7 @@ def evaluate(
         1.0
     """
     from hashnet.retrieval.evaluation import evaluate as evaluation
+    from hashnet.retrieval.evaluation import page
     from hashnet.retrieval.evaluation import report as reports
     from hashnet.train import unsupervised_codes
 
@@ -411,8 +412,8 @@ def evaluate(
     if wanted:
         options["query"] = Query(**{name: options.pop(name) for name in wanted})
     if report is not None:
-        reports.require_plots()
-        reports.check_place(report)
+        page.require_plots()
+        page.check_place(report)
     options.setdefault(
         "baselines",
         {

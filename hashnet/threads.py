@@ -75,6 +75,17 @@ def blas_threads(number: int) -> Any:
     return _libraries().limit(limits=number, user_api="blas")
 
 
+def one_thread() -> Any:
+    """A context in which all libraries compute on one thread, those loaded since the start too.
+
+    Returns:
+        A context manager.
+    """
+    import threadpoolctl
+
+    return threadpoolctl.threadpool_limits(1)
+
+
 @functools.cache
 def _libraries() -> "threadpoolctl.ThreadpoolController":
     """What computes products here; to look for it takes as long as to compare an image."""

@@ -75,6 +75,7 @@ DATABASE = {
         "ranking",
         "refit",
         "remove",
+        "reranking",
         "sharded",
     )
 }

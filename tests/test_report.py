@@ -170,8 +170,8 @@ def test_a_failed_write_leaves_the_old_report(tmp_path, small, monkeypatch):
 def test_without_matplotlib_the_extra_is_named(tmp_path, small):
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"
-        "from hashnet.retrieval.evaluation import report\n"
-        "try: report.require_plots()\n"
+        "from hashnet.retrieval.evaluation import page\n"
+        "try: page.require_plots()\n"
         "except ValueError as error: print(error)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -47,15 +47,15 @@ def test_a_large_collection_is_sampled_by_its_seed():
 
 
 def test_the_shipped_prior_has_features_of_length_one():
-    prior = unsupervised._prior("efficientnet_lite0")
+    prior = unsupervised.prior_of("efficientnet_lite0")
     assert prior.shape == (512, 1280) and prior.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(prior, axis=1), 1, rtol=1e-5)
-    assert unsupervised._prior("alexnet") is None
+    assert unsupervised.prior_of("alexnet") is None
 
 
 @pytest.mark.slow
 def test_a_single_photo_gives_codes_that_tell_others_apart():
-    prior = unsupervised._prior("efficientnet_lite0")
+    prior = unsupervised.prior_of("efficientnet_lite0")
     one = prior[:1]
     weights = unsupervised_codes.fit(one, 64, prior=prior[1:])
     bits = weights.bits(prior)

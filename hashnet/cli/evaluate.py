@@ -13,6 +13,7 @@ from hashnet.cli.options import (
     add_max_pixels,
     add_pool,
     add_rank_by,
+    add_rerank,
 )
 from hashnet.cli.output import DONE, SKIPPED_SOME, Progress, name_problems, note
 
@@ -22,6 +23,7 @@ EXAMPLE = "photos.index queries/ --report out"
 STAGES = {
     "coarse only": "coarse",
     "coarse then fine": "coarse_to_fine",
+    "coarse, fine, re-ranked": "reranked",
     "coarse, fine, verified": "verified",
 }
 
@@ -39,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ground-truth", metavar="F", help="JSON file {query: [relevant, ...]}")
     add_pool(parser)
     add_rank_by(parser)
+    add_rerank(parser)
     parser.add_argument(
         "--encode-database",
         action="store_true",
@@ -69,6 +72,9 @@ def run(arguments: argparse.Namespace) -> int:
         threshold=arguments.threshold,
         pool=arguments.pool,
         rank_by=arguments.rank_by,
+        rerank=arguments.rerank,
+        rerank_top=arguments.rerank_top,
+        rerank_neighbours=arguments.rerank_neighbours,
         verify=arguments.verify,
         matcher=arguments.matcher,
         matcher_top=arguments.matcher_top,
@@ -115,26 +121,29 @@ def _print_stages(figures: dict[str, Any]) -> None:
     if "stages" in figures:
         stages = figures["stages"]
         columns = ("found@1", "found@5", "mAP", "ms")
-        rows = [
-            [row["found_at_1"], row["found_at_5"], row["map_all"], row["milliseconds"]]
-            for row in (stages[name] for name in STAGES.values())
-        ]
-        title = f"stage, {stages['queries']} queries"
+        rows = {
+            title: [row["found_at_1"], row["found_at_5"], row["map_all"], row["milliseconds"]]
+            for title, row in _measured(stages).items()
+        }
+        head = f"stage, {stages['queries']} queries"
     else:
         columns = ("P@1", "P@10", "mAP", "ms")
-        found = [figures[name] for name in STAGES.values() if name in figures]
-        rows = [
-            [
+        rows = {
+            title: [
                 *(row["precision_at"].get(str(k), math.nan) for k in (1, 10)),
                 row["map_all"],
-                sum(row["milliseconds"].values()),
+                row["milliseconds"].get("total", row["milliseconds"]["coarse"]),
             ]
-            for row in found
-        ]
-        title = "stage"
-    print(f"{title:22} " + " ".join(f"{column:>8}" for column in columns))
-    for name, row in zip(STAGES, rows, strict=False):
-        print(f"{name:22} " + " ".join(f"{value:8.4f}" for value in row[:-1]) + f" {row[-1]:8.2f}")
+            for title, row in _measured(figures).items()
+        }
+        head = "stage"
+    print(f"{head:23} " + " ".join(f"{column:>8}" for column in columns))
+    for name, row in rows.items():
+        print(f"{name:23} " + " ".join(f"{value:8.4f}" for value in row[:-1]) + f" {row[-1]:8.2f}")
+
+
+def _measured(figures: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {title: figures[name] for title, name in STAGES.items() if name in figures}
 
 
 def _protocol(figures: dict[str, Any]) -> str:

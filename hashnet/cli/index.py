@@ -95,7 +95,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=backbone,
         metavar="NAME",
         help=f"pretrained network where no bundle is given: {', '.join(BACKBONES)}, or one of "
-        "yours (efficientnet_lite0)",
+        "yours; with a pooling of its maps behind it if wanted, as in efficientnet_lite0:gem "
+        "(efficientnet_lite0)",
     )
     parser.add_argument(
         "--weights",

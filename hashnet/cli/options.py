@@ -59,6 +59,29 @@ def add_rank_by(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_rerank(parser: argparse.ArgumentParser) -> None:
+    """Add `--rerank`, `--rerank-top` and `--rerank-neighbours`."""
+    parser.add_argument(
+        "--rerank",
+        choices=["aqe", "alpha_qe", "dba", "k_reciprocal", "diffusion"],
+        help="rank the first hits again, by how they lie to each other: for queries of which an "
+        "index holds many images",
+    )
+    parser.add_argument(
+        "--rerank-top",
+        type=positive_number,
+        metavar="N",
+        default=500,
+        help="how many are ranked again (%(default)s)",
+    )
+    parser.add_argument(
+        "--rerank-neighbours",
+        type=positive_number,
+        metavar="N",
+        help="how many neighbours it goes by (the method's own)",
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add `--json`."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")

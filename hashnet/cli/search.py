@@ -18,6 +18,7 @@ from hashnet.cli.options import (
     add_max_pixels,
     add_pool,
     add_rank_by,
+    add_rerank,
     positive_number,
     region,
 )
@@ -80,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_pool(parser)
     add_rank_by(parser)
+    add_rerank(parser)
     parser.add_argument(
         "--region",
         type=region,
@@ -304,6 +306,9 @@ def _query(arguments: argparse.Namespace) -> "Query":
         right=arguments.right,
         wrong=arguments.wrong,
         rank_by=arguments.rank_by,
+        rerank=arguments.rerank,
+        rerank_top=arguments.rerank_top,
+        rerank_neighbours=arguments.rerank_neighbours,
         until_unlike=arguments.until_unlike,
         verify=arguments.verify,
         matcher=arguments.matcher,

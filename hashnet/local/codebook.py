@@ -146,8 +146,8 @@ class Codebook:
         num_cells = 1 << (num_words.bit_length() // 2)
         with threads.blas_threads(1):
             some = rng.permutation(len(descriptors))[: DESCRIPTORS_A_CELL * num_cells]
-            cells = _halved(_means(descriptors[np.sort(some)], num_cells, rng, num_threads))
-            nearest = _nearest(descriptors, cells, num_threads)
+            cells = _halved(means(descriptors[np.sort(some)], num_cells, rng, num_threads))
+            nearest = nearest_means(descriptors, cells, num_threads)
             found, counts = np.unique(nearest, return_counts=True)
             cells, shares = cells[found], _shares(counts, num_words)
             members = np.split(np.argsort(nearest, kind="stable"), np.cumsum(counts)[:-1])
@@ -155,7 +155,7 @@ class Codebook:
 
             def words_of(cell: int) -> np.ndarray:
                 own = np.random.default_rng(seeds[cell])
-                return _means(descriptors[members[cell]], int(shares[cell]), own, 1)
+                return means(descriptors[members[cell]], int(shares[cell]), own, 1)
 
             words = threads.mapped(words_of, range(len(cells)), num_threads)
             directions = _directions(descriptors.shape[1], NUM_BITS, rng)
@@ -339,8 +339,17 @@ def _smallest(apart: np.ndarray, count: int) -> np.ndarray:
     return np.take_along_axis(near, order, 1)
 
 
-def _nearest(descriptors: np.ndarray, centres: np.ndarray, num_threads: int) -> np.ndarray:
-    """int64 `(m,)`: each descriptor's nearest centre."""
+def nearest_means(descriptors: np.ndarray, centres: np.ndarray, num_threads: int = 1) -> np.ndarray:
+    """Which centre each descriptor lies nearest to.
+
+    Args:
+        descriptors: float32 `(m, d)`.
+        centres: float32 `(k, d)`.
+        num_threads: int.
+
+    Returns:
+        int64 `(m,)`.
+    """
     halves = np.square(centres).sum(axis=1) / 2
     nearest = np.empty(len(descriptors), np.int64)
 
@@ -353,13 +362,23 @@ def _nearest(descriptors: np.ndarray, centres: np.ndarray, num_threads: int) -> 
     return nearest
 
 
-def _means(
-    descriptors: np.ndarray, count: int, rng: np.random.Generator, num_threads: int
+def means(
+    descriptors: np.ndarray, count: int, rng: np.random.Generator, num_threads: int = 1
 ) -> np.ndarray:
-    """float32 `(count, d)`: k-means, Lloyd's rounds from random descriptors."""
+    """The centres that k-means finds: Lloyd's rounds from random descriptors.
+
+    Args:
+        descriptors: float32 `(m, d)`.
+        count: int, m at most.
+        rng: `numpy.random.Generator`.
+        num_threads: int. Where products run on one thread each, the answer does not depend on it.
+
+    Returns:
+        float32 `(count, d)`.
+    """
     centres = descriptors[np.sort(rng.choice(len(descriptors), count, replace=False))]
     for _ in range(ROUNDS if count > 1 else 1):
-        nearest = _nearest(descriptors, centres, num_threads)
+        nearest = nearest_means(descriptors, centres, num_threads)
         order = np.argsort(nearest, kind="stable")
         present, starts = np.unique(nearest[order], return_index=True)
         sums = np.add.reduceat(descriptors[order], starts, axis=0)

@@ -115,7 +115,7 @@ def _check_fits(head: Head, channels: int) -> None:
 
 
 def _head_for(encoder: "onnx.ModelProto", backbone: Backbone) -> Head | None:
-    name = backbone.name
+    name = backbone.name.partition(":")[0]  # its map does not depend on the pooling behind it
     if backbone.own is not None or not delf_head.has_preset(name):
         return Head.untrained(backbone.map_channels)
     map_digest = onnx_graph.digest(onnx_graph.up_to_map(encoder))

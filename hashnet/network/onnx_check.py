@@ -30,9 +30,9 @@ OPERATORS = frozenset(
     CumSum DepthToSpace DequantizeLinear Div Dropout Elu Equal Erf Exp Expand Flatten Floor
     Gather Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GridSample
     HardSigmoid HardSwish Identity InstanceNormalization LRN LayerNormalization LeakyRelu Less
-    MatMul Max MaxPool Min Mul Neg Not Or PRelu Pad Pow QuantizeLinear Reciprocal ReduceL2
-    ReduceMax ReduceMean ReduceSum Relu Reshape Resize Selu Shape Sigmoid Slice Softmax Softplus
-    SpaceToDepth Split Sqrt Squeeze Sub Tanh TopK Transpose Unsqueeze Where
+    Log MatMul Max MaxPool Min Mul Neg Not Or PRelu Pad Pow QuantizeLinear Reciprocal ReduceL2
+    ReduceMax ReduceMean ReduceSum Relu Reshape Resize Selu Shape Sigmoid Sign Slice Softmax
+    Softplus SpaceToDepth Split Sqrt Squeeze Sub Tanh TopK Transpose Unsqueeze Where
     """.split()
 )
 

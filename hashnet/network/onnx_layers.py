@@ -176,18 +176,45 @@ class Layers(onnx_graph.Builder):
             auto_pad=_PADDINGS[padding],
         )
 
-    def global_pooling(self, x: str, keep_axes: bool = False) -> str:
-        """The mean over all places.
+    def global_pooling(
+        self, x: str, keep_axes: bool = False, kind: str = "GlobalAveragePool"
+    ) -> str:
+        """The mean or the maximum over all places.
 
         Args:
             x: str, name of a map.
             keep_axes: bool. Whether the answer is a map of one place.
+            kind: `"GlobalAveragePool"` or `"GlobalMaxPool"`.
 
         Returns:
             str, the name of the value.
         """
-        mean = self.node("GlobalAveragePool", [x])
-        return mean if keep_axes else self.node("Flatten", [mean])
+        found = self.node(kind, [x])
+        return found if keep_axes else self.node("Flatten", [found])
+
+    def cropped(self, x: str, begin: Sequence[int], end: Sequence[int]) -> str:
+        """A window of a map.
+
+        Args:
+            x: str, name of a map.
+            begin, end: int for rows and columns.
+
+        Returns:
+            str, the name of the value.
+        """
+        numbers = (self.constant(list(one), "int64") for one in (begin, end, (2, 3)))
+        return self.node("Slice", [x, *numbers])
+
+    def sum_of_channels(self, x: str) -> str:
+        """The sum of all channels, which stays as an axis of 1.
+
+        Args:
+            x: str, name of a map or of rows of numbers.
+
+        Returns:
+            str, the name of the value.
+        """
+        return self.node("ReduceSum", [x, self.constant([1], "int64")])
 
     def dense(self, x: str, kernel: str, bias: str | None = None) -> str:
         """A fully connected layer.

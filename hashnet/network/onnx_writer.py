@@ -308,7 +308,24 @@ def _pooling(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) ->
 
 
 def _global_pooling(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) -> str:
-    return graph.global_pooling(_only_input(node, values), keep_axes=layer.keepdims)
+    largest = type(layer).__name__ == "GlobalMaxPooling2D"
+    return graph.global_pooling(
+        _only_input(node, values),
+        keep_axes=layer.keepdims,
+        kind="GlobalMaxPool" if largest else "GlobalAveragePool",
+    )
+
+
+def _cropping(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) -> str:
+    [tensor], (rows, columns) = node.input_tensors, layer.cropping
+    ends = [tensor.shape[1] - rows[1], tensor.shape[2] - columns[1]]
+    return graph.cropped(_only_input(node, values), [rows[0], columns[0]], ends)
+
+
+def _sum(graph: _Graph, operation: Any, node: Any, values: Mapping[int, str]) -> str:
+    if operation.axis not in (-1, [-1]) or not operation.keepdims:
+        _refuse(operation, "other than of channels, which stay as an axis")
+    return graph.sum_of_channels(_only_input(node, values))
 
 
 def _zero_padding(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) -> str:
@@ -347,15 +364,26 @@ def _elementwise(kind: str) -> Callable[[_Graph, Any, Any, Mapping[int, str]], s
     def step(graph: _Graph, layer: Any, node: Any, values: Mapping[int, str]) -> str:
         from keras import tree
 
-        # Of layers these are lists of tensors; of operators a tensor and perhaps a number.
-        terms = [
-            graph.constant(term) if np.isscalar(term) else values[id(term)]
-            for term in tree.flatten(node.arguments.args)
-        ]
+        # Of layers these are lists of tensors; of operators a tensor and perhaps a number, or a
+        # number for each place of a map.
+        terms = [_term(graph, term, values) for term in tree.flatten(node.arguments.args)]
         x = terms[0]
         for term in terms[1:]:
             x = graph.node("Add" if kind == "Average" else kind, [x, term])
         return graph.node("Div", [x, graph.constant(len(terms))]) if kind == "Average" else x
+
+    return step
+
+
+def _term(graph: _Graph, term: Any, values: Mapping[int, str]) -> str:
+    if isinstance(term, np.ndarray):
+        return graph.constant(term.transpose(2, 0, 1))
+    return graph.constant(term) if np.isscalar(term) else values[id(term)]
+
+
+def _unary(kind: str) -> Callable[[_Graph, Any, Any, Mapping[int, str]], str]:
+    def step(graph: _Graph, _operation: Any, node: Any, values: Mapping[int, str]) -> str:
+        return graph.node(kind, [_only_input(node, values)])
 
     return step
 
@@ -434,13 +462,16 @@ LAYERS: dict[str, Callable[[_Graph, Any, Any, Mapping[int, str]], str]] = {
     "Concatenate": _concatenate,
     "Conv2D": _convolution,
     "Cropping1D": _cropping_of_rows,
+    "Cropping2D": _cropping,
     "Dense": _dense,
     "DepthwiseConv2D": _convolution,
     "Dropout": _nothing,
     "Flatten": _flatten,
     "GlobalAveragePooling1D": _mean_of_rows,
     "GlobalAveragePooling2D": _global_pooling,
+    "GlobalMaxPooling2D": _global_pooling,
     "LayerNormalization": _layer_normalization,
+    "Log": _unary("Log"),
     "Matmul": _binary("MatMul"),
     "MaxPooling2D": _pooling,
     "Multiply": _elementwise("Mul"),
@@ -449,6 +480,8 @@ LAYERS: dict[str, Callable[[_Graph, Any, Any, Mapping[int, str]], str]] = {
     "ReLU": _relu,
     "Rescaling": _rescaling,
     "Reshape": _reshape,
+    "Sign": _unary("Sign"),
+    "Sum": _sum,
     "Take": _take,
     "UnitNormalization": _unit_normalization,
     "ZeroPadding1D": _zero_padding_of_rows,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hashnet.errors import ArgumentError, BundleError, UnknownNameError
 from hashnet.network import backbones, onnx_layers, own_hub, own_keras, own_onnx, transformer
-from hashnet.network.backbones import BACKBONES, TINY
+from hashnet.network.backbones import BACKBONES
 from hashnet.network.efficientnet_lite import Tensors
 
 if TYPE_CHECKING:
@@ -24,9 +24,10 @@ class Backbone(backbones.Backbone):
     """A pretrained network under the hash layer: one that has a name, or one of yours.
 
     Args:
-        name: str, one of `BACKBONES`; or the path of an `.onnx` or `.keras` file with a TOML beside
-            it, see `own_settings`; or what `own_hub.open_preset` takes, `keras_hub:` and the name
-            of a preset, or the folder of one.
+        name: str, one of `BACKBONES`, with a pooling behind it if wanted, see `backbones.known`; or
+            the path of an `.onnx` or `.keras` file with a TOML beside it, see `own_settings`; or
+            what `own_hub.open_preset` takes, `keras_hub:` and the name of a preset, or the folder
+            of one.
 
     Raises:
         UnknownNameError: it is neither a name nor a file.
@@ -60,9 +61,9 @@ def opened(name: str | os.PathLike[str] | backbones.Backbone) -> backbones.Backb
     """
     if isinstance(name, backbones.Backbone):
         return name
-    if name in BACKBONES or name == TINY.name:
-        return backbones.known(os.fsdecode(name))
     path = os.fsdecode(name)
+    if backbones.is_known(path):
+        return backbones.known(path)
     for suffix, kind in _FILES.items():
         if path.lower().endswith(suffix):
             return kind.open_file(path)

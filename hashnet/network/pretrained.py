@@ -1,7 +1,8 @@
 """A pretrained network with a hash layer that is still to be fitted, as searching runs it.
 
 Where the backbone's layers are known as ONNX (`Backbone.write`) Keras is not needed; the file is
-the one that Keras and `onnx_writer` would give.
+the one that Keras and `onnx_writer` would give, with a pooling but for the order of
+its operators.
 """
 
 from typing import TYPE_CHECKING
@@ -88,7 +89,7 @@ def write(
     latent = layers.node("Sigmoid", [layers.dense(feature, kernel, bias)])
     layers.give("latent", latent, shape=["n", config.num_bits])
     layers.give("feature", feature, shape=["n", backbone.feature_dim])
-    if config.classes:
+    if f7.scores:
         layers.give("scores", f7.scores, shape=["n", len(config.classes)])
     if f7.map:
         layers.rename(f7.map, onnx_graph.MAP)

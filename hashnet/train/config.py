@@ -24,7 +24,8 @@ class TrainConfig:
 
     Attributes:
         num_bits: int. Length of the codes.
-        backbone: str, one of `BACKBONES`; or the path of a network of yours.
+        backbone: str, one of `BACKBONES`, with a pooling behind it if wanted, as in
+            `efficientnet_lite0:gem`; or the path of a network of yours.
         weights: `"imagenet"`, the path of a weights file, or `"random"`.
         image_size: int, pixels a side; 0 for the backbone's own, or `start_from`'s.
         start_from: str. Folder of a bundle whose backbone is taken instead of `weights`; empty

@@ -181,7 +181,7 @@ def fit_hash_layer(
     stored = np.ascontiguousarray(features, np.float16)
     whole = stored.view(np.dtype((np.void, stored.dtype.itemsize * stored.shape[1])))
     features = stored[np.argsort(whole.ravel(), kind="stable")].astype(np.float32)
-    prior = None if config.own is not None else _prior(config.backbone)
+    prior = None if config.own is not None else prior_of(config.backbone)
     hash_weights = unsupervised_codes.fit(
         features,
         config.num_bits,
@@ -201,10 +201,16 @@ def fit_hash_layer(
     return bundle.save_encoder(folder, graph, config, origin=origin, mean=mean)
 
 
-def _prior(backbone: str) -> np.ndarray | None:
-    """Features of photos of all kinds, float32 `(512, feature_dim)`; None if there are none.
+def prior_of(backbone: str) -> np.ndarray | None:
+    """Features of photos of all kinds, which tell a handful of photos how photos differ.
 
-    They tell a handful of photos how photos differ; see the model card beside the file.
+    See the model card beside the file.
+
+    Args:
+        backbone: str, name of the backbone that gave them.
+
+    Returns:
+        float32 `(512, feature_dim)`, of length 1; None if there are none of this backbone.
     """
     path = pathlib.Path(__file__).with_name("presets") / f"{backbone}_prior.npz"
     if not path.is_file():

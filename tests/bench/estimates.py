@@ -99,7 +99,7 @@ def main():
     with default_encoder() as encoder:
         read = Reader(encoder, options.scratch)
         sets = dict(searches(read, options.data, options.tiny, options.stamps))
-    prior = unsupervised._prior("efficientnet_lite0")
+    prior = unsupervised.prior_of("efficientnet_lite0")
     methods = {
         "fit": lambda *given: unsupervised_codes.fit(*given, prior=prior, seed=0),
         "itq": unsupervised_codes.itq,

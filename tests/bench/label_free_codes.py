@@ -115,7 +115,7 @@ def fit_before(commit):
 
 def compare(name, search, commit, seeds):
     """A dict for each length and method; means over seeds."""
-    prior = unsupervised._prior("efficientnet_lite0")
+    prior = unsupervised.prior_of("efficientnet_lite0")
     methods = {
         "fit": lambda *given, **options: unsupervised_codes.fit(*given, prior=prior, **options),
         "itq": unsupervised_codes.itq,

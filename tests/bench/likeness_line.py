@@ -134,7 +134,7 @@ class World:
     """An index of some features, whose codes are fitted to it without labels."""
 
     def __init__(self, features):
-        prior = unsupervised._prior("efficientnet_lite0")
+        prior = unsupervised.prior_of("efficientnet_lite0")
         mean = unsupervised_codes.mean_feature(features, prior)
         self.features = np.ascontiguousarray(features)
         self.network = Fitted(unsupervised_codes.fit(features, BITS, prior=prior), mean)

@@ -133,7 +133,7 @@ def main():
     options = parser.parse_args()
     rows = []
     with default_encoder() as pretrained:
-        prior = unsupervised._prior("efficientnet_lite0")
+        prior = unsupervised.prior_of("efficientnet_lite0")
         for text in options.sets:
             bundle = text.partition("=")[2].rpartition("@")[0]
             network = Encoder.open(bundle) if bundle else pretrained

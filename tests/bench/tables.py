@@ -104,6 +104,69 @@ def ranking(results):
         yield f"| {kind}, against the better of codes and features | | {' | '.join(cells)} |"
 
 
+RERANKED = {
+    "fine": "as it is",
+    "aqe": "AQE",
+    "alpha_qe": "alpha-QE",
+    "dba": "DBA",
+    "k_reciprocal": "k-reciprocal",
+    "diffusion": "diffusion",
+}
+
+
+def reranking(results):
+    """What ranking again finds and costs."""
+    yield "## Ranking again"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    yield "mAP and, in brackets, the share of queries whose first hit is relevant."
+    yield ""
+    yield f"| set | relevant | {' | '.join(RERANKED.values())} |"
+    yield "|---|---|" + "---|" * len(RERANKED)
+    for row in results["rows"]:
+        cells = [f"{row[way]['map_all']:.3f} ({row[way]['found_at_1']:.3f})" for way in RERANKED]
+        name = row["set"].replace("_", " ")
+        yield f"| {name} | {row['relevant']:g} | {' | '.join(cells)} |"
+    ways = list(RERANKED)[1:]
+    for kind in ("mean", "worst"):
+        cells = [f"{results['against_fine'][way][kind]:+.3f}" for way in ways]
+        yield f"| {kind}, against as it is | | | {' | '.join(cells)} |"
+    for top, taken in results["milliseconds"].items():
+        cells = [f"{taken[way]:.1f} ms" for way in ways]
+        yield f"| time, {top} images | | | {' | '.join(cells)} |"
+    cells = [str(results["neighbours"][way]) for way in ways]
+    yield f"| neighbours | | | {' | '.join(cells)} |"
+
+
+def features(results):
+    """Features and their codes, as `hashnet compare` has them."""
+    sets = results["sets"]
+    names = [name.replace("_", " ") for name in sets]
+    rows = [row for one in sets.values() for row in one["methods"]]
+    local = any(row["method"].startswith("sift:") for row in rows)
+    yield "## Features side by side" + (f", local features: {' and '.join(names)}" if local else "")
+    yield ""
+    yield results["protocol"]
+    yield ""
+    yield (
+        "By `hashnet compare`: mAP and, in brackets, its difference to f7 and p where p is below "
+        ".05. `map_` stands for the map of stride 16."
+    )
+    yield ""
+    heads = [
+        f"{name}, {one['queries']} queries" for name, one in zip(names, sets.values(), strict=True)
+    ]
+    yield f"| ranked by | bytes an image | {' | '.join(heads)} |"
+    yield "|---|---|" + "---|" * len(sets)
+    for rows in zip(*(one["methods"] for one in sets.values()), strict=True):
+        cells = []
+        for row in rows:
+            tells = f" ({row['difference']:+.3f}, {row['p']:.3f})" if row.get("p", 1) < 0.05 else ""
+            cells.append(f"{row['map']:.3f}{tells}")
+        yield f"| {rows[0]['method']} | {rows[0]['bytes_per_image']} | {' | '.join(cells)} |"
+
+
 def likeness_line(results):
     """What is called alike, by our grades and by simpler lines."""
     yield "## Where likeness ends"
@@ -1074,9 +1137,15 @@ def renewed(text):
     lines += [*trained(runs), "", _origin(next(iter(runs.values()))), ""]
     named = {"train_losses": losses, "label_free_codes": label_free, "refit": refitted}
     named |= {"backbones": larger, "feature_dtype": feature_dtype, "first_minute": first_minute}
-    named |= {"ranking": ranking, "likeness_line": likeness_line, "certainty": certainty}
+    named |= {
+        "ranking": ranking,
+        "reranking": reranking,
+        "likeness_line": likeness_line,
+        "certainty": certainty,
+    }
     named |= {path.stem: certainty for path in sorted(figures.FOLDER.glob("certainty_*"))}
-    named |= {"estimates": estimates}
+    named |= {"estimates": estimates, "features": features}
+    named |= {path.stem: features for path in sorted(figures.FOLDER.glob("features_local_*"))}
     named |= {"held_out": held_out, "serve": serving, "hostile": hostile}
     named |= {"extract": extraction}
     named |= {"clickhouse": databases, "clickhouse_10m": databases}

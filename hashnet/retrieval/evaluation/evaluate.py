@@ -30,7 +30,14 @@ from hashnet.retrieval.evaluation.ground_truth import (
     query_set_of,
 )
 from hashnet.retrieval.evaluation.protocol import protocol
-from hashnet.retrieval.evaluation.results import COARSE, FINE, FINE_F7, EvaluationReport, Row
+from hashnet.retrieval.evaluation.results import (
+    COARSE,
+    FINE,
+    FINE_F7,
+    RERANKED,
+    EvaluationReport,
+    Row,
+)
 from hashnet.retrieval.evaluation.scoring import Scorer
 from hashnet.retrieval.evaluation.stages import Ranker, coarse_to_fine, ranker, stages
 from hashnet.retrieval.search.engine import DEFAULT, Engine, Searchable
@@ -72,7 +79,8 @@ def evaluate(
         query: a `Query`. How coarse to fine finds its pool and ranks it, and whether, and how many
             of, the candidates are also verified by their local features, for a report of the
             stages side by side, and of a search for the same object beside them. `k` matters for
-            the pool only; what narrows a search, or is made of its pictures, is refused.
+            the pool only; `rerank` gives a row beside coarse to fine. What narrows a search, or is
+            made of its pictures, is refused.
         ground_truth: path of a JSON file `{query: [relevant, ...]}` or None. With it, labels do
             not matter: the queries are those that it names. A name means the one query or image
             whose path, or id, it is or whose path it ends, by whole folder names.
@@ -123,10 +131,14 @@ def evaluate(
         all_ks = sorted({*ks, *curve_ks})
         scorer = Scorer(query_set, database, at=at, ks=all_ks, seed=seed, tell=tell)
         num_bits = index.store.num_bits
-        rank = ranker(scorer, engine, query, num_threads)
+        once = replace(query, rerank=None, rerank_neighbours=None)
+        rank = ranker(scorer, engine, once, num_threads)
         rows = _own_rows(scorer, num_bits, rank)
+        if query.rerank is not None:
+            again = ranker(scorer, engine, query, num_threads)
+            rows[RERANKED] = coarse_to_fine(scorer, num_bits, again, RERANKED)
         if query.rank_by == "both" and engine.mean is not None:
-            plain = ranker(scorer, engine, replace(query, rank_by="feature"), num_threads)
+            plain = ranker(scorer, engine, replace(once, rank_by="feature"), num_threads)
             rows[FINE_F7] = coarse_to_fine(scorer, num_bits, plain, FINE_F7)
         rows |= without_hashing(scorer, num_threads)
         rows |= by_class(scorer, index.encoder, encode_database)
@@ -190,6 +202,9 @@ def _check(query: Query, at: int, ks: Sequence[int], verify_queries: int) -> Non
         threshold=query.threshold,
         pool=query.pool,
         rank_by=query.rank_by,
+        rerank=query.rerank,
+        rerank_top=query.rerank_top,
+        rerank_neighbours=query.rerank_neighbours,
         verify=query.verify,
         verify_top=query.verify_top,
         matcher=query.matcher,
@@ -199,7 +214,7 @@ def _check(query: Query, at: int, ks: Sequence[int], verify_queries: int) -> Non
         raise ArgumentError(
             "An evaluation searches the whole index by whole images.",
             f"{query}",
-            "Of a query, give k, threshold or pool, rank_by, and what is verified and how.",
+            "Of a query, give k, threshold or pool, rank_by, rerank, and what is verified and how.",
         )
     if not len(ks):
         raise ArgumentError("Precision and recall need at least one rank.", f"{ks=}", "Give one k.")

@@ -16,6 +16,7 @@ import numpy as np
 from hashnet import files, images
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError
+from hashnet.retrieval.store.items import Item
 from hashnet.retrieval.store.protocol import Snapshot
 from hashnet.retrieval.vectors import Vectors, is_file
 
@@ -50,6 +51,17 @@ class Database:
         self.items = snapshot.items(self.rows)
         self.labels, self.names = snapshot.labels()
 
+    def id_of(self, row: int) -> str:
+        """The id of an image.
+
+        Args:
+            row: int.
+
+        Returns:
+            str.
+        """
+        return self.snapshot.items(np.array([row]))[0].id
+
     def codes(self, rows: np.ndarray) -> np.ndarray:
         """Codes of some rows.
 
@@ -67,6 +79,34 @@ class Database:
         if len(self.rows) == self.snapshot.num_rows:
             return np.asarray(self.snapshot.feature_map(self.rows))
         return self.snapshot.features(self.rows)
+
+
+class Listed(Database):
+    """Images that are in no index, but only listed.
+
+    Args:
+        items: list of n `Item` with paths, and labels where they have some.
+    """
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self.items, self.rows = list(items), np.arange(len(items))
+        known = [item.label for item in items if item.label is not None]
+        self.names = sorted(set(known))
+        places = {name: place for place, name in enumerate(self.names)}
+        self.labels = np.array(
+            [-1 if item.label is None else places[item.label] for item in items], np.int32
+        )
+
+    def id_of(self, row: int) -> str:
+        """As for `Database`.
+
+        Args:
+            row: int.
+
+        Returns:
+            str.
+        """
+        return self.items[row].id
 
 
 # --- The queries, and what is right ---------------------------------------------------------------
@@ -259,9 +299,6 @@ def _by_list(
     truth: dict[str, list[str]],
     database: Database,
 ) -> QuerySet:
-    def id_of(row: int) -> str:
-        return database.snapshot.items(np.array([row]))[0].id
-
     files = _Names((place, [name]) for place, name in found.items())
     items = _Names(
         (row, [name for name in (item.id, item.path) if name is not None])
@@ -276,7 +313,7 @@ def _by_list(
             continue
         rows = set()
         for name in relevant:
-            row = _only(items.find(name), id_of, "image")
+            row = _only(items.find(name), database.id_of, "image")
             if isinstance(row, str):
                 problems.append(images.Problem(name, f"named for {query}: {row}"))
             else:

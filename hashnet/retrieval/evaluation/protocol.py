@@ -12,10 +12,12 @@ from hashnet.retrieval.evaluation.results import (
     FINE_F7,
     FLOAT,
     PROBABILITIES,
+    RERANKED,
     Row,
     Stages,
 )
 from hashnet.retrieval.search.query import Query
+from hashnet.retrieval.search.reranking import METHODS
 
 
 def protocol(
@@ -80,6 +82,11 @@ def protocol(
         )
         + "Images outside the pool are not ranked: those that are "
         "relevant count in every denominator and are never found.",
+        f"reranked: of these, the first {query.rerank_top} ranked again by {query.rerank}, with "
+        f"{query.rerank_neighbours or METHODS[str(query.rerank)].neighbours} neighbours; its time "
+        "is one of the fine stage."
+        if RERANKED in rows
+        else "",
         "float_f7: all images ranked by the Euclidean distance of features, without hashing.",
         *_baselines_in_words(rows),
         "map_all: mean average precision over the whole database, divided by all relevant images, "
@@ -130,7 +137,7 @@ def _baselines_in_words(rows: dict[str, Row]) -> Iterator[str]:
             "The class scores of the database come from its stored features through H and F8, or "
             "from encoding its images again."
         )
-    others = (COARSE, FINE, FINE_F7, FLOAT, *words)
+    others = (COARSE, FINE, RERANKED, FINE_F7, FLOAT, *words)
     fitted = [name for name in measured if name not in others]
     if fitted:
         yield (

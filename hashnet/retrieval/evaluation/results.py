@@ -10,6 +10,7 @@ from hashnet import metrics
 from hashnet.images import Problem
 from hashnet.retrieval.search.hits import Hit
 
+RERANKED = "reranked"
 COARSE, FINE, VERIFIED = "coarse", "coarse_to_fine", "verified"
 SAME_OBJECT = "same_object"
 # The pool ranked by features alone, as in the paper.
@@ -154,7 +155,8 @@ class EvaluationReport:
     """All that an evaluation found.
 
     Attributes:
-        rows: dict of name to `Row`: `coarse`, `coarse_to_fine`, then the baselines, of which
+        rows: dict of name to `Row`: `coarse`, `coarse_to_fine`, `reranked` where the query asks for
+            it, then the baselines, of which
             `coarse_to_fine_f7` is there where the fine stage ranks by more than features.
         ks: tuple of int. Where precision and recall are reported.
         curve_ks: tuple of int, ascending. All ranks at which every row has precision and recall,
@@ -197,8 +199,8 @@ class EvaluationReport:
     def __repr__(self) -> str:
         scores = [
             f"{name} {self.rows[name].map_all:.4f}"
-            for name in (COARSE, FINE)
-            if self.rows[name].evaluation is not None
+            for name in (COARSE, FINE, RERANKED)
+            if name in self.rows and self.rows[name].evaluation is not None
         ]
         if self.stages is not None:
             verified = self.stages.figures[VERIFIED]["map_all"]
@@ -211,6 +213,7 @@ class EvaluationReport:
     def to_dict(self) -> dict[str, Any]:
         """Give the report as a JSON object; the figures on top are those of the codes alone."""
         rows = {name: row.to_dict(self.ks) for name, row in self.rows.items()}
+        own = [name for name in (COARSE, FINE, RERANKED) if name in rows]
         coarse, evaluation = rows[COARSE], self.coarse.measured
         at = f"map_at_{evaluation.at}"
         across = np.abs(self.bit_correlation[~np.eye(len(self.bit_share), dtype=bool)])
@@ -222,10 +225,9 @@ class EvaluationReport:
             "map_all": coarse["map_all"],
             "precision_at": coarse["precision_at"],
             "recall_at": coarse["recall_at"],
-            "baselines": {name: row for name, row in rows.items() if name not in (COARSE, FINE)},
+            "baselines": {name: row for name, row in rows.items() if name not in own},
             "protocol": self.protocol,
-            COARSE: coarse,
-            FINE: rows[FINE],
+            **{name: rows[name] for name in own},
             **({} if self.stages is None else {"stages": self.stages.to_dict()}),
             "queries_without_relevant": evaluation.queries_without_relevant,
             "queries_in_the_index": self.queries_in_the_index,

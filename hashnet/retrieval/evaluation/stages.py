@@ -77,6 +77,8 @@ def ranker(scorer: Scorer, engine: Engine, query: Query, num_threads: int) -> Ra
             added=added,
             num_threads=num_threads,
         )
+        if settings.rerank is not None:
+            ranked = ranked[engine.reranked(code, feature, ranked, ranking, settings)]
         return ranked, (middle - start, time.perf_counter() - middle)
 
     return rank
@@ -162,8 +164,15 @@ def stages(
         queries = np.sort(np.random.default_rng(seed).choice(queries, most, replace=False))
     by_pool = {VERIFIED: replace(query, verify=True)}
     if engine.snapshot.codebook is not None:
-        alone = replace(query, verify=False, threshold=None, pool=None, same_object=True)
-        by_pool[SAME_OBJECT] = alone
+        by_pool[SAME_OBJECT] = replace(
+            query,
+            verify=False,
+            threshold=None,
+            pool=None,
+            rerank=None,
+            rerank_neighbours=None,
+            same_object=True,
+        )
     found: dict[str, list[list[bool]]] = {name: [] for name in (COARSE, FINE, *by_pool)}
     spent: dict[str, list[float]] = {name: [] for name in found}
     aps: dict[str, list[float]] = {name: [] for name in by_pool}

@@ -106,7 +106,10 @@ class ClickHouseFinder:
             "FROM {table} WHERE {image}) WHERE place IN {places:Array(UInt64)} ORDER BY place",
             places=places.tolist(),
         )
-        return self._snapshot.encoded(np.array(rows, np.int64))
+        return self.of_rows(np.array(rows, np.int64))
+
+    def of_rows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self._snapshot.encoded(rows)
 
     def histogram(self, code: np.ndarray, *, allowed: Condition | None = None) -> np.ndarray:
         counts = self._counts(code, self._apart(), {}, allowed)

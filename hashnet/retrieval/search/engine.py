@@ -19,7 +19,7 @@ from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, RegionError, UnknownIdError, UnknownNameError
 from hashnet.local.features import Extractor
 from hashnet.network.bundle import Bundle
-from hashnet.retrieval.search import duplicates, feedback, grading, local_pool
+from hashnet.retrieval.search import duplicates, feedback, grading, local_pool, reranking
 from hashnet.retrieval.search import verify as verification
 from hashnet.retrieval.search.duplicates import DuplicateGroup, Progress
 from hashnet.retrieval.search.finder import Finder, Found, threshold_of
@@ -403,6 +403,33 @@ class Engine:
         mean = None if query.rank_by == "feature" else self.mean
         return ranking_of(self.index.encoder, mean, code, feature)
 
+    def reranked(
+        self,
+        code: np.ndarray,
+        feature: np.ndarray,
+        rows: np.ndarray,
+        ranking: Ranking | None,
+        query: Query,
+    ) -> np.ndarray:
+        """The second half of the fine stage by itself: rank images again, as a query asks for.
+
+        Args:
+            code: uint8 `(code_bytes,)`, of the query.
+            feature: float32 `(feature_dim,)`, of the query.
+            rows: int64 `(n,)`, nearest first.
+            ranking: from `ranking`.
+            query: a `Query` with a `rerank`.
+
+        Returns:
+            int64 `(n,)`, places in `rows`: the first `rerank_top` ranked again, then the others as
+            they were.
+        """
+        assert query.rerank is not None  # else nobody asked
+        packed, features = self.finder.of_rows(rows[: query.rerank_top])
+        joined = reranking.vectors(code, feature, packed, features, ranking)
+        first = reranking.rerank(joined, query.rerank, query.rerank_neighbours)
+        return np.concatenate([first, np.arange(len(first), len(rows))])
+
     def least_pool(self, query: Query = DEFAULT) -> int | None:
         """The least size of the pool that a query asks for; None where a threshold sets its pool.
 
@@ -636,21 +663,29 @@ class Engine:
         if counts is not None and pool is not None and ranking is None:
             # It need not be counted a second time.
             threshold, pool = threshold_of(counts, pool), None
+        wanted = _wanted(query)
+        ranked = wanted if query.rerank is None else max(wanted, query.rerank_top)
         found = self.finder.find(
             image.code,
             image.feature,
-            _wanted(query) + (self._most_of_an_id if image.without is not None else 0),
+            ranked + (self._most_of_an_id if image.without is not None else 0),
             ranking=ranking,
             threshold=threshold,
             at_least=pool,
             allowed=allowed,
         )
-        places = _others(found, image)[: _wanted(query)]
+        places = _others(found, image)[:ranked]
         seconds: dict[str, float | None] = {
             "coarse": found.coarse_seconds,
             "fine": found.fine_seconds,
-            "verify": None,
         }
+        if query.rerank is not None:
+            start = time.perf_counter()
+            again = self.reranked(image.code, image.feature, found.rows[places], ranking, query)
+            places = places[again]
+            seconds["rerank"] = time.perf_counter() - start
+        seconds["verify"] = None
+        places = places[:wanted]
         answer = Answer(found, places, {}, found.threshold, found.pool, seconds)
         if image.local is None:
             return answer

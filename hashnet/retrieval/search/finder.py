@@ -210,6 +210,16 @@ class Finder(Protocol[Filter]):
             features: float32 `(n, feature_dim)`; not compared with their checksums.
         """
 
+    def of_rows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What is stored of some rows.
+
+        Args:
+            rows: int64 `(n,)`, as `Found` has them, in any order.
+
+        Returns:
+            As for `at`.
+        """
+
     def histogram(self, code: np.ndarray, *, allowed: Filter | None = None) -> np.ndarray:
         """Count the images at each number of bits from a code.
 

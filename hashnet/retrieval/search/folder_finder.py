@@ -95,7 +95,9 @@ class FolderFinder:
         return rows, self._snapshot.codes[known], features
 
     def at(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        rows = self.rows()[places]
+        return self.of_rows(self.rows()[places])
+
+    def of_rows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self._snapshot.codes[rows], self._snapshot.features(rows).astype(np.float32)
 
     def _among(self, rows: list[np.ndarray]) -> np.ndarray:

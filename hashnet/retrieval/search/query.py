@@ -11,9 +11,13 @@ import numpy as np
 
 from hashnet.checks import checked_integer
 from hashnet.errors import ArgumentError, UnknownNameError
+from hashnet.retrieval.search.reranking import METHODS
 
 RANKINGS = ("both", "feature")
 MATCHERS = ("nearest", "lightglue")
+# All of these are compared with each other: their inner products take 32 MB.
+MOST_RERANKED = 2000
+DEFAULT_TOP = 500
 
 _YEAR_OR_MONTH = re.compile(r"(\d{4})(?:-(\d\d))?")
 
@@ -48,6 +52,12 @@ class Query:
             images, whatever region of them was found.
         rank_by: str, one of `RANKINGS`. What the fine stage ranks by: `"both"`, the codes and the
             features together (see `ranking`), or `"feature"`, the features alone.
+        rerank: str, one of `reranking.METHODS`, or None. How the first `rerank_top` of the fine
+            stage are ranked again, by how they lie to each other. Their distances stay those of
+            the fine stage, and those behind stay behind.
+        rerank_top: int, 1 to `MOST_RERANKED`.
+        rerank_neighbours: int, 1 or more, or None for the method's own. How many of the nearest
+            expand the query, smooth an image, or are its neighbours.
         until_unlike: bool. Of the `k` hits, only those that are like the query: none of the grade
             "unlike".
         histogram: bool. Also count the images at each Hamming distance from the query.
@@ -70,8 +80,9 @@ class Query:
     Raises:
         ArgumentError: a field is out of its range, both threshold and pool are given,
             `until_unlike` where features alone rank, `same_object` with a threshold, a pool,
-            marks or `verify`, or a matcher where nothing is verified.
-        UnknownNameError: there is no such `rank_by` or `matcher`.
+            marks, `verify` or `rerank`, `rerank_neighbours` where nothing is ranked again, or a
+            matcher where nothing is verified.
+        UnknownNameError: there is no such `rank_by`, `rerank` or `matcher`.
 
     Example:
         >>> query = Query(k=5, labels="cat")
@@ -94,6 +105,9 @@ class Query:
     right: Collection[str] = ()
     wrong: Collection[str] = ()
     rank_by: str = "both"
+    rerank: str | None = None
+    rerank_top: int = DEFAULT_TOP
+    rerank_neighbours: int | None = None
     until_unlike: bool = False
     histogram: bool = False
     verify: bool = False
@@ -103,9 +117,10 @@ class Query:
     matcher_top: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("k", "threshold", "pool", "verify_top", "matcher_top"):
+        perhaps = ("threshold", "pool", "rerank_neighbours")
+        for name in ("k", *perhaps, "rerank_top", "verify_top", "matcher_top"):
             value = getattr(self, name)
-            if value is not None or name not in ("threshold", "pool"):
+            if value is not None or name not in perhaps:
                 self._set(name, checked_integer(value, 1, name))
         if self.threshold is not None and self.pool is not None:
             raise ArgumentError(
@@ -115,6 +130,7 @@ class Query:
             )
         if self.rank_by not in RANKINGS:
             raise UnknownNameError("rank_by", self.rank_by, RANKINGS)
+        self._check_rerank()
         if self.matcher not in MATCHERS:
             raise UnknownNameError("matcher", self.matcher, MATCHERS)
         for name in ("until_unlike", "histogram", "verify", "same_object"):
@@ -146,6 +162,22 @@ class Query:
             self._set("region", _box(self.region))
         self._check_same_object()
 
+    def _check_rerank(self) -> None:
+        if self.rerank is not None and self.rerank not in METHODS:
+            raise UnknownNameError("rerank", str(self.rerank), METHODS)
+        if self.rerank_top > MOST_RERANKED:
+            raise ArgumentError(
+                f"At most {MOST_RERANKED} images are ranked again.",
+                f"rerank_top={self.rerank_top}",
+                "All of them are compared with each other; give fewer.",
+            )
+        if self.rerank is None and self.rerank_neighbours is not None:
+            raise ArgumentError(
+                "Neighbours are for a way to rank again.",
+                f"rerank_neighbours={self.rerank_neighbours} without rerank",
+                f"Give rerank, one of {', '.join(METHODS)}.",
+            )
+
     def _check_same_object(self) -> None:
         """What a search of the local pool has no use for is refused, and not passed over."""
         given = {
@@ -154,6 +186,7 @@ class Query:
             "pool": self.pool is not None,
             "right": bool(self.right),
             "wrong": bool(self.wrong),
+            "rerank": self.rerank is not None,
         }
         others = [name for name, is_given in given.items() if is_given]
         if self.same_object and others:

@@ -118,9 +118,31 @@ def ranking_of(
         return None
     if latent is None:  # then it is as sure of every bit
         latent = codes.unpack(code, encoder.config.num_bits).astype(np.float32)
-    certainty = Certainty.of(latent, code)
     if mean is None:
-        return Ranking(certainty, None, 0.0)
+        return Ranking(Certainty.of(latent, code), None, 0.0)
+    return ranking_about(mean, latent, code, feature)
+
+
+def ranking_about(
+    mean: np.ndarray, latent: np.ndarray, code: np.ndarray, feature: np.ndarray
+) -> Ranking:
+    """What a query is ranked by about a mean.
+
+    Args:
+        mean: float `(feature_dim,)`, of features of length 1.
+        latent: float `(num_bits,)`, 0 to 1, of the query.
+        code: uint8 `(code_bytes,)`, of the query.
+        feature: float32 `(feature_dim,)`, of the query.
+
+    Returns:
+        A `Ranking`.
+
+    Example:
+        >>> code, latent = np.array([128], np.uint8), np.array([0.9, 0.2])
+        >>> ranking_about(np.zeros(2), latent, code, np.array([1, 0])).certainty.steps.tolist()
+        [15, 11]
+    """
+    certainty = Certainty.of(latent, code)
     centre = mean.astype(np.float64)
     # Of features of length 1, this is the mean of the squares of their distances from the mean.
     spread = max(1.0 - float(np.square(centre).sum()), 0.0)

@@ -252,14 +252,24 @@ class _JoinedFinder:
     def at(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         ends = np.cumsum(self._num_items)
         numbers = np.searchsorted(ends, places, "right")
-        parts = [
-            finder.at(places[numbers == number] - (ends[number] - self._num_items[number]))
-            for number, finder in enumerate(self._finders)
-        ]
-        # Parts come in the order of shards; places need not.
-        back = np.argsort(np.argsort(numbers, kind="stable"), kind="stable")
-        codes, features = (np.concatenate(ones)[back] for ones in zip(*parts, strict=True))
-        return codes, features
+        starts = ends - np.array(self._num_items)
+        return _in_order(
+            numbers,
+            [
+                finder.at(places[numbers == number] - starts[number])
+                for number, finder in enumerate(self._finders)
+            ],
+        )
+
+    def of_rows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        numbers = rows // ROWS_A_SHARD
+        return _in_order(
+            numbers,
+            [
+                finder.of_rows(rows[numbers == number] % ROWS_A_SHARD)
+                for number, finder in enumerate(self._finders)
+            ],
+        )
 
     def histogram(self, code: np.ndarray, *, allowed: list[Any] | None = None) -> np.ndarray:
         counts = [finder.histogram(code, allowed=one) for finder, one in self._with(allowed)]
@@ -389,6 +399,15 @@ class _JoinedFinder:
 
 def _among(labels: Sequence[str], known: Collection[str]) -> list[str]:
     return [name for name in labels if name in known]
+
+
+def _in_order(
+    numbers: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Codes and features, which come in the order of shards, where they were asked for."""
+    back = np.argsort(np.argsort(numbers, kind="stable"), kind="stable")
+    codes, features = (np.concatenate(ones)[back] for ones in zip(*parts, strict=True))
+    return codes, features
 
 
 def _shifted(rows: np.ndarray, number: int) -> np.ndarray:

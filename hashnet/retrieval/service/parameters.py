@@ -9,7 +9,7 @@ from fastapi import Body, Depends, File, Form, Path, Request, UploadFile
 
 from hashnet.errors import ArgumentError
 from hashnet.network.own_backbones import MAX_FEATURE_DIM
-from hashnet.retrieval.search.query import Query
+from hashnet.retrieval.search.query import MOST_RERANKED, Query
 from hashnet.retrieval.service.settings import MAX_IDS, MAX_K, MAX_LABELS, MAX_MARKED, MAX_TEXT
 from hashnet.retrieval.words.plain import MOST_LETTERS
 
@@ -94,6 +94,24 @@ _OF_SEARCHES: tuple[tuple[str, Any, Any, dict[str, Any]], ...] = (
         Literal["both", "feature"],
         Query.rank_by,
         {"description": "Rank by codes and features together, or by features alone."},
+    ),
+    (
+        "rerank",
+        Literal["aqe", "alpha_qe", "dba", "k_reciprocal", "diffusion"] | None,
+        Query.rerank,
+        {"description": "Rank the first hits again, by how they lie to each other."},
+    ),
+    (
+        "rerank_top",
+        int,
+        Query.rerank_top,
+        {"ge": 1, "le": MOST_RERANKED, "description": "How many are ranked again."},
+    ),
+    (
+        "rerank_neighbours",
+        int | None,
+        Query.rerank_neighbours,
+        {"ge": 1, "le": MOST_RERANKED, "description": "How many neighbours it goes by."},
     ),
     (
         "until_unlike",
