@@ -15,6 +15,7 @@ from hashnet.cli.options import (
     add_rank_by,
 )
 from hashnet.cli.output import DONE, SKIPPED_SOME, Progress, name_problems, note
+from hashnet.metrics import FOUND_KS
 
 EXAMPLE = "photos.index queries/ --report out"
 
@@ -114,18 +115,21 @@ def _print_stages(figures: dict[str, Any]) -> None:
     """A row for each stage: of all queries, or where the last was measured, of the same ones."""
     if "stages" in figures:
         stages = figures["stages"]
-        columns = ("found@1", "found@5", "mAP", "ms")
+        columns: tuple[str, ...] = ("found@1", "found@5", "mAP", "ms")
         rows = [
             [row["found_at_1"], row["found_at_5"], row["map_all"], row["milliseconds"]]
             for row in (stages[name] for name in STAGES.values())
         ]
         title = f"stage, {stages['queries']} queries"
     else:
-        columns = ("P@1", "P@10", "mAP", "ms")
+        columns = (*(f"found@{k}" for k in FOUND_KS), "P@10", "R-prec", "MAP@R", "mAP", "ms")
         found = [figures[name] for name in STAGES.values() if name in figures]
         rows = [
             [
-                *(row["precision_at"].get(str(k), math.nan) for k in (1, 10)),
+                *row["found_at"].values(),
+                row["precision_at"].get("10", math.nan),
+                row["r_precision"],
+                row["map_at_r"],
                 row["map_all"],
                 sum(row["milliseconds"].values()),
             ]

@@ -269,6 +269,28 @@ def held_out(results):
         )
 
 
+def unseen(results):
+    """Losses of features, judged by classes that the training never saw."""
+    yield "## Losses of features"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    ks = [*results["rows"][0]["found_at"]]
+    yield (
+        f"| set | database | network | {' | '.join(f'R@{k}' for k in ks)} | R-precision | MAP@R "
+        "| mAP, features | mAP, codes | processor minutes |"
+    )
+    yield "|---|---|---|" + "---|" * (len(ks) + 5)
+    for row in results["rows"]:
+        found = " | ".join(f"{row['found_at'][k]:.3f}" for k in ks)
+        others = ("r_precision", "map_at_r", "map_features", "map_codes")
+        kind = f"{row['images']} of {'classes held out' if row['database'] == 'unseen' else 'all'}"
+        yield (
+            f"| {row['set']} | {kind} | {row['network']} | {found} "
+            f"| {' | '.join(f'{row[name]:.3f}' for name in others)} | {row['processor_minutes']} |"
+        )
+
+
 def losses(results):
     """The five losses, everything else equal."""
     yield "## Five losses"
@@ -1026,7 +1048,7 @@ def renewed(text):
     named |= {"ranking": ranking, "likeness_line": likeness_line, "certainty": certainty}
     named |= {path.stem: certainty for path in sorted(figures.FOLDER.glob("certainty_*"))}
     named |= {"estimates": estimates}
-    named |= {"held_out": held_out, "serve": serving, "extract": extraction}
+    named |= {"held_out": held_out, "unseen": unseen, "serve": serving, "extract": extraction}
     named |= {"clickhouse": databases, "clickhouse_10m": databases}
     named |= {"clickhouse_types": column_types}
     named |= {path.stem: encoding for path in sorted(figures.FOLDER.glob("encode*"))}
