@@ -11,10 +11,10 @@ Two images are of one class if they share any; an image is never its own pair. A
 several images of each of its classes; see `batches.ClassBatches`.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 from keras import KerasTensor, ops
 
 from hashnet.errors import UnknownNameError
@@ -122,10 +122,10 @@ def arcface(z: KerasTensor, cosines: KerasTensor, targets: KerasTensor) -> Keras
         Recognition", CVPR 2019.
     """
     m = ARCFACE_MARGIN
-    sine = ops.sqrt(ops.maximum(1 - ops.square(cosines), 1e-7))
-    moved = cosines * math.cos(m) - sine * math.sin(m)
-    past = cosines < -math.cos(m)  # theta > pi - m
-    moved = ops.where(past, cosines - m * math.sin(m), moved)
+    cos_m, sin_m = float(np.cos(m)), float(np.sin(m))
+    sines = ops.sqrt(ops.maximum(1 - ops.square(cosines), 1e-7))
+    past = cosines < -cos_m  # theta > pi - m
+    moved = ops.where(past, cosines - m * sin_m, cosines * cos_m - sines * sin_m)
     logits = ARCFACE_SCALE * ops.where(targets > 0, moved, cosines)
     return softmax(z, logits, targets)
 
