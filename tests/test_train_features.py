@@ -151,6 +151,7 @@ def test_exports_give_the_same_numbers(plain, tmp_path, form):
     assert compared.largest_difference["feature"] < 1e-4
 
 
+@pytest.mark.thorough
 def test_a_share_of_the_pretrained_weights_is_kept(tmp_path, colours, plain):
     begun = str(plain.bundle.folder)
     settings = dataclasses.replace(SETTINGS, start_from=begun, epochs=1, head_epochs=1)
@@ -169,6 +170,7 @@ def test_a_share_of_the_pretrained_weights_is_kept(tmp_path, colours, plain):
     assert np.abs(kernels[0.0] - before).max() > 1e-4
 
 
+@pytest.mark.thorough
 def test_a_backbone_of_a_metric_starts_another_training(tmp_path, colours, plain):
     codes = dataclasses.replace(
         SETTINGS, loss="orthohash", embedding=0, images_of_class=0,

@@ -166,8 +166,7 @@ def train(
         if config.pretrained_share:
             networks.mix_backbone(_network(bare, config, backbone), plain, config.pretrained_share)
         plain.get_layer("embedding").set_weights(head.get_layer("embedding").get_weights())
-        learned = plain.predict(shown.sources, batch_size=64, verbose=0)["feature"]
-        embedding.finish(plain, learned, targets, config.seed)
+        embedding.finish(plain, _features(plain, shown.sources), targets, config.seed)
     else:
         networks.fold(head, plain)
     judged, outputs = seen_again(plain, shown if apart is None else apart, seed=config.seed)
@@ -226,27 +225,23 @@ def _two_phases(
 ) -> Training:
     """Train; returns the head. The backbone in `network` has learned afterwards."""
     from hashnet.train import network as networks
-    from hashnet.train.folding import fold_norms
 
     config, state = run.config, run.state
     head = _head(run, network.output["feature"].shape[-1])
-
-    def features(images: np.ndarray) -> np.ndarray:
-        part = fold_norms(networks.feature_part(network))
-        return part.predict(images, batch_size=64, verbose=0)
-
     if state.phase == 1:
         of_shown = None
         if config.learns_features:
             from hashnet.train import embedding
 
-            of_shown = features(pixels)
+            of_shown = _features(network, pixels)
             embedding.start(head, of_shown, run.targets)
         if config.head_epochs:
             what = "the embedding" if config.learns_features else "H and F8"
             run.say(f"phase 1: {what} on features of the backbone as it is")
-            validation = None if apart is None else (features(apart.sources), apart.labels)
-            of_shown = features(pixels) if of_shown is None else of_shown
+            validation = None
+            if apart is not None:
+                validation = _features(network, apart.sources), apart.labels
+            of_shown = _features(network, pixels) if of_shown is None else of_shown
             _fit(run, head, of_shown, validation, config.head_rate, config.head_epochs)
         state.begin(2)
     if config.epochs:
@@ -259,6 +254,15 @@ def _two_phases(
         whole = networks.make_whole(network, head, config)
         _fit(run, whole, pixels, validation, config.rate, config.epochs)
     return head
+
+
+def _features(network: keras.Model, pixels: np.ndarray) -> np.ndarray:
+    """Features of images, float32 `(n, feature_dim)`."""
+    from hashnet.train import network as networks
+    from hashnet.train.folding import fold_norms
+
+    part = fold_norms(networks.feature_part(network))
+    return np.asarray(part.predict(pixels, batch_size=64, verbose=0))
 
 
 def _head(run: _Run, feature_dim: int) -> Training:

@@ -283,11 +283,14 @@ def unseen(results):
     yield "|---|---|---|" + "---|" * (len(ks) + 5)
     for row in results["rows"]:
         found = " | ".join(f"{row['found_at'][k]:.3f}" for k in ks)
-        others = ("r_precision", "map_at_r", "map_features", "map_codes")
-        kind = f"{row['images']} of {'classes held out' if row['database'] == 'unseen' else 'all'}"
+        others = ("r_precision", "map_at_r", "map_features")
+        codes = ", ".join(f"{value:.3f} {how}".strip() for how, value in row["map_codes"].items())
+        whose = {"held out": "classes held out", "all": "all classes"}[row["database"]]
+        kind = f"{row['images']} of {whose}"
         yield (
             f"| {row['set']} | {kind} | {row['network']} | {found} "
-            f"| {' | '.join(f'{row[name]:.3f}' for name in others)} | {row['processor_minutes']} |"
+            f"| {' | '.join(f'{row[name]:.3f}' for name in others)} | {codes} "
+            f"| {row['processor_minutes'] or ''} |"
         )
 
 
