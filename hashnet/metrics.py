@@ -18,6 +18,9 @@ References:
     Presence of Tied Scores", ECIR 2008: tie-aware average precision.
     Lin et al., "Deep Learning of Binary Hash Codes for Fast Image Retrieval", CVPR Workshops
     2015, and its released code: mAP@1000 over what was found, precision at k.
+    Jegou, Douze and Schmid, "Product Quantization for Nearest Neighbor Search", TPAMI 2011, and
+    the literature of metric learning since: Recall@k as the share of queries with a hit.
+    Musgrave, Belongie and Lim, "A Metric Learning Reality Check", ECCV 2020: R-precision, MAP@R.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from hashnet import codes
 from hashnet.errors import ArgumentError, ShapeError, UnknownNameError
 
 KS = (1, 10, 100, 1000)
+FOUND_KS = (1, 2, 4, 8)
 DENOMINATORS = ("relevant", "found")
 # So many distances of features are held at one time: 64 MB.
 DISTANCES_A_BLOCK = 1 << 24
@@ -262,31 +266,107 @@ def tie_aware_ap_from_counts(
     """
     items, relevant = _checked_counts(items_per_distance, relevant_per_distance)
     _check_at(at)
-    items_before = np.cumsum(items, axis=-1) - items
-    relevant_before = np.cumsum(relevant, axis=-1) - relevant
-    num_relevant = relevant.sum(axis=-1)
-    # A rank that no ranking reaches cuts nothing off.
-    last_rank = items.sum() if at is None else at
-    divisor = np.minimum(last_rank, num_relevant)
-    room = np.maximum(last_rank - items_before, 0)
+    return _ap_of_counts(items, relevant, at)
 
-    # Expected: (N+ + 1 + (t-1) r) / (N + t) = r + (N+ + 1 - r (N + 1)) / (N + t).
-    chance = _divide(relevant, items)
-    # A tie of one has no (t - 1): any r will do, 0 too.
-    slope = _divide(relevant - 1, items - 1)
-    listed = np.minimum(items, room)
-    offset = relevant_before + 1 - slope * (items_before + 1)
-    expected = chance * (slope * listed + offset * _reciprocals(items_before, listed))
 
-    irrelevant_before = items_before - relevant_before
-    found = np.minimum(relevant, room)
-    best = found - irrelevant_before * _reciprocals(items_before, found)
+def found_at(
+    items_per_distance: np.ndarray, relevant_per_distance: np.ndarray, k: int
+) -> float | np.ndarray:
+    """Chance that a relevant item is among the first `k`, over all orders of the ties.
 
-    irrelevant_before = irrelevant_before + items - relevant
-    found = np.minimum(relevant, np.maximum(room - (items - relevant), 0))
-    worst = found - irrelevant_before * _reciprocals(items_before + items - relevant, found)
+    Its mean over queries is what the literature of metric learning calls Recall@k. If a nearer
+    distance has a relevant item the chance is 1; else `t` items of the tie of `n` that reaches
+    rank `k`, `r` of them relevant, are listed, and
 
-    return TieAwareAP(*(_divide(case.sum(axis=-1), divisor) for case in (expected, best, worst)))
+        1 - (n - r)/n * (n - r - 1)/(n - 1) * ... (t factors)
+
+    Args:
+        items_per_distance: int array of shape `(num_distances,)` or `(q, num_distances)`,
+            nearest first; zeros are fine.
+        relevant_per_distance: int array of the same shape.
+        k: positive int.
+
+    Returns:
+        float, or float64 array of shape `(q,)`, 0 to 1.
+
+    Raises:
+        ShapeError: if the two are not integer arrays of one shape.
+        ArgumentError: if a count is negative, if more items are relevant than there are, or if
+            `k` is no positive integer.
+
+    Example:
+        Of three items at one distance one is relevant.
+
+        >>> [round(found_at(np.array([3]), np.array([1]), k), 4) for k in (1, 2, 3)]
+        [0.3333, 0.6667, 1.0]
+    """
+    items, relevant = _checked_counts(items_per_distance, relevant_per_distance)
+    _check_positive("k", k)
+    return _plain(_found_of_counts(items, relevant, k))
+
+
+def r_precision(
+    items_per_distance: np.ndarray, relevant_per_distance: np.ndarray
+) -> float | np.ndarray:
+    """Precision at rank R, the number of relevant items, the mean over all orders of the ties.
+
+    Args:
+        items_per_distance: int array of shape `(num_distances,)` or `(q, num_distances)`,
+            nearest first; zeros are fine.
+        relevant_per_distance: int array of the same shape.
+
+    Returns:
+        float, or float64 array of shape `(q,)`, 0 to 1; 0 where nothing is relevant.
+
+    Raises:
+        ShapeError: if the two are not integer arrays of one shape.
+        ArgumentError: if a count is negative, or if more items are relevant than there are.
+
+    Example:
+        Two relevant items: one is first, the other ties with one that is not.
+
+        >>> r_precision(np.array([1, 2]), np.array([1, 1]))
+        0.75
+
+    Reference:
+        Musgrave et al., ECCV 2020, section 2.2.
+    """
+    items, relevant = _checked_counts(items_per_distance, relevant_per_distance)
+    return _plain(_r_precision_of_counts(items, relevant))
+
+
+def map_at_r(
+    items_per_distance: np.ndarray, relevant_per_distance: np.ndarray
+) -> float | np.ndarray:
+    """Average precision over the first R ranks, R the number of relevant items:
+
+        1/R * sum for rank = 1 .. R of precision(rank) where the item there is relevant
+
+    the mean over all orders of the ties.
+
+    Args:
+        items_per_distance: int array of shape `(num_distances,)` or `(q, num_distances)`,
+            nearest first; zeros are fine.
+        relevant_per_distance: int array of the same shape.
+
+    Returns:
+        float, or float64 array of shape `(q,)`, 0 to 1; 0 where nothing is relevant.
+
+    Raises:
+        ShapeError: if the two are not integer arrays of one shape.
+        ArgumentError: if a count is negative, or if more items are relevant than there are.
+
+    Example:
+        Relevant at ranks 1 and 3, R = 2: rank 3 is too late.
+
+        >>> map_at_r(np.array([1, 1, 1]), np.array([1, 0, 1]))
+        0.5
+
+    Reference:
+        Musgrave et al., ECCV 2020, section 2.2.
+    """
+    items, relevant = _checked_counts(items_per_distance, relevant_per_distance)
+    return _plain(_map_at_r_of_counts(items, relevant))
 
 
 # --- A whole set of queries ----------------------------------------------------------------------
@@ -308,6 +388,10 @@ class Evaluation:
         map_at_tie_aware: TieAwareAP. mAP@R, divided by min(R, relevant), tie-aware.
         precision_at: dict of int to float. Ties by row.
         recall_at: dict of int to float. Ties by row.
+        found_at: dict of int to float. Share of the queries with a relevant item among the first
+            1, 2, 4 and 8, tie-aware: Recall@k as metric learning has it.
+        r_precision: float. Precision at rank R, the relevant items of each query, tie-aware.
+        map_at_r: float. Average precision over the first R ranks of each query, tie-aware.
         ap_of_query: float64 array of shape `(queries,)`. Tie-aware average precision over the
             whole database, expected case; NaN for queries without any relevant item.
     """
@@ -322,6 +406,9 @@ class Evaluation:
     map_at_tie_aware: TieAwareAP
     precision_at: dict[int, float]
     recall_at: dict[int, float]
+    found_at: dict[int, float]
+    r_precision: float
+    map_at_r: float
     ap_of_query: np.ndarray
 
     def to_dict(self) -> dict[str, Any]:
@@ -340,6 +427,9 @@ class Evaluation:
             "map_all_worst": self.map_all.worst,
             "precision_at": {str(k): value for k, value in self.precision_at.items()},
             "recall_at": {str(k): value for k, value in self.recall_at.items()},
+            "found_at": {str(k): value for k, value in self.found_at.items()},
+            "r_precision": self.r_precision,
+            "map_at_r": self.map_at_r,
         }
 
 
@@ -467,7 +557,8 @@ def evaluate_codes(
             head[place] = relevant[np.argsort(distance, kind="stable")[: head.shape[1]]]
         ap_all = tie_aware_ap_from_counts(items, relevant_items)
         ap_at = tie_aware_ap_from_counts(items, relevant_items, at=at)
-        scores.append(_score(head, relevant_items.sum(axis=1), ap_all, ap_at, at, ks))
+        first = _first_hits(items, relevant_items)
+        scores.append(_score(head, relevant_items.sum(axis=1), ap_all, ap_at, first, at, ks))
         within.append(_score_within(items, relevant_items, radius))
 
     means = _means(_joined(scores), num_ranked, at, ks)
@@ -549,6 +640,7 @@ def evaluate_features(
         head = np.empty((len(block), min(depth, num_ranked)), bool)
         num_relevant = np.empty(len(block), np.int64)
         ap_all, ap_at = np.empty((3, len(block))), np.empty((3, len(block)))
+        first = []
         for place, query in enumerate(block):
             # Floats from zero up sort as the integers of the same bits, so distance and row
             # make one integer, and an ordinary fast sort leaves ties by row.
@@ -559,9 +651,11 @@ def evaluate_features(
             ties = _count_ties(keys >> np.uint64(32), relevant)
             ap_all[:, place] = tie_aware_ap_from_counts(*ties)
             ap_at[:, place] = tie_aware_ap_from_counts(*ties, at=at)
+            first.append(_first_hits(*(counts[None] for counts in ties)))
             head[place] = relevant[: head.shape[1]]
             num_relevant[place] = np.count_nonzero(relevant)
-        scores.append(_score(head, num_relevant, TieAwareAP(*ap_all), TieAwareAP(*ap_at), at, ks))
+        cases = TieAwareAP(*ap_all), TieAwareAP(*ap_at)
+        scores.append(_score(head, num_relevant, *cases, _joined(first), at, ks))
     return Evaluation(**_means(_joined(scores), num_ranked, at, ks))
 
 
@@ -630,13 +724,90 @@ def evaluate_rankings(
         head[0, : len(ranking)] = ranking[:depth]
         ap_all = average_precision(ranking[None], num_relevant=present)
         ap_at = average_precision(ranking[None], at=at, num_relevant=present)
+        first = _first_of_ranking(ranking, int(present[0]))
         scores.append(
-            _score(head, present, TieAwareAP(*[ap_all] * 3), TieAwareAP(*[ap_at] * 3), at, ks)
+            _score(
+                head, present, TieAwareAP(*[ap_all] * 3), TieAwareAP(*[ap_at] * 3), first, at, ks
+            )
         )
     return Evaluation(**_means(_joined(scores), database, at, ks))
 
 
 # --- Inside ---------------------------------------------------------------------------------------
+
+
+def _ap_of_counts(
+    items: np.ndarray, relevant: np.ndarray, at: int | np.ndarray | None
+) -> TieAwareAP:
+    """`tie_aware_ap_from_counts` of checked counts; `at` may be an array, one for each query."""
+    items_before = np.cumsum(items, axis=-1) - items
+    relevant_before = np.cumsum(relevant, axis=-1) - relevant
+    num_relevant = relevant.sum(axis=-1)
+    # A rank that no ranking reaches cuts nothing off.
+    last_rank = np.asarray(items.sum() if at is None else at)
+    divisor = np.minimum(last_rank, num_relevant)
+    room = np.maximum(last_rank[..., None] - items_before, 0)
+
+    # Expected: (N+ + 1 + (t-1) r) / (N + t) = r + (N+ + 1 - r (N + 1)) / (N + t).
+    chance = _divide(relevant, items)
+    # A tie of one has no (t - 1): any r will do, 0 too.
+    slope = _divide(relevant - 1, items - 1)
+    listed = np.minimum(items, room)
+    offset = relevant_before + 1 - slope * (items_before + 1)
+    expected = chance * (slope * listed + offset * _reciprocals(items_before, listed))
+
+    irrelevant_before = items_before - relevant_before
+    found = np.minimum(relevant, room)
+    best = found - irrelevant_before * _reciprocals(items_before, found)
+
+    irrelevant_before = irrelevant_before + items - relevant
+    found = np.minimum(relevant, np.maximum(room - (items - relevant), 0))
+    worst = found - irrelevant_before * _reciprocals(items_before + items - relevant, found)
+
+    return TieAwareAP(*(_divide(case.sum(axis=-1), divisor) for case in (expected, best, worst)))
+
+
+def _found_of_counts(items: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
+    listed = np.clip(k - (np.cumsum(items, axis=-1) - items), 0, items)
+    none = np.ones(items.shape)
+    # Of each tie, the chance that none of the items listed is relevant; k factors at most.
+    for place in range(min(k, int(listed.max(initial=0)))):
+        chance = _divide(np.maximum(items - relevant - place, 0), items - place)
+        none = np.where(place < listed, none * chance, none)
+    return 1 - none.prod(axis=-1)
+
+
+def _r_precision_of_counts(items: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    num_relevant = relevant.sum(axis=-1, keepdims=True)
+    listed = np.clip(num_relevant - (np.cumsum(items, axis=-1) - items), 0, items)
+    found = (listed * _divide(relevant, items)).sum(axis=-1)
+    return _divide(found, num_relevant[..., 0])
+
+
+def _map_at_r_of_counts(items: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    # Where nothing is relevant any rank will do: there is nothing to find.
+    last_rank = np.maximum(relevant.sum(axis=-1), 1)
+    return np.asarray(_ap_of_counts(items, relevant, last_rank).expected)
+
+
+def _first_hits(items: np.ndarray, relevant: np.ndarray) -> dict[str, np.ndarray]:
+    """What classes never seen are judged by, of a block of queries, from counts by distance."""
+    return {
+        "found_at": np.stack([_found_of_counts(items, relevant, k) for k in FOUND_KS], axis=-1),
+        "r_precision": _r_precision_of_counts(items, relevant),
+        "map_at_r": _map_at_r_of_counts(items, relevant),
+    }
+
+
+def _first_of_ranking(ranking: np.ndarray, num_relevant: int) -> dict[str, np.ndarray]:
+    """The same as `_first_hits` of one ranking without ties, which may leave items out."""
+    at = max(num_relevant, 1)
+    found = [[bool(ranking[:k].any()) for k in FOUND_KS]]
+    return {
+        "found_at": np.array(found, np.float64),
+        "r_precision": np.array([np.count_nonzero(ranking[:num_relevant]) / at]),
+        "map_at_r": np.array([average_precision(ranking, at=at, num_relevant=num_relevant)]),
+    }
 
 
 def _blocks(num_items: int, size: int) -> Iterator[range]:
@@ -726,6 +897,7 @@ def _score(
     num_relevant: np.ndarray,
     ap_all: TieAwareAP,
     ap_at: TieAwareAP,
+    first: dict[str, np.ndarray],
     at: int,
     ks: Sequence[int],
 ) -> dict[str, np.ndarray]:
@@ -738,6 +910,7 @@ def _score(
         "of_relevant": np.asarray(average_precision(head, at=at, num_relevant=num_relevant)),
         "precision": np.stack([precision_at(head, k) for k in ks], axis=1),
         "recall": np.stack([recall_at(head, k, num_relevant=num_relevant) for k in ks], axis=1),
+        **first,
     }
 
 
@@ -785,6 +958,9 @@ def _means(
         "map_at_tie_aware": TieAwareAP(*mean["ap_at"].tolist()),
         "precision_at": dict(zip(ks, mean["precision"].tolist(), strict=True)),
         "recall_at": dict(zip(ks, mean["recall"].tolist(), strict=True)),
+        "found_at": dict(zip(FOUND_KS, mean["found_at"].tolist(), strict=True)),
+        "r_precision": float(mean["r_precision"]),
+        "map_at_r": float(mean["map_at_r"]),
         "ap_of_query": np.where(answerable, scores["ap_all"][:, 0], np.nan),
     }
 

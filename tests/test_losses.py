@@ -91,7 +91,7 @@ def test_orthohash_is_cross_entropy_of_cosines_with_a_margin(batch):
     close(losses.orthohash_loss(u, targets, words), cross_entropy_by_loops(logits, targets))
 
 
-@pytest.mark.parametrize("name", config.LOSSES)
+@pytest.mark.parametrize("name", config.CODE_LOSSES)
 def test_every_loss_that_the_settings_know_is_there_and_finite_far_out(name):
     loss = losses.create(name, K, C)
     u = np.array([[100.0] * K, [-100.0] * K, [0.0] * K], dtype="float32")

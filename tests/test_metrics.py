@@ -71,6 +71,26 @@ def one_order_slowly(items, relevant, relevant_first, at=None):
     return ap_slowly(order, at)
 
 
+def found_slowly(items, relevant, k):
+    """Chance that one of the first k is relevant: choices without any, of all choices."""
+    for n, r in zip(items, relevant, strict=True):
+        listed = min(n, k)
+        if r:
+            return 1 - math.comb(n - r, listed) / math.comb(n, listed) if listed else 0.0
+        k -= listed
+    return 0.0
+
+
+def r_precision_slowly(items, relevant):
+    left = total = sum(relevant)
+    found = 0.0
+    for n, r in zip(items, relevant, strict=True):
+        listed = min(n, left)
+        found += listed * r / n if n else 0.0
+        left -= listed
+    return found / total if total else 0.0
+
+
 def shares_a_label(a, b):
     if np.ndim(a):
         return any(x and y for x, y in zip(a, b, strict=True))
@@ -122,6 +142,11 @@ def evaluate_slowly(apart, query_labels, database_labels, at, ks, radius, exclud
             }
             | {f"precision_{k}": sum(relevant[:k]) / k for k in ks}
             | {f"recall_{k}": sum(relevant[:k]) / sum(relevant) for k in ks}
+            | {f"found_{k}": found_slowly(items, hits, k) for k in metrics.FOUND_KS}
+            | {
+                "r_precision": r_precision_slowly(items, hits),
+                "map_at_r": tie_aware_formula_slowly(items, hits, sum(relevant)),
+            }
         )
     means = {name: math.fsum(f[name] for f in figures) / len(figures) for name in figures[0]}
     return means, unanswerable, nothing_within
@@ -140,6 +165,8 @@ def assert_agrees(result, means, at, ks):
     }
     got |= {f"precision_{k}": result.precision_at[k] for k in ks}
     got |= {f"recall_{k}": result.recall_at[k] for k in ks}
+    got |= {f"found_{k}": result.found_at[k] for k in metrics.FOUND_KS}
+    got |= {"r_precision": result.r_precision, "map_at_r": result.map_at_r}
     assert got == pytest.approx({name: means[name] for name in got}, abs=1e-9)
     assert result.at == at
 
@@ -240,6 +267,39 @@ def test_tie_aware_is_the_mean_the_best_and_the_worst_over_every_order(ranking, 
     assert ap.expected == pytest.approx(sum(scores) / len(scores), abs=1e-12)
     assert ap.best == pytest.approx(max(scores), abs=1e-12)
     assert ap.worst == pytest.approx(min(scores), abs=1e-12)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=6),
+    st.integers(1, 8),
+)
+def test_the_first_hits_are_the_mean_over_every_order(ranking, k):
+    distances, relevant = map(list, zip(*ranking, strict=True))
+    items, hits = metrics._count_ties(np.sort(distances), np.array(relevant)[np.argsort(distances)])
+    orders = list(all_orders(distances, relevant))
+    total = sum(relevant)
+
+    def mean(score):
+        return pytest.approx(sum(map(score, orders)) / len(orders), abs=1e-12)
+
+    assert metrics.found_at(items, hits, k) == mean(lambda order: any(order[:k]))
+    assert metrics.r_precision(items, hits) == mean(
+        lambda order: sum(order[:total]) / max(total, 1)
+    )
+    assert metrics.map_at_r(items, hits) == mean(lambda order: ap_slowly(order, total or 1))
+
+
+def test_map_at_r_tells_apart_what_recall_at_1_does_not():
+    one, ten = np.ones(20, int), np.ones(10, int)
+    first_two = np.array([1, 1] + [0] * 10 + [1] * 8)
+    scattered = np.array([1, 0] + [0] * 9 + [1] * 9)
+    perfect = np.concatenate([ten, 0 * ten])
+    scores = [metrics.map_at_r(one, order) for order in (scattered, first_two, perfect)]
+    assert scores == pytest.approx([0.1, 0.2, 1.0])
+    assert [metrics.found_at(one, order, 1) for order in (scattered, first_two, perfect)] == [1] * 3
+    counts = metrics.map_at_r(np.stack([one] * 3), np.stack([scattered, first_two, perfect]))
+    assert counts.tolist() == scores
 
 
 @pytest.mark.parametrize("at", [None, 1, 70, 71, 5000, 10**6])
@@ -495,7 +555,7 @@ def test_the_json_has_the_names_of_the_command_line():
     database = np.zeros((3, 6), "uint8")
     labels = np.array([1, 1, 2])
     figures = metrics.evaluate_codes(database, labels, database, labels, num_bits=48).to_dict()
-    precision_at, recall_at = figures.pop("precision_at"), figures.pop("recall_at")
+    precision_at, recall_at, found_at = map(figures.pop, ("precision_at", "recall_at", "found_at"))
     assert figures == pytest.approx(
         {
             "queries": 3,
@@ -514,8 +574,11 @@ def test_the_json_has_the_names_of_the_command_line():
             "precision_within": 5 / 9,
             "recall_within": 1,
             "queries_with_nothing_within": 0,
+            "r_precision": 5 / 9,
+            "map_at_r": (2 * (1 + 1 / 2 + 1 / 4) / 3 + 1 / 3) / 3,
         }
     )
+    assert found_at == pytest.approx({"1": 5 / 9, "2": 8 / 9, "4": 1, "8": 1})
     assert precision_at == pytest.approx({"1": 2 / 3, "10": 1 / 6, "100": 1 / 60, "1000": 1 / 600})
     assert recall_at == pytest.approx({"1": 1 / 3, "10": 1, "100": 1, "1000": 1})
     assert json.loads(json.dumps(figures)) == figures
@@ -587,6 +650,11 @@ def test_ready_rankings_may_list_only_a_pool():
     recalls = [sum(r) / n for r, n in zip(rankings[:4], total[:4], strict=True)]
     assert result.recall_at[60] == pytest.approx(np.mean(recalls))
     assert (result.queries, result.queries_without_relevant) == (5, 1)
+    pairs = list(zip(rankings[:4], total[:4].tolist(), strict=True))
+    for k in metrics.FOUND_KS:
+        assert result.found_at[k] == np.mean([any(r[:k]) for r, _ in pairs])
+    assert result.r_precision == pytest.approx(np.mean([sum(r[:n]) / n for r, n in pairs]))
+    assert result.map_at_r == pytest.approx(np.mean([ap_slowly(r, n, n) for r, n in pairs]))
 
 
 # --- What is refused -----------------------------------------------------------------------------

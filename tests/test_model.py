@@ -75,6 +75,8 @@ def test_any_number_of_bits_from_1_to_1024(num_bits):
         ({"scores_from": "air"}, "scores_from"),
         ({"mirror": 1}, "mirror"),
         ({"mirror": True, "scores_from": "feature"}, "mirror"),
+        ({"embedding": 4097}, "1 to 4096"),
+        ({"embedding": 8, "scores_from": "none", "classes": ()}, "F8 sees the latent"),
         ({"image_size": -1}, "pixels"),
         ({"image_size": 2049}, "2048 at most"),
     ],
@@ -90,6 +92,9 @@ def test_a_configuration_survives_json():
     mirrored = model.HashNetConfig(classes=("a",), mirror=True)
     assert model.HashNetConfig.from_dict(json.loads(json.dumps(mirrored.to_dict()))) == mirrored
     assert "mirror" not in config.to_dict()  # Versions that do not know it read the others.
+    short = model.HashNetConfig(classes=("a",), embedding=64)
+    assert model.HashNetConfig.from_dict(json.loads(json.dumps(short.to_dict()))) == short
+    assert short.feature_dim == 64 and "embedding" not in config.to_dict()
     with pytest.raises(BundleError, match="fields"):
         model.HashNetConfig.from_dict({"backbone": "alexnet"})
     with pytest.raises(UnknownNameError):

@@ -51,6 +51,7 @@ CASES = [
     ("stub", {}),
     ("depthwise", {}),
     ("stub", {"mirror": True}),
+    ("stub", {"mirror": True, "embedding": 5}),
     ("tiny", {}),
     ("mobilenet_v3_large", {"any": 64}),
     pytest.param("efficientnet_lite0", {"any": 64}, marks=pytest.mark.slow),
@@ -61,7 +62,7 @@ CASES = [
 ]
 
 
-@pytest.mark.fast("stub-options0", "depthwise-options1", "stub-options2")
+@pytest.mark.fast("stub-options0", "depthwise-options1", "stub-options2", "stub-options3")
 @pytest.mark.parametrize(("backbone", "options"), CASES)
 def test_the_file_gives_what_keras_gives_and_every_weight_comes_back(backbone, options):
     model, config = network(backbone, **options)

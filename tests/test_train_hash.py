@@ -491,6 +491,14 @@ settings = TrainConfig(
     num_bits=8, backbone="stub", weights="random", image_size=32, head_epochs=30, epochs=3,
     head_rate=.1, rate=.01, batch=8, validation=.25, seed=3,
 )
+for loss in ("proxy_anchor", "multi_similarity", "triplet", "supcon", "arcface", "softmax"):
+    of_features = TrainConfig(
+        num_bits=8, backbone="stub", weights="random", image_size=32, head_epochs=1, epochs=1,
+        batch=12, loss=loss, embedding=4,
+    )
+    trained = hash.train(colours, sys.argv[1] + loss, of_features, verbose=False)
+    assert all(np.isfinite(row["loss"]) for row in trained.history), trained.history
+    assert trained.bundle.config.feature_dim == 4
 trained = hash.train(colours, sys.argv[1], settings, verbose=False)
 print(trained.history[-1]["validation_map"])
 comparison = export.export(trained.bundle, sys.argv[1] + ".onnx", "onnx")

@@ -120,17 +120,20 @@ def _print_stages(figures: dict[str, Any]) -> None:
     """A row for each stage: of all queries, or where the last was measured, of the same ones."""
     if "stages" in figures:
         stages = figures["stages"]
-        columns = ("found@1", "found@5", "mAP", "ms")
+        columns: tuple[str, ...] = ("found@1", "found@5", "mAP", "ms")
         rows = {
             title: [row["found_at_1"], row["found_at_5"], row["map_all"], row["milliseconds"]]
             for title, row in _measured(stages).items()
         }
         head = f"stage, {stages['queries']} queries"
     else:
-        columns = ("P@1", "P@10", "mAP", "ms")
+        columns = ("found@1", "P@10", "R-prec", "MAP@R", "mAP", "ms")
         rows = {
             title: [
-                *(row["precision_at"].get(str(k), math.nan) for k in (1, 10)),
+                row["found_at"]["1"],
+                row["precision_at"].get("10", math.nan),
+                row["r_precision"],
+                row["map_at_r"],
                 row["map_all"],
                 row["milliseconds"].get("total", row["milliseconds"]["coarse"]),
             ]

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 Path = str | os.PathLike[str]
 
 # Version 1 is of float32 and has a model.keras, 2 is of another precision, 3 has no model.keras,
-# 4 has a backbone of one's own: who does not know these must not open them.
-FORMAT_VERSION = 4
-_WITHOUT_MODEL = 3
+# 4 has a backbone of one's own, 5 an embedding: who does not know these must not open them.
+FORMAT_VERSION = 5
+_WITHOUT_MODEL, _OWN_BACKBONE = 3, 4
 PRECISIONS = ("float32", "bfloat16", "int8")
 DESCRIPTION, MODEL, ENCODER = "hashnet.json", "model.keras", "encoder.onnx"
 FLOAT32 = "float32.onnx"
@@ -267,8 +267,10 @@ def save_precision(
 
 
 def _version(least: int, config: HashNetConfig) -> int:
-    """The format version of a bundle that needs `least` but for its backbone."""
-    return least if config.own is None else FORMAT_VERSION
+    """The format version of a bundle that needs `least` but for its network."""
+    if config.embedding:
+        return FORMAT_VERSION
+    return least if config.own is None else _OWN_BACKBONE
 
 
 def _described(

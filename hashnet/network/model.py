@@ -1,8 +1,8 @@
 """The hash network: a backbone with the latent layer H between its last two layers.
 
-image -> backbone -> F7 -> feature -> H -> latent
-                      |               |
-                      +----- or ------+--> F8 -> scores
+image -> backbone -> F7 -> [embedding] -> feature -> H -> latent
+                      |                              |
+                      +------------ or --------------+--> F8 -> scores
 """
 
 from dataclasses import asdict, dataclass, field, fields
@@ -23,6 +23,7 @@ SCORES_FROM = ("latent", "feature", "none")
 
 # Far above what any backbone was pretrained on; a description that asks for more asks for memory.
 MAX_IMAGE_SIZE = 2048
+MAX_EMBEDDING = 4096
 
 # What an encoder may take for an image, in times of what its backbone needs: other converters than
 # ours take some times as much.
@@ -31,7 +32,7 @@ ALLOWED = 4
 MOST_OF_OWN = Cost(work=MOST.work, numbers=2.0**28)
 
 # Fields that descriptions of before do not have.
-_NEWER = {"mirror", "own"}
+_NEWER = {"mirror", "own", "embedding"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class HashNetConfig:
             same code: better codes at twice the time. F8 must see the latent layer.
         own: dict that JSON can hold, or None. What `Backbone.own` says of a backbone that is not
             one of `BACKBONES`.
+        embedding: int, 4096 at most. Length of the feature where a layer of its own makes it of
+            F7; 0 where F7 is the feature. F8 must see the latent layer then.
 
     Raises:
         ArgumentError: a value is out of its range.
@@ -68,6 +71,7 @@ class HashNetConfig:
     scores_from: str = "latent"
     mirror: bool = False
     own: dict[str, Any] | None = field(default=None, hash=False)
+    embedding: int = 0
 
     def __post_init__(self) -> None:
         backbone = self.known
@@ -85,6 +89,16 @@ class HashNetConfig:
             raise ArgumentError(
                 "mirror is True or False, and False where F8 sees the feature.",
                 f"mirror={self.mirror!r}, scores_from={self.scores_from!r}",
+            )
+        if not _is_count(self.embedding) or self.embedding > MAX_EMBEDDING:
+            raise ArgumentError(
+                f"An embedding has 1 to {MAX_EMBEDDING} numbers, or 0 for none.",
+                f"embedding={self.embedding!r}",
+            )
+        if self.embedding and self.scores_from != "latent":
+            raise ArgumentError(
+                "F8 sees the latent layer where an embedding is the feature.",
+                f"embedding={self.embedding}, scores_from={self.scores_from!r}",
             )
         if not all(isinstance(name, str) for name in self.classes) or (
             bool(self.classes) != (self.scores_from != "none")
@@ -106,7 +120,7 @@ class HashNetConfig:
     @property
     def feature_dim(self) -> int:
         """int, length of a feature."""
-        return self.known.feature_dim
+        return self.embedding or self.known.feature_dim
 
     @property
     def most(self) -> Cost:
@@ -184,7 +198,8 @@ def build(
     """Build the hash network; H and a new F8 start at random, the backbone from `weights`.
 
     The feature is F7 scaled to length 1: on every set of photos measured so far, Euclidean
-    distance ranks better that way, and H sees the same vector that the fine stage ranks by.
+    distance ranks better that way, and H sees the same vector that the fine stage ranks by. An
+    embedding is a linear layer between the two, of F7 scaled to length 1.
 
     Args:
         config: a `HashNetConfig`.
@@ -221,10 +236,13 @@ def build(
         backbone or config.known, weights=weights, image_size=config.image_size
     )
     unit = layers.UnitNormalization(name="feature", dtype="float32")
-    f7 = network.output["feature"]  # (n, feature_dim)
+    f7 = network.output["feature"]
     if config.mirror:
         f7 = layers.Average(name="f7_of_both")([f7, _f7_of_mirrored(network)])
-    feature = unit(f7)
+    if config.embedding:
+        f7 = layers.UnitNormalization(name="f7_unit", dtype="float32")(f7)
+        f7 = layers.Dense(config.embedding, name="embedding", dtype="float32")(f7)
+    feature = unit(f7)  # (n, config.feature_dim)
     hash_layer = layers.Dense(config.num_bits, "sigmoid", name="latent", dtype="float32")
     latent = hash_layer(feature)  # (n, num_bits)
     outputs = {"latent": latent, "feature": feature}

@@ -13,6 +13,8 @@ class Batches(keras.utils.PyDataset):
         batch: int; `n` if that is less.
         seed: tuple of int: of the run and of the epoch.
         balanced: bool. Draw every class equally often.
+        images_of_class: int, K, or 0. Make each batch of `batch` / K classes, K images of each,
+            as losses of pairs ask for; an image comes again only after all others of its class.
     """
 
     def __init__(
@@ -23,13 +25,18 @@ class Batches(keras.utils.PyDataset):
         seed: tuple[int, ...],
         *,
         balanced: bool = False,
+        images_of_class: int = 0,
     ) -> None:
         # With more than one worker Keras turns off tf.data's tuning, whose thread can keep the end
         # of an epoch waiting for many seconds. The order stays.
         super().__init__(workers=2)
         self.inputs, self.targets = inputs, targets
         self.batch = min(batch, len(targets))
-        self._order = self._shuffled(np.random.default_rng(seed), balanced)
+        random = np.random.default_rng(seed)
+        if images_of_class:
+            self._order = self._by_class(random, images_of_class)
+        else:
+            self._order = self._shuffled(random, balanced)
 
     def __len__(self) -> int:
         return len(self.targets) // self.batch
@@ -47,6 +54,18 @@ class Batches(keras.utils.PyDataset):
         # Each class once in every stretch of num_classes rows, and so evenly in every batch.
         columns = [random.permutation(one) for one in np.array(drawn).T]
         return np.concatenate(columns)[: len(self.targets)]
+
+    def _by_class(self, random: np.random.Generator, images_of_class: int) -> np.ndarray:
+        of_class = [np.flatnonzero(column) for column in self.targets.T > 0]
+        waiting: list[list[int]] = [[] for _ in of_class]
+        order: list[int] = []
+        for _ in range(len(self)):
+            for one in random.permutation(len(of_class))[: self.batch // images_of_class]:
+                while len(waiting[one]) < images_of_class:
+                    waiting[one] += random.permutation(of_class[one]).tolist()
+                order += waiting[one][:images_of_class]
+                del waiting[one][:images_of_class]
+        return np.array(order)
 
 
 def _repeated(rows: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:

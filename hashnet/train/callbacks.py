@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 class AfterEpoch(keras.callbacks.Callback):
-    """Measures codes on validation images, stops early, and saves the state, in this order.
+    """Measures on validation images, stops early, and saves the state, in this order.
+
+    It measures codes where the model gives them, as `u`, and else features.
 
     Args:
         state: a `RunState`.
@@ -59,7 +61,14 @@ class AfterEpoch(keras.callbacks.Callback):
         state.save(self.model)
 
     def _measure(self, inputs: np.ndarray, labels: np.ndarray) -> float:
-        u = self.model.predict(inputs, batch_size=64, verbose=0)["u"]
+        outputs = self.model.predict(inputs, batch_size=64, verbose=0)
+        if "feature" in outputs:
+            features = np.asarray(outputs["feature"])
+            by_feature = metrics.evaluate_features(
+                features, labels, features, labels, exclude_self=True
+            )
+            return float(by_feature.map_all.expected)
+        u = outputs["u"]
         code = codes.pack(np.asarray(u) >= 0)
         result = metrics.evaluate_codes(
             code, labels, code, labels, num_bits=u.shape[1], exclude_self=True

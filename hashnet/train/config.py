@@ -11,7 +11,10 @@ from hashnet.errors import ArgumentError, UnknownNameError
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-LOSSES = ("paper", "ssdh", "csq", "orthohash", "greedyhash")
+CODE_LOSSES = ("paper", "ssdh", "csq", "orthohash", "greedyhash")
+METRIC_LOSSES = ("proxy_anchor", "arcface", "multi_similarity", "triplet", "supcon", "softmax")
+LOSSES = CODE_LOSSES + METRIC_LOSSES
+EMBEDDING, IMAGES_OF_CLASS = 256, 4
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "step")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -30,8 +33,15 @@ class TrainConfig:
         image_size: int, pixels a side; 0 for the backbone's own, or `start_from`'s.
         start_from: str. Folder of a bundle whose backbone is taken instead of `weights`; empty
             for none.
-        loss: str, one of `LOSSES`. What the network learns to make small.
-        head_epochs: int. Phase 1, H and F8 on features computed once.
+        loss: str, one of `LOSSES`. What the network learns to make small: of codes for the classes
+            it is shown (paper, ssdh, csq, orthohash, greedyhash), or of features, for classes
+            never seen (the others).
+        embedding: int. Length of the feature that a loss of features learns; 0 for 256, or that
+            of F7 if it is less. With a loss of codes 0: F7 is the feature.
+        images_of_class: int. Images of each class in a batch of a loss of features; 0 for 4.
+        pretrained_share: float, 0 to 1. With a loss of features: how much of the backbone's weights
+            before phase 2 is in those that are kept, the rest is of those after it.
+        head_epochs: int. Phase 1, H and F8, or the embedding, on features computed once.
         head_rate: float. Highest learning rate of phase 1.
         epochs: int. Phase 2, the whole network; 0 leaves the backbone as it is.
         rate: float. Highest learning rate of phase 2.
@@ -56,7 +66,7 @@ class TrainConfig:
             `HashNetConfig` says.
         balanced: bool. Show every class equally often.
         validation: float, 0 to .5. Part of the training images that is kept apart to measure mAP
-            after each epoch.
+            after each epoch; with a loss of features, part of the classes.
         patience: int. Stop after so many epochs without a better mAP, and go back to the best;
             0 to never stop early.
         held_out: tuple of str. Classes that are left out of the training.
@@ -81,6 +91,9 @@ class TrainConfig:
     image_size: int = 0
     start_from: str = ""
     loss: str = "orthohash"
+    embedding: int = 0
+    images_of_class: int = 0
+    pretrained_share: float = 0.0
     head_epochs: int = 10
     head_rate: float = 3e-3
     epochs: int = 5
@@ -121,6 +134,8 @@ class TrainConfig:
             if getattr(self, name) not in known:
                 raise UnknownNameError(name, getattr(self, name), known)
         for name, low, high in (
+            ("embedding", 0, None),
+            ("images_of_class", 0, None),
             ("batch", 2, None),
             ("image_size", 0, None),
             ("head_epochs", 0, None),
@@ -129,6 +144,7 @@ class TrainConfig:
             ("seed", 0, 2**31 - 1),
             ("weight_decay", 0, None),
             ("warmup", 0, 1),
+            ("pretrained_share", 0, 1),
             ("shift", 0, 1),
             ("zoom", 0, 0.9),
             ("validation", 0, 0.5),
@@ -140,6 +156,7 @@ class TrainConfig:
         for name in ("head_rate", "rate"):
             if not getattr(self, name) > 0:
                 raise ArgumentError(f"{name} is above 0.", f"{name}={getattr(self, name)}")
+        self._check_features()
         if self.epochs + self.head_epochs == 0:
             raise ArgumentError(
                 "A training has at least one epoch.",
@@ -156,6 +173,42 @@ class TrainConfig:
             raise ArgumentError(
                 "TensorBoard's files need a folder.", "tensorboard=True, logs=''", "Give logs."
             )
+
+    def _check_features(self) -> None:
+        """Settle what belongs to losses of features, and refuse it with others."""
+        if not self.learns_features:
+            for name in ("embedding", "images_of_class", "pretrained_share"):
+                if getattr(self, name):
+                    raise ArgumentError(
+                        f"{name} goes with a loss of features.",
+                        f"{name}={getattr(self, name)}, loss={self.loss!r}",
+                        f"Those are {', '.join(METRIC_LOSSES)}.",
+                    )
+            return
+        object.__setattr__(self, "images_of_class", self.images_of_class or IMAGES_OF_CLASS)
+        if self.images_of_class < 2 or self.batch % self.images_of_class:
+            raise ArgumentError(
+                "A batch holds some classes and as many images of each, two or more.",
+                f"batch={self.batch}, images_of_class={self.images_of_class}",
+                "Give a batch that is a multiple of images_of_class.",
+            )
+        if self.batch == self.images_of_class:
+            raise ArgumentError(
+                "A batch holds two classes or more.",
+                f"batch={self.batch}, images_of_class={self.images_of_class}",
+                "Give a larger batch.",
+            )
+        if self.balanced:
+            raise ArgumentError(
+                "Batches of a loss of features show every class equally often as it is.",
+                "balanced=True",
+                "Leave it out.",
+            )
+
+    @property
+    def learns_features(self) -> bool:
+        """bool. Whether the loss is one of features, and not of codes."""
+        return self.loss in METRIC_LOSSES
 
     def to_dict(self) -> dict[str, Any]:
         """dict that JSON can hold, for a bundle's origin."""

@@ -122,6 +122,29 @@ class LabelledImages:
             apart[members[: round(part * len(members))]] = True
         return self.rows(np.flatnonzero(~apart)), self.rows(np.flatnonzero(apart))
 
+    def split_classes(self, part: float, seed: int) -> tuple[LabelledImages, LabelledImages]:
+        """Keep a part of the classes apart, with all images of these.
+
+        Args:
+            part: float, 0 to .5.
+            seed: int.
+
+        Returns:
+            The rest, and the part, which has two classes or more; an image of both is in neither.
+
+        Raises:
+            ArgumentError: fewer than two classes would be left.
+
+        Example:
+            >>> ten = from_arrays(np.zeros((10, 4, 4, 3), "uint8"), [*"abcdeabcde"])
+            >>> [one.classes for one in ten.split_classes(0.4, seed=0)]
+            [('b', 'd', 'e'), ('a', 'c')]
+        """
+        random = np.random.default_rng((seed, 0x5711))
+        order = random.permutation(np.array(self.classes)).tolist()
+        count = max(2, round(part * len(order)))
+        return self.without(order[:count]), self.without(order[count:])
+
     def decoded(self, size: int) -> LabelledImages:
         """Decode and squash all images to `size` by `size` pixels, as encoding does.
 

@@ -20,14 +20,26 @@ if TYPE_CHECKING:
     from hashnet.train.config import TrainConfig
 
 
-class HashTraining(keras.Model):
-    """A functional model to `{"u", "logits"}` that learns by a `HashLoss`.
+class Training(keras.Model):
+    """A functional model that learns by a loss of all that it gives.
 
     Attributes:
-        hash_loss: the `HashLoss`.
+        learned_by: the loss.
     """
 
-    hash_loss: HashLoss
+    learned_by: Any
+
+    def loss_of(self, outputs: dict[str, KerasTensor], targets: KerasTensor) -> KerasTensor:
+        """The loss of a batch.
+
+        Args:
+            outputs: dict of what the model gives.
+            targets: float32 tensor `(n, num_classes)`, each row adds up to 1.
+
+        Returns:
+            float32 scalar.
+        """
+        raise NotImplementedError
 
     def compute_loss(
         self,
@@ -42,13 +54,36 @@ class HashTraining(keras.Model):
         Args:
             x, sample_weight, training: as Keras passes them; not needed here.
             y: float32 tensor `(n, num_classes)`, each row adds up to 1.
-            y_pred: dict of `u`, float32 `(n, num_bits)`, and `logits`, float32 `(n, num_classes)`.
+            y_pred: dict of what the model gives.
 
         Returns:
             float32 scalar.
         """
         assert y_pred is not None
-        return self.hash_loss(y_pred["u"], y_pred["logits"], y)
+        return self.loss_of(y_pred, y)
+
+
+class HashTraining(Training):
+    """A functional model to `{"u", "logits"}`.
+
+    Attributes:
+        learned_by: the `HashLoss`.
+    """
+
+    learned_by: HashLoss
+
+    def loss_of(self, outputs: dict[str, KerasTensor], targets: KerasTensor) -> KerasTensor:
+        """The loss of a batch.
+
+        Args:
+            outputs: dict of `u`, float32 `(n, num_bits)`, and `logits`, float32
+                `(n, num_classes)`.
+            targets: float32 tensor `(n, num_classes)`, each row adds up to 1.
+
+        Returns:
+            float32 scalar.
+        """
+        return self.learned_by(outputs["u"], outputs["logits"], targets)
 
 
 def make_head(feature_dim: int, num_bits: int, num_classes: int, loss: HashLoss) -> HashTraining:
@@ -76,20 +111,20 @@ def make_head(feature_dim: int, num_bits: int, num_classes: int, loss: HashLoss)
     seen = SeenByF8(loss.f8_sees, loss.steepness, dtype="float32", name="seen")(u)
     logits = layers.Dense(num_classes, dtype="float32", name="classes")(seen)
     head = HashTraining(feature, {"u": u, "logits": logits}, name="head")
-    head.hash_loss = loss
+    head.learned_by = loss
     return head
 
 
-def make_whole(network: keras.Model, head: HashTraining, config: "TrainConfig") -> HashTraining:
-    """The network from images to `{"u", "logits"}`, with augmentation; layers are shared.
+def make_whole(network: keras.Model, head: Training, config: "TrainConfig") -> Training:
+    """The network from images to what the head gives, with augmentation; layers are shared.
 
     Args:
         network: `keras.Model` of `model.build`.
-        head: `HashTraining` of `make_head`.
+        head: `HashTraining` of `make_head`, or `FeatureTraining` of `embedding.make_head`.
         config: `TrainConfig`.
 
     Returns:
-        `HashTraining`, from uint8 images `(n, image_size, image_size, 3)`, RGB.
+        A `Training` of the head's class, from uint8 images `(n, image_size, image_size, 3)`, RGB.
     """
     size = network.input.shape[1]
     image = keras.Input((size, size, 3), dtype="uint8", name="pixels")
@@ -100,8 +135,8 @@ def make_whole(network: keras.Model, head: HashTraining, config: "TrainConfig") 
     if config.freeze_bn:
         features = fold_norms(features)
     outputs = head(features(x))
-    whole = HashTraining(image, outputs, name="whole")
-    whole.hash_loss = head.hash_loss
+    whole = type(head)(image, outputs, name="whole")
+    whole.learned_by = head.learned_by
     return whole
 
 
@@ -223,7 +258,7 @@ def fold(head: HashTraining, network: keras.Model) -> None:
     gain = np.sqrt(network.output["feature"].shape[-1])
     hash_layer = head.get_layer("hash")
     kernel = ops.convert_to_numpy(hash_layer.kernel).astype("float64") * gain
-    if head.hash_loss.normalised:
+    if head.learned_by.normalised:
         norm = head.get_layer("norm")
         gamma, beta, mean, variance = (
             ops.convert_to_numpy(part).astype("float64")
@@ -233,7 +268,7 @@ def fold(head: HashTraining, network: keras.Model) -> None:
         kernel, bias = kernel * slope, beta - mean * slope
     else:
         bias = ops.convert_to_numpy(hash_layer.bias).astype("float64")
-    steepness = head.hash_loss.steepness
+    steepness = head.learned_by.steepness
     network.get_layer("latent").set_weights(
         [(kernel * steepness).astype("float32"), (bias * steepness).astype("float32")]
     )
@@ -241,12 +276,35 @@ def fold(head: HashTraining, network: keras.Model) -> None:
 
 
 def copy_backbone(source: keras.Model, target: keras.Model) -> None:
-    """Copy all weights but H's and F8's from one hash network to another of the same backbone.
+    """Copy the backbone's weights from one hash network to another of the same backbone.
 
     Args:
         source: `keras.Model` of `model.build`.
         target: `keras.Model` of the same backbone, changed in place.
     """
-    for layer in target.layers:
-        if layer.name not in ("latent", "scores") and layer.weights:
-            layer.set_weights(source.get_layer(layer.name).get_weights())
+    for layer in _backbone_layers(target):
+        layer.set_weights(source.get_layer(layer.name).get_weights())
+
+
+def mix_backbone(source: keras.Model, target: keras.Model, share: float) -> None:
+    """Move the backbone's weights of one hash network towards those of another.
+
+    Between the weights before and after fine-tuning lie networks that keep more of what the
+    pretrained one can do than the tuned one does, and much of what it has learned.
+
+    Args:
+        source: `keras.Model` of `model.build`.
+        target: `keras.Model` of the same backbone, changed in place.
+        share: float, 0 to 1. Of the source's weights in the mean.
+
+    Reference:
+        Wortsman et al., "Robust Fine-Tuning of Zero-Shot Models", CVPR 2022.
+    """
+    for layer in _backbone_layers(target):
+        pairs = zip(source.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True)
+        layer.set_weights([share * before + (1 - share) * after for before, after in pairs])
+
+
+def _backbone_layers(network: keras.Model) -> list[layers.Layer]:
+    own = ("latent", "scores", "embedding")
+    return [layer for layer in network.layers if layer.weights and layer.name not in own]

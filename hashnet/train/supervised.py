@@ -1,7 +1,10 @@
 """Train a hash network on labelled images, in two phases.
 
-1. H and F8 learn on features that are computed once: minutes.
+1. H and F8 learn on features that are computed once: minutes. With a loss of features it is the
+   embedding that learns on F7.
 2. The whole network learns at a lower rate, on images that augmentation changes each time.
+
+With a loss of features H and F8 are fitted to the finished feature.
 
 After every epoch the state is written, beside the bundle to be; the same call goes on from there
 and ends with the same network.
@@ -29,14 +32,14 @@ from hashnet.network import own_backbones
 from hashnet.network.backbones import Backbone
 from hashnet.network.model import HashNetConfig, build
 from hashnet.train import data as datasets
-from hashnet.train.config import TrainConfig
+from hashnet.train.config import EMBEDDING, TrainConfig
 from hashnet.train.score import Score, score, seen_again
 
 if TYPE_CHECKING:
     import keras
 
     from hashnet.train.batches import Batches
-    from hashnet.train.network import HashTraining
+    from hashnet.train.network import Training
     from hashnet.train.state import RunState
 
 
@@ -118,12 +121,15 @@ def train(
     labelled = labelled.decoded(size)
     shown, apart = labelled, None
     if config.validation:
-        shown, apart = labelled.split(config.validation, config.seed)
+        split = labelled.split_classes if config.learns_features else labelled.split
+        shown, apart = split(config.validation, config.seed)
         if not len(apart):
             raise ArgumentError(
                 "A part of the images is kept apart for validation.",
                 f"validation={config.validation} of {len(labelled)} images is none",
             )
+    if config.learns_features:
+        _check_pairs(shown, config)
     targets = shown.targets / shown.targets.sum(axis=1, keepdims=True)
     targets = targets.astype("float32")
 
@@ -132,27 +138,37 @@ def train(
         backbone=backbone.name,
         image_size=size,
         num_bits=config.num_bits,
-        classes=labelled.classes,
+        classes=shown.classes,
         mirror=config.mirror,
         own=backbone.own,
+        embedding=_embedding(config, backbone),
     )
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:
-        # It learns on one view of an image: augmentation mirrors half of them.
-        network = _network(replace(kept, mirror=False), config, backbone)
+        # It learns on one view of an image: augmentation mirrors half of them. The embedding is
+        # of the head while it learns.
+        bare = replace(kept, mirror=False, embedding=0)
+        network = _network(bare, config, backbone)
         state = _state(target, config, labelled, began)
-        run = _Run(config, state, targets, say, verbose)
+        run = _Run(config, state, targets, kept.embedding, say, verbose)
         head = _two_phases(run, network, shown.sources, apart)
     finally:
         keras.config.set_dtype_policy(policy)
 
     # The bundle, in float32 whatever it was trained in.
+    from hashnet.train import embedding
     from hashnet.train import network as networks
 
     plain = build(kept, weights=None)
     networks.copy_backbone(network, plain)
-    networks.fold(head, plain)
+    if config.learns_features:
+        if config.pretrained_share:
+            networks.mix_backbone(_network(bare, config, backbone), plain, config.pretrained_share)
+        plain.get_layer("embedding").set_weights(head.get_layer("embedding").get_weights())
+        embedding.finish(plain, _features(plain, shown.sources), targets, config.seed)
+    else:
+        networks.fold(head, plain)
     judged, outputs = seen_again(plain, shown if apart is None else apart, seed=config.seed)
     scored = score(outputs["latent"], judged, kept_apart=apart is not None)
     mean = outputs["feature"].mean(axis=0, dtype=np.float64)
@@ -196,6 +212,7 @@ class _Run:
     config: TrainConfig
     state: RunState
     targets: np.ndarray
+    embedding: int
     say: Callable[[str], None]
     verbose: bool
 
@@ -205,26 +222,27 @@ def _two_phases(
     network: keras.Model,
     pixels: np.ndarray,
     apart: datasets.LabelledImages | None,
-) -> HashTraining:
+) -> Training:
     """Train; returns the head. The backbone in `network` has learned afterwards."""
-    from hashnet.train import losses
     from hashnet.train import network as networks
-    from hashnet.train.folding import fold_norms
 
     config, state = run.config, run.state
-    feature_dim, num_classes = network.output["feature"].shape[-1], run.targets.shape[1]
-    loss = losses.create(config.loss, config.num_bits, num_classes, config.seed)
-    head = networks.make_head(feature_dim, config.num_bits, num_classes, loss)
-
-    def features(images: np.ndarray) -> np.ndarray:
-        part = fold_norms(networks.feature_part(network))
-        return part.predict(images, batch_size=64, verbose=0)
-
+    head = _head(run, network.output["feature"].shape[-1])
     if state.phase == 1:
+        of_shown = None
+        if config.learns_features:
+            from hashnet.train import embedding
+
+            of_shown = _features(network, pixels)
+            embedding.start(head, of_shown, run.targets)
         if config.head_epochs:
-            run.say("phase 1: H and F8 on features of the backbone as it is")
-            validation = None if apart is None else (features(apart.sources), apart.labels)
-            _fit(run, head, features(pixels), validation, config.head_rate, config.head_epochs)
+            what = "the embedding" if config.learns_features else "H and F8"
+            run.say(f"phase 1: {what} on features of the backbone as it is")
+            validation = None
+            if apart is not None:
+                validation = _features(network, apart.sources), apart.labels
+            of_shown = _features(network, pixels) if of_shown is None else of_shown
+            _fit(run, head, of_shown, validation, config.head_rate, config.head_epochs)
         state.begin(2)
     if config.epochs:
         run.say("phase 2: the whole network")
@@ -238,9 +256,33 @@ def _two_phases(
     return head
 
 
+def _features(network: keras.Model, pixels: np.ndarray) -> np.ndarray:
+    """Features of images, float32 `(n, feature_dim)`."""
+    from hashnet.train import network as networks
+    from hashnet.train.folding import fold_norms
+
+    part = fold_norms(networks.feature_part(network))
+    return np.asarray(part.predict(pixels, batch_size=64, verbose=0))
+
+
+def _head(run: _Run, feature_dim: int) -> Training:
+    """What learns on top of F7."""
+    config, num_classes = run.config, run.targets.shape[1]
+    if config.learns_features:
+        from hashnet.train import embedding, metric_losses
+
+        loss = metric_losses.create(config.loss)
+        return embedding.make_head(feature_dim, run.embedding, num_classes, loss)
+    from hashnet.train import losses
+    from hashnet.train import network as networks
+
+    of_codes = losses.create(config.loss, config.num_bits, num_classes, config.seed)
+    return networks.make_head(feature_dim, config.num_bits, num_classes, of_codes)
+
+
 def _fit(
     run: _Run,
-    model: HashTraining,
+    model: Training,
     inputs: np.ndarray,
     validation: tuple[np.ndarray, np.ndarray] | None,
     rate: float,
@@ -256,7 +298,12 @@ def _fit(
 
     def batches(epoch: int) -> Batches:
         return Batches(
-            inputs, targets, config.batch, (config.seed, epoch), balanced=config.balanced
+            inputs,
+            targets,
+            config.batch,
+            (config.seed, epoch),
+            balanced=config.balanced,
+            images_of_class=config.images_of_class,
         )
 
     model.compile(_optimizer(config, rate, epochs * len(batches(0))))
@@ -325,6 +372,41 @@ def _network(kept: HashNetConfig, config: TrainConfig, backbone: Backbone) -> ke
     if config.learn_from:
         networks.freeze_before(network, config.learn_from)
     return network
+
+
+def _embedding(config: TrainConfig, backbone: Backbone) -> int:
+    """Length of the feature, where a layer of its own makes it."""
+    if not config.learns_features:
+        return 0
+    if config.embedding > backbone.feature_dim:
+        raise ArgumentError(
+            "An embedding is no longer than F7.",
+            f"embedding={config.embedding}, {backbone.feature_dim} numbers of {backbone.name}",
+        )
+    return config.embedding or min(EMBEDDING, backbone.feature_dim)
+
+
+def _check_pairs(shown: datasets.LabelledImages, config: TrainConfig) -> None:
+    """Refuse images that do not give batches of some classes and several images of each."""
+    num_classes = config.batch // config.images_of_class
+    if len(shown.classes) < num_classes:
+        fewest = len(shown.classes) * config.images_of_class
+        raise ArgumentError(
+            f"A batch of {config.batch} with {config.images_of_class} images of each class holds "
+            f"{num_classes} classes.",
+            f"images of {len(shown.classes)} classes",
+            f"Give batch={fewest}, or more images of each class (images_of_class).",
+        )
+    if len(shown) < config.batch:
+        raise ArgumentError(
+            "There are images for one batch at least.", f"{len(shown)}, batch={config.batch}"
+        )
+    if shown.targets.sum(axis=0).max() < 2:
+        raise ArgumentError(
+            "Features are learned from several images of a class.",
+            f"one image in each of {len(shown.classes)} classes",
+            "Give more images; codes of single images are made without labels (hashnet index).",
+        )
 
 
 def _image_size(config: TrainConfig, backbone: Backbone) -> int:

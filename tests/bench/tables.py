@@ -332,6 +332,31 @@ def held_out(results):
         )
 
 
+def unseen(results):
+    """Losses of features, judged by classes that the training never saw."""
+    yield "## Losses of features"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    ks = [*results["rows"][0]["found_at"]]
+    yield (
+        f"| set | database | network | {' | '.join(f'R@{k}' for k in ks)} | R-precision | MAP@R "
+        "| mAP, features | mAP, codes | processor minutes |"
+    )
+    yield "|---|---|---|" + "---|" * (len(ks) + 5)
+    for row in results["rows"]:
+        found = " | ".join(f"{row['found_at'][k]:.3f}" for k in ks)
+        others = ("r_precision", "map_at_r", "map_features")
+        codes = ", ".join(f"{value:.3f} {how}".strip() for how, value in row["map_codes"].items())
+        whose = {"held out": "classes held out", "all": "all classes"}[row["database"]]
+        kind = f"{row['images']} of {whose}"
+        yield (
+            f"| {row['set']} | {kind} | {row['network']} | {found} "
+            f"| {' | '.join(f'{row[name]:.3f}' for name in others)} | {codes} "
+            f"| {row['processor_minutes'] or ''} |"
+        )
+
+
 def losses(results):
     """The five losses, everything else equal."""
     yield "## Five losses"
@@ -1146,7 +1171,7 @@ def renewed(text):
     named |= {path.stem: certainty for path in sorted(figures.FOLDER.glob("certainty_*"))}
     named |= {"estimates": estimates, "features": features}
     named |= {path.stem: features for path in sorted(figures.FOLDER.glob("features_local_*"))}
-    named |= {"held_out": held_out, "serve": serving, "hostile": hostile}
+    named |= {"held_out": held_out, "unseen": unseen, "serve": serving, "hostile": hostile}
     named |= {"extract": extraction}
     named |= {"clickhouse": databases, "clickhouse_10m": databases}
     named |= {"clickhouse_types": column_types}

@@ -31,7 +31,7 @@ def main():
     database, queries = (data.load(p).decoded(size) for p in (options.train, options.queries))
     rows = []
     for num_bits in options.bits:
-        for loss in config.LOSSES:
+        for loss in config.CODE_LOSSES:
             scores = [
                 score(database, queries, num_bits, loss, seed, options) for seed in options.seeds
             ]

@@ -98,6 +98,10 @@ def protocol(
         "expected over every order of ties.",
         "precision_at k: relevant images among the first k, divided by k; recall_at k: divided by "
         "all relevant images.",
+        "found_at k: share of the queries with a relevant image among the first k, which metric "
+        "learning calls Recall@k. r_precision: precision at R, the relevant images of the query. "
+        "map_at_r: average precision over the first R, divided by R (Musgrave et al., ECCV 2020). "
+        "All three expected over every order of ties.",
         f"Where a figure is not tie-aware, ties of codes are listed in one random order of the "
         f"database (seed {seed}), not in the order of the index, which may be sorted by class; "
         "ties of features by row.",

@@ -191,6 +191,7 @@ def _page(
 def _figures_table(report: EvaluationReport) -> Iterator[str]:
     at = report.coarse.measured.at
     names = ["", "bits", "mAP", "worst to best order of ties", f"mAP@{at}", f"@{at} of relevant"]
+    names += [f"found at {k}" for k in metrics.FOUND_KS] + ["R-precision", "MAP@R"]
     names += [f"precision at {k}" for k in report.ks] + ["pool", "ms a query"]
     rows: list[Sequence[object]] = []
     for name, row in report.rows.items():
@@ -201,6 +202,8 @@ def _figures_table(report: EvaluationReport) -> Iterator[str]:
         cells: list[object] = [name, row.bits or "none", f"{one.map_all.expected:.4f}"]
         cells.append(f"{one.map_all.worst:.4f} to {one.map_all.best:.4f}")
         cells += [f"{one.map_at:.4f}", f"{one.map_at_of_relevant:.4f}"]
+        cells += [f"{value:.4f}" for value in one.found_at.values()]
+        cells += [f"{one.r_precision:.4f}", f"{one.map_at_r:.4f}"]
         cells += [f"{one.precision_at[k]:.4f}" for k in report.ks]
         cells.append(f"{row.pool['mean']:.0f}" if row.pool else one.database)
         spent = row.milliseconds.get("total", row.milliseconds.get("coarse"))

@@ -157,7 +157,7 @@ class Scorer:
             )
 
         def mean_at(name: str) -> dict[int, float]:
-            return {k: mean(partial(_value_at, name, k)) for k in self.ks}
+            return {k: mean(partial(_value_at, name, k)) for k in getattr(first, name)}
 
         ap_of_query = np.full(len(self.query_set), np.nan)
         for queries, _, ap in parts:
@@ -172,6 +172,9 @@ class Scorer:
             "map_at_of_relevant": mean(operator.attrgetter("map_at_of_relevant")),
             "precision_at": mean_at("precision_at"),
             "recall_at": mean_at("recall_at"),
+            "found_at": mean_at("found_at"),
+            "r_precision": mean(operator.attrgetter("r_precision")),
+            "map_at_r": mean(operator.attrgetter("map_at_r")),
             "ap_of_query": ap_of_query,
         }
         if isinstance(first, metrics.CodeEvaluation):
