@@ -1,12 +1,17 @@
 """A flipped bit in any file of an index is an error, or nothing that a search could tell."""
 
+import random
+import shutil
+
 import numpy as np
 import pytest
 
 from hashnet.errors import BundleError, StoreError
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search.query import Query
+from hashnet.retrieval.store.folder.store import Store
 from tests import flips
+from tests.fixtures import GOLDEN
 from tests.make_images import photo
 
 
@@ -78,3 +83,36 @@ def test_an_image_is_not_left_out_of_the_local_pool_for_a_damaged_count(folder):
     with Index.open(folder).store.snapshot() as snapshot:
         with pytest.raises(StoreError, match="000001.spans"):
             snapshot.local_counts()
+
+
+def everything(folder):
+    """All that a snapshot of an index of any version gives."""
+    with Store.open(folder).snapshot() as snapshot:
+        rows = np.arange(snapshot.num_rows)
+        local = snapshot.local_features(rows) if Store.open(folder).extractor else []
+        return (
+            snapshot.codes.tolist(),
+            snapshot.features(rows).tolist(),
+            snapshot.items(rows),
+            snapshot.regions(rows),
+            [one.yx.tolist() + one.descriptors.tolist() for one in local],
+            None if snapshot.live is None else snapshot.live.tolist(),
+            snapshot.labels()[0].tolist(),
+            snapshot.rows([item.id for item in snapshot.items(rows)]).tolist(),
+        )
+
+
+@pytest.mark.parametrize("version", range(1, 7))
+def test_a_flipped_bit_in_an_index_of_any_version_changes_nothing_unnoticed(version, tmp_path):
+    folder = shutil.copytree(GOLDEN / f"index_v{version}", tmp_path / "index")
+    wanted, chance, errors = everything(folder), random.Random(version), 0
+    files = [path for path in sorted((folder / "segments").iterdir()) if path.stat().st_size]
+    for path in [*files, folder / "catalogue.sqlite"] * 12:
+        place, bit = chance.randrange(path.stat().st_size), chance.randrange(8)
+        flip(path, place, bit)
+        try:
+            assert everything(folder) == wanted, (path, place, bit)
+        except StoreError:
+            errors += 1
+        flip(path, place, bit)
+    assert everything(folder) == wanted and errors > 6 * len(files)
