@@ -1,18 +1,28 @@
 """A flipped bit in any file of an index is an error, or nothing that a search could tell."""
 
+import random
+import shutil
+
 import numpy as np
 import pytest
 
 from hashnet.errors import BundleError, StoreError
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search.query import Query
+from hashnet.retrieval.store.folder.store import Store
 from tests import flips
+from tests.fixtures import GOLDEN
 from tests.make_images import photo
 
 
+@pytest.fixture(scope="module")
+def made(bundle_folder, tmp_path_factory):
+    return flips.make(tmp_path_factory.mktemp("flips"), bundle_folder)
+
+
 @pytest.fixture
-def folder(bundle_folder, tmp_path):
-    return flips.make(tmp_path, bundle_folder)
+def folder(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "index")
 
 
 def flip(path, at, bit=6):
@@ -21,7 +31,7 @@ def flip(path, at, bit=6):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("number", [40, pytest.param(400, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("number", [25, pytest.param(400, marks=pytest.mark.thorough)])
 def test_a_flipped_bit_changes_no_answer_unnoticed(folder, number):
     counts = flips.flip(folder, number, seed=number)
     assert sum(bits for bits, _ in counts.values()) == number
@@ -78,3 +88,39 @@ def test_an_image_is_not_left_out_of_the_local_pool_for_a_damaged_count(folder):
     with Index.open(folder).store.snapshot() as snapshot:
         with pytest.raises(StoreError, match="000001.spans"):
             snapshot.local_counts()
+
+
+def everything(folder):
+    """All that a snapshot of an index of any version gives."""
+    with Store.open(folder).snapshot() as snapshot:
+        rows = np.arange(snapshot.num_rows)
+        local = snapshot.local_features(rows) if Store.open(folder).extractor else []
+        return (
+            snapshot.codes.tolist(),
+            snapshot.features(rows).tolist(),
+            snapshot.items(rows),
+            snapshot.regions(rows),
+            [one.yx.tolist() + one.descriptors.tolist() for one in local],
+            None if snapshot.live is None else snapshot.live.tolist(),
+            snapshot.labels()[0].tolist(),
+            snapshot.rows([item.id for item in snapshot.items(rows)]).tolist(),
+        )
+
+
+@pytest.mark.parametrize("rounds", [2, pytest.param(30, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("version", range(1, 7))
+def test_a_flipped_bit_in_an_index_of_any_version_changes_nothing_unnoticed(
+    version, rounds, tmp_path
+):
+    folder = shutil.copytree(GOLDEN / f"index_v{version}", tmp_path / "index")
+    wanted, chance, errors = everything(folder), random.Random(version), 0
+    files = [path for path in sorted((folder / "segments").iterdir()) if path.stat().st_size]
+    for path in [*files, folder / "catalogue.sqlite"] * rounds:
+        place, bit = chance.randrange(path.stat().st_size), chance.randrange(8)
+        flip(path, place, bit)
+        try:
+            assert everything(folder) == wanted, (path, place, bit)
+        except StoreError:
+            errors += 1
+        flip(path, place, bit)
+    assert everything(folder) == wanted and errors > rounds / 2 * len(files)

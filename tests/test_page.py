@@ -596,6 +596,23 @@ def test_labels_filter(visit):
 
 
 @slow
+def test_labels_that_the_page_was_not_told_are_asked_for(visit):
+    page = visit()
+
+    def with_few(route):
+        route.fulfill(json={**route.fetch().json(), "labels": [{"name": "disc", "count": 6}]})
+
+    page.route("**/api/info", with_few)
+    page.goto(page.url + "?id=disc/0.png&threshold=33")
+    page.locator(".hit").first.wait_for()
+    page.locator("#labels summary").click()
+    page.get_by_label("Find a label").fill("RAM")
+    page.get_by_label(re.compile("^ramp")).check()
+    until(page, "document.querySelectorAll('.hit').length === 6")
+    assert {id.split("/")[0] for id in ids(page)} == {"ramp"}
+
+
+@slow
 def test_marks_are_sent_and_kept(visit, shots):
     page = visit("?id=disc/0.png&threshold=33")
     page.locator(".hit").first.wait_for()
