@@ -486,6 +486,7 @@ def test_an_index_of_before_is_verified_and_has_no_local_pool(bundle_folder, tmp
         ({"class": "disc", "region": "0,0,9,9"}, 422),
         ({"class": "disc", "verify": "true"}, 409),
         ({"id": "p/disc/0.png", "same_object": "true"}, 409),
+        ({"id": "p/disc/0.png", "after": "2020"}, 409),
         ({"id": "p/disc/0.png", "right": ["x"] * 201}, 422),
         ({"id": "x" * 5000}, 422),
     ],
