@@ -216,6 +216,46 @@ def test_workers_are_forked_again_where_their_mother_has_died(decoders):
     assert again.photo(make_images.encoded(PHOTO, "PNG")).size == (300, 400)
 
 
+def test_as_many_files_may_be_open_as_a_service_has_connections(decoders):
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2000:
+        pytest.skip("no more files may be opened here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2000), hard))
+    try:
+        taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+        try:
+            photo = decoders().photo(make_images.encoded(PHOTO, "PNG"), apart.FULL)
+            assert np.array_equal(photo.full(), PHOTO)
+        finally:
+            for descriptor in taken:
+                os.close(descriptor)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_who_had_no_time_for_waiting_may_come_again(decoders):
+    one = decoders(wall_seconds=0.2)
+    assert one._turns.take(0, 1)
+    with pytest.raises(apart.CrowdedError):
+        one.photo(make_images.encoded(PHOTO, "PNG"))
+    threading.Timer(0.15, one._turns.give).start()
+    with pytest.raises(apart.CrowdedError):
+        one.photo(LONG, apart.FULL)
+
+
+def test_who_gets_no_process_may_come_again(decoders, monkeypatch):
+    def fails(*_):
+        raise BlockingIOError
+
+    monkeypatch.setattr(apart, "_mother", fails)
+    one = decoders()
+    one.start()
+    with pytest.raises(apart.CrowdedError):
+        one.photo(make_images.encoded(PHOTO, "PNG"))
+
+
 def test_a_worker_serves_many_and_is_replaced(decoders, monkeypatch):
     monkeypatch.setattr(apart, "_PICTURES_A_WORKER", 2)
     one, pids = decoders(), []

@@ -633,6 +633,7 @@ def test_an_index_of_before_is_verified_and_has_no_local_pool(bundle_folder, tmp
         ({"class": "disc", "region": "0,0,9,9"}, 422),
         ({"class": "disc", "verify": "true"}, 409),
         ({"id": "p/disc/0.png", "same_object": "true"}, 409),
+        ({"id": "p/disc/0.png", "after": "2020"}, 409),
         ({"id": "p/disc/0.png", "right": ["x"] * 201}, 422),
         ({"id": "x" * 5000}, 422),
     ],
@@ -1468,9 +1469,11 @@ def test_a_stop_waits_for_a_decoder_and_a_second_one_does_not(index, number):
             if number == 1:
                 assert asked.result().status_code in (200, 415)
             else:
-                time.sleep(0.3)
-                child.send_signal(signal.SIGTERM)
-                assert child.wait(5) == -signal.SIGTERM
+                # Where the machine is busy, two signals are heard as one.
+                while child.poll() is None and time.monotonic() < before + 5:
+                    time.sleep(0.3)
+                    child.send_signal(signal.SIGTERM)
+                assert child.wait(1) == -signal.SIGTERM
                 with pytest.raises(httpx2.TransportError):
                     asked.result()
         assert child.wait(server.STOP_SECONDS + 5) in (0, -signal.SIGTERM)

@@ -126,8 +126,8 @@ class Decoders:
     def start(self) -> None:
         """Have what workers are forked from ready before the first picture comes."""
         if system.has_forks():
-            worker = self._taken()
-            self._give_back(worker)
+            with contextlib.suppress(CrowdedError):
+                self._give_back(self._taken())
 
     def photo(self, source: File, *wishes: Wish, max_pixels: int | None = None) -> Photo:
         """A picture, decoded as far as is wished; what else is asked of it is decoded when it is.
@@ -181,6 +181,9 @@ class Decoders:
                         return worker.receive(deadline)
                 return worker.receive(deadline)
             except (OSError, EOFError) as error:
+                had_to_wait = worker.started > deadline - self._wall_seconds / 2
+                if isinstance(error, TimeoutError) and had_to_wait:
+                    raise _crowded() from error
                 raise self._failure(worker, content) from error
             finally:
                 self._give_back(worker)
@@ -211,7 +214,10 @@ class Decoders:
                 raise _crowded()
             if self._idle:
                 return self._idle.pop()
-        worker = _Worker(*self._limits)
+        try:
+            worker = _Worker(*self._limits)
+        except (OSError, EOFError) as error:  # there are too many processes, or no mother
+            raise _crowded() from error
         with self._lock:
             self._all.add(worker)
         return worker
@@ -371,6 +377,8 @@ class _Worker:
         self._socket, other = socket.socketpair()
         with other:
             self._pid = _mother().fork(other, memory, seconds)
+        self._ready = select.poll()  # unlike `select` for any number of open files
+        self._ready.register(self._socket, select.POLLIN)
         self.pictures, self.busy, self.spoilt, self.gave_way = 0, False, False, False
         self.started = self._seconds_before = 0.0
         self._killed = False
@@ -390,13 +398,11 @@ class _Worker:
         return system.processor_seconds(self._pid) - self._seconds_before
 
     def answers(self, may_go_on: Callable[[float], bool], deadline: float) -> bool:
-        """Whether there is an answer before it has to make way for others."""
-        while time.monotonic() < deadline:
-            if select.select([self._socket], [], [], _STEP)[0]:
-                return True
+        """Whether there is an answer, or no time any more, before it has to make way for others."""
+        while time.monotonic() < deadline and not self._ready.poll(1000 * _STEP):
             if not may_go_on(self.seconds()):
                 return False
-        return False
+        return True
 
     def receive(self, deadline: float) -> list[Any]:
         self._socket.settimeout(max(0.01, deadline - time.monotonic()))

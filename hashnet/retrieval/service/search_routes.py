@@ -39,6 +39,8 @@ def add_search_routes(api: FastAPI, service: Service) -> None:
             _need_local_features(version)
         if asked["same_object"] and not version.engine.snapshot.keeps_words:
             raise HTTPException(409, "This index is of before local pools; make it anew.")
+        if (asked["after"] or asked["before"]) and not version.engine.index.store.exif:
+            raise HTTPException(409, "This index has no dates; see `hashnet index --exif`.")
         if "content" in by:
             by["photo"] = await service.received(by.pop("content"), *_wishes(version, asked))
         result = await service.queues["search"].run(
