@@ -60,9 +60,9 @@ def aggregate(
         StoreError: the index has no local features, or the codebook is damaged.
 
     Example:
-        >>> from hashnet import Index
-        >>> index = Index.of_photos("i", ["cat.png", "dog.png"], local="sift")  # doctest: +SKIP
-        >>> aggregate(index, "vectors.npy", num_words=8)  # doctest: +SKIP
+        >>> index = Index.create("local.index", bundle_folder, local="sift")
+        >>> _ = index.add(["cat.png", "dog.png"], ids=["cat", "dog"])
+        >>> aggregate(index, "vectors.npy", num_words=8)
         (2, [])
     """
     target = pathlib.Path(out)

@@ -245,5 +245,5 @@ def test_aggregated_features_are_compared(photos):
     pytest.importorskip("cv2")
     found = hashnet.compare(photos, features=["f7", "sift:vlad", "sift:fisher"], bits=[])
     assert [one.name for one in found.methods] == ["f7", "sift:vlad", "sift:fisher"]
-    assert [one.bytes_per_image for one in found.methods] == [2560, 2 * 64 * 128, 4 * 32 * 64]
+    assert [one.bytes_per_image for one in found.methods] == [2560, 2 * 16 * 128, 4 * 16 * 64]
     assert all(one.encode_milliseconds > 0 for one in found.methods)

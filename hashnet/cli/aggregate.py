@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--words",
         type=positive_number,
         metavar="N",
-        help="visual words, or Gaussians (1024, 64 and 32)",
+        help="visual words, or Gaussians (1024, 16 and 16)",
     )
     parser.add_argument(
         "--codebook",

@@ -329,6 +329,6 @@ def _fisher(arrays: dict[str, np.ndarray], descriptors: np.ndarray) -> np.ndarra
 
 KINDS = {
     "bovw": _Kind(1024, _fit_bovw, _bovw, lambda dim, words: words),
-    "vlad": _Kind(64, _fit_words, _vlad, lambda dim, words: dim * words),
-    "fisher": _Kind(32, _fit_fisher, _fisher, lambda dim, words: 2 * dim * words),
+    "vlad": _Kind(16, _fit_words, _vlad, lambda dim, words: dim * words),
+    "fisher": _Kind(16, _fit_fisher, _fisher, lambda dim, words: 2 * dim * words),
 }
