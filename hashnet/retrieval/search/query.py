@@ -1,6 +1,7 @@
 """What a search is asked for, besides the image: one description for every way to search."""
 
 import contextlib
+import math
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -46,6 +47,9 @@ class Query:
         right, wrong: collections of str. Ids of images that a person has marked; the query
             moves towards the first and away from the others (see `feedback`), as whole
             images, whatever region of them was found.
+        text: str, or None. What hits are to show besides: the query moves towards it (see
+            `Engine.meaning`).
+        text_weight: float, 0 to 1. How far: at 0 the picture alone is searched by, at 1 the text.
         rank_by: str, one of `RANKINGS`. What the fine stage ranks by: `"both"`, the codes and the
             features together (see `ranking`), or `"feature"`, the features alone.
         until_unlike: bool. Of the `k` hits, only those that are like the query: none of the grade
@@ -70,7 +74,7 @@ class Query:
     Raises:
         ArgumentError: a field is out of its range, both threshold and pool are given,
             `until_unlike` where features alone rank, `same_object` with a threshold, a pool,
-            marks or `verify`, or a matcher where nothing is verified.
+            marks, a text or `verify`, or a matcher where nothing is verified.
         UnknownNameError: there is no such `rank_by` or `matcher`.
 
     Example:
@@ -93,6 +97,8 @@ class Query:
     region: tuple[int, int, int, int] | None = None
     right: Collection[str] = ()
     wrong: Collection[str] = ()
+    text: str | None = None
+    text_weight: float = 0.5
     rank_by: str = "both"
     until_unlike: bool = False
     histogram: bool = False
@@ -117,6 +123,11 @@ class Query:
             raise UnknownNameError("rank_by", self.rank_by, RANKINGS)
         if self.matcher not in MATCHERS:
             raise UnknownNameError("matcher", self.matcher, MATCHERS)
+        if not isinstance(self.text, str | None):
+            raise ArgumentError("text is a str.", repr(self.text)[:100])
+        weight = self.text_weight
+        if isinstance(weight, bool | str) or not 0 <= _number(weight) <= 1:
+            raise ArgumentError("text_weight is a number from 0 to 1.", repr(weight))
         for name in ("until_unlike", "histogram", "verify", "same_object"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise ArgumentError(f"{name} is True or False.", repr(getattr(self, name)))
@@ -154,6 +165,7 @@ class Query:
             "pool": self.pool is not None,
             "right": bool(self.right),
             "wrong": bool(self.wrong),
+            "text": self.text is not None,
         }
         others = [name for name, is_given in given.items() if is_given]
         if self.same_object and others:
@@ -183,6 +195,13 @@ def _moment(value: Any, name: str) -> datetime:
         repr(value),
         "Write it as 2026-05-01, 2026-05-01T12:30, 2026-05 or 2026.",
     )
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def _texts(value: Any, name: str) -> tuple[str, ...]:

@@ -64,6 +64,8 @@ def search(
         region=box(parameters["region"]),
         right=[own(one) for one in parameters["right"]],
         wrong=[own(one) for one in parameters["wrong"]],
+        text=parameters["text"],
+        text_weight=parameters["text_weight"],
         rank_by=parameters["rank_by"],
         until_unlike=parameters["until_unlike"],
         histogram=True,

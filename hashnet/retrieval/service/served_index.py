@@ -7,10 +7,10 @@ from typing import Any
 
 from hashnet.errors import HashnetError, ImageError
 from hashnet.retrieval.index import Index
-from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.prototypes import Prototypes
 from hashnet.retrieval.service.public_ids import PublicIds
 from hashnet.retrieval.service.uploads import received
+from hashnet.retrieval.words.beside import WordEngine
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class Version:
         after: `Version` of an earlier version, or None: what it knows is taken over.
 
     Attributes:
-        engine: `Engine`.
+        engine: `WordEngine`.
         prototypes: `Prototypes`.
         public_ids: `PublicIds`.
         version: tuple, as `Store.version` gave it.
@@ -40,7 +40,7 @@ class Version:
         after: "Version | None" = None,
     ) -> None:
         self.version, self.index = version, index
-        self.engine: Engine = Engine(index, after=None if after is None else after.engine)
+        self.engine: WordEngine = WordEngine(index, after=None if after is None else after.engine)
         self.prototypes = Prototypes(self.engine)
         self.public_ids = PublicIds() if show_paths else PublicIds.of(self.engine.snapshot)
 

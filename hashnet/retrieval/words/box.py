@@ -100,11 +100,18 @@ class WordBox:
                 strict=False,
             )
         )
-        suggestions = () if hits else self._suggestions(words)
+        suggestions = () if hits else self.suggestions(words)
         return TextResult(text, len(best.rows), milliseconds, hits, dict(self.missing), suggestions)
 
-    def _suggestions(self, words: str) -> tuple[str, ...]:
-        """What is spelled like a text, the first of each way before the second of any."""
+    def suggestions(self, words: str) -> tuple[str, ...]:
+        """What is spelled like a text, the first of each way before the second of any.
+
+        Args:
+            words: str, as `plain.query` gives it.
+
+        Returns:
+            tuple of at most `SUGGESTIONS` str.
+        """
         of_ways = [way.suggest(words, SUGGESTIONS) for way in self.ways]
         ranked = [
             one
