@@ -478,7 +478,11 @@ def _fitted(
             [file.path for file in found],
             **{name: value for name, value in asked.items() if value is not None},
             origin={"command": "hashnet index"},
-            also=lambda photo: (photo.content_hash, photo.exif if options.exif else None),
+            also=lambda photo: (
+                photo.content_hash,
+                photo.exif if options.exif else None,
+                photo.description,
+            ),
             progress=options.progress,
         )
         index = _created(cls, place, scratch, options)

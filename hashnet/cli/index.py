@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hashnet.api import Index
+    from hashnet.retrieval import index as indexes
     from hashnet.retrieval.ingest import UpdateReport
 
 EXAMPLE = "photos.index ~/Pictures"
@@ -166,18 +167,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also keep in a new index when, where and by which camera a photo was taken, for "
         "search --after and --before",
     )
+    parser.add_argument(
+        "--captions",
+        metavar="FILE",
+        help="then give images their captions: lines `path,caption`, in UTF-8; those in .txt and "
+        ".xmp files beside photos, and within them, are taken unasked",
+    )
     add_max_pixels(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
+    _check_captions(arguments)
     if arguments.moved and not _move(arguments):
         return DONE
+    if arguments.captions and not _sources(arguments):
+        with opened(arguments.index) as index:
+            return _caption(index, arguments.captions)
     if arguments.watch:
         return _watch(arguments)
-    _, report = _indexed(arguments)
+    index, report = _indexed(arguments)
     refused = arguments.prune and report.prunable
-    return SKIPPED_SOME if report.problems or refused else DONE
+    status = _caption(index, arguments.captions) if arguments.captions else DONE
+    return SKIPPED_SOME if report.problems or refused else status
+
+
+def _sources(arguments: argparse.Namespace) -> bool:
+    """Whether something is to be indexed."""
+    return bool(arguments.images or arguments.from_parquet or arguments.from_vectors)
+
+
+def _check_captions(arguments: argparse.Namespace) -> None:
+    """Refuse before the work what would fail after it."""
+    from hashnet.retrieval import captions
+
+    if arguments.captions:
+        if arguments.watch:
+            raise ArgumentError("Captions are given once.", "--watch and --captions")
+        captions.read(arguments.captions)
+
+
+def _caption(index: "indexes.Index", captions: str) -> int:
+    """Give images captions; returns the exit status."""
+    from hashnet.images import Problem
+
+    report = index.caption(captions)
+    print(f"{count(report.captioned, 'caption')} given, {report.unchanged} unchanged")
+    reason = "a caption for it names no image of the index"
+    name_problems([Problem(name, reason) for name in report.unknown])
+    return SKIPPED_SOME if report.unknown else DONE
 
 
 def _move(arguments: argparse.Namespace) -> bool:
@@ -185,7 +223,7 @@ def _move(arguments: argparse.Namespace) -> bool:
     with opened(arguments.index) as index:
         index.move_root(*arguments.moved)
         _name_moved(dict([arguments.moved]))
-    return bool(arguments.images or arguments.from_parquet or arguments.from_vectors)
+    return _sources(arguments) or bool(arguments.captions)
 
 
 def _indexed(arguments: argparse.Namespace) -> "tuple[Index, UpdateReport]":

@@ -41,6 +41,7 @@ from hashnet.images.reading import (
     size,
 )
 from hashnet.images.resizing import resize
+from hashnet.images.sidecars import Sidecars
 from hashnet.images.sources import CONTENT_BYTES, MAX_BYTES, content_hash
 from hashnet.images.writing import check_target, to_jpeg, to_png, write
 
@@ -61,6 +62,7 @@ __all__ = [
     "Photo",
     "Problem",
     "Scope",
+    "Sidecars",
     "Source",
     "check_target",
     "content_hash",

@@ -10,6 +10,7 @@ from PIL import Image, ImageFile
 from hashnet.checks import checked_integer
 from hashnet.errors import ArgumentError, ImageError
 from hashnet.images import pixels
+from hashnet.images.descriptions import description_of
 from hashnet.images.exif import Exif, exif_of
 from hashnet.images.formats import check_size, open_image, reduce
 from hashnet.images.resizing import REDUCING_GAP, Box, checked_size, resize, resized
@@ -146,6 +147,14 @@ class Photo:
             return Exif()
         with refusals(self._name):
             return exif_of(open_image(self._content, self._suffix, self._max_pixels))
+
+    @functools.cached_property
+    def description(self) -> str | None:
+        """str or None: what the file says of the photo beside the pixels; None for pixels."""
+        if self._content is None:
+            return None
+        with refusals(self._name):
+            return description_of(open_image(self._content, self._suffix, self._max_pixels))
 
     def full(self) -> np.ndarray:
         """The whole image.

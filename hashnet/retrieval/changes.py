@@ -18,6 +18,7 @@ from hashnet.retrieval.missing import Judge
 from hashnet.retrieval.store.items import Item
 from hashnet.retrieval.store.protocol import Snapshot
 from hashnet.retrieval.store.roots import Roots
+from hashnet.retrieval.store.texts import Texts
 
 _ITEMS_AT_ONCE = 4096
 # If so many inodes and most of them are others, and nothing else is, their disk was mounted anew,
@@ -32,7 +33,7 @@ class Changes:
 
     Attributes:
         unchanged: int. Images that are as they were.
-        relabelled: list of `Item`, which are as they were but for their label.
+        relabelled: list of `Item`, which are as they were but for their label or caption.
         touched: list of `Item` of the same content, of whose files something else is known now.
         again: list of `Item`, which are there, and are to be encoded again to see.
         taken_over: list of (`Item`, id): new or changed files of a content that an image of
@@ -127,6 +128,7 @@ def compare(
         if relabel is not True and _keeps_label(old, new, above):
             changes.labels_kept += relabel is False and old.label != new.label
             new = new._replace(label=old.label)
+        new = new._replace(texts=_renewed(old.texts, new))
         if rehash:
             changes.before[old.id] = old
             changes.again.append(new)
@@ -219,7 +221,11 @@ def _take_over(
         changes.lost.pop(old.id, None)
         if item.label is None:
             item = item._replace(label=old.label)
-    changes.taken_over.append((item._replace(content=old.content, exif=old.exif), old.id))
+    # What a photo was given goes where it goes; a copy of it was given nothing.
+    texts = old.texts if gone or old.texts is None else old.texts._replace(given=None)
+    texts = _renewed(texts, item)
+    item = item._replace(content=old.content, exif=old.exif, texts=texts)
+    changes.taken_over.append((item, old.id))
 
 
 def _shared_end(one: str, other: str) -> int:
@@ -227,10 +233,16 @@ def _shared_end(one: str, other: str) -> int:
 
 
 def _keep(changes: Changes, old: Item, new: Item) -> None:
-    if new.label == old.label:
+    if (new.label, new.texts) == (old.label, old.texts):
         changes.unchanged += 1
     else:
-        changes.relabelled.append(old._replace(label=new.label))
+        changes.relabelled.append(old._replace(label=new.label, texts=new.texts))
+
+
+def _renewed(texts: Texts | None, item: Item) -> Texts | None:
+    """Texts of an image, with what lies beside its file now."""
+    renewed = (texts or Texts()).renewed(item.texts or Texts())
+    return None if renewed == Texts() else renewed
 
 
 def _keeps_label(old: Item, new: Item, above: Sequence[tuple[str, set[str]]]) -> bool:

@@ -20,7 +20,9 @@ from hashnet.images.sources import content_of, name_of, refusals
 from hashnet.local import extractors
 from hashnet.local.features import Extractor
 from hashnet.network import bundle as bundles
+from hashnet.retrieval import captions as captions_module
 from hashnet.retrieval import carried
+from hashnet.retrieval.captions import CaptionReport
 from hashnet.retrieval.ingest import Ingest, KnownPhoto, UpdateReport
 from hashnet.retrieval.search import notebook
 from hashnet.retrieval.search.duplicates import DuplicateGroup
@@ -28,10 +30,11 @@ from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.hits import Hit, SearchResult
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.search.sharded import ShardedEngine
-from hashnet.retrieval.store.items import Item, check_regions_per_image
+from hashnet.retrieval.store.items import Item, check_regions_per_image, no_texts
 from hashnet.retrieval.store.kinds import kind_of
 from hashnet.retrieval.store.protocol import Store
 from hashnet.retrieval.store.roots import ids_named, starts_named
+from hashnet.retrieval.words import lookup
 from hashnet.retrieval.words.beside import WordEngine
 from hashnet.retrieval.words.box import WordBox
 from hashnet.retrieval.words.results import TextResult
@@ -784,6 +787,47 @@ class Index:
         found = Vectors.of(vectors, ids=ids, labels=labels, paths=paths)
         self.report = self._ingest.add_vectors(found, progress)
         return self.report
+
+    def caption(self, captions: StrPath | Mapping[str, str]) -> CaptionReport:
+        """Give images captions of yours, by which `search_text` finds them, in one commit.
+
+        They stay whatever becomes of the files; each takes the place of the one given before.
+
+        Args:
+            captions: dict of an id or the path of a file to its caption, a str, "" to take it away;
+                or str or path-like, a file of such lines: see `captions.read`. Its paths may begin
+                at its own folder.
+
+        Returns:
+            A `CaptionReport`.
+
+        Raises:
+            ArgumentError: a caption is too long, or the file has another form or encoding.
+            StoreError: the index keeps no captions.
+            LockedError: another process is writing.
+
+        Example:
+            >>> index = Index.create("photos.index", bundle_folder)
+            >>> index.add(["cat.png", "dog.png"]).added
+            2
+            >>> index.caption({"cat.png": "Rex, asleep", "cow.png": "a cow"})
+            CaptionReport(captioned=1, unchanged=0, unknown=['cow.png'])
+            >>> [hit.ways for hit in index.search_text("asleep")]
+            [('caption',)]
+        """
+        folder: StrPath = "."
+        if not isinstance(captions, Mapping):
+            folder = os.path.dirname(os.path.abspath(captions))
+            captions = captions_module.read(captions)
+        self._follow()
+        if not self.store.texts:
+            raise no_texts(self.store.folder)
+        with self.store.writer() as writer:
+            with self.store.snapshot() as snapshot:
+                report = captions_module.give(writer, snapshot, captions, folder)
+            with self.store.snapshot() as snapshot:
+                lookup.settle(snapshot)
+        return report
 
     def remove(
         self,

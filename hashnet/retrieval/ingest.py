@@ -20,6 +20,7 @@ from hashnet.retrieval.changes import Changes, by_content, compare, moved_roots
 from hashnet.retrieval.missing import Judge, is_below, missing
 from hashnet.retrieval.store.items import Item
 from hashnet.retrieval.store.roots import Roots
+from hashnet.retrieval.store.texts import Texts
 from hashnet.retrieval.words import lookup
 
 if TYPE_CHECKING:
@@ -74,11 +75,13 @@ class KnownPhoto(NamedTuple):
         feature: float32 `(feature_dim,)`.
         content: bytes, its `images.content_hash`.
         exif: `images.Exif`, or None where the index keeps none.
+        description: str or None, `images.Photo.description`.
     """
 
     feature: np.ndarray
     content: bytes | None
     exif: images.Exif | None
+    description: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class _Details:
     Attributes:
         content: bytes, its hash; None of pixels.
         exif: `images.Exif`, or None where the index keeps none.
+        description: str or None, `images.Photo.description` where the index keeps texts.
         local: `LocalFeatures`, or None where the index keeps none.
         regions: int `(r, 4)`, or None where the index keeps none.
         codes, features: of the regions, in their order; None where the index keeps none.
@@ -95,6 +99,7 @@ class _Details:
 
     content: bytes | None
     exif: images.Exif | None
+    description: str | None = None
     local: LocalFeatures | None = None
     regions: np.ndarray | None = None
     codes: np.ndarray | None = None
@@ -198,7 +203,9 @@ class Ingest:
             roots_before = writer.roots
             self._settle_roots(writer, before, found, places)
             with self.store.snapshot() as snapshot:
-                items, files = _items_of(snapshot, found, label_from_folder)
+                sidecars = images.Sidecars() if self.store.texts else None
+                items, files = _items_of(snapshot, found, label_from_folder, sidecars)
+                problems = [*problems, *(sidecars.problems if sidecars else ())]
                 changes = compare(
                     snapshot,
                     items,
@@ -440,7 +447,9 @@ class Ingest:
                     if self._has_details:
                         details.append(self._details(images.Photo(item.path or "")))
                     known = known_features[_version(item)]
-                    readable.append(item._replace(content=known.content, exif=known.exif))
+                    described = known.description if self.store.texts else None
+                    known_item = _with_description(item, described)
+                    readable.append(known_item._replace(content=known.content, exif=known.exif))
                 except ImageError as error:
                     problems.append(images.Problem(item.path or item.id, str(error)))
             if readable:
@@ -475,7 +484,7 @@ class Ingest:
                 details = [details for encoded in waiting for details in encoded.extras]
                 (store_rows or self._store_rows)(
                     writer,
-                    _with_details(part, details),
+                    self._with_details(part, details),
                     np.concatenate([encoded.codes for encoded in waiting]),
                     np.concatenate([encoded.features for encoded in waiting]),
                     details,
@@ -516,7 +525,11 @@ class Ingest:
         return COMMIT_ITEMS_DETAILED if self._has_details else COMMIT_ITEMS
 
     def _details(self, photo: images.Photo) -> _Details:
-        plain = _Details(photo.content_hash, photo.exif if self.store.exif else None)
+        plain = _Details(
+            photo.content_hash,
+            photo.exif if self.store.exif else None,
+            photo.description if self.store.texts else None,
+        )
         if not self._has_details:
             return plain
         image, store = photo.full(), self.store
@@ -534,6 +547,15 @@ class Ingest:
         return replace(
             plain, local=local, regions=boxes, codes=encoded.codes, features=encoded.features
         )
+
+    @staticmethod
+    def _with_details(items: Sequence[Item], details: Sequence[_Details]) -> list[Item]:
+        return [
+            _with_description(item, of_image.description)._replace(
+                content=of_image.content, exif=of_image.exif
+            )
+            for item, of_image in zip(items, details, strict=True)
+        ]
 
     def _store_rows(
         self,
@@ -596,11 +618,10 @@ def _is_more(item: Item, held: Item, *, is_old: bool) -> bool:
     return item != held
 
 
-def _with_details(items: Sequence[Item], details: Sequence[_Details]) -> list[Item]:
-    return [
-        item._replace(content=of_image.content, exif=of_image.exif)
-        for item, of_image in zip(items, details, strict=True)
-    ]
+def _with_description(item: Item, description: str | None) -> Item:
+    """An item with what its file says of it; what it said before goes."""
+    texts = (item.texts or Texts())._replace(inside=description)
+    return item._replace(texts=None if texts == Texts() else texts)
 
 
 def _interleaved(of_images: np.ndarray, of_regions: Sequence[np.ndarray | None]) -> np.ndarray:
@@ -625,7 +646,10 @@ def _add_folders(writer: Any, snapshot: Any, roots: Roots, folders: Iterable[str
 
 
 def _items_of(
-    snapshot: Any, found: Sequence[images.Found], label_from_folder: bool
+    snapshot: Any,
+    found: Sequence[images.Found],
+    label_from_folder: bool,
+    sidecars: images.Sidecars | None,
 ) -> tuple[dict[str, Item], dict[tuple[int, int], str]]:
     """What was found, by id, each file once; and the path of each by device and inode."""
     roots = snapshot.roots
@@ -633,6 +657,7 @@ def _items_of(
     files: dict[tuple[int, int], str] = {}
     for one in images.distinct(found, _Paths(snapshot)):
         path = os.path.abspath(one.path)
+        beside = None if sidecars is None else sidecars.of(path)
         item = Item(
             roots.id_of(path),
             path,
@@ -641,6 +666,7 @@ def _items_of(
             one.mtime_ns,
             one.ctime_ns,
             None if one.file is None else one.file[1],
+            texts=None if beside is None else Texts(beside=beside),
         )
         items.setdefault(item.id, item)
         if one.file is not None:

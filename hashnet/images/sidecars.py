@@ -1,0 +1,102 @@
+"""Captions in files beside photos: `cat.txt` or `cat.jpg.txt` of `cat.jpg`, and `.xmp` likewise."""
+
+import os
+
+from hashnet.images.descriptions import MOST_LETTERS, joined, texts_of_xmp
+from hashnet.images.finding import Problem
+
+_MOST_BYTES = 2**20
+_SUFFIXES = (".txt", ".xmp")
+
+
+class Sidecars:
+    """Reads captions that lie beside photos, each folder listed once.
+
+    Attributes:
+        problems: list of `Problem`, of files that should hold a caption and cannot be read.
+
+    Example:
+        >>> with open("cat.txt", "w") as file:
+        ...     _ = file.write("Rex")
+        >>> Sidecars().of("cat.png"), Sidecars().of("dog.png")
+        ('Rex', None)
+    """
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self._listed: dict[str, dict[str, str]] = {}
+
+    def of(self, path: str) -> str | None:
+        """The caption beside a photo.
+
+        Args:
+            path: str, of the photo.
+
+        Returns:
+            str, or None where there is none.
+        """
+        folder, name = os.path.split(path)
+        beside = self._of_folder(folder)
+        if not beside:
+            return None
+        stem, _ = os.path.splitext(name)
+        names = [f"{base}{suffix}".casefold() for suffix in _SUFFIXES for base in (name, stem)]
+        texts = [
+            self._text(os.path.join(folder, beside[one]))
+            for one in dict.fromkeys(names)
+            if one in beside
+        ]
+        return joined(texts) or None
+
+    def _of_folder(self, folder: str) -> dict[str, str]:
+        """Names of files that may hold captions, by their names in small letters."""
+        if folder not in self._listed:
+            try:
+                names = sorted(os.listdir(folder or "."))
+            except OSError:
+                names = []
+            self._listed[folder] = {
+                name.casefold(): name for name in names if name.casefold().endswith(_SUFFIXES)
+            }
+        return self._listed[folder]
+
+    def _text(self, path: str) -> str:
+        try:
+            if os.path.getsize(path) > _MOST_BYTES:
+                raise ValueError(f"it is longer than {_MOST_BYTES} bytes")
+            with open(path, "rb") as file:
+                content = file.read()
+            if path.casefold().endswith(".xmp"):
+                return joined(texts_of_xmp(content))
+            text = decoded(content)
+            if len(text) > MOST_LETTERS:
+                raise ValueError(f"it has more than {MOST_LETTERS:,} letters")
+            return text
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            if not any(one.path == path for one in self.problems):
+                self.problems.append(Problem(path, f"no caption can be read: {reason}"))
+            return ""
+
+
+def decoded(content: bytes) -> str:
+    """A text file: UTF-8, or UTF-16 that begins with its mark.
+
+    Args:
+        content: bytes.
+
+    Returns:
+        str.
+
+    Raises:
+        ValueError: it is in another encoding.
+
+    Example:
+        >>> decoded("Ä".encode("utf-8-sig")), decoded("Ä".encode("utf-16"))
+        ('Ä', 'Ä')
+    """
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not in {encoding.removesuffix('-sig')}: {error.reason}") from error
