@@ -174,7 +174,7 @@ def test_names_captions_and_what_was_read_are_found(filled):
         "x2": ("caption",),
     }
     assert ids(result)[-1] == "x2"  # half of the words
-    assert result.missing == {"ocr": "it was made without --ocr"}
+    assert result.missing["ocr"] == "it was made without --ocr"
 
 
 def test_what_was_read_is_found_where_it_stands(bundle_folder, tmp_path):

@@ -38,9 +38,8 @@ def place(unsupervised_bundle, tmp_path_factory):
     place = tmp_path_factory.mktemp("beside") / "photos.index"
     index = Index.create(place, unsupervised_bundle)
     random = np.random.default_rng(4)
-    for number in range(20):
-        spots = random.integers(0, 60 + 10 * number, (64, 64, 3), dtype=np.uint8)
-        index.add([spots], ids=[f"p{number:02}"], labels=["even" if number % 2 == 0 else "odd"])
+    spots = [random.integers(0, 60 + 10 * one, (64, 64, 3), dtype=np.uint8) for one in range(20)]
+    index.add(spots, ids=[f"p{one:02}" for one in range(20)], labels=["even", "odd"] * 10)
     return place
 
 
@@ -58,7 +57,7 @@ def index(place, monkeypatch):
 
 
 def _given(box, way):
-    box.ways, box.missing = [way], {}
+    box._known = [way]
 
 
 def test_a_query_moves_towards_the_words_as_far_as_they_weigh(index):
@@ -84,7 +83,7 @@ def test_filters_stand_beside_the_words(index):
 
 def test_several_directions_are_one_between_them(index):
     pale, odd = (index.engine.meaning(text) for text in ("pale", "odd"))
-    index.engine.words.ways.append(Way(pale=odd))
+    index.engine.words._known.append(Way(pale=odd))
     between = index.engine.meaning("pale")
     assert np.allclose(between, (pale + odd) / np.linalg.norm(pale + odd), atol=1e-6)
 

@@ -34,7 +34,7 @@ from hashnet.retrieval.store.items import Item, check_regions_per_image, no_text
 from hashnet.retrieval.store.kinds import kind_of
 from hashnet.retrieval.store.protocol import Store
 from hashnet.retrieval.store.roots import ids_named, starts_named
-from hashnet.retrieval.words import lookup
+from hashnet.retrieval.words import ways
 from hashnet.retrieval.words.beside import WordEngine
 from hashnet.retrieval.words.box import WordBox
 from hashnet.retrieval.words.results import TextResult
@@ -826,7 +826,7 @@ class Index:
             with self.store.snapshot() as snapshot:
                 report = captions_module.give(writer, snapshot, captions, folder)
             with self.store.snapshot() as snapshot:
-                lookup.settle(snapshot)
+                ways.settle(snapshot)
         return report
 
     def remove(

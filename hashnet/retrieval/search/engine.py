@@ -458,6 +458,23 @@ class Engine:
             "Search one of them, or leave the text out.",
         )
 
+    def along(self, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A query that lies in a direction from `mean`, as far from there as photos do.
+
+        Args:
+            direction: float32 `(feature_dim,)`, of length 1.
+
+        Returns:
+            code: uint8 `(code_bytes,)`.
+            feature: float32 `(feature_dim,)`, of length 1.
+        """
+        mean = np.zeros_like(direction) if self.mean is None else self.mean
+        # Of features of length 1, this is the mean of the squares of their distances from the mean.
+        spread = max(1.0 - float(np.square(mean).sum()), 0.0)
+        feature = (mean + np.sqrt(spread) * direction)[None].astype(np.float32)
+        [code], [feature] = self.index.encoder.encode_vectors(feature)
+        return code, feature
+
     @property
     def grades(self) -> bool:
         """bool. Whether hits are graded, where codes and features rank; see `grading`."""

@@ -124,7 +124,7 @@ class ClassWay:
         each = max(LEAST_OF_EACH, most // len(groups)) if pool < number else number
         found: dict[int, int] = {}
         for group in groups:
-            code, feature = self._query(group, weights)
+            code, feature = engine.along(self._direction(group, weights))
             found_here = finder.find(
                 code,
                 feature,
@@ -148,26 +148,13 @@ class ClassWay:
         encoder = self._encoder
         if encoder.config.scores_from == "latent":
             queries = [self._prototypes.query(self._classes[place])[1] for place in classes]
-            direction = np.mean(queries, axis=0) - self._mean
+            mean = self._engine.mean
+            direction = np.mean(queries, axis=0) - (0 if mean is None else mean)
         else:
             rows = encoder.class_weights
             towards = rows[:, classes] - rows.mean(axis=1, keepdims=True)
             direction = (towards * weights[classes]).sum(axis=1)
         return (direction / max(np.linalg.norm(direction), 1e-12)).astype(np.float32)
-
-    def _query(self, classes: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A code and a feature that lie in a direction, as far from the mean as photos do."""
-        far = np.sqrt(max(1 - np.square(self._mean).sum(), 0))
-        feature = self._mean + far * self._direction(classes, weights)
-        [code], [feature] = self._encoder.encode_vectors(feature[None])
-        return code, feature
-
-    @functools.cached_property
-    def _mean(self) -> np.ndarray:
-        mean = self._engine.mean
-        if mean is None:
-            return np.zeros(self._encoder.config.feature_dim, np.float32)
-        return mean.astype(np.float32)
 
     @functools.cached_property
     def _prototypes(self) -> Prototypes:
