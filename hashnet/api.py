@@ -22,6 +22,7 @@ from hashnet.local import features
 from hashnet.network import bundle as bundles
 from hashnet.network import own_backbones
 from hashnet.network.backbones import Backbone
+from hashnet.ocr import reader
 from hashnet.retrieval import index as indexes
 from hashnet.retrieval import vocabulary
 from hashnet.retrieval.extraction.parquet import Extraction
@@ -51,6 +52,7 @@ _NOT_OF_PARQUET = (
     "local",
     "regions",
     "exif",
+    "ocr",
 )
 
 
@@ -73,6 +75,7 @@ class _Options(NamedTuple):
     local: str | None
     regions: int | None
     exif: bool | None
+    ocr: bool | None
     runtime: str
     progress: Progress
 
@@ -104,6 +107,7 @@ class Index(indexes.Index):
         local: str | None = None,
         regions: int | None = None,
         exif: bool = False,
+        ocr: bool = False,
         from_parquet: StrPath | None = None,
         runtime: str = "auto",
         progress: Progress | None = None,
@@ -145,6 +149,8 @@ class Index(indexes.Index):
                 small objects in it are found.
             exif: bool. Keep in a new index when, where and by which camera a photo was taken, to
                 search by date.
+            ocr: bool. Read the text in each photo of a new index, for `search_text`; it takes the
+                package that the message names where it is missing.
             from_parquet: str or path-like. Instead of photos: what `hashnet extract` has made.
             runtime: str, as for `Encoder`.
             progress: called with what is being done, how many images, or steps of a fit, are done,
@@ -186,6 +192,7 @@ class Index(indexes.Index):
             local=local,
             regions=regions,
             exif=exif or None,
+            ocr=ocr or None,
             runtime=runtime,
             progress=progress or (lambda stage, done, total: None),
         )
@@ -465,6 +472,8 @@ def _fitted(
         raise HashnetError("A new index needs at least one image.", "; ".join([received, *reasons]))
     if options.local:
         features.opencv()  # if it is missing, better now than when the codes have been fitted
+    if options.ocr:
+        reader.require()
     from hashnet.train import unsupervised
 
     asked: dict[str, Any] = {
@@ -504,6 +513,7 @@ def _created(cls: type[Index], place: StrPath, bundle: StrPath, options: _Option
         "local": options.local,
         "regions": options.regions or 0,
         "exif": bool(options.exif),
+        "ocr": bool(options.ocr),
         "runtime": options.runtime,
     }
     if options.precision in (None, source.precision):
@@ -563,7 +573,16 @@ def _refuse_another_network(index: Index, options: _Options) -> None:
         index,
         **{
             name: getattr(options, name)
-            for name in ("bits", "backbone", "local", "regions", "precision", "exif", "bundle")
+            for name in (
+                "bits",
+                "backbone",
+                "local",
+                "regions",
+                "precision",
+                "exif",
+                "ocr",
+                "bundle",
+            )
         },
     )
     if options.weights:
@@ -592,6 +611,7 @@ def _refuse_another(index: Index, **asked: Any) -> None:
         ),
         "precision": (index.encoder.precision, "precision", index.encoder.precision),
         "exif": (store.exif, "fields", "an index without dates, places and cameras"),
+        "ocr": (store.ocr is not None, "texts", "an index that reads none in its images"),
     }
     for option, (kept, what, shown) in held.items():
         given = asked.get(option)

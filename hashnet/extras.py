@@ -25,6 +25,7 @@ PACKAGES = {
     "hub": ("keras-hub>=0.32", "keras>=3.15", "tensorflow>=2.20"),
     "jxl": ("imagecodecs>=2026.3.6",),
     "litert": ("ai-edge-litert>=2.1",),
+    "ocr": ("rapidocr-onnxruntime>=1.4.4",),
     "openvino": ("openvino>=2025.0",),
     "parquet": ("pyarrow>=17.0",),
     "plots": ("matplotlib>=3.10.8",),

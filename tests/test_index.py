@@ -91,6 +91,7 @@ def test_info_is_of_the_index_its_rows_and_the_network_that_it_carries(
         "local_pool_bytes": 0,
         "regions_per_image": 0,
         "exif": True,
+        "ocr": None,
         "ways": ["label", "name", "class"],
         "ways_missing": {
             "caption": "no image has a caption; see index --captions",

@@ -58,6 +58,7 @@ _NOT_OF_VECTORS = (
     "local",
     "regions",
     "exif",
+    "ocr",
 )
 
 
@@ -168,6 +169,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "search --after and --before",
     )
     parser.add_argument(
+        "--ocr",
+        action="store_true",
+        help="also read the text in each photo of a new index, for search --text (extra ocr)",
+    )
+    parser.add_argument(
         "--captions",
         metavar="FILE",
         help="then give images their captions: lines `path,caption`, in UTF-8; those in .txt and "
@@ -247,6 +253,7 @@ def _indexed(arguments: argparse.Namespace) -> "tuple[Index, UpdateReport]":
             local=arguments.local,
             regions=arguments.regions,
             exif=arguments.exif,
+            ocr=arguments.ocr,
             from_parquet=arguments.from_parquet,
             # Nothing of Parquet files is encoded: then the runtime that opens fastest will do.
             runtime="soonest" if arguments.from_parquet else "auto",

@@ -20,6 +20,7 @@ from hashnet.images.sources import content_of, name_of, refusals
 from hashnet.local import extractors
 from hashnet.local.features import Extractor
 from hashnet.network import bundle as bundles
+from hashnet.ocr import reader
 from hashnet.retrieval import captions as captions_module
 from hashnet.retrieval import carried
 from hashnet.retrieval.captions import CaptionReport
@@ -41,6 +42,7 @@ from hashnet.retrieval.words.results import TextResult
 
 if TYPE_CHECKING:
     from hashnet.local.regions import Proposer
+    from hashnet.ocr.reader import Reader
     from hashnet.retrieval.drift import Drift
     from hashnet.retrieval.vectors import Vectors
 
@@ -91,6 +93,7 @@ class Index:
         local: str | None = None,
         regions: int = 0,
         exif: bool = False,
+        ocr: bool = False,
         runtime: str = "auto",
         num_threads: int | None = None,
     ) -> Self:
@@ -112,6 +115,8 @@ class Index:
             regions: int, 0 to 64. Also keep code and feature of up to so many parts of each image
                 that stand out (see `hashnet.local.regions`), so that a small object in it is found.
             exif: bool. Also keep when, where and by which camera each photo was taken.
+            ocr: bool. Also read the text in each image, by which `search_text` then finds it: see
+                `hashnet.ocr.reader`.
             runtime, num_threads: as for `Encoder`.
 
         Returns:
@@ -121,9 +126,11 @@ class Index:
             StoreError: something is there already, or the disk refuses.
             BundleError: the bundle is missing or damaged.
             ArgumentError: the backbone has no regions.
-            WeightsError: the extractor's weights are not installed.
+            WeightsError: the extractor's weights, or those that read text, are not installed.
         """
         check_regions_per_image(regions)  # making their network takes a while
+        if ocr:
+            reader.require()
         bundle = bundles.load(bundle_folder)
         # An encoder that does not open must not leave an index behind.
         encoder = Encoder(bundle, runtime=runtime, num_threads=num_threads)
@@ -146,6 +153,7 @@ class Index:
                 descriptor_dim=None if extractor is None else extractor.descriptor_dim,
                 regions_per_image=regions,
                 exif=exif,
+                ocr=reader.NAME if ocr else None,
             )
         # From now on it is the index's own: the bundle may go.
         folder = store.encoder_folder or bundle.folder
@@ -230,6 +238,22 @@ class Index:
         """
         return carried.proposer_of(self.store)
 
+    @functools.cached_property
+    def reader(self) -> "Reader":
+        """What reads the text in an image that is added, a `Reader`.
+
+        Raises:
+            StoreError: this index has none, or one that this version does not know.
+            WeightsError: its networks are not installed.
+        """
+        if self.store.ocr != reader.NAME:
+            raise StoreError(
+                f"What reads text in images is {reader.NAME}.",
+                f"an index with {self.store.ocr or 'none'}: {self.store.folder}",
+                "Make an index with `hashnet index --ocr`.",
+            )
+        return reader.Reader.open()
+
     @property
     def _ingest(self) -> Ingest:
         self._follow()
@@ -238,6 +262,7 @@ class Index:
             self.encoder,
             extractor=lambda: self.extractor,
             proposer=lambda: self.proposer,
+            reader=lambda: self.reader,
         )
 
     # --- What is committed now ---
@@ -276,7 +301,7 @@ class Index:
             index = self.reopened()
             if index is not self:
                 self.store, self.encoder = index.store, index.encoder
-                for cached in ("extractor", "proposer"):
+                for cached in ("extractor", "proposer", "reader"):
                     self.__dict__.pop(cached, None)
 
     def close(self) -> None:
@@ -936,6 +961,7 @@ class Index:
             "local_pool_bytes": bytes_of_pool,
             "regions_per_image": self.store.regions_per_image,
             "exif": self.store.exif,
+            "ocr": self.store.ocr,
             "ways": [way.name for way in words.ways],
             "ways_missing": words.missing,
             "roots": None if roots is None else {root.name: root.path for root in roots},

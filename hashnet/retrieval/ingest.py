@@ -20,11 +20,12 @@ from hashnet.retrieval.changes import Changes, by_content, compare, moved_roots
 from hashnet.retrieval.missing import Judge, is_below, missing
 from hashnet.retrieval.store.items import Item
 from hashnet.retrieval.store.roots import Roots
-from hashnet.retrieval.store.texts import Texts
+from hashnet.retrieval.store.texts import Line, Texts
 from hashnet.retrieval.words import ways
 
 if TYPE_CHECKING:
     from hashnet.local.regions import Proposer
+    from hashnet.ocr.reader import Reader
     from hashnet.retrieval.extraction.parquet import Batch
     from hashnet.retrieval.vectors import Vectors
 
@@ -92,6 +93,7 @@ class _Details:
         content: bytes, its hash; None of pixels.
         exif: `images.Exif`, or None where the index keeps none.
         description: str or None, `images.Photo.description` where the index keeps texts.
+        lines: tuple of `Line`, or None where the index keeps none.
         local: `LocalFeatures`, or None where the index keeps none.
         regions: int `(r, 4)`, or None where the index keeps none.
         codes, features: of the regions, in their order; None where the index keeps none.
@@ -100,6 +102,7 @@ class _Details:
     content: bytes | None
     exif: images.Exif | None
     description: str | None = None
+    lines: tuple[Line, ...] | None = None
     local: LocalFeatures | None = None
     regions: np.ndarray | None = None
     codes: np.ndarray | None = None
@@ -114,6 +117,7 @@ class Ingest:
         encoder: the `Encoder` that the store carries.
         extractor: function that gives the `Extractor`, called where the store keeps local features.
         proposer: function that gives the `Proposer`, called where the store keeps regions.
+        reader: function that gives the `Reader`, called where the store keeps what it reads.
     """
 
     def __init__(
@@ -123,10 +127,11 @@ class Ingest:
         *,
         extractor: Callable[[], Extractor],
         proposer: "Callable[[], Proposer]",
+        reader: "Callable[[], Reader]",
     ) -> None:
         self.store = store
         self.encoder = encoder
-        self._extractor, self._proposer = extractor, proposer
+        self._extractor, self._proposer, self._reader = extractor, proposer, reader
         # Networks for local features take gigabytes for a large image, so one image at a time.
         self._details_lock = threading.Lock()
 
@@ -356,7 +361,7 @@ class Ingest:
     def _refuse_details(self, name: object) -> None:
         if self._has_details:
             raise ArgumentError(
-                "An index with local features or regions needs them of every image.",
+                "An index with local features, regions or what it reads needs them of every image.",
                 f"{name}, which has none",
                 "Make another index of it, or index the images themselves.",
             )
@@ -444,11 +449,14 @@ class Ingest:
             part = items[start : start + at_once]
             for item in part:
                 try:
+                    of_image = None
                     if self._has_details:
-                        details.append(self._details(images.Photo(item.path or "")))
+                        of_image = self._details(images.Photo(item.path or ""))
+                        details.append(of_image)
                     known = known_features[_version(item)]
                     described = known.description if self.store.texts else None
-                    known_item = _with_description(item, described)
+                    lines = None if of_image is None else of_image.lines
+                    known_item = _with_texts(item, described, lines)
                     readable.append(known_item._replace(content=known.content, exif=known.exif))
                 except ImageError as error:
                     problems.append(images.Problem(item.path or item.id, str(error)))
@@ -518,7 +526,8 @@ class Ingest:
 
     @property
     def _has_details(self) -> bool:
-        return self.store.extractor is not None or bool(self.store.regions_per_image)
+        store = self.store
+        return store.extractor is not None or bool(store.regions_per_image) or bool(store.ocr)
 
     @property
     def _items_at_once(self) -> int:
@@ -534,6 +543,11 @@ class Ingest:
             return plain
         image, store = photo.full(), self.store
         local = boxes = None
+        if store.ocr is not None:
+            lines = self._reader().read(image)
+            plain = replace(plain, lines=tuple(Line(*line) for line in lines))
+        if not (store.extractor or store.regions_per_image):
+            return plain
         with self._details_lock:
             if store.extractor is not None:
                 local = self._extractor().extract(image)
@@ -551,7 +565,7 @@ class Ingest:
     @staticmethod
     def _with_details(items: Sequence[Item], details: Sequence[_Details]) -> list[Item]:
         return [
-            _with_description(item, of_image.description)._replace(
+            _with_texts(item, of_image.description, of_image.lines)._replace(
                 content=of_image.content, exif=of_image.exif
             )
             for item, of_image in zip(items, details, strict=True)
@@ -618,9 +632,9 @@ def _is_more(item: Item, held: Item, *, is_old: bool) -> bool:
     return item != held
 
 
-def _with_description(item: Item, description: str | None) -> Item:
-    """An item with what its file says of it; what it said before goes."""
-    texts = (item.texts or Texts())._replace(inside=description)
+def _with_texts(item: Item, description: str | None, lines: tuple[Line, ...] | None) -> Item:
+    """An item with what its file says, and what its pixels do; what they said before goes."""
+    texts = (item.texts or Texts())._replace(inside=description, lines=lines)
     return item._replace(texts=None if texts == Texts() else texts)
 
 

@@ -1,0 +1,1 @@
+"""Reading the text in pictures: where lines of it are, and which letters they have."""
