@@ -189,6 +189,55 @@ def test_ids_regions_labels_and_words(client, folder):
     assert client.get("/api/search", params={"class": "two"}).json()["hits"]
 
 
+def test_a_search_in_words_answers_as_python_does(client, place):
+    answer = client.get("/api/search/text", params={"text": "DISC", "k": 3}).json()
+    wanted = Index.open(place).search_text("DISC", k=3).to_dict()
+    for hit in wanted["hits"]:
+        del hit["path"]
+        hit["ways"] = list(hit["ways"])
+    assert answer["hits"] == list(wanted["hits"]) and answer["hits"][0]["label"] == "disc"
+    for name in ("query", "found", "missing"):
+        assert answer[name] == wanted[name]
+    assert answer["missing"]["ocr"] == "it was made without --ocr"
+    narrowed = {"text": "disc", "ids": ["p/disc/1.png"], "label": "disc", "under": "p/disc"}
+    hits = client.get("/api/search/text", params=narrowed).json()["hits"]
+    assert [hit["id"] for hit in hits] == ["p/disc/1.png"]
+    assert client.get("/api/search/text?text=chekcs").json()["suggestions"] == ["checks"]
+
+
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [
+        ("?text=", 422),
+        ("", 422),
+        ("?text=%00%0a", 422),
+        ("?text=" + "x" * 1001, 422),
+        ("?text=disc&verify=true", 422),
+        ("?text=disc&threshold=3", 422),
+        ("?text=disc&k=0", 422),
+        ("?text=disc&label=none", 404),
+        ("?text=disc&ids=none", 404),
+        ("?text=disc&under=none", 422),
+    ],
+)
+def test_a_search_in_words_refuses_what_is_none(client, address, status):
+    refused(client.get(f"/api/search/text{address}"), status)
+
+
+def test_words_beside_a_picture_move_it_as_in_python(client, place, folder):
+    index = Index.open(place)
+    name = index.encoder.config.classes[0]
+    asked = {"text": name, "text_weight": 0.8, "k": 5}
+    by_id = client.get("/api/search", params={"id": "p/disc/0.png", **asked}).json()["hits"]
+    posted = client.post("/api/search", files=upload(folder / "disc/0.png"), data=asked).json()
+    for hits, query in ((by_id, index["p/disc/0.png"]), (posted["hits"], folder / "disc/0.png")):
+        wanted = index.search(query, **asked)
+        assert [hit["id"] for hit in hits] == [hit.id for hit in wanted]
+        assert [hit.id for hit in wanted] != [hit.id for hit in index.search(query, k=5)]
+    for wrong in ({"text": "unheard of"}, {"text": ""}, {"text": name, "text_weight": 1.5}):
+        refused(client.get("/api/search", params={"id": "p/disc/0.png", **wrong}), 422)
+
+
 def test_a_posted_search_takes_parameters_from_the_query_string_too(client, folder):
     query = upload(folder / "disc/0.png")
     options = {
@@ -255,6 +304,7 @@ def test_info_health_list_and_metrics(client):
 ADDRESSES = {
     "/api/info": "/api/info",
     "/api/images": "/api/images?limit=5",
+    "/api/search/text": "/api/search/text?text=disc",
     "/api/images/{id}": "/api/images/p%2Fdisc%2F0.png",
     "/api/images/{id}/thumbnail": "/api/images/p%2Fdisc%2F0.png/thumbnail?size=32",
     "/api/images/{id}/picture": "/api/images/p%2Fdisc%2F0.png/picture",

@@ -1,6 +1,7 @@
 """The parameters of requests, from the query string or from a form; `Query` has their defaults."""
 
 import inspect
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 import fastapi
@@ -10,6 +11,7 @@ from hashnet.errors import ArgumentError
 from hashnet.network.own_backbones import MAX_FEATURE_DIM
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.service.settings import MAX_IDS, MAX_K, MAX_LABELS, MAX_MARKED, MAX_TEXT
+from hashnet.retrieval.words.plain import MOST_LETTERS
 
 Region = tuple[int, int, int, int]
 
@@ -140,9 +142,10 @@ class _SearchParameters:
 
     Args:
         kind: `fastapi.Query` for the query string, `fastapi.Form` for a form.
+        names: collection of str, those of the parameters that are taken; None for all.
     """
 
-    def __init__(self, kind: Any) -> None:
+    def __init__(self, kind: Any, names: Collection[str] | None = None) -> None:
         text = Annotated[str, kind(max_length=MAX_TEXT)]
         self.__signature__ = inspect.Signature(
             [
@@ -153,6 +156,7 @@ class _SearchParameters:
                     annotation=Annotated[list[text] if type_ == list[str] else type_, kind(**told)],
                 )
                 for name, type_, default, told in _OF_SEARCHES
+                if names is None or name in names
             ]
         )
 
@@ -160,6 +164,8 @@ class _SearchParameters:
         return given
 
 
+# What a search in words has a use for.
+_OF_WORDS = ("k", "label", "ids", "after", "before", "under")
 _IN_ADDRESS, _IN_FORM = _SearchParameters(fastapi.Query), _SearchParameters(Form)
 
 
@@ -183,6 +189,15 @@ async def _posted(
 
 
 SearchParameters = Annotated[dict[str, Any], Depends(_IN_ADDRESS)]
+WordParameters = Annotated[dict[str, Any], Depends(_SearchParameters(fastapi.Query, _OF_WORDS))]
+Words = Annotated[
+    str,
+    fastapi.Query(
+        min_length=1,
+        max_length=MOST_LETTERS,
+        description="What is looked for, in words; all of it is taken literally.",
+    ),
+]
 PostedSearchParameters = Annotated[dict[str, Any], Depends(_posted)]
 
 

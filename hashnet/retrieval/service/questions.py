@@ -19,6 +19,7 @@ from hashnet.retrieval.service.parameters import Region, box
 from hashnet.retrieval.service.served_index import Version
 from hashnet.retrieval.service.uploads import received
 from hashnet.retrieval.store.items import Item
+from hashnet.retrieval.words.results import TextResult
 
 Answer = TypeVar("Answer")
 
@@ -94,6 +95,32 @@ def search(
             version, with_filter, lambda: _of_file(lambda: engine.search(path, query))
         )
     return replace(result, query=id)
+
+
+def search_words(version: Version, parameters: Mapping[str, Any], text: str) -> TextResult:
+    """Search in words.
+
+    Args:
+        version: `Version`.
+        parameters: as `parameters.WordParameters` has them.
+        text: str.
+
+    Returns:
+        A `TextResult`, whose hits have their own ids.
+
+    Raises:
+        HashnetError: as for `WordBox.search`; an `UnknownIdError` names public ids.
+    """
+    query = Query(
+        k=parameters["k"],
+        labels=parameters["label"] or None,
+        ids=[version.public_ids.id(one) for one in parameters["ids"]] or None,
+        after=parameters["after"],
+        before=parameters["before"],
+        under=_folders(version, parameters["under"]),
+    )
+    words = version.engine.words
+    return _by_public_ids(version, parameters["ids"], lambda: words.search(text, query))
 
 
 def _folders(version: Version, names: Sequence[str]) -> list[str] | None:

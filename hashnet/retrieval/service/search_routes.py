@@ -40,7 +40,9 @@ def add_search_routes(api: FastAPI, service: Service) -> None:
             raise HTTPException(409, "This index is of before local pools; make it anew.")
         result = await service.queues["search"].run(questions.search, version, asked, **by)
         service.counters.count_stages(result.milliseconds)
-        fields = result.to_dict()
+        return shown(version, result.to_dict())
+
+    def shown(version: Version, fields: dict[str, Any]) -> Json:
         for hit in fields["hits"]:
             hit["id"] = version.public_ids.shown(hit["id"])
             if not service.settings.show_paths:
@@ -81,6 +83,17 @@ def add_search_routes(api: FastAPI, service: Service) -> None:
         if (id is None) == (class_ is None):
             raise ArgumentError("A search is by an id or by a class.", "both or neither")
         return await answer(asked, id=id, name=class_)
+
+    @api.get(
+        "/api/search/text",
+        summary="Search in words",
+        responses=REFUSALS,
+        response_model=dict,
+    )
+    async def search_in_words(asked: parameters.WordParameters, text: parameters.Words) -> Json:
+        version = service.served.current
+        result = await service.queues["search"].run(questions.search_words, version, asked, text)
+        return shown(version, result.to_dict())
 
 
 def add_match_routes(api: FastAPI, service: Service) -> None:

@@ -70,8 +70,19 @@ export function matches({ id, photo, region }, hit, signal) {
   return question("api/matches", fields, photo, signal);
 }
 
-/** Search by an id, by a class, or by a photo (a Blob, else null); `state` has all the rest. */
+/** Search in words; of all the rest of `state`, hits wanted and filters count. */
+function searchWords(state, signal) {
+  const fields = [["text", state.query.name], ["k", state.k]];
+  for (const name of ["after", "before", "under"]) {
+    if (state[name]) fields.push([name, state[name]]);
+  }
+  for (const name of state.label) fields.push(["label", name]);
+  return question("api/search/text", fields, null, signal);
+}
+
+/** Search by words, by an id, by a class, or by a photo (a Blob, else null); `state` has all the rest. */
 export function search(state, photo, signal) {
+  if (state.query.kind === "text") return searchWords(state, signal);
   const fields = [["k", state.k]];
   if (!photo) fields.push([state.query.kind, state.query.name]);
   if (state.threshold !== null) fields.push(["threshold", state.threshold]);

@@ -13,7 +13,7 @@ const TRIES = 5; // a busy service is asked again this often before the reader i
 const WORDS_SHOWN = 32; // on the welcome screen; a longer list is for typing into
 const LABELS_SHOWN = 300; // in the filter at one time; typing narrows them down
 
-// `query`: null, or {kind: "id" | "class" | "photo", name}; a photo's name is its key in `photos`.
+// `query`: null, or {kind: "id" | "text" | "class" | "photo", name}; a photo's name is its key in `photos`.
 const NOTHING = {
   query: null,
   region: null,
@@ -48,6 +48,7 @@ const compare = new Compare();
 const hits = new Hits({
   open: (id) => begin({ kind: "id", name: id }),
   mark: (id, mark) => {
+    if (state.query.kind === "text") return; // marks move a query, and words do not move
     const other = mark === "right" ? "wrong" : "right";
     const marked = state[mark].includes(id);
     keep({
@@ -96,7 +97,7 @@ function fromAddress() {
     const value = Number.parseInt(fields.get(name) ?? "", 10);
     return Number.isSafeInteger(value) && value > 0 ? value : null;
   };
-  const kind = ["id", "class"].find((name) => fields.get(name));
+  const kind = ["id", "text", "class"].find((name) => fields.get(name));
   const region = (fields.get("region") ?? "").split(",").map(Number);
   return {
     ...NOTHING,
@@ -224,13 +225,15 @@ async function showQuery() {
   shown = JSON.stringify(query);
   photo.clear();
   $("query").classList.toggle("none", query === null);
-  $("words").hidden = query?.kind !== "class";
+  const inWords = query?.kind === "class" || query?.kind === "text";
+  $("words").hidden = !inWords;
+  $("hits").classList.toggle("in-words", query?.kind === "text");
   $("query-name").hidden = true;
-  $("region").hidden = !query || query.kind === "class";
-  $("class-name").value = query?.kind === "class" ? query.name : "";
+  $("region").hidden = !query || inWords;
+  $("class-name").value = inWords ? query.name : "";
   document.title = query ? "HashNet: hits" : "HashNet: search by photo";
   if (!query) return;
-  if (query.kind === "class") {
+  if (inWords) {
     $("words").textContent = query.name;
     return;
   }
@@ -251,10 +254,14 @@ async function showQuery() {
 function showAnswer(answer, asked) {
   const found = answer.hits.length;
   answered = JSON.stringify(asked.query);
-  threshold.answer(answer, asked.threshold);
+  const inWords = asked.query.kind === "text";
+  if (inWords) threshold.clear();
+  else threshold.answer(answer, asked.threshold);
   $("results-title").textContent = found ? `${count(found)} ${found === 1 ? "hit" : "hits"}` : "No hits";
   const parts = [
-    answer.threshold === null
+    inWords
+      ? `of ${images(answer.found)} found`
+      : answer.threshold === null
       ? `local pool of ${images(answer.pool)}`
       : `pool of ${images(answer.pool)}, fewer than ${bits(answer.threshold)} apart`,
   ];
@@ -275,7 +282,12 @@ function showAnswer(answer, asked) {
 function showEmpty(answer, asked) {
   const nearest = threshold.nearest();
   let text = "Nothing to search: the index holds no such image.";
-  if (answer.threshold === null && nearest !== null) {
+  if (asked.query.kind === "text") {
+    text = "Nothing is found by these words.";
+    if (answer.suggestions.length) text += ` Spelled like them: ${answer.suggestions.join(", ")}.`;
+    const missing = Object.entries(answer.missing).map(([way, why]) => `${way} (${why})`);
+    if (missing.length) text += ` Not searched by ${missing.join("; ")}.`;
+  } else if (answer.threshold === null && nearest !== null) {
     text = "No image has local features like those of the query.";
   } else if (nearest !== null && answer.pool === 0) {
     text = `No image is fewer than ${bits(answer.threshold)} apart; the nearest is ${bits(nearest - 1)} apart.`;
@@ -287,7 +299,7 @@ function showEmpty(answer, asked) {
     text = `No image is labelled ${asked.label.join(" or ")}.`;
   }
   $("empty-text").textContent = text;
-  $("wider").hidden = asked.threshold === null;
+  $("wider").hidden = asked.threshold === null || asked.query.kind === "text";
 }
 
 function showTimings(milliseconds) {
@@ -447,7 +459,8 @@ $("home").addEventListener("click", (event) => {
 $("class-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const name = $("class-name").value.trim();
-  if (name) begin({ kind: "class", name });
+  const isClass = info.classes.includes(name) && !info.labels.some((label) => label.name === name);
+  if (name) begin({ kind: isClass ? "class" : "text", name });
 });
 
 $("region-form").addEventListener("submit", (event) => {
