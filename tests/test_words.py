@@ -322,7 +322,7 @@ def test_the_command_searches_in_words(run, index, tmp_path):
     _, out, _ = run("search", place, "--text", "CAT", "-k", 1)
     assert out.splitlines()[1] == "   1  0.0164  label  [Cat]  a"
     _, _, err = run("search", place, "--text", "kat")
-    assert "spelled like it: Cat" in err
+    assert "known, and like it: Cat" in err
 
 
 def test_the_command_takes_words_or_a_picture(run, index, tmp_path):

@@ -89,7 +89,7 @@ def test_several_directions_are_one_between_them(index):
 
 
 def test_words_that_point_nowhere_are_refused_with_what_is_like_them(index):
-    with pytest.raises(ArgumentError, match=r"'palest'\. Spelled like it: dark, pale\."):
+    with pytest.raises(ArgumentError, match=r"'palest'\. Known, and like it: dark, pale\."):
         index.search("p00", text="palest")
     for text in ("", "\0", "x" * 2**20):
         with pytest.raises(ArgumentError, match="text"):

@@ -363,3 +363,7 @@ def test_classes_whose_texts_mean_the_same_weigh_most(index, monkeypatch):
     far = types.SimpleNamespace(vectors=lambda texts: -meant[None])
     monkeypatch.setattr(sentence, "opened", lambda: far)
     assert ClassWay(index.engine).weights("something else") is None
+    monkeypatch.setattr(sentence, "opened", lambda: network)
+    way = ClassWay(index.engine)
+    assert way.suggest("xqz", 3)[0] == "sandal"  # by meaning: nothing is spelled like it
+    assert way.suggest("beagles", 2) == ["beagle", "sandal"]

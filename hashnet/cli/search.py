@@ -227,7 +227,7 @@ def _print_text_result(result: "TextResult") -> None:
         for way, why in result.missing.items():
             note(f"not searched by {way}: {why}")
         if result.suggestions:
-            note(f"spelled like it: {', '.join(map(printable, result.suggestions))}")
+            note(f"known, and like it: {', '.join(map(printable, result.suggestions))}")
 
 
 def _print_hit(begin: str, hit: "Hit | TextHit") -> None:

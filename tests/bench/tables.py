@@ -567,6 +567,18 @@ def words_shown(results):
             f"| {row['word']} | {row['classes']} | {row['share']:.3f} "
             f"| {row['precision_at_10']:.2f} | {row['all_images']:.2f} |"
         )
+    whole, large = results["all_images"], results["large"]
+    yield ""
+    yield (
+        f"To score all {whole['images']:,} images in all classes takes "
+        f"{whole['processor_seconds']:.2f} seconds of a processor. In an index of "
+        f"{large['images']:,} images, words take, from the few that their pools hold:"
+    )
+    yield ""
+    yield f"| images | {' | '.join(large['processor_ms'])} |"
+    yield f"|---|{'---|' * len(large['processor_ms'])}"
+    milliseconds = (f"{value} ms" for value in large["processor_ms"].values())
+    yield f"| {large['images']:,} | {' | '.join(milliseconds)} |"
     yield ""
     yield "| groceries, asked for by their descriptions | captions | first 10 | chance |"
     yield "|---|---|---|---|"

@@ -1,11 +1,12 @@
 """What does a search in words find of what photos show?
 
-    python -m tests.bench.words_shown CLOTHING TINY GROCERY DESCRIPTIONS
+    python -m tests.bench.words_shown CLOTHING TINY GROCERY DESCRIPTIONS LARGE
 
 CLOTHING, TINY and GROCERY are indexes of photos in class folders, with their labels: the training
 photos of clothing10, the validation photos of Tiny ImageNet, whose folders are named by offsets in
 WordNet, and the training photos of the grocery set; DESCRIPTIONS is the folder of the latter, with
-`descriptions.json` and `class_split.json`. The sentence network is to be installed; what is found
+`descriptions.json` and `class_split.json`. LARGE is an index whose size is of interest: of TINY's
+features, many times with noise, say. The sentence network is to be installed; what is found
 without it is measured as if it were not.
 """
 
@@ -148,6 +149,27 @@ def above_classes(world):
     return rows
 
 
+def seconds_of_all(world):
+    """Of a processor, to score all images in all classes."""
+    features = world.index.engine.snapshot.features(world.rows)
+    start = time.process_time()
+    world.index.encoder.class_scores(features)
+    return time.process_time() - start
+
+
+def times(place):
+    """Milliseconds of a processor that words take in a large index, once it is warm."""
+    index = Index.open(place, num_threads=1)
+    way = ClassWay(index.engine)
+    way.find("tench", MOST, None)
+    found = {}
+    for word in ("lemon", "fish", "dog", "animal"):
+        start = time.process_time()
+        way.find(word, MOST, None)
+        found[word] = round((time.process_time() - start) * 1000)
+    return {"images": len(index), "processor_ms": found}
+
+
 def of_groceries(world, folder):
     """P@10 of descriptions, and what captions of some photos teach."""
     descriptions = json.loads((folder / "descriptions.json").read_text(encoding="utf-8"))
@@ -207,7 +229,7 @@ def of_groceries(world, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("clothing", "tiny", "grocery", "descriptions"):
+    for name in ("clothing", "tiny", "grocery", "descriptions", "large"):
         parser.add_argument(name)
     options = parser.parse_args()
     clothes = World(options.clothing)
@@ -218,6 +240,7 @@ def main():
     tiny = World(options.tiny)
     with without_sentences():
         above = above_classes(tiny)
+        large = times(options.large)
     figures.write(
         "words_shown",
         {
@@ -237,6 +260,11 @@ def main():
             },
             "length_of_f7": lengths,
             "above_classes": above,
+            "all_images": {
+                "images": len(tiny.labels),
+                "processor_seconds": round(seconds_of_all(tiny), 2),
+            },
+            "large": large,
             "grocery": of_groceries(World(options.grocery), pathlib.Path(options.descriptions)),
         },
     )

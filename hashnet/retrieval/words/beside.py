@@ -51,7 +51,7 @@ class WordEngine(Engine):
             raise ArgumentError(
                 "Words beside a picture say what hits show, in words that the index knows.",
                 repr(text[:50]) + (f", and {missing}" if missing else ""),
-                f"Spelled like it: {', '.join(near)}." if near else "",
+                f"Known, and like it: {', '.join(near)}." if near else "",
             )
         direction: np.ndarray = np.sum(known, axis=0)
         return direction / max(float(np.linalg.norm(direction)), 1e-12)

@@ -110,7 +110,7 @@ class WordBox:
         return TextResult(text, len(best.rows), milliseconds, hits, missing, suggestions)
 
     def suggestions(self, words: str) -> tuple[str, ...]:
-        """What is spelled like a text, the first of each way before the second of any.
+        """What is known that is like a text, the first of each way before the second of any.
 
         Args:
             words: str, as `plain.query` gives it.

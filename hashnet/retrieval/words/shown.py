@@ -9,6 +9,7 @@ what they find is ordered by its class scores.
 """
 
 import functools
+import itertools
 import pathlib
 from typing import Any
 
@@ -83,7 +84,15 @@ class ClassWay:
         return Matches.ordered(rows[best], of_rows[best], most)
 
     def suggest(self, text: str, most: int) -> list[str]:
-        return alike(text, self._vocabulary, most)
+        """What is spelled like a text and, where the sentence network is, means nearly the same."""
+        spelled = alike(text, self._vocabulary, most)
+        if not self._is_imagenet or sentence.missing() is not None:
+            return spelled
+        cosines = (_class_texts()["names"] * sentence.opened().vectors([text])[0]).sum(axis=1)
+        meant = (self._classes[one] for one in np.argsort(-cosines, kind="stable")[:most])
+        # By turns: of the few that are shown, some are of either kind.
+        turns = itertools.chain.from_iterable(itertools.zip_longest(spelled, meant))
+        return list(dict.fromkeys(one for one in turns if one is not None))[:most]
 
     def weights(self, text: str) -> np.ndarray | None:
         """How much a text means each class.

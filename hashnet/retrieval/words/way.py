@@ -77,7 +77,7 @@ class Way(Protocol):
         """
 
     def suggest(self, text: str, most: int) -> list[str]:
-        """What this way knows that is spelled like a text, for one that no way knows.
+        """What this way knows that is like a text, for one that no way knows.
 
         Args:
             text: str, as for `find`.
