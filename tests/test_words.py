@@ -9,6 +9,7 @@ import types
 import numpy as np
 import pytest
 
+from hashnet import images
 from hashnet.cli import main
 from hashnet.errors import ArgumentError, HashnetError, UnknownIdError
 from hashnet.retrieval.index import Index
@@ -230,6 +231,16 @@ def test_words_are_found_though_letters_differ(filled, text, wanted):
     )
     found = [hit.id for hit in index.search_text(text) if "caption" in hit.ways]
     assert found[: len(wanted)] == wanted and bool(found) == bool(wanted)
+
+
+def test_names_are_of_files_and_the_folders_below_a_root(bundle_folder, tmp_path):
+    index = Index.create(tmp_path / "photos.index", bundle_folder)
+    (tmp_path / "secret/holiday").mkdir(parents=True)
+    images.write(tmp_path / "secret/holiday/beach.png", np.zeros((9, 9, 3), np.uint8))
+    index.update([tmp_path / "secret"])
+    assert ids(index.search_text("beach holiday")) == ["secret/holiday/beach.png"]
+    # What a service shows no name of is nothing to search by.
+    assert not index.search_text("secret") and not index.search_text("png")
 
 
 def test_rare_words_count_more(filled):

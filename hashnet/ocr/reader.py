@@ -27,11 +27,11 @@ _FILES = {
     "ch_PP-OCRv4_rec_infer.onnx": "48fc40f24f6d2a207a2b1091d3437eb3",
 }
 
-# Longest side, in pixels, of what lines are looked for in; smaller pictures are enlarged to twice
-# their size at most.
-SIDE = 736
+# Pixels of the shorter side of what lines are looked for in, and of the longer one at most: also
+# of small pictures, whose letters are then of the sizes that the network knows.
+SHORT_SIDE, LONG_SIDE = 736, 1312
 # Lines that are read in a picture, the largest: each costs some 15 ms of one core.
-MOST_LINES = 24
+MOST_LINES = 32
 LEAST_CONFIDENCE = 0.5
 _STEP = 32  # sides that the first network takes are multiples of this
 
@@ -118,13 +118,14 @@ class Reader:
         Returns:
             list of float64 `(4, 2)`, as `detection.boxes_of`, in pixels of the picture.
         """
-        scale = min(SIDE / max(image.shape[:2]), 2.0)
-        size = tuple(max(1, round(length * scale / _STEP)) * _STEP for length in image.shape[:2])
+        sides = image.shape[:2]
+        scale = min(SHORT_SIDE / min(sides), LONG_SIDE / max(sides))
+        size = tuple(max(1, round(length * scale / _STEP)) * _STEP for length in sides)
         small = images.resize(image, size)
         pixels = small[None, :, :, ::-1].transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
         [likelihood] = _run(self._detector, np.ascontiguousarray(pixels))
         boxes = detection.boxes_of(likelihood[0, 0], MOST_LINES)
-        return [box * np.divide(image.shape[:2], size) for box in boxes]
+        return [box * np.divide(sides, size) for box in boxes]
 
 
 def _run(network: runtimes.Network, pixels: np.ndarray) -> list[np.ndarray]:

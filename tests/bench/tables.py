@@ -1067,6 +1067,36 @@ def copies_among_many(results):
     )
 
 
+def in_words(results):
+    """How often words find the right photo, and what reading and looking up cost."""
+    typed, looked_up = results["typed"], results["looked_up"]
+    yield "## Words"
+    yield ""
+    yield (
+        f"The text in {typed['read']} photos of bottles and labels is read (`index --ocr`), in "
+        f"{typed['seconds_a_photo']:.2f} processor seconds each. The names of {typed['names']} "
+        "breweries are typed, as the names of the files have them, and searched by what was read "
+        f"alone: among the photos a right one comes first for {typed['right_photo_first']:.2f} of "
+        f"them, among the labels for {typed['right_label_first']:.2f}."
+    )
+    yield ""
+    yield (
+        f"Of {looked_up['texts']:,} texts of six made-up words, two of one are searched by, in "
+        "every other query with a letter changed: the text is among the first ten for "
+        f"{looked_up['found_among_ten']:.2f} of {looked_up['queries']} queries. Processor time:"
+    )
+    yield ""
+    yield "| what | |"
+    yield "|---|---|"
+    yield f"| a search, median | {looked_up['milliseconds']:.1f} ms |"
+    yield f"| the slowest but the first | {looked_up['milliseconds_of_slowest']:.1f} ms |"
+    yield (
+        f"| the command, which opens the index for it | {looked_up['cold_command_seconds']:.2f} s |"
+    )
+    yield f"| making what they are looked up by | {looked_up['seconds_to_settle']:.1f} s |"
+    yield f"| its size | {looked_up['bytes'] / 2**20:.0f} MiB |"
+
+
 def _origin(results):
     machine = results["machine"]
     return f"(`{results['command']}`, {machine['processor']}, {machine['cores']} cores.)"
@@ -1107,7 +1137,7 @@ def renewed(text):
     many = sorted(figures.FOLDER.glob("many_duplicates_*"))
     named |= {path.stem: copies_among_many for path in many}
     named |= {"delf": known_geometry, "verify_categories": verified_categories}
-    named |= {"reading": reading}
+    named |= {"reading": reading, "words": in_words}
     for name, table in named.items():
         if not (figures.FOLDER / f"{name}.json").is_file():
             continue  # not measured yet

@@ -20,9 +20,13 @@ read, writer.py and create.py write, check.py checks. No other file knows.
                                 row is of the whole image
                000001.files     one record of 40 bytes per row: what tells its file from others
                000001.exif      one record of 40 bytes per row: what the camera wrote
+               000001.texts     one record of 16 bytes per row: where its captions and what was read
+                                in its pixels are in the text
                000001.lookups   rows sorted by id and by label, of parts of the index: lookups.py
                000001.words     inverted lists of the images of each visual word, likewise: words.py
                000001.codebooks the codebook that they are by, and before it those that it followed
+      texts.sqlite              which texts have which trigrams: text_index.py; it follows from the
+                                rows, is no part of a commit, and is made again where it is missing
       encoder/                  the bundle that made the codes (encoder.next/: one that is to take
                                 its place)
       lock                      held by the writer, and names it (without locks: lock.owner/)
@@ -38,9 +42,9 @@ A row is a place in the order of commits, deleted rows included; it is stable un
 which keeps the order. In an index with regions an image has several: the row of the whole image,
 and right behind it, with the same item, one for each of its regions; they come and go together. An
 index without local features has none of their five files, one without regions or what cameras
-wrote not theirs. Indexes of older format versions stay as they are: 1 to 5 have no inverted lists
-and no codebook, 1 to 4 keep no roots and no `files`, and 1 to 3 no look-ups either; 1 has no local
-features and no regions, 2 no regions.
+wrote not theirs. Indexes of older format versions stay as they are: 1 to 6 have no texts of
+images, 1 to 5 no inverted lists and no codebook, 1 to 4 keep no roots and no `files`, and 1 to 3
+no look-ups either; 1 has no local features and no regions, 2 no regions.
 Everything a snapshot shows lies in those files, so a snapshot needs SQLite only while it opens,
 holds no database lock, and is safe to use from many threads.
 
