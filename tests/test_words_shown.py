@@ -351,7 +351,7 @@ def test_damaged_weights_of_sentences_are_refused(tmp_path, damage):
 
 def test_classes_whose_texts_mean_the_same_weigh_most(index, monkeypatch):
     """With a network that understands one sentence."""
-    meant = shown._class_texts()["names"][numbers("sandal")[0]]
+    meant = shown._class_texts()["glosses"][numbers("sandal")[0]]
     network = types.SimpleNamespace(vectors=lambda texts: meant[None])
     monkeypatch.setattr(sentence, "missing", lambda: None)
     monkeypatch.setattr(sentence, "opened", lambda: network)
@@ -363,7 +363,11 @@ def test_classes_whose_texts_mean_the_same_weigh_most(index, monkeypatch):
     far = types.SimpleNamespace(vectors=lambda texts: -meant[None])
     monkeypatch.setattr(sentence, "opened", lambda: far)
     assert ClassWay(index.engine).weights("something else") is None
-    monkeypatch.setattr(sentence, "opened", lambda: network)
+    monkeypatch.setattr(sentence, "opened", lambda: None)
+    assert ClassWay(index.engine).weights("一只狗 2019") is None  # it knows English only
+    names = shown._class_texts()["names"][numbers("sandal")]
+    named = types.SimpleNamespace(vectors=lambda texts: names)
+    monkeypatch.setattr(sentence, "opened", lambda: named)
     way = ClassWay(index.engine)
     assert way.suggest("xqz", 3)[0] == "sandal"  # by meaning: nothing is spelled like it
     assert way.suggest("beagles", 2) == ["beagle", "sandal"]

@@ -11,6 +11,7 @@ what they find is ordered by its class scores.
 import functools
 import itertools
 import pathlib
+import re
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,9 @@ from hashnet.retrieval.words.wordnet import key, wordnet
 
 NEAREST = 20  # classes that the sentence network finds, by their names, and by their descriptions
 SOFTNESS = 0.1  # by how much a cosine falls while the weight of a class falls to a third
-LEAST_COSINE = 0.3  # of the nearest class, below which a text means none of them
+# Of a text and the description of some class, below which it means none of them: names and letters
+# without a meaning are like names of classes by their spelling, and like no description.
+LEAST_COSINE = 0.32
 # Searches by code and feature that a text costs at most, and images that each gives at least.
 SEARCHES = 32
 LEAST_OF_EACH = 100
@@ -109,8 +112,7 @@ class ClassWay:
             tree = wordnet()
             known = sorted({*known, *tree.classes(text).tolist()})
             if sentence.missing() is None:
-                for vectors in _class_texts().values():
-                    weights += _nearest(vectors, sentence.opened().vectors([text])[0])
+                weights += _meant(text)
             elif not known:
                 for noun in tree.nouns(text):
                     places = tree.classes(noun)
@@ -188,12 +190,17 @@ def _class_texts() -> dict[str, np.ndarray]:
     }
 
 
-def _nearest(vectors: np.ndarray, vector: np.ndarray) -> np.ndarray:
-    """How much each of some vectors is meant: float64 `(n,)`, whose sum is 1, or all 0."""
-    cosines = (vectors * vector).sum(axis=1)
-    best = np.argsort(-cosines, kind="stable")[:NEAREST]
-    weights = np.zeros(len(vectors))
-    if cosines[best[0]] >= LEAST_COSINE:
-        shares = np.exp((cosines[best] - cosines[best[0]]) / SOFTNESS)
-        weights[best] = shares / shares.sum()
+def _meant(text: str) -> np.ndarray:
+    """How much the sentence network has a text mean each class of ImageNet: float64 `(1000,)`."""
+    weights = np.zeros(len(imagenet_classes()))
+    if not re.search("[a-z]", text):  # it has learned English
+        return weights
+    vector = sentence.opened().vectors([text])[0]
+    cosines = {name: (vectors * vector).sum(axis=1) for name, vectors in _class_texts().items()}
+    if cosines["glosses"].max() < LEAST_COSINE:
+        return weights
+    for of_texts in cosines.values():
+        best = np.argsort(-of_texts, kind="stable")[:NEAREST]
+        shares = np.exp((of_texts[best] - of_texts[best[0]]) / SOFTNESS)
+        weights[best] += shares / shares.sum()
     return weights
