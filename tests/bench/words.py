@@ -40,6 +40,9 @@ from tests.bench import figures
 NOT_OF_NAMES = {"logo", "bottle"}
 # Of names that go on with that of a beer, how many words the brewery's has: two, but for these.
 ONE_WORD = {"NOLA", "Nashville"}
+# Files that name a beer alone, whose label names a brewery of the list; and a slip of the pen.
+ALSO = {"fat_tire": "New Belgium", "fat_tire2": "New Belgium"}
+SLIPS = {"Glarius": "Glarus"}
 LETTERS = "etaoinshrdlcumwfgypbvk"
 QUERIES = 200
 
@@ -47,12 +50,14 @@ QUERIES = 200
 def brewery(path):
     """The name of the brewery of a photo, None where its file is not named after one."""
     stem = pathlib.Path(path).stem
+    if stem in ALSO:
+        return ALSO[stem]
     if not (stem[0].isupper() and "/main/" in path):
         return None
     words = re.findall(r"[A-Za-z']+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", stem))
     if "_Bottle" in stem or "Slow_Ride" in stem:
         words = words[: 1 if words[0] in ONE_WORD else 2]
-    return " ".join(word for word in words if word.lower() not in NOT_OF_NAMES)
+    return " ".join(SLIPS.get(word, word) for word in words if word.lower() not in NOT_OF_NAMES)
 
 
 def read_all(folder, paths):

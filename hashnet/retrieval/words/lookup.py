@@ -152,21 +152,24 @@ class Lookup:
 
         Returns:
             rows: int64 `(n,)`, ascending.
-            scores: float32 `(n,)`, 0 to 1 for the words that are there, and up to .5 more for those
-                that stand there together and as they are.
+            scores: float32 `(n,)`, 0 to 1 for the words that are there, .25 more where they stand
+                together and as they are, and up to .1 for little else.
         """
         num_items = max(1, self._snapshot.num_items)
-        rows, scores, total = np.empty(0, np.int64), np.empty(0), 0.0
+        rows, scores, total = np.empty(0, np.int64), np.empty((0, 2)), np.zeros(2)
         for trigrams in units(text):
             of_word, shares = self._having(trigrams, kind)
-            known = self._passing(of_word, None) & (shares >= LEAST_SHARE)
-            of_word, shares = of_word[known], shares[known]
-            if len(of_word):
-                weight = math.log(1 + num_items / len(of_word))
-                total += weight
-                rows, scores = _summed(rows, scores, of_word, weight * shares)
-        found = self._passing(rows, allowed) & (scores >= _LEAST_SCORE * total)
-        rows, scores = rows[found], scores[found] / max(total, 1e-9)
+            live = self._passing(of_word, None)
+            of_word, shares = of_word[live], shares[live]
+            is_there = shares >= LEAST_SHARE
+            weight = math.log(1 + num_items / max(np.count_nonzero(is_there), 0.5))
+            # What has less of a word is not found by it, and comes before what has nothing.
+            both = weight * np.stack([shares * is_there, shares], axis=1)
+            total += weight * np.array([is_there.any(), True])
+            rows, scores = _summed(rows, scores, of_word, both)
+        found = self._passing(rows, allowed) & (scores[:, 0] > 0)
+        found &= scores[:, 0] >= _LEAST_SCORE * total[0]
+        rows, scores = rows[found], scores[found, 1] / max(total[1], 1e-9)
         best = np.lexsort((rows, -scores))[:_LOOKED_AT]
         scores[best] += self._closeness(rows[best], kind, spaced(text))
         return rows, scores.astype(np.float32)
@@ -213,11 +216,11 @@ class Lookup:
         return passes
 
     def _closeness(self, rows: np.ndarray, kind: int, text: str) -> np.ndarray:
-        """float64 `(n,)`: .25 where the words stand together, and up to as much for little else."""
+        """float64 `(n,)`: .25 where the words stand together, and up to .1 for little else."""
         texts = self._texts(rows, kind)
         return np.array(
             [
-                0.25 * (text in one) + 0.25 * min(len(text), len(one)) / max(len(text), len(one), 1)
+                0.25 * (text in one) + 0.1 * min(len(text), len(one)) / max(len(text), len(one), 1)
                 for one in texts
             ]
         )
@@ -237,6 +240,9 @@ class Lookup:
 def _summed(
     rows: np.ndarray, scores: np.ndarray, more_rows: np.ndarray, more_scores: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores by row, those of the same row added up; both ascending."""
-    every, where = np.unique(np.concatenate([rows, more_rows]), return_inverse=True)
-    return every, np.bincount(where, np.concatenate([scores, more_scores]), len(every))
+    """Scores `(n, 2)` by row, those of the same row added up; rows ascending."""
+    every = np.union1d(rows, more_rows)
+    sums = np.zeros((len(every), 2))
+    sums[np.searchsorted(every, rows)] += scores
+    sums[np.searchsorted(every, more_rows)] += more_scores
+    return every, sums

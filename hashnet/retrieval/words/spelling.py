@@ -14,6 +14,7 @@ from hashnet.retrieval.words.plain import plain
 
 # Han, kana, Hangul, and the marks of iteration among them.
 _UNSPACED = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003ffff"
+_INNER = re.compile(r"(?<=\w)['\u2019](?=\w)")  # of "Harry's", which many write without it
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 _RUN = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
 _IS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
@@ -30,10 +31,10 @@ def spaced(text: str) -> str:
         str; "" where there is no word.
 
     Example:
-        >>> spaced("Pale_Ale, 啤酒!")
-        ' pale ale 啤 酒 '
+        >>> spaced("Pale_Ale, 啤酒!"), spaced("Harry's")
+        (' pale ale 啤 酒 ', ' harrys ')
     """
-    words = _WORD.findall(plain(text))
+    words = _WORD.findall(_INNER.sub("", plain(text)))
     return f" {' '.join(words)} " if words else ""
 
 
@@ -52,7 +53,7 @@ def units(text: str) -> list[tuple[str, ...]]:
         ([(' pa', 'pal', 'ale', 'le '), ('啤 酒',)], [(' 狗 ',)])
     """
     found: list[tuple[str, ...]] = []
-    for run in _RUN.findall(plain(text)):
+    for run in _RUN.findall(_INNER.sub("", plain(text))):
         if _IS_UNSPACED.match(run):
             pairs = [f"{one} {other}" for one, other in itertools.pairwise(run)]
             found += [(pair,) for pair in pairs or [f" {run} "]]
