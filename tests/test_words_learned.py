@@ -94,6 +94,13 @@ def test_of_many_captions_some_are_learned_from(index, sentences, monkeypatch):
     assert len(sentences) == len(set(sentences)) == 110
 
 
+def test_equal_captions_are_read_once_and_count_each(index, sentences):
+    index.caption({str(one): KINDS[one % len(KINDS)] for one in range(120)})
+    assert sorted(sentences) == sorted(KINDS)
+    found = LearnedWay(index.engine).find("green tree", 10, None)
+    assert set(found.rows % len(KINDS)) == {1}
+
+
 def test_words_beside_a_picture_may_be_those_of_captions(index, sentences):
     index.caption(captions(0, 120))
     plain = index.search("0", k=10)

@@ -122,7 +122,9 @@ def settle(snapshot: Any, *, anew: bool = False) -> None:
         known = None if anew else _read(snapshot)
         if len(rows) < LEAST or (known and len(rows) < GROWN * known.num_captions):
             return
-        vectors = sentence.opened().vectors(captions)
+        # Of many photos of one thing the captions are the same.
+        distinct, places = np.unique(captions, return_inverse=True)
+        vectors = sentence.opened().vectors(distinct.tolist())[places]
         features = snapshot.features(rows).astype(np.float32)
         _write(snapshot, fit(vectors, features))
 
