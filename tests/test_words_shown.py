@@ -12,7 +12,10 @@ from hashnet.encode.encoder import Encoder
 from hashnet.errors import WeightsError
 from hashnet.network import backbones, bundle, pretrained
 from hashnet.network.efficientnet_lite import Tensors
+from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.query import Query
+from hashnet.retrieval.store.folder.store import Store
+from hashnet.retrieval.store.items import Item
 from hashnet.retrieval.words import sentence, shown
 from hashnet.retrieval.words.shown import ClassWay
 from hashnet.retrieval.words.wordnet import WordNet, wordnet
@@ -209,6 +212,25 @@ def test_a_network_that_learned_its_own_classes_is_asked_for_these(bundle_folder
         expected = [row for row in np.argsort(-scores[:, place]) if scores[row, place] > 1 / 3]
         assert found.rows.tolist() == expected
     assert ClassWay(index.engine).weights("dog") is None or "dog" in index.encoder.config.classes
+
+
+def test_of_an_image_and_its_regions_the_best_counts(imagenet_bundle, f8, tmp_path):
+    """The second of two photos shows a beagle in a part of it only."""
+    encoder = Encoder.open(imagenet_bundle)
+    store = Store.create(
+        tmp_path / "i", num_bits=BITS, feature_dim=DIM, fingerprint="f", regions_per_image=2
+    )
+    features = photos_of(f8, numbers("hen", "jean", "hen", "beagle"), 1)
+    codes, features = encoder.encode_vectors(features)
+    boxes = [np.empty((0, 4), np.int64), np.array([(0, 0, 5, 5), (5, 5, 9, 9)])]
+    with store.writer() as writer:
+        writer.add([Item("a"), Item("b")], codes, features, None, boxes)
+    engine = Engine(types.SimpleNamespace(store=store, encoder=encoder))
+    [row] = engine.snapshot.rows(["b"])
+    found = ClassWay(engine).find("beagle", 5, None)
+    assert found.rows.tolist() == [row]
+    expected = encoder.class_scores(features)[3, numbers("beagle")[0]]
+    assert np.isclose(found.scores[0], expected, rtol=1e-2)  # features are stored as float16
 
 
 def test_a_network_without_classes_says_so(index):
