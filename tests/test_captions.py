@@ -230,6 +230,9 @@ def test_the_command_gives_captions(run, index, folder, tmp_path):
     assert status == 0 and out.endswith("1 caption given, 0 unchanged\n")
     answer = json.loads(run("search", place, "--text", "own words", "--json")[1])
     assert answer["hits"][0]["path"] == str(folder / "a.jpg")
+    listed = [json.loads(line) for line in run("list", place, "--json")[1].splitlines()]
+    of_a = next(one for one in listed if one["id"] == "photos/a.jpg")
+    assert of_a["caption"] == "my own words\nRex on the beach" and of_a["lines"] is None
     file.write_bytes(b"caf\xe9")
     (folder / "late.jpg").write_bytes(photo(shade=111))
     status, _, err = run("index", place, folder, "--captions", file)

@@ -61,4 +61,8 @@ def _as_json(item: "Item") -> str:
     if item.exif is not None:
         taken = item.exif.taken
         fields |= item.exif._asdict() | {"taken": None if taken is None else taken.isoformat()}
+    if item.texts is not None:
+        lines = item.texts.lines
+        fields["caption"] = item.texts.caption or None
+        fields["lines"] = None if lines is None else [line._asdict() for line in lines]
     return json.dumps(fields)

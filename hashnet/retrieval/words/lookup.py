@@ -162,7 +162,7 @@ class Lookup:
             live = self._passing(of_word, None)
             of_word, shares = of_word[live], shares[live]
             is_there = shares >= LEAST_SHARE
-            weight = math.log(1 + num_items / max(np.count_nonzero(is_there), 0.5))
+            weight = math.log(1 + num_items / (int(np.count_nonzero(is_there)) or 0.5))
             # What has less of a word is not found by it, and comes before what has nothing.
             both = weight * np.stack([shares * is_there, shares], axis=1)
             total += weight * np.array([is_there.any(), True])
