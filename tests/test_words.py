@@ -72,6 +72,14 @@ def test_ranks_are_fused_as_the_paper_defines():
     assert not len(fused({}).rows)
 
 
+def test_what_is_written_comes_before_what_is_guessed():
+    written = Matches(np.array([9, 8]), np.array([2, 1], "f4"))
+    guessed = Matches(np.array([1, 8]), np.array([5, 4], "f4"))
+    best = fused({"ocr": written, "class": guessed, "learned": guessed})
+    assert best.rows.tolist() == [8, 9, 1]  # by all three, by what is written, by two guesses
+    assert np.allclose(best.scores, [1 / 62 + 0.8 / 62, 1 / 61, 0.8 / 61])
+
+
 def test_what_ways_found_is_one_answer(index):
     ways = [
         Way("name", [1, 0], [2, 1]),
