@@ -440,6 +440,7 @@ def _of_photos(cls: type[Index], place: StrPath, options: _Options) -> Any:
     else:
         index, known_features = _fitted(cls, place, options)
     options.progress("looking for images", 0, 0)
+    stage = "encoding" if index.store.ocr is None else "encoding and reading text"
     index.update(
         options.photos,
         label_from_folder=options.label_from_folder,
@@ -450,7 +451,7 @@ def _of_photos(cls: type[Index], place: StrPath, options: _Options) -> Any:
         default_excludes=options.default_excludes,
         workers=options.workers,
         known_features=known_features,
-        progress=lambda done, total: options.progress("encoding", done, total),
+        progress=lambda done, total: options.progress(stage, done, total),
         listing=lambda done, total: options.progress(vocabulary.LISTING, done, total),
     )
     return index

@@ -188,7 +188,11 @@ def test_of_photos_reads_what_it_fits_to(open_stub, tmp_path):
     images.write(tmp_path / "with.png", picture((40, 30, 80, 200)))
     images.write(tmp_path / "without.png", picture())
     files = [tmp_path / "with.png", tmp_path / "without.png"]
-    index = hashnet.Index.of_photos(tmp_path / "i", files, bits=16, ocr=True)
+    stages = []
+    index = hashnet.Index.of_photos(
+        tmp_path / "i", files, bits=16, ocr=True, progress=lambda *told: stages.append(told)
+    )
+    assert stages[-1] == ("encoding and reading text", 2, 2)
     assert [len(item.texts.lines) for item in index.values()] == [1, 0]
 
 
