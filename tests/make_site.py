@@ -22,7 +22,7 @@ PAGES = {"README.md": "index.md"} | {
     name: name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 }
 # The one that made the sample, once, and the commands, which docs/cli.md describes.
-LEFT_OUT = re.compile(r"hashnet\.(samples\.make_fashion_mnist|cli)\b")
+LEFT_OUT = re.compile(r"hashnet\.((samples|retrieval\.words)\.make_\w+|cli)\b")
 LINK = re.compile(r"(!?)\[([^]]*)\]\(([^)\s]+)\)")
 
 

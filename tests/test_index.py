@@ -92,10 +92,11 @@ def test_info_is_of_the_index_its_rows_and_the_network_that_it_carries(
         "regions_per_image": 0,
         "exif": True,
         "ocr": None,
-        "ways": ["label", "name"],
+        "ways": ["label", "name", "class"],
         "ways_missing": {
             "caption": "no image has a caption; see index --captions",
             "ocr": "it was made without --ocr",
+            "learned": index.words.missing["learned"],
         },
         "roots": {"photos": str(folder)},
         "backbone": carried.config.backbone,

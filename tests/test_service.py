@@ -271,6 +271,20 @@ def test_a_search_in_words_refuses_what_is_none(client, address, status):
     refused(client.get(f"/api/search/text{address}"), status)
 
 
+def test_words_beside_a_picture_move_it_as_in_python(client, place, folder):
+    index = Index.open(place)
+    name = index.encoder.config.classes[0]
+    asked = {"text": name, "text_weight": 0.8, "k": 5}
+    by_id = client.get("/api/search", params={"id": "p/disc/0.png", **asked}).json()["hits"]
+    posted = client.post("/api/search", files=upload(folder / "disc/0.png"), data=asked).json()
+    for hits, query in ((by_id, index["p/disc/0.png"]), (posted["hits"], folder / "disc/0.png")):
+        wanted = index.search(query, **asked)
+        assert [hit["id"] for hit in hits] == [hit.id for hit in wanted]
+        assert [hit.id for hit in wanted] != [hit.id for hit in index.search(query, k=5)]
+    for wrong in ({"text": "unheard of"}, {"text": ""}, {"text": name, "text_weight": 1.5}):
+        refused(client.get("/api/search", params={"id": "p/disc/0.png", **wrong}), 422)
+
+
 def test_a_posted_search_takes_parameters_from_the_query_string_too(client, folder):
     query = upload(folder / "disc/0.png")
     options = {

@@ -72,6 +72,14 @@ def test_ranks_are_fused_as_the_paper_defines():
     assert not len(fused({}).rows)
 
 
+def test_what_is_written_comes_before_what_is_guessed():
+    written = Matches(np.array([9, 8]), np.array([2, 1], "f4"))
+    guessed = Matches(np.array([1, 8]), np.array([5, 4], "f4"))
+    best = fused({"ocr": written, "class": guessed, "learned": guessed})
+    assert best.rows.tolist() == [8, 9, 1]  # by all three, by what is written, by two guesses
+    assert np.allclose(best.scores, [1 / 62 + 0.8 / 62, 1 / 61, 0.8 / 61])
+
+
 def test_what_ways_found_is_one_answer(index):
     ways = [
         Way("name", [1, 0], [2, 1]),
@@ -175,7 +183,7 @@ def test_names_captions_and_what_was_read_are_found(filled):
         "x2": ("caption",),
     }
     assert ids(result)[-1] == "x2"  # half of the words
-    assert result.missing == {"ocr": "it was made without --ocr"}
+    assert result.missing["ocr"] == "it was made without --ocr"
 
 
 def test_what_was_read_is_found_where_it_stands(bundle_folder, tmp_path):
@@ -192,7 +200,7 @@ def test_what_was_read_is_found_where_it_stands(bundle_folder, tmp_path):
         writer.add(items, np.zeros((2, 4), "u1"), np.ones((2, 64), "f4"))
     engine = Engine(types.SimpleNamespace(store=store))
     box = WordBox(engine)
-    assert box.missing == {"caption": "no image has a caption; see index --captions"}
+    assert box.missing["caption"] == "no image has a caption; see index --captions"
     [hit] = box.search("nevada")
     assert (hit.id, hit.ways, hit.region) == ("a", ("ocr",), (3, 4, 50, 60))
     assert box.search("Pale Nevada")[0].region == (3, 2, 70, 60)
@@ -333,14 +341,14 @@ def test_the_command_searches_in_words(run, index, tmp_path):
     _, out, _ = run("search", place, "--text", "CAT", "-k", 1)
     assert out.splitlines()[1] == "   1  0.0164  label  [Cat]  a"
     _, _, err = run("search", place, "--text", "kat")
-    assert "spelled like it: Cat" in err
+    assert "known, and like it: Cat" in err
 
 
 def test_the_command_takes_words_or_a_picture(run, index, tmp_path):
     place = index.store.folder
     status, _, err = run("search", place)
     assert status == 2 and "neither QUERY nor --text" in err
-    assert "--text and QUERY" in run("search", place, "cat.png", "--text", "cat")[2]
+    assert "--by-id and no QUERY" in run("search", place, "--by-id", "--text", "cat")[2]
     assert "letters" in run("search", place, "--text", "")[2]
     assert "verify" in run("search", place, "--text", "cat", "--verify")[2]
     other = tmp_path / "other.index"

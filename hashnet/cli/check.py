@@ -20,14 +20,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     from hashnet.retrieval.store.folder.check import check
     from hashnet.retrieval.store.folder.store import Store
-    from hashnet.retrieval.words import lookup
+    from hashnet.retrieval.words import learned, lookup
 
     refuse_url(arguments.index, "ClickHouse verifies its own blocks: CHECK TABLE does it.")
 
     problems = check(arguments.index)
     if not problems:
         with Store.open(arguments.index).snapshot() as snapshot:
-            problems = lookup.check(snapshot)
+            problems = [*lookup.check(snapshot), *learned.check(snapshot)]
     if arguments.json:
         print(json.dumps({"index": arguments.index, "problems": problems}))
     else:

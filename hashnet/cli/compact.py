@@ -16,13 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    from hashnet.retrieval.words import lookup
+    from hashnet.retrieval.words import ways
 
     store = opened(arguments.index).store
     with store.writer() as writer:
         report = writer.compact()
         with store.snapshot() as snapshot:
-            lookup.settle(snapshot)
+            ways.settle(snapshot)
     gone = report.rows_before - report.rows_after - report.regions_gone
     regions = f" and {report.regions_gone} of their regions" if report.regions_gone else ""
     print(f"{gone} removed rows{regions} dropped, {report.bytes_freed} bytes freed")

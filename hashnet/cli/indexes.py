@@ -27,10 +27,10 @@ def opened(place: str) -> "Index":
 def engine_of(places: Sequence[str]) -> "Engine":
     """What searches one index, or several as one, for a handful of queries."""
     from hashnet.retrieval.index import open_sharded
-    from hashnet.retrieval.search.engine import Engine
+    from hashnet.retrieval.words.beside import WordEngine
 
     if len(places) == 1:
-        return Engine(opened(places[0]))
+        return WordEngine(opened(places[0]))
     return open_sharded(places, runtime=FEW)
 
 

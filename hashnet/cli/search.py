@@ -69,7 +69,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--text",
         metavar="WORDS",
         help="instead of a QUERY, search in words: labels, names of files, captions, what was read "
-        "in the pictures, and all other ways that the index has",
+        "in the pictures, what they show, and all other ways that the index has; beside a QUERY, "
+        "what hits are to show besides",
+    )
+    parser.add_argument(
+        "--text-weight",
+        type=float,
+        default=0.5,
+        metavar="W",
+        help="beside a QUERY, how far it moves towards the words: 0, not at all, to 1, where these "
+        "alone count (%(default)s)",
     )
     parser.add_argument(
         "--by-id",
@@ -152,7 +161,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     _check(arguments)
     query = _query(arguments)
-    if arguments.text is not None:
+    if not arguments.queries:
         return _run_text(arguments, query)
     engine = engine_of([arguments.index, *arguments.also])
     # What a search prints are paths, where there are such.
@@ -221,7 +230,7 @@ def _print_text_result(result: "TextResult") -> None:
         for way, why in result.missing.items():
             note(f"not searched by {way}: {why}")
         if result.suggestions:
-            note(f"spelled like it: {', '.join(map(printable, result.suggestions))}")
+            note(f"known, and like it: {', '.join(map(printable, result.suggestions))}")
 
 
 def _print_hit(begin: str, hit: "Hit | TextHit") -> None:
@@ -277,8 +286,13 @@ def _check(arguments: argparse.Namespace) -> None:
 
     if not arguments.queries and arguments.text is None:
         raise ArgumentError("A search is by a picture or by words.", "neither QUERY nor --text")
-    if arguments.text is not None and (arguments.queries or arguments.by_id):
-        raise ArgumentError("A search is by a picture or by words.", "--text and QUERY or --by-id")
+    if arguments.by_id and not arguments.queries:
+        raise ArgumentError("A search by id names images of the index.", "--by-id and no QUERY")
+    is_beside = arguments.queries and arguments.text is not None
+    if arguments.text_weight != 0.5 and not is_beside:
+        raise ArgumentError(
+            "Words have a weight beside a picture.", "--text-weight without QUERY and --text"
+        )
     if arguments.by_id and arguments.region:
         raise ArgumentError("A region is cut out of a file.", "--by-id and --region")
     inputs = [*([] if arguments.by_id else arguments.queries), arguments.ids]
@@ -305,6 +319,8 @@ def _query(arguments: argparse.Namespace) -> "Query":
         region=arguments.region,
         right=arguments.right,
         wrong=arguments.wrong,
+        text=arguments.text if arguments.queries else None,
+        text_weight=arguments.text_weight,
         rank_by=arguments.rank_by,
         rerank=arguments.rerank,
         rerank_top=arguments.rerank_top,

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from hashnet import codes, images, system
+from hashnet import codes, images, system, threads
 from hashnet.checks import checked_integer
 from hashnet.errors import ArgumentError, BundleError, ImageError, ShapeError
 from hashnet.network import bundle as bundles
@@ -27,6 +27,8 @@ Source = images.Source | images.Photo
 # Images that a worker takes at once: fewer are handed out at a cost, more are held at a time.
 BATCH = 8
 ROWS_AT_ONCE = 1024
+# Of F7 of EfficientNet-Lite0 before it is scaled to length 1, for a photo in the middle.
+F7_LENGTH = np.float32(15)
 
 
 @dataclass(frozen=True)
@@ -358,7 +360,7 @@ class Encoder:
         width = self.config.num_bits if output == "latent" else len(self.config.classes)
         return np.concatenate([np.empty((0, width), np.float32), *answers])
 
-    @functools.cached_property
+    @property
     def class_weights(self) -> np.ndarray:
         """The weights of F8, float32: a column for each class.
 
@@ -372,21 +374,64 @@ class Encoder:
             >>> Encoder.open(bundle_folder).class_weights.shape
             (32, 3)
         """
+        return self._class_layer[0]
+
+    def class_scores(self, features: np.ndarray) -> np.ndarray:
+        """What F8 gives for features that this network gave before, without a picture.
+
+        Where the scores come from the latent, they are those of the picture. Where they come from
+        the feature, its length is not known any more: `F7_LENGTH` stands for it, which changes how
+        sure the scores are, and hardly their order (tests/bench/words_shown.py).
+
+        Args:
+            features: float32 `(n, feature_dim)`, each of length 1.
+
+        Returns:
+            float32 `(n, num_classes)`, probabilities.
+
+        Raises:
+            BundleError: as for `class_weights`.
+
+        Example:
+            >>> encoder = Encoder.open(bundle_folder)
+            >>> encoded = encoder.encode(["cat.png"])
+            >>> np.allclose(encoder.class_scores(encoded.features), encoded.scores, atol=1e-5)
+            True
+        """
+        if self.config.scores_from == "latent":
+            return self.from_features("scores", features)
+        weights, bias = self._class_layer
+        scores = np.empty((len(features), len(bias)), np.float32)
+        with threads.blas_threads(1):  # so that answers do not depend on threads
+            for start in range(0, len(features), ROWS_AT_ONCE):
+                rows = slice(start, start + ROWS_AT_ONCE)
+                logits = F7_LENGTH * (features[rows].astype(np.float32) @ weights) + bias
+                shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+                scores[rows] = shares / shares.sum(axis=1, keepdims=True)
+        return scores
+
+    @functools.cached_property
+    def _class_layer(self) -> tuple[np.ndarray, np.ndarray]:
+        """The weights of F8, a column for each class, and what it adds, 0 where that is nothing."""
         import onnx
         from onnx import numpy_helper
 
-        network = onnx.load_model_from_string(self.bundle.encoder_bytes())
-        matrices = {tensor.name: tensor for tensor in network.graph.initializer}
+        content = self.bundle.float32_encoder() or self.bundle.encoder_bytes()
+        network = onnx.load_model_from_string(content)
+        stored = {tensor.name: tensor for tensor in network.graph.initializer}
         makers = {name: node for node in network.graph.node for name in node.output}
         config = self.config
         rows = config.num_bits if config.scores_from == "latent" else config.feature_dim
+        bias = np.zeros(len(config.classes), np.float32)
         node = makers.get("scores")
         while node is not None:  # softmax, then the bias, then the weights
-            for name in node.input:
-                if name in matrices:
-                    matrix = numpy_helper.to_array(matrices[name])
-                    if matrix.shape == (rows, len(config.classes)):
-                        return matrix.astype(np.float32)
+            arrays = [numpy_helper.to_array(stored[name]) for name in node.input if name in stored]
+            for array in arrays:
+                if array.size == bias.size:
+                    bias = array.reshape(-1).astype(np.float32)
+            for array in arrays:
+                if array.shape == (rows, len(bias)):
+                    return array.astype(np.float32), bias
             node = next((makers[name] for name in node.input if name in makers), None)
         raise BundleError(
             "A network's scores come from a matrix of its classes.", str(self.bundle.encoder_file)

@@ -34,7 +34,8 @@ from hashnet.retrieval.store.items import Item, check_regions_per_image, no_text
 from hashnet.retrieval.store.kinds import kind_of
 from hashnet.retrieval.store.protocol import Store
 from hashnet.retrieval.store.roots import ids_named, starts_named
-from hashnet.retrieval.words import lookup
+from hashnet.retrieval.words import ways
+from hashnet.retrieval.words.beside import WordEngine
 from hashnet.retrieval.words.box import WordBox
 from hashnet.retrieval.words.results import TextResult
 
@@ -78,8 +79,7 @@ class Index:
         self.report: UpdateReport | None = None
         self._encoder_options: dict[str, Any] = {}
         self._lock = threading.RLock()
-        self._current: tuple[tuple[Any, ...], Engine] | None = None
-        self._words: tuple[Engine, WordBox] | None = None
+        self._current: tuple[tuple[Any, ...], WordEngine] | None = None
         self._is_closed = False
 
     @classmethod
@@ -267,8 +267,8 @@ class Index:
     # --- What is committed now ---
 
     @property
-    def engine(self) -> Engine:
-        """The `Engine` of what is committed now; it is kept until that changes.
+    def engine(self) -> WordEngine:
+        """The `WordEngine` of what is committed now; it is kept until that changes.
 
         Raises:
             StoreError: the index was closed, is gone, or is damaged.
@@ -285,7 +285,8 @@ class Index:
             if self._current is None or self._current[0] != version:
                 self._follow()
                 older = None if self._current is None else self._current[1]
-                self._current = version, Engine(self, num_threads=self._num_threads, after=older)
+                engine = WordEngine(self, num_threads=self._num_threads, after=older)
+                self._current = version, engine
             return self._current[1]
 
     @property
@@ -307,7 +308,7 @@ class Index:
         with self._lock:
             if self._current is not None:
                 self._current[1].snapshot.close()
-            self._current, self._words, self._is_closed = None, None, True
+            self._current, self._is_closed = None, True
 
     def __enter__(self) -> Self:
         return self
@@ -503,11 +504,7 @@ class Index:
     @property
     def words(self) -> WordBox:
         """The `WordBox` of what is committed now: the ways in which it is searched in words."""
-        engine = self.engine
-        with self._lock:
-            if self._words is None or self._words[0] is not engine:
-                self._words = engine, WordBox(engine)
-            return self._words[1]
+        return self.engine.words
 
     def _search_one(self, query: Any, asked: Query) -> SearchResult:
         engine = self.engine
@@ -852,7 +849,7 @@ class Index:
             with self.store.snapshot() as snapshot:
                 report = captions_module.give(writer, snapshot, captions, folder)
             with self.store.snapshot() as snapshot:
-                lookup.settle(snapshot)
+                ways.settle(snapshot)
         return report
 
     def remove(

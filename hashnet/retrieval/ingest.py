@@ -21,7 +21,7 @@ from hashnet.retrieval.missing import Judge, is_below, missing
 from hashnet.retrieval.store.items import Item
 from hashnet.retrieval.store.roots import Roots
 from hashnet.retrieval.store.texts import Line, Texts
-from hashnet.retrieval.words import lookup
+from hashnet.retrieval.words import ways
 
 if TYPE_CHECKING:
     from hashnet.local.regions import Proposer
@@ -296,10 +296,10 @@ class Ingest:
                 )
 
     def _settle_texts(self) -> None:
-        """Let texts be looked up that were committed by now: see `lookup.settle`."""
+        """Let texts be looked up that were committed by now: see `ways.settle`."""
         if isinstance(self.store.folder, os.PathLike):  # a table keeps nothing of the kind
             with self.store.snapshot() as snapshot:
-                lookup.settle(snapshot)
+                ways.settle(snapshot)
 
     def _settle_known(self, writer: Any, changes: Changes) -> None:
         """Commit what is another and needs no network."""

@@ -652,6 +652,66 @@ def feedback(results):
             yield f"| {name} | {scored} | {' | '.join(f'{value:.3f}' for value in way[scored])} |"
 
 
+def words_shown(results):
+    """What words find of what photos show, with and without the sentence network."""
+    yield "## What photos show, in words"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    clothing, grocery = results["clothing"], results["grocery"]
+    yield "| asked for by | a name | a synonym | a phrase |"
+    yield "|---|---|---|---|"
+    for way, name in (("nouns", "nouns alone"), ("sentences", "with the sentence network")):
+        mean = clothing[way]["mean"]
+        yield f"| {name} | {mean['label']:.2f} | {mean['synonym']:.2f} | {mean['phrase']:.2f} |"
+    yield ""
+    labels = clothing["sentences"]["labels"]["label"]
+    none = ", ".join(name for name, share in labels.items() if not share)
+    yield f"With it, by name, no photo of {none} is among the first ten."
+    yield ""
+    yield "| word | classes below | share of the photos | first 10 | first 10, if all are scored |"
+    yield "|---|---|---|---|---|"
+    for row in results["above_classes"]:
+        yield (
+            f"| {row['word']} | {row['classes']} | {row['share']:.3f} "
+            f"| {row['precision_at_10']:.2f} | {row['all_images']:.2f} |"
+        )
+    whole, large = results["all_images"], results["large"]
+    yield ""
+    yield (
+        f"To score all {whole['images']:,} images in all classes takes "
+        f"{whole['processor_seconds']:.2f} seconds of a processor. In an index of "
+        f"{large['images']:,} images, words take, from the few that their pools hold:"
+    )
+    yield ""
+    yield f"| images | {' | '.join(large['processor_ms'])} |"
+    yield f"|---|{'---|' * len(large['processor_ms'])}"
+    milliseconds = (f"{value} ms" for value in large["processor_ms"].values())
+    yield f"| {large['images']:,} | {' | '.join(milliseconds)} |"
+    yield ""
+    yield "| groceries, asked for by their descriptions | captions | first 10 | chance |"
+    yield "|---|---|---|---|"
+    unseen = grocery["unseen"]
+    yield f"| all, by classes | 0 | {grocery['descriptions']:.2f} | {grocery['chance']:.3f} |"
+    yield f"| unseen, by classes | 0 | {unseen['descriptions']:.2f} | {unseen['chance']:.3f} |"
+    for row in grocery["learned"]:
+        number = row["captions"]
+        yield f"| taught, learned | {number} | {row['taught']:.2f} | {grocery['chance']:.3f} |"
+        yield f"| unseen, learned | {number} | {row['unseen']:.2f} | {unseen['chance']:.3f} |"
+    yield ""
+    low, middle, high = results["length_of_f7"]["5, 50 and 95 %"]
+    yield (
+        f"The length of F7, which no index keeps, is {low:.1f} to {high:.1f} of nine photos "
+        f"in ten, {middle:.1f} in the middle. Words find much the same whichever stands for all:"
+    )
+    yield ""
+    yield "| length that stands for all | a name | a synonym | a phrase |"
+    yield "|---|---|---|---|"
+    for length, mean in results["length_of_f7"]["precision_at_10"].items():
+        means = (f"{mean[kind]:.2f}" for kind in ("label", "synonym", "phrase"))
+        yield f"| {length} | {' | '.join(means)} |"
+
+
 def regions(results):
     """Small objects in large scenes: parts of photos beside whole photos."""
     yield "## Parts of photos"
@@ -1181,6 +1241,7 @@ def renewed(text):
     named |= {
         "pool_size": pool_size,
         "feedback": feedback,
+        "words_shown": words_shown,
         "regions": regions,
         "verify_top": verification,
     }

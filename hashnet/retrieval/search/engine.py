@@ -465,6 +465,43 @@ class Engine:
         # A store can be searched by itself, without a network to make queries of images.
         return getattr(getattr(self.index, "encoder", None), "bundle", None)
 
+    def meaning(self, text: str) -> np.ndarray:
+        """The direction in which features lie that show what a text says, for `Query.text`.
+
+        An engine that knows no words refuses: see `words.box.WordEngine`.
+
+        Args:
+            text: str.
+
+        Returns:
+            float32 `(feature_dim,)`, of length 1, as seen from `mean`.
+
+        Raises:
+            ArgumentError: it knows no words, or none of these.
+        """
+        raise ArgumentError(
+            "Words beside a picture are for one index at a time.",
+            f"{text[:50]!r}, and no index by itself",
+            "Search one of them, or leave the text out.",
+        )
+
+    def along(self, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A query that lies in a direction from `mean`, as far from there as photos do.
+
+        Args:
+            direction: float32 `(feature_dim,)`, of length 1.
+
+        Returns:
+            code: uint8 `(code_bytes,)`.
+            feature: float32 `(feature_dim,)`, of length 1.
+        """
+        mean = np.zeros_like(direction) if self.mean is None else self.mean
+        # Of features of length 1, this is the mean of the squares of their distances from the mean.
+        spread = max(1.0 - float(np.square(mean).sum()), 0.0)
+        feature = (mean + np.sqrt(spread) * direction)[None].astype(np.float32)
+        [code], [feature] = self.index.encoder.encode_vectors(feature)
+        return code, feature
+
     @property
     def grades(self) -> bool:
         """bool. Whether hits are graded, where codes and features rank; see `grading`."""
@@ -618,6 +655,10 @@ class Engine:
                 num_bits=self.index.store.num_bits,
             )
             image = replace(image, code=code, feature=feature)
+        if query.text is not None and query.text_weight:
+            towards = self.meaning(query.text)
+            code, feature = self._moved(image.feature, towards, query.text_weight)
+            image = replace(image, code=code, feature=feature)
         ranking = self.ranking(image.code, image.feature, query)
         background = self._background(image.code, image.feature, ranking)
         counts = None
@@ -649,6 +690,18 @@ class Engine:
             None if counts is None else tuple(counts[: self.index.store.num_bits + 1].tolist()),
             verifications if image.local is not None else None,
         )
+
+    def _moved(
+        self, feature: np.ndarray, towards: np.ndarray, weight: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Code and feature of a query on its way to a direction, as far from the mean as it was."""
+        mean = np.zeros_like(feature) if self.mean is None else self.mean
+        apart = feature - mean
+        far = float(np.linalg.norm(apart))
+        between = (1 - weight) * apart / max(far, 1e-12) + weight * towards
+        between *= far / max(float(np.linalg.norm(between)), 1e-12)
+        [code], [feature] = self.index.encoder.encode_vectors((mean + between)[None])
+        return code, feature
 
     def _by_hash_pool(
         self,

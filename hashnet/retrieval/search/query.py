@@ -1,6 +1,7 @@
 """What a search is asked for, besides the image: one description for every way to search."""
 
 import contextlib
+import math
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -50,6 +51,9 @@ class Query:
         right, wrong: collections of str. Ids of images that a person has marked; the query
             moves towards the first and away from the others (see `feedback`), as whole
             images, whatever region of them was found.
+        text: str, or None. What hits are to show besides: the query moves towards it (see
+            `Engine.meaning`).
+        text_weight: float, 0 to 1. How far: at 0 the picture alone is searched by, at 1 the text.
         rank_by: str, one of `RANKINGS`. What the fine stage ranks by: `"both"`, the codes and the
             features together (see `ranking`), or `"feature"`, the features alone.
         rerank: str, one of `reranking.METHODS`, or None. How the first `rerank_top` of the fine
@@ -80,8 +84,8 @@ class Query:
     Raises:
         ArgumentError: a field is out of its range, both threshold and pool are given,
             `until_unlike` where features alone rank, `same_object` with a threshold, a pool,
-            marks, `verify` or `rerank`, `rerank_neighbours` where nothing is ranked again, or a
-            matcher where nothing is verified.
+            marks, a text, `verify` or `rerank`, `rerank_neighbours` where nothing is ranked again,
+            or a matcher where nothing is verified.
         UnknownNameError: there is no such `rank_by`, `rerank` or `matcher`.
 
     Example:
@@ -104,6 +108,8 @@ class Query:
     region: tuple[int, int, int, int] | None = None
     right: Collection[str] = ()
     wrong: Collection[str] = ()
+    text: str | None = None
+    text_weight: float = 0.5
     rank_by: str = "both"
     rerank: str | None = None
     rerank_top: int = DEFAULT_TOP
@@ -133,6 +139,11 @@ class Query:
         self._check_rerank()
         if self.matcher not in MATCHERS:
             raise UnknownNameError("matcher", self.matcher, MATCHERS)
+        if not isinstance(self.text, str | None):
+            raise ArgumentError("text is a str.", repr(self.text)[:100])
+        weight = self.text_weight
+        if isinstance(weight, bool | str) or not 0 <= _number(weight) <= 1:
+            raise ArgumentError("text_weight is a number from 0 to 1.", repr(weight))
         for name in ("until_unlike", "histogram", "verify", "same_object"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise ArgumentError(f"{name} is True or False.", repr(getattr(self, name)))
@@ -187,6 +198,7 @@ class Query:
             "right": bool(self.right),
             "wrong": bool(self.wrong),
             "rerank": self.rerank is not None,
+            "text": self.text is not None,
         }
         others = [name for name, is_given in given.items() if is_given]
         if self.same_object and others:
@@ -216,6 +228,13 @@ def _moment(value: Any, name: str) -> datetime:
         repr(value),
         "Write it as 2026-05-01, 2026-05-01T12:30, 2026-05 or 2026.",
     )
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def _texts(value: Any, name: str) -> tuple[str, ...]:

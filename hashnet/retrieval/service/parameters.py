@@ -88,6 +88,18 @@ _OF_SEARCHES: tuple[tuple[str, Any, Any, dict[str, Any]], ...] = (
         [],
         {"max_length": MAX_LABELS, "description": "Only images in these folders, as ids begin."},
     ),
+    (
+        "text",
+        str | None,
+        None,
+        {"max_length": MAX_TEXT, "description": "What hits are to show besides, in words."},
+    ),
+    (
+        "text_weight",
+        float,
+        Query.text_weight,
+        {"ge": 0, "le": 1, "description": "How far the query moves towards these words."},
+    ),
     ("region", str | None, None, {"pattern": _REGION, "description": _REGION_MEANS}),
     (
         "rank_by",

@@ -67,6 +67,8 @@ def search(
         region=box(parameters["region"]),
         right=[own(one) for one in parameters["right"]],
         wrong=[own(one) for one in parameters["wrong"]],
+        text=parameters["text"],
+        text_weight=parameters["text_weight"],
         rank_by=parameters["rank_by"],
         rerank=parameters["rerank"],
         rerank_top=parameters["rerank_top"],
@@ -124,7 +126,8 @@ def search_words(version: Version, parameters: Mapping[str, Any], text: str) -> 
         before=parameters["before"],
         under=_folders(version, parameters["under"]),
     )
-    return _by_public_ids(version, parameters["ids"], lambda: version.words.search(text, query))
+    words = version.engine.words
+    return _by_public_ids(version, parameters["ids"], lambda: words.search(text, query))
 
 
 def _folders(version: Version, names: Sequence[str]) -> list[str] | None:

@@ -1,6 +1,5 @@
 """The engine of the newest version of the index, exchanged while others still search the last."""
 
-import functools
 import hashlib
 import logging
 import os
@@ -10,10 +9,9 @@ from typing import Any
 from hashnet import images
 from hashnet.errors import HashnetError, ImageError
 from hashnet.retrieval.index import Index
-from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.prototypes import Prototypes
 from hashnet.retrieval.service.public_ids import PublicIds
-from hashnet.retrieval.words.box import WordBox
+from hashnet.retrieval.words.beside import WordEngine
 
 _log = logging.getLogger(__name__)
 
@@ -28,9 +26,8 @@ class Version:
         after: `Version` of an earlier version, or None: what it knows is taken over.
 
     Attributes:
-        engine: `Engine`.
+        engine: `WordEngine`.
         prototypes: `Prototypes`.
-        words: `WordBox`, made when it is first asked for.
         public_ids: `PublicIds`.
         version: tuple, as `Store.version` gave it.
         index: as given.
@@ -44,16 +41,11 @@ class Version:
         after: "Version | None" = None,
     ) -> None:
         self.version, self.index = version, index
-        self.engine: Engine = Engine(index, after=None if after is None else after.engine)
+        self.engine: WordEngine = WordEngine(index, after=None if after is None else after.engine)
         self.prototypes = Prototypes(self.engine)
         self.public_ids = (
             PublicIds() if show_paths else PublicIds.of(self.engine.snapshot, _key_of(index))
         )
-
-    @functools.cached_property
-    def words(self) -> WordBox:
-        """What searches this version in words."""
-        return WordBox(self.engine)
 
 
 def _key_of(index: Index) -> bytes:

@@ -31,10 +31,6 @@ class WordBox:
         engine: `Engine` of one index.
         ways: list of `Way`, or None for all that there are.
 
-    Attributes:
-        ways: list of `Way` that the index is searched by.
-        missing: dict of the names of the others to why it is not.
-
     Raises:
         ArgumentError: the engine is of several indexes.
 
@@ -53,9 +49,18 @@ class WordBox:
                 "Name one of them.",
             )
         self._engine = engine
-        known = ways_of(engine) if ways is None else ways
-        self.ways = [way for way in known if way.missing is None]
-        self.missing = {way.name: way.missing for way in known if way.missing is not None}
+        self._known = ways_of(engine) if ways is None else ways
+
+    @property
+    def ways(self) -> list[Way]:
+        """list of `Way` that the index is searched by."""
+        return [way for way in self._known if way.missing is None]
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """dict of the names of the other ways to why it is not."""
+        reasons = {way.name: way.missing for way in self._known}
+        return {name: reason for name, reason in reasons.items() if reason is not None}
 
     def search(self, text: str, query: Query = DEFAULT) -> TextResult:
         """Find the images that a text means, by all ways.
@@ -75,13 +80,14 @@ class WordBox:
         """
         words = plain.query(text)
         _refuse_others(query)
-        if not self.ways:
-            reasons = "; ".join(f"{name}: {why}" for name, why in self.missing.items())
+        ways, missing = self.ways, self.missing
+        if not ways:
+            reasons = "; ".join(f"{name}: {why}" for name, why in missing.items())
             raise HashnetError("A search in words needs a way from words to images.", reasons)
         allowed = self._engine.allowed(query)
         found: dict[str, Matches] = {}
         milliseconds = {}
-        for way in self.ways:
+        for way in ways:
             start = time.perf_counter()
             found[way.name] = way.find(words, max(_DEPTH, query.k), allowed)
             milliseconds[way.name] = round((time.perf_counter() - start) * 1000, 3)
@@ -100,11 +106,18 @@ class WordBox:
                 strict=False,
             )
         )
-        suggestions = () if hits else self._suggestions(words)
-        return TextResult(text, len(best.rows), milliseconds, hits, dict(self.missing), suggestions)
+        suggestions = () if hits else self.suggestions(words)
+        return TextResult(text, len(best.rows), milliseconds, hits, missing, suggestions)
 
-    def _suggestions(self, words: str) -> tuple[str, ...]:
-        """What is spelled like a text, the first of each way before the second of any."""
+    def suggestions(self, words: str) -> tuple[str, ...]:
+        """What is known that is like a text, the first of each way before the second of any.
+
+        Args:
+            words: str, as `plain.query` gives it.
+
+        Returns:
+            tuple of at most `SUGGESTIONS` str.
+        """
         of_ways = [way.suggest(words, SUGGESTIONS) for way in self.ways]
         ranked = [
             one

@@ -39,7 +39,7 @@ class TextResult(Sequence[TextHit]):
         milliseconds: dict of a way to float. Results that differ in nothing else are equal.
         hits: tuple of `TextHit`, best first.
         missing: dict of each way that this index is not searched by to the reason, a str.
-        suggestions: tuple of str. Where there is no hit: what is known that is spelled like the
+        suggestions: tuple of str. Where there is no hit: what is known that is like the
             text, the most alike first.
 
     Example:

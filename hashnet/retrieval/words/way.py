@@ -1,7 +1,7 @@
 """What a *way* from a text to images answers; `ways` says which ways an index has."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -77,7 +77,7 @@ class Way(Protocol):
         """
 
     def suggest(self, text: str, most: int) -> list[str]:
-        """What this way knows that is spelled like a text, for one that no way knows.
+        """What this way knows that is like a text, for one that no way knows.
 
         Args:
             text: str, as for `find`.
@@ -85,4 +85,19 @@ class Way(Protocol):
 
         Returns:
             list of str, the most alike first; empty where the way does not go by spelling.
+        """
+
+
+@runtime_checkable
+class Pointing(Protocol):
+    """A way that knows where among the features a text lies: it can stand beside a picture."""
+
+    def direction(self, text: str) -> np.ndarray | None:
+        """Where images lie that show what a text says, as seen from the mean of all.
+
+        Args:
+            text: str, as for `Way.find`.
+
+        Returns:
+            float32 `(feature_dim,)`, of length 1; None where the text means nothing to this way.
         """
