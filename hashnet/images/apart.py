@@ -5,6 +5,9 @@ process that does other things. So pictures go to workers, each of which may use
 processor time and no more, and is killed where it goes on. Workers are forked by a process that has
 loaded the decoders and does nothing else, in some milliseconds each.
 
+Who indexes folders decodes in threads of his own process: to hand pixels over takes a part of the
+processor there that is better spent on encoding, and nobody else waits.
+
 Where processes do not fork (Windows), pictures are decoded here, in the thread that asks: then only
 what `hashnet.images` counts before it decodes is a limit.
 """
