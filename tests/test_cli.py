@@ -100,6 +100,15 @@ def test_unknown_ids_as_queries_are_named(run, index, photos, tmp_path):
     assert status == cli.WRONG_ARGUMENTS and "--region" in err
 
 
+def test_too_little_memory_is_one_line(run, index, photos, monkeypatch):
+    def all_is_taken(_path):
+        raise MemoryError
+
+    monkeypatch.setattr("hashnet.cli.search._listed_ids", all_is_taken)
+    status, out, err = run("search", index, photos / "disc/0.png", "--ids", "x")
+    assert (status, out) == (cli.FAILED, "") and "memory" in err and err.count("\n") == 1
+
+
 def test_a_folder_stands_for_the_images_in_it(run, index, photos, tmp_path):
     status, out, _ = run("search", index, photos / "disc", photos / "ramp/1.png", "--json")
     answers = [json.loads(line) for line in out.splitlines()]

