@@ -92,7 +92,8 @@ def known(name: str) -> Backbone:
         >>> known("efficientnet_lite0:gem+map_mac").feature_dim
         1952
     """
-    base, _, poolings = name.partition(":")
+    # A description may say anything.
+    base, _, poolings = name.partition(":") if isinstance(name, str) else ("", "", "")
     if base != TINY.name and base not in BACKBONES:
         raise UnknownNameError("backbone", name, BACKBONES)
     backbone = TINY if base == TINY.name else BACKBONES[base]
