@@ -90,7 +90,13 @@ def test_what_a_photo_says_of_itself_is_read(content, wanted):
 
 
 def test_xmp_that_is_none_is_refused():
-    for content in (b"", b"<a>", b"x" * (2**20 + 1), b"<!DOCTYPE a><a/>"):
+    for content in (
+        b"",
+        b"<a>",
+        b"x" * (2**20 + 1),
+        b"<!DOCTYPE a><a/>",
+        "<!DOCTYPE a><a/>".encode("utf-16"),
+    ):
         with pytest.raises(ValueError, match="XMP"):
             texts_of_xmp(content)
 

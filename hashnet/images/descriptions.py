@@ -88,10 +88,12 @@ def texts_of_xmp(content: bytes) -> list[str]:
     """
     if len(content) > _MOST_BYTES:
         raise ValueError(f"{len(content)} bytes of XMP are more than {_MOST_BYTES}")
-    if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
-        raise ValueError("XMP has no document type")
+    content = content.strip(b"\0 \r\n\t")
+    # In UTF-16 a document type would go unseen.
+    if b"\0" in content or b"<!DOCTYPE" in content or b"<!ENTITY" in content:
+        raise ValueError("XMP is UTF-8 and has no document type")
     try:
-        root = ElementTree.fromstring(content.strip(b"\0 \r\n\t"))
+        root = ElementTree.fromstring(content)
     except ElementTree.ParseError as error:
         raise ValueError(f"it is no XMP: {error}") from error
     return list(_of_elements(root))
