@@ -182,6 +182,7 @@ def test_the_command_reads_and_draws_where_the_words_are(open_stub, run, bundle_
     assert status == 1 and "an index that reads none" in err
 
 
+@pytest.mark.thorough
 def test_of_photos_reads_what_it_fits_to(open_stub, tmp_path):
     import hashnet
 

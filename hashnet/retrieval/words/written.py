@@ -132,19 +132,19 @@ class TextWay:
         return self._shared.get().suggest(text, self._kind, most)
 
     def _regions(self, rows: np.ndarray, text: str) -> list[Box | None]:
-        """Around the lines that words of a text stand in."""
+        """Around the lines that have the most of each word of a text, the first of equal ones."""
         found = []
         words = [set(trigrams) for trigrams in units(text)]
         for item in self._shared.engine.snapshot.items(rows):
             lines = () if item.texts is None else item.texts.lines or ()
-            boxes = [line.region for line in lines if _has_any(words, line.text)]
+            known = [{one for unit in units(line.text) for one in unit} for line in lines]
+            boxes = []
+            for word in words:
+                shares = [len(word & of_line) / len(word) for of_line in known]
+                if (most := max(shares, default=0)) >= LEAST_SHARE:
+                    boxes.append(lines[shares.index(most)].region)
             found.append(_around(boxes) if boxes else None)
         return found
-
-
-def _has_any(words: list[set[str]], line: str) -> bool:
-    known = {trigram for trigrams in units(line) for trigram in trigrams}
-    return any(len(word & known) >= LEAST_SHARE * len(word) for word in words)
 
 
 def _around(boxes: list[Box]) -> Box:
