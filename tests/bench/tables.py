@@ -271,7 +271,7 @@ def held_out(results):
 
 def unseen(results):
     """Losses of features, judged by classes that the training never saw."""
-    yield "## Losses of features"
+    yield f"## Losses of features, {results['rows'][0]['set']}"
     yield ""
     yield results["protocol"]
     yield ""
@@ -1051,7 +1051,9 @@ def renewed(text):
     named |= {"ranking": ranking, "likeness_line": likeness_line, "certainty": certainty}
     named |= {path.stem: certainty for path in sorted(figures.FOLDER.glob("certainty_*"))}
     named |= {"estimates": estimates}
-    named |= {"held_out": held_out, "unseen": unseen, "serve": serving, "extract": extraction}
+    named |= {"held_out": held_out}
+    named |= {path.stem: unseen for path in sorted(figures.FOLDER.glob("unseen_*"))}
+    named |= {"serve": serving, "extract": extraction}
     named |= {"clickhouse": databases, "clickhouse_10m": databases}
     named |= {"clickhouse_types": column_types}
     named |= {path.stem: encoding for path in sorted(figures.FOLDER.glob("encode*"))}
