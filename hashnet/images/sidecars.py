@@ -14,6 +14,7 @@ class Sidecars:
 
     Attributes:
         problems: list of `Problem`, of files that should hold a caption and cannot be read.
+        files: set of str. Files beside photos that were asked for, readable or not.
 
     Example:
         >>> with open("cat.txt", "w") as file:
@@ -24,6 +25,7 @@ class Sidecars:
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
+        self.files: set[str] = set()
         self._listed: dict[str, dict[str, str]] = {}
 
     def of(self, path: str) -> str | None:
@@ -61,6 +63,7 @@ class Sidecars:
         return self._listed[folder]
 
     def _text(self, path: str) -> str:
+        self.files.add(path)
         try:
             if os.path.getsize(path) > _MOST_BYTES:
                 raise ValueError(f"it is longer than {_MOST_BYTES} bytes")

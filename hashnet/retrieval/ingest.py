@@ -1,5 +1,6 @@
 """Filling an index: from images to committed rows, piece by piece."""
 
+import collections
 import os
 import threading
 import time
@@ -210,7 +211,9 @@ class Ingest:
             with self.store.snapshot() as snapshot:
                 sidecars = images.Sidecars() if self.store.texts else None
                 items, files = _items_of(snapshot, found, label_from_folder, sidecars)
-                problems = [*problems, *(sidecars.problems if sidecars else ())]
+                if sidecars is not None:
+                    problems = [*problems, *sidecars.problems]
+                    passed_over = _without(passed_over, sidecars.files, places)
                 changes = compare(
                     snapshot,
                     items,
@@ -719,6 +722,19 @@ def _pruned(
         return []
     removed: list[str] = writer.remove(prunable)
     return removed
+
+
+def _without(
+    passed_over: dict[str, int], files: Iterable[str], places: Iterable[str]
+) -> dict[str, int]:
+    """What was passed over, but for captions beside photos that lie in folders of those places."""
+    inside = [os.path.join(place, "") for place in places]
+    beside = collections.Counter(
+        os.path.splitext(file)[1].lower()
+        for file in files
+        if os.path.abspath(file).startswith(tuple(inside))
+    )
+    return dict(collections.Counter(passed_over) - beside)
 
 
 def _is_pruned(path: str, removed: Sequence[str]) -> bool:

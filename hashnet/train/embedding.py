@@ -166,8 +166,8 @@ def whitened(f7: np.ndarray, embedding: int) -> tuple[np.ndarray, np.ndarray]:
 def finish(network: keras.Model, features: np.ndarray, targets: np.ndarray, seed: int) -> None:
     """Fit H to the feature that was learned, and F8 to H.
 
-    H is fitted as without labels: the feature holds what the labels taught, and codes keep what
-    it says of classes that have none. F8 takes the class whose mean latent is nearest.
+    H is fitted as without labels, so that it does not look at classes; but to the photos of the
+    training, which have no others. F8 takes the class whose mean latent is nearest.
 
     Args:
         network: `keras.Model` of `model.build` with the embedding in it, changed in place.

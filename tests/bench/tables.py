@@ -334,7 +334,7 @@ def held_out(results):
 
 def unseen(results):
     """Losses of features, judged by classes that the training never saw."""
-    yield "## Losses of features"
+    yield f"## Losses of features, {results['rows'][0]['set']}"
     yield ""
     yield results["protocol"]
     yield ""
@@ -1231,7 +1231,9 @@ def renewed(text):
     named |= {path.stem: certainty for path in sorted(figures.FOLDER.glob("certainty_*"))}
     named |= {"estimates": estimates, "features": features}
     named |= {path.stem: features for path in sorted(figures.FOLDER.glob("features_local_*"))}
-    named |= {"held_out": held_out, "unseen": unseen, "serve": serving, "hostile": hostile}
+    named |= {"held_out": held_out}
+    named |= {path.stem: unseen for path in sorted(figures.FOLDER.glob("unseen_*"))}
+    named |= {"serve": serving, "hostile": hostile}
     named |= {"extract": extraction}
     named |= {"clickhouse": databases, "clickhouse_10m": databases}
     named |= {"clickhouse_types": column_types}

@@ -1,6 +1,6 @@
 """What does a network serve for classes that its training never saw?
 
-    python -m tests.bench.unseen FOLDER SET=TRAIN:DATABASE:QUERIES:HELD_OUT ...
+    python -m tests.bench.unseen NAME FOLDER SET=TRAIN:DATABASE:QUERIES:HELD_OUT ...
 
 For each set networks are trained by one recipe on the images of TRAIN whose class is not HELD_OUT,
 names with commas between or a JSON file whose `unseen` is a list: by all of it for LOSSES, and
@@ -31,6 +31,7 @@ from tests.bench import figures
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", help="of the result, after unseen_")
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("sets", nargs="+", metavar="SET=TRAIN:DATABASE:QUERIES:HELD_OUT")
     parser.add_argument("--recipe", default="unseen")
@@ -38,7 +39,7 @@ def main():
     parser.add_argument("--heads", nargs="*", default=settings.METRIC_LOSSES)
     options = parser.parse_args()
     recipe = settings.from_recipe(options.recipe)
-    rows = []
+    rows, heads = [], {}
     for one in options.sets:
         name, _, paths = one.partition("=")
         train, database, queries, held_out = paths.split(":")
@@ -57,21 +58,17 @@ def main():
                 codes=(items_of.codes, asked_of.codes),
                 minutes=minutes_of(encoder.bundle.folder),
             )
-        f7, targets = of_training(before, train, world.held_out)
-        for loss in options.heads:
-            began = time.process_time()
-            head = trained_head(f7, targets, recipe, loss)
-            kernel, bias = head.get_layer("embedding").get_weights()
+        if train not in heads:
+            f7, targets = of_training(before, train, world.held_out)
+            heads[train] = {loss: of_head(f7, targets, recipe, loss) for loss in options.heads}
+        for loss, (kernel, bias, weights, spent) in heads[train].items():
             features = [unit(one.features @ kernel + bias) for one in (items, asked)]
-            spent = round((time.process_time() - began) / 60, 1)
-            learned = unit(f7 @ kernel + bias)
-            weights = unsupervised_codes.fit(learned, recipe.num_bits, seed=recipe.seed)
             codes = [np.packbits(weights.bits(one), axis=1) for one in features]
             rows += world.judged(
                 f"{loss}, embedding alone", features, recipe.num_bits, codes=codes, minutes=spent
             )
     figures.write(
-        "unseen",
+        f"unseen_{options.name}",
         {
             "question": "What does a network serve for classes that its training never saw?",
             "protocol": f"Networks trained by the recipe `{options.recipe}`, {recipe.epochs} "
@@ -188,11 +185,12 @@ def of_training(encoder, train, held_out):
     return f7, labelled.targets.astype("float32")
 
 
-def trained_head(f7, targets, recipe, loss):
-    """What phase 1 of a training makes of the embedding."""
+def of_head(f7, targets, recipe, loss):
+    """What phase 1 of a training makes of the embedding, H fitted to it, and processor minutes."""
     from hashnet.train import embedding, metric_losses, supervised
     from hashnet.train.batches import Batches
 
+    began = time.process_time()
     learned_by = metric_losses.create(loss)
     head = embedding.make_head(f7.shape[1], recipe.embedding, targets.shape[1], learned_by)
     embedding.start(head, f7, targets)
@@ -206,7 +204,10 @@ def trained_head(f7, targets, recipe, loss):
     head.compile(supervised._optimizer(recipe, recipe.head_rate, steps))
     for batches in epochs:
         head.fit(batches, shuffle=False, verbose=0)
-    return head
+    kernel, bias = head.get_layer("embedding").get_weights()
+    learned = unit(f7 @ kernel + bias)
+    weights = unsupervised_codes.fit(learned, recipe.num_bits, seed=recipe.seed)
+    return kernel, bias, weights, round((time.process_time() - began) / 60, 1)
 
 
 def unit(rows):
