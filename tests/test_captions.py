@@ -134,7 +134,8 @@ def test_captions_within_and_beside_photos_are_taken(index, folder):
 
 def test_captions_beside_photos_are_followed_and_nothing_is_encoded(index, folder, monkeypatch):
     monkeypatch.setattr(type(index.encoder), "_pixels", lambda *_: pytest.fail("encoded"))
-    assert index.update([folder]).unchanged == 3
+    report = index.update([folder])
+    assert report.unchanged == 3 and report.passed_over == {".txt": 1}  # of no photo
     version = index.store.version()
     index.update([folder])
     assert index.store.version() == version  # nothing was committed
