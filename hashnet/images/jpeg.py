@@ -29,7 +29,9 @@ _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 # What Pillow is given: it puts together Exif piece by piece, and walks through other segments.
 _EXIF, _XMP, _PROFILE = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
+_PHOTOSHOP = b"Photoshop 3.0\0"  # where captions of IPTC stand
 _MOST_EXIF_SEGMENTS = 64
+_MOST_PHOTOSHOP_SEGMENTS = 16
 _TABLES, _QUANTISATION, _INTERVAL, _SCAN, _START, _END = 0xC4, 0xDB, 0xDD, 0xDA, 0xD8, 0xD9
 # libjpeg looks so far ahead of the bits that it decodes.
 _AHEAD = 8
@@ -208,20 +210,23 @@ def _layout_of(content: bytes) -> _Layout:
 
 
 def _is_of_use(kind: int, segment: bytes) -> bool:
-    """Whether Pillow needs a segment, or who asks it for a profile or for what a camera wrote."""
+    """Whether Pillow needs a segment, or who asks for a profile, or for what is said of the photo."""
     if kind == 0xE1:
         return segment.startswith((_EXIF, _XMP))
-    return kind in (*_FRAMES, _SCAN, _QUANTISATION, 0xEE) or (
-        kind == 0xE2 and segment.startswith(_PROFILE)
-    )
+    if kind in (0xE2, 0xED):
+        return segment.startswith(_PROFILE if kind == 0xE2 else _PHOTOSHOP)
+    return kind in (*_FRAMES, _SCAN, _QUANTISATION, 0xEE)
 
 
 def _without_bombs(head: list[bytes]) -> list[bytes]:
-    """The segments without Exif that would take long to read."""
+    """The segments without Exif and captions that would take long to read."""
     exif = [segment[10:] for segment in head if segment[4:10] == _EXIF]
-    if len(exif) <= _MOST_EXIF_SEGMENTS and is_bounded(b"".join(exif)):
-        return head
-    return [segment for segment in head if segment[4:10] != _EXIF]
+    if len(exif) > _MOST_EXIF_SEGMENTS or not is_bounded(b"".join(exif)):
+        head = [segment for segment in head if segment[4:10] != _EXIF]
+    captions = [segment for segment in head if segment[4:18] == _PHOTOSHOP]
+    if len(captions) > _MOST_PHOTOSHOP_SEGMENTS:
+        head = [segment for segment in head if segment[4:18] != _PHOTOSHOP]
+    return head
 
 
 def _blocks_of(segment: bytes) -> dict[int, int]:
