@@ -127,7 +127,7 @@ def test_an_update_takes_regions_along(folder, bundle_folder, tmp_path):
     check_rows(index, [other])
     info = index.info()
     assert (info["images"], info["regions"], info["regions_per_image"]) == (1, MOST, MOST)
-    assert info["rows"] > 1 + MOST and info["format_version"] == 6
+    assert info["rows"] > 1 + MOST and info["format_version"] == 7
     assert index.remove([str(other)]) == [id_of(other)]
     info = index.info()
     assert (info["images"], info["regions"]) == (0, 0)

@@ -85,7 +85,7 @@ def bytes_an_image():
     """(bytes in memory, bytes on disk) of one image, of the default network."""
     code = codes.code_bytes(A["bits"])
     feature, lookups = 2 * FEATURE_DIM, 8 + 4 + 4  # hash of an id, and its row in two orders
-    items = records.ITEM.itemsize + records.FILE.itemsize
+    items = records.ITEM.itemsize + records.FILE.itemsize + records.TEXTS.itemsize
     return code, code + feature + items + A["id_bytes"] + lookups
 
 
