@@ -82,6 +82,7 @@ def test_without_hidden_layer_the_norm_is_the_score():
     assert trained.head.attention is None and trained.history == []
 
 
+@pytest.mark.thorough
 def test_broken_images_are_named(tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
@@ -132,6 +133,7 @@ def test_a_command_trains_what_new_indexes_of_a_bundle_take(
     assert status == cli.WRONG_ARGUMENTS and "An index keeps" in err
 
 
+@pytest.mark.thorough
 def test_the_command_names_what_it_cannot_learn_from(run, tiny_bundle, recipe, tmp_path, photos):
     from hashnet import cli
 

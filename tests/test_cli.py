@@ -327,6 +327,7 @@ def test_info_is_lines_that_can_be_read(run, photos, bundle_folder, tmp_path):
     assert all(len(line) <= 100 for line in out.splitlines() if "fingerprint" not in line)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("plain")
 def test_people_with_a_large_index_hear_once_what_numba_would_bring(
     run, index, photos, monkeypatch
@@ -391,6 +392,7 @@ def test_a_picture_shows_the_query_and_its_hits(run, index, photos, tmp_path):
     assert all(np.abs(tile - disc).max() < 60 for tile in tiles)
 
 
+@pytest.mark.thorough
 def test_a_picture_of_many_queries_holds_one_in_memory(run, index, photos, tmp_path, monkeypatch):
     alive, most = weakref.WeakSet(), 0
 

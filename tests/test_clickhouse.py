@@ -110,6 +110,7 @@ OLD_FACTS = (
 )
 
 
+@pytest.mark.thorough
 def test_tables_of_an_older_version_are_used_as_they_are(chdb_folder, tmp_path):
     url = f"chdb://{chdb_folder}/old/photos"
     tables.execute(url, OLD_TABLES)
@@ -183,6 +184,7 @@ def test_a_look_for_changes_reads_no_rows(chdb_folder):
     assert asked and max(int(answer.summary["read_rows"]) for answer in asked) < 1000
 
 
+@pytest.mark.thorough
 def test_long_lists_are_bound_in_values_that_a_server_takes(chdb_folder, monkeypatch):
     store = made(f"chdb://{chdb_folder}/long/photos")
     ids = [f"{n:04}" + "x'\\" * 30 for n in range(3000)]
@@ -222,6 +224,7 @@ def test_a_table_keeps_no_texts_and_says_so(chdb_folder):
     assert not store.texts and store.ocr is None
 
 
+@pytest.mark.thorough
 def test_local_features_without_their_images_are_seen_by_nobody(chdb_folder, monkeypatch):
     store = made(f"chdb://{chdb_folder}/orphans/photos", **LOCAL)
     connection, stop = store._connection, []
@@ -376,6 +379,7 @@ def test_killed_at_any_moment_and_run_again_nothing_is_missing_or_twice(tmp_path
         killed_and_run_again(url, int(rng.integers(0, 12)), rng.uniform(0, 0.1))
 
 
+@pytest.mark.thorough
 def test_what_was_extracted_is_found_as_in_a_folder(
     chdb_folder, bundle_folder, photos, capsys, tmp_path
 ):
@@ -400,6 +404,7 @@ def test_what_was_extracted_is_found_as_in_a_folder(
             assert here == there
 
 
+@pytest.mark.thorough
 def test_the_commands_take_a_url(chdb_folder, bundle_folder, photos, capsys, tmp_path):
     url, query = f"chdb://{chdb_folder}/commands/photos", str(photos / "disc/0.png")
     assert cli.main(["index", url, str(photos), "--bundle", str(bundle_folder)]) == 0
@@ -490,6 +495,7 @@ def refit(store, folder, fingerprint="fedcba9876"):
         return writer.recode(encoder_files(folder, fingerprint), fingerprint, signs)
 
 
+@pytest.mark.thorough
 def test_other_codes_are_in_a_table_of_their_own_and_all_else_is_as_it_was(
     chdb_folder, monkeypatch, tmp_path
 ):
@@ -532,6 +538,7 @@ def test_other_codes_are_in_a_table_of_their_own_and_all_else_is_as_it_was(
         assert len(contents_of(clickhouse.Store.open(other))) == 3
 
 
+@pytest.mark.thorough
 def test_who_had_the_table_open_is_told_that_it_is_another(chdb_folder, tmp_path):
     url = f"chdb://{chdb_folder}/stale/photos"
     store = made(url)
@@ -723,6 +730,7 @@ def test_a_table_that_keeps_no_local_pool_refuses_a_codebook(chdb_folder):
         writer.set_codebook(codebook_of(0))
 
 
+@pytest.mark.thorough
 def test_what_others_write_meanwhile_is_taken_over(chdb_folder, monkeypatch, tmp_path):
     url = f"chdb://{chdb_folder}/meanwhile/photos"
     store = made(url, **LOCAL)

@@ -353,7 +353,7 @@ def test_answers_with_details_are_identical(both, pool):
         assert len(regions) > 20 and None in regions
 
 
-@pytest.mark.fast("local+regions")
+@pytest.mark.thorough
 def test_verified_answers_are_identical(both):
     engines, details = both
     if "local" not in details:

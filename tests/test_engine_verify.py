@@ -321,6 +321,7 @@ def slow_stage(rankings):
     }
 
 
+@pytest.mark.thorough
 def test_an_evaluation_sets_the_stages_side_by_side(index, engine, truth):
     queries, path = truth
     report = evaluate(index, [queries], ground_truth=path, query=Query(verify=True))

@@ -103,6 +103,7 @@ def test_an_onnx_export_runs_any_number_of_images(tiny, tmp_path):
 
 
 @needs("openvino")
+@pytest.mark.thorough
 def test_an_openvino_export_runs_any_number_of_images(tiny, tmp_path):
     import openvino
 
@@ -117,6 +118,7 @@ def test_an_openvino_export_runs_any_number_of_images(tiny, tmp_path):
 
 
 @needs("ai_edge_litert")
+@pytest.mark.thorough
 def test_a_litert_export_runs_any_number_of_images(tiny, tmp_path):
     from ai_edge_litert.interpreter import Interpreter
 

@@ -86,7 +86,7 @@ def test_features_keep_the_contract(extractor):
         assert np.array_equal(one, other)
 
 
-@pytest.mark.fast("disk")
+@pytest.mark.thorough
 def test_the_answer_does_not_depend_on_threads(extractor, files):
     image = picture(250, 333, 1)
     found = []
@@ -104,6 +104,7 @@ def test_any_picture_is_taken(extractor, shape):
     assert len(found) <= 1000 and np.isfinite(found.descriptors).all()
 
 
+@pytest.mark.thorough
 def test_places_are_those_of_the_original_image(extractor):
     """The same picture of which every pixel is four: places are where those four meet."""
     small = picture(320, 400)

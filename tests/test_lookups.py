@@ -125,6 +125,7 @@ def test_lookups_are_what_the_items_say_after_any_changes(
     assert store.check() == [] and store.format_version == version
 
 
+@pytest.mark.thorough
 def test_runs_stay_few_however_many_the_commits(store):
     with store.writer() as writer:
         for number in range(300):
@@ -271,6 +272,7 @@ def test_a_catalogue_that_was_put_back_is_read_anew(store):
     assert newer.ids() == ["a", "b"] and newer.history is not older.history
 
 
+@pytest.mark.thorough
 def test_iterating_holds_few_items_at_once(store):
     with store.writer() as writer:
         add(writer, [f"{number:05d}" + "x" * 500 for number in range(12_000)])

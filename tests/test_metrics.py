@@ -238,6 +238,7 @@ def test_precision_beyond_the_end_still_divides_by_k():
     assert metrics.recall_at(relevant, 8) == 1.0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", range(5))
 def test_without_ties_over_the_whole_database_scikit_learn_agrees(seed):
     sklearn_metrics = pytest.importorskip("sklearn.metrics")

@@ -309,6 +309,7 @@ def test_a_description_of_an_onnx_network_is_looked_through(small, tmp_path):
 # --- .keras -------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.keras
 def test_a_keras_file_is_a_backbone(photos, tmp_path):
     import keras

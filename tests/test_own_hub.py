@@ -64,7 +64,7 @@ def test_onnx_gives_what_keras_gives(opened):
     assert np.allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.fast("siglip")
+@pytest.mark.thorough
 def test_a_bundle_has_the_network_again(opened, photos, tmp_path):
     index = hashnet.Index.of_photos(tmp_path / "i", photos, backbone=opened, bits=16, regions=1)
     files = sorted(photos.rglob("*.png"))[:3]
@@ -120,7 +120,7 @@ def test_every_format_gives_equal_bits(opened, photos, tmp_path, format):
     assert export.export(bundle.load(tmp_path / "i"), out, format).differing_far_from_half == 0
 
 
-@pytest.mark.fast("clip")
+@pytest.mark.thorough
 def test_local_features_of_a_map_of_one_size(opened, photos, tmp_path):
     pytest.importorskip("cv2")
     index = hashnet.Index.of_photos(tmp_path / "i", photos, backbone=opened, bits=16, local="delf")

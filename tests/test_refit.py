@@ -185,6 +185,7 @@ def url(chdb_folder):
     return f"chdb://{chdb_folder}/refit/t{next(TABLES)}"
 
 
+@pytest.mark.thorough
 def test_a_table_has_the_codes_and_the_answers_of_a_folder(bundle, folder, tmp_path, url, run):
     places = [str(tmp_path / "i"), url]
     indexes = [

@@ -218,6 +218,7 @@ def test_a_picture_without_local_features_finds_nothing_by_them(engine, folder):
     assert [hit.id for hit in verified] == [hit.id for hit in plain.hits]
 
 
+@pytest.mark.thorough
 def test_the_local_pool_follows_the_index(folder, bundle_folder, tmp_path):
     index = Index.create(tmp_path / "index", bundle_folder, local="sift")
 
@@ -314,6 +315,7 @@ def test_an_index_of_an_older_format_is_verified_as_before(tmp_path):
         engine.search_id("cats/1.jpg", Query(same_object=True))
 
 
+@pytest.mark.thorough
 def test_in_an_index_too_small_for_a_codebook_all_images_are_candidates(
     folder, bundle_folder, tmp_path, monkeypatch
 ):
@@ -344,6 +346,7 @@ def test_in_an_index_too_small_for_a_codebook_all_images_are_candidates(
         assert Engine(index).snapshot.codebook is not None
 
 
+@pytest.mark.thorough
 def test_several_indexes_are_searched_as_one(folder, bundle_folder, tmp_path, monkeypatch):
     places = []
     for name in ("even", "odd"):

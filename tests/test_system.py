@@ -507,6 +507,7 @@ def hashnet(*arguments, **options):
     )
 
 
+@pytest.mark.thorough
 def test_an_index_on_a_mount_without_locks_is_made_changed_and_searched(
     mount_without_locks, bundle_folder, photos, tmp_path
 ):

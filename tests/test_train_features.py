@@ -130,6 +130,7 @@ def test_interrupted_the_same_call_ends_with_the_same_network(
         np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.thorough
 def test_validation_keeps_whole_classes_apart(tmp_path, colours):
     settings = dataclasses.replace(
         SETTINGS, validation=0.4, patience=2, epochs=0, head_epochs=2, loss="supcon"

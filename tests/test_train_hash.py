@@ -392,6 +392,7 @@ def test_one_image_in_a_class_is_enough_to_train(tmp_path, colours):
     assert trained.bundle.config.classes == ("red", "rest")
 
 
+@pytest.mark.thorough
 def test_unreadable_images_are_named_in_the_result(tmp_path, colours):
     from hashnet import images
 

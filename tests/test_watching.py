@@ -85,6 +85,7 @@ def held(tmp_path, folder):
         return {os.path.relpath(item.path, folder).replace(os.sep, "/") for item in index.values()}
 
 
+@pytest.mark.thorough
 def test_what_comes_goes_and_changes_its_name_is_followed(watching, folder, tmp_path):
     process = watching()
     assert "6 added, 0 changed, 0 unchanged, 0 removed, 0 skipped" in process.until("watching")

@@ -133,6 +133,7 @@ def test_every_truncation_of_a_checkpoint_is_refused(tmp_path):
                 torch_weights.read_torch(path)
 
 
+@pytest.mark.thorough
 def test_a_flipped_byte_gives_an_error_or_numbers_but_never_a_crash(tmp_path):
     path = tmp_path / "flipped.pth"
     for name in ("torch_legacy.pth", "torch_zip.pth"):
