@@ -210,7 +210,7 @@ def _layout_of(content: bytes) -> _Layout:
 
 
 def _is_of_use(kind: int, segment: bytes) -> bool:
-    """Whether Pillow needs a segment, or who asks for a profile, or for what is said of the photo."""
+    """Whether Pillow needs a segment, or who asks for the profile or for what a file tells."""
     if kind == 0xE1:
         return segment.startswith((_EXIF, _XMP))
     if kind in (0xE2, 0xED):
