@@ -233,6 +233,7 @@ LONGER = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10}
         ("[" * 100_000, "taken apart by the tokenizer"),
         ("[]", "taken apart by the tokenizer"),
         (tokenizer(model=MODEL | {"vocab": VOCABULARY | {"more": 8}}), "taken apart"),
+        (tokenizer(model=MODEL | {"vocab": VOCABULARY | {"more": 2**32 - 1}}), "taken apart"),
         (tokenizer(model=MODEL | {"unk_token": "?"}), "taken apart"),
         (tokenizer(model={"type": "BPE", "vocab": {}, "merges": [], "dropout": 0.5}), "chance"),
         (
@@ -260,3 +261,23 @@ def test_a_description_that_is_wrong_is_refused(photos, pair, tmp_path):
     path.write_text(json.dumps(described | {"text": {"num_tokens": "6"}}))
     with pytest.raises(BundleError, match="num_tokens"):
         bundle.load(path.parent)
+
+
+def test_a_bundle_of_another_precision_keeps_the_text_network(photos, pair, tmp_path):
+    source = make(tmp_path / "i", photos, pair).encoder.bundle
+    made = bundle.save_precision(
+        tmp_path / "half", source, source.encoder_bytes(), "bfloat16", origin={}
+    )
+    assert made.text_part().files() == source.text_part().files()
+    assert made.text == source.text and {own_text.NETWORK, own_text.TOKENIZER} < set(made.files())
+
+
+def test_the_service_finds_by_it(photos, pair, tmp_path):
+    from fastapi.testclient import TestClient
+
+    from hashnet.retrieval.service import app
+
+    make(tmp_path / "i", photos, pair)
+    with TestClient(app.create_app(tmp_path / "i"), base_url="http://localhost") as client:
+        answer = client.get("/api/search/text", params={"text": "blue", "k": 3}).json()
+    assert [hit["ways"] for hit in answer["hits"]] == [["network"]] * 3

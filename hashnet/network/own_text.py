@@ -211,13 +211,7 @@ class TextNetwork:
         self._network = runtimes.open_bytes(
             part.network, NETWORK, "onnxruntime", num_threads=1, one_by_one=True, most=MOST
         )
-        found = self._network.outputs.get(part.settings.vector)
-        if found != runtimes.TensorSpec("float32", (feature_dim,)):
-            raise BundleError(
-                f"Vectors of texts are float32, as wide as features, {feature_dim}.",
-                f"{part.settings.vector!r}: {found}",
-                "Take both networks of one pair, and the outputs that share a space.",
-            )
+        self._feature_dim = feature_dim
 
     def vector(self, text: str) -> np.ndarray:
         """Where a text lies among features.
@@ -253,11 +247,23 @@ class TextNetwork:
         self._run(rows)
 
     def _run(self, rows: dict[str, list[int]]) -> np.ndarray:
-        inputs = {
-            name: np.array([numbers], self._network.inputs[name].dtype)
-            for name, numbers in rows.items()
-        }
-        [[vector]] = _guarded(lambda: self._network.run([self._settings.vector], inputs))
+        network = self._network
+
+        def run() -> np.ndarray:
+            inputs = {
+                name: np.array([numbers], network.inputs[name].dtype)
+                for name, numbers in rows.items()
+            }
+            return network.run([self._settings.vector], inputs)[0]
+
+        found = _guarded(run)
+        if found.shape != (1, self._feature_dim) or found.dtype != np.float32:
+            raise BundleError(
+                f"Vectors of texts are float32, as wide as features, {self._feature_dim}.",
+                f"{self._settings.vector!r}, {found.dtype} of shape {found.shape[1:]}",
+                "Take both networks of one pair, and the outputs that share a space.",
+            )
+        [vector] = found
         length = float(np.linalg.norm(vector.astype(np.float64)))
         if not (np.isfinite(length) and length > 0):
             raise BundleError("A text has a vector of finite numbers.", f"one of length {length}")
