@@ -26,14 +26,14 @@ OPSETS = range(7, 25)
 # libraries use. None of these holds a graph of its own or draws numbers.
 OPERATORS = frozenset(
     """
-    Abs Add And ArgMax AveragePool BatchNormalization Cast Clip Concat Constant ConstantOfShape
-    Conv ConvTranspose CumSum DepthToSpace DequantizeLinear Div Dropout Elu Equal Erf Exp Expand
-    Flatten Floor Gather GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool
-    Greater GreaterOrEqual GridSample HardSigmoid HardSwish Identity InstanceNormalization IsNaN
-    LRN LayerNormalization LeakyRelu Less Log MatMul Max MaxPool Min Mul Neg Not Or PRelu Pad
-    Pow QuantizeLinear Reciprocal ReduceL2 ReduceMax ReduceMean ReduceSum Relu Reshape
-    Resize Selu Shape Sigmoid Sign Slice Softmax Softplus SpaceToDepth Split Sqrt Squeeze Sub
-    Tanh Tile TopK Transpose Trilu Unsqueeze Where
+    Abs Add And ArgMax AveragePool BatchNormalization Cast Clip Concat Constant Conv
+    ConvTranspose CumSum DepthToSpace DequantizeLinear Div Dropout Elu Equal Erf Exp Expand
+    Flatten Floor Gather GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool Greater
+    GreaterOrEqual GridSample HardSigmoid HardSwish Identity InstanceNormalization IsNaN LRN
+    LayerNormalization LeakyRelu Less Log MatMul Max MaxPool Min Mul Neg Not Or PRelu Pad Pow
+    QuantizeLinear Reciprocal ReduceL2 ReduceMax ReduceMean ReduceSum Relu Reshape Resize Selu
+    Shape Sigmoid Sign Slice Softmax Softplus SpaceToDepth Split Sqrt Squeeze Sub Tanh TopK
+    Transpose Unsqueeze Where
     """.split()
 )
 
