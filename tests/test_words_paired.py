@@ -1,6 +1,7 @@
 """Search in words by a pair of networks that the user brings, for pictures and for texts."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -38,14 +39,21 @@ def photos(tmp_path_factory):
     return write_colours(tmp_path_factory.mktemp("photos"))
 
 
-def make(place, photos, pair):
-    index = Index.of_photos(place, photos, backbone=str(pair), bits=16)
-    assert "network" not in index.words.missing
-    return index
+@pytest.fixture(scope="module")
+def folder(photos, tmp_path_factory):
+    """Of an index that no test changes."""
+    folder = tmp_path_factory.mktemp("index")
+    pair = write_pair(folder / "pair")
+    return Index.of_photos(folder / "i", photos, backbone=pair, bits=16).store.folder
+
+
+@pytest.fixture
+def index(folder):
+    return Index.open(folder)
 
 
 def test_a_word_finds_what_shows_it_and_both_networks_travel_along(photos, pair, tmp_path):
-    index = make(tmp_path / "i", photos, pair)
+    index = Index.of_photos(tmp_path / "i", photos, backbone=pair, bits=16)
     for name in COLOURS:
         result = index.search_text(name, k=15)
         assert colours(result) == [name] * 15
@@ -69,8 +77,7 @@ def test_a_word_finds_what_shows_it_and_both_networks_travel_along(photos, pair,
         Index.open(tmp_path / "i").search_text("blue")
 
 
-def test_scores_are_the_cosines_of_features(photos, pair, tmp_path):
-    index = make(tmp_path / "i", photos, pair)
+def test_scores_are_the_cosines_of_features(index):
     found = NetworkWay(index.engine).find("red photo", 60, None)
     words = np.zeros((1, DIM))
     words[0, :3] = np.array(COLOURS["red"]) / 255
@@ -82,8 +89,7 @@ def test_scores_are_the_cosines_of_features(photos, pair, tmp_path):
     assert (np.diff(found.scores) <= 0).all()
 
 
-def test_a_text_goes_coarse_to_fine(photos, pair, tmp_path, monkeypatch):
-    index = make(tmp_path / "i", photos, pair)
+def test_a_text_goes_coarse_to_fine(index, monkeypatch):
     monkeypatch.setattr(paired, "default_pool", lambda k, number, by_certainty: 12)
     finder, pools = index.engine.finder, []
 
@@ -98,8 +104,7 @@ def test_a_text_goes_coarse_to_fine(photos, pair, tmp_path, monkeypatch):
     assert pools == [12, 12, 12]
 
 
-def test_a_word_moves_a_picture(photos, pair, tmp_path):
-    index = make(tmp_path / "i", photos, pair)
+def test_a_word_moves_a_picture(index, photos):
     assert set(colours(index.search(photos / "0.png", k=5))) == {"red"}
     moved = index.search(photos / "0.png", k=5, text="blue", text_weight=0.95)
     assert set(colours(moved)) == {"blue"}
@@ -127,15 +132,14 @@ def test_long_texts_are_cut_to_the_tokens_that_the_network_takes(pair):
     assert not np.allclose(cut, network.vector("red"), atol=1e-3)
 
 
-def test_without_tokenizers_one_line_says_what_to_install(photos, pair, tmp_path, monkeypatch):
-    index = make(tmp_path / "i", photos, pair)
+def test_without_tokenizers_one_line_says_what_to_install(folder, photos, pair, monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     monkeypatch.setattr(own_text.extras, "is_installed", lambda name: name != "tokenizers")
-    again = Index.open(tmp_path / "i")
-    assert again.words.missing["network"] == (
+    index = Index.open(folder)
+    assert index.words.missing["network"] == (
         'no tokenizers; install it: pip install "tokenizers>=0.15"'
     )
-    assert len(again) == len(index) and again.search(photos / "0.png", k=1)
+    assert set(colours(index.search(photos / "0.png", k=3))) == {"red"}
     with pytest.raises(HashnetError, match=r'pip install "tokenizers'):
         own_backbones.opened(pair)
 
@@ -143,7 +147,7 @@ def test_without_tokenizers_one_line_says_what_to_install(photos, pair, tmp_path
 def test_a_network_without_texts_says_so(photos, pair, tmp_path):
     toml = pair.with_suffix(".toml")
     toml.write_text(toml.read_text().partition("[text]")[0])
-    index = Index.of_photos(tmp_path / "i", photos, backbone=str(pair), bits=16)
+    index = Index.of_photos(tmp_path / "i", [photos / "0.png"], backbone=pair, bits=8)
     assert index.words.missing["network"] == "its network came without one for texts"
 
 
@@ -252,17 +256,16 @@ def test_a_file_that_is_too_large_is_not_read(pair, monkeypatch):
         own_backbones.opened(pair)
 
 
-def test_a_description_that_is_wrong_is_refused(photos, pair, tmp_path):
-    index = make(tmp_path / "i", photos, pair)
-    path = index.encoder.bundle.folder / bundle.DESCRIPTION
+def test_a_description_that_is_wrong_is_refused(folder, tmp_path):
+    path = shutil.copytree(folder / bundle.INSIDE_AN_INDEX, tmp_path / "b") / bundle.DESCRIPTION
     described = json.loads(path.read_text())
     path.write_text(json.dumps(described | {"text": {"num_tokens": "6"}}))
     with pytest.raises(BundleError, match="num_tokens"):
         bundle.load(path.parent)
 
 
-def test_a_bundle_of_another_precision_keeps_the_text_network(photos, pair, tmp_path):
-    source = make(tmp_path / "i", photos, pair).encoder.bundle
+def test_a_bundle_of_another_precision_keeps_the_text_network(index, tmp_path):
+    source = index.encoder.bundle
     made = bundle.save_precision(
         tmp_path / "half", source, source.encoder_bytes(), "bfloat16", origin={}
     )
@@ -270,12 +273,11 @@ def test_a_bundle_of_another_precision_keeps_the_text_network(photos, pair, tmp_
     assert made.text == source.text and {own_text.NETWORK, own_text.TOKENIZER} < set(made.files())
 
 
-def test_the_service_finds_by_it(photos, pair, tmp_path):
+def test_the_service_finds_by_it(folder):
     from fastapi.testclient import TestClient
 
     from hashnet.retrieval.service import app
 
-    make(tmp_path / "i", photos, pair)
-    with TestClient(app.create_app(tmp_path / "i"), base_url="http://localhost") as client:
+    with TestClient(app.create_app(folder), base_url="http://localhost") as client:
         answer = client.get("/api/search/text", params={"text": "blue", "k": 3}).json()
     assert [hit["ways"] for hit in answer["hits"]] == [["network"]] * 3
