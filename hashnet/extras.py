@@ -31,6 +31,7 @@ PACKAGES = {
     "plots": ("matplotlib>=3.10.8",),
     "raw": ("rawpy>=0.26",),
     "ray": ("pyarrow>=17.0", "ray[data]>=2.40"),
+    "text": ("tokenizers>=0.15",),
     "train": ("keras>=3.15", "tensorflow>=2.20"),
     "watch": ("watchfiles>=1.0",),
 }

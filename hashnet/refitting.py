@@ -60,6 +60,7 @@ def refit(
                 seed=seed,
                 # Of bits that another precision flips, those of the codes before were counted.
                 origin={name: bundle.origin[name] for name in bundle.origin if name != "precision"},
+                text=bundle.text_part(),
                 progress=progress,
             )
             if bundle.precision == "int8":

@@ -1,7 +1,10 @@
 """Files of networks as other libraries export them, for tests of what a user brings."""
 
+import json
+
 import numpy as np
 
+from hashnet import images
 from hashnet.network import efficientnet_lite, onnx_graph, onnx_layers, torch_weights
 
 
@@ -139,3 +142,88 @@ def features_of_preset(model, pixels):
     [name] = model.input if isinstance(model.input, dict) else [None]
     tokens = model({name: x} if name else x)
     return np.asarray(tokens)[:, 0]
+
+
+# A pair of networks, of pictures and of texts, by which names of colours mean what shows them.
+COLOURS = {"red": (220, 30, 30), "green": (30, 210, 40), "blue": (40, 50, 230)}
+VOCABULARY = {"[PAD]": 0, "[UNK]": 1, "a": 2, "photo": 3, "of": 4} | {
+    name: 5 + place for place, name in enumerate(COLOURS)
+}
+DIM, TOKENS = 8, 6
+TEXT = {
+    "network": "texts.onnx",
+    "tokenizer": "tokens.json",
+    "num_tokens": TOKENS,
+    "vector": "v",
+    "tokens": "t",
+    "mask": "m",
+    "template": "a photo of {}",
+}
+
+
+def write_pictures(path):
+    """A network whose feature is the mean colour of an image, beside a constant; `DIM` numbers."""
+    layers = onnx_layers.Layers()
+    x = layers.take("x", "float32", ["n", 3, 32, 32])
+    kernel = layers.weight("kernel", np.eye(3, DIM - 1)[None, None], (3, 2, 0, 1))
+    x = layers.global_pooling(layers.convolution(x, kernel, strides=(1, 1), padding="same"))
+    one = layers.node("Add", [layers.node("ReduceMean", [x], axes=[1]), layers.constant(0.3)])
+    layers.give("f", layers.node("Concat", [x, one], axis=1), shape=["n", DIM])
+    path.write_bytes(onnx_graph.content(layers.model()))
+
+
+def write_texts(path, width=DIM, dtype="int64", num_tokens=None, mask=True):
+    """The mean of what words are, which is a colour or nothing, beside another constant."""
+    words = np.zeros((len(VOCABULARY), width), np.float32)
+    words[:, -1] = -0.05
+    for name, colour in COLOURS.items():
+        words[VOCABULARY[name], :3] = np.array(colour) / 255
+    builder = onnx_graph.Builder()
+    tokens = builder.take("t", dtype, ["n", num_tokens])
+    x = builder.node("Gather", [builder.constant(words), tokens])
+    if mask:
+        seen = builder.node("Cast", [builder.take("m", dtype, ["n", num_tokens])], to=1)
+        x = builder.node("Mul", [x, builder.node("Unsqueeze", [seen, builder.constant([2], "i8")])])
+    builder.give("v", builder.node("ReduceMean", [x], axes=[1], keepdims=0), shape=["n", width])
+    builder.give("other", x, shape=["n", num_tokens, width])
+    path.write_bytes(onnx_graph.content(builder.model()))
+
+
+def tokenizer(**settings):
+    """A tokenizer.json of whole words."""
+    model = {"type": "WordLevel", "vocab": VOCABULARY, "unk_token": "[UNK]"}
+    whole = {"version": "1.0", "model": model, "pre_tokenizer": {"type": "Whitespace"}}
+    return json.dumps(whole | {"added_tokens": [], "normalizer": {"type": "Lowercase"}} | settings)
+
+
+def write_pair(folder, **text):
+    """Both networks, the tokenizer and the TOML; returns the path of the image network."""
+    folder.mkdir(exist_ok=True)
+    write_pictures(folder / "pair.onnx")
+    write_texts(folder / "texts.onnx")
+    (folder / "tokens.json").write_text(tokenizer())
+    write_table(folder, **text)
+    return folder / "pair.onnx"
+
+
+def write_table(folder, **text):
+    """The TOML of a pair, with a table of texts."""
+    table = {name: value for name, value in (TEXT | text).items() if value is not None}
+    lines = ["image_size = 32", 'feature = "f"', "range = [0, 1]", "[text]"]
+    lines += [f"{name} = {json.dumps(value)}" for name, value in table.items()]
+    (folder / "pair.toml").write_text("\n".join(lines))
+
+
+def write_colours(folder):
+    """Twenty pictures of each colour, whose names say nothing; returns the folder."""
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        colour = list(COLOURS.values())[number % 3]
+        pixels = rng.normal(colour, 25, (16, 16, 3)) + rng.normal(0, 15, 3)
+        images.write(folder / f"{number}.png", np.clip(pixels, 0, 255).astype(np.uint8))
+    return folder
+
+
+def colours(hits):
+    """The colours of hits among what `write_colours` wrote."""
+    return [list(COLOURS)[int(hit.id.rpartition("/")[2].removesuffix(".png")) % 3] for hit in hits]

@@ -19,6 +19,7 @@ from hashnet.retrieval.search import local_pool
 from hashnet.retrieval.search.query import Query
 from hashnet.train import unsupervised
 from hashnet.train.unsupervised_codes import HashWeights
+from tests import own_networks
 from tests.fixtures import GOLDEN
 
 TABLES = itertools.count()
@@ -319,3 +320,16 @@ def test_drift_is_growth_or_bits_that_tell_little():
     assert Drift(10_000, 10**6, 0.9).is_outgrown
     # Of four photos bits tell little, however they are fitted.
     assert Drift(4, 5, 0.6).is_outgrown and not Drift(4, 4, 0.6).is_outgrown
+
+
+def test_a_table_carries_the_text_network_that_came_with_that_of_pictures(tmp_path, url):
+    pytest.importorskip("tokenizers", reason='pip install "hashnet[text]"')
+    pair = own_networks.write_pair(tmp_path / "pair")
+    (photos := tmp_path / "photos").mkdir()
+    index = Index.of_photos(url, own_networks.write_colours(photos), backbone=pair, bits=16)
+    shutil.rmtree(pair.parent)
+    before = Index.open(url).search_text("green", k=15)
+    assert own_networks.colours(before) == ["green"] * 15
+    assert {hit.ways for hit in before} == {("network",)}
+    index.refit(seed=1)
+    assert own_networks.colours(Index.open(url).search_text("green", k=15)) == ["green"] * 15

@@ -21,6 +21,7 @@ from hashnet.errors import ArgumentError, BundleError, ImageError, ShapeError
 from hashnet.network import bundle as bundles
 from hashnet.network import onnx_graph, runtimes
 from hashnet.network.model import HashNetConfig
+from hashnet.network.own_text import TextNetwork
 
 Source = images.Source | images.Photo
 
@@ -156,6 +157,17 @@ class Encoder:
             precision=self.precision,
             most=self.config.most,
         )
+
+    @functools.cached_property
+    def text_network(self) -> TextNetwork | None:
+        """The `TextNetwork` that the bundle carries, opened when it is first asked for; or None.
+
+        Raises:
+            BundleError: it is damaged.
+            HashnetError: tokenizers is not installed.
+        """
+        part = self.bundle.text_part()
+        return None if part is None else TextNetwork(part, self.config.feature_dim)
 
     def encode(self, sources: Iterable[Source]) -> Encoded:
         """Encode images; unreadable ones are named in `problems` and leave no row.

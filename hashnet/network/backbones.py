@@ -28,6 +28,8 @@ from hashnet.quiet import import_keras
 if TYPE_CHECKING:
     import keras
 
+    from hashnet.network.own_text import TextPart
+
 
 @dataclass(frozen=True)
 class Backbone:
@@ -55,6 +57,7 @@ class Backbone:
             its weights. None of those in `BACKBONES`.
         cost: `Cost` of one image of `image_size`, or None where that is not known: what the
             ONNX file of its network takes.
+        text: `TextPart`, the text network whose vectors lie among its features; or None.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Backbone:
     takes: str = "image"
     own: dict[str, Any] | None = field(default=None, hash=False)
     cost: Cost | None = None
+    text: "TextPart | None" = field(default=None, hash=False)
 
 
 def known(name: str) -> Backbone:

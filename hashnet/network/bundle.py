@@ -6,6 +6,7 @@
     encoder.onnx    the network as searching runs it, without Keras
     model.keras     the network, for any Keras user, where Keras made it; we take only the weights
     float32.onnx    the network before it was converted to int8, where Keras did not make it
+    text.onnx, tokenizer.json   the text network that shares its space, where it came with one
 
 An index carries a bundle without `model.keras`, unless `encoder.onnx` does not hold the same
 weights: one of int8 does not, nor does one of the time before `onnx_writer`.
@@ -27,9 +28,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hashnet import files
-from hashnet.errors import BundleError
-from hashnet.network import onnx_check, onnx_graph, onnx_writer, own_onnx
+from hashnet.errors import ArgumentError, BundleError
+from hashnet.network import onnx_check, onnx_graph, onnx_writer, own_onnx, own_text
 from hashnet.network.model import HashNetConfig
+from hashnet.network.own_text import TextPart, TextSettings
 
 if TYPE_CHECKING:
     import keras
@@ -63,6 +65,7 @@ class Bundle:
             trained on; None in bundles of before it was kept. Searching ranks about it; no code
             and no stored feature depends on it.
         sha256: dict of a file's name to its checksum, as hex.
+        text: `TextSettings` of the text network that it carries, or None.
     """
 
     folder: pathlib.Path
@@ -72,6 +75,7 @@ class Bundle:
     precision: str = "float32"
     mean: np.ndarray | None = field(default=None, compare=False, repr=False)
     sha256: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    text: TextSettings | None = field(default=None, compare=False)
 
     @property
     def encoder_file(self) -> pathlib.Path:
@@ -96,8 +100,26 @@ class Bundle:
     def files(self) -> dict[str, pathlib.Path]:
         """dict of name to path: all that an index must copy to carry this bundle."""
         weights = self._weights
-        names = (DESCRIPTION, ENCODER) if weights == ENCODER else (DESCRIPTION, weights, ENCODER)
+        names: tuple[str, ...] = (DESCRIPTION, ENCODER)
+        if weights != ENCODER:
+            names += (weights,)
+        if self.text is not None:
+            names += (own_text.NETWORK, own_text.TOKENIZER)
         return {name: self.folder / name for name in names}
+
+    def text_part(self) -> TextPart | None:
+        """The text network that it carries, verified; None where it has none.
+
+        Returns:
+            `TextPart` or None.
+
+        Raises:
+            BundleError: a file is missing or has changed.
+        """
+        if self.text is None:
+            return None
+        contents = (self._verified_bytes(name) for name in (own_text.NETWORK, own_text.TOKENIZER))
+        return TextPart(self.text, *contents)
 
     @property
     def is_label_free(self) -> bool:
@@ -203,6 +225,7 @@ def save_encoder(
     *,
     origin: dict[str, Any],
     mean: np.ndarray | None = None,
+    text: TextPart | None = None,
 ) -> Bundle:
     """Write a network that is known as ONNX as a bundle, without Keras and without `model.keras`.
 
@@ -210,6 +233,7 @@ def save_encoder(
         folder: as for `save`.
         encoder: bytes of the ONNX file, as `onnx_writer` makes them.
         config, origin, mean: as for `save`.
+        text: `TextPart`, whose vectors lie among the network's features; or None.
 
     Returns:
         The `Bundle`, opened.
@@ -224,7 +248,8 @@ def save_encoder(
     def fill(beside: pathlib.Path) -> dict[str, Any]:
         (beside / ENCODER).write_bytes(encoder)
         version = _version(_WITHOUT_MODEL, config)
-        return {"format_version": version, **_described(config, origin, mean)}
+        described = {"format_version": version, **_described(config, origin, mean)}
+        return described | _with_text(beside, text)
 
     return _write(folder, fill)
 
@@ -261,6 +286,7 @@ def save_precision(
             "format_version": _version(version, source.config),
             "precision": precision,
             **_described(source.config, origin, source.mean),
+            **_with_text(beside, source.text_part()),
         }
 
     return _write(folder, fill)
@@ -281,6 +307,15 @@ def _described(
         return described
     content = np.asarray(mean, "<f4").tobytes()
     return {**described, "mean": base64.b64encode(content).decode("ascii")}
+
+
+def _with_text(beside: pathlib.Path, text: TextPart | None) -> dict[str, Any]:
+    """Write the text network of a bundle; what its description says of it."""
+    if text is None:
+        return {}
+    for name, content in text.files().items():
+        (beside / name).write_bytes(content)
+    return {"text": text.settings.to_dict()}
 
 
 def _write(folder: Path, fill: Callable[[pathlib.Path], dict[str, Any]]) -> Bundle:
@@ -328,7 +363,17 @@ def load(folder: Path) -> Bundle:
         essence.append(precision)
     fingerprint = hashlib.sha256(json.dumps(essence, sort_keys=True).encode()).hexdigest()
     mean = _mean_of(description, config.feature_dim, folder)
-    return Bundle(folder, config, description["origin"], fingerprint, precision, mean, sums)
+    text = _text_of(description, folder)
+    return Bundle(folder, config, description["origin"], fingerprint, precision, mean, sums, text)
+
+
+def _text_of(description: dict[str, Any], folder: pathlib.Path) -> TextSettings | None:
+    if "text" not in description:
+        return None
+    try:
+        return TextSettings.from_dict(description["text"])
+    except ArgumentError as error:
+        raise BundleError(f"{DESCRIPTION} must be whole.", f"{folder}: {error}") from error
 
 
 def _mean_of(

@@ -22,17 +22,18 @@ if TYPE_CHECKING:
 OPSETS = range(7, 25)
 
 # What the networks of `hashnet.network.backbones` and `hashnet.local` and the code layer consist
-# of, what int8 adds, and what convolutional networks and transformers of other libraries use. None
-# of these holds a graph of its own or draws numbers.
+# of, what int8 adds, and what convolutional networks and transformers, of texts too, of other
+# libraries use. None of these holds a graph of its own or draws numbers.
 OPERATORS = frozenset(
     """
-    Abs Add And AveragePool BatchNormalization Cast Clip Concat Constant Conv ConvTranspose
-    CumSum DepthToSpace DequantizeLinear Div Dropout Elu Equal Erf Exp Expand Flatten Floor
-    Gather Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GridSample
-    HardSigmoid HardSwish Identity InstanceNormalization LRN LayerNormalization LeakyRelu Less
-    Log MatMul Max MaxPool Min Mul Neg Not Or PRelu Pad Pow QuantizeLinear Reciprocal ReduceL2
-    ReduceMax ReduceMean ReduceSum Relu Reshape Resize Selu Shape Sigmoid Sign Slice Softmax
-    Softplus SpaceToDepth Split Sqrt Squeeze Sub Tanh TopK Transpose Unsqueeze Where
+    Abs Add And ArgMax AveragePool BatchNormalization Cast Clip Concat Constant Conv
+    ConvTranspose CumSum DepthToSpace DequantizeLinear Div Dropout Elu Equal Erf Exp Expand
+    Flatten Floor Gather GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool Greater
+    GreaterOrEqual GridSample HardSigmoid HardSwish Identity InstanceNormalization IsNaN LRN
+    LayerNormalization LeakyRelu Less Log MatMul Max MaxPool Min Mul Neg Not Or PRelu Pad Pow
+    QuantizeLinear Reciprocal ReduceL2 ReduceMax ReduceMean ReduceSum Relu Reshape Resize Selu
+    Shape Sigmoid Sign Slice Softmax Softplus SpaceToDepth Split Sqrt Squeeze Sub Tanh TopK
+    Transpose Unsqueeze Where
     """.split()
 )
 

@@ -5,11 +5,19 @@ weights are in the bundle's `encoder.onnx`.
 """
 
 import os
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from hashnet.errors import ArgumentError, BundleError, UnknownNameError
-from hashnet.network import backbones, onnx_layers, own_hub, own_keras, own_onnx, transformer
+from hashnet.network import (
+    backbones,
+    onnx_layers,
+    own_hub,
+    own_keras,
+    own_onnx,
+    own_text,
+    transformer,
+)
 from hashnet.network.backbones import BACKBONES
 from hashnet.network.efficientnet_lite import Tensors
 
@@ -66,7 +74,8 @@ def opened(name: str | os.PathLike[str] | backbones.Backbone) -> backbones.Backb
         return backbones.known(path)
     for suffix, kind in _FILES.items():
         if path.lower().endswith(suffix):
-            return kind.open_file(path)
+            backbone = kind.open_file(path)
+            return replace(backbone, text=own_text.beside(path, backbone.feature_dim))
     if own_hub.is_preset(path):
         return own_hub.open_preset(path)
     raise UnknownNameError("backbone", path, BACKBONES)

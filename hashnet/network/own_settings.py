@@ -89,21 +89,12 @@ class Settings:
         Raises:
             WeightsError: there is no such TOML, or it says something else.
         """
-        beside = pathlib.Path(path).with_suffix(".toml")
+        values = read(path)
+        values.pop("text", None)  # the table of `own_text`
         try:
-            return cls.from_dict(
-                tomllib.loads(files.read_at_most(beside, files.MOST_TOML).decode())
-            )
-        except OSError as error:
-            raise WeightsError(
-                "Beside a network of yours lies a TOML with its image_size, feature and scaling.",
-                f"{beside} ({error.strerror})",
-                'Write one, such as: image_size = 224, feature = "output", range = [0, 1].',
-            ) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, ArgumentError, TypeError) as error:
-            raise WeightsError(
-                "The TOML beside a network must be right.", f"{beside}: {error}"
-            ) from error
+            return cls.from_dict(values)
+        except (ArgumentError, TypeError) as error:
+            raise _wrong(path, error) from error
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -147,6 +138,39 @@ class Settings:
         assert self.mean is not None and self.std is not None  # checked when it was made
         mean, std = np.array(self.mean), np.array(self.std)
         return 1 / (255 * std), -mean / std
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What the TOML beside a file says, of the same name but for its ending.
+
+    Args:
+        path: str or path-like, of the network.
+
+    Returns:
+        dict.
+
+    Raises:
+        WeightsError: there is no such TOML, or it is none.
+    """
+    beside = _toml(path)
+    try:
+        return tomllib.loads(files.read_at_most(beside, files.MOST_TOML).decode())
+    except OSError as error:
+        raise WeightsError(
+            "Beside a network of yours lies a TOML with its image_size, feature and scaling.",
+            f"{beside} ({error.strerror})",
+            'Write one, such as: image_size = 224, feature = "output", range = [0, 1].',
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ArgumentError) as error:
+        raise _wrong(path, error) from error
+
+
+def _toml(path: str | os.PathLike[str]) -> pathlib.Path:
+    return pathlib.Path(path).with_suffix(".toml")
+
+
+def _wrong(path: str | os.PathLike[str], error: Exception) -> WeightsError:
+    return WeightsError("The TOML beside a network must be right.", f"{_toml(path)}: {error}")
 
 
 def _are_numbers(value: object, length: int) -> bool:

@@ -13,6 +13,7 @@ from hashnet.encode.encoder import Encoder
 from hashnet.errors import ImageError
 from hashnet.network import bundle, model, onnx_graph, own_backbones, pretrained
 from hashnet.network.backbones import Backbone
+from hashnet.network.own_text import TextPart
 from hashnet.train import unsupervised_codes
 
 if TYPE_CHECKING:
@@ -106,7 +107,14 @@ def fit_bundle(
         reason = f"{len(places)} images, the first: {problem.reason}" if problem else "no images"
         raise ImageError("Codes are fitted to at least one readable image.", reason)
     saved = fit_hash_layer(
-        folder, network, config, features, seed=seed, origin=origin, progress=progress
+        folder,
+        network,
+        config,
+        features,
+        seed=seed,
+        origin=origin,
+        text=opened.text,
+        progress=progress,
     )
     return Fitted(saved, np.concatenate(positions), features, extras)
 
@@ -149,7 +157,14 @@ def fit_vectors(
     network = pretrained.write(config, backbone=backbone)
     features = vectors(sample(num_vectors, seed))
     return fit_hash_layer(
-        folder, network, config, features, seed=seed, origin=origin, progress=progress
+        folder,
+        network,
+        config,
+        features,
+        seed=seed,
+        origin=origin,
+        text=backbone.text,
+        progress=progress,
     )
 
 
@@ -161,6 +176,7 @@ def fit_hash_layer(
     *,
     seed: int = 0,
     origin: dict[str, Any] | None = None,
+    text: TextPart | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> bundle.Bundle:
     """Fit H to features and save the network with it as a bundle.
@@ -171,6 +187,7 @@ def fit_hash_layer(
         config: its `HashNetConfig`.
         features: float array `(n, feature_dim)`, n at least 1, of length 1.
         seed, origin, progress: as for `fit_bundle`.
+        text: `TextPart` that the bundle carries, or None.
 
     Returns:
         The `Bundle`, opened.
@@ -198,7 +215,7 @@ def fit_hash_layer(
     }
     mean = unsupervised_codes.mean_feature(features, prior)
     graph = onnx_graph.content(fitted)
-    return bundle.save_encoder(folder, graph, config, origin=origin, mean=mean)
+    return bundle.save_encoder(folder, graph, config, origin=origin, mean=mean, text=text)
 
 
 def prior_of(backbone: str) -> np.ndarray | None:

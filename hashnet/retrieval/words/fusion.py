@@ -14,7 +14,7 @@ from hashnet.retrieval.words.way import Matches
 K = 60  # of the paper: how much less the first ranks count than by 1 / rank
 # What a photo shows is guessed, and something is always the best guess: such ways count less, so
 # that the first by all of them does not stand before the first by what is written.
-WEIGHTS = {"class": 0.4, "learned": 0.4}
+WEIGHTS = {"class": 0.4, "learned": 0.4, "network": 0.4}
 
 
 class Fused(NamedTuple):

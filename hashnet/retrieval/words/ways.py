@@ -5,6 +5,7 @@ from typing import Any
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.words import learned, lookup
 from hashnet.retrieval.words.learned import LearnedWay
+from hashnet.retrieval.words.paired import NetworkWay
 from hashnet.retrieval.words.shown import ClassWay
 from hashnet.retrieval.words.way import Way
 from hashnet.retrieval.words.written import written_ways
@@ -20,7 +21,7 @@ def ways_of(engine: Engine) -> list[Way]:
         list of `Way`, in the order of `way.NAMES`; those that the index is not searched by say
         why.
     """
-    return [*written_ways(engine), ClassWay(engine), LearnedWay(engine)]
+    return [*written_ways(engine), ClassWay(engine), LearnedWay(engine), NetworkWay(engine)]
 
 
 def settle(snapshot: Any, *, anew: bool = False) -> None:
