@@ -186,6 +186,24 @@ def test_names_captions_and_what_was_read_are_found(filled):
     assert result.missing["ocr"] == "it was made without --ocr"
 
 
+def test_what_has_all_of_a_text_comes_before_what_has_little_of_it_in_many_ways(filled):
+    index = filled(
+        {
+            "beer/the_lucky_monk.jpg": None,
+            "x1": Texts(given="hat of uncle Göran on the beach"),
+            "beer/amber_ale.jpg": Texts(given="an ale of amber"),
+            "beer/2.jpg": Texts(given="a pale ale"),
+        }
+    )
+    assert ids(index.search_text("hat of uncle göran on the beach"))[0] == "x1"
+    assert ids(index.search_text("pale ale"))[:2] == ["beer/2.jpg", "beer/amber_ale.jpg"]
+
+
+def test_trigrams_that_stand_here_and_there_are_no_word(filled):
+    index = filled({"x1": Texts(given="fog, Ostend, water, RS"), "x2": Texts("fostrs")})
+    assert ids(index.search_text("fosters")) == ["x2"]
+
+
 def test_what_was_read_is_found_where_it_stands(bundle_folder, tmp_path):
     store = Store.create(
         tmp_path / "index", num_bits=32, feature_dim=64, fingerprint="f", ocr="reader"

@@ -22,7 +22,7 @@ class Fused(NamedTuple):
 
     Attributes:
         rows: int64 `(m,)`, the best first, equal scores by row.
-        scores: float64 `(m,)`: the sum of 1 / (60 + rank) over the ways that have found it,
+        scores: float64 `(m,)`: the sum of share^3 / (60 + rank) over the ways that have found it,
             times the `WEIGHTS` of those that guess.
         ways: list of m tuples of str: these ways, in the order in which they were given.
     """
@@ -35,7 +35,9 @@ class Fused(NamedTuple):
 def fused(found: Mapping[str, Matches]) -> Fused:
     """Put what several ways have found into one order.
 
-    Images of equal scores in a way share the best of their ranks: their rows tell nothing.
+    Images of equal scores in a way share the best of their ranks: their rows tell nothing. The
+    first of a way that has found little of the text is no good hit: it counts by the cube of that
+    share, so that what has all of it in one way stands before what has most of it in two.
 
     Args:
         found: dict of a way's name to its `Matches`.
@@ -55,7 +57,8 @@ def fused(found: Mapping[str, Matches]) -> Fused:
     by: Sequence[list[str]] = [[] for _ in rows]
     for name, matches in found.items():
         places = np.searchsorted(rows, matches.rows)
-        scores[places] += WEIGHTS.get(name, 1.0) / (K + _ranks(matches.scores))
+        shares = 1.0 if matches.shares is None else matches.shares.astype(np.float64) ** 3
+        scores[places] += WEIGHTS.get(name, 1.0) * shares / (K + _ranks(matches.scores))
         for place in places.tolist():
             by[place].append(name)
     best = np.lexsort((rows, -scores))

@@ -5,6 +5,7 @@ it. Words that fewer images have count more, as the logarithm of their share say
 """
 
 import contextlib
+import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -117,7 +118,7 @@ class Lookup:
     Example:
         >>> from hashnet.retrieval.index import Index
         >>> with Index.open(index_folder).store.snapshot() as snapshot:
-        ...     rows, scores = Lookup(snapshot).find("Dogg", NAME)
+        ...     rows, scores, shares = Lookup(snapshot).find("Dogg", NAME)
         ...     [item.id for item in snapshot.items(rows)]
         ['dog']
     """
@@ -142,7 +143,9 @@ class Lookup:
         """
         return any(part.has_kind(kind) for part in self._parts)
 
-    def find(self, text: str, kind: int, allowed: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    def find(
+        self, text: str, kind: int, allowed: Any = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The images that have words of a text.
 
         Args:
@@ -154,6 +157,7 @@ class Lookup:
             rows: int64 `(n,)`, ascending.
             scores: float32 `(n,)`, 0 to 1 for the words that are there, .25 more where they stand
                 together and as they are, and up to .1 for little else.
+            shares: float32 `(n,)`, 0 to 1: that part of the scores which is for the words.
         """
         num_items = max(1, self._snapshot.num_items)
         rows, scores, total = np.empty(0, np.int64), np.empty((0, 2)), np.zeros(2)
@@ -169,10 +173,14 @@ class Lookup:
             rows, scores = _summed(rows, scores, of_word, both)
         found = self._passing(rows, allowed) & (scores[:, 0] > 0)
         found &= scores[:, 0] >= _LEAST_SCORE * total[0]
-        rows, scores = rows[found], scores[found, 1] / max(total[1], 1e-9)
-        best = np.lexsort((rows, -scores))[:_LOOKED_AT]
-        scores[best] += self._closeness(rows[best], kind, spaced(text))
-        return rows, scores.astype(np.float32)
+        rows, shares = rows[found], scores[found, 1] / max(total[1], 1e-9)
+        best = np.lexsort((rows, -shares))[:_LOOKED_AT]
+        texts = self._texts(rows[best], kind)
+        scores = shares.copy()
+        scores[best] += _closeness(texts, spaced(text))
+        keep = np.ones(len(rows), bool)
+        keep[best] = [_has_a_word(one, units(text)) for one in texts]
+        return rows[keep], scores[keep].astype(np.float32), shares[keep].astype(np.float32)
 
     def suggest(self, text: str, kind: int, most: int) -> list[str]:
         """Words of the texts that are spelled like those of a text.
@@ -215,16 +223,6 @@ class Lookup:
                 passes &= mask[rows]
         return passes
 
-    def _closeness(self, rows: np.ndarray, kind: int, text: str) -> np.ndarray:
-        """float64 `(n,)`: .25 where the words stand together, and up to .1 for little else."""
-        texts = self._texts(rows, kind)
-        return np.array(
-            [
-                0.25 * (text in one) + 0.1 * min(len(text), len(one)) / max(len(text), len(one), 1)
-                for one in texts
-            ]
-        )
-
     def _texts(self, rows: np.ndarray, kind: int) -> list[str]:
         found = [""] * len(rows)
         start = 0
@@ -235,6 +233,30 @@ class Lookup:
                 found[place] = text
             start = part.end_row
         return found
+
+
+def _closeness(texts: list[str], text: str) -> np.ndarray:
+    """float64 `(n,)`: .25 where the words stand together, and up to .1 for little else."""
+    return np.array(
+        [
+            0.25 * (text in one) + 0.1 * min(len(text), len(one)) / max(len(text), len(one), 1)
+            for one in texts
+        ]
+    )
+
+
+def _has_a_word(text: str, words: list[tuple[str, ...]]) -> bool:
+    """Whether a text has enough of some word in one of its own, or in two that are neighbours.
+
+    Trigrams that stand anywhere in a long text are no word.
+    """
+    parts = text.split()
+    pairs = [f" {one} {other} " for one, other in itertools.pairwise(["", *parts])]
+    return any(
+        sum(trigram in pair for trigram in trigrams) >= LEAST_SHARE * len(trigrams)
+        for pair in pairs
+        for trigrams in words
+    )
 
 
 def _summed(

@@ -20,20 +20,25 @@ class Matches(NamedTuple):
         regions: function of some of these rows, int64 `(n,)`, which gives a list of n (top, left,
             bottom, right) in pixels of the upright original: where in the image it was found, or
             None. None where the way knows no places.
+        shares: float32 `(m,)`, 0 to 1, or None for 1 of all: how much of the text was found there.
     """
 
     rows: np.ndarray
     scores: np.ndarray
     regions: Callable[[np.ndarray], list[Box | None]] | None = None
+    shares: np.ndarray | None = None
 
     @classmethod
-    def ordered(cls, rows: np.ndarray, scores: np.ndarray, most: int) -> "Matches":
+    def ordered(
+        cls, rows: np.ndarray, scores: np.ndarray, most: int, shares: np.ndarray | None = None
+    ) -> "Matches":
         """The best of some images, without places.
 
         Args:
             rows: int64 `(n,)`, each once.
             scores: float32 `(n,)`.
             most: int. Images wanted.
+            shares: float32 `(n,)` or None.
 
         Returns:
             `Matches`.
@@ -43,7 +48,7 @@ class Matches(NamedTuple):
             [3, 5]
         """
         best = np.lexsort((rows, -scores))[:most]
-        return cls(rows[best], scores[best])
+        return cls(rows[best], scores[best], shares=None if shares is None else shares[best])
 
 
 class Way(Protocol):

@@ -122,8 +122,8 @@ class TextWay:
         return None
 
     def find(self, text: str, most: int, allowed: Any) -> Matches:
-        rows, scores = self._shared.get().find(text, self._kind, allowed)
-        found = Matches.ordered(rows, scores, most)
+        rows, scores, shares = self._shared.get().find(text, self._kind, allowed)
+        found = Matches.ordered(rows, scores, most, shares)
         if self._kind != lookup.OCR:
             return found
         return found._replace(regions=lambda rows: self._regions(rows, text))
