@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hashnet import metrics
+from hashnet.api import Index
 from hashnet.cli.choices import FORMATS
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError
@@ -76,6 +77,30 @@ def test_the_bundle_has_the_embedding_as_its_feature(plain, colours):
     named = np.array(config.classes)[encoded.scores.argmax(axis=1)]
     assert (named == colours.labels).mean() > 0.8
     assert plain.score.map > 0.5
+
+
+def test_codes_are_fitted_again_to_what_an_index_holds(plain, colours, tmp_path):
+    index = Index.create(tmp_path / "i", plain.bundle.folder)
+    index.add(list(colours.sources), ids=[f"{place:02}" for place in range(48)])
+    codes, features, queries = index.codes(), index.features(), list(colours.sources[:3])
+    assert index.drift().fitted_to == 0 and not index.info()["outgrown"]  # 48 images
+    index.add(list(pictures(2, 8, seed=2).sources[:2]), ids=["one", "other"])
+    assert index.info()["outgrown"]
+    assert index.refit() == 50
+    index = Index.open(index.store.folder)
+    assert index.drift().fitted_to == 50 and not index.info()["outgrown"]
+    kept = [id for id in index if id.isdecimal()]
+    assert (index.features(kept) == features).all() and (index.codes(kept) != codes).any()
+    # F8 told classes by the codes of before, whose mAP was noted.
+    bundle = index.encoder.bundle
+    assert index.encoder.config.classes == () and bundle.config.embedding == 4
+    assert "score" in plain.bundle.origin and "score" not in bundle.origin
+    assert bundle.origin["training"] == plain.bundle.origin["training"]
+    assert index.search(queries[0], k=1)[0].bits_apart <= 1
+    pixels = np.stack(queries).astype("float32")
+    encoded = index.encoder.encode(queries)
+    np.testing.assert_allclose(bundle.load_model()(pixels)["latent"], encoded.latents, atol=1e-4)
+    assert index.refit(seed=1) == 50
 
 
 def test_who_does_not_know_embeddings_is_told_to_upgrade(plain, monkeypatch):

@@ -101,8 +101,16 @@ class Bundle:
 
     @property
     def is_label_free(self) -> bool:
-        """bool. Whether H was fitted to photos without labels, as its maker noted."""
-        return self.origin.get("codes") == LABEL_FREE
+        """bool. Whether no layer learned from labels but those that were pretrained."""
+        return self.origin.get("codes") == LABEL_FREE and not self.config.embedding
+
+    @property
+    def fits_codes(self) -> bool:
+        """bool. Whether H was fitted to features alone, so that it can be to those of an index.
+
+        An embedding learns from labels; H behind it does not.
+        """
+        return self.is_label_free or self.config.embedding > 0
 
     @property
     def _weights(self) -> str:

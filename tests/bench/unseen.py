@@ -78,9 +78,10 @@ def main():
             "Database: those of these classes alone, or of all. R@k: share of the queries with a "
             "relevant image among the first k; R-precision and MAP@R as Musgrave et al. 2020; mAP "
             "over the whole database; all tie-aware, by the Euclidean distance of features, but "
-            f"for mAP of codes, of {recipe.num_bits} bits. pretrained: F7 as it is, codes fitted "
-            "without labels to the database, by ours or by ITQ. Minutes: of a processor, for "
-            "training.",
+            f"for mAP of codes, of {recipe.num_bits} bits. Codes of training: fitted to the "
+            "photos that the network learned from; ours: fitted without labels to the whole "
+            "database, as `hashnet refit` does, and index for F7 as it is; ITQ: to the same. "
+            "pretrained: F7 as it is. Minutes: of a processor, for training.",
             "settings": recipe.to_dict(),
             "rows": rows,
         },
@@ -102,13 +103,13 @@ class World:
     def judged(self, network, features, num_bits, *, codes=None, minutes=0):
         """Rows of figures: against the classes held out alone, and against all."""
         labels, query_labels = (np.array([*one.values()]) for one in (self.items, self.asked))
-        by_codes = {"": codes}
+        by_codes = {} if codes is None else {"of training": codes}
+        fits = {"ours": unsupervised_codes.fit}
         if codes is None:
-            fits = {"ours": unsupervised_codes.fit, "ITQ": unsupervised_codes.itq}
-            by_codes = {}
-            for name, fit in fits.items():
-                weights = fit(features[0], num_bits)
-                by_codes[name] = [np.packbits(weights.bits(one), axis=1) for one in features]
+            fits["ITQ"] = unsupervised_codes.itq
+        for name, fit in fits.items():
+            weights = fit(features[0], num_bits)
+            by_codes[name] = [np.packbits(weights.bits(one), axis=1) for one in features]
         unseen = np.isin(labels, self.held_out)
         for kind, kept in (("held out", unseen), ("all", np.ones(len(labels), bool))):
             if kind == "all" and unseen.all():
