@@ -8,6 +8,7 @@ import pytest
 from hashnet import metrics
 from hashnet.api import Index
 from hashnet.cli.choices import FORMATS
+from hashnet.encode import precision
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError
 from hashnet.network import backbones, bundle, export
@@ -101,6 +102,22 @@ def test_codes_are_fitted_again_to_what_an_index_holds(plain, colours, tmp_path)
     encoded = index.encoder.encode(queries)
     np.testing.assert_allclose(bundle.load_model()(pixels)["latent"], encoded.latents, atol=1e-4)
     assert index.refit(seed=1) == 50
+
+
+def test_codes_of_int8_are_fitted_again(plain, colours, photos, tmp_path):
+    pytest.importorskip("onnxruntime")
+    small = precision.convert(plain.bundle, tmp_path / "int8", "int8", images_from=[photos])
+    index = Index.create(tmp_path / "i", small.folder)
+    index.add(list(colours.sources), ids=[f"{place:02}" for place in range(48)])
+    codes = index.codes()
+    assert index.refit() == 48 and (index.codes() != codes).any()
+    encoder = Index.open(index.store.folder).encoder
+    assert encoder.precision == "int8" and encoder.config.classes == ()
+    assert encoder.bundle.load_model().output["latent"].shape == (None, 8)
+    latents = encoder.encode(list(colours.sources)).latents
+    sure = np.abs(latents - 0.5) > 1e-2
+    bits = np.unpackbits(index.codes(), axis=1)
+    assert ((latents >= 0.5) == bits)[sure].all()
 
 
 def test_who_does_not_know_embeddings_is_told_to_upgrade(plain, monkeypatch):

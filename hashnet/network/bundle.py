@@ -258,7 +258,8 @@ def save_precision(
 
     def fill(beside: pathlib.Path) -> dict[str, Any]:
         version, float32 = 2, None
-        if (source.folder / MODEL).exists():
+        # Codes of an embedding are fitted again, which takes the ONNX file of float32.
+        if (source.folder / MODEL).exists() and not source.config.embedding:
             shutil.copyfile(source.folder / MODEL, beside / MODEL)
         else:
             version, float32 = _WITHOUT_MODEL, source.float32_encoder()
