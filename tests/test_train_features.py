@@ -80,16 +80,16 @@ def test_the_bundle_has_the_embedding_as_its_feature(plain, colours):
     assert plain.score.map > 0.5
 
 
-def test_codes_are_fitted_again_to_what_an_index_holds(plain, colours, tmp_path):
+def test_codes_are_fitted_again_to_what_an_index_holds(plain, colours, photos, tmp_path, run):
     index = Index.create(tmp_path / "i", plain.bundle.folder)
     index.add(list(colours.sources), ids=[f"{place:02}" for place in range(48)])
     codes, features, queries = index.codes(), index.features(), list(colours.sources[:3])
     assert index.drift().fitted_to == 0 and not index.info()["outgrown"]  # 48 images
-    index.add(list(pictures(2, 8, seed=2).sources[:2]), ids=["one", "other"])
-    assert index.info()["outgrown"]
-    assert index.refit() == 50
+    said = run("index", index.store.folder, photos)[2]
+    assert "outgrown: the codes were fitted to photos of a training" in said
+    assert run("refit", index.store.folder)[1] == "codes fitted to 72 images\n"
     index = Index.open(index.store.folder)
-    assert index.drift().fitted_to == 50 and not index.info()["outgrown"]
+    assert index.drift().fitted_to == 72
     kept = [id for id in index if id.isdecimal()]
     assert (index.features(kept) == features).all() and (index.codes(kept) != codes).any()
     # F8 told classes by the codes of before, whose mAP was noted.
@@ -101,7 +101,7 @@ def test_codes_are_fitted_again_to_what_an_index_holds(plain, colours, tmp_path)
     pixels = np.stack(queries).astype("float32")
     encoded = index.encoder.encode(queries)
     np.testing.assert_allclose(bundle.load_model()(pixels)["latent"], encoded.latents, atol=1e-4)
-    assert index.refit(seed=1) == 50
+    assert index.refit(seed=1) == 72
 
 
 def test_codes_of_int8_are_fitted_again(plain, colours, photos, tmp_path):
