@@ -315,6 +315,9 @@ class Index(indexes.Index):
         follows it, what is there after. Before that, the local pool is listed by a codebook that is
         fitted to it again, in a commit of its own.
 
+        Codes of a network that learned an embedding are without labels, too; at first those of the
+        photos that it learned from. Its F8, which told their classes by these, is left out.
+
         Args:
             seed: int. Of the sample of a large index, and of the fit.
             progress: called with what is being done, how many steps or rows are done, and how many

@@ -1,8 +1,9 @@
-"""Codes without labels that follow their library: fitted again, to what an index holds now."""
+"""Codes that follow their library: fitted again, without labels, to what an index holds now."""
 
 import os
 import pathlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,8 @@ from hashnet.retrieval.words import ways
 from hashnet.train import unsupervised
 
 RECODING = "computing codes"
+# Of the codes before, these were measured: bits that another precision flips, and mAP.
+_OF_CODES_BEFORE = ("precision", "score")
 
 
 def refit(
@@ -38,12 +41,16 @@ def refit(
         int. Images.
     """
     content = bundle.float32_encoder() if bundle.precision in ("float32", "int8") else None
-    if not bundle.is_label_free or content is None:
+    if not bundle.fits_codes or content is None:
         raise ArgumentError(
             "Codes without labels, in float32 or int8, are fitted again to photos.",
             f"{bundle.precision} codes of {bundle.origin.get('command', 'another network')}",
             "Make another index: hashnet index NEW IMAGES.",
         )
+    network, config = onnx_graph.parsed(content, bundle.folder), bundle.config
+    if config.scores_from == "latent":  # F8 knew its classes by the codes of before
+        network = onnx_graph.without_scores(network)
+        config = replace(config, classes=(), scores_from="none")
     with store.writer() as writer, store.snapshot() as snapshot:
         rows = snapshot.rows_beginning_with("")  # of all images
         if not len(rows):
@@ -54,12 +61,16 @@ def refit(
         with files.scratch_folder() as scratch:
             fitted = unsupervised.fit_hash_layer(
                 os.path.join(scratch, "float32"),
-                onnx_graph.parsed(content, bundle.folder),
-                bundle.config,
+                network,
+                config,
                 features,
                 seed=seed,
                 # Of bits that another precision flips, those of the codes before were counted.
-                origin={name: bundle.origin[name] for name in bundle.origin if name != "precision"},
+                origin={
+                    name: noted
+                    for name, noted in bundle.origin.items()
+                    if name not in _OF_CODES_BEFORE
+                },
                 text=bundle.text_part(),
                 progress=progress,
             )
@@ -99,6 +110,8 @@ def _with_hash_layer_of(
     network, other = (
         onnx_graph.parsed(one.encoder_bytes(), one.encoder_file) for one in (bundle, fitted)
     )
+    if not fitted.config.classes:
+        network = onnx_graph.without_scores(network)
     network = pretrained.with_hash_layer(network, *onnx_graph.hash_layer(other))
     encoder = onnx_graph.content(network)
     return bundles.save_precision(folder, fitted, encoder, bundle.precision, origin=fitted.origin)

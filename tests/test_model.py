@@ -76,7 +76,7 @@ def test_any_number_of_bits_from_1_to_1024(num_bits):
         ({"mirror": 1}, "mirror"),
         ({"mirror": True, "scores_from": "feature"}, "mirror"),
         ({"embedding": 4097}, "1 to 4096"),
-        ({"embedding": 8, "scores_from": "none", "classes": ()}, "F8 sees the latent"),
+        ({"embedding": 8, "scores_from": "feature"}, "F8 sees the latent"),
         ({"image_size": -1}, "pixels"),
         ({"image_size": 2049}, "2048 at most"),
     ],

@@ -318,6 +318,7 @@ def test_drift_is_growth_or_bits_that_tell_little():
     assert Drift(12, 24, 0.99).is_outgrown and not Drift(12, 23, 0.99).is_outgrown
     assert not Drift(10_000, 10**6, 0.99).is_outgrown
     assert Drift(10_000, 10**6, 0.9).is_outgrown
+    assert Drift(0, 50, 0.99).is_outgrown and not Drift(0, 49, 0.9).is_outgrown  # of a training
     # Of four photos bits tell little, however they are fitted.
     assert Drift(4, 5, 0.6).is_outgrown and not Drift(4, 4, 0.6).is_outgrown
 

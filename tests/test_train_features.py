@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from hashnet import metrics
+from hashnet.api import Index
 from hashnet.cli.choices import FORMATS
+from hashnet.encode import precision
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError
 from hashnet.network import backbones, bundle, export
@@ -76,6 +78,46 @@ def test_the_bundle_has_the_embedding_as_its_feature(plain, colours):
     named = np.array(config.classes)[encoded.scores.argmax(axis=1)]
     assert (named == colours.labels).mean() > 0.8
     assert plain.score.map > 0.5
+
+
+def test_codes_are_fitted_again_to_what_an_index_holds(plain, colours, photos, tmp_path, run):
+    index = Index.create(tmp_path / "i", plain.bundle.folder)
+    index.add(list(colours.sources), ids=[f"{place:02}" for place in range(48)])
+    codes, features, queries = index.codes(), index.features(), list(colours.sources[:3])
+    assert index.drift().fitted_to == 0 and not index.info()["outgrown"]  # 48 images
+    said = run("index", index.store.folder, photos)[2]
+    assert "outgrown: the codes were fitted to photos of a training" in said
+    assert run("refit", index.store.folder)[1] == "codes fitted to 72 images\n"
+    index = Index.open(index.store.folder)
+    assert index.drift().fitted_to == 72
+    kept = [id for id in index if id.isdecimal()]
+    assert (index.features(kept) == features).all() and (index.codes(kept) != codes).any()
+    # F8 told classes by the codes of before, whose mAP was noted.
+    bundle = index.encoder.bundle
+    assert index.encoder.config.classes == () and bundle.config.embedding == 4
+    assert "score" in plain.bundle.origin and "score" not in bundle.origin
+    assert bundle.origin["training"] == plain.bundle.origin["training"]
+    assert index.search(queries[0], k=1)[0].bits_apart <= 1
+    pixels = np.stack(queries).astype("float32")
+    encoded = index.encoder.encode(queries)
+    np.testing.assert_allclose(bundle.load_model()(pixels)["latent"], encoded.latents, atol=1e-4)
+    assert index.refit(seed=1) == 72
+
+
+def test_codes_of_int8_are_fitted_again(plain, colours, photos, tmp_path):
+    pytest.importorskip("onnxruntime")
+    small = precision.convert(plain.bundle, tmp_path / "int8", "int8", images_from=[photos])
+    index = Index.create(tmp_path / "i", small.folder)
+    index.add(list(colours.sources), ids=[f"{place:02}" for place in range(48)])
+    codes = index.codes()
+    assert index.refit() == 48 and (index.codes() != codes).any()
+    encoder = Index.open(index.store.folder).encoder
+    assert encoder.precision == "int8" and encoder.config.classes == ()
+    assert encoder.bundle.load_model().output["latent"].shape == (None, 8)
+    latents = encoder.encode(list(colours.sources)).latents
+    sure = np.abs(latents - 0.5) > 1e-2
+    bits = np.unpackbits(index.codes(), axis=1)
+    assert ((latents >= 0.5) == bits)[sure].all()
 
 
 def test_who_does_not_know_embeddings_is_told_to_upgrade(plain, monkeypatch):

@@ -315,7 +315,7 @@ def _flag(name: str) -> str:
 
 def _say_if_outgrown(index: "Index") -> None:
     if (drift := index.drift()) and drift.is_outgrown:
-        fitted_to = count(drift.fitted_to, "image")
+        fitted_to = count(drift.fitted_to, "image") if drift.fitted_to else "photos of a training"
         note(
             f"outgrown: the codes were fitted to {fitted_to}, and the index holds "
             f"{drift.num_images:,} now; hashnet refit fits them again, and reads no photo"

@@ -123,8 +123,16 @@ class Bundle:
 
     @property
     def is_label_free(self) -> bool:
-        """bool. Whether H was fitted to photos without labels, as its maker noted."""
-        return self.origin.get("codes") == LABEL_FREE
+        """bool. Whether no layer learned from labels but those that were pretrained."""
+        return self.origin.get("codes") == LABEL_FREE and not self.config.embedding
+
+    @property
+    def fits_codes(self) -> bool:
+        """bool. Whether H was fitted to features alone, so that it can be to those of an index.
+
+        An embedding learns from labels; H behind it does not.
+        """
+        return self.is_label_free or self.config.embedding > 0
 
     @property
     def _weights(self) -> str:
@@ -275,7 +283,8 @@ def save_precision(
 
     def fill(beside: pathlib.Path) -> dict[str, Any]:
         version, float32 = 2, None
-        if (source.folder / MODEL).exists():
+        # Codes of an embedding are fitted again, which takes the ONNX file of float32.
+        if (source.folder / MODEL).exists() and not source.config.embedding:
             shutil.copyfile(source.folder / MODEL, beside / MODEL)
         else:
             version, float32 = _WITHOUT_MODEL, source.float32_encoder()

@@ -49,11 +49,11 @@ class HashNetConfig:
             `"feature"`, where F8 is the pretrained classifier on F7 and H stands beside it; or
             `"none"`, where there is no F8, and no class.
         mirror: bool. F7 is the mean over an image and its mirror image, which therefore have the
-            same code: better codes at twice the time. F8 must see the latent layer.
+            same code: better codes at twice the time. F8 must not see the feature.
         own: dict that JSON can hold, or None. What `Backbone.own` says of a backbone that is not
             one of `BACKBONES`.
         embedding: int, 4096 at most. Length of the feature where a layer of its own makes it of
-            F7; 0 where F7 is the feature. F8 must see the latent layer then.
+            F7; 0 where F7 is the feature. F8 must not see the feature then.
 
     Raises:
         ArgumentError: a value is out of its range.
@@ -85,7 +85,7 @@ class HashNetConfig:
             raise ArgumentError(
                 f"scores_from is one of {SCORES_FROM}.", f"scores_from={self.scores_from!r}"
             )
-        if type(self.mirror) is not bool or (self.mirror and self.scores_from != "latent"):
+        if type(self.mirror) is not bool or (self.mirror and self.scores_from == "feature"):
             raise ArgumentError(
                 "mirror is True or False, and False where F8 sees the feature.",
                 f"mirror={self.mirror!r}, scores_from={self.scores_from!r}",
@@ -95,9 +95,9 @@ class HashNetConfig:
                 f"An embedding has 1 to {MAX_EMBEDDING} numbers, or 0 for none.",
                 f"embedding={self.embedding!r}",
             )
-        if self.embedding and self.scores_from != "latent":
+        if self.embedding and self.scores_from == "feature":
             raise ArgumentError(
-                "F8 sees the latent layer where an embedding is the feature.",
+                "F8 sees the latent layer, if there is one, where an embedding is the feature.",
                 f"embedding={self.embedding}, scores_from={self.scores_from!r}",
             )
         if not all(isinstance(name, str) for name in self.classes) or (

@@ -387,6 +387,41 @@ def up_to_map(network: "onnx.ModelProto", size: int | None = None) -> "onnx.Mode
     )
 
 
+def without_scores(network: "onnx.ModelProto") -> "onnx.ModelProto":
+    """An encoder without F8.
+
+    Args:
+        network: the encoder, as parsed; it is left as it is.
+
+    Returns:
+        The network, without the output `scores` and what serves it alone.
+
+    Example:
+        >>> from hashnet.network import bundle
+        >>> source = bundle.load(bundle_folder)
+        >>> network = without_scores(parsed(source.float32_encoder(), source.folder))
+        >>> [output.name for output in network.graph.output]
+        ['latent', 'feature']
+    """
+    import onnx
+
+    made = onnx.ModelProto()
+    made.CopyFrom(network)
+    graph = made.graph
+    outputs = [one for one in graph.output if one.name != "scores"]
+    needed, nodes = {MAP, *(one.name for one in outputs)}, []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            nodes.append(node)
+    weights = [one for one in graph.initializer if one.name in needed]
+    for kept, field in ((outputs, "output"), (nodes[::-1], "node"), (weights, "initializer")):
+        kept = [type(one).FromString(one.SerializeToString()) for one in kept]
+        graph.ClearField(field)
+        getattr(graph, field).extend(kept)
+    return made
+
+
 def digest(network: "onnx.ModelProto") -> str:
     """64 hex digits that change with the operators and weights that the map comes of.
 

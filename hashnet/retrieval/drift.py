@@ -1,4 +1,4 @@
-"""How far an index has gone from what its codes were fitted to, without labels."""
+"""How far an index has gone from what its codes were fitted to."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +9,7 @@ from hashnet.network import bundle as bundles
 
 _GROWTH = 2  # so many times the images that codes were fitted to
 _LEAST_BALANCE = 0.95
+_LEAST_IMAGES = 50  # to which codes of a training are fitted again (tests/bench/unseen.py)
 _SAMPLE = 10_000  # a fit takes no more, and no more are looked at
 
 
@@ -17,7 +18,7 @@ class Drift:
     """How far an index has gone from what its codes were fitted to.
 
     Attributes:
-        fitted_to: int. Images that they were fitted to.
+        fitted_to: int. Images that they were fitted to; 0 if these were of a training.
         num_images: int. Images that the index holds.
         balance: float, 0 to 1: the mean entropy of a bit in the index. 1 where every bit tells half
             of the images from the other half; what a code tells shrinks with it.
@@ -32,6 +33,8 @@ class Drift:
         """Whether codes fitted again would serve the index better (tests/bench/refit.py)."""
         if self.num_images == self.fitted_to:  # the same fit again, of few images ill balanced, too
             return False
+        if not self.fitted_to:
+            return self.num_images >= _LEAST_IMAGES
         grown = self.num_images >= _GROWTH * self.fitted_to
         return (grown and self.fitted_to < _SAMPLE) or self.balance < _LEAST_BALANCE
 
@@ -44,10 +47,10 @@ def drift(snapshot: Any, bundle: bundles.Bundle) -> Drift | None:
         bundle: the `Bundle` that the index carries.
 
     Returns:
-        A `Drift`; None where codes were not fitted without labels, or there is no image.
+        A `Drift`; None where codes were not fitted to features, or there is no image.
     """
-    fitted_to = bundle.origin.get("fitted_to")
-    if not (bundle.is_label_free and isinstance(fitted_to, int) and snapshot.num_items):
+    fitted_to = bundle.origin.get("fitted_to", 0 if bundle.config.embedding else None)
+    if not (bundle.fits_codes and isinstance(fitted_to, int) and snapshot.num_items):
         return None
     share = snapshot.bit_shares(_SAMPLE)
     # Zero times the logarithm of zero is zero.

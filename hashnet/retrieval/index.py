@@ -979,7 +979,7 @@ class Index:
         }
 
     def drift(self) -> "Drift | None":
-        """How far the index has gone from what its codes were fitted to, without labels.
+        """How far the index has gone from what its codes were fitted to.
 
         Returns:
             A `Drift`, whose `is_outgrown` says whether `refit` would serve; None for codes that

@@ -198,7 +198,9 @@ def fit_hash_layer(
     stored = np.ascontiguousarray(features, np.float16)
     whole = stored.view(np.dtype((np.void, stored.dtype.itemsize * stored.shape[1])))
     features = stored[np.argsort(whole.ravel(), kind="stable")].astype(np.float32)
-    prior = None if config.own is not None else prior_of(config.backbone)
+    # The prior is of F7 as it was pretrained.
+    is_f7 = config.own is None and not config.embedding
+    prior = prior_of(config.backbone) if is_f7 else None
     hash_weights = unsupervised_codes.fit(
         features,
         config.num_bits,

@@ -355,6 +355,19 @@ def unseen(results):
             f"| {' | '.join(f'{row[name]:.3f}' for name in others)} | {codes} "
             f"| {row['processor_minutes'] or ''} |"
         )
+    if few := results.get("few"):
+        yield ""
+        yield (
+            f"mAP of codes where the database is a few photos of all classes, "
+            f"{results['settings']['loss']}, embedding alone, means of {few[0]['draws']} draws:"
+        )
+        yield ""
+        hows = [*few[0]["map_codes"]]
+        yield f"| photos | {' | '.join(hows)} |"
+        yield "|---|" + "---|" * len(hows)
+        for row in few:
+            cells = (f"{row['map_codes'][how]:.3f}" for how in hows)
+            yield f"| {row['images']} | {' | '.join(cells)} |"
 
 
 def losses(results):

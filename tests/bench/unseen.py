@@ -7,7 +7,8 @@ names with commas between or a JSON file whose `unseen` is a list: by all of it 
 for HEADS by its first phase, the embedding on F7 as it was pretrained. Queries are the images of
 QUERIES of the classes held out; DATABASE is a folder of class folders or one of images that are
 named after their class. Sets with the same TRAIN share their networks. Bundles go to FOLDER; those
-that are there are not trained again.
+that are there are not trained again. With --few, codes of the recipe's loss, embedding alone, are
+also set beside codes fitted to so many photos of the database, where it holds no others.
 """
 
 import argparse
@@ -28,6 +29,8 @@ from hashnet.train import config as settings
 from hashnet.train import data, unsupervised_codes
 from tests.bench import figures
 
+DRAWS = 3
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -37,9 +40,10 @@ def main():
     parser.add_argument("--recipe", default="unseen")
     parser.add_argument("--losses", nargs="*", default=["supcon", "softmax"])
     parser.add_argument("--heads", nargs="*", default=settings.METRIC_LOSSES)
+    parser.add_argument("--few", nargs="*", type=int, default=[])
     options = parser.parse_args()
     recipe = settings.from_recipe(options.recipe)
-    rows, heads = [], {}
+    rows, few, heads = [], [], {}
     for one in options.sets:
         name, _, paths = one.partition("=")
         train, database, queries, held_out = paths.split(":")
@@ -67,6 +71,8 @@ def main():
             rows += world.judged(
                 f"{loss}, embedding alone", features, recipe.num_bits, codes=codes, minutes=spent
             )
+            if loss == recipe.loss:
+                few += world.of_few(features, weights, recipe.num_bits, options.few)
     figures.write(
         f"unseen_{options.name}",
         {
@@ -78,11 +84,13 @@ def main():
             "Database: those of these classes alone, or of all. R@k: share of the queries with a "
             "relevant image among the first k; R-precision and MAP@R as Musgrave et al. 2020; mAP "
             "over the whole database; all tie-aware, by the Euclidean distance of features, but "
-            f"for mAP of codes, of {recipe.num_bits} bits. pretrained: F7 as it is, codes fitted "
-            "without labels to the database, by ours or by ITQ. Minutes: of a processor, for "
-            "training.",
+            f"for mAP of codes, of {recipe.num_bits} bits. Codes of training: fitted to the "
+            "photos that the network learned from; ours: fitted without labels to the whole "
+            "database, as `hashnet refit` does, and index for F7 as it is; ITQ: to the same. "
+            "pretrained: F7 as it is. Minutes: of a processor, for training.",
             "settings": recipe.to_dict(),
             "rows": rows,
+            "few": few,
         },
     )
 
@@ -102,13 +110,13 @@ class World:
     def judged(self, network, features, num_bits, *, codes=None, minutes=0):
         """Rows of figures: against the classes held out alone, and against all."""
         labels, query_labels = (np.array([*one.values()]) for one in (self.items, self.asked))
-        by_codes = {"": codes}
+        by_codes = {} if codes is None else {"of training": codes}
+        fits = {"ours": unsupervised_codes.fit}
         if codes is None:
-            fits = {"ours": unsupervised_codes.fit, "ITQ": unsupervised_codes.itq}
-            by_codes = {}
-            for name, fit in fits.items():
-                weights = fit(features[0], num_bits)
-                by_codes[name] = [np.packbits(weights.bits(one), axis=1) for one in features]
+            fits["ITQ"] = unsupervised_codes.itq
+        for name, fit in fits.items():
+            weights = fit(features[0], num_bits)
+            by_codes[name] = [np.packbits(weights.bits(one), axis=1) for one in features]
         unseen = np.isin(labels, self.held_out)
         for kind, kept in (("held out", unseen), ("all", np.ones(len(labels), bool))):
             if kind == "all" and unseen.all():
@@ -134,6 +142,28 @@ class World:
                 },
                 "processor_minutes": minutes,
             }
+            print(row, flush=True)
+            yield row
+
+    def of_few(self, features, weights, num_bits, sizes):
+        """mAP of codes where the database is a few photos: of training, and fitted to the few."""
+        labels, query_labels = (np.array([*one.values()]) for one in (self.items, self.asked))
+        for size in sizes:
+            figures_of = {"of training": [], "ours": []}
+            for seed in range(DRAWS):
+                drawn = np.random.default_rng(seed).choice(len(labels), size, replace=False)
+                fitted = unsupervised_codes.fit(features[0][drawn], num_bits)
+                for name, one in zip(figures_of, (weights, fitted), strict=True):
+                    items, asked = (
+                        np.packbits(one.bits(rows), axis=1)
+                        for rows in (features[0][drawn], features[1])
+                    )
+                    report = metrics.evaluate_codes(
+                        asked, query_labels, items, labels[drawn], num_bits=num_bits
+                    )
+                    figures_of[name].append(report.map_all.expected)
+            means = {name: float(np.mean(values)) for name, values in figures_of.items()}
+            row = {"set": self.name, "images": size, "draws": DRAWS, "map_codes": means}
             print(row, flush=True)
             yield row
 
