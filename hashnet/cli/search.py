@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="QUERY",
         help="image files, folders of them, or - for an image from standard input; of vectors "
-        ".npy and .parquet files",
+        ".npy and .parquet files; with --text none are needed",
     )
     # Not "*", which would take nothing where an option stands between INDEX and QUERY.
     queries.required, queries.default = False, []

@@ -47,7 +47,7 @@ class WordEngine(Engine):
         known = [one for way in ways if (one := way.direction(words)) is not None]
         if not known:
             missing = "; ".join(f"{name}: {why}" for name, why in self.words.missing.items())
-            near = self.words.suggestions(words)
+            near = [one for one in self.words.suggestions(words) if plain.plain(one) != words]
             raise ArgumentError(
                 "Words beside a picture say what hits show, in words that the index knows.",
                 repr(text[:50]) + (f", and {missing}" if missing else ""),
