@@ -115,7 +115,7 @@ def test_only_what_is_of_the_first_rows_is_taken(few, tmp_path):
 
 def test_few_rows_are_left_to_who_searches(tmp_path):
     def covered(end_row):
-        states = [(one, str(one)) for one in (999, 1000, 1999, 2000, 16000, 17999, 18000)]
+        states = [(one, str(one)) for one in (999, 1000, 1999, 2000, 64000, 65999, 66000)]
         states = [one for one in states if one[0] <= end_row]
         text_index.settle(tmp_path, states, lambda row: [(4 * row, " a text ")])
         return kept(tmp_path)
@@ -126,8 +126,8 @@ def test_few_rows_are_left_to_who_searches(tmp_path):
     assert covered(1999) == ["texts-1000.sqlite"]
     assert (tmp_path / "texts-1000.sqlite").stat().st_ino == inode
     assert covered(2000) == ["texts-2000.sqlite"]
-    assert covered(16000) == covered(17999) == ["texts-16000.sqlite"]
-    assert covered(18000) == ["texts-18000.sqlite"]
+    assert covered(64000) == covered(65999) == ["texts-64000.sqlite"]
+    assert covered(66000) == ["texts-66000.sqlite"]
 
 
 def test_searches_beside_a_long_settle_do_not_wait(few, tmp_path):

@@ -33,8 +33,9 @@ from hashnet.retrieval.store.folder.paths import CHUNK_BYTES, inside
 KINDS = 4  # documents of a row are numbered KINDS * row + kind
 _MOST_KNOWN = 4_000_000  # numbers of documents that are held, 8 bytes each
 _AT_ONCE = 10_000
-# A file is written when the rows behind it are so many, and so large a part of those it covers.
-_FEWEST_ROWS, _LEAST_PART = 1000, 1 / 8
+# A file is written when the rows behind it are so many, and so large a part of those it covers:
+# each write copies what there is, and each new snapshot that is searched reads the rows behind.
+_FEWEST_ROWS, _LEAST_PART = 1000, 1 / 32
 _START, _END = "texts-", ".sqlite"
 _SEAL_BYTES = hashlib.sha256().digest_size
 _SCHEMA = (
