@@ -5,6 +5,7 @@ it. Words that fewer images have count more, as the logarithm of their share say
 """
 
 import contextlib
+import functools
 import itertools
 import math
 import os
@@ -73,11 +74,8 @@ def settle(snapshot: Any) -> None:
     """
     if isinstance(snapshot, Snapshot) and text_index.is_available():
         with contextlib.suppress(StoreError):
-            text_index.write(
-                snapshot.folder,
-                _mark(snapshot),
-                lambda row: _documents(snapshot, row),
-                snapshot.num_rows,
+            text_index.settle(
+                snapshot.folder, _states(snapshot), functools.partial(_documents, snapshot)
             )
 
 
@@ -90,11 +88,13 @@ def check(snapshot: Snapshot) -> list[str]:
     Returns:
         list of str: what is wrong.
     """
-    return text_index.check(snapshot.folder, _mark(snapshot), _documents(snapshot, 0))
+    return text_index.check(
+        snapshot.folder, _states(snapshot), functools.partial(_documents, snapshot)
+    )
 
 
-def _mark(snapshot: Snapshot) -> str:
-    return f"{_FORM} {snapshot.made}"
+def _states(snapshot: Snapshot) -> list[tuple[int, str]]:
+    return [(end_row, f"{_FORM}-{state[:32]}") for end_row, state in snapshot.states()]
 
 
 def _documents(snapshot: Snapshot, start: int) -> Iterator[tuple[int, str]]:
@@ -125,7 +125,7 @@ class Lookup:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        stored = TextIndex.open(snapshot.folder, _mark(snapshot))
+        stored = TextIndex.open(snapshot.folder, _states(snapshot))
         self._parts = [] if stored is None else [stored]
         end = 0 if stored is None else stored.end_row
         if end < snapshot.num_rows:
@@ -206,14 +206,11 @@ class Lookup:
         return list(dict.fromkeys(found))[:most]
 
     def _having(self, trigrams: tuple[str, ...], kind: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows that have some of a word's trigrams, ascending, and the share of them that each has.
-
-        What was written for rows behind those of the snapshot is passed over.
-        """
+        """Rows that have some of a word's trigrams, ascending, and the share that each has."""
         having = [part.having(trigram) for part in self._parts for trigram in trigrams]
         documents = np.concatenate([np.empty(0, np.int64), *having])
         of_kind = documents[documents % KINDS == kind] // KINDS
-        rows, counts = np.unique(of_kind[of_kind < self._snapshot.num_rows], return_counts=True)
+        rows, counts = np.unique(of_kind, return_counts=True)
         return rows, counts / len(trigrams)
 
     def _passing(self, rows: np.ndarray, allowed: Any) -> np.ndarray:

@@ -1,6 +1,7 @@
 """An index folder as of one commit; see `store.protocol`."""
 
 import functools
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
@@ -59,6 +60,21 @@ class Snapshot:
         self.folder = committed.folder
         self.made = " ".join((*catalogue.made, str(catalogue.generation)))
         self.history = committed.history
+
+    def states(self) -> list[tuple[int, str]]:
+        """What tells the rows before one from those of all other states of all indexes.
+
+        Returns:
+            list of (int, str): where the rows of a segment end, ascending, and the sha256, as hex,
+            of what the catalogue says of the segments up to there. Deletions change none of it.
+        """
+        digest, found = hashlib.sha256(self.made.encode()), []
+        for segment in self._opened().catalogue.segments:
+            if segment.num_rows:
+                known = sorted(segment.arrays.items())
+                digest.update(f"{segment.num_rows} {known}\n".encode())
+                found.append((segment.end_row, digest.hexdigest()))
+        return found
 
     def features(self, rows: Rows) -> np.ndarray:
         return self._opened().features(rows)

@@ -25,8 +25,9 @@ read, writer.py and create.py write, check.py checks. No other file knows.
                000001.lookups   rows sorted by id and by label, of parts of the index: lookups.py
                000001.words     inverted lists of the images of each visual word, likewise: words.py
                000001.codebooks the codebook that they are by, and before it those that it followed
-      texts.sqlite              which texts have which trigrams: text_index.py; it follows from the
-                                rows, is no part of a commit, and is made again where it is missing
+      texts-FORM-STATE.sqlite   which texts of the first rows have which trigrams: text_index.py;
+                                it follows from the rows, is no part of a commit, and is made again
+                                where it is missing, damaged or of another state
       encoder/                  the bundle that made the codes (encoder.next/: one that is to take
                                 its place)
       lock                      held by the writer, and names it (without locks: lock.owner/)
@@ -66,6 +67,7 @@ What is verified when, once for each snapshot or those before it:
   search ranks, when it is asked for for the first time; the item of a row holds it, in every format
   version. `local_counts`: of all spans.
   Compaction and `Writer.update`: of each row they copy, once more.
+- What texts are looked up by: its checksum, once in a process, and which segments it covers.
 - `Store.verify_encoder`: of a file of the encoder, whenever it is opened.
 - `check`: every committed byte of every file. A byte of the catalogue that belongs to no record
   (free space inside SQLite's pages) is covered by `catalogue.sha256`, which is out of date from
