@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from hashnet import images
 from hashnet.errors import ArgumentError, StoreError
@@ -87,6 +87,28 @@ def test_what_a_photo_says_of_itself_is_read(content, wanted):
         assert found.count("same") == 1  # a text that comes twice counts once
     else:
         assert found == wanted
+
+
+def nested(depth, text="{}"):
+    """XMP of titles within titles, each with a text of its own before the next."""
+    opened = "".join(f"<dc:title>{text.format(one)}" for one in range(depth))
+    inner = opened + "</dc:title>" * depth
+    return f'<a xmlns:dc="http://purl.org/dc/elements/1.1/">{inner}</a>'.encode()
+
+
+def test_the_text_of_nested_elements_counts_once():
+    wanted = [f"n{one}" for one in range(300)]
+    assert texts_of_xmp(nested(300, "n{}")) == wanted
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", nested(300, "n{}").decode(), zip=True)
+    for content in (photo(xmp=nested(300, "n{}")), photo("PNG", pnginfo=info)):
+        assert images.Photo(content).description == "\n".join(wanted)
+
+
+def test_of_xmp_no_more_letters_are_kept_than_of_a_caption():
+    texts = texts_of_xmp(nested(15_000, "number {}"))
+    assert 10_000 <= sum(map(len, texts)) < 10_020
+    assert texts_of_xmp(nested(1, "x" * 50_000)) == ["x" * 10_000]
 
 
 def test_xmp_that_is_none_is_refused():
