@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import struct
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image, PngImagePlugin
 from hashnet import images
 from hashnet.errors import ArgumentError, StoreError
 from hashnet.images.descriptions import texts_of_xmp
+from hashnet.images.sidecars import Sidecars
 from hashnet.retrieval import captions
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.store.texts import Texts
@@ -231,6 +233,25 @@ def test_a_caption_that_cannot_be_read_is_named_and_its_photo_is_there(index, fo
     reasons = {problem.path[len(str(folder)) + 1 :]: problem.reason for problem in report.problems}
     assert set(reasons) >= {"a.txt", "c.txt"} and "utf-8" in reasons["a.txt"]
     assert "10,000 letters" in reasons["c.txt"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_of_sidecars_only_regular_files_are_read(tmp_path):
+    (tmp_path / "long.txt").write_bytes(b"x" * (2**20 + 1))
+    (tmp_path / "endless.txt").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "folder.xmp").mkdir()
+    (tmp_path / "cat.txt").write_text("Rex")
+    writer = os.open(tmp_path / "pipe.txt", os.O_RDWR)  # a pipe that is read does not end
+    os.write(writer, b"never")
+    sidecars = Sidecars()
+    names = ("long", "endless", "pipe", "folder", "cat")
+    texts = [sidecars.of(str(tmp_path / f"{name}.jpg")) for name in names]
+    os.close(writer)
+    assert texts == [None, None, None, None, "Rex"]
+    reasons = [problem.reason for problem in sidecars.problems]
+    for reason, words in zip(reasons, ("longer", "device", "pipe", "director"), strict=True):
+        assert words in reason
 
 
 def test_an_index_that_keeps_no_captions_refuses_them(bundle_folder, tmp_path, monkeypatch):
