@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from hashnet import files, images
-from hashnet.errors import ArgumentError, ImageError
+from hashnet.errors import ArgumentError, ImageError, StoreError
 from hashnet.local.aggregation import Aggregation
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.store.items import Item
@@ -74,9 +74,14 @@ def aggregate(
             "queries without a codebook",
             f"Give the {CODEBOOK} that was written beside the index's vectors.",
         )
+    if index.store.extractor is None:
+        raise StoreError(
+            "Vectors are aggregated from the local features that an index holds.",
+            f"an index without any: {index.store.folder}",
+            "Make an index with `hashnet index --local sift`.",
+        )
     tell = progress or (lambda stage, done, total: None)
     with index.store.snapshot() as snapshot:
-        snapshot.local_features(np.empty(0, np.int64))  # one without any says so
         rows = snapshot.rows_beginning_with("")
         if codebook is not None:
             made = Aggregation.load(codebook)

@@ -237,7 +237,8 @@ def test_what_cannot_be_aggregated_leaves_nothing(local_index, photos, tmp_path,
 
 def test_an_index_without_local_features_says_so(doctest_folder, tmp_path, run):
     status, _, err = run("aggregate", doctest_folder / "pets.index", tmp_path / "v.npy")
-    assert status == 1 and "local features" in err
+    assert status == 1 and "aggregated from the local features" in err and "--local sift" in err
+    assert "Verification" not in err and not list(tmp_path.glob("v.*"))
 
 
 @pytest.mark.thorough

@@ -109,20 +109,52 @@ def test_what_takes_too_much_memory_is_refused(decoders):
     refused(decoders(memory_mb=40), make_images.png_bomb(7000), "it takes more")
 
 
+def strike(decoders, times, sign=signal.SIGSEGV):
+    """Workers to which this happens once they have a picture, and the thread it comes from."""
+    struck = []
+
+    def go():
+        while len(struck) < times:
+            for worker in [one for one in list(decoders._all) if one.busy and one not in struck]:
+                struck.append(worker)
+                os.kill(worker._pid, sign)
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=go)
+    thread.start()
+    return struck, thread
+
+
 def test_a_decoder_that_ends_is_one_refusal(decoders):
     one = decoders()
     one.start()
-    [worker] = one._all
-
-    def strike():
-        while not worker.busy:
-            time.sleep(0.01)
-        os.kill(worker._pid, signal.SIGSEGV)
-
-    striking = threading.Thread(target=strike)
-    striking.start()
+    struck, striking = strike(one, 2)
     refused(one, LONG, "ended its decoder")
     striking.join()
+    assert not one._all & set(struck)
+
+
+def test_a_picture_whose_decoder_ends_is_tried_once_more(decoders):
+    one = decoders()
+    one.start()
+    [idle] = one._all
+    os.kill(idle._pid, signal.SIGKILL)  # as a system does that runs out of memory
+    wait_until(lambda: idle._ready.poll(0))
+    assert one.photo(make_images.encoded(PHOTO, "PNG"), apart.FULL).size == (300, 400)
+    assert idle not in one._all
+    struck, striking = strike(one, 1, signal.SIGKILL)
+    assert one.photo(LONG, apart.FULL).size == (1500, 1500)
+    striking.join()
+    assert not one._all & set(struck)
+
+
+def test_a_picture_whose_decoder_is_stopped_may_come_again(decoders):
+    one = decoders(wall_seconds=0.3)
+    one.start()
+    [worker] = one._all
+    os.kill(worker._pid, signal.SIGSTOP)
+    with pytest.raises(apart.CrowdedError):
+        one.photo(make_images.encoded(PHOTO, "PNG"), apart.FULL)
     assert worker not in one._all
 
 

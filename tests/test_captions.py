@@ -2,15 +2,17 @@
 
 import io
 import json
+import os
 import struct
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from hashnet import images
 from hashnet.errors import ArgumentError, StoreError
 from hashnet.images.descriptions import texts_of_xmp
+from hashnet.images.sidecars import Sidecars
 from hashnet.retrieval import captions
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.store.texts import Texts
@@ -87,6 +89,28 @@ def test_what_a_photo_says_of_itself_is_read(content, wanted):
         assert found.count("same") == 1  # a text that comes twice counts once
     else:
         assert found == wanted
+
+
+def nested(depth, text="{}"):
+    """XMP of titles within titles, each with a text of its own before the next."""
+    opened = "".join(f"<dc:title>{text.format(one)}" for one in range(depth))
+    inner = opened + "</dc:title>" * depth
+    return f'<a xmlns:dc="http://purl.org/dc/elements/1.1/">{inner}</a>'.encode()
+
+
+def test_the_text_of_nested_elements_counts_once():
+    wanted = [f"n{one}" for one in range(300)]
+    assert texts_of_xmp(nested(300, "n{}")) == wanted
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", nested(300, "n{}").decode(), zip=True)
+    for content in (photo(xmp=nested(300, "n{}")), photo("PNG", pnginfo=info)):
+        assert images.Photo(content).description == "\n".join(wanted)
+
+
+def test_of_xmp_no_more_letters_are_kept_than_of_a_caption():
+    texts = texts_of_xmp(nested(15_000, "number {}"))
+    assert 10_000 <= sum(map(len, texts)) < 10_020
+    assert texts_of_xmp(nested(1, "x" * 50_000)) == ["x" * 10_000]
 
 
 def test_xmp_that_is_none_is_refused():
@@ -209,6 +233,25 @@ def test_a_caption_that_cannot_be_read_is_named_and_its_photo_is_there(index, fo
     reasons = {problem.path[len(str(folder)) + 1 :]: problem.reason for problem in report.problems}
     assert set(reasons) >= {"a.txt", "c.txt"} and "utf-8" in reasons["a.txt"]
     assert "10,000 letters" in reasons["c.txt"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_of_sidecars_only_regular_files_are_read(tmp_path):
+    (tmp_path / "long.txt").write_bytes(b"x" * (2**20 + 1))
+    (tmp_path / "endless.txt").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "folder.xmp").mkdir()
+    (tmp_path / "cat.txt").write_text("Rex")
+    writer = os.open(tmp_path / "pipe.txt", os.O_RDWR)  # a pipe that is read does not end
+    os.write(writer, b"never")
+    sidecars = Sidecars()
+    names = ("long", "endless", "pipe", "folder", "cat")
+    texts = [sidecars.of(str(tmp_path / f"{name}.jpg")) for name in names]
+    os.close(writer)
+    assert texts == [None, None, None, None, "Rex"]
+    reasons = [problem.reason for problem in sidecars.problems]
+    for reason, words in zip(reasons, ("longer", "device", "pipe", "director"), strict=True):
+        assert words in reason
 
 
 def test_an_index_that_keeps_no_captions_refuses_them(bundle_folder, tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from hashnet.retrieval.search.query import MOST_RERANKED, Query
 from hashnet.retrieval.search.reranking import METHODS, rerank
 from hashnet.retrieval.search.sharded import ShardedEngine
 from hashnet.retrieval.service import app as service
-from hashnet.retrieval.service import settings
+from hashnet.retrieval.service import schemas, settings
 from tests import test_engine_regions
 from tests.test_contracts import NUM, a_place, assert_same, filled, made
 from tests.test_ranking import BITS, Network, stored, world
@@ -361,7 +361,7 @@ def test_the_service_ranks_again(photo_index, photos):
     [id] = (id for id in photo_index if id.endswith("disc/0.png"))
     found = photo_index.search(id, **wanted)
     assert [hit["distance"] for hit in answer["hits"]] == [hit.distance for hit in found]
-    assert answer["milliseconds"]["rerank"] >= 0
+    assert schemas.Found.model_validate(answer).milliseconds["rerank"] >= 0
     assert refused.status_code == far.status_code == 422
 
 

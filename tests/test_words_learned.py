@@ -1,5 +1,7 @@
 """What an index learns from its captions: photos without one are found by those of others."""
 
+import hashlib
+import io
 import types
 import zlib
 
@@ -18,9 +20,10 @@ DIM = 64
 def vector(text):
     """A sum of what its words are, of length 1."""
     words = [
-        np.random.default_rng(zlib.crc32(one.encode())).normal(size=32) for one in text.split()
+        np.random.default_rng(zlib.crc32(one.encode())).normal(size=sentence.DIM)
+        for one in text.split()
     ]
-    total = np.sum(words, axis=0) if words else np.ones(32)
+    total = np.sum(words, axis=0) if words else np.ones(sentence.DIM)
     return (total / np.linalg.norm(total)).astype(np.float32)
 
 
@@ -124,9 +127,53 @@ def test_a_damaged_map_is_found_and_made_anew(index, sentences, capsys):
         path.write_bytes(damaged)
         assert cli.main(["check", str(index.store.folder)]) == 1
         assert "captions.map is damaged" in capsys.readouterr().out
-        assert "learned" in Index.open(index.store.folder).words.missing
+        assert "is damaged" in Index.open(index.store.folder).words.missing["learned"]
     index.caption(captions(120, 121))
     assert path.read_bytes() != b"" and cli.main(["check", str(index.store.folder)]) == 0
+    assert "learned" not in Index.open(index.store.folder).words.missing
+
+
+def resaved(stored, **changed):
+    """The content of a map with other arrays, or without those that are None; its checksum fits."""
+    with np.load(io.BytesIO(stored[32:])) as arrays:
+        kept = {name: value for name, value in {**arrays, **changed}.items() if value is not None}
+    content = io.BytesIO()
+    np.savez(content, **kept)
+    return sealed(content.getvalue())
+
+
+def sealed(content):
+    return hashlib.sha256(content).digest() + content
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda stored: sealed(b""),
+        lambda stored: sealed(b"no zip"),
+        lambda stored: sealed(stored[32:-30]),
+        lambda stored: resaved(stored, kernel=None),
+        lambda stored: resaved(stored, made=None),
+        lambda stored: resaved(stored, num_captions=np.array("many")),
+        lambda stored: resaved(stored, mean=np.zeros((3, 3), np.float32)),
+        lambda stored: resaved(stored, kernel=np.zeros((sentence.DIM, DIM + 1), np.float16)),
+        lambda stored: resaved(stored, mean=np.full(sentence.DIM, np.nan, np.float32)),
+        lambda stored: resaved(stored, kernel=np.full((sentence.DIM, DIM), "x")),
+    ],
+)
+def test_a_map_that_is_none_is_damaged_though_its_checksum_fits(index, sentences, damage, capsys):
+    index.caption(captions(0, 120))
+    path = index.store.folder / learned.FILE
+    good = path.read_bytes()
+    path.write_bytes(damage(good))
+    assert cli.main(["check", str(index.store.folder)]) == 1
+    assert "captions.map is damaged; hashnet refit" in capsys.readouterr().out
+    again = Index.open(index.store.folder)
+    result = again.search_text("number7")
+    assert result[0].id == "7" and "is damaged" in result.missing["learned"]
+    assert cli.main(["info", str(index.store.folder)]) == 0
+    again.caption(captions(0, 121))
+    assert cli.main(["check", str(index.store.folder)]) == 0
     assert "learned" not in Index.open(index.store.folder).words.missing
 
 

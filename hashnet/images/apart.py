@@ -45,6 +45,7 @@ WALL_SECONDS = 20.0  # where all others want the processor, too
 # After so much processor time a picture makes way for others: most have been decoded by then.
 SLICE_SECONDS = 0.05
 _LEAST_SLICE = 0.015
+_LEAST_SHARE = 0.1  # of the time it may take, which it has had if it is said to take longer
 _PICTURES_A_WORKER = 200
 _STEP = 0.01  # how often the time of a worker is looked at
 _LOW, _LOWEST = 0, 19  # priorities below that of who searches
@@ -86,6 +87,10 @@ def within(side: int) -> Wish:
 
 class CrowdedError(HashnetError):
     """A picture that takes long had to make way for others; later it may not have to."""
+
+
+class _LostError(HashnetError):
+    """The process of a picture has ended, sooner than its limit of time would end it."""
 
 
 class Decoders:
@@ -169,12 +174,30 @@ class Decoders:
             ImageError, CrowdedError: as for `photo`.
         """
         deadline = time.monotonic() + self._wall_seconds
-        if not self._turns.take(len(content), self._wall_seconds):
+        try:
+            return self._ask_one(content, max_pixels, wishes, deadline)
+        except _LostError:
+            # A system out of memory ends any process, and an idle one may be dead already.
+            try:
+                return self._ask_one(content, max_pixels, wishes, deadline, anew=True)
+            except _LostError as lost:
+                raise self._refusal(content, "it ended its decoder") from lost
+
+    def _ask_one(
+        self,
+        content: bytes,
+        max_pixels: int | None,
+        wishes: Sequence[Wish],
+        deadline: float,
+        *,
+        anew: bool = False,
+    ) -> list[Any]:
+        if not self._turns.take(len(content), max(0.0, deadline - time.monotonic())):
             raise _crowded()
         turn = contextlib.ExitStack()
         turn.callback(self._turns.give)
         with turn:
-            worker = self._taken()
+            worker = self._taken(anew=anew)
             try:
                 worker.send(content, max_pixels, wishes, deadline)
                 if not worker.answers(self._may_go_on, deadline):
@@ -184,10 +207,7 @@ class Decoders:
                         return worker.receive(deadline)
                 return worker.receive(deadline)
             except (OSError, EOFError) as error:
-                had_to_wait = worker.started > deadline - self._wall_seconds / 2
-                if isinstance(error, TimeoutError) and had_to_wait:
-                    raise _crowded() from error
-                raise self._failure(worker, content) from error
+                raise self._failure(worker, content, error, deadline) from error
             finally:
                 self._give_back(worker)
 
@@ -198,24 +218,36 @@ class Decoders:
             return True
         return not self._turns.waiting and len(self._slow) >= self._processes
 
-    def _failure(self, worker: "_Worker", content: bytes) -> HashnetError:
+    def _failure(
+        self, worker: "_Worker", content: bytes, error: Exception, deadline: float
+    ) -> HashnetError:
         if worker.gave_way or self._closed:
             return _crowded()
-        memory, seconds = self._limits
+        _, seconds = self._limits
+        if isinstance(error, TimeoutError):
+            had_to_wait = worker.started > deadline - self._wall_seconds / 2
+            # Its process was stopped, or others had the processor.
+            had_none = worker.seconds() < _LEAST_SHARE * min(seconds, self._wall_seconds)
+            if had_to_wait or had_none:
+                return _crowded()
         # The system ends it within a second of its time; what ends sooner has gone wrong.
-        has_had_its_time = time.monotonic() - worker.started > seconds - 1
-        reason = "it takes longer" if has_had_its_time else "it ended its decoder"
+        elif time.monotonic() - worker.started <= seconds - 1:
+            return _LostError("A decoder has ended before its time.")
+        return self._refusal(content, "it takes longer")
+
+    def _refusal(self, content: bytes, reason: str) -> ImageError:
+        memory, seconds = self._limits
         return ImageError(
             f"A picture is decoded in {seconds} s of processor time and {memory >> 20} MB.",
             f"{len(content)} bytes: {reason}",
             "Save it again as JPEG or PNG, or send a smaller copy of it.",
         )
 
-    def _taken(self) -> "_Worker":
+    def _taken(self, *, anew: bool = False) -> "_Worker":
         with self._lock:
             if self._closed:
                 raise _crowded()
-            if self._idle:
+            if self._idle and not anew:
                 return self._idle.pop()
         try:
             worker = _Worker(*self._limits)

@@ -77,7 +77,7 @@ def texts_of_xmp(content: bytes) -> list[str]:
         content: bytes, of an `.xmp` file, or from within a photo.
 
     Returns:
-        list of str.
+        list of str, none twice, in the order of the file, as far as `MOST_LETTERS`.
 
     Raises:
         ValueError: it is no XMP, is too long, or declares entities, which XMP has no use for.
@@ -92,18 +92,55 @@ def texts_of_xmp(content: bytes) -> list[str]:
     # In UTF-16 a document type would go unseen.
     if b"\0" in content or b"<!DOCTYPE" in content or b"<!ENTITY" in content:
         raise ValueError("XMP is UTF-8 and has no document type")
+    described = _Described()
+    parser = ElementTree.XMLParser(target=described)  # which builds no tree
     try:
-        root = ElementTree.fromstring(content)
+        parser.feed(content)
+        parser.close()
     except ElementTree.ParseError as error:
         raise ValueError(f"it is no XMP: {error}") from error
-    return list(_of_elements(root))
+    return list(described.texts)
 
 
-def _of_elements(root: ElementTree.Element) -> Iterator[str]:
-    for element in root.iter():
-        yield from (text for name, text in element.attrib.items() if name in _OF_XMP)
-        if element.tag in _OF_XMP:
-            yield from element.itertext()
+class _Described:
+    """Collects texts while XMP is parsed, each once however elements lie within each other.
+
+    Attributes:
+        texts: dict of str, in the order of the file.
+    """
+
+    def __init__(self) -> None:
+        self.texts: dict[str, None] = {}
+        self._depth = 0  # within the outermost element that describes
+        self._letters = 0
+        self._pieces: list[str] = []
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        self._end_text()
+        for name, text in attributes.items():
+            if name in _OF_XMP:
+                self._keep(text)
+        if self._depth or tag in _OF_XMP:
+            self._depth += 1
+
+    def data(self, piece: str) -> None:
+        if self._depth:
+            self._pieces.append(piece)
+
+    def end(self, _: str) -> None:
+        self._end_text()
+        self._depth = max(0, self._depth - 1)
+
+    def _end_text(self) -> None:
+        self._keep("".join(self._pieces))
+        self._pieces.clear()
+
+    def _keep(self, text: str) -> None:
+        text = text.strip()
+        # What is over would be cut off where texts are joined.
+        if text and text not in self.texts and self._letters < MOST_LETTERS:
+            self.texts[text[:MOST_LETTERS]] = None
+            self._letters += len(text)
 
 
 def _of_exif(image: Image.Image) -> Iterator[str]:

@@ -1,9 +1,13 @@
 """Captions in files beside photos: `cat.txt` or `cat.jpg.txt` of `cat.jpg`, and `.xmp` likewise."""
 
 import os
+import stat
 
+from hashnet import files, system
+from hashnet.errors import ArgumentError
 from hashnet.images.descriptions import MOST_LETTERS, joined, texts_of_xmp
 from hashnet.images.finding import Problem
+from hashnet.images.sources import kind_of_file
 
 _MOST_BYTES = 2**20
 _SUFFIXES = (".txt", ".xmp")
@@ -65,10 +69,7 @@ class Sidecars:
     def _text(self, path: str) -> str:
         self.files.add(path)
         try:
-            if os.path.getsize(path) > _MOST_BYTES:
-                raise ValueError(f"it is longer than {_MOST_BYTES} bytes")
-            with open(path, "rb") as file:
-                content = file.read()
+            content = _content(path)
             if path.casefold().endswith(".xmp"):
                 return joined(texts_of_xmp(content))
             text = decoded(content)
@@ -80,6 +81,18 @@ class Sidecars:
             if not any(one.path == path for one in self.problems):
                 self.problems.append(Problem(path, f"no caption can be read: {reason}"))
             return ""
+
+
+def _content(path: str) -> bytes:
+    # Pipes wait for who writes, devices have no end: what was opened is what gets checked.
+    with open(system.open_without_waiting(path), "rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise ValueError(f"it is a {kind_of_file(mode)}")
+        try:
+            return files.read_stream(file, _MOST_BYTES, path)
+        except ArgumentError as error:
+            raise ValueError(f"it is longer than {_MOST_BYTES} bytes") from error
 
 
 def decoded(content: bytes) -> str:

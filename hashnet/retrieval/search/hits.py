@@ -63,8 +63,9 @@ class SearchResult(Sequence[Hit]):
             of them where the query gave it. None of a search for the same object, whose pool is
             of images that have local features like the query's.
         pool: int. Number of images in the pool; one with regions is in it where any row is.
-        milliseconds: dict of stage (`encode`, `coarse`, `fine`, `verify`) to float, None for a
-            stage that did not run. Results that differ in nothing else are equal.
+        milliseconds: dict of stage (`encode`, `coarse`, `fine`, `verify`, and `rerank` where it
+            was asked for) to float, None for a stage that did not run. Results that differ in
+            nothing else are equal.
         hits: tuple of `Hit`, best first.
         histogram: tuple of int or None. Where it was asked for: how many of the images that may
             be found are at Hamming distance 0, 1, ... `num_bits` from the query, by their

@@ -39,6 +39,7 @@ GROWN = 1.5  # times as many captions as a map was fitted to ask for another
 LEAST_SHARE = 0.5  # of the cosine of the best image that others need to be found
 PENALTIES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # to choose from, for each caption
 _SHA256_BYTES = 32
+_DAMAGED = f"{FILE} is damaged; hashnet refit learns it again"
 
 
 class CaptionMap(NamedTuple):
@@ -138,14 +139,11 @@ def check(snapshot: Snapshot) -> list[str]:
     Returns:
         list of str: what is wrong.
     """
-    if not os.path.lexists(snapshot.folder / FILE):
-        return []
     try:
-        path, _ = inside(snapshot.folder, FILE)
-        intact = _content(path.read_bytes()) is not None
-    except (StoreError, OSError):
-        intact = False
-    return [] if intact else [f"{FILE} is damaged; hashnet refit learns it again"]
+        _stored(snapshot)
+    except StoreError:
+        return [_DAMAGED]
+    return []
 
 
 class LearnedWay:
@@ -175,9 +173,11 @@ class LearnedWay:
             return "an index in a database keeps no captions; one in a folder does"
         if (reason := sentence.missing()) is not None:
             return reason
-        if self._map is None:
-            return f"from {LEAST} captions on, index and refit learn what photos without one show"
-        return None
+        if self._map is not None:
+            return None
+        if isinstance(self._engine.snapshot, Snapshot) and check(self._engine.snapshot):
+            return _DAMAGED
+        return f"from {LEAST} captions on, index and refit learn what photos without one show"
 
     def find(self, text: str, most: int, allowed: Any) -> Matches:
         direction, engine = self.direction(text), self._engine
@@ -225,18 +225,40 @@ def _captions(snapshot: Snapshot) -> tuple[np.ndarray, list[str]]:
 
 def _read(snapshot: Snapshot) -> CaptionMap | None:
     """What a folder keeps; None where that is nothing, damaged, or of other features."""
+    with contextlib.suppress(StoreError):
+        return _stored(snapshot)
+    return None
+
+
+def _stored(snapshot: Snapshot) -> CaptionMap | None:
+    """What a folder keeps; None where that is nothing, or of other features.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    if not os.path.lexists(snapshot.folder / FILE):
+        return None
     try:
         path, _ = inside(snapshot.folder, FILE)
-        content = _content(path.read_bytes())
-    except (StoreError, OSError):
-        return None
-    if content is None:
-        return None
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        if str(arrays["made"]) != snapshot.made:
-            return None
-        mean, kernel = (arrays[name].astype(np.float32) for name in ("mean", "kernel"))
-        return CaptionMap(mean, kernel, int(arrays["num_captions"]))
+        content = path.read_bytes()
+        checksum, content = content[:_SHA256_BYTES], content[_SHA256_BYTES:]
+        if hashlib.sha256(content).digest() != checksum:
+            raise ValueError("it differs from its checksum")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            if str(arrays["made"]) != snapshot.made:
+                return None
+            mean, kernel = arrays["mean"], arrays["kernel"]
+            num_captions = int(arrays["num_captions"])
+        dims = sentence.DIM, snapshot.features(np.empty(0, np.int64)).shape[1]
+        if (mean.shape, kernel.shape) != (dims[:1], dims):
+            raise ValueError("it is a map of other vectors")
+        if (mean.dtype, kernel.dtype) != (np.float32, np.float16) or num_captions < 1:
+            raise ValueError("it holds other numbers")
+        if not (np.isfinite(mean).all() and np.isfinite(kernel).all()):
+            raise ValueError("it holds numbers that are not finite")
+    except Exception as error:  # NumPy and zipfile raise nearly anything
+        raise StoreError("What an index has learned is read as written.", f"{error}") from error
+    return CaptionMap(mean, kernel.astype(np.float32), num_captions)
 
 
 def _write(snapshot: Snapshot, fitted: CaptionMap) -> None:
@@ -250,9 +272,3 @@ def _write(snapshot: Snapshot, fitted: CaptionMap) -> None:
     )
     with files.whole_file(snapshot.folder / FILE) as file:
         file.write(hashlib.sha256(content.getvalue()).digest() + content.getvalue())
-
-
-def _content(stored: bytes) -> bytes | None:
-    """What was written, or None where it does not match its checksum."""
-    content = stored[_SHA256_BYTES:]
-    return content if hashlib.sha256(content).digest() == stored[:_SHA256_BYTES] else None
