@@ -306,6 +306,17 @@ def test_a_posted_search_takes_parameters_from_the_query_string_too(client, fold
     assert len(client.get("/api/search?id=p/disc/0.png").json()["hits"]) == Query.k
 
 
+def test_a_form_has_no_fields_but_those_of_its_question(client, things, folder):
+    query = upload(folder / "disc/0.png")
+    message = refused(
+        client.post("/api/search", files=query, data={"kk": "1", "treshold": "2"}), 422
+    )
+    assert "kk, treshold" in message and "threshold" in message.partition("They are")[2]
+    refused(client.post("/api/search", files={"mask": b"picture"}), 422)
+    pair = {"hit": "t/one.png", "hits": "t/one.png"}
+    assert "hits" in refused(things.post("/api/matches", files=query, data=pair), 422)
+
+
 def test_a_match_takes_no_parameter_from_where_it_is_not_looked_for(things):
     content = things.get("/api/images/t%2Fpart.png/picture?size=2000").content
     answer = things.post(
@@ -741,7 +752,7 @@ def test_nothing_is_fetched(client, url, monkeypatch):
     monkeypatch.setattr(socket, "create_connection", lambda *_: pytest.fail("it was fetched"))
     refused(client.get("/api/search", params={"id": url}), 404)
     refused(client.post("/api/search", data={"image": url}), 400)
-    refused(client.post("/api/search", data={"url": url}), 400)
+    refused(client.post("/api/search", data={"url": url}), 422)
     quoted = urllib.parse.quote(url, safe="")
     refused(client.get(f"/api/images/{quoted}/thumbnail"), 404)
 

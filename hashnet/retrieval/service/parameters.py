@@ -1,7 +1,7 @@
 """The parameters of requests, from the query string or from a form; `Query` has their defaults."""
 
 import inspect
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Annotated, Any, Literal
 
 import fastapi
@@ -219,8 +219,8 @@ Words = Annotated[
 PostedSearchParameters = Annotated[dict[str, Any], Depends(_posted)]
 
 
-def refuse_unknown(request: Request) -> None:
-    """Name the parameters in the query string that a question does not take.
+async def refuse_unknown(request: Request) -> None:
+    """Name the parameters in the query string, and the fields of a form, that a question lacks.
 
     Args:
         request: the request.
@@ -229,16 +229,28 @@ def refuse_unknown(request: Request) -> None:
         ArgumentError: there is one.
     """
     path, method = request.scope["route"].path_format, request.method.lower()
-    described = request.app.openapi()["paths"].get(path, {}).get(method, {})
+    document = request.app.openapi()
+    described = document["paths"].get(path, {}).get(method, {})
     if "422" not in described.get("responses", {}):  # the page keeps its state there
         return
     parameters = described.get("parameters", [])
-    known = {one["name"] for one in parameters if one["in"] == "query"}
-    unknown = [name for name in request.query_params if name not in known]
+    _refuse_others(
+        "A question has no parameters in its address but its own.",
+        request.query_params,
+        [one["name"] for one in parameters if one["in"] == "query"],
+    )
+    form = described.get("requestBody", {}).get("content", {}).get("multipart/form-data")
+    if form:
+        model = form["schema"]["$ref"].rpartition("/")[2]
+        _refuse_others(
+            "A form has no fields but those of its question.",
+            await request.form(),  # which has been read
+            document["components"]["schemas"][model]["properties"],
+        )
+
+
+def _refuse_others(rule: str, given: Iterable[str], known: Collection[str]) -> None:
+    unknown = [name for name in dict.fromkeys(given) if name not in known]
     if unknown:
         taken = ", ".join(sorted(known)) or "none"
-        raise ArgumentError(
-            "A question has no parameters in its address but its own.",
-            ", ".join(dict.fromkeys(unknown))[:1000],
-            f"They are: {taken}.",
-        )
+        raise ArgumentError(rule, ", ".join(unknown)[:1000], f"They are: {taken}.")
