@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 
 import hashnet
 from hashnet import cli
@@ -50,6 +51,22 @@ def test_train_replaces_a_bundle_only_when_told_to(
     assert "--overwrite" in err and "delf.onnx" in err
     assert sorted(path.name for path in folder.iterdir()) == before
     assert (folder / "delf.onnx").read_bytes() == b"learned"
+
+
+@pytest.mark.parametrize(
+    ("each", "said"), [(1, "one image in each of 5 classes"), (9, "(--batch 20)")]
+)
+def test_too_few_images_are_refused_before_libraries_load(run, tmp_path, monkeypatch, each, said):
+    from hashnet import quiet
+
+    monkeypatch.setattr(quiet, "import_keras", lambda: pytest.fail("they are loaded"))
+    for one in range(5 * each):
+        folder = tmp_path / "photos" / f"class {one % 5}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (one, 0, 0)).save(folder / f"{one}.png")
+    bundle = tmp_path / "my.bundle"
+    status, _, err = run("train", tmp_path / "photos", "--bundle", bundle, "--loss", "supcon")
+    assert status == cli.WRONG_ARGUMENTS and said in err and not bundle.exists()
 
 
 @pytest.mark.thorough

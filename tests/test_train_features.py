@@ -311,8 +311,11 @@ def test_settings_that_make_no_batches_are_refused(changes, said):
     ("num_classes", "each", "changes", "said"),
     [
         (6, 1, {"batch": 4, "images_of_class": 2}, "one image in each of 6 classes"),
-        (3, 9, {"batch": 16}, "3 classes. Give batch=12"),
+        (4, 1, {"batch": 64}, "one image in each of 4 classes"),
+        (3, 9, {"batch": 16}, r"3 classes. Give batch=12 \(--batch 12\)"),
+        (3, 3, {"batch": 16}, r"3 classes. Give batch=8 \(--batch 8\)"),
         (3, 2, {"batch": 12}, "one batch at least. Received: 6"),
+        (3, 2, {"batch": 12}, r"images_of_class=2 \(--batch 6 --images-of-class 2\)"),
         (3, 9, {"embedding": 9}, "no longer than F7"),
     ],
 )

@@ -73,6 +73,7 @@ class CallablePackage(types.ModuleType):
         from hashnet.errors import ArgumentError
         from hashnet.network import bundle as bundles
         from hashnet.quiet import import_keras
+        from hashnet.train import data as datasets
         from hashnet.train.config import from_recipe
 
         if bits is not None:
@@ -89,10 +90,13 @@ class CallablePackage(types.ModuleType):
                 f"{there}, which is one" + (" with local features (delf.onnx)" if local else ""),
                 "Give another name, or overwrite it (--overwrite, overwrite=True).",
             )
+        labelled = data if isinstance(data, datasets.LabelledImages) else datasets.load(data)
+        if chosen.learns_features:  # what no batch is made of is refused before libraries load
+            datasets.check_batches(labelled, chosen.batch, chosen.images_of_class)
         import_keras()
         from hashnet.train import supervised
 
-        return supervised.train(data, bundle, chosen, command=command, verbose=verbose)
+        return supervised.train(labelled, bundle, chosen, command=command, verbose=verbose)
 
 
 sys.modules[__name__].__class__ = CallablePackage

@@ -322,6 +322,62 @@ def _checked(
     return LabelledImages(sources, targets, classes, list(problems))
 
 
+def check_batches(labelled: LabelledImages, batch: int, images_of_class: int) -> None:
+    """Refuse images that do not give batches of some classes and several images of each.
+
+    Args:
+        labelled: `LabelledImages`.
+        batch: int, images of a batch.
+        images_of_class: int, images of each class in a batch.
+
+    Raises:
+        ArgumentError: each class has one image, or there are too few classes or images.
+
+    Example:
+        >>> check_batches(from_arrays(np.zeros((8, 4, 4, 3), "uint8"), ["cat", "dog"] * 4), 12, 4)
+        Traceback (most recent call last):
+        ...
+        hashnet.errors.ArgumentError: A batch of 12 with 4 images of each class holds 3 classes. \
+Received: images of 2 classes. Give batch=8 (--batch 8).
+    """
+    if labelled.targets.sum(axis=0).max() < 2:
+        raise ArgumentError(
+            "Features are learned from two images or more of each class.",
+            f"one image in each of {len(labelled.classes)} classes",
+            "Give more images; codes of single images are made without labels (hashnet index).",
+        )
+    num_classes = batch // images_of_class
+    if len(labelled.classes) < num_classes:
+        raise ArgumentError(
+            f"A batch of {batch} with {images_of_class} images of each class holds "
+            f"{num_classes} classes.",
+            f"images of {len(labelled.classes)} classes",
+            _batches_of(labelled, images_of_class),
+        )
+    if len(labelled) < batch:
+        raise ArgumentError(
+            "There are images for one batch at least.",
+            f"{len(labelled)}, batch={batch}",
+            _batches_of(labelled, images_of_class),
+        )
+
+
+def _batches_of(labelled: LabelledImages, images_of_class: int) -> str:
+    """What to do so that these images give batches, in words."""
+    for each in (images_of_class, 2):
+        num_classes = min(len(labelled.classes), len(labelled) // each)
+        if num_classes < 2:
+            continue
+        batch = num_classes * each
+        if each == images_of_class:
+            return f"Give batch={batch} (--batch {batch})."
+        return (
+            f"Give batch={batch} and images_of_class={each} "
+            f"(--batch {batch} --images-of-class {each})."
+        )
+    return "Give more images."
+
+
 def _from_folders(root: pathlib.Path) -> LabelledImages:
     found, problems, _ = images.find([root])
     problems += [

@@ -129,7 +129,7 @@ def train(
                 f"validation={config.validation} of {len(labelled)} images is none",
             )
     if config.learns_features:
-        _check_pairs(shown, config)
+        datasets.check_batches(shown, config.batch, config.images_of_class)
     targets = shown.targets / shown.targets.sum(axis=1, keepdims=True)
     targets = targets.astype("float32")
 
@@ -384,29 +384,6 @@ def _embedding(config: TrainConfig, backbone: Backbone) -> int:
             f"embedding={config.embedding}, {backbone.feature_dim} numbers of {backbone.name}",
         )
     return config.embedding or min(EMBEDDING, backbone.feature_dim)
-
-
-def _check_pairs(shown: datasets.LabelledImages, config: TrainConfig) -> None:
-    """Refuse images that do not give batches of some classes and several images of each."""
-    num_classes = config.batch // config.images_of_class
-    if len(shown.classes) < num_classes:
-        fewest = len(shown.classes) * config.images_of_class
-        raise ArgumentError(
-            f"A batch of {config.batch} with {config.images_of_class} images of each class holds "
-            f"{num_classes} classes.",
-            f"images of {len(shown.classes)} classes",
-            f"Give batch={fewest}, or more images of each class (images_of_class).",
-        )
-    if len(shown) < config.batch:
-        raise ArgumentError(
-            "There are images for one batch at least.", f"{len(shown)}, batch={config.batch}"
-        )
-    if shown.targets.sum(axis=0).max() < 2:
-        raise ArgumentError(
-            "Features are learned from several images of a class.",
-            f"one image in each of {len(shown.classes)} classes",
-            "Give more images; codes of single images are made without labels (hashnet index).",
-        )
 
 
 def _image_size(config: TrainConfig, backbone: Backbone) -> int:
