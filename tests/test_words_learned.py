@@ -177,6 +177,14 @@ def test_a_map_that_is_none_is_damaged_though_its_checksum_fits(index, sentences
     assert "learned" not in Index.open(index.store.folder).words.missing
 
 
+def test_a_damaged_map_goes_where_there_are_too_few_captions_for_another(index, sentences):
+    index.caption(captions(0, 120))
+    path = index.store.folder / learned.FILE
+    path.write_bytes(b"")
+    index.caption({str(one): "" for one in range(50)})
+    assert not path.exists() and cli.main(["check", str(index.store.folder)]) == 0
+
+
 def test_a_disk_that_refuses_the_map_keeps_the_captions(index, sentences, monkeypatch):
     def refused(path):
         raise OSError("no space")

@@ -120,6 +120,8 @@ def settle(snapshot: Any, *, anew: bool = False) -> None:
         return
     with contextlib.suppress(HashnetError, OSError):
         rows, captions = _captions(snapshot)
+        if len(rows) < LEAST and check(snapshot):  # which nothing would ever make good
+            os.unlink(snapshot.folder / FILE)
         known = None if anew else _read(snapshot)
         if len(rows) < LEAST or (known and len(rows) < GROWN * known.num_captions):
             return
