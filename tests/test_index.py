@@ -97,6 +97,7 @@ def test_info_is_of_the_index_its_rows_and_the_network_that_it_carries(
             "caption": "no image has a caption; see index --captions",
             "ocr": "it was made without --ocr",
             "learned": index.words.missing["learned"],
+            "network": "its network came without one for texts",
         },
         "roots": {"photos": str(folder)},
         "backbone": carried.config.backbone,

@@ -399,7 +399,7 @@ def without_scores(network: "onnx.ModelProto") -> "onnx.ModelProto":
     Example:
         >>> from hashnet.network import bundle
         >>> source = bundle.load(bundle_folder)
-        >>> network = without_scores(parsed(source.float32_encoder(), source.folder))
+        >>> network = without_scores(parsed(source.encoder_bytes(), source.folder))
         >>> [output.name for output in network.graph.output]
         ['latent', 'feature']
     """
