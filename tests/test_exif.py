@@ -5,7 +5,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from hashnet import images
 from hashnet.images import Exif
@@ -41,6 +41,19 @@ def test_date_place_and_camera_are_read_from_every_format_that_has_them(kind):
         pytest.skip(f"no {kind} here")
     exif = images.Photo(photo(tags(make="Canon", model="Canon EOS 5D"), kind)).exif
     assert exif == Exif(NOON, -33.5, pytest.approx(151.21), "Canon EOS 5D")
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_nothing_of_a_png_is_decoded_for_what_it_tells(monkeypatch, behind):
+    data = photo(tags(model="D40"), "PNG")
+    if behind:  # the tags stand behind the pixels
+        start = data.index(b"eXIf") - 4
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        data = data[:start] + data[end:-12] + data[start:end] + data[-12:]
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda _: pytest.fail("decoded"))
+    for content, camera in ((data, "D40"), (photo(Image.Exif(), "PNG"), None)):
+        told = images.Photo(content)
+        assert (told.exif.camera, told.description, told.size) == (camera, None, (48, 64))
 
 
 def test_what_is_missing_is_none():

@@ -4,7 +4,7 @@ import io
 import struct
 import zlib
 
-from PIL import PngImagePlugin
+from PIL import Image, PngImagePlugin
 
 from hashnet.images.directories import is_bounded, without_head
 
@@ -19,13 +19,21 @@ _MAX_TEXTS = 8  # one would do
 MAX_CHUNKS = 2**17
 
 
-def open_png(content: bytes) -> PngImagePlugin.PngImageFile:
+class PngFile(PngImagePlugin.PngImageFile):
+    """A PNG of `open_png`, in which all that is beside the picture stands before it."""
+
+    def getexif(self) -> Image.Exif:
+        """What Pillow gives, which would decode the picture for what may stand behind it."""
+        return Image.Image.getexif(self)
+
+
+def open_png(content: bytes) -> PngFile:
     """The picture with its header read, from the chunks that make it.
 
     A check sum guards every chunk. Where it is wrong, a chunk that holds pixels is refused, which
     Pillow does not do, and one that does not is left out, as libpng does it.
     """
-    image = PngImagePlugin.PngImageFile(io.BytesIO(_without_side_chunks(content)))
+    image = PngFile(io.BytesIO(_without_side_chunks(content)))
     if image.mode in ("L", "RGB") and "transparency" in image.info:
         _scale_transparency(image, bits=content[24])
     return image
@@ -33,6 +41,8 @@ def open_png(content: bytes) -> PngImagePlugin.PngImageFile:
 
 def _without_side_chunks(content: bytes) -> bytes:
     kept, start, at, texts, chunks = [], 0, _SIGNATURE, 0, 0
+    # Where the first pixels are among what is kept, and what comes behind them.
+    first, behind, is_as_it_was = None, [], True
     while at + 12 <= len(content):
         chunks += 1
         if chunks > MAX_CHUNKS:
@@ -44,17 +54,23 @@ def _without_side_chunks(content: bytes) -> bytes:
             of_use = texts < _MAX_TEXTS if is_text else kind in _OF_PIXELS
             keep = of_use and _is_sound(content[at + 4 : end])
             texts += is_text and keep
-            if not keep:
-                if end > len(content):
-                    break  # of a length that is no length: what follows cannot be told
+            is_late = keep and first is not None and (is_text or kind == b"eXIf")
+            if not keep and end > len(content):
+                break  # of a length that is no length: what follows cannot be told
+            if is_late:
+                behind.append(content[at:end])
+            if not keep or is_late:
                 kept.append(content[start:at])
-                start = end
+                start, is_as_it_was = end, False
         elif end <= len(content) and not _has_its_sum(content[at + 4 : end]):
             raise OSError("the picture is damaged: a check sum of its data is wrong")
+        elif kind == b"IDAT" and first is None:
+            kept.append(content[start:at])
+            first, start = len(kept), at
         at = end
-    if not kept:
+    if is_as_it_was:
         return content
-    return b"".join([*kept, content[start:]])
+    return b"".join([*kept[:first], *behind, *kept[first:], content[start:]])
 
 
 def _is_sound(chunk: bytes) -> bool:

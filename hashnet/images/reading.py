@@ -125,7 +125,7 @@ class Photo:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of the upright image, pixels; only a PNG may be decoded for it."""
+        """(height, width) of the upright image, pixels; nothing is decoded for it."""
         if self._upright is not None:
             return self._upright.height, self._upright.width
         with refusals(self._name):
@@ -147,8 +147,7 @@ class Photo:
         if self._content is None:
             return Exif()
         with refusals(self._name):
-            image = open_image(self._content, self._suffix, self._max_pixels)
-            return exif_of(image, self._content if image.format == "TIFF" else None)
+            return exif_of(self._told, self._content if self._told.format == "TIFF" else None)
 
     @functools.cached_property
     def description(self) -> str | None:
@@ -156,7 +155,13 @@ class Photo:
         if self._content is None:
             return None
         with refusals(self._name):
-            return description_of(open_image(self._content, self._suffix, self._max_pixels))
+            return description_of(self._told)
+
+    @functools.cached_property
+    def _told(self) -> ImageFile.ImageFile:
+        """The file as opened, for what it says beside the pixels: decoding takes another."""
+        assert self._content is not None
+        return open_image(self._content, self._suffix, self._max_pixels)
 
     def full(self) -> np.ndarray:
         """The whole image.
