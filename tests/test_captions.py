@@ -235,6 +235,13 @@ def test_a_caption_that_cannot_be_read_is_named_and_its_photo_is_there(index, fo
     assert "10,000 letters" in reasons["c.txt"]
 
 
+def test_a_file_of_captions_is_read_up_to_a_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr(captions, "MOST_BYTES", 8)
+    (tmp_path / "c.csv").write_text("a,b\nc,d\ne")
+    with pytest.raises(ArgumentError, match="8 bytes at most"):
+        captions.read(tmp_path / "c.csv")
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
 def test_of_sidecars_only_regular_files_are_read(tmp_path):
     (tmp_path / "long.txt").write_bytes(b"x" * (2**20 + 1))

@@ -221,7 +221,7 @@ def _caption(index: "indexes.Index", captions: str) -> int:
     report = index.caption(captions)
     print(f"{count(report.captioned, 'caption')} given, {report.unchanged} unchanged")
     reason = "a caption is for it, and it is no image of the index: neither an id, as hashnet list "
-    reason += "shows them, nor a path from where this command runs"
+    reason += "shows them, nor a path from the folder of the captions or from here"
     name_problems([Problem(name, reason) for name in report.unknown])
     return SKIPPED_SOME if report.unknown else DONE
 

@@ -3,10 +3,10 @@
 import csv
 import io
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from hashnet import files
 from hashnet.errors import ArgumentError
 from hashnet.images.descriptions import joined
 from hashnet.images.sidecars import decoded
@@ -14,6 +14,7 @@ from hashnet.retrieval.store.roots import ids_named
 from hashnet.retrieval.store.texts import MOST_LETTERS, Texts
 from hashnet.system import StrPath
 
+MOST_BYTES = 1 << 28  # of a file of captions
 _HEADER = ["path", "caption"]
 
 
@@ -52,7 +53,7 @@ def read(path: StrPath) -> dict[str, str]:
     """
     rule = "Captions come from a file of lines `path,caption`, in UTF-8."
     try:
-        text = decoded(pathlib.Path(path).read_bytes())
+        text = decoded(files.read_at_most(path, MOST_BYTES))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ArgumentError(rule, f"{os.fspath(path)!r}: {reason}") from error
