@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hashnet import codes, images
+from hashnet import codes, files, images
 from hashnet.checks import checked_integer
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError
@@ -393,7 +392,7 @@ class _Encoders:
         """
         config = pretrained.config_of(backbone, num_bits=8)
         content = onnx_graph.content(pretrained.write(config, "imagenet", backbone))
-        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="hashnet-"))
+        folder = self._stack.enter_context(files.scratch_folder())
         return Encoder(bundle.save_encoder(folder, content, config, origin={}))
 
 
@@ -464,8 +463,7 @@ def _coded(
 
     def ranking(query: int) -> Ranking:
         feature = described.queries[query]
-        latent = 1 / (1 + np.exp(-(feature @ weights.kernel + weights.bias)))
-        return ranking_about(mean, latent, packed[query], feature)
+        return ranking_about(mean, weights.latents(feature), packed[query], feature)
 
     return Coded(length, codes.pack(weights.bits(described.database)), packed, ranking)
 

@@ -11,7 +11,7 @@ from hashnet import cli
 from hashnet.api import Index
 from hashnet.errors import ArgumentError, BundleError, HashnetError, WeightsError
 from hashnet.network import bundle, onnx_graph, own_backbones, own_text
-from hashnet.retrieval.words import paired
+from hashnet.retrieval.words import nearest
 from hashnet.retrieval.words.paired import NetworkWay
 from tests.own_networks import (
     COLOURS,
@@ -90,7 +90,7 @@ def test_scores_are_the_cosines_of_features(index):
 
 
 def test_a_text_goes_coarse_to_fine(index, monkeypatch):
-    monkeypatch.setattr(paired, "default_pool", lambda k, number, by_certainty: 12)
+    monkeypatch.setattr(nearest, "default_pool", lambda k, number, by_certainty: 12)
     finder, pools = index.engine.finder, []
 
     def find(*arguments, **options):

@@ -16,7 +16,7 @@ from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.store.folder.store import Store
 from hashnet.retrieval.store.items import Item
-from hashnet.retrieval.words import sentence, shown
+from hashnet.retrieval.words import nearest, sentence, shown
 from hashnet.retrieval.words.shown import ClassWay
 from hashnet.retrieval.words.wordnet import WordNet, wordnet
 from tests.fixtures import GOLDEN
@@ -189,7 +189,8 @@ def test_pools_find_what_a_look_at_all_images_does(imagenet_bundle, f8, tmp_path
     index = Index.of_vectors(tmp_path / "many.index", vectors, bundle=imagenet_bundle)
     way = ClassWay(index.engine)
     whole = {text: way.find(text, 60, None) for text in ("dog", "animal", "jeans")}
-    monkeypatch.setattr(shown, "default_pool", lambda *_, **__: 40)
+    for module in (shown, nearest):
+        monkeypatch.setattr(module, "default_pool", lambda *_, **__: 40)
     monkeypatch.setattr(shown, "LEAST_OF_EACH", 30)
     for text, expected in whole.items():
         found = way.find(text, 20, None)

@@ -1,11 +1,10 @@
 """hashnet compare: set features and codes side by side, on photos of the user's own."""
 
 import argparse
-import json
 from typing import Any
 
 from hashnet.cli.options import add_json, add_max_pixels, backbone, positive_number
-from hashnet.cli.output import DONE, SKIPPED_SOME, Progress, name_problems, note
+from hashnet.cli.output import Progress, tell
 
 EXAMPLE = "photos/ --features f7,gem,rmac --codes 64,128 --report out"
 
@@ -85,14 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             progress=progress,
         )
-    name_problems(comparison.problems)
-    if arguments.report:
-        note(f"wrote {arguments.report}")
-    if arguments.json:
-        print(json.dumps(comparison.to_dict()))
-    else:
-        _print_comparison(comparison.to_dict())
-    return SKIPPED_SOME if comparison.problems else DONE
+    return tell(comparison, _print_comparison, as_json=arguments.json, report=arguments.report)
 
 
 def _print_comparison(figures: dict[str, Any]) -> None:

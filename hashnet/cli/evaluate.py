@@ -1,7 +1,6 @@
 """hashnet evaluate: measure an index."""
 
 import argparse
-import json
 import math
 from typing import Any
 
@@ -15,7 +14,7 @@ from hashnet.cli.options import (
     add_rank_by,
     add_rerank,
 )
-from hashnet.cli.output import DONE, SKIPPED_SOME, Progress, name_problems, note
+from hashnet.cli.output import Progress, tell
 
 EXAMPLE = "photos.index queries/ --report out"
 
@@ -89,14 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
             encode_database=arguments.encode_database,
             progress=progress,
         )
-    name_problems(evaluation.problems)
-    if arguments.report:
-        note(f"wrote {arguments.report}")
-    if arguments.json:
-        print(json.dumps(evaluation.to_dict()))
-    else:
-        _print_evaluation(evaluation.to_dict())
-    return SKIPPED_SOME if evaluation.problems else DONE
+    return tell(evaluation, _print_evaluation, as_json=arguments.json, report=arguments.report)
 
 
 def _print_evaluation(figures: dict[str, Any]) -> None:

@@ -8,8 +8,8 @@ import io
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from hashnet.errors import HashnetError
 
@@ -97,6 +97,47 @@ def name_problems(problems: "Iterable[Problem]") -> None:
         if not every:
             more = f"{len(same) - 1:,} more for similar reasons (-v names each)"
             print(f"skipped {more}", file=sys.stderr)
+
+
+class Measured(Protocol):
+    """What a command has measured, as an evaluation or a comparison."""
+
+    @property
+    def problems(self) -> "Sequence[Problem]":
+        """Inputs that could not be used."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures, as JSON can hold them."""
+
+
+def tell(
+    measured: Measured,
+    printed: Callable[[dict[str, Any]], None],
+    *,
+    as_json: bool,
+    report: str | None,
+) -> int:
+    """Print what was measured, name what was skipped, and say where the report is.
+
+    Args:
+        measured: `Measured`.
+        printed: function of its figures, which prints them for people.
+        as_json: bool. Print them as JSON instead.
+        report: str or None, the folder of a report that was written.
+
+    Returns:
+        int, the exit status.
+    """
+    import json  # which `hashnet --help` does without
+
+    name_problems(measured.problems)
+    if report:
+        note(f"wrote {report}")
+    if as_json:
+        print(json.dumps(measured.to_dict()))
+    else:
+        printed(measured.to_dict())
+    return SKIPPED_SOME if measured.problems else DONE
 
 
 def name_left_out(left_out: Mapping[str, int]) -> None:

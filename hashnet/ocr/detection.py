@@ -47,7 +47,7 @@ def boxes_of(likelihood: np.ndarray, most: int) -> list[np.ndarray]:
             [np.stack([rows + down, at], axis=1) for down in (0, 1) for at in (starts, ends)]
         ).astype(float)
         box = _tightest(corners)
-        sides = _sides(box)
+        sides = sides_of(box)
         if total < SURE * lengths.sum() or min(sides) < _LEAST_SIDE:
             continue
         found.append((sides[0] * sides[1], _grown(box, sides)))
@@ -129,8 +129,19 @@ def _tightest(points: np.ndarray) -> np.ndarray:
     )
 
 
-def _sides(box: np.ndarray) -> tuple[float, float]:
-    """Width and height of a box."""
+def sides_of(box: np.ndarray) -> tuple[float, float]:
+    """Width and height of a box.
+
+    Args:
+        box: float `(4, 2)`, corners as `boxes_of` gives them.
+
+    Returns:
+        (width, height), in pixels.
+
+    Example:
+        >>> sides_of(np.array([[0, 0], [3, 4], [7, 1], [4, -3]]))
+        (5.0, 5.0)
+    """
     return float(np.linalg.norm(box[1] - box[0])), float(np.linalg.norm(box[3] - box[0]))
 
 

@@ -7,6 +7,7 @@ network names a letter, or none, for each step along the strip; equal neighbours
 import numpy as np
 
 from hashnet import images
+from hashnet.ocr.detection import sides_of
 
 STRIP = 48  # pixels, its height
 _STEP = 16  # of its width, in pixels
@@ -29,7 +30,7 @@ def strip_of(pyramid: list[np.ndarray], box: np.ndarray) -> np.ndarray:
         >>> strip_of([picture], np.array([[10, 10], [10, 58], [34, 58], [34, 10]])).shape
         (1, 3, 48, 96)
     """
-    width, height = _sides(box)
+    width, height = sides_of(box)
     columns = int(min(max(round(STRIP * width / max(height, 1.0) / _STEP), 1) * _STEP, _MOST_WIDTH))
     level = int(np.clip(np.log2(max(height / STRIP, 1.0)), 0, len(pyramid) - 1))
     picture = pyramid[level]
@@ -52,15 +53,10 @@ def readings(box: np.ndarray) -> list[np.ndarray]:
     Returns:
         list of one or two boxes, whose corners begin where the line does.
     """
-    width, height = _sides(box)
+    width, height = sides_of(box)
     if height < _UPRIGHT * width:
         return [box]
     return [np.roll(box, -1, axis=0), np.roll(box, 1, axis=0)]
-
-
-def _sides(box: np.ndarray) -> tuple[float, float]:
-    """Width and height."""
-    return float(np.linalg.norm(box[1] - box[0])), float(np.linalg.norm(box[3] - box[0]))
 
 
 def _sampled(picture: np.ndarray, places: np.ndarray) -> np.ndarray:

@@ -179,8 +179,7 @@ def finish(network: keras.Model, features: np.ndarray, targets: np.ndarray, seed
     chosen = unsupervised.sample(len(features), seed)
     fitted = unsupervised_codes.fit(features[chosen], hash_layer.units, seed=seed)
     hash_layer.set_weights([fitted.kernel, fitted.bias])
-    latents = 1 / (1 + np.exp(-(features @ fitted.kernel + fitted.bias)))
-    network.get_layer("scores").set_weights(nearest_mean(latents, targets))
+    network.get_layer("scores").set_weights(nearest_mean(fitted.latents(features), targets))
 
 
 def nearest_mean(latents: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -103,6 +103,23 @@ class HashWeights:
         """
         return features @ self.kernel + self.bias >= 0
 
+    def latents(self, features: np.ndarray) -> np.ndarray:
+        """What H gives for features.
+
+        Args:
+            features: float array of shape `(n, feature_dim)`, or `(feature_dim,)`.
+
+        Returns:
+            float array of shape `(n, num_bits)`, or `(num_bits,)`, 0 to 1.
+
+        Example:
+            >>> weights = HashWeights(np.eye(2, dtype="float32"), np.float32([0, -2]))
+            >>> weights.latents(np.float32([0, 2]))
+            array([0.5, 0.5], dtype=float32)
+        """
+        latents: np.ndarray = 1 / (1 + np.exp(-(features @ self.kernel + self.bias)))
+        return latents
+
 
 class _Affinities(NamedTuple):
     """How near the items of a collection are to each other, by two measures and at two reaches."""

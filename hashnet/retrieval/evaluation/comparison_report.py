@@ -15,7 +15,6 @@ from hashnet.retrieval.evaluation.comparison import Comparison, Method
 from hashnet.retrieval.evaluation.significance import LEVEL
 
 EXAMPLES = 2  # queries that a method answers better than the first one, and as many worse
-PROBLEMS_SHOWN = 200
 
 
 def write(folder: str | os.PathLike[str], comparison: Comparison) -> None:
@@ -55,10 +54,7 @@ def _page(folder: pathlib.Path, comparison: Comparison, figures: dict[str, Any])
     thumbnails = page.Thumbnails(folder)
     for method in comparison.methods[1:]:
         yield from _examples(comparison, method, thumbnails)
-    if comparison.problems:
-        shown, number = comparison.problems[:PROBLEMS_SHOWN], len(comparison.problems)
-        yield f"<h2>Problems</h2>\n<p>{number}, of which {len(shown)} are shown.</p>\n"
-        yield from page.table(["what", "why"], [[one.path, one.reason] for one in shown])
+    yield from page.problems(comparison.problems)
     yield page.END
 
 

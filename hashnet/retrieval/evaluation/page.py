@@ -17,6 +17,7 @@ from hashnet.errors import ArgumentError, HashnetError, ImageError
 REPORT, PAGE, PLOTS, PICTURES = "report.json", "index.html", "plots", "pictures"
 
 THUMBNAIL = 128
+PROBLEMS_SHOWN = 200
 
 
 def require_plots() -> None:
@@ -209,6 +210,21 @@ def table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[st
             rest = "".join(f"<td>{cell}</td>" for cell in others)
         yield f"<tr><td>{first}</td>{rest}</tr>\n"
     yield "</table>\n"
+
+
+def problems(found: Sequence[images.Problem]) -> Iterator[str]:
+    """The part of a page that names inputs which could not be used; nothing where there is none.
+
+    Args:
+        found: list of `images.Problem`.
+
+    Yields:
+        Parts of the page.
+    """
+    if found:
+        named = found[:PROBLEMS_SHOWN]
+        yield f"<h2>Problems</h2>\n<p>{len(found)}, of which {len(named)} are shown.</p>\n"
+        yield from table(["what", "why"], [[one.path, one.reason] for one in named])
 
 
 def picture(kind: str, file: str | None, caption: str) -> str:

@@ -20,8 +20,6 @@ from hashnet import metrics
 from hashnet.retrieval.evaluation import page
 from hashnet.retrieval.evaluation.results import COARSE, FINE, EvaluationReport, Example, Stages
 
-PROBLEMS_SHOWN = 200
-
 # The content of another report's `report.json`.
 Others = dict[str, Any]
 # Draws one plot into a figure.
@@ -181,10 +179,7 @@ def _page(
         yield f"<h2>{title}</h2>\n<p>Query in blue; relevant hits in green, others in red.</p>\n"
         for example in examples:
             yield from _example(example, thumbnails)
-    if report.problems:
-        shown, number = report.problems[:PROBLEMS_SHOWN], len(report.problems)
-        yield f"<h2>Problems</h2>\n<p>{number}, of which {len(shown)} are shown.</p>\n"
-        yield from page.table(["what", "why"], [[one.path, one.reason] for one in shown])
+    yield from page.problems(report.problems)
     yield page.END
 
 

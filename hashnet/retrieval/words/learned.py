@@ -24,11 +24,12 @@ import numpy as np
 
 from hashnet import files, threads
 from hashnet.errors import HashnetError, StoreError
-from hashnet.retrieval.search.engine import Engine, default_pool
+from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.folder_finder import FolderFinder
 from hashnet.retrieval.store.folder.paths import inside
 from hashnet.retrieval.store.folder.snapshot import Snapshot
 from hashnet.retrieval.words import sentence
+from hashnet.retrieval.words.nearest import cosines, nearest
 from hashnet.retrieval.words.plain import plain
 from hashnet.retrieval.words.way import Matches
 
@@ -186,22 +187,13 @@ class LearnedWay:
         if direction is None or not engine.snapshot.num_items:
             return Matches(np.empty(0, np.int64), np.empty(0, np.float32))
         code, feature = engine.along(direction)
-        pool = max(default_pool(1, engine.snapshot.num_items, by_certainty=True), 2 * most)
-        found = engine.finder.find(
-            code,
-            feature,
-            most,
-            ranking=engine.ranking(code, feature),
-            at_least=pool,
-            allowed=allowed,
-        )
+        found = nearest(engine, code, feature, most, engine.ranking(code, feature), allowed)
         apart = engine.snapshot.features(found.rows).astype(np.float32)
         if engine.mean is not None:
             apart -= engine.mean
-        lengths = np.maximum(np.linalg.norm(apart, axis=1), 1e-12)
-        cosines = (apart * direction).sum(axis=1) / lengths
-        like = cosines >= max(LEAST_SHARE * cosines.max(initial=0), 1e-6)
-        return Matches.ordered(found.image_rows[like], cosines[like], most)
+        alike = cosines(apart, direction)
+        like = alike >= max(LEAST_SHARE * alike.max(initial=0), 1e-6)
+        return Matches.ordered(found.image_rows[like], alike[like], most)
 
     def suggest(self, text: str, most: int) -> list[str]:
         return []

@@ -161,7 +161,8 @@ class Lookup:
         """
         num_items = max(1, self._snapshot.num_items)
         rows, scores, total = np.empty(0, np.int64), np.empty((0, 2)), np.zeros(2)
-        for trigrams in units(text):
+        words = units(text)
+        for trigrams in words:
             of_word, shares = self._having(trigrams, kind)
             live = self._passing(of_word, None)
             of_word, shares = of_word[live], shares[live]
@@ -179,7 +180,7 @@ class Lookup:
         scores = shares.copy()
         scores[best] += _closeness(texts, spaced(text))
         keep = np.ones(len(rows), bool)
-        keep[best] = [_has_a_word(one, units(text)) for one in texts]
+        keep[best] = [_has_a_word(one, words) for one in texts]
         return rows[keep], scores[keep].astype(np.float32), shares[keep].astype(np.float32)
 
     def suggest(self, text: str, kind: int, most: int) -> list[str]:

@@ -15,8 +15,9 @@ import numpy as np
 
 from hashnet.encode.encoder import Encoder
 from hashnet.network import own_text
-from hashnet.retrieval.search.engine import Engine, default_pool
+from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.query import Query
+from hashnet.retrieval.words.nearest import cosines, nearest
 from hashnet.retrieval.words.way import Matches
 
 _BY_FEATURE = Query(rank_by="feature")
@@ -46,19 +47,10 @@ class NetworkWay:
     def find(self, text: str, most: int, allowed: Any) -> Matches:
         engine, vector = self._engine, self._vector(text)
         [code], [feature] = self._encoder.encode_vectors(vector[None])
-        found = engine.finder.find(
-            code,
-            feature,
-            most,
-            ranking=engine.ranking(code, feature, _BY_FEATURE),
-            at_least=max(default_pool(1, engine.snapshot.num_items, by_certainty=True), 2 * most),
-            allowed=allowed,
-        )
-        features = engine.snapshot.features(found.rows).astype(np.float32)
-        lengths = np.maximum(np.linalg.norm(features, axis=1), 1e-12)
-        # Not a product of matrices, whose sums have an order that depends on threads.
-        cosines = (features * vector).sum(axis=1) / lengths
-        return Matches.ordered(found.image_rows, cosines.astype(np.float32), most)
+        ranking = engine.ranking(code, feature, _BY_FEATURE)
+        found = nearest(engine, code, feature, most, ranking, allowed)
+        alike = cosines(engine.snapshot.features(found.rows).astype(np.float32), vector)
+        return Matches.ordered(found.image_rows, alike.astype(np.float32), most)
 
     def suggest(self, text: str, most: int) -> list[str]:
         return []

@@ -22,6 +22,7 @@ from hashnet.network.backbones import imagenet_classes
 from hashnet.retrieval.search.engine import Engine, default_pool
 from hashnet.retrieval.search.prototypes import Prototypes
 from hashnet.retrieval.words import sentence
+from hashnet.retrieval.words.nearest import nearest
 from hashnet.retrieval.words.spelling import alike
 from hashnet.retrieval.words.way import Matches
 from hashnet.retrieval.words.wordnet import key, wordnet
@@ -126,7 +127,7 @@ class ClassWay:
         self, weights: np.ndarray, most: int, allowed: Any
     ) -> tuple[np.ndarray, np.ndarray]:
         """Rows of images, perhaps several times, and features of what was found of them."""
-        engine, finder = self._engine, self._engine.finder
+        engine = self._engine
         number = engine.snapshot.num_items
         chosen = np.flatnonzero(weights)
         pool = default_pool(1, number, by_certainty=True)
@@ -136,14 +137,8 @@ class ClassWay:
         found: dict[int, int] = {}
         for group in groups:
             code, feature = engine.along(self._direction(group, weights))
-            found_here = finder.find(
-                code,
-                feature,
-                each,
-                ranking=engine.ranking(code, feature),
-                at_least=max(pool, 2 * each),
-                allowed=allowed,
-            )
+            ranking = engine.ranking(code, feature)
+            found_here = nearest(engine, code, feature, each, ranking, allowed)
             found |= dict(
                 zip(found_here.rows.tolist(), found_here.image_rows.tolist(), strict=True)
             )
