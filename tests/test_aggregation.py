@@ -196,6 +196,7 @@ def local_index(unsupervised_bundle, photos, tmp_path_factory):
     return index
 
 
+@pytest.mark.fast("fisher")
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_index_of_vectors_finds_by_them(local_index, photos, tmp_path, run, kind):
     place, out = local_index.store.folder, tmp_path / "v.npy"

@@ -454,6 +454,7 @@ def test_of_photos_follows_its_photos(photos, bundle_folder, tmp_path):
         make(tmp_path / "j", bundle=bundle_folder)
 
 
+@pytest.mark.thorough
 def test_copies_come_in_groups(own, photos):
     own.add(photos / "disc/0.png", ids="copy")
     groups = [{group.keep.id, *(one.id for one in group.copies)} for group in own.duplicates()]

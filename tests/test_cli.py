@@ -664,6 +664,7 @@ def test_every_command_has_help_with_an_example():
         assert f"hashnet {name}" in text and sub.description
 
 
+@pytest.mark.thorough
 def test_a_python_without_docstrings_searches_and_explains(index, photos):
     for arguments in (["train", "--help"], ["search", index, photos / "disc/0.png"]):
         command = [sys.executable, "-OO", "-c", AS_A_PROCESS, *arguments]

@@ -141,6 +141,7 @@ def test_tables_of_an_older_version_are_used_as_they_are(chdb_folder, tmp_path):
     assert refit(again, tmp_path) == 8
 
 
+@pytest.mark.fast("[]", "{}")
 @pytest.mark.parametrize("facts", ["", "{}", "[]", "[" * 99_999, '{"format_version": "1"}'])
 def test_facts_that_are_none_are_an_error_and_no_crash(chdb_folder, facts):
     name = f"facts{zlib.crc32(facts.encode())}"
@@ -280,6 +281,7 @@ def test_a_search_beyond_a_limit_raises_and_answers_nothing_in_part(chdb_folder,
         finder.find(*query, threshold=1)
 
 
+@pytest.mark.fast("before")
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_an_insert_whose_answer_is_lost_comes_in_once(chdb_folder, monkeypatch, when):
     store = made(f"chdb://{chdb_folder}/faults/retry_{when}")
@@ -701,6 +703,7 @@ def test_a_codebook_whose_setting_was_killed_at_any_statement_is_the_old_one_or_
         assert {"killed", "killed, new"} < {*outcomes} and number > 3
 
 
+@pytest.mark.thorough
 def test_a_codebook_that_another_has_set_is_seen_after_opening_again(chdb_folder):
     url = f"chdb://{chdb_folder}/set_by_another/photos"
     store = made(url, **LOCAL)
@@ -765,7 +768,7 @@ def test_what_others_write_meanwhile_is_taken_over(chdb_folder, monkeypatch, tmp
     assert found.keys() == ids and found == recoded_contents(found)
 
 
-@pytest.mark.fast("2")
+@pytest.mark.thorough
 @pytest.mark.parametrize("sent_after", [0, 1, 2, 3])
 def test_what_came_between_the_commit_and_a_kill_is_taken_over_by_the_next(
     chdb_folder, tmp_path, sent_after
@@ -840,6 +843,7 @@ def test_of_two_refits_at_one_time_one_is_told_that_it_has_lost(chdb_folder, tmp
     assert len(lost) > 3 and all("again" in one for one in lost)
 
 
+@pytest.mark.fast("after")
 @pytest.mark.parametrize("began", ["before", "after"])
 def test_of_two_refits_that_are_done_at_one_time_one_counts(
     chdb_folder, monkeypatch, tmp_path, began
@@ -927,6 +931,7 @@ def test_a_look_for_changes_changes_nothing(chdb_folder):
     assert store.reopened().roots == other.roots
 
 
+@pytest.mark.fast("photos`")
 @pytest.mark.parametrize("entries", ["photos`", "other", "photos-g", "photos-g1-old", 7])
 def test_facts_that_name_another_table_are_refused(chdb_folder, entries):
     url = f"chdb://{chdb_folder}/forged{zlib.crc32(str(entries).encode())}/photos"

@@ -171,6 +171,7 @@ def few(photos, tmp_path_factory):
     return folder
 
 
+@pytest.mark.thorough
 def test_photos_are_compared_by_the_poolings_of_one_pass(few, monkeypatch):
     monkeypatch.setattr(comparing, "_milliseconds", lambda encoder, sources: 1.0)
     found = hashnet.compare(few, features=["f7", "gem"], bits=[])

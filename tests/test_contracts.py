@@ -406,6 +406,7 @@ def test_answers_of_the_local_pool_are_identical(both):
     assert confirmed > 20
 
 
+@pytest.mark.thorough
 def test_the_most_similar_are_identical_before_and_after_a_compaction(request, tmp_path_factory):
     places = [a_place(kind, request, tmp_path_factory) for kind in KINDS]
     engines = [detailed(place, local=True, regions=True) for place in places]

@@ -48,6 +48,7 @@ def a_folder_of_photos(photos, tmp_path, monkeypatch):
     images.write("query.png", images.read(photos / "disc" / "0.png"))
 
 
+@pytest.mark.thorough
 def test_the_ten_lines_of_python_run(a_folder_of_photos, capsys):
     [block] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     exec(compile(block, "README.md", "exec"), {})

@@ -24,10 +24,9 @@ from hashnet.retrieval.store.items import Item
 from tests.test_likeness import EDITS, picture
 
 
-@pytest.fixture
-def library(tmp_path, bundle_folder):
+def make_library(place, bundle):
     """Four pictures and some copies, indexed: (index folder, folder of the pictures)."""
-    folder = tmp_path / "photos"
+    folder = place / "photos"
     folder.mkdir()
     for seed in range(4):
         images.write(folder / f"{seed}.png", picture(seed))
@@ -38,9 +37,21 @@ def library(tmp_path, bundle_folder):
     images.write(folder / "3 mirrored.png", picture(3)[:, ::-1])
     os.utime(folder / "0.png", (1e9, 1e9))
     shutil.copy(folder / "0.png", folder / "0 again.png")
-    index = Index.create(tmp_path / "i", bundle_folder)
+    index = Index.create(place / "i", bundle)
     assert index.add(folder).added == 10
-    return tmp_path / "i", folder
+    return place / "i", folder
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory, bundle_folder):
+    """What `make_library` makes, for tests that only look."""
+    return make_library(tmp_path_factory.mktemp("library"), bundle_folder)
+
+
+@pytest.fixture
+def own_library(tmp_path, bundle_folder):
+    """What `make_library` makes, for a test that changes it."""
+    return make_library(tmp_path, bundle_folder)
 
 
 def lines(out):
@@ -109,11 +120,11 @@ def test_nothing_changes_without_really(run, library, options, monkeypatch, tmp_
     assert not os.path.exists("away")
 
 
-def test_copies_move_away_and_take_no_other_files_place(run, library, tmp_path):
+def test_copies_move_away_and_take_no_other_files_place(run, own_library, tmp_path):
     away = tmp_path / "away"
     away.mkdir()
     (away / "0 half.png").write_text("mine")
-    status, _, err = run("duplicates", library[0], "--move-to", away, "--really")
+    status, _, err = run("duplicates", own_library[0], "--move-to", away, "--really")
     assert status == cli.DONE and "moved 4 files" in err
     assert (away / "0 half.png").read_text() == "mine"
     assert sorted(os.listdir(away)) == [
@@ -123,7 +134,7 @@ def test_copies_move_away_and_take_no_other_files_place(run, library, tmp_path):
         "0 half.png",
         "1 cut.png",
     ]
-    assert sorted(os.listdir(library[1])) == [
+    assert sorted(os.listdir(own_library[1])) == [
         "0.png",
         "1.png",
         "2 on a side.png",
@@ -132,24 +143,24 @@ def test_copies_move_away_and_take_no_other_files_place(run, library, tmp_path):
         "3.png",
     ]
     # Once more: their files are away, and nothing is left to be done.
-    assert "moved 0 files" in run("duplicates", library[0], "--move-to", away, "--really")[2]
+    assert "moved 0 files" in run("duplicates", own_library[0], "--move-to", away, "--really")[2]
 
 
-def test_only_files_of_equal_bytes_become_one(run, library):
-    status, _, err = run("duplicates", library[0], "--hardlink", "--really")
+def test_only_files_of_equal_bytes_become_one(run, own_library):
+    status, _, err = run("duplicates", own_library[0], "--hardlink", "--really")
     assert status == cli.SKIPPED_SOME and "linked 1 files, left 3 alone" in err
-    assert os.path.samefile(library[1] / "0.png", library[1] / "0 again.png")
-    assert not os.path.samefile(library[1] / "0.png", library[1] / "0 half.png")
+    assert os.path.samefile(own_library[1] / "0.png", own_library[1] / "0 again.png")
+    assert not os.path.samefile(own_library[1] / "0.png", own_library[1] / "0 half.png")
     # A link to the kept file is no copy that could be moved: it would be the last one.
-    (library[1] / "0.png").unlink()
-    assert (library[1] / "0 again.png").exists()
+    (own_library[1] / "0.png").unlink()
+    assert (own_library[1] / "0 again.png").exists()
 
 
-def test_the_last_copy_stays(run, library, tmp_path):
-    again, kept = library[1] / "0 again.png", library[1] / "0.png"
+def test_the_last_copy_stays(run, own_library, tmp_path):
+    again, kept = own_library[1] / "0 again.png", own_library[1] / "0.png"
     again.unlink()
     os.link(kept, again)
-    err = run("duplicates", library[0], "--move-to", tmp_path / "away", "--really")[2]
+    err = run("duplicates", own_library[0], "--move-to", tmp_path / "away", "--really")[2]
     assert "the kept file itself" in err and kept.exists() and again.exists()
 
 
@@ -169,9 +180,9 @@ def test_really_needs_something_to_do(run, library):
     assert status == cli.WRONG_ARGUMENTS and "--move-to or --hardlink" in err
 
 
-def test_where_files_are_away_features_decide_alone(run, library):
-    shutil.rmtree(library[1])
-    found = lines(run("duplicates", library[0], "--json")[1])
+def test_where_files_are_away_features_decide_alone(run, own_library):
+    shutil.rmtree(own_library[1])
+    found = lines(run("duplicates", own_library[0], "--json")[1])
     pairs = [set(names(one["paths"])) for one in found]
     assert {"0.png", "0 again.png"} in pairs or {"0 again.png", "0.png"} in pairs
     assert all(one["sizes"] == [None, None] for one in found)
@@ -345,8 +356,8 @@ def test_a_full_disk_is_an_error_that_says_what_to_do(library, monkeypatch):
         list(Index.open(library[0]).duplicates())
 
 
-def test_files_that_are_away_among_others_are_no_pictures(library):
-    (library[1] / "0.png").unlink()
-    groups = list(Index.open(library[0]).duplicates())
+def test_files_that_are_away_among_others_are_no_pictures(own_library):
+    (own_library[1] / "0.png").unlink()
+    groups = list(Index.open(own_library[0]).duplicates())
     together = [{os.path.basename(image.path) for image in (g.keep, *g.copies)} for g in groups]
     assert {"0 again.png", "0 half.png", "0 grey.jpg"} <= together[0] and len(together) == 2

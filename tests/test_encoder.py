@@ -125,6 +125,7 @@ def test_a_stream_reads_ahead_but_not_far(bundle_folder, paths):
     assert sum(len(part) for part in stream) == 196
 
 
+@pytest.mark.thorough
 def test_encoding_never_imports_a_training_library(bundle_folder, paths):
     code = (
         "import sys; from hashnet.encode.encoder import Encoder;"

@@ -372,6 +372,7 @@ def test_an_evaluation_verifies_no_more_than_it_is_told(index, truth, monkeypatc
         evaluate(index, [queries], ground_truth=path, verify_queries=0, query=Query(verify=True))
 
 
+@pytest.mark.thorough
 def test_stages_of_class_folders_leave_out_the_query_and_repeat(bundle_folder, tmp_path):
     """Two views of each thing, of one label each; queries are the images of the index."""
     for number in range(4):

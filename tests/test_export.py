@@ -80,6 +80,7 @@ def test_a_keras_export_opens_in_keras_alone(tiny, tmp_path):
     assert_like_reference(np.load(tmp_path / "out.npz"), reference(tiny, PIXELS))
 
 
+@pytest.mark.thorough
 def test_a_saved_model_serves_named_outputs(tiny, tmp_path):
     import tensorflow as tf
 
@@ -129,7 +130,7 @@ def test_a_litert_export_runs_any_number_of_images(tiny, tmp_path):
 
 
 @needs("ai_edge_litert")
-@pytest.mark.fast("int8")
+@pytest.mark.thorough
 @pytest.mark.parametrize("precision", export.PRECISIONS)
 def test_every_precision_says_which_bits_flip(tiny, photos, tmp_path, precision):
     path = tmp_path / f"{precision}.tflite"
@@ -152,7 +153,7 @@ def test_the_report_beside_the_export_says_what_was_compared(tiny, photos, tmp_p
     assert str(photos) not in json.dumps(report)
 
 
-@pytest.mark.fast("onnx")
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "format", ["onnx", pytest.param("openvino", marks=needs("openvino")), "saved_model"]
 )

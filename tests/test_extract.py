@@ -170,7 +170,7 @@ def test_two_processes_may_begin_at_once(tiny, photos, out):
 # --- Resuming ---------------------------------------------------------------------------------
 
 
-@pytest.mark.fast("1")
+@pytest.mark.thorough
 @pytest.mark.parametrize("num_shards", [1, 4])
 def test_a_killed_run_is_finished_by_the_next_and_ends_the_same(
     tiny, photos, out, tmp_path, num_shards

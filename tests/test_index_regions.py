@@ -175,6 +175,7 @@ def test_an_image_is_read_and_decoded_once_for_all_that_an_index_keeps_of_it(
     assert decoded.count("PNG") == len(paths)
 
 
+@pytest.mark.thorough
 def test_local_features_stay_those_of_the_whole_image(folder, bundle_folder, tmp_path):
     pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
     index = Index.create(tmp_path / "index", bundle_folder, local="sift", regions=MOST)
@@ -190,6 +191,7 @@ def test_local_features_stay_those_of_the_whole_image(folder, bundle_folder, tmp
     assert index.store.check() == []
 
 
+@pytest.mark.thorough
 def test_the_command_line_makes_and_keeps_regions(folder, bundle_folder, tmp_path, capsys):
     place, query = str(tmp_path / "index"), tmp_path / "query.png"
     images.write(query, thing(3))

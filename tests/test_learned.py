@@ -97,7 +97,7 @@ def test_the_answer_does_not_depend_on_threads(extractor, files):
     assert all(np.array_equal(one, other) for one, other in zip(*found, strict=True))
 
 
-@pytest.mark.fast("aliked-shape0", "aliked-shape1", "disk-shape1")
+@pytest.mark.fast("aliked-shape0")
 @pytest.mark.parametrize("shape", [(1, 1), (3, 900), (60, 60)])
 def test_any_picture_is_taken(extractor, shape):
     found = extractor.extract(np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8))
@@ -181,6 +181,7 @@ def test_an_index_carries_the_network_of_its_features(index, files, tmp_path):
     assert another.extractor.fingerprint == index.extractor.fingerprint
 
 
+@pytest.mark.thorough
 def test_a_network_that_another_one_took_the_place_of_is_noticed(index):
     path = index.store.encoder_folder / "xfeat.onnx"
     path.write_bytes(path.read_bytes() + b"\0")

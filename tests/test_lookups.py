@@ -76,7 +76,7 @@ def names_of(chance, number):
     return [f"{chance.choice(folders)}{chance.randrange(40)}" for _ in range(number)]
 
 
-@pytest.mark.fast("False-1", "True-7")
+@pytest.mark.fast("False-1")
 @pytest.mark.parametrize("version", [1, 7])
 @pytest.mark.parametrize("colliding", [False, True])
 def test_lookups_are_what_the_items_say_after_any_changes(

@@ -62,7 +62,7 @@ CASES = [
 ]
 
 
-@pytest.mark.fast("stub-options0", "depthwise-options1", "stub-options2", "stub-options3")
+@pytest.mark.fast("stub-options3", "depthwise-options1")
 @pytest.mark.parametrize(("backbone", "options"), CASES)
 def test_the_file_gives_what_keras_gives_and_every_weight_comes_back(backbone, options):
     model, config = network(backbone, **options)

@@ -43,6 +43,7 @@ def run(path, pixels):
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
+@pytest.mark.fast("settings0-how0", "settings3-how3")
 @pytest.mark.parametrize(
     ("settings", "how"),
     [

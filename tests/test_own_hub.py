@@ -50,6 +50,7 @@ def opened(kind):
     return transformer.backbone("small", kind, weights, "nobody")
 
 
+@pytest.mark.fast("siglip", "dino")
 def test_onnx_gives_what_keras_gives(opened):
     import onnxruntime
 

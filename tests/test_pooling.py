@@ -128,6 +128,7 @@ def test_windows_lie_in_the_map(side):
 ALL = "+".join([*pooling.POOLINGS, *(f"map_{name}" for name in pooling.POOLINGS)])
 
 
+@pytest.mark.thorough
 def test_a_hash_network_is_the_same_in_every_runtime():
     """All poolings of both maps behind each other; H on them; written, read and filled again."""
     config = HashNetConfig(backbone=f"tiny:{ALL}", num_bits=16, scores_from="none")

@@ -25,6 +25,7 @@ def config(backbone="efficientnet_lite0", **options):
     )
 
 
+@pytest.mark.thorough
 def test_photos_are_indexed_and_searched_with_the_core_alone(photos, tmp_path):
     """In a process that has no library but those of setup.cfg's install_requires."""
     code = (

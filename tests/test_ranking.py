@@ -170,6 +170,7 @@ def test_shards_and_threads_change_nothing(tmp_path, way, monkeypatch):
         }
 
 
+@pytest.mark.fast("query2")
 @pytest.mark.parametrize("query", [Query(k=7), Query(k=NUM, threshold=17), Query(k=40, pool=60)])
 def test_clickhouse_gives_the_same_distances(bundle_folder, tmp_path_factory, request, query):
     engines = []

@@ -219,6 +219,7 @@ def test_a_table_has_the_codes_and_the_answers_of_a_folder(bundle, folder, tmp_p
     assert Index.open(url).info()["fingerprint"] == seen[0][1]
 
 
+@pytest.mark.thorough
 def test_a_table_that_is_open_follows(bundle, folder, url):
     index = Index.create(url, bundle)
     index.update([folder])
@@ -232,6 +233,7 @@ def test_a_table_that_is_open_follows(bundle, folder, url):
     assert "new" in index and index.codes(["new"]).tolist() == other.codes(["new"]).tolist()
 
 
+@pytest.mark.fast("folder")
 @pytest.mark.parametrize("kind", ["folder", "table"])
 def test_a_service_follows(bundle, folder, tmp_path, request, kind):
     pytest.importorskip("fastapi", reason='pip install "hashnet[serve]"')
@@ -275,6 +277,7 @@ def test_regions_and_local_features_of_a_table_stay(bundle, folder, url, monkeyp
     assert index.search(folder / "disc/0.png", verify=True, k=1)[0].id == "disc/0.png"
 
 
+@pytest.mark.thorough
 def test_int8_stays_int8_and_its_codes_are_those_of_its_network(bundle, folder, tmp_path):
     pytest.importorskip("onnxruntime")
     small = precision.convert(bundles.load(bundle), tmp_path / "int8", "int8", images_from=[folder])
@@ -323,6 +326,7 @@ def test_drift_is_growth_or_bits_that_tell_little():
     assert Drift(4, 5, 0.6).is_outgrown and not Drift(4, 4, 0.6).is_outgrown
 
 
+@pytest.mark.thorough
 def test_a_table_carries_the_text_network_that_came_with_that_of_pictures(tmp_path, url):
     pytest.importorskip("tokenizers", reason='pip install "hashnet[text]"')
     pair = own_networks.write_pair(tmp_path / "pair")

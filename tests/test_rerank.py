@@ -27,6 +27,9 @@ def slow_nearest(query, rows, features, k):
     return sorted(rows, key=lambda row: (squared(row), row))[:k]
 
 
+@pytest.mark.fast(
+    "compiled-1-float32", "compiled-150-float16", "numpy-150-float16", "numpy-1-float32"
+)
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize("dim", [1, 5, 63, 64, 65, 150])
 def test_the_nearest_equal_exact_arithmetic_on_data_full_of_ties(path, dtype, dim):

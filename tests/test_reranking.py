@@ -174,6 +174,7 @@ def crowds(seed):
     return np.concatenate([query, rows[order]]), order < 20
 
 
+@pytest.mark.fast("k_reciprocal", "diffusion")
 @pytest.mark.parametrize("method", METHODS)
 def test_of_many_images_of_one_thing_more_are_found(method):
     before, after = [], []
@@ -335,6 +336,7 @@ def photo_index(unsupervised_bundle, photos, tmp_path_factory):
     return index
 
 
+@pytest.mark.thorough
 def test_an_evaluation_sets_it_beside_coarse_to_fine(photo_index, photos):
     plain = evaluate(photo_index, [photos])
     both = evaluate(photo_index, [photos], Query(rerank="dba", rerank_neighbours=1))

@@ -49,6 +49,7 @@ def test_each_gives_what_keras_gives_and_a_batch_equals_its_singles(
         assert np.linalg.norm(feature - encoded.features[row]) <= 1e-5
 
 
+@pytest.mark.fast("onnxruntime", "openvino")
 def test_codes_depend_on_the_size_of_no_batch(runtime, bundle_folder, paths):
     encoder = Encoder.open(bundle_folder, runtime=runtime)
     whole = list(encoder.stream(paths, batch=24))

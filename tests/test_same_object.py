@@ -90,6 +90,7 @@ def by_definition(index, features, verify_top):
     return [(ids[place], inliers) for inliers, _, place in compared] + rest, len(listed)
 
 
+@pytest.mark.fast("3")
 @pytest.mark.parametrize("verify_top", [100, 3])
 def test_the_hits_are_those_of_the_definition(index, engine, folder, verify_top):
     for number in (0, 5, 11):
@@ -249,6 +250,7 @@ def test_the_local_pool_follows_the_index(folder, bundle_folder, tmp_path):
     assert info["visual_words"] > 100 and info["local_pool_bytes"] > 1000
 
 
+@pytest.mark.thorough
 def test_a_codebook_is_fitted_once_and_again_when_the_index_has_outgrown_it(
     folder, bundle_folder, tmp_path, monkeypatch
 ):

@@ -616,6 +616,7 @@ def test_the_same_object_is_found_by_the_local_pool(things):
         assert other.split("=")[0] in message
 
 
+@pytest.mark.thorough
 def test_an_index_of_before_is_verified_and_has_no_local_pool(bundle_folder, tmp_path, monkeypatch):
     pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
     from hashnet.retrieval.store.folder import store
@@ -921,6 +922,7 @@ def test_an_index_that_cannot_be_read_any_more_leaves_the_last_version(writable,
     assert writable.get("/api/search?id=p/disc/0.png").status_code == 200
 
 
+@pytest.mark.thorough
 def test_an_indexing_that_is_killed_and_goes_on_is_served_throughout(writable, folder):
     """Faults 28 and 30: what was committed is found, its lock is nobody's, and others go on."""
     code = (
@@ -1484,8 +1486,8 @@ def long_upload():
     return {"image": ("a.qoi", make_images.long_qoi(1100))}
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not system.has_forks(), reason="pictures are decoded in the service then")
-@pytest.mark.fast("2")
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_stop_waits_for_a_decoder_and_a_second_one_does_not(index, number):
     with process(index) as (child, url):
@@ -1557,6 +1559,7 @@ def test_an_index_in_a_database_is_served(tmp_path, folder, bundle_folder, chdb_
         assert child.wait(30) in (0, -signal.SIGTERM)
 
 
+@pytest.mark.thorough
 def test_an_index_that_may_only_be_read_is_served(index, tmp_path):
     """Fault 28: searched as ever; who adds hears that it cannot be written, and why in the log."""
     copy = shutil.copytree(index, tmp_path / "photos.index")
@@ -1619,6 +1622,7 @@ def test_only_this_machine_is_listened_to_by_default():
     assert arguments.host == "127.0.0.1"
 
 
+@pytest.mark.thorough
 def test_searching_never_loads_a_training_library(index):
     code = (
         "import sys; from hashnet.retrieval.service.app import create_app; create_app(sys.argv[1]);"

@@ -86,7 +86,7 @@ OPTIONS = [
 def test_the_answer_is_that_of_a_single_index(world, options):
     single, sharded = world
     rng = np.random.default_rng(5)
-    for _ in range(20):
+    for _ in range(8):
         code = rng.integers(0, 4, 2, dtype=np.uint8)
         feature = rng.integers(0, 3, 4).astype(np.float32)
         expected = single.search_encoded(code, feature, Query(**options))

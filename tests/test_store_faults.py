@@ -665,6 +665,7 @@ def _soak(folder, kills):
     return total
 
 
+@pytest.mark.thorough
 def test_ten_kills_at_random_moments_lose_nothing(quick):
     assert _soak(quick / "index", kills=10) >= 10
 

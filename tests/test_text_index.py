@@ -130,6 +130,7 @@ def test_few_rows_are_left_to_who_searches(tmp_path):
     assert covered(66000) == ["texts-66000.sqlite"]
 
 
+@pytest.mark.thorough
 def test_searches_beside_a_long_settle_do_not_wait(few, tmp_path):
     text_index.settle(tmp_path, STATES, documents)
     before, answers = TextIndex.open(tmp_path, STATES), []

@@ -80,6 +80,7 @@ def test_the_bundle_has_the_embedding_as_its_feature(plain, colours):
     assert plain.score.map > 0.5
 
 
+@pytest.mark.thorough
 def test_codes_are_fitted_again_to_what_an_index_holds(plain, colours, photos, tmp_path, run):
     index = Index.create(tmp_path / "i", plain.bundle.folder)
     index.add(list(colours.sources), ids=[f"{place:02}" for place in range(48)])
@@ -104,6 +105,7 @@ def test_codes_are_fitted_again_to_what_an_index_holds(plain, colours, photos, t
     assert index.refit(seed=1) == 72
 
 
+@pytest.mark.thorough
 def test_codes_of_int8_are_fitted_again(plain, colours, photos, tmp_path):
     pytest.importorskip("onnxruntime")
     small = precision.convert(plain.bundle, tmp_path / "int8", "int8", images_from=[photos])

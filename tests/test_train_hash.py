@@ -94,7 +94,7 @@ def test_every_loss_learns_to_tell_colours_apart(tmp_path, colours, loss):
     assert map_of(codes.from_latent(latent), colours) > 0.9
 
 
-@pytest.mark.fast("csq")
+@pytest.mark.thorough
 @pytest.mark.parametrize("loss", ["csq", "orthohash"])
 def test_the_folded_head_gives_the_bits_and_the_scores_that_were_trained(colours, loss):
     from hashnet.network.model import HashNetConfig, build
@@ -166,6 +166,7 @@ def test_interrupted_at_any_step_the_same_call_ends_with_the_same_network(
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "1", "2", "3"]
 
 
+@pytest.mark.thorough
 def test_a_full_disk_is_reported_and_the_next_call_goes_on(tmp_path, colours, monkeypatch, plain):
     from hashnet.train import state
 
@@ -223,6 +224,7 @@ def test_minutes_count_the_calls_that_were_interrupted_too(tmp_path, colours):
     assert 660 <= second.seconds < 700
 
 
+@pytest.mark.thorough
 def test_an_unfinished_training_does_not_go_on_with_other_settings(tmp_path, colours, unfinished):
     shutil.copytree(unfinished, tmp_path / "b.training")
     settings = dataclasses.replace(SETTINGS, loss="csq")

@@ -27,6 +27,7 @@ def test_collecting_the_plugin_leaves_numba_to_the_other_tests():
     assert sys.modules.get("numba", ...) is not None
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "files",
     [

@@ -146,6 +146,7 @@ def sealed(content):
     return hashlib.sha256(content).digest() + content
 
 
+@pytest.mark.fast("<lambda>0", "<lambda>6", "<lambda>9")
 @pytest.mark.parametrize(
     "damage",
     [
