@@ -97,6 +97,49 @@ class LabelledImages:
         names = tuple(np.array(self.classes)[kept].tolist())
         return _checked(of_kept.sources, of_kept.targets[:, kept], names, self.problems)
 
+    def of(self, classes: Sequence[str]) -> LabelledImages:
+        """The images of some classes, with a column for each of these, in their order.
+
+        Args:
+            classes: sequence of str; no image need be of each.
+
+        Returns:
+            `LabelledImages`, maybe of no image.
+
+        Example:
+            >>> three = from_arrays(np.zeros((3, 4, 4, 3), "uint8"), ["cat", "dog", "cat"])
+            >>> three.of(["ape", "cat"]).targets.tolist()
+            [[False, True], [False, True]]
+        """
+        targets = np.zeros((len(self), len(classes)), bool)
+        for column, name in enumerate(classes):
+            if name in self.classes:
+                targets[:, column] = self.targets[:, self.classes.index(name)]
+        kept = np.flatnonzero(targets.any(axis=1))
+        of_kept = self.rows(kept)
+        return LabelledImages(of_kept.sources, targets[kept], tuple(classes), self.problems)
+
+    def joined(self, others: LabelledImages) -> LabelledImages:
+        """These images, and then others of their classes.
+
+        Args:
+            others: `LabelledImages` of the same classes; both are arrays of images of one size.
+
+        Returns:
+            `LabelledImages`.
+
+        Example:
+            >>> one = from_arrays(np.zeros((2, 4, 4, 3), "uint8"), ["cat", "dog"])
+            >>> len(one.joined(one))
+            4
+        """
+        return LabelledImages(
+            np.concatenate([self.sources, others.sources]),
+            np.concatenate([self.targets, others.targets]),
+            self.classes,
+            [*self.problems, *others.problems],
+        )
+
     def split(self, part: float, seed: int) -> tuple[LabelledImages, LabelledImages]:
         """Keep a part of each class apart; a class of one image stays whole.
 
@@ -237,6 +280,35 @@ a file of the IDX format. Received: no/such/place.
         "Training data is a folder of class folders, a CSV file, or a file of the IDX format.",
         str(path),
     )
+
+
+def load_catalogue(path: str | os.PathLike[str]) -> LabelledImages:
+    """Find the pictures of a catalogue: what `load` takes, or a folder of images that are named
+    after their class, `Kiwi.jpg`, or both.
+
+    Args:
+        path: str or path-like.
+
+    Returns:
+        `LabelledImages`.
+
+    Raises:
+        ArgumentError: as for `load`.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("Kiwi.jpg", "Lime.jpg"):
+        ...         _ = images.write(pathlib.Path(folder, name), np.zeros((8, 8, 3), "uint8"))
+        ...     load_catalogue(folder).classes
+        ('Kiwi', 'Lime')
+    """
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        return load(path)
+    found, problems, _ = images.find([path])
+    names = [item.folder or pathlib.Path(item.path).stem for item in found]
+    return _from_names([item.path for item in found], [[name] for name in names], problems)
 
 
 def from_arrays(
