@@ -98,6 +98,8 @@ class CallablePackage(types.ModuleType):
         labelled = data if isinstance(data, datasets.LabelledImages) else datasets.load(data)
         if catalogue is not None and not isinstance(catalogue, datasets.LabelledImages):
             catalogue = datasets.load_catalogue(catalogue)
+        if catalogue is not None:
+            datasets.of_catalogue(catalogue, labelled.classes, chosen)
         if chosen.learns_features:  # what no batch is made of is refused before libraries load
             datasets.check_batches(labelled, chosen.batch, chosen.images_of_class)
         import_keras()

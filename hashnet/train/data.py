@@ -19,6 +19,7 @@ import numpy as np
 
 from hashnet import images, system
 from hashnet.errors import ArgumentError, ImageError, ShapeError
+from hashnet.train.config import METRIC_LOSSES, TrainConfig
 
 LABEL_SEPARATOR = "|"
 IDX_IMAGES = "-images-idx3-ubyte.gz"
@@ -309,6 +310,43 @@ def load_catalogue(path: str | os.PathLike[str]) -> LabelledImages:
     found, problems, _ = images.find([path])
     names = [item.folder or pathlib.Path(item.path).stem for item in found]
     return _from_names([item.path for item in found], [[name] for name in names], problems)
+
+
+def of_catalogue(
+    catalogue: LabelledImages, classes: Sequence[str], config: TrainConfig
+) -> LabelledImages:
+    """The pictures of a catalogue that show classes which are learned.
+
+    Args:
+        catalogue: `LabelledImages`.
+        classes: sequence of str, those that are learned.
+        config: `TrainConfig`.
+
+    Returns:
+        `LabelledImages` with a column for each of the classes.
+
+    Raises:
+        ArgumentError: the loss is none of features, or there is no such picture.
+
+    Example:
+        >>> pictures = from_arrays(np.zeros((2, 4, 4, 3), "uint8"), ["cat", "dog"])
+        >>> len(of_catalogue(pictures, ["dog", "fox"], TrainConfig(loss="supcon")))
+        1
+    """
+    if not config.learns_features:
+        raise ArgumentError(
+            "A catalogue goes with a loss of features.",
+            f"loss={config.loss!r}",
+            f"Those are {', '.join(METRIC_LOSSES)}.",
+        )
+    known = catalogue.of(classes)
+    if not len(known):
+        raise ArgumentError(
+            "A catalogue shows classes that are learned.",
+            ", ".join(catalogue.classes[:5]),
+            f"Those are {', '.join(classes[:20])}.",
+        )
+    return known
 
 
 def from_arrays(

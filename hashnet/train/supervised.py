@@ -33,7 +33,7 @@ from hashnet.network.backbones import Backbone
 from hashnet.network.model import HashNetConfig, build
 from hashnet.train import data as datasets
 from hashnet.train.catalogue import Views
-from hashnet.train.config import EMBEDDING, METRIC_LOSSES, TrainConfig
+from hashnet.train.config import EMBEDDING, TrainConfig
 from hashnet.train.score import Score, score, seen_again
 
 if TYPE_CHECKING:
@@ -136,7 +136,8 @@ def train(
         datasets.check_batches(shown, config.batch, config.images_of_class)
     given, num_pictures = [labelled], 0
     if catalogue is not None:
-        pictures = _of_catalogue(catalogue, shown, config)
+        pictures = datasets.of_catalogue(catalogue, shown.classes, config)
+        pictures = pictures.decoded(size).of(shown.classes)
         num_pictures = len(pictures)
         say(f"{num_pictures} pictures of a catalogue")
         given.append(pictures)
@@ -372,26 +373,6 @@ def _optimizer(config: TrainConfig, rate: float, steps: int) -> keras.Optimizer:
         optimizer = optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
-
-
-def _of_catalogue(
-    catalogue: datasets.LabelledImages, shown: datasets.LabelledImages, config: TrainConfig
-) -> datasets.LabelledImages:
-    """Its pictures of the classes that are learned, decoded as the photos are."""
-    if not config.learns_features:
-        raise ArgumentError(
-            "A catalogue goes with a loss of features.",
-            f"loss={config.loss!r}",
-            f"Those are {', '.join(METRIC_LOSSES)}.",
-        )
-    known = catalogue.of(shown.classes)
-    if not len(known):
-        raise ArgumentError(
-            "A catalogue shows classes that are learned.",
-            f"{', '.join(catalogue.classes[:5])}",
-            f"Those are {', '.join(shown.classes[:20])}.",
-        )
-    return known.decoded(shown.sources.shape[1]).of(shown.classes)
 
 
 def _network(kept: HashNetConfig, config: TrainConfig, backbone: Backbone) -> keras.Model:
