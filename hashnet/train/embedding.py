@@ -174,7 +174,7 @@ def with_components(
         kernel: float32 `(feature_dim, embedding)`, that was learned.
         bias: float32 `(embedding,)`.
         f7: float32 `(n, feature_dim)`, of length 1, of the training images by the trained backbone.
-        components: int, 0 to `feature_dim`.
+        components: int, 1 to `feature_dim`.
 
     Returns:
         kernel: float32 `(feature_dim, embedding + components)`.
@@ -186,8 +186,6 @@ def with_components(
         >>> np.square(f7 @ kernel + bias).mean(axis=0).round(4).tolist()
         [0.6667, 0.6667]
     """
-    if not components:
-        return kernel, bias
     further, offset = whitened(f7, components)
     learned, beside = (np.square(f7 @ k + b).sum() for k, b in ((kernel, bias), (further, offset)))
     scale = np.sqrt(learned / max(float(beside), 1e-12))

@@ -177,14 +177,13 @@ def train(
     if config.learns_features:
         if config.pretrained_share:
             networks.mix_backbone(_network(bare, config, backbone), plain, config.pretrained_share)
-        networks.copy_backbone(plain, network)
-        f7 = _features(network, shown.sources)
-        learned, offset = head.get_layer("embedding").get_weights()
-        kernel, bias = embedding.with_components(learned, offset, f7, config.components)
+        kernel, bias = head.get_layer("embedding").get_weights()
+        if config.components:
+            networks.copy_backbone(plain, network)
+            f7 = _features(network, shown.sources)
+            kernel, bias = embedding.with_components(kernel, bias, f7, config.components)
         plain.get_layer("embedding").set_weights([kernel, bias])
-        features = f7 @ kernel + bias
-        features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-        embedding.finish(plain, features, targets, config.seed)
+        embedding.finish(plain, _features(plain, shown.sources), targets, config.seed)
     else:
         networks.fold(head, plain)
     judged, outputs = seen_again(plain, shown if apart is None else apart, seed=config.seed)

@@ -253,9 +253,9 @@ def of_head(f7, targets, catalogue, recipe, loss):
     head.compile(supervised._optimizer(recipe, recipe.head_rate, steps))
     for batches in epochs:
         head.fit(batches, shuffle=False, verbose=0)
-    kernel, bias = embedding.with_components(
-        *head.get_layer("embedding").get_weights(), f7, recipe.components
-    )
+    kernel, bias = head.get_layer("embedding").get_weights()
+    if recipe.components:
+        kernel, bias = embedding.with_components(kernel, bias, f7, recipe.components)
     learned = unit(f7 @ kernel + bias)
     weights = unsupervised_codes.fit(learned, recipe.num_bits, seed=recipe.seed)
     return kernel, bias, weights, round((time.process_time() - began) / 60, 1)
