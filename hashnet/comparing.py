@@ -80,8 +80,9 @@ def compare(
             `"gem"` or `"mean+map_rmac"` (see `network.pooling`); local features and how they are
             aggregated, as `"sift:vlad"` (see `local.aggregation`), by a codebook that is fitted to
             the database, whose local features are in memory meanwhile, a quarter of a megabyte an
-            image; or another backbone, as for `own_backbones.Backbone`. The first one is what the
-            others are compared with.
+            image; another backbone, as for `own_backbones.Backbone`; or the folder of a bundle,
+            which stands for the feature that its network gives, with codes fitted anew. The first
+            one is what the others are compared with.
         bits: ints, lengths of codes; none for features alone.
         backbone: str, as for `own_backbones.Backbone`.
         most_queries: int, 1 or more. Of more, chance chooses.
@@ -162,15 +163,22 @@ class _Network:
     """A network, and the features that come of one pass through it.
 
     Attributes:
-        backbone: a `Backbone`.
+        backbone: a `Backbone`, or a `Bundle` that is there.
         parts: dict of the name of a feature to the poolings of which it is made, which are among
             those of `backbone`; or to none where it is what the backbone gives.
-        alone: dict of the same names to the `Backbone` that gives this feature alone.
+        alone: dict of the same names to what gives this feature alone.
     """
 
-    backbone: backbones.Backbone
+    backbone: backbones.Backbone | bundle.Bundle
     parts: dict[str, tuple[str, ...]]
-    alone: dict[str, backbones.Backbone]
+    alone: dict[str, backbones.Backbone | bundle.Bundle]
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        if isinstance(self.backbone, bundle.Bundle):
+            return os.fsdecode(self.backbone.folder)
+        return self.backbone.name
 
     def of(self, name: str, features: np.ndarray) -> np.ndarray:
         """One of the features, each of length 1.
@@ -182,10 +190,10 @@ class _Network:
         Returns:
             float32 `(n, d)`.
         """
-        every = pooling.named(self.backbone.name.partition(":")[2]) if self.parts[name] else ()
+        every = pooling.named(self.name.partition(":")[2]) if self.parts[name] else ()
         if len(every) < 2:
             return features
-        base = backbones.known(self.backbone.name.partition(":")[0])
+        base = backbones.known(self.name.partition(":")[0])
         widths = [
             base.map_channels if one.startswith(pooling.OF_MAP) else base.last_channels
             for one in every
@@ -218,13 +226,18 @@ def _checked(
                 f"{next(iter(pooled))} of {backbone}",
                 f"They are: {', '.join(backbones.BACKBONES)}.",
             )
-        alone = {name: backbones.known(f"{backbone}:{name}") for name in pooled}
+        alone: dict[str, backbones.Backbone | bundle.Bundle] = {
+            name: backbones.known(f"{backbone}:{name}") for name in pooled
+        }
         if F7 in features and backbones.known(backbone).last_channels:
             pooled[F7], alone[F7] = ("mean",), backbones.known(backbone)
         every = "+".join(dict.fromkeys(one for parts in pooled.values() for one in parts))
         networks.append(_Network(backbones.known(f"{backbone}:{every}"), pooled, alone))
     for name in features:
-        if name not in pooled and not _is_local(name):
+        if os.path.isfile(os.path.join(name, bundle.DESCRIPTION)):
+            trained = bundle.load(name)
+            networks.append(_Network(trained, {name: ()}, {name: trained}))
+        elif name not in pooled and not _is_local(name):
             opened = own_backbones.opened(backbone if name == F7 else name)
             if opened.takes != "image":
                 raise ArgumentError("Features are compared that come of images.", name)
@@ -285,7 +298,7 @@ def _drawn(query_set: QuerySet, most: int, seed: int) -> QuerySet:
 
 def _by_network(network: _Network, sources: Sequence[str], tell: Tell) -> _Computed:
     """Features of all images that can be read, in one pass, and the time of each feature alone."""
-    title = f"encoding by {network.backbone.name}"
+    title = f"encoding by {network.name}"
     parts: list[Any] = []
     problems: list[images.Problem] = []
     done = 0
@@ -381,15 +394,17 @@ class _Encoders:
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
-    def of(self, backbone: backbones.Backbone) -> Encoder:
-        """The encoder of a backbone.
+    def of(self, backbone: backbones.Backbone | bundle.Bundle) -> Encoder:
+        """The encoder of a backbone, or of a bundle.
 
         Args:
-            backbone: a `Backbone`.
+            backbone: a `Backbone` or a `Bundle`.
 
         Returns:
-            `Encoder`; its codes say nothing.
+            `Encoder`; the codes of a backbone say nothing.
         """
+        if isinstance(backbone, bundle.Bundle):
+            return Encoder(backbone)
         config = pretrained.config_of(backbone, num_bits=8)
         content = onnx_graph.content(pretrained.write(config, "imagenet", backbone))
         folder = self._stack.enter_context(files.scratch_folder())

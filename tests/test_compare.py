@@ -10,6 +10,7 @@ import pytest
 
 import hashnet
 from hashnet import cli, codes, comparing, images, metrics
+from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, UnknownNameError
 from hashnet.network import backbones
 from hashnet.retrieval.evaluation import comparison, comparison_report, significance
@@ -181,6 +182,21 @@ def test_photos_are_compared_by_the_poolings_of_one_pass(few, monkeypatch):
     assert (found.methods[0].average_precision != found.methods[1].average_precision).any() or (
         found.methods[0].hits != found.methods[1].hits
     ).any()
+
+
+def test_a_bundle_is_compared_by_the_feature_that_its_network_gives(few, bundle_folder):
+    name = str(bundle_folder)
+    found = hashnet.compare(few, features=[name], bits=[8])
+    assert [one.name for one in found.methods] == [
+        name,
+        f"{name}, 8 bits",
+        f"{name}, 8 bits and feature",
+    ]
+    features = Encoder.open(bundle_folder).encode(found.paths).features
+    apart = np.linalg.norm(features[:, None] - features, axis=2)
+    np.fill_diagonal(apart, np.inf)
+    assert found.methods[0].hits[:, 0].tolist() == apart.argmin(axis=1).tolist()
+    assert found.methods[0].bytes_per_image == 2 * features.shape[1]
 
 
 @pytest.mark.thorough

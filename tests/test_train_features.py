@@ -196,6 +196,25 @@ def test_exports_give_the_same_numbers(plain, tmp_path, form):
     assert compared.largest_difference["feature"] < 1e-4
 
 
+def test_a_catalogue_and_components_make_the_bundle(tmp_path, colours):
+    catalogue = pictures(8, 2, seed=9)  # of two classes that no photo shows
+    settings = dataclasses.replace(SETTINGS, components=3, head_epochs=1, epochs=1)
+    trained = supervised.train(
+        colours, tmp_path / "b", settings, catalogue=catalogue, verbose=False
+    )
+    config = trained.bundle.config
+    assert (config.embedding, config.classes) == (7, colours.classes)
+    assert trained.bundle.origin["images"] == len(colours) + 12
+    kernel, _ = trained.bundle.load_model().get_layer("embedding").get_weights()
+    encoded = Encoder(trained.bundle).encode(list(colours.sources))
+    assert encoded.features.shape == (48, 7) and kernel.shape == (8, 7)
+    without = supervised.train(colours, tmp_path / "c", settings, verbose=False)
+    weights = [
+        one.bundle.load_model().get_layer("conv").get_weights()[0] for one in (trained, without)
+    ]
+    assert np.abs(weights[0] - weights[1]).max() > 1e-6
+
+
 @pytest.mark.thorough
 def test_a_share_of_the_pretrained_weights_is_kept(tmp_path, colours, plain):
     begun = str(plain.bundle.folder)
@@ -252,6 +271,22 @@ def test_a_class_is_named_by_the_nearest_mean():
     assert (latents @ kernel + bias).argmax(axis=1).tolist() == nearest
 
 
+def test_components_of_f7_stand_beside_what_was_learned():
+    random = np.random.default_rng(0)
+    f7 = random.normal(size=(300, 6)) * [5, 3, 1, 1, 0.5, 0.1] + 1
+    f7 /= np.linalg.norm(f7, axis=1, keepdims=True)
+    learned, offset = random.normal(size=(6, 2)), random.normal(size=2)
+    kernel, bias = embedding.with_components(learned, offset, f7, 3)
+    assert kernel.shape == (6, 5) and bias.shape == (5,)
+    np.testing.assert_allclose(kernel[:, :2], learned, rtol=1e-6)
+    z = f7 @ kernel + bias
+    sums = np.square(z).mean(axis=0)
+    np.testing.assert_allclose(sums[:2].sum(), sums[2:].sum(), rtol=1e-4)
+    np.testing.assert_allclose(z[:, 2:].mean(axis=0), 0, atol=1e-5)
+    covariance = np.cov(z[:, 2:].T)
+    assert np.abs(covariance - np.diag(np.diag(covariance))).max() < 1e-3 * covariance.max()
+
+
 # --- Batches -------------------------------------------------------------------------------------
 
 
@@ -277,6 +312,17 @@ def test_an_image_comes_again_only_after_all_others_of_its_class():
     assert sorted(shown) == list(range(80))
 
 
+def test_a_batch_shows_one_picture_of_the_catalogue_of_each_class_that_has_any():
+    label = np.concatenate([np.repeat(np.arange(4), 10), [0, 0, 2, 3]])
+    targets = np.eye(4, dtype="float32")[label]
+    made = batches.Batches(np.arange(44), targets, 16, (0, 1), images_of_class=4, catalogue=4)
+    shown = np.stack([made[step][0] for step in range(len(made))]).reshape(-1, 4, 4)
+    for rows in shown.reshape(-1, 4):
+        assert len(set(label[rows])) == 1
+        assert (rows >= 40).sum() == (0 if label[rows[0]] == 1 else 1)
+    assert set(range(40, 44)) <= set(shown.ravel().tolist())
+
+
 def test_the_seed_and_the_epoch_decide_the_batches():
     targets = np.eye(4, dtype="float32")[np.arange(40) % 4]
 
@@ -300,6 +346,7 @@ def test_the_seed_and_the_epoch_decide_the_batches():
         ({"balanced": True}, "as it is"),
         ({"embedding": -1}, "embedding is 0 or more"),
         ({"loss": "orthohash"}, "goes with a loss of features"),
+        ({"loss": "csq", "embedding": 0, "components": 2}, "components goes with"),
         ({"loss": "csq", "embedding": 0}, "images_of_class goes with"),
         ({"pretrained_share": 1.5}, "pretrained_share is 0 or more, and 1 at most"),
     ],
@@ -319,6 +366,7 @@ def test_settings_that_make_no_batches_are_refused(changes, said):
         (3, 2, {"batch": 12}, "one batch at least. Received: 6"),
         (3, 2, {"batch": 12}, r"images_of_class=2 \(--batch 6 --images-of-class 2\)"),
         (3, 9, {"embedding": 9}, "no longer than F7"),
+        (3, 9, {"components": 9}, "components=9, 8 numbers of stub"),
     ],
 )
 def test_images_that_make_no_batches_are_refused(tmp_path, num_classes, each, changes, said):

@@ -32,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=["f7"],
         help="separated by commas, the first of them what others are compared with: f7, poolings "
         "such as mean, mac, spoc, rmac, gem, crow, map_gem or gem+mac, aggregated local features "
-        "such as sift:vlad, sift:bovw or delf:fisher, and names of other backbones (f7)",
+        "such as sift:vlad, sift:bovw or delf:fisher, names of other backbones, and folders of "
+        "bundles (f7)",
     )
     parser.add_argument(
         "--codes",

@@ -34,6 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder that the network is written to (required)",
     )
     parser.add_argument(
+        "--catalogue",
+        metavar="C",
+        help="with a loss of features, pictures of the same classes that look otherwise, such as a "
+        "shop's own: class folders, a CSV file, or a folder of images that are named after their "
+        "class; a batch shows one of each of its classes (none)",
+    )
+    parser.add_argument(
         "--recipe",
         metavar="R",
         help=f"start from one of {', '.join(config.recipe_names())}, or a TOML file",
@@ -106,6 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
     trained = train(
         arguments.data,
         arguments.bundle,
+        catalogue=arguments.catalogue,
         recipe=arguments.recipe,
         overwrite=arguments.overwrite,
         verbose=not quiet(),

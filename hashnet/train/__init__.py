@@ -23,6 +23,7 @@ class CallablePackage(types.ModuleType):
         data: "str | os.PathLike[str] | LabelledImages",
         bundle: str | os.PathLike[str],
         *,
+        catalogue: "str | os.PathLike[str] | LabelledImages | None" = None,
         bits: int | None = None,
         recipe: str | os.PathLike[str] | None = None,
         overwrite: bool = False,
@@ -38,6 +39,10 @@ class CallablePackage(types.ModuleType):
             data: str or path-like: a folder of class folders, a CSV file of paths and labels, or
                 Fashion-MNIST's files (see `data.load`); or a `LabelledImages`.
             bundle: str or path-like. Folder of the bundle to be.
+            catalogue: with a loss of features, pictures of the same classes that look otherwise,
+                such as a shop's own: what `data` may be, or a folder of images that are named
+                after their class. A batch shows one of each of its classes. Pictures of other
+                classes are left out.
             bits: int, 1 to 1024. Length of the codes; 48 if None, or what the recipe says.
             recipe: str or path-like. Settings to start from: the name of a recipe that comes with
                 HashNet, such as `"cifar10_48"`, or the path of a TOML file.
@@ -91,12 +96,18 @@ class CallablePackage(types.ModuleType):
                 "Give another name, or overwrite it (--overwrite, overwrite=True).",
             )
         labelled = data if isinstance(data, datasets.LabelledImages) else datasets.load(data)
+        if catalogue is not None and not isinstance(catalogue, datasets.LabelledImages):
+            catalogue = datasets.load_catalogue(catalogue)
+        if catalogue is not None:
+            datasets.of_catalogue(catalogue, labelled.classes, chosen)
         if chosen.learns_features:  # what no batch is made of is refused before libraries load
             datasets.check_batches(labelled, chosen.batch, chosen.images_of_class)
         import_keras()
         from hashnet.train import supervised
 
-        return supervised.train(labelled, bundle, chosen, command=command, verbose=verbose)
+        return supervised.train(
+            labelled, bundle, chosen, catalogue=catalogue, command=command, verbose=verbose
+        )
 
 
 sys.modules[__name__].__class__ = CallablePackage

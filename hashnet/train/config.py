@@ -38,6 +38,9 @@ class TrainConfig:
             never seen (the others).
         embedding: int. Length of the feature that a loss of features learns; 0 for 256, or that
             of F7 if it is less. With a loss of codes 0: F7 is the feature.
+        components: int. Further numbers of the feature beside those that a loss of features learns:
+            so many principal components of F7 as it is after the training, scaled towards equal
+            variance. They keep what tells apart classes that the loss has not seen.
         images_of_class: int. Images of each class in a batch of a loss of features; 0 for 4.
         pretrained_share: float, 0 to 1. With a loss of features: how much of the backbone's weights
             before phase 2 is in those that are kept, the rest is of those after it.
@@ -92,6 +95,7 @@ class TrainConfig:
     start_from: str = ""
     loss: str = "orthohash"
     embedding: int = 0
+    components: int = 0
     images_of_class: int = 0
     pretrained_share: float = 0.0
     head_epochs: int = 10
@@ -135,6 +139,7 @@ class TrainConfig:
                 raise UnknownNameError(name, getattr(self, name), known)
         for name, low, high in (
             ("embedding", 0, None),
+            ("components", 0, None),
             ("images_of_class", 0, None),
             ("batch", 2, None),
             ("image_size", 0, None),
@@ -177,7 +182,7 @@ class TrainConfig:
     def _check_features(self) -> None:
         """Settle what belongs to losses of features, and refuse it with others."""
         if not self.learns_features:
-            for name in ("embedding", "images_of_class", "pretrained_share"):
+            for name in ("embedding", "components", "images_of_class", "pretrained_share"):
                 if getattr(self, name):
                     raise ArgumentError(
                         f"{name} goes with a loss of features.",

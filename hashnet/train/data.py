@@ -19,6 +19,7 @@ import numpy as np
 
 from hashnet import images, system
 from hashnet.errors import ArgumentError, ImageError, ShapeError
+from hashnet.train.config import METRIC_LOSSES, TrainConfig
 
 LABEL_SEPARATOR = "|"
 IDX_IMAGES = "-images-idx3-ubyte.gz"
@@ -96,6 +97,49 @@ class LabelledImages:
         of_kept = self.rows(np.flatnonzero(~self.targets[:, ~kept].any(axis=1)))
         names = tuple(np.array(self.classes)[kept].tolist())
         return _checked(of_kept.sources, of_kept.targets[:, kept], names, self.problems)
+
+    def of(self, classes: Sequence[str]) -> LabelledImages:
+        """The images of some classes, with a column for each of these, in their order.
+
+        Args:
+            classes: sequence of str; no image need be of each.
+
+        Returns:
+            `LabelledImages`, maybe of no image.
+
+        Example:
+            >>> three = from_arrays(np.zeros((3, 4, 4, 3), "uint8"), ["cat", "dog", "cat"])
+            >>> three.of(["ape", "cat"]).targets.tolist()
+            [[False, True], [False, True]]
+        """
+        targets = np.zeros((len(self), len(classes)), bool)
+        for column, name in enumerate(classes):
+            if name in self.classes:
+                targets[:, column] = self.targets[:, self.classes.index(name)]
+        kept = np.flatnonzero(targets.any(axis=1))
+        of_kept = self.rows(kept)
+        return LabelledImages(of_kept.sources, targets[kept], tuple(classes), self.problems)
+
+    def joined(self, others: LabelledImages) -> LabelledImages:
+        """These images, and then others of their classes.
+
+        Args:
+            others: `LabelledImages` of the same classes; both are arrays of images of one size.
+
+        Returns:
+            `LabelledImages`.
+
+        Example:
+            >>> one = from_arrays(np.zeros((2, 4, 4, 3), "uint8"), ["cat", "dog"])
+            >>> len(one.joined(one))
+            4
+        """
+        return LabelledImages(
+            np.concatenate([self.sources, others.sources]),
+            np.concatenate([self.targets, others.targets]),
+            self.classes,
+            [*self.problems, *others.problems],
+        )
 
     def split(self, part: float, seed: int) -> tuple[LabelledImages, LabelledImages]:
         """Keep a part of each class apart; a class of one image stays whole.
@@ -237,6 +281,72 @@ a file of the IDX format. Received: no/such/place.
         "Training data is a folder of class folders, a CSV file, or a file of the IDX format.",
         str(path),
     )
+
+
+def load_catalogue(path: str | os.PathLike[str]) -> LabelledImages:
+    """Find the pictures of a catalogue: what `load` takes, or a folder of images that are named
+    after their class, `Kiwi.jpg`, or both.
+
+    Args:
+        path: str or path-like.
+
+    Returns:
+        `LabelledImages`.
+
+    Raises:
+        ArgumentError: as for `load`.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("Kiwi.jpg", "Lime.jpg"):
+        ...         _ = images.write(pathlib.Path(folder, name), np.zeros((8, 8, 3), "uint8"))
+        ...     load_catalogue(folder).classes
+        ('Kiwi', 'Lime')
+    """
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        return load(path)
+    found, problems, _ = images.find([path])
+    names = [item.folder or pathlib.Path(item.path).stem for item in found]
+    return _from_names([item.path for item in found], [[name] for name in names], problems)
+
+
+def of_catalogue(
+    catalogue: LabelledImages, classes: Sequence[str], config: TrainConfig
+) -> LabelledImages:
+    """The pictures of a catalogue that show classes which are learned.
+
+    Args:
+        catalogue: `LabelledImages`.
+        classes: sequence of str, those that are learned.
+        config: `TrainConfig`.
+
+    Returns:
+        `LabelledImages` with a column for each of the classes.
+
+    Raises:
+        ArgumentError: the loss is none of features, or there is no such picture.
+
+    Example:
+        >>> pictures = from_arrays(np.zeros((2, 4, 4, 3), "uint8"), ["cat", "dog"])
+        >>> len(of_catalogue(pictures, ["dog", "fox"], TrainConfig(loss="supcon")))
+        1
+    """
+    if not config.learns_features:
+        raise ArgumentError(
+            "A catalogue goes with a loss of features.",
+            f"loss={config.loss!r}",
+            f"Those are {', '.join(METRIC_LOSSES)}.",
+        )
+    known = catalogue.of(classes)
+    if not len(known):
+        raise ArgumentError(
+            "A catalogue shows classes that are learned.",
+            ", ".join(catalogue.classes[:5]),
+            f"Those are {', '.join(classes[:20])}.",
+        )
+    return known
 
 
 def from_arrays(

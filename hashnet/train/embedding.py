@@ -163,6 +163,36 @@ def whitened(f7: np.ndarray, embedding: int) -> tuple[np.ndarray, np.ndarray]:
     return kernel.astype(np.float32), (-mean @ kernel).astype(np.float32)
 
 
+def with_components(
+    kernel: np.ndarray, bias: np.ndarray, f7: np.ndarray, components: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of a learned embedding, and of principal components of F7 beside it.
+
+    Both parts have the same mean square over the images, and so the same say in a distance.
+
+    Args:
+        kernel: float32 `(feature_dim, embedding)`, that was learned.
+        bias: float32 `(embedding,)`.
+        f7: float32 `(n, feature_dim)`, of length 1, of the training images by the trained backbone.
+        components: int, 1 to `feature_dim`.
+
+    Returns:
+        kernel: float32 `(feature_dim, embedding + components)`.
+        bias: float32 `(embedding + components,)`.
+
+    Example:
+        >>> f7 = np.array([[0.6, 0.8], [1.0, 0.0], [0.8, 0.6]], "float32")
+        >>> kernel, bias = with_components(np.eye(2, 1, dtype="float32"), np.zeros(1), f7, 1)
+        >>> np.square(f7 @ kernel + bias).mean(axis=0).round(4).tolist()
+        [0.6667, 0.6667]
+    """
+    further, offset = whitened(f7, components)
+    learned, beside = (np.square(f7 @ k + b).sum() for k, b in ((kernel, bias), (further, offset)))
+    scale = np.sqrt(learned / max(float(beside), 1e-12))
+    joined = np.concatenate([kernel, further * scale], axis=1)
+    return joined.astype("float32"), np.concatenate([bias, offset * scale]).astype("float32")
+
+
 def finish(network: keras.Model, features: np.ndarray, targets: np.ndarray, seed: int) -> None:
     """Fit H to the feature that was learned, and F8 to H.
 

@@ -32,6 +32,7 @@ from hashnet.network import own_backbones
 from hashnet.network.backbones import Backbone
 from hashnet.network.model import HashNetConfig, build
 from hashnet.train import data as datasets
+from hashnet.train.catalogue import Views
 from hashnet.train.config import EMBEDDING, TrainConfig
 from hashnet.train.score import Score, score, seen_again
 
@@ -68,6 +69,7 @@ def train(
     bundle: str | os.PathLike[str],
     config: TrainConfig | None = None,
     *,
+    catalogue: datasets.LabelledImages | None = None,
     command: str = "",
     verbose: bool = True,
 ) -> Trained:
@@ -77,6 +79,8 @@ def train(
         data: what `data.load` takes, or a `LabelledImages`.
         bundle: folder to write; must not exist, or be a bundle, which is replaced at the end.
         config: a `TrainConfig`, or None for its defaults.
+        catalogue: `LabelledImages`, pictures that look otherwise, for a loss of features: a batch
+            shows one of each of its classes. Those of other classes are left out.
         command: str. How this was called, for the bundle's origin.
         verbose: bool. Show progress on stderr and bars on stdout.
 
@@ -130,6 +134,14 @@ def train(
             )
     if config.learns_features:
         datasets.check_batches(shown, config.batch, config.images_of_class)
+    given, num_pictures = [labelled], 0
+    if catalogue is not None:
+        pictures = datasets.of_catalogue(catalogue, shown.classes, config)
+        pictures = pictures.decoded(size).of(shown.classes)
+        num_pictures = len(pictures)
+        say(f"{num_pictures} pictures of a catalogue")
+        given.append(pictures)
+        shown = shown.joined(pictures)
     targets = shown.targets / shown.targets.sum(axis=1, keepdims=True)
     targets = targets.astype("float32")
 
@@ -141,7 +153,7 @@ def train(
         classes=shown.classes,
         mirror=config.mirror,
         own=backbone.own,
-        embedding=_embedding(config, backbone),
+        embedding=_learned(config, backbone) + config.components,
     )
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
@@ -150,8 +162,8 @@ def train(
         # of the head while it learns.
         bare = replace(kept, mirror=False, embedding=0)
         network = _network(bare, config, backbone)
-        state = _state(target, config, labelled, began)
-        run = _Run(config, state, targets, kept.embedding, say, verbose)
+        state = _state(target, config, given, began)
+        run = _Run(config, state, targets, _learned(config, backbone), num_pictures, say, verbose)
         head = _two_phases(run, network, shown.sources, apart)
     finally:
         keras.config.set_dtype_policy(policy)
@@ -165,7 +177,12 @@ def train(
     if config.learns_features:
         if config.pretrained_share:
             networks.mix_backbone(_network(bare, config, backbone), plain, config.pretrained_share)
-        plain.get_layer("embedding").set_weights(head.get_layer("embedding").get_weights())
+        kernel, bias = head.get_layer("embedding").get_weights()
+        if config.components:
+            networks.copy_backbone(plain, network)
+            f7 = _features(network, shown.sources)
+            kernel, bias = embedding.with_components(kernel, bias, f7, config.components)
+        plain.get_layer("embedding").set_weights([kernel, bias])
         embedding.finish(plain, _features(plain, shown.sources), targets, config.seed)
     else:
         networks.fold(head, plain)
@@ -184,7 +201,8 @@ def train(
     saved = _saved(target, plain, kept, origin, mean)
     state.remove()
     say(f"{minutes:.1f} minutes; {scored}; bundle {target}")
-    return Trained(saved, labelled.problems, state.history, minutes, scored)
+    problems = [problem for one in given for problem in one.problems]
+    return Trained(saved, problems, state.history, minutes, scored)
 
 
 def _saved(
@@ -213,6 +231,7 @@ class _Run:
     state: RunState
     targets: np.ndarray
     embedding: int
+    catalogue: int
     say: Callable[[str], None]
     verbose: bool
 
@@ -252,7 +271,8 @@ def _two_phases(
         if config.freeze_depthwise:
             networks.freeze_depthwise(network)
         whole = networks.make_whole(network, head, config)
-        _fit(run, whole, pixels, validation, config.rate, config.epochs)
+        seen = Views(pixels, run.catalogue, config.seed) if run.catalogue else pixels
+        _fit(run, whole, seen, validation, config.rate, config.epochs)
     return head
 
 
@@ -283,7 +303,7 @@ def _head(run: _Run, feature_dim: int) -> Training:
 def _fit(
     run: _Run,
     model: Training,
-    inputs: np.ndarray,
+    inputs: np.ndarray | Views,
     validation: tuple[np.ndarray, np.ndarray] | None,
     rate: float,
     epochs: int,
@@ -304,6 +324,7 @@ def _fit(
             (config.seed, epoch),
             balanced=config.balanced,
             images_of_class=config.images_of_class,
+            catalogue=run.catalogue,
         )
 
     model.compile(_optimizer(config, rate, epochs * len(batches(0))))
@@ -374,15 +395,17 @@ def _network(kept: HashNetConfig, config: TrainConfig, backbone: Backbone) -> ke
     return network
 
 
-def _embedding(config: TrainConfig, backbone: Backbone) -> int:
-    """Length of the feature, where a layer of its own makes it."""
+def _learned(config: TrainConfig, backbone: Backbone) -> int:
+    """How many numbers of the feature a loss of features learns."""
     if not config.learns_features:
         return 0
-    if config.embedding > backbone.feature_dim:
-        raise ArgumentError(
-            "An embedding is no longer than F7.",
-            f"embedding={config.embedding}, {backbone.feature_dim} numbers of {backbone.name}",
-        )
+    for name in ("embedding", "components"):
+        if getattr(config, name) > backbone.feature_dim:
+            raise ArgumentError(
+                "An embedding is no longer than F7, and so are the components beside it.",
+                f"{name}={getattr(config, name)}, {backbone.feature_dim} numbers of "
+                f"{backbone.name}",
+            )
     return config.embedding or min(EMBEDDING, backbone.feature_dim)
 
 
@@ -393,15 +416,16 @@ def _image_size(config: TrainConfig, backbone: Backbone) -> int:
 
 
 def _state(
-    target: pathlib.Path, config: TrainConfig, labelled: datasets.LabelledImages, began: float
+    target: pathlib.Path, config: TrainConfig, given: list[datasets.LabelledImages], began: float
 ) -> RunState:
     """The state of this very training, if it was begun before, or a fresh one."""
     from hashnet.train.state import RunState
 
     settings = replace(config, logs="", tensorboard=False).to_dict()
-    digest = hashlib.sha256(json.dumps([settings, labelled.classes]).encode())
-    for array in (labelled.targets, labelled.sources):
-        digest.update(np.ascontiguousarray(array).data)
+    digest = hashlib.sha256(json.dumps([settings, given[0].classes]).encode())
+    for labelled in given:
+        for array in (labelled.targets, labelled.sources):
+            digest.update(np.ascontiguousarray(array).data)
     try:
         return RunState(target.with_name(f"{target.name}.training"), digest.hexdigest(), began)
     except OSError as error:

@@ -140,18 +140,19 @@ def reranking(results):
 
 
 def features(results):
-    """Features and their codes, as `hashnet compare` has them."""
-    sets = results["sets"]
-    names = [name.replace("_", " ") for name in sets]
-    rows = [row for one in sets.values() for row in one["methods"]]
-    local = any(row["method"].startswith("sift:") for row in rows)
-    yield "## Features side by side" + (f", local features: {' and '.join(names)}" if local else "")
+    """Features and their codes, as `hashnet compare` has them, and local features made vectors."""
+    sets, names = results["sets"], [name.replace("_", " ") for name in results["sets"]]
+    local = {name: figures.read(f"features_local_{name}") for name in sets}
+    of_set = [one["methods"] + _local_methods(name, one, local) for name, one in sets.items()]
+    yield "## Features side by side"
     yield ""
     yield results["protocol"]
     yield ""
     yield (
         "By `hashnet compare`: mAP and, in brackets, its difference to f7 and p where p is below "
-        ".05. `map_` stands for the map of stride 16."
+        ".05. `map_` stands for the map of stride 16, `sift:` for local features made one vector, "
+        "which come of runs of their own on the same images. **Bold**: within .02 of the best of "
+        "its column."
     )
     yield ""
     heads = [
@@ -159,12 +160,25 @@ def features(results):
     ]
     yield f"| ranked by | bytes an image | {' | '.join(heads)} |"
     yield "|---|---|" + "---|" * len(sets)
-    for rows in zip(*(one["methods"] for one in sets.values()), strict=True):
+    best = [max(row["map"] for row in rows) for rows in of_set]
+    for rows in zip(*of_set, strict=True):
         cells = []
-        for row in rows:
+        for row, most in zip(rows, best, strict=True):
             tells = f" ({row['difference']:+.3f}, {row['p']:.3f})" if row.get("p", 1) < 0.05 else ""
-            cells.append(f"{row['map']:.3f}{tells}")
+            value = f"{row['map']:.3f}"
+            cells.append((f"**{value}**" if row["map"] >= most - 0.02 else value) + tells)
         yield f"| {rows[0]['method']} | {rows[0]['bytes_per_image']} | {' | '.join(cells)} |"
+    for one in {run["command"]: run for run in local.values()}.values():
+        yield ""
+        yield _origin(one)
+
+
+def _local_methods(name, compared, local):
+    """Rows of local features on the same images, which f7 of both runs says they are."""
+    rows = {row["method"]: row for row in local[name]["sets"][name]["methods"]}
+    [f7] = (row for row in compared["methods"] if row["method"] == "f7")
+    assert f7["map"] == rows["f7"]["map"], f"other images, or another network: {name}"
+    return [row for method, row in rows.items() if not method.startswith("f7")]
 
 
 def likeness_line(results):
@@ -1243,7 +1257,6 @@ def renewed(text):
     }
     named |= {path.stem: certainty for path in sorted(figures.FOLDER.glob("certainty_*"))}
     named |= {"estimates": estimates, "features": features}
-    named |= {path.stem: features for path in sorted(figures.FOLDER.glob("features_local_*"))}
     named |= {"held_out": held_out}
     named |= {path.stem: unseen for path in sorted(figures.FOLDER.glob("unseen_*"))}
     named |= {"serve": serving, "hostile": hostile}

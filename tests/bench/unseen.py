@@ -3,12 +3,13 @@
     python -m tests.bench.unseen NAME FOLDER SET=TRAIN:DATABASE:QUERIES:HELD_OUT ...
 
 For each set networks are trained by one recipe on the images of TRAIN whose class is not HELD_OUT,
-names with commas between or a JSON file whose `unseen` is a list: by all of it for LOSSES, and
-for HEADS by its first phase, the embedding on F7 as it was pretrained. Queries are the images of
+names with commas between or a JSON file whose `unseen` is a list: by all of it for LOSSES, and for
+HEADS by its first phase, the embedding on F7 as it was pretrained. Queries are the images of
 QUERIES of the classes held out; DATABASE is a folder of class folders or one of images that are
-named after their class. Sets with the same TRAIN share their networks. Bundles go to FOLDER; those
-that are there are not trained again. With --few, codes of the recipe's loss, embedding alone, are
-also set beside codes fitted to so many photos of the database, where it holds no others.
+named after their class. With --catalogue the networks learn from the pictures of CATALOGUE, too,
+but for those of HELD_OUT. Sets with the same TRAIN share their networks. Bundles go to FOLDER;
+those that are there are not trained again. With --few, codes of the recipe's loss, embedding alone,
+are also set beside codes fitted to so many photos of the database, where it holds no others.
 """
 
 import argparse
@@ -38,6 +39,7 @@ def main():
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("sets", nargs="+", metavar="SET=TRAIN:DATABASE:QUERIES:HELD_OUT")
     parser.add_argument("--recipe", default="unseen")
+    parser.add_argument("--catalogue", metavar="CATALOGUE")
     parser.add_argument("--losses", nargs="*", default=["supcon", "softmax"])
     parser.add_argument("--heads", nargs="*", default=settings.METRIC_LOSSES)
     parser.add_argument("--few", nargs="*", type=int, default=[])
@@ -53,7 +55,7 @@ def main():
         items, asked = world.encoded(before)
         rows += world.judged("pretrained", (items.features, asked.features), recipe.num_bits)
         for loss in options.losses:
-            encoder = Encoder(trained(folder, options.recipe, train, world.held_out, loss))
+            encoder = Encoder(trained(folder, options, train, world.held_out, loss))
             items_of, asked_of = world.encoded(encoder)
             rows += world.judged(
                 loss,
@@ -63,8 +65,8 @@ def main():
                 minutes=minutes_of(encoder.bundle.folder),
             )
         if train not in heads:
-            f7, targets = of_training(before, train, world.held_out)
-            heads[train] = {loss: of_head(f7, targets, recipe, loss) for loss in options.heads}
+            learned = of_training(before, train, world.held_out, options.catalogue)
+            heads[train] = {loss: of_head(*learned, recipe, loss) for loss in options.heads}
         for loss, (kernel, bias, weights, spent) in heads[train].items():
             features = [unit(one.features @ kernel + bias) for one in (items, asked)]
             codes = [np.packbits(weights.bits(one), axis=1) for one in features]
@@ -78,7 +80,8 @@ def main():
         {
             "question": "What does a network serve for classes that its training never saw?",
             "protocol": f"Networks trained by the recipe `{options.recipe}`, {recipe.epochs} "
-            f"epochs of phase 2, at {recipe.image_size} pixels, on the photos of other classes, "
+            f"epochs of phase 2, at {recipe.image_size} pixels, on the photos of other classes"
+            f"{' and the pictures that a catalogue has of these' if options.catalogue else ''}, "
             "each by one loss; embedding alone: phase 1, F7 as it was pretrained; softmax: "
             "classification, of the same length. Queries: photos of the classes held out. "
             "Database: those of these classes alone, or of all. R@k: share of the queries with a "
@@ -192,12 +195,19 @@ def as_pretrained(folder, recipe):
     return bundles.save_encoder(beside, content, config, origin={})
 
 
-def trained(folder, recipe, train, held_out, loss):
+def trained(folder, options, train, held_out, loss):
     """A bundle that learned by one loss; processor minutes are noted beside it."""
     bundle = folder.with_name(f"{folder.name}_{loss}")
     if not (bundle / bundles.DESCRIPTION).is_file():
         began = time.process_time()
-        training(train, bundle, recipe=recipe, loss=loss, held_out=tuple(held_out))
+        training(
+            train,
+            bundle,
+            catalogue=options.catalogue,
+            recipe=options.recipe,
+            loss=loss,
+            held_out=tuple(held_out),
+        )
         spent = round((time.process_time() - began) / 60, 1)
         bundle.with_suffix(".json").write_text(json.dumps({"minutes": spent}))
     return bundles.load(bundle)
@@ -208,14 +218,18 @@ def minutes_of(folder):
     return json.loads(folder.with_suffix(".json").read_text())["minutes"]
 
 
-def of_training(encoder, train, held_out):
-    """F7 of the images to learn from, and their targets."""
-    labelled = data.load(train).without(held_out)
-    f7 = encoder.encode(list(labelled.sources)).features
-    return f7, labelled.targets.astype("float32")
+def of_training(encoder, train, held_out, catalogue):
+    """F7 of the images to learn from, their targets, and how many, the last, are a catalogue's."""
+    photos = data.load(train).without(held_out)
+    given = [photos]
+    if catalogue:
+        given.append(data.load_catalogue(catalogue).of(photos.classes))
+    f7 = [encoder.encode(list(one.sources)).features for one in given]
+    targets = np.concatenate([one.targets for one in given]).astype("float32")
+    return np.concatenate(f7), targets, len(targets) - len(photos)
 
 
-def of_head(f7, targets, recipe, loss):
+def of_head(f7, targets, catalogue, recipe, loss):
     """What phase 1 of a training makes of the embedding, H fitted to it, and processor minutes."""
     from hashnet.train import embedding, metric_losses, supervised
     from hashnet.train.batches import Batches
@@ -226,7 +240,12 @@ def of_head(f7, targets, recipe, loss):
     embedding.start(head, f7, targets)
     epochs = [
         Batches(
-            f7, targets, recipe.batch, (recipe.seed, epoch), images_of_class=recipe.images_of_class
+            f7,
+            targets,
+            recipe.batch,
+            (recipe.seed, epoch),
+            images_of_class=recipe.images_of_class,
+            catalogue=catalogue,
         )
         for epoch in range(recipe.head_epochs)
     ]
@@ -235,6 +254,8 @@ def of_head(f7, targets, recipe, loss):
     for batches in epochs:
         head.fit(batches, shuffle=False, verbose=0)
     kernel, bias = head.get_layer("embedding").get_weights()
+    if recipe.components:
+        kernel, bias = embedding.with_components(kernel, bias, f7, recipe.components)
     learned = unit(f7 @ kernel + bias)
     weights = unsupervised_codes.fit(learned, recipe.num_bits, seed=recipe.seed)
     return kernel, bias, weights, round((time.process_time() - began) / 60, 1)
