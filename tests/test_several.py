@@ -14,6 +14,7 @@ from hashnet.errors import ArgumentError, FingerprintError, UnknownNameError
 from hashnet.local import extractors, learned, lightglue, several
 from hashnet.local.features import LocalFeatures
 from hashnet.network import onnx_graph
+from hashnet.retrieval import vocabulary
 from hashnet.retrieval.evaluation.evaluate import evaluate
 from hashnet.retrieval.index import Index, open_sharded
 from hashnet.retrieval.search import local_pool, verify
@@ -107,11 +108,12 @@ def test_an_index_holds_what_each_extractor_finds(index, folder, bundle):
     assert index.store.descriptor_dim == 129 and index.store.check() == []
     parts = [several.split(features, NAMES) for features in stored(index)]
     for number, name in enumerate(NAMES):
-        single = Index.create(folder / name, bundle, local=name)
-        single.update([folder / "db"])
-        for part, one in zip(parts, stored(single), strict=True):
-            assert np.array_equal(part[number].yx, one.yx)
-            assert np.array_equal(part[number].descriptors, one.descriptors)
+        extractor = extractors.open(name, bundle)
+        for place in (1, -1):
+            one = extractor.extract(images.read(sorted((folder / "db").iterdir())[place]))
+            assert np.array_equal(parts[place][number].yx, one.yx)
+            half = one.descriptors.astype(np.float16)
+            assert np.array_equal(parts[place][number].descriptors, half)
     assert sum(len(part[0].yx) == 0 < len(part[1].yx) for part in parts) == 2  # the faint ones
 
 
@@ -149,7 +151,7 @@ def by_definition(index, features, id):
 )
 def test_a_hit_is_what_either_extractor_shows(index, folder, query):
     engine, by = Engine(index), []
-    for path in [folder / "view 1.png", folder / "db" / "2.png", folder / "db" / "faint 1.png"]:
+    for path in [folder / "view 1.png", folder / "db" / "faint 1.png"]:
         result = engine.search(path, query)
         features = index.extractor.extract(images.read(path))
         strengths = []
@@ -161,7 +163,7 @@ def test_a_hit_is_what_either_extractor_shows(index, folder, query):
         assert strengths == sorted(strengths, reverse=True) and strengths[0] > 1
         assert result.hits[0].id.removeprefix("db/") in (path.name, path.name[5:])
         by.append(result.hits[0].verified_by)
-    assert by[0] == "sift" and by[2] == "xfeat"
+    assert by == ["sift", "xfeat"]
     for threads in (1, 2):
         assert Engine(index, num_threads=threads).search(path, query) == result
 
@@ -201,14 +203,18 @@ def test_an_index_of_both_follows_its_photos(folder, bundle, tmp_path, request, 
     assert first("db/faint 0.png", same_object=True) == [("db/moved.png", "xfeat")]
     index.add([folder / "db" / "3.png"], ids=["three"])
     assert first("view 3.png", same_object=True) == [("three", "sift")]
-    assert index.store.check() == []
+    with index.store.writer() as writer, index.store.snapshot() as snapshot:
+        assert vocabulary.fit(writer, snapshot, seed=1, num_threads=1)
+    assert first("view 3.png", same_object=True) == [("three", "sift")]
     if kind == "folder":
+        assert index.store.check() == []
         shutil.copytree(place, tmp_path / "copy")
         assert Index.open(tmp_path / "copy").engine.search_id(
             "three", Query(verify=True)
         ) == Index.open(place).engine.search_id("three", Query(verify=True))
 
 
+@pytest.mark.thorough
 def test_several_such_indexes_are_searched_as_one(index, folder, bundle, tmp_path):
     more = Index.create(tmp_path / "more", bundle, local="sift,xfeat")
     more.add([view(0)], ids=["view"])
@@ -290,13 +296,12 @@ def test_auto_takes_sift_and_a_network(folder, bundle, tmp_path, monkeypatch, ca
     assert "invalid choice: 'sift,surf' (choose from 'aliked'" in capsys.readouterr().err
 
 
-def test_the_commands_say_which_extractor_has_confirmed_a_hit(index, folder, capsys, tmp_path):
+def test_the_commands_say_which_extractor_has_confirmed_a_hit(index, folder, capsys):
     query, place = str(folder / "view 4.png"), str(index.store.folder)
     assert cli.main(["search", place, query, "--verify", "--json"]) == 0
     hits = json.loads(capsys.readouterr().out)["hits"]
     assert hits[0]["verified_by"] == "sift" and hits[-1]["verified_by"] is None
-    sheet = str(tmp_path / "hits.png")
-    assert cli.main(["search", place, query, "--same-object", "--picture", sheet]) == 0
+    assert cli.main(["search", place, query, "--same-object"]) == 0
     assert "inliers by sift" in capsys.readouterr().out
 
 

@@ -40,6 +40,7 @@ POOL = 1000
 POOL_PER_HIT = 10
 POOL_PER_ROOT = 5
 POOL_PER_ROOT_BY_CERTAINTY = 3
+CANDIDATES_AT_ONCE = 64
 # Ids that a refusal names.
 IDS_SHOWN = 3
 
@@ -934,20 +935,25 @@ class Engine:
         """What each extractor's features say of the candidates, or those that have a matcher."""
         names = extractors.names_of(self.index.store.extractor)
         known = verification.BY_LIGHTGLUE if matchers else verification.MATCHING
-        found = {}
-        for name in matchers or names:
-            of_query, of_candidates = features, candidates
-            if len(names) > 1:
-                of_query = several.split(features, names)[names.index(name)]
-                of_candidates = [_part_of(one, names, name) for one in candidates]
+        found: dict[str, list[Verification]] = {name: [] for name in matchers or names}
+
+        def verify(name: str, query: Features, some: Sequence[Any]) -> None:
+            matcher = matchers[name] if matchers else None
             ones = verification.verify_all(
-                of_query,
-                of_candidates,
-                known[name],
-                num_threads=self.num_threads,
-                matcher=matchers[name] if matchers else None,
+                query, some, known[name], num_threads=self.num_threads, matcher=matcher
             )
-            found[name] = [replace(one, extractor=name) for one in ones]
+            found[name] += [replace(one, extractor=name) for one in ones]
+
+        if len(names) == 1:
+            verify(*names, features, candidates)
+            return found
+        of_query = several.split(features, names)
+        # A candidate is read once, and held until all extractors have had it.
+        for start in range(0, len(candidates), CANDIDATES_AT_ONCE):
+            some = [_Parts(one, names) for one in candidates[start : start + CANDIDATES_AT_ONCE]]
+            for name in found:
+                number = names.index(name)
+                verify(name, of_query[number], [functools.partial(one.of, number) for one in some])
         return found
 
     def _matchers(self, name: str) -> dict[str, Matcher]:
@@ -968,16 +974,19 @@ class Engine:
         return {name: lightglue.opened(name) for name in matched}
 
 
-def _part_of(
-    given: Features | Callable[[], Features], names: Sequence[str], name: str
-) -> Callable[[], Features]:
-    """A function that gives the features of one extractor among those of several."""
+class _Parts:
+    """A candidate's local features by extractor, read when the first are asked for."""
 
-    def part() -> Features:
-        features = given() if callable(given) else given
-        return several.split(features, names)[names.index(name)]
+    def __init__(self, given: Features | Callable[[], Features], names: Sequence[str]) -> None:
+        self._given, self._names = given, names
 
-    return part
+    def of(self, number: int) -> Features:
+        return self._split[number]
+
+    @functools.cached_property
+    def _split(self) -> Sequence[Features]:
+        features = self._given() if callable(self._given) else self._given
+        return several.split(features, self._names)
 
 
 def _strongest_of(found: Mapping[str, Sequence[Verification]]) -> list[Verification]:
