@@ -1000,9 +1000,10 @@ def several(results):
     )
     yield ""
     yield (
-        "Each index holds the photos of a set, and its codes are fitted to them. First by: which "
+        "Each index holds the photos of a set, and its codes are fitted to them. `--local auto` is "
+        "aliked,sift, or delf,sift where ALIKED's weights are not installed. First by: which "
         "extractor has confirmed the first hits. Milliseconds of a search without extraction, on "
-        f"{results['threads']} threads of a busy machine; those of rows compare, and no others. "
+        f"{results['threads']} threads of a machine that was busy: to be compared with each other. "
         "Bytes of the index for each photo."
     )
     if results["every"] > 1:
