@@ -265,10 +265,10 @@ def _indexed(arguments: argparse.Namespace) -> "tuple[Index, UpdateReport]":
             **_of_updates(arguments),
         )
     say_which(index)
-    if arguments.local == "auto":
-        _say_chosen(index)
     report = index.report
     assert report is not None  # `of_photos` has just made it
+    if arguments.local == "auto" and report.added:
+        _say_chosen(index)
     name_problems(report.problems)
     name_left_out(report.left_out)
     say_passed_over(report.passed_over)
@@ -318,8 +318,22 @@ def _say_chosen(index: "Index") -> None:
     info = index.info()
     names = " and ".join(info["local"].split(","))
     why = ", for prints, and for scenes and things in the round," if "," in info["local"] else ""
-    kilobytes = info["local_bytes"] / max(1, info["images"]) / 1000
-    note(f"local features of {names}{why} in {kilobytes:,.0f} kB an image")
+    kilobytes = info["local_bytes"] / info["images"] / 1000
+    note(f"local features of {names}{why} in {kilobytes:,.0f} kB{_and_time(index)} an image")
+
+
+def _and_time(index: "Index") -> str:
+    """What extraction takes for the first photo of the index; nothing where it has moved."""
+    from hashnet import images
+    from hashnet.errors import ImageError
+
+    try:
+        image = images.read(index[next(iter(index))].path or "")
+    except ImageError:
+        return ""
+    start = time.process_time()
+    index.extractor.extract(image)
+    return f" and {1000 * (time.process_time() - start):,.0f} ms of a processor"
 
 
 def _flag(name: str) -> str:
