@@ -243,7 +243,7 @@ class Chosen:
         return np.stack([np.arange(size), np.arange(size)], axis=1)
 
 
-def test_a_matcher_is_shown_what_either_extractor_has_found(index, folder, monkeypatch):
+def test_a_matcher_is_shown_what_either_extractor_has_found(index, folder, bundle, monkeypatch):
     engine, query = Engine(index), Query(verify=True, matcher="lightglue", matcher_top=2)
     row = engine.snapshot.rows(["db/1.png"])
     of_xfeat = several.split(engine.snapshot.local_features(row)[0], NAMES)[1]
@@ -255,14 +255,20 @@ def test_a_matcher_is_shown_what_either_extractor_has_found(index, folder, monke
     assert [dim for _, dim in chosen.asked] == [64, 64]
     assert plain.hits[0] == found.hits[0] and found.hits[0].verified_by == "sift"
     # What it does find comes first, though SIFT is surer of another.
-    with monkeypatch.context() as patch:
-        least = dataclasses.replace(verify.BY_LIGHTGLUE["xfeat"], min_inliers=1)
-        patch.setitem(verify.BY_LIGHTGLUE, "xfeat", least)
-        asked = dataclasses.replace(query, ids=["db/1.png", "db/2.png"])
-        features = index.extractor.extract(thing(1))
-        encoded = index.encoder.encode_one(thing(1))
-        hits = engine.search_encoded(*encoded, asked, local=features).hits
-        assert (hits[0].id, hits[0].verified_by) == ("db/1.png", "xfeat")
+    of_sift = extractors.open("sift").extract(thing(2))
+    features = several.joined([of_sift, extractors.open("xfeat", bundle).extract(thing(1))], 129)
+    encoded = index.encoder.encode_one(thing(2))
+    asked = dataclasses.replace(query, ids=["db/1.png", "db/2.png"])
+    hits = engine.search_encoded(*encoded, asked, local=features).hits
+    by = [(hit.id, hit.verified_by) for hit in hits]
+    assert by == [("db/1.png", "xfeat"), ("db/2.png", "sift")]
+    # Of an image that it finds, too, the surer of the two speaks.
+    features = index.extractor.extract(thing(1))
+    least = dataclasses.replace(verify.BY_LIGHTGLUE["xfeat"], min_inliers=len(of_xfeat.yx) // 2)
+    monkeypatch.setitem(verify.BY_LIGHTGLUE, "xfeat", least)
+    asked = dataclasses.replace(query, ids=["db/1.png"])
+    [hit] = engine.search_encoded(*encoded, asked, local=features).hits
+    assert (hit.id, hit.verified_by) == ("db/1.png", "sift")
 
 
 def test_extractors_are_named_in_any_order_and_an_index_keeps_its_own(index, folder, bundle):

@@ -370,7 +370,7 @@ class Engine:
             for place, one in zip(best.tolist(), _strongest_of(again), strict=True):
                 others = [ones[place] for name, ones in nearest.items() if name not in matchers]
                 by_matcher[place] = one.same
-                found[place] = one if one.same else verification.strongest([one, *others])
+                found[place] = verification.strongest([one, *others])
         return np.lexsort((-_strengths(found), ~by_matcher)), found
 
     def histogram(self, code: np.ndarray, query: Query = DEFAULT) -> np.ndarray:
