@@ -8,6 +8,7 @@ import numpy as np
 
 from hashnet import files, images
 from hashnet.errors import ArgumentError, ImageError, StoreError
+from hashnet.local import extractors
 from hashnet.local.aggregation import Aggregation
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.store.items import Item
@@ -55,8 +56,9 @@ def aggregate(
         How many vectors were written, and a list of `Problem`: images that have none.
 
     Raises:
-        ArgumentError: `out` has another ending, queries come without a codebook, there is no
-            vector at all, or as for `Aggregation.fit`.
+        ArgumentError: `out` has another ending, queries come without a codebook, the local
+            features are of several extractors, there is no vector at all, or as for
+            `Aggregation.fit`.
         StoreError: the index has no local features, or the codebook is damaged.
 
     Example:
@@ -79,6 +81,12 @@ def aggregate(
             "Vectors are aggregated from the local features that an index holds.",
             f"an index without any: {index.store.folder}",
             "Make an index with `hashnet index --local sift`.",
+        )
+    if len(extractors.names_of(index.store.extractor)) > 1:
+        raise ArgumentError(
+            "Vectors are aggregated from the local features of one extractor.",
+            f"an index of several: {index.store.extractor}",
+            "Make an index with one of them.",
         )
     tell = progress or (lambda stage, done, total: None)
     with index.store.snapshot() as snapshot:

@@ -17,7 +17,7 @@ from hashnet.errors import (
     ShapeError,
     SkippedWarning,
 )
-from hashnet.local import features
+from hashnet.local import extractors, features
 from hashnet.network import bundle as bundles
 from hashnet.network import own_backbones
 from hashnet.network.backbones import Backbone
@@ -142,8 +142,9 @@ class Index(indexes.Index):
             default_excludes: bool. Also leave out thumbnails, deleted files and the like
                 (`hashnet.images.DEFAULT_EXCLUDES`), and names that begin with a dot.
             workers: int or None. Decoding threads.
-            local: str, one of `hashnet.local.extractors.NAMES`, such as `"sift"`. Keep local
-                features in a new index, for `search(..., verify=True)` and `same_object=True`.
+            local: str, of `hashnet.local.extractors.NAMES`, such as `"sift"`, or several with
+                commas between; or `"auto"` for those of `extractors.chosen`. Keep local features in
+                a new index, for `search(..., verify=True)` and `same_object=True`.
             regions: int, 1 to 64. Keep up to so many parts of each image in a new index, so that
                 small objects in it are found.
             exif: bool. Keep in a new index when, where and by which camera a photo was taken, to
@@ -196,6 +197,8 @@ class Index(indexes.Index):
             progress=progress or (lambda stage, done, total: None),
         )
         images.Exclusion(options.exclude)  # a bad pattern must not leave an index behind
+        if options.local != extractors.AUTO:
+            extractors.names_of(options.local)  # nor is a network fitted for a name there is not
         for option, what in (
             ("bits", "code length"),
             ("backbone", "backbone"),
@@ -514,7 +517,7 @@ def _created(cls: type[Index], place: StrPath, bundle: StrPath, options: _Option
     """A new index in the precision that is asked for, and no trace of it where that fails."""
     source = bundles.load(bundle)
     kept: dict[str, Any] = {
-        "local": options.local,
+        "local": extractors.chosen() if options.local == extractors.AUTO else options.local,
         "regions": options.regions or 0,
         "exif": bool(options.exif),
         "ocr": bool(options.ocr),
@@ -601,6 +604,9 @@ def _refuse_another(index: Index, **asked: Any) -> None:
     """Refuse what an index that is there has otherwise; None is not asked for."""
     way_out = "Leave the option out to add to this index, or make another index."
     store, config = index.store, index.encoder.config
+    if (local := asked.get("local")) is not None:
+        named = ",".join(extractors.names_of(local)) if local != extractors.AUTO else None
+        asked["local"] = named or store.extractor or local
     held = {
         "bits": (config.num_bits, "code length", f"{config.num_bits} bits"),
         "local": (

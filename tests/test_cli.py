@@ -298,6 +298,7 @@ def test_a_shell_completes_commands_options_and_choices(tmp_path):
         "disk",
         "sift",
         "xfeat",
+        "auto",
     ]
     folder = tmp_path / "photos.index"
     folder.mkdir()

@@ -88,6 +88,7 @@ def test_info_is_of_the_index_its_rows_and_the_network_that_it_carries(
         "feature_dtype": "float32",
         "local": None,
         "visual_words": None,
+        "local_bytes": 0,
         "local_pool_bytes": 0,
         "regions_per_image": 0,
         "exif": True,

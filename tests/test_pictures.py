@@ -18,6 +18,7 @@ class Hit:
     grade: str | None = None
     inliers: int | None = None
     region: tuple | None = None
+    verified_by: str | None = None
 
 
 def solid(colour, shape=(30, 40)):
@@ -71,7 +72,9 @@ def test_inliers_are_written_where_there_are_any(tmp_path):
     images.write(path, solid(100))
     plain = sheets.contact_sheet([(solid(9), [Hit("a", path)])])
     verified = sheets.contact_sheet([(solid(9), [Hit("a", path, inliers=12)])])
-    assert (plain != verified).any()
+    by = Hit("a", path, inliers=12, verified_by="sift")
+    told = sheets.contact_sheet([(solid(9), [by])])
+    assert (plain != verified).any() and (verified != told).any()
 
 
 def test_matches_are_lines_between_the_two_pictures(tmp_path):

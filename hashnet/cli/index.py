@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hashnet.cli.choices import BACKBONES, EXTRACTORS, PRECISIONS
 from hashnet.cli.indexes import opened, say_which
 from hashnet.cli.options import (
+    SeveralOf,
     add_exclude,
     add_index,
     add_label_from,
@@ -154,8 +155,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--local",
-        choices=EXTRACTORS,
-        help="also store local features in a new index, for search --verify and --same-object",
+        choices=SeveralOf([*EXTRACTORS, "auto"]),
+        help="also store local features in a new index, for search --verify and --same-object; "
+        "several with commas between, as sift,aliked; auto: two that serve whatever photos show",
     )
     parser.add_argument(
         "--regions",
@@ -265,6 +267,8 @@ def _indexed(arguments: argparse.Namespace) -> "tuple[Index, UpdateReport]":
     say_which(index)
     report = index.report
     assert report is not None  # `of_photos` has just made it
+    if arguments.local == "auto" and report.added:
+        _say_chosen(index)
     name_problems(report.problems)
     name_left_out(report.left_out)
     say_passed_over(report.passed_over)
@@ -307,6 +311,29 @@ def _of_vectors(arguments: argparse.Namespace) -> "tuple[Index, UpdateReport]":
     print(f"{report.added} added, {report.changed} changed, {report.unchanged} unchanged")
     _say_if_outgrown(index)
     return index, report
+
+
+def _say_chosen(index: "Index") -> None:
+    """Say on stderr which local features `--local auto` stands for, why, and what they take."""
+    info = index.info()
+    names = " and ".join(info["local"].split(","))
+    why = ", for prints, and for scenes and things in the round," if "," in info["local"] else ""
+    kilobytes = info["local_bytes"] / info["images"] / 1000
+    note(f"local features of {names}{why} in {kilobytes:,.0f} kB{_and_time(index)} an image")
+
+
+def _and_time(index: "Index") -> str:
+    """What extraction takes for the first photo of the index; nothing where it has moved."""
+    from hashnet import images
+    from hashnet.errors import ImageError
+
+    try:
+        image = images.read(index[next(iter(index))].path or "")
+    except ImageError:
+        return ""
+    start = time.process_time()
+    index.extractor.extract(image)
+    return f" and {1000 * (time.process_time() - start):,.0f} ms of a processor"
 
 
 def _flag(name: str) -> str:

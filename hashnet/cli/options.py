@@ -158,6 +158,13 @@ def backbone(text: str) -> str:
     return text
 
 
+class SeveralOf(tuple[str, ...]):
+    """Choices of which several may be given, with commas between."""
+
+    def __contains__(self, given: object) -> bool:
+        return all(map(super().__contains__, str(given).split(",")))
+
+
 def names(text: str) -> tuple[str, ...]:
     """Names with commas between them."""
     return tuple(text.split(","))

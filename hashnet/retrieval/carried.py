@@ -59,9 +59,9 @@ def extractor_of(store: Any) -> Extractor:
             f"an index without any: {store.folder}",
             "Make an index with `hashnet index --local sift`.",
         )
-    file = extractors.file_of(store.extractor)
-    if file is not None:
-        store.verify_encoder(file, bundles.ENCODER)
+    networks = extractors.files_of(store.extractor).values()
+    if networks:
+        store.verify_encoder(*networks, bundles.ENCODER)
     extractor = extractors.open(store.extractor, store.encoder_folder)
     if extractor.descriptor_dim != store.descriptor_dim:
         raise FingerprintError(
@@ -99,7 +99,7 @@ def export_networks(
     Args:
         bundle: the `Bundle` that the index will carry.
         folder: str or path-like, where they are written.
-        local: name of the extractor of local features, or None.
+        local: str, the extractors of local features as for `extractors.names_of`, or None.
         regions_too: bool. Whether the index keeps regions of its images.
 
     Returns:
@@ -108,17 +108,15 @@ def export_networks(
     from hashnet.local import delf, learned, regions
 
     files = {}
-    name = extractors.file_of(local)
-    if name is not None:
-        files[name] = pathlib.Path(folder) / name
-        carried = bundle.folder / name
+    for name, file in extractors.files_of(local).items():
+        files[file] = pathlib.Path(folder) / file
+        carried = bundle.folder / file
         if carried.is_file():
-            shutil.copyfile(carried, files[name])
-        elif local == "delf":
-            delf.export_for(bundle, files[name])
+            shutil.copyfile(carried, files[file])
+        elif name == "delf":
+            delf.export_for(bundle, files[file])
         else:
-            assert local is not None  # which has no file
-            learned.export(local, files[name])
+            learned.export(name, files[file])
     if regions_too:
         files[regions.FILE] = pathlib.Path(folder) / regions.FILE
         regions.export_for(bundle, files[regions.FILE])

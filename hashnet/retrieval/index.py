@@ -107,8 +107,9 @@ class Index:
                 float16 in a folder, where half the bytes change neither mAP nor the ten nearest
                 on clothing10 (tests/bench/feature_dtype.py), and float32, the only choice, in
                 ClickHouse.
-            local: str, one of `extractors.NAMES`, or None. Also keep local features of every
-                image, for verification. "delf" is the one that the bundle has of
+            local: str, one or several of `extractors.NAMES` with commas between, or None. Also keep
+                local features of every image, for verification; of several extractors, a hit is
+                what those of any show. "delf" is the one that the bundle has of
                 `train.attention`, or else that of its backbone's ImageNet weights; "aliked",
                 "disk" and "xfeat" take their weights from packages (`local.packaged`).
             regions: int, 0 to 64. Also keep code and feature of up to so many parts of each image
@@ -125,9 +126,11 @@ class Index:
             StoreError: something is there already, or the disk refuses.
             BundleError: the bundle is missing or damaged.
             ArgumentError: the backbone has no regions.
+            UnknownNameError: there is no such extractor.
             WeightsError: the extractor's weights, or those that read text, are not installed.
         """
         check_regions_per_image(regions)  # making their network takes a while
+        local = ",".join(extractors.names_of(local)) or None
         if ocr:
             reader.require()
         bundle = bundles.load(bundle_folder)
@@ -942,6 +945,10 @@ class Index:
             num_items, num_rows = snapshot.num_items, snapshot.num_rows
             num_regions = snapshot.num_regions
             codebook, bytes_of_pool = snapshot.codebook, snapshot.local_pool_bytes()
+            # Places and descriptors.
+            bytes_of_local = snapshot.num_local_features * (
+                8 + 2 * (self.store.descriptor_dim or 0)
+            )
             roots = snapshot.roots.all
             drift = self.drift()  # while what was read for the snapshot is held
         config = self.encoder.config
@@ -955,6 +962,7 @@ class Index:
             "feature_dim": config.feature_dim,
             "feature_dtype": self.store.feature_dtype,
             "local": self.store.extractor,
+            "local_bytes": bytes_of_local + bytes_of_pool,
             "visual_words": None if codebook is None else codebook.num_words,
             "local_pool_bytes": bytes_of_pool,
             "regions_per_image": self.store.regions_per_image,

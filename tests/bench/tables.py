@@ -1007,6 +1007,46 @@ def matched(results):
             yield f"| {dataset} | {row['queries']} | {name} | {' | '.join(cells)} |"
 
 
+def several(results):
+    """Extractors alone and together, in one index each."""
+    yield "## Several extractors in one index" + (
+        ": LightGlue" if "lightglue" in results["command"] else ""
+    )
+    yield ""
+    yield (
+        "Each index holds the photos of a set, and its codes are fitted to them. `--local auto` is "
+        "aliked,sift, or delf,sift where ALIKED's weights are not installed. First by: which "
+        "extractor has confirmed the first hits. Milliseconds of a search without extraction, on "
+        f"{results['threads']} threads of a machine that was busy: to be compared with each other. "
+        "Bytes of the index for each photo."
+    )
+    if results["every"] > 1:
+        yield f"Every {_ORDINALS[results['every']]} query of a set."
+    yield ""
+    yield "| set | queries | photos | local features | search | R@1 | R@5 | first by | ms | bytes |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
+    for dataset, found in results["sets"].items():
+        for choice, row in found["choices"].items():
+            for way, figures_of in row.items():
+                if way == "bytes_an_image":
+                    continue
+                by = ", ".join(f"{n} {k}" for k, n in figures_of["first_confirmed_by"].items())
+                yield (
+                    f"| {dataset} | {found['queries']} | {found['database']} | {choice} "
+                    f"| {_WAYS[way]} | {figures_of['recall_at_1']:.3f} "
+                    f"| {figures_of['recall_at_5']:.3f} | {by} "
+                    f"| {figures_of['milliseconds']:.0f} | {row['bytes_an_image']:,} |"
+                )
+
+
+_ORDINALS = {2: "second", 3: "third", 4: "fourth"}
+_WAYS = {
+    "verify": "`--verify`",
+    "same_object": "`--same-object`",
+    "lightglue": "`--verify --matcher lightglue`",
+}
+
+
 def extractor_times(results):
     """What the extraction of a photo takes."""
     yield "## Time of local features"
@@ -1275,6 +1315,7 @@ def renewed(text):
     }
     named |= {path.stem: local for path in sorted(figures.FOLDER.glob("local_*"))}
     named |= {path.stem: matched for path in sorted(figures.FOLDER.glob("matcher_*"))}
+    named |= {path.stem: several for path in sorted(figures.FOLDER.glob("several_*"))}
     named |= {"extractors": extractor_times, "reference": beside_authors}
     named |= {path.stem: local_pool for path in sorted(figures.FOLDER.glob("local_pool_*"))}
     named |= {"duplicates": copies_of_photos}

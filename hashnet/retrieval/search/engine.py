@@ -7,7 +7,7 @@ import functools
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from hashnet import images, system
 from hashnet.codes import code_bytes
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, RegionError, UnknownIdError, UnknownNameError
+from hashnet.local import extractors, several
 from hashnet.local.features import Extractor
 from hashnet.network.bundle import Bundle
 from hashnet.retrieval.search import duplicates, feedback, grading, local_pool, reranking
@@ -39,6 +40,7 @@ POOL = 1000
 POOL_PER_HIT = 10
 POOL_PER_ROOT = 5
 POOL_PER_ROOT_BY_CERTAINTY = 3
+CANDIDATES_AT_ONCE = 64
 # Ids that a refusal names.
 IDS_SHOWN = 3
 
@@ -316,7 +318,7 @@ class Engine:
         [candidate] = self.snapshot.local_features([self._row(id)])
         photo = images.Photo.of(image)
         pixels = photo.full() if region is None else _crop(photo, region)
-        [found] = self._verify(self.index.extractor.extract(pixels), [candidate])
+        [found] = self._strongest(self.index.extractor.extract(pixels), [candidate])
         return found if region is None else found.moved(region[:2])
 
     def match_id(self, query_id: str, id: str) -> Verification:
@@ -333,7 +335,7 @@ class Engine:
             StoreError: the index has no local features.
         """
         features = self.snapshot.local_features(self._rows([query_id, id]))
-        return self._verify(features[0], features[1:])[0]
+        return self._strongest(features[0], features[1:])[0]
 
     def verify(
         self, features: Features, rows: np.ndarray, query: Query = DEFAULT
@@ -347,7 +349,7 @@ class Engine:
 
         Returns:
             order: int64 `(n,)`, places in `rows`: those that show the same thing first, by (most
-                inliers, place), then the others as they were. Those that another matcher has found
+                strength, place), then the others as they were. Those that another matcher has found
                 come before those that only nearest features have.
             verifications: list of n `Verification`, in the order of `rows`.
 
@@ -356,16 +358,20 @@ class Engine:
             ArgumentError: the matcher is not for features of their kind.
             WeightsError: the matcher's weights are not installed.
         """
-        matcher = self._matcher(query.matcher)
-        found = self._verify(features, self.snapshot.candidates(rows))
+        matchers = self._matchers(query.matcher)
+        nearest = self._verify(features, self.snapshot.candidates(rows))
+        found = _strongest_of(nearest)
         by_matcher = np.zeros(len(found), bool)
-        if matcher is not None:
-            matches = np.array([one.matches for one in found], np.int64)
-            best = np.lexsort((-matches, -_counted(found)))[: query.matcher_top]
-            again = self._verify(features, self.snapshot.candidates(rows[best]), matcher)
-            for place, one in zip(best.tolist(), again, strict=True):
-                found[place], by_matcher[place] = one, one.same
-        return np.lexsort((-_counted(found), ~by_matcher)), found
+        if matchers:
+            of_matched = _strongest_of({name: nearest[name] for name in matchers})
+            matches = np.array([one.matches for one in of_matched], np.int64)
+            best = np.lexsort((-matches, -_strengths(found)))[: query.matcher_top]
+            again = self._verify(features, self.snapshot.candidates(rows[best]), matchers)
+            for place, one in zip(best.tolist(), _strongest_of(again), strict=True):
+                others = [ones[place] for name, ones in nearest.items() if name not in matchers]
+                by_matcher[place] = one.same
+                found[place] = verification.strongest([one, *others])
+        return np.lexsort((-_strengths(found), ~by_matcher)), found
 
     def histogram(self, code: np.ndarray, query: Query = DEFAULT) -> np.ndarray:
         """Count the images at each number of bits from a code.
@@ -917,45 +923,80 @@ class Engine:
         moved = [one.moved(corner) for one in verifications]
         return places[order], dict(zip(places.tolist(), moved, strict=True))
 
+    def _strongest(self, features: Features, candidates: Sequence[Features]) -> list[Verification]:
+        return _strongest_of(self._verify(features, candidates))
+
     def _verify(
         self,
         features: Features,
         candidates: Sequence[Features | Callable[[], Features]],
-        matcher: Matcher | None = None,
-    ) -> list[Verification]:
-        matching = self._matching
-        if matcher is not None:
-            matching = verification.BY_LIGHTGLUE[self.index.store.extractor or ""]
-        return verification.verify_all(
-            features, candidates, matching, num_threads=self.num_threads, matcher=matcher
-        )
+        matchers: Mapping[str, Matcher] | None = None,
+    ) -> dict[str, list[Verification]]:
+        """What each extractor's features say of the candidates, or those that have a matcher."""
+        names = extractors.names_of(self.index.store.extractor)
+        known = verification.BY_LIGHTGLUE if matchers else verification.MATCHING
+        found: dict[str, list[Verification]] = {name: [] for name in matchers or names}
 
-    def _matcher(self, name: str) -> Matcher | None:
-        """What matches the first once more, or None for nearest features alone."""
-        extractor, known = self.index.store.extractor, verification.BY_LIGHTGLUE
+        def verify(name: str, query: Features, some: Sequence[Any]) -> None:
+            matcher = matchers[name] if matchers else None
+            ones = verification.verify_all(
+                query, some, known[name], num_threads=self.num_threads, matcher=matcher
+            )
+            found[name] += [replace(one, extractor=name) for one in ones]
+
+        if len(names) == 1:
+            verify(*names, features, candidates)
+            return found
+        of_query = several.split(features, names)
+        # A candidate is read once, and held until all extractors have had it.
+        for start in range(0, len(candidates), CANDIDATES_AT_ONCE):
+            some = [_Parts(one, names) for one in candidates[start : start + CANDIDATES_AT_ONCE]]
+            for name in found:
+                number = names.index(name)
+                verify(name, of_query[number], [functools.partial(one.of, number) for one in some])
+        return found
+
+    def _matchers(self, name: str) -> dict[str, Matcher]:
+        """What matches the first once more, by extractor; nothing for nearest features alone."""
         if name == "nearest":
-            return None
+            return {}
         from hashnet.local import lightglue  # which most searches do without
 
-        if extractor not in known:
+        known = verification.BY_LIGHTGLUE
+        names = extractors.names_of(self.index.store.extractor)
+        matched = [name for name in names if name in known]
+        if not matched:
             raise ArgumentError(
                 f"LightGlue matches the local features of {', '.join(known)}.",
-                f"those of {extractor}",
+                f"those of {self.index.store.extractor}",
                 "Make an index with `hashnet index --local aliked`, or leave the matcher out.",
             )
-        return lightglue.opened(extractor)
-
-    @property
-    def _matching(self) -> verification.Matching:
-        extractor = self.index.store.extractor
-        if extractor not in verification.MATCHING:
-            raise UnknownNameError("extractor of local features", extractor, verification.MATCHING)
-        return verification.MATCHING[extractor]
+        return {name: lightglue.opened(name) for name in matched}
 
 
-def _counted(found: Sequence[Verification]) -> np.ndarray:
-    """int64 `(n,)`: the inliers of each that shows the same thing, and 0."""
-    return np.array([one.inliers if one.same else 0 for one in found], np.int64)
+class _Parts:
+    """A candidate's local features by extractor, read when the first are asked for."""
+
+    def __init__(self, given: Features | Callable[[], Features], names: Sequence[str]) -> None:
+        self._given, self._names = given, names
+
+    def of(self, number: int) -> Features:
+        return self._split[number]
+
+    @functools.cached_property
+    def _split(self) -> Sequence[Features]:
+        features = self._given() if callable(self._given) else self._given
+        return several.split(features, self._names)
+
+
+def _strongest_of(found: Mapping[str, Sequence[Verification]]) -> list[Verification]:
+    """Of each image what the features of one extractor say, of what those of each say."""
+    return [verification.strongest(ones) for ones in zip(*found.values(), strict=True)]
+
+
+def _strengths(found: Sequence[Verification]) -> np.ndarray:
+    """float64 `(n,)`: the strength of each that shows the same thing, and 0."""
+    return np.array([one.strength if one.same else 0 for one in found], np.float64)
 
 
 def _refuse_unknown(ids: Sequence[str], rows: np.ndarray) -> None:

@@ -40,6 +40,8 @@ class Hit(NamedTuple):
             see `grading`. None where features alone rank, or where too few images tell.
         grade: str or None: "copy", as like as copies are; "alike", which what is verified is at
             the least; or "unlike". None where the likeness is.
+        verified_by: str or None. The extractor of the local features that show the same thing;
+            its are the inliers. None where none do.
     """
 
     id: str
@@ -51,6 +53,7 @@ class Hit(NamedTuple):
     region: tuple[int, int, int, int] | None = None
     likeness: float | None = None
     grade: str | None = None
+    verified_by: str | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -178,10 +181,13 @@ def ranked_scores(rank: int, hit: Hit) -> str:
     Example:
         >>> ranked_scores(1, Hit("a", None, None, 3, 0.5, grade="alike"))
         '   1    3 bits   0.5000  alike '
+        >>> ranked_scores(1, Hit("a", None, None, 3, 0.5, inliers=41, verified_by="sift"))
+        '   1    3 bits   0.5000    41 inliers by sift'
     """
     grade = "" if hit.grade is None else f"  {hit.grade:6}"
     inliers = "" if hit.inliers is None else f"  {hit.inliers:4} inliers"
-    return f"{rank:4}  {hit.bits_apart:3} bits  {hit.distance:7.4f}{grade}{inliers}"
+    by = "" if hit.verified_by is None else f" by {hit.verified_by}"
+    return f"{rank:4}  {hit.bits_apart:3} bits  {hit.distance:7.4f}{grade}{inliers}{by}"
 
 
 def hits_of(
@@ -210,8 +216,10 @@ def hits_of(
     ):
         item, region = found.items[place], regions[place]
         inliers = None if one is None else one.inliers
-        known = likeness or (None, None)
-        yield Hit(item.id, item.path, item.label, apart, distance, inliers, region, *known)
+        how_like, grade = likeness or (None, None)
+        by = None if one is None or not one.same else one.extractor
+        scores = apart, distance, inliers, region, how_like, grade, by
+        yield Hit(item.id, item.path, item.label, *scores)
 
 
 def _on_one_line(text: str) -> str:

@@ -7,7 +7,7 @@ MAGSAC++, Barath et al. 2020, by OpenCV.)
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Protocol
@@ -131,6 +131,9 @@ class Verification:
             the places given. Where too few inliers decide nothing, these still order images.
         same: bool. Whether the inliers are as many as `Matching.min_inliers` asks for, so that
             both images show the same thing; False where nothing was asked for.
+        strength: float. The inliers as a multiple of those; 0 where nothing was asked for. Inliers
+            of different extractors are not on one scale, these are.
+        extractor: str or None. Whose features were compared, where that is known.
     """
 
     inliers: int
@@ -139,6 +142,8 @@ class Verification:
     model: np.ndarray | None
     matches: int
     same: bool = False
+    strength: float = 0.0
+    extractor: str | None = None
 
     def moved(self, corner: tuple[int, int]) -> "Verification":
         """The same of an image of which the query was a part.
@@ -164,6 +169,23 @@ class Verification:
             query_yx=self.query_yx + np.array(corner, np.float32),
             model=None if self.model is None else self.model @ back,
         )
+
+
+def strongest(found: Sequence[Verification]) -> Verification:
+    """What the features of one extractor say of two images, of all that were compared.
+
+    Args:
+        found: one or more `Verification` of the same two images.
+
+    Returns:
+        The `Verification` of most strength, then most matches, then the first.
+
+    Example:
+        >>> one = replace(_NOTHING, inliers=20, strength=1.1, extractor="delf")
+        >>> strongest([one, replace(one, inliers=19, strength=2.4, extractor="sift")]).extractor
+        'sift'
+    """
+    return max(found, key=lambda one: (one.strength, one.matches))
 
 
 _NOTHING = Verification(0, np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32), None, 0)
@@ -393,7 +415,8 @@ def verify_all(
             model=model,
             seed=seed,
         )
-        return replace(found, same=found.inliers >= matching.min_inliers)
+        strength = found.inliers / matching.min_inliers
+        return replace(found, same=strength >= 1, strength=strength)
 
     with threads.blas_threads(1):
         return threads.mapped(one, candidates, num_threads)

@@ -164,7 +164,8 @@ def matches(
         decoders: as for `search`.
 
     Returns:
-        dict that JSON can hold: the inliers, and their places in pixels of the two.
+        dict that JSON can hold: the inliers, by which extractor they verify, and their places in
+        pixels of the two.
 
     Raises:
         HashnetError, HTTPException: as for `search`.
@@ -183,6 +184,7 @@ def matches(
     verification = _by_public_ids(version, named, found)
     return {
         "inliers": verification.inliers,
+        "verified_by": verification.extractor if verification.same else None,
         "query": {"yx": verification.query_yx.tolist()},
         "hit": {"yx": verification.yx.tolist()},
     }

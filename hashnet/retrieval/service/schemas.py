@@ -64,7 +64,7 @@ class Info(Answer):
         labels: list of `Label`, the first of them by name.
         num_classes: int. All classes that the network knows.
         classes: list of str, the first of them.
-        local: str or None, the extractor of local features.
+        local: str or None, the extractor of local features; several with commas between.
         grades: bool. Whether hits are graded.
         exif: bool. Whether dates are known.
         folders: list of str. What ids of files begin with.
@@ -187,11 +187,13 @@ class Matches(Answer):
 
     Attributes:
         inliers: int. How many do.
+        verified_by: str or None. The extractor of the local features that show the same thing.
         query: `Places` in the query.
         hit: `Places` in the image, in the same order.
     """
 
     inliers: int
+    verified_by: str | None
     query: Places
     hit: Places
 

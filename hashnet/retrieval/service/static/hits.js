@@ -15,13 +15,15 @@ const GRADES = { copy: "as like as a copy", alike: "alike", unlike: "no longer a
 
 /**
  * The scores of a hit in words, each of its own stage; `grade` only where the index tells, and
- * `inliers` where it was verified. Of a search in words the ways that found it.
+ * `inliers` where it was compared, `by` the extractor that verified it. Of a search in words the ways that found it.
  */
-export function scores({ bits_apart: apart, distance, grade, inliers, ways }) {
+export function scores({ bits_apart: apart, distance, grade, inliers, verified_by: by, ways }) {
   if (ways) return [`by ${ways.join(", ")}`];
   const said = [`${bits(apart)} apart`, `distance ${distance.toFixed(2)}`];
   if (grade) said.push(GRADES[grade]);
-  if (typeof inliers === "number") said.push(`${inliers} ${inliers === 1 ? "inlier" : "inliers"}`);
+  if (typeof inliers === "number") {
+    said.push(`${inliers} ${inliers === 1 ? "inlier" : "inliers"}${by ? ` by ${by}` : ""}`);
+  }
   return said;
 }
 
