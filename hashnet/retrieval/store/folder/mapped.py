@@ -45,6 +45,11 @@ class MappedFiles:
             contextlib.nullcontext() if hasattr(os, "pread") else threading.Lock()
         )
         self.maps = {name: self._map(name) for name in catalogue.file_names}
+        # Each search asks for it several times.
+        self._wanted = [
+            (name, descriptor, catalogue.ends[name] * catalogue.row_bytes(name))
+            for name, descriptor in self._descriptors.items()
+        ]
 
     def _map(self, name: str) -> np.ndarray:
         self._descriptors[name] = open_data(self._folder, self._catalogue, name)
@@ -61,8 +66,7 @@ class MappedFiles:
         Raises:
             StoreError: one is not; it was cut off by another program.
         """
-        for name, descriptor in self._descriptors.items():
-            wanted = self._catalogue.ends[name] * self._catalogue.row_bytes(name)
+        for name, descriptor, wanted in self._wanted:
             size = os.fstat(descriptor).st_size
             if size < wanted:
                 raise self._damaged(name, f"{size} bytes instead of {wanted}")

@@ -229,7 +229,7 @@ class CommittedRows:
     def features(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Features of some rows, verified."""
         rows = self.check_rows(rows)
-        self._verify_features(rows[~self._features_verified[rows]])
+        self._verify_new_features(rows)
         return self._arrays["features"][rows]
 
     def feature_map(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -241,8 +241,7 @@ class CommittedRows:
         Returns:
             float32 or float16 `(num_rows, feature_dim)`.
         """
-        rows = self.check_rows(rows)
-        self._verify_features(rows[~self._features_verified[rows]])
+        self._verify_new_features(self.check_rows(rows))
         return self._feature_map
 
     def features_anew(self, rows: np.ndarray) -> np.ndarray:
@@ -258,6 +257,11 @@ class CommittedRows:
         """
         self._verify_features(rows)
         return self._arrays["features"][rows]
+
+    def _verify_new_features(self, rows: np.ndarray) -> None:
+        """The same of those of some rows that have not been verified."""
+        if not (known := self._features_verified[rows]).all():
+            self._verify_features(rows[~known])
 
     def _verify_features(self, rows: np.ndarray) -> None:
         """Compare features with the checksums in their items' records.
