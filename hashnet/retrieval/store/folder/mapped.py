@@ -30,7 +30,8 @@ class MappedFiles:
         catalogue: `Catalogue` of the commit.
 
     Attributes:
-        maps: dict of name to read-only array of any dtype and shape, as `Catalogue.layout` says.
+        maps: dict of name to `numpy.memmap`, read-only, of dtype and shape as `Catalogue.layout`
+            says; to a plain one where it has no rows.
 
     Raises:
         StoreError: a file is missing, too short, or no plain file.

@@ -1,0 +1,111 @@
+"""What a picture may take to decode, told from its header.
+
+Most take little and are decoded in the thread that asks. What may take long, or much memory, goes
+to a process of its own, which ends where it does: see `workers`. So what is told here decides on no
+picture, and is that of the costliest files of each format.
+"""
+
+from typing import Any, NamedTuple
+
+from hashnet.images.jpeg import REDUCTION, JpegFile
+
+LIGHT_SECONDS = 1.5
+LIGHT_MEGABYTES = 500
+_MILLION_BYTES = 2**20 / 1e6  # a megabyte, in millions
+
+
+class Cost(NamedTuple):
+    """At most.
+
+    Attributes:
+        seconds: float, of processor time.
+        megabytes: float.
+    """
+
+    seconds: float
+    megabytes: float
+
+
+class _Rates(NamedTuple):
+    """Seconds a million pixels, seconds a megabyte of the file, and bytes a pixel.
+
+    As measured by `python -m tests.bench.hostile largest`, and a third more.
+    """
+
+    of_pixels: float
+    of_bytes: float
+    memory: float = 9.0
+
+
+_RATES = {
+    "PNG": _Rates(0.05, 0.02),
+    "WEBP": _Rates(0.05, 0.1, 24),
+    "GIF": _Rates(0.04, 0.04),
+    "BMP": _Rates(0.03, 0.05),
+    "DIB": _Rates(0.03, 0.05),
+    "TIFF": _Rates(0.1, 0.1, 10),
+    "AVIF": _Rates(0.04, 0.1, 18),
+    "HEIF": _Rates(0.07, 0.1, 14),
+    "JPEG2000": _Rates(0.07, 0.17, 20),
+    "PPM": _Rates(0.03, 0.06, 10),
+    "ICO": _Rates(0.05, 0.05),
+    "QOI": _Rates(0.03, 1.2, 10),
+    "TGA": _Rates(0.03, 0.1),
+}
+_OTHERS = _Rates(0.4, 0.2, 14)  # JPEG XL among them
+_OF_JPEG = _Rates(0.012, 0.02, 8)
+_A_BLOCK, _A_BLOCK_OF_MANY_SCANS = 0.02e-6, 0.06e-6  # seconds
+_BLOCK_BYTES = 128  # of coefficients, which a JPEG of several scans keeps
+
+
+def cost(image: Any, num_bytes: int, max_pixels: int) -> Cost:
+    """What a picture takes, at most.
+
+    Args:
+        image: from `open_image`.
+        num_bytes: int, of its file.
+        max_pixels: int. No more of them are decoded.
+
+    Returns:
+        `Cost`.
+    """
+    million, megabytes = image.width * image.height / 1e6, num_bytes / 2**20
+    if isinstance(image, JpegFile):
+        # What is too large as it is can only be decoded at an eighth of its sides.
+        million = min(million, max(max_pixels / 1e6, million / REDUCTION**2))
+        return _cost_of_jpeg(image, million, megabytes)
+    rates = _RATES.get(image.format, _OTHERS)
+    seconds = rates.of_pixels * million + rates.of_bytes * megabytes
+    return Cost(seconds, rates.memory * million / _MILLION_BYTES + megabytes)
+
+
+def _cost_of_jpeg(image: JpegFile, million: float, megabytes: float) -> Cost:
+    a_block = _A_BLOCK if image.is_sequential else _A_BLOCK_OF_MANY_SCANS
+    seconds = _OF_JPEG.of_pixels * million + _OF_JPEG.of_bytes * megabytes
+    seconds += a_block * image.blocks_sent
+    if not image.is_huffman:
+        seconds += _OTHERS.of_bytes * megabytes + _OTHERS.of_pixels * million
+    memory = _OF_JPEG.memory + 4 * (image.mode == "CMYK") + 6 * (image.times > 1)
+    kept = 0 if image.is_sequential else _BLOCK_BYTES * image.blocks
+    return Cost(seconds * image.times, memory * million / _MILLION_BYTES + kept / 2**20 + megabytes)
+
+
+def is_costly(image: Any, num_bytes: int, max_pixels: int) -> bool:
+    """Whether a picture may take long to decode, or much memory.
+
+    Args:
+        image, num_bytes, max_pixels: as for `cost`.
+
+    Returns:
+        bool.
+
+    Example:
+        >>> from hashnet.images.formats import open_image
+        >>> from hashnet.images import to_png
+        >>> import numpy as np
+        >>> small = to_png(np.zeros((4, 6, 3), dtype="uint8"))
+        >>> is_costly(open_image(small, "", 100), len(small), 100)
+        False
+    """
+    seconds, megabytes = cost(image, num_bytes, max_pixels)
+    return seconds > LIGHT_SECONDS or megabytes > LIGHT_MEGABYTES
