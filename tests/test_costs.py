@@ -112,6 +112,14 @@ def test_a_decoder_that_ends_is_tried_once_more(costly, monkeypatch):
 
 
 @forks
+def test_pictures_are_decoded_where_what_decoders_are_forked_from_has_died(costly):
+    data = make_images.encoded(PHOTO, "PNG")
+    images.read(data)
+    os.kill(workers.mother()._process.pid, signal.SIGKILL)
+    assert np.array_equal(images.read(data), PHOTO)
+
+
+@forks
 def test_where_there_is_no_process_for_it_a_picture_is_refused(costly, monkeypatch):
     def fails(*_):
         raise BlockingIOError(11, "Resource temporarily unavailable")
@@ -130,14 +138,14 @@ def test_where_nothing_forks_it_is_decoded_here(costly, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "million", "megabytes", "is_costly"),
     [
-        ("PNG", 12, 20, False),
+        ("PNG", 24, 20, False),
         ("PNG", 65, 2, True),
-        ("WEBP", 12, 3, False),
+        ("WEBP", 24, 3, False),
         ("WEBP", 40, 3, True),
         ("HEIF", 12, 3, False),
         ("AVIF", 12, 2, False),
         ("GIF", 2, 5, False),
-        ("TIFF", 8, 24, True),
+        ("TIFF", 60, 24, False),
         ("QOI", 0.3, 0.5, False),
         ("QOI", 12, 8, True),
         ("JPEG2000", 12, 3, False),
@@ -150,9 +158,23 @@ def test_where_nothing_forks_it_is_decoded_here(costly, monkeypatch):
 def test_usual_pictures_cost_little_and_large_ones_of_slow_formats_may_not(
     name, million, megabytes, is_costly
 ):
-    image = types.SimpleNamespace(format=name, width=1000, height=int(1000 * million))
+    image = types.SimpleNamespace(
+        format=name, width=1000, height=int(1000 * million), mode="RGB", info={}, getexif=dict
+    )
     told = costs.is_costly(image, int(megabytes * 2**20), images.MAX_PIXELS)
     assert told == is_costly
+
+
+@pytest.mark.parametrize(("mode", "info"), [("RGBA", {}), ("P", {"transparency": 3})])
+def test_transparency_takes_more_and_so_does_turning(mode, info):
+    image = types.SimpleNamespace(
+        format="TIFF", width=7900, height=7900, mode="RGB", info={}, getexif=dict
+    )
+    assert not costs.is_costly(image, 10**6, images.MAX_PIXELS)
+    image.getexif = lambda: {0x0112: 6}
+    assert costs.is_costly(image, 10**6, images.MAX_PIXELS)
+    image.getexif, image.mode, image.info = dict, mode, info
+    assert costs.is_costly(image, 10**6, images.MAX_PIXELS)
 
 
 def jpeg_of(width, height, **options):

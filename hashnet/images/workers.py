@@ -93,6 +93,8 @@ def decoded(content: bytes, name: str | None, max_pixels: int, wish: Wish, scale
         try:
             worker = Worker(memory, seconds)
         except (OSError, EOFError) as error:
+            if not is_last:  # what they are forked from has died, and is there again
+                continue
             raise ImageError(
                 "A picture that takes long is decoded in a process of its own.",
                 f"{_named(content, name)}: there is none, {error}",
@@ -293,7 +295,7 @@ class _Mother:
 
     def __init__(self) -> None:
         self._control, other = socket.socketpair()
-        self._lock = threading.Lock()
+        self._lock, self._is_lost = threading.Lock(), False
         code = "import sys; sys.path[:] = sys.argv[2:]; from hashnet.images import apart; "
         code += "apart.be_mother(int(sys.argv[1]))"
         # One thread and one heap each: both would take addresses, which is what is limited.
@@ -314,8 +316,12 @@ class _Mother:
         with self._lock:
             limits = LIMITS.pack(memory, seconds)
             message = COMMAND.pack(FORK, len(limits)) + limits
-            socket.send_fds(self._control, [message], [connection.fileno()])
-            return COMMAND.unpack(received(self._control, COMMAND.size))[1]
+            try:
+                socket.send_fds(self._control, [message], [connection.fileno()])
+                return COMMAND.unpack(received(self._control, COMMAND.size))[1]
+            except (OSError, EOFError):
+                self._is_lost = True
+                raise
 
     def kill(self, pid: int) -> None:
         with self._lock, contextlib.suppress(OSError, EOFError):
@@ -323,7 +329,7 @@ class _Mother:
             received(self._control, COMMAND.size)
 
     def is_alive(self) -> bool:
-        return self._process.poll() is None
+        return self._process.poll() is None and not self._is_lost
 
     def close(self) -> None:
         self._control.close()
