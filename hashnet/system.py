@@ -105,12 +105,14 @@ def has_forks() -> bool:
     return hasattr(os, "fork") and hasattr(socket, "send_fds")
 
 
-def limit_memory(more: int) -> None:
+def limit_memory(more: int) -> bool:
     """Let this process take so much more memory than it has, and leave no core behind.
 
     Args:
-        more: int, bytes of addresses. Nothing is limited where the system does not say how many
-            there are.
+        more: int, bytes of addresses.
+
+    Returns:
+        bool. False where nothing is limited: the system does not say how many there are.
     """
     import resource
 
@@ -119,9 +121,26 @@ def limit_memory(more: int) -> None:
         with open("/proc/self/statm", "rb") as file:
             pages = int(file.read().split()[0])
     except OSError:  # not on Linux
-        return
+        return False
     limit = pages * resource.getpagesize() + more
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    return True
+
+
+def peak_memory() -> int:
+    """The most memory that this process has had at a time; not on Windows.
+
+    Returns:
+        int, bytes.
+
+    Example:
+        >>> peak_memory() > 2**20
+        True
+    """
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def limit_processor_time(seconds: int) -> None:

@@ -1,6 +1,7 @@
 """Work spread over the cores without another answer."""
 
 import concurrent.futures
+import contextvars
 import functools
 import itertools
 from collections.abc import Callable, Iterable
@@ -57,8 +58,13 @@ def mapped(function: Callable[[S], T], items: Iterable[S], num_threads: int) -> 
     """
     if num_threads == 1:
         return [function(item) for item in items]
+    context = contextvars.copy_context()  # such as by when it has ended
+
+    def in_context(item: S) -> T:
+        return context.copy().run(function, item)
+
     with concurrent.futures.ThreadPoolExecutor(num_threads, "hashnet") as pool:
-        return list(pool.map(function, items))
+        return list(pool.map(in_context, items))
 
 
 def blas_threads(number: int) -> Any:

@@ -8,6 +8,7 @@ import pathlib
 from hashnet import images
 from hashnet.images.formats import FORMATS
 from hashnet.images.jpeg import REDUCTION
+from hashnet.images.workers import MEMORY_MB, PROCESSOR_SECONDS
 
 PAGE = pathlib.Path(__file__).resolve().parents[1] / "docs" / "formats.md"
 HEAD = """# Formats
@@ -37,8 +38,10 @@ def page() -> str:
         f"files of more than {images.MAX_BYTES // 2**20} MiB and progressive JPEG of more than "
         f"{images.MAX_SCANS} scans. Photos in JPEG, unless they\nare progressive, and in JPEG 2000 "
         "are decoded at 1/2, 1/4 or 1/8 of their sides where that is enough,\nand may then be "
-        f"{REDUCTION**2} times as large. Of video nothing is read: the lightest package that "
-        "decodes\nit brings 68 MB of codecs.\n"
+        f"{REDUCTION**2} times as large. What takes more than {PROCESSOR_SECONDS} s of "
+        f"processor time or {MEMORY_MB} MB to decode\nis refused as well, but on Windows: few of "
+        "less than 30 million pixels do, and more are read with a\nhigher `--max-pixels`. Of "
+        "video nothing is read: the lightest package that decodes it brings 68 MB of\ncodecs.\n"
     )
     return HEAD + "".join(rows) + limits
 

@@ -13,7 +13,7 @@ import pytest
 
 from hashnet import images, system
 from hashnet.errors import ImageError
-from hashnet.images import apart
+from hashnet.images import apart, workers
 from tests import make_images
 
 pytestmark = pytest.mark.skipif(not system.has_forks(), reason="pictures are decoded here then")
@@ -33,6 +33,12 @@ def decoders():
     yield make
     for one in made:
         one.close()
+
+
+def test_a_format_that_its_suffix_tells_is_read_there_too(decoders, tmp_path):
+    (tmp_path / "a.tga").write_bytes(make_images.encoded(PHOTO, "TGA"))
+    photo = decoders().photo(tmp_path / "a.tga", apart.FULL)
+    assert np.array_equal(photo.full(), PHOTO)
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
@@ -241,7 +247,7 @@ def wait_until(condition):
 def test_workers_are_forked_again_where_their_mother_has_died(decoders):
     one = decoders()
     one.start()
-    mother = apart._mother()._process
+    mother = workers.mother()._process
     mother.kill()
     mother.wait()
     again = decoders()
@@ -281,7 +287,7 @@ def test_who_gets_no_process_may_come_again(decoders, monkeypatch):
     def fails(*_):
         raise BlockingIOError
 
-    monkeypatch.setattr(apart, "_mother", fails)
+    monkeypatch.setattr(workers, "mother", fails)
     one = decoders()
     one.start()
     with pytest.raises(apart.CrowdedError):
@@ -299,7 +305,7 @@ def test_a_worker_serves_many_and_is_replaced(decoders, monkeypatch):
 
 def test_where_nothing_forks_pictures_are_decoded_here(decoders, monkeypatch):
     monkeypatch.setattr(system, "has_forks", bool)
-    monkeypatch.setattr(apart, "_mother", lambda: pytest.fail("it was asked for a process"))
+    monkeypatch.setattr(workers, "mother", lambda: pytest.fail("it was asked for a process"))
     one = decoders()
     one.start()
     photo = one.photo(make_images.encoded(PHOTO, "PNG"), apart.FULL)

@@ -312,8 +312,8 @@ def test_the_limits_that_the_guides_state_are_those_of_the_code():
     assert f"{uploads.MAX_PIXELS // 10**6} million pixels" in photos
     assert f"{images.MAX_BYTES // 2**20} MiB" in photos
     assert f"{images.MAX_SCANS} scans" in photos
-    for page in (PAGES["docs/serving.md"], PAGES["SECURITY.md"]):
-        text = " ".join(page.split())
+    for name in ("docs/serving.md", "docs/your-photos.md", "docs/formats.md", "SECURITY.md"):
+        text = " ".join(PAGES[name].split())
         assert f"{apart.PROCESSOR_SECONDS} s of processor time" in text
         assert f"{apart.MEMORY_MB} MB" in text
     assert f"for {server.STOP_SECONDS} s at most" in " ".join(PAGES["docs/serving.md"].split())

@@ -220,6 +220,26 @@ def test_what_is_of_another_state_is_not_believed(index, tmp_path, monkeypatch, 
     assert main(["check", str(backup)]) == 0
 
 
+def test_an_older_snapshot_reads_what_a_newer_one_keeps(index, monkeypatch):
+    rows = read_from_rows(monkeypatch)
+    with index.store.snapshot() as older:
+        add(index, "whale", "walrus calf")
+        rows.clear()
+        known = lookup.Lookup(older)
+        assert rows == []
+        assert known.find("walrus", lookup.NAME)[0].tolist() == [0]
+        assert known.find("whale", lookup.NAME)[0].tolist() == []
+        assert "whale" not in known.suggest("wale", lookup.NAME, 9)
+        assert known.has_kind(lookup.NAME) and not known.has_kind(lookup.CAPTION)
+        # Of one that has been compacted since, whose rows are others, nothing is believed.
+        index.remove("walrus")
+        with index.store.writer() as writer:
+            writer.compact()
+        lookup.settle(index.store.snapshot())
+        assert lookup.Lookup(older).find("walrus", lookup.NAME)[0].tolist() == [0]
+        assert 0 in rows
+
+
 def test_deletions_leave_the_file_as_it_is(index):
     add(index, "seal")
     path = file_of(index)

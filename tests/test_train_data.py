@@ -1,6 +1,9 @@
 """Labelled images from every kind of source, good and bad."""
 
 import gzip
+import struct
+import time
+import zlib
 
 import numpy as np
 import pytest
@@ -143,6 +146,26 @@ def test_idx_files_give_grey_images_as_rgb(tmp_path):
     assert (labelled.sources == pixels[..., None]).all()
     assert labelled.sources.shape == (3, 4, 5, 3)
     assert len(data.load(tmp_path / "t10k-images-idx3-ubyte.gz")) == 2
+
+
+@pytest.mark.parametrize(
+    ("lengths", "held", "words"),
+    [
+        ((2**15, 2**15, 2), 10, "2147483648 bytes of numbers"),
+        ((1, 2, 2), 2**28, "more than the 4 bytes"),
+        ((-1, 2, 2), 4, "-4 bytes"),
+    ],
+)
+def test_of_an_idx_file_no_more_is_unpacked_than_it_says(tmp_path, lengths, held, words):
+    packer = zlib.compressobj(1, wbits=31)
+    body = b"\0\0\x08\3" + struct.pack(">3i", *lengths)
+    parts = [packer.compress(body)]
+    parts += [packer.compress(bytes(min(held, 2**20))) for _ in range(max(1, held >> 20))]
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"".join([*parts, packer.flush()]))
+    before = time.process_time()
+    with pytest.raises(ArgumentError, match=words):
+        data.load(tmp_path / "train-images-idx3-ubyte.gz")
+    assert time.process_time() - before < 0.1
 
 
 def test_a_cut_idx_file_is_refused(tmp_path):

@@ -6,7 +6,8 @@ No other package touches Pillow. Whatever the bytes of a file, the answer is an 
 A file is judged by its content, never by its name. Only the formats of `ALLOWED_FORMATS` are
 tried, each by its own decoder; the header's size is checked before a pixel is decoded, and what the
 file is made of (segments, scans, chunks, blocks, boxes, directories) is counted before a decoder
-walks through it; only the first page, or the first frame that shows something, is. Colours of
+walks through it; what may take long all the same is decoded in a process of its own, which ends
+where it does; only the first page, or the first frame that shows something, is. Colours of
 another profile (ICC) become sRGB. All functions may run in many threads at once.
 """
 

@@ -2,33 +2,26 @@
 
 A decoder in C cannot be interrupted, and what it takes of memory is not given a limit within a
 process that does other things. So pictures go to workers, each of which may use so much memory and
-processor time and no more, and is killed where it goes on. Workers are forked by a process that has
-loaded the decoders and does nothing else, in some milliseconds each.
+processor time and no more, and is killed where it goes on; see `workers`.
 
-Who indexes folders decodes in threads of his own process: to hand pixels over takes a part of the
-processor there that is better spent on encoding, and nobody else waits.
+Who indexes folders decodes in threads of his own process all that cannot take long: to hand pixels
+over takes a part of the processor there that is better spent on encoding. See `costs`.
 
 Where processes do not fork (Windows), pictures are decoded here, in the thread that asks: then only
 what `hashnet.images` counts before it decodes is a limit.
 """
 
-import atexit
 import contextlib
-import datetime
 import functools
 import heapq
 import itertools
 import json
 import os
-import select
 import signal
 import socket
-import struct
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,26 +30,34 @@ from hashnet import system
 from hashnet.errors import HashnetError, ImageError
 from hashnet.images.exif import Exif
 from hashnet.images.reading import Photo
-from hashnet.images.sources import File, content_hash, content_of, name_of, refusals
+from hashnet.images.sources import File, Named, content_hash, content_of, name_of, refusals
+from hashnet.images.workers import (
+    COMMAND,
+    FORK,
+    HEAD,
+    LIMITS,
+    MEMORY_MB,
+    OUT_OF_MEMORY,
+    PROCESSOR_SECONDS,
+    TOLD,
+    Wish,
+    Worker,
+    be_worker,
+    exif_to,
+    received,
+    refusal,
+)
 
-MEMORY_MB = 480  # that a picture may take beside the decoders themselves
-PROCESSOR_SECONDS = 3
 WALL_SECONDS = 20.0  # where all others want the processor, too
 # After so much processor time a picture makes way for others: most have been decoded by then.
 SLICE_SECONDS = 0.05
 _LEAST_SLICE = 0.015
 _LEAST_SHARE = 0.1  # of the time it may take, which it has had if it is said to take longer
 _PICTURES_A_WORKER = 200
-_STEP = 0.01  # how often the time of a worker is looked at
-_LOW, _LOWEST = 0, 19  # priorities below that of who searches
-_COMMAND = struct.Struct("!cI")
-_HEAD = struct.Struct("!II")
-_FORK, _KILL = b"f", b"k"
+_WATCH = 0.02  # seconds
+_LOW = 0  # a priority below that of who searches
 
-# What is asked of a picture: the name of a method of `Photo` and its arguments.
-Wish = tuple[Any, ...]
 FULL: Wish = ("full",)
-_TOLD = ("exif", "description")  # what is no pixels
 
 
 def resized(size: int) -> Wish:
@@ -126,9 +127,9 @@ class Decoders:
         self._wall_seconds = wall_seconds
         self._turns = _Turns(self._processes)
         self._lock = threading.Lock()
-        self._idle: list[_Worker] = []
-        self._slow: list[_Worker] = []
-        self._all: set[_Worker] = set()
+        self._idle: list[Worker] = []
+        self._slow: list[Worker] = []
+        self._all: set[Worker] = set()
         self._closed = False
 
     def start(self) -> None:
@@ -159,11 +160,18 @@ class Decoders:
         path = source if isinstance(source, str | os.PathLike) else None
         return _Decoded(self, content, path, max_pixels, wishes)
 
-    def ask(self, content: bytes, max_pixels: int | None, wishes: Sequence[Wish]) -> list[Any]:
+    def ask(
+        self,
+        content: bytes,
+        name: str | None,
+        max_pixels: int | None,
+        wishes: Sequence[Wish],
+    ) -> list[Any]:
         """Have a worker decode a picture.
 
         Args:
             content: bytes of its file.
+            name: str or None, that of the file.
             max_pixels: as for `Photo`.
             wishes: what to decode.
 
@@ -175,17 +183,18 @@ class Decoders:
         """
         deadline = time.monotonic() + self._wall_seconds
         try:
-            return self._ask_one(content, max_pixels, wishes, deadline)
+            return self._ask_one(content, name, max_pixels, wishes, deadline)
         except _LostError:
             # A system out of memory ends any process, and an idle one may be dead already.
             try:
-                return self._ask_one(content, max_pixels, wishes, deadline, anew=True)
+                return self._ask_one(content, name, max_pixels, wishes, deadline, anew=True)
             except _LostError as lost:
                 raise self._refusal(content, "it ended its decoder") from lost
 
     def _ask_one(
         self,
         content: bytes,
+        name: str | None,
         max_pixels: int | None,
         wishes: Sequence[Wish],
         deadline: float,
@@ -199,13 +208,15 @@ class Decoders:
         with turn:
             worker = self._taken(anew=anew)
             try:
-                worker.send(content, max_pixels, wishes, deadline)
+                worker.send(content, name, max_pixels, wishes, deadline)
                 if not worker.answers(self._may_go_on, deadline):
                     with self._as_slow(worker):
                         turn.close()
                         worker.lower_priority()
                         return worker.receive(deadline)
                 return worker.receive(deadline)
+            except MemoryError as error:
+                raise self._refusal(content, "it takes more memory") from error
             except (OSError, EOFError) as error:
                 raise self._failure(worker, content, error, deadline) from error
             finally:
@@ -219,7 +230,7 @@ class Decoders:
         return not self._turns.waiting and len(self._slow) >= self._processes
 
     def _failure(
-        self, worker: "_Worker", content: bytes, error: Exception, deadline: float
+        self, worker: "Worker", content: bytes, error: Exception, deadline: float
     ) -> HashnetError:
         if worker.gave_way or self._closed:
             return _crowded()
@@ -236,21 +247,16 @@ class Decoders:
         return self._refusal(content, "it takes longer")
 
     def _refusal(self, content: bytes, reason: str) -> ImageError:
-        memory, seconds = self._limits
-        return ImageError(
-            f"A picture is decoded in {seconds} s of processor time and {memory >> 20} MB.",
-            f"{len(content)} bytes: {reason}",
-            "Save it again as JPEG or PNG, or send a smaller copy of it.",
-        )
+        return refusal(f"{len(content)} bytes", reason, *self._limits)
 
-    def _taken(self, *, anew: bool = False) -> "_Worker":
+    def _taken(self, *, anew: bool = False) -> "Worker":
         with self._lock:
             if self._closed:
                 raise _crowded()
             if self._idle and not anew:
                 return self._idle.pop()
         try:
-            worker = _Worker(*self._limits)
+            worker = Worker(*self._limits)
         except (OSError, EOFError) as error:  # there are too many processes, or no mother
             raise _crowded() from error
         with self._lock:
@@ -258,12 +264,12 @@ class Decoders:
         return worker
 
     @contextlib.contextmanager
-    def _as_slow(self, worker: "_Worker") -> Iterator[None]:
+    def _as_slow(self, worker: "Worker") -> Iterator[None]:
         with self._lock:
             self._slow.append(worker)
             worker.spoilt = True  # its priority does not come back
             if len(self._slow) > self._processes:
-                most = max(self._slow, key=_Worker.seconds)
+                most = max(self._slow, key=Worker.seconds)
                 self._slow.remove(most)
                 most.gave_way = True
                 most.kill()
@@ -274,7 +280,7 @@ class Decoders:
                 if worker in self._slow:
                     self._slow.remove(worker)
 
-    def _give_back(self, worker: "_Worker") -> None:
+    def _give_back(self, worker: "Worker") -> None:
         with self._lock:
             is_old = worker.pictures >= _PICTURES_A_WORKER
             if worker.spoilt or worker.busy or is_old or self._closed:
@@ -349,14 +355,14 @@ class _Decoded(Photo):
     ) -> None:
         self.path = None if path is None else os.fsdecode(path)
         self._bytes, self._decoders, self._limit = content, decoders, max_pixels
-        size, *answers = decoders.ask(content, max_pixels, wishes)
+        size, *answers = decoders.ask(content, self.path, max_pixels, wishes)
         self._height_width = size
         self._known = dict(zip(wishes, answers, strict=True))
 
     def _asked(self, *wish: Any) -> Any:
         if wish in self._known:
             return self._known[wish]
-        return self._decoders.ask(self._bytes, self._limit, [wish])[1]
+        return self._decoders.ask(self._bytes, self.path, self._limit, [wish])[1]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -394,177 +400,6 @@ class _Decoded(Photo):
         return pixels.copy() if wish in self._known else pixels
 
 
-class _Worker:
-    """One process that decodes, as this process sees it.
-
-    Args:
-        memory, seconds: int. Bytes and processor time that a picture may take.
-
-    Attributes:
-        pictures: int, that it has been given.
-        busy: bool. Whether it has been given one that it has not answered.
-        spoilt: bool. Whether it is of no more use.
-        started: float, when its last picture was sent, by the monotonic clock.
-        gave_way: bool. Whether it was killed so that others could go on.
-    """
-
-    def __init__(self, memory: int, seconds: int) -> None:
-        self._socket, other = socket.socketpair()
-        with other:
-            self._pid = _mother().fork(other, memory, seconds)
-        self._ready = select.poll()  # unlike `select` for any number of open files
-        self._ready.register(self._socket, select.POLLIN)
-        self.pictures, self.busy, self.spoilt, self.gave_way = 0, False, False, False
-        self.started = self._seconds_before = 0.0
-        self._killed = False
-
-    def send(
-        self, content: bytes, max_pixels: int | None, wishes: Sequence[Wish], deadline: float
-    ) -> None:
-        self.pictures, self.busy = self.pictures + 1, True
-        self.started, self._seconds_before = time.monotonic(), system.processor_seconds(self._pid)
-        asked = json.dumps([max_pixels, list(wishes)]).encode()
-        self._socket.settimeout(max(0.01, deadline - time.monotonic()))
-        self._socket.sendall(_HEAD.pack(len(asked), len(content)) + asked)
-        self._socket.sendall(content)
-
-    def seconds(self) -> float:
-        """float, processor time taken for this picture."""
-        return system.processor_seconds(self._pid) - self._seconds_before
-
-    def answers(self, may_go_on: Callable[[float], bool], deadline: float) -> bool:
-        """Whether there is an answer, or no time any more, before it has to make way for others."""
-        while time.monotonic() < deadline and not self._ready.poll(1000 * _STEP):
-            if not may_go_on(self.seconds()):
-                return False
-        return True
-
-    def receive(self, deadline: float) -> list[Any]:
-        self._socket.settimeout(max(0.01, deadline - time.monotonic()))
-        length, _ = _HEAD.unpack(_received(self._socket, _HEAD.size))
-        told = json.loads(bytes(_received(self._socket, length)))
-        self.spoilt |= told["spoilt"]
-        if told["error"] is not None:
-            self.busy = False
-            raise ImageError(told["error"])
-        answers: list[Any] = [tuple(told["size"])]
-        for kind, value in told["answers"]:
-            if kind in _TOLD:
-                answers.append(_exif_from(value) if kind == "exif" else value)
-                continue
-            pixels = np.empty(value, np.uint8)
-            _fill(self._socket, pixels.data.cast("B"))
-            answers.append(pixels)
-        self.busy = False
-        return answers
-
-    def lower_priority(self) -> None:
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, self._pid, _LOWEST)
-
-    def __del__(self) -> None:
-        self._socket.close()  # which an idle one ends with
-
-    def kill(self) -> None:
-        """End it, whatever it does."""
-        if not self._killed:
-            self._killed = True
-            _mother().kill(self._pid)
-            # Who waits for an answer is told at once.
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
-
-
-def _received(connection: socket.socket, length: int) -> bytearray:
-    data = bytearray(length)
-    _fill(connection, memoryview(data))
-    return data
-
-
-def _fill(connection: socket.socket, view: memoryview) -> None:
-    while view:
-        count = connection.recv_into(view)
-        if not count:
-            raise EOFError
-        view = view[count:]
-
-
-def _exif_to(exif: Exif) -> list[Any]:
-    return [exif.taken and exif.taken.isoformat(), *exif[1:]]
-
-
-def _exif_from(value: list[Any]) -> Exif:
-    taken, *rest = value
-    return Exif(taken and datetime.datetime.fromisoformat(taken), *rest)
-
-
-# The process that workers are forked from, as this process sees it
-
-
-class _Mother:
-    """The process that forks workers, and kills them without ever mistaking one for another."""
-
-    def __init__(self) -> None:
-        self._control, other = socket.socketpair()
-        self._lock = threading.Lock()
-        code = "import sys; sys.path[:] = sys.argv[2:]; from hashnet.images import apart; "
-        code += "apart.be_mother(int(sys.argv[1]))"
-        # One thread and one heap each: both would take addresses, which is what is limited.
-        single = dict.fromkeys(("MALLOC_ARENA_MAX", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        with other:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", code, str(other.fileno()), *map(os.path.abspath, sys.path)],
-                pass_fds=[other.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                # What libraries say of a picture there is said again in the answer, or nothing.
-                stderr=subprocess.DEVNULL,
-                env=os.environ | single,
-                start_new_session=True,  # Ctrl-C is for who asked
-            )
-
-    def fork(self, connection: socket.socket, memory: int, seconds: int) -> int:
-        with self._lock:
-            limits = struct.pack("!QI", memory, seconds)
-            message = _COMMAND.pack(_FORK, len(limits)) + limits
-            socket.send_fds(self._control, [message], [connection.fileno()])
-            return _COMMAND.unpack(_received(self._control, _COMMAND.size))[1]
-
-    def kill(self, pid: int) -> None:
-        with self._lock, contextlib.suppress(OSError, EOFError):
-            self._control.sendall(_COMMAND.pack(_KILL, pid))
-            _received(self._control, _COMMAND.size)
-
-    def is_alive(self) -> bool:
-        return self._process.poll() is None
-
-    def close(self) -> None:
-        self._control.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(5)
-
-
-def _mother() -> _Mother:
-    """One for all that this process decodes; it ends with it."""
-    with _one_at_a_time:
-        if not _mothers or not _mothers[-1].is_alive():
-            _mothers.append(_Mother())
-            atexit.register(_mothers[-1].close)
-        return _mothers[-1]
-
-
-_mothers: list[_Mother] = []
-_one_at_a_time = threading.Lock()
-
-
-@system.after_fork
-def _have_none() -> None:
-    """A forked child has one of its own, if it decodes at all."""
-    global _one_at_a_time
-    _one_at_a_time = threading.Lock()
-    _mothers.clear()
-
-
 # What runs there
 
 
@@ -583,13 +418,13 @@ def be_mother(descriptor: int) -> None:
     alive: set[int] = set()
     with socket.socket(fileno=descriptor) as control:
         while True:
-            message, descriptors, _, _ = socket.recv_fds(control, _COMMAND.size, 1)
+            message, descriptors, _, _ = socket.recv_fds(control, COMMAND.size, 1)
             if not message:
                 break
-            command, number = _COMMAND.unpack(message)
+            command, number = COMMAND.unpack(message)
             alive -= {pid for pid in alive if os.waitpid(pid, os.WNOHANG)[0]}
-            if command == _FORK:
-                limits = struct.unpack("!QI", _received(control, number))
+            if command == FORK:
+                limits = LIMITS.unpack(received(control, number))
                 number = os.fork()
                 if not number:
                     control.close()
@@ -598,7 +433,7 @@ def be_mother(descriptor: int) -> None:
                 alive.add(number)
             elif number in alive:
                 os.kill(number, signal.SIGKILL)
-            control.sendall(_COMMAND.pack(command, number))
+            control.sendall(COMMAND.pack(command, number))
     for pid in alive:
         os.kill(pid, signal.SIGKILL)
 
@@ -606,12 +441,15 @@ def be_mother(descriptor: int) -> None:
 def _be_worker(descriptor: int, memory: int, seconds: int) -> None:
     try:
         os.nice(_LOW)
-        system.limit_memory(memory)
+        be_worker()
+        if not system.limit_memory(memory):
+            _end_beyond(memory)
         with socket.socket(fileno=descriptor) as connection:
             while True:
-                asked, content = _HEAD.unpack(_received(connection, _HEAD.size))
-                max_pixels, wishes = json.loads(bytes(_received(connection, asked)))
-                data = bytes(_received(connection, content))
+                asked, content = HEAD.unpack(received(connection, HEAD.size))
+                name, max_pixels, wishes = json.loads(bytes(received(connection, asked)))
+                data = Named(received(connection, content))
+                data.name = name
                 system.limit_processor_time(seconds)
                 _answer(connection, data, max_pixels, wishes)
     except (OSError, EOFError):  # nobody asks any more
@@ -620,8 +458,23 @@ def _be_worker(descriptor: int, memory: int, seconds: int) -> None:
         os._exit(0)
 
 
+def _end_beyond(memory: int) -> None:
+    """End this process once it has taken so much more memory, where the system sees to no limit.
+
+    What takes more is seen a moment later, and only while its decoder lets other threads run.
+    """
+    most = system.peak_memory() + memory
+
+    def watch() -> None:
+        while system.peak_memory() <= most:
+            time.sleep(_WATCH)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _answer(
-    connection: socket.socket, data: bytes, max_pixels: int | None, wishes: Sequence[Wish]
+    connection: socket.socket, data: Named, max_pixels: int | None, wishes: Sequence[Wish]
 ) -> None:
     told: dict[str, Any] = {"error": None, "spoilt": False, "size": None, "answers": []}
     arrays = []
@@ -629,8 +482,8 @@ def _answer(
         photo = Photo(data, max_pixels=max_pixels)
         told["size"] = photo.size
         for name, *arguments in wishes:
-            if name in _TOLD:
-                value = _exif_to(photo.exif) if name == "exif" else photo.description
+            if name in TOLD:
+                value = exif_to(photo.exif) if name == "exif" else photo.description
                 told["answers"].append([name, value])
                 continue
             method = getattr(photo, name)
@@ -641,15 +494,8 @@ def _answer(
         arrays = []
         told["error"] = str(error)
         if isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError):
-            told["spoilt"] = True
-            told["error"] = str(
-                ImageError(
-                    "A picture is decoded in the memory that there is for one.",
-                    f"{len(data)} bytes: it takes more",
-                    "Send a smaller copy of it.",
-                )
-            )
+            told["spoilt"], told["error"] = True, OUT_OF_MEMORY
     text = json.dumps(told).encode()
-    connection.sendall(_HEAD.pack(len(text), 0) + text)
+    connection.sendall(HEAD.pack(len(text), 0) + text)
     for pixels in arrays:
         connection.sendall(np.ascontiguousarray(pixels).data.cast("B"))

@@ -37,6 +37,7 @@ _TABLES, _QUANTISATION, _INTERVAL, _SCAN, _START, _END = 0xC4, 0xDB, 0xDD, 0xDA,
 _AHEAD = 8
 _UNFILLED = bytes(64)
 _OTHERS = (0x33, 0x55, 0xAA)
+_AT_ONCE = 2**20  # pixels that are compared
 
 
 @dataclasses.dataclass(slots=True)
@@ -90,12 +91,19 @@ class JpegFile(JpegImagePlugin.JpegImageFile):
     Attributes:
         is_sequential: bool. Whether rows come one after another out of a single scan, so that a
             reduced picture takes little memory, whatever the size in the file.
+        is_huffman: bool. Whether its codes are Huffman's; else it is decoded bit by bit.
+        times: int. How often it is decoded: again where its end is missing, see `load`.
+        blocks, blocks_sent: int. Blocks of 8 x 8 samples, and those of all scans together.
     """
 
     def __init__(self, content: bytes, behind: int = 0) -> None:
         self._content, self._behind = content, behind
         self._layout = _layout_of(content)
         self.is_sequential = not self._layout.is_progressive and self._layout.scans == 1
+        self.is_huffman = self._layout.is_huffman
+        self.times = 1 + len(_OTHERS) if self._layout.is_cut and not behind else 1
+        self.blocks = sum(self._layout.blocks.values())
+        self.blocks_sent = self._layout.blocks_sent
         super().__init__(io.BytesIO(b"".join([b"\xff\xd8", *_without_bombs(self._layout.head)])))
         self._check_size()
 
@@ -163,15 +171,19 @@ class JpegFile(JpegImagePlugin.JpegImageFile):
         """Whether pixels depend on what would follow the file."""
         if self._behind:
             return False
-        return any(self._decoded_before(behind) != self.tobytes() for behind in _OTHERS)
+        return any(self._differs_before(behind) for behind in _OTHERS)
 
-    def _decoded_before(self, behind: int) -> bytes:
-        """All pixels, as they are if other bytes follow the file."""
+    def _differs_before(self, behind: int) -> bool:
+        """Whether there are other pixels if other bytes follow the file."""
         other = JpegFile(self._content, behind)
         other.decoderconfig, other._size, other._mode = self.decoderconfig, self._size, self._mode
         other.tile = [other.tile[0]._replace(extents=(0, 0, *self._size))]
         other.load()
-        return other.tobytes()
+        step = max(1, _AT_ONCE // self.width)
+        return any(
+            self.crop(box).tobytes() != other.crop(box).tobytes()
+            for box in ((0, top, self.width, top + step) for top in range(0, self.height, step))
+        )
 
 
 def _layout_of(content: bytes) -> _Layout:

@@ -3,6 +3,7 @@
 import functools
 import io
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -31,45 +32,65 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or (image.mode == "P" and key is not None):
         image = image if image.mode == "RGBA" else image.convert("RGBA")
         return _composed(in_srgb(image.convert("RGB"), profile), image.getchannel("A"))
-    values = np.asarray(image) if key is not None else None
+    alpha = None if key is None else _seen(image, key)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         # Pillow scales Netpbm's grey of more than 8 bits to 16; of all else the values say it.
         rgb = Image.fromarray(to_bytes(np.asarray(image), 65535 if image.format == "PPM" else None))
         rgb = rgb.convert("RGB")
     else:
         rgb = in_srgb(image, profile)
-    if values is None:
+    if alpha is None:
         return rgb
-    same = values == np.asarray(key)  # one colour is transparent, then
-    alpha = np.where(same if same.ndim == 2 else same.all(axis=2), 0, 255).astype(np.uint8)
-    return _composed(rgb, Image.fromarray(alpha))
+    return _composed(rgb.copy() if rgb is image else rgb, alpha)
+
+
+def _seen(image: Image.Image, key: Any) -> Image.Image:
+    """255, and 0 where a picture has the one colour that is transparent."""
+    alpha = Image.new("L", image.size)
+    for box in _strips(image):
+        same = np.asarray(image.crop(box)) == np.asarray(key)
+        hidden = same if same.ndim == 2 else same.all(axis=2)
+        alpha.paste(Image.fromarray(np.where(hidden, 0, 255).astype(np.uint8)), box)
+    return alpha
 
 
 def _composed(image: Image.Image, alpha: Image.Image) -> Image.Image:
-    """A picture in RGB laid on the ground that it stands out from; see `read`."""
+    """A picture in RGB, which changes, laid on the ground that it stands out from; see `read`."""
     least, most = alpha.getextrema()
     if least == 255 or most == 0:  # nothing shines through, or nobody filled it in
         return image
-    ground = Image.new("RGB", image.size, (_ground(np.asarray(image), np.asarray(alpha)),) * 3)
-    ground.paste(image, mask=alpha)
-    return ground
+    ground = (_ground(image, alpha),) * 3
+    for box in _strips(image):  # in its place: there is no room for another large one
+        laid = Image.new("RGB", (image.width, box[3] - box[1]), ground)
+        laid.paste(image.crop(box), mask=alpha.crop(box))
+        image.paste(laid, box)
+    return image
 
 
-def _ground(colours: np.ndarray, alpha: np.ndarray) -> int:
+def _ground(image: Image.Image, alpha: Image.Image) -> int:
     """White, unless more than a quarter of what is seen were lost on it; else what loses least."""
-    lost = dict.fromkeys((255, 0, 128), 0)
-    seen = 0
-    step = max(1, 2**20 // colours.shape[1])
-    for start in range(0, len(colours), step):
-        block, weight = colours[start : start + step], alpha[start : start + step]
-        darkest, lightest = block.min(axis=2), block.max(axis=2)
-        seen += int(weight.sum(dtype=np.int64))
-        for ground in lost:
-            near = (darkest >= max(ground - _NEAR, 0)) & (lightest <= min(ground + _NEAR, 255))
-            lost[ground] += int(weight[near].sum(dtype=np.int64))
-    if 4 * lost[255] <= seen:
+    seen = sum(weight * count for weight, count in enumerate(alpha.histogram()))
+    if 4 * _lost(image, alpha, 255) <= seen:
         return 255
-    return min((0, 128), key=lost.__getitem__)
+    return min((0, 128), key=lambda ground: _lost(image, alpha, ground))
+
+
+def _lost(image: Image.Image, alpha: Image.Image, ground: int) -> int:
+    """How much of a picture is not seen on a ground."""
+    lost = 0
+    for box in _strips(image):
+        red, green, blue = map(np.asarray, image.crop(box).split())
+        near = np.minimum(np.minimum(red, green), blue) >= max(ground - _NEAR, 0)
+        near &= np.maximum(np.maximum(red, green), blue) <= min(ground + _NEAR, 255)
+        lost += int((np.asarray(alpha.crop(box)) * near).sum(dtype=np.int64))
+    return lost
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes of a million pixels, from the top down."""
+    step = max(1, 2**20 // image.width)
+    for top in range(0, image.height, step):
+        yield 0, top, image.width, min(top + step, image.height)
 
 
 def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:

@@ -3,13 +3,15 @@
 import functools
 import math
 import os
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile
 
 from hashnet.checks import checked_integer
 from hashnet.errors import ArgumentError, ImageError
-from hashnet.images import pixels
+from hashnet.images import pixels, workers
+from hashnet.images.costs import is_costly
 from hashnet.images.descriptions import description_of
 from hashnet.images.exif import Exif, exif_of
 from hashnet.images.formats import check_size, open_image, reduce
@@ -20,6 +22,7 @@ from hashnet.images.sources import (
     File,
     content_hash,
     content_of,
+    file_name_of,
     name_of,
     refusals,
     suffix_of,
@@ -29,6 +32,7 @@ MAX_PIXELS = 65_000_000
 
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 _REDUCIBLE = ("JPEG", "JPEG2000")
+_USUAL_BYTES = 2**25  # of a file; a longer one may take longer
 _AT_ONCE = 2**22  # pixels that are copied
 
 Source = File | Image.Image | np.ndarray
@@ -89,11 +93,12 @@ class Photo:
     def __init__(self, source: Source, *, max_pixels: int | None = None) -> None:
         self.path = os.fsdecode(source) if isinstance(source, str | os.PathLike) else None
         self._name, self._suffix = name_of(source), suffix_of(source)
+        self._file_name = file_name_of(source)
         self._max_pixels = _Limit.max_pixels if max_pixels is None else max_pixels
         self._content: bytes | None = None
         self._undecoded: ImageFile.ImageFile | None = None
         self._upright: Image.Image | None = None
-        self._can_reduce = False
+        self._can_reduce = self._goes_apart = False
         with refusals(self._name):
             if isinstance(source, np.ndarray):
                 self._upright = pixels.from_array(source)
@@ -105,6 +110,8 @@ class Photo:
                 self._content = content_of(source)
                 self._undecoded = open_image(self._content, self._suffix, self._max_pixels)
                 self._can_reduce = self._undecoded.format in _REDUCIBLE
+                costly = is_costly(self._undecoded, len(self._content), self._max_pixels)
+                self._goes_apart = costly and workers.are_there()
             else:
                 raise ImageError(
                     "An image is a path, bytes, a binary file, a PIL image or an array.",
@@ -188,6 +195,8 @@ class Photo:
             ImageError: the picture is damaged.
         """
         height, width = checked_size(size)
+        if self._goes_apart and self._can_reduce:
+            return self._apart("resized", height, width)
         with refusals(self._name):
             image, box = self._reduced(int(REDUCING_GAP * height), int(REDUCING_GAP * width))
             return np.array(resized(image, height, width, box))
@@ -196,6 +205,8 @@ class Photo:
         """The image, or a reduced one, whose shorter side keeps `min_side` pixels: see `read`."""
         if min_side < 1:
             raise ArgumentError("A side has at least one pixel.", f"min_side={min_side}")
+        if self._goes_apart and self._can_reduce:
+            return self._apart("at_least", min_side)
         with refusals(self._name):
             return np.array(self._reduced(min_side, min_side)[0])
 
@@ -212,7 +223,18 @@ class Photo:
         image, self._undecoded = self._undecoded, None
         return open_image(self._content, self._suffix, self._max_pixels) if image is None else image
 
+    def _apart(self, *wish: Any) -> np.ndarray:
+        """What a process of its own decodes, which ends where that takes too much."""
+        assert self._content is not None
+        scale = max(1, len(self._content) / _USUAL_BYTES, self._max_pixels / MAX_PIXELS)
+        decoded: np.ndarray = workers.decoded(
+            self._content, self._file_name, self._max_pixels, wish, scale
+        )
+        return decoded
+
     def _decoded(self) -> Image.Image:
+        if self._upright is None and self._goes_apart:
+            self._upright = Image.fromarray(self._apart("full"))
         if self._upright is None:
             image = self._taken()
             check_size(image.size, self._max_pixels)  # of a JPEG, it may be too large for this

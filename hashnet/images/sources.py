@@ -32,6 +32,16 @@ class Readable(Protocol):
         """
 
 
+class Named(bytes):
+    """The content of a file that another process has read.
+
+    Attributes:
+        name: str or None, that of the file.
+    """
+
+    name: str | None = None
+
+
 File = str | os.PathLike[str] | bytes | bytearray | memoryview | Readable
 FILES = (str, os.PathLike, bytes, bytearray, memoryview, Readable)  # the same, for `isinstance`
 
@@ -124,18 +134,24 @@ def kind_of_file(mode: int) -> str:
     return kinds.get(stat.S_IFMT(mode), "special file")
 
 
+def file_name_of(source: object) -> str | None:
+    """The name of the file, or None where the source has none."""
+    if isinstance(source, str | os.PathLike):
+        return os.fsdecode(source)
+    name = getattr(source, "name", None)
+    return name if isinstance(name, str) else None
+
+
 def suffix_of(source: object) -> str:
     """What the name ends with where the source has a name, with its dot; else ""."""
-    name: object = getattr(source, "name", "")
-    if isinstance(source, str | os.PathLike):
-        name = os.fsdecode(source)
-    return os.path.splitext(name)[1] if isinstance(name, str) else ""
+    return os.path.splitext(file_name_of(source) or "")[1]
 
 
 def name_of(source: object) -> str:
     """The source as messages call it; `repr` keeps odd names printable."""
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return f"{len(source)} bytes"
+        name = getattr(source, "name", None)
+        return f"{len(source)} bytes" if name is None else repr(name)
     if isinstance(source, (str, os.PathLike)):
         return repr(os.fsdecode(source))
     return repr(getattr(source, "name", type(source).__name__))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import csv
 import gzip
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from hashnet.train.config import METRIC_LOSSES, TrainConfig
 
 LABEL_SEPARATOR = "|"
 IDX_IMAGES = "-images-idx3-ubyte.gz"
+_MOST_IDX_BYTES = 2**30  # EMNIST's 800,000 pictures take half of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -549,14 +551,22 @@ def _from_idx(path: pathlib.Path) -> LabelledImages:
 
 
 def _read_idx(path: pathlib.Path) -> np.ndarray:
-    """Read the IDX format: two zeros, the type (8 for uint8), the number of axes, their lengths."""
+    """Read the IDX format: two zeros, the type (8 for uint8), the number of axes, their lengths.
+
+    No more is unpacked than the lengths say.
+    """
     with gzip.open(path, "rb") as file:
-        content = file.read()
-    if content[:3] != b"\0\0\x08" or len(content) < 4:
-        raise ValueError("no IDX file of uint8")
-    axes = content[3]
-    shape = np.frombuffer(content, ">i4", axes, 4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
+        head = file.read(4)
+        if head[:3] != b"\0\0\x08" or len(head) < 4:
+            raise ValueError("no IDX file of uint8")
+        shape = np.frombuffer(file.read(4 * head[3]), ">i4", head[3]).tolist()
+        size = math.prod(shape)
+        if not 0 <= size <= _MOST_IDX_BYTES:
+            raise ValueError(f"{size} bytes of numbers, of {_MOST_IDX_BYTES} at most")
+        content = file.read(size)
+        if file.read(1):
+            raise ValueError(f"more than the {size} bytes that its header says")
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def _is_array(sources: Any) -> bool:

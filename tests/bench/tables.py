@@ -641,6 +641,19 @@ def hostile(results):
             yield f"| {what} | {rate:g} | {row['asked']} | {row['failed']} | {times} |"
 
 
+def verified_rows(results):
+    """What the look at checksums costs a warm query."""
+    yield "## Verified rows"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    yield "| pool | ms a query | ms without the look | share |"
+    yield "|---|---|---|---|"
+    for row in results["rows"]:
+        times = f"{row['milliseconds']:.2f} | {row['milliseconds_without']:.2f}"
+        yield f"| {row['pool']:,} | {times} | {100 * row['share']:.1f} % |"
+
+
 def databases(results):
     """A folder beside ClickHouse."""
     sizes = dict.fromkeys(f"{row['size'] // 10**6} million" for row in results["rows"])
@@ -1300,6 +1313,7 @@ def renewed(text):
     named |= {"held_out": held_out}
     named |= {path.stem: unseen for path in sorted(figures.FOLDER.glob("unseen_*"))}
     named |= {"serve": serving, "hostile": hostile}
+    named |= {"verified_rows": verified_rows}
     named |= {"extract": extraction}
     named |= {"clickhouse": databases, "clickhouse_10m": databases}
     named |= {"clickhouse_types": column_types}

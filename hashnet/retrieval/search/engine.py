@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hashnet import images, system
+from hashnet import deadline, images, system
 from hashnet.codes import code_bytes
 from hashnet.encode.encoder import Encoder
 from hashnet.errors import ArgumentError, RegionError, UnknownIdError, UnknownNameError
@@ -653,6 +653,7 @@ class Engine:
 
     def _search(self, image: _QueryImage, query: Query, narrowed: _Narrowed) -> SearchResult:
         """The pool, then verification where it is asked for; items last."""
+        deadline.check()
         if narrowed.marked:
             code, feature = feedback.move(
                 image.code,
@@ -739,6 +740,7 @@ class Engine:
             "fine": found.fine_seconds,
         }
         if query.rerank is not None:
+            deadline.check()
             start = time.perf_counter()
             again = self.reranked(image.code, image.feature, found.rows[places], ranking, query)
             places = places[again]
@@ -748,6 +750,7 @@ class Engine:
         answer = Answer(found, places, {}, found.threshold, found.pool, seconds)
         if image.local is None:
             return answer
+        deadline.check()
         start = time.perf_counter()
         features = image.local()
         found, candidates = self._candidates(

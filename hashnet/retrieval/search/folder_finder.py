@@ -7,7 +7,7 @@ from datetime import datetime
 
 import numpy as np
 
-from hashnet import codes
+from hashnet import codes, deadline
 from hashnet.checks import checked_integer
 from hashnet.retrieval.search import local_pool
 from hashnet.retrieval.search.coarse.hamming import CodeIndex
@@ -139,6 +139,7 @@ class FolderFinder:
             threshold = int(bits.max(initial=-1)) + 1
         if ranking is not None and ranking.mean is not None and steps is None:
             steps = self._codes.steps_apart(code, ranking.certainty.steps, rows)
+        deadline.check()
         middle = time.perf_counter()
         best, distances = nearest_features(
             feature,

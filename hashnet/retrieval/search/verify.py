@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from hashnet import threads
+from hashnet import deadline, threads
 from hashnet.errors import ArgumentError, ShapeError
 from hashnet.local.features import opencv
 from hashnet.retrieval.search import compiled
@@ -400,6 +400,7 @@ def verify_all(
     query_numbers = _whole(query.descriptors)
 
     def one(given: Features | Callable[[], Features]) -> Verification:
+        deadline.check()
         candidate = given() if callable(given) else given
         others = _checked(query.descriptors, candidate.descriptors)
         if matcher is None:

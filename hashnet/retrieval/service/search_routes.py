@@ -8,7 +8,8 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from hashnet.errors import ArgumentError
-from hashnet.images.apart import FULL, Wish, resized
+from hashnet.images.apart import FULL, resized
+from hashnet.images.workers import Wish
 from hashnet.retrieval.service import parameters, questions, schemas
 from hashnet.retrieval.service.answers import REFUSALS, UPLOAD_REFUSALS, Json
 from hashnet.retrieval.service.served_index import Version

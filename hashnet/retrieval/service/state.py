@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hashnet import images
-from hashnet.images.apart import Decoders, Wish
+from hashnet.images.apart import Decoders
+from hashnet.images.workers import Wish
 from hashnet.retrieval.service.counters import Counters
 from hashnet.retrieval.service.served_index import ServedIndex, Version
 from hashnet.retrieval.service.settings import Settings

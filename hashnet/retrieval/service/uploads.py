@@ -2,7 +2,8 @@
 
 from hashnet import images
 from hashnet.errors import ImageError
-from hashnet.images.apart import Decoders, Wish
+from hashnet.images.apart import Decoders
+from hashnet.images.workers import Wish
 
 MAX_PIXELS = 50_000_000  # of a picture that comes over HTTP, whatever its file could be reduced to
 

@@ -2,10 +2,14 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import functools
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
+
+from hashnet import deadline
 
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
@@ -19,14 +23,22 @@ class _Work:
     """Work that its caller may drop: what has not begun then never does, and holds nothing more.
 
     An executor keeps what was cancelled until a thread comes to it, a search's picture included.
+
+    Args:
+        function: callable.
+        moment: float, by `time.monotonic`. What has begun stops soon after it; see `deadline`.
     """
 
-    def __init__(self, function: Callable[[], Any]) -> None:
+    def __init__(self, function: Callable[[], Any], moment: float) -> None:
         self._function: Callable[[], Any] | None = function
+        self._moment = moment
 
     def __call__(self) -> Any:
         function, self._function = self._function, None
-        return None if function is None else function()
+        if function is None:
+            return None
+        with deadline.until(self._moment):
+            return function()
 
     def drop(self) -> None:
         self._function = None
@@ -68,15 +80,16 @@ class WorkQueue:
             What the function returns; what it raises is raised.
 
         Raises:
-            BusyError: the queue is full, or the answer takes too long. Work that has begun goes
-                on and keeps its place, so that abandoned work counts as work; what has not is
-                dropped, with all that it was given.
+            BusyError: the queue is full, or the answer takes too long. Work that has begun ends
+                where it asks for the time, and keeps its place until then, so that abandoned work
+                counts as work; what has not is dropped, with all that it was given.
         """
         with self._lock:
             if self._size >= self._capacity:
                 raise BusyError("The service is busy.")
             self._size += 1
-        work = _Work(functools.partial(function, *args, **options))
+        moment = time.monotonic() + self._seconds
+        work = _Work(functools.partial(function, *args, **options), moment)
         try:
             future = self._executor.submit(work)
         except RuntimeError as error:  # closed meanwhile
@@ -86,8 +99,9 @@ class WorkQueue:
         waiting = asyncio.wrap_future(future)
         try:
             await asyncio.wait([waiting], timeout=self._seconds)
-            if waiting.done():
-                return waiting.result()
+            with contextlib.suppress(deadline.LateError):
+                if waiting.done():
+                    return waiting.result()
             raise BusyError(f"There was no answer within {self._seconds:g} s.")
         finally:
             future.cancel()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hashnet import deadline
 from hashnet.errors import ArgumentError, HashnetError
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.query import Query
@@ -88,6 +89,7 @@ class WordBox:
         found: dict[str, Matches] = {}
         milliseconds = {}
         for way in ways:
+            deadline.check()
             start = time.perf_counter()
             found[way.name] = way.find(words, max(_DEPTH, query.k), allowed)
             milliseconds[way.name] = round((time.perf_counter() - start) * 1000, 3)

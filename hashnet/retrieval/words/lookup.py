@@ -17,6 +17,7 @@ import numpy as np
 from hashnet.errors import StoreError
 from hashnet.retrieval.store.folder import text_index
 from hashnet.retrieval.store.folder.snapshot import Snapshot
+from hashnet.retrieval.store.folder.store import Store
 from hashnet.retrieval.store.folder.text_index import KINDS, TextIndex
 from hashnet.retrieval.store.items import Item
 from hashnet.retrieval.words.spelling import alike, spaced, units
@@ -109,6 +110,20 @@ def _documents(snapshot: Snapshot, start: int) -> Iterator[tuple[int, str]]:
                 yield KINDS * row + kind, text
 
 
+def _stored(snapshot: Snapshot) -> TextIndex | None:
+    """The file that covers the most rows of a snapshot, and perhaps rows behind them."""
+    states = _states(snapshot)
+    stored = TextIndex.open(snapshot.folder, states)
+    if not states or (stored is not None and stored.end_row == snapshot.num_rows):
+        return stored
+    # A writer leaves the file of the newest state alone, which may go on from this one.
+    with contextlib.suppress(StoreError), Store.open(snapshot.folder).snapshot() as newest:
+        newer = _states(newest)
+        if states[-1] in newer:
+            return TextIndex.open(snapshot.folder, newer) or stored
+    return stored
+
+
 class Lookup:
     """The texts of one snapshot of an index folder: those kept on disk, and those of rows behind.
 
@@ -125,7 +140,7 @@ class Lookup:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        stored = TextIndex.open(snapshot.folder, _states(snapshot))
+        stored = _stored(snapshot)
         self._parts = [] if stored is None else [stored]
         end = 0 if stored is None else stored.end_row
         if end < snapshot.num_rows:
@@ -141,7 +156,7 @@ class Lookup:
         Returns:
             bool.
         """
-        return any(part.has_kind(kind) for part in self._parts)
+        return any(part.has_kind(kind, self._snapshot.num_rows) for part in self._parts)
 
     def find(
         self, text: str, kind: int, allowed: Any = None
@@ -210,6 +225,7 @@ class Lookup:
         """Rows that have some of a word's trigrams, ascending, and the share that each has."""
         having = [part.having(trigram) for part in self._parts for trigram in trigrams]
         documents = np.concatenate([np.empty(0, np.int64), *having])
+        documents = documents[documents < KINDS * self._snapshot.num_rows]
         of_kind = documents[documents % KINDS == kind] // KINDS
         rows, counts = np.unique(of_kind, return_counts=True)
         return rows, counts / len(trigrams)

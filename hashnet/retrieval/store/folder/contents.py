@@ -310,23 +310,3 @@ def open_data(folder: StrPath, catalogue: Catalogue, name: str, flags: int = os.
         return system.open_file(path, flags)
     except OSError as error:
         raise damaged(folder, file_name, error.strerror) from error
-
-
-def map_array(folder: StrPath, catalogue: Catalogue, name: str) -> np.ndarray:
-    """Map the committed rows of one array.
-
-    Args:
-        folder: path of the index.
-        catalogue: `Catalogue`.
-        name: str, such as `codes`.
-
-    Returns:
-        read-only array of any dtype and shape, as `Catalogue.layout` says. For the errors see
-        `open_data`.
-    """
-    dtype, shape = catalogue.layout(name)
-    shape = (catalogue.ends[name], *shape)
-    with open(open_data(folder, catalogue, name), "rb") as file:
-        if shape[0] == 0:
-            return np.empty(shape, dtype)
-        return np.memmap(file, dtype, "r", shape=shape)

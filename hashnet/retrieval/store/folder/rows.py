@@ -23,7 +23,6 @@ from hashnet.retrieval.store.folder.contents import (
     LOOKUPS,
     WORDS,
     Catalogue,
-    map_array,
 )
 from hashnet.retrieval.store.folder.lookups import (
     Lookup,
@@ -31,6 +30,7 @@ from hashnet.retrieval.store.folder.lookups import (
     StoredLookup,
     num_absorbed,
 )
+from hashnet.retrieval.store.folder.mapped import MappedFiles
 from hashnet.retrieval.store.folder.paths import damaged
 from hashnet.retrieval.store.folder.records import (
     EXIF_HEAD,
@@ -64,6 +64,7 @@ from hashnet.retrieval.store.texts import Texts, of_bytes
 from hashnet.retrieval.store.word_lists import Signatures
 
 _IDS_AT_ONCE = 1024
+_READ_AT_ONCE = 2**20  # bytes
 
 
 class CommittedRows:
@@ -89,16 +90,15 @@ class CommittedRows:
         self.folder, self.catalogue = folder, catalogue
         self.num_rows = catalogue.num_rows
         self.roots = Roots(catalogue.roots)
-        maps = {name: map_array(folder, catalogue, name) for name in catalogue.file_names}
-        self._feature_map = maps["features"]
+        self._files_mapped = MappedFiles(folder, catalogue)
+        self._feature_map = self._files_mapped.maps["features"]
         # Plain arrays over the maps: indexing them is several times faster.
-        self._arrays = {name: np.asarray(array) for name, array in maps.items()}
+        self._arrays = {name: np.asarray(one) for name, one in self._files_mapped.maps.items()}
         self.live = catalogue.live()
         # Of plain bytes: NumPy copies records of named fields one field at a time, and what a
         # memory view cuts out reaches a checksum without an array for each row.
         self._records = self._arrays["items"].view(ITEM_BYTES)
         self._text = memoryview(self._arrays["text"].data)
-        self._feature_bytes = memoryview(as_bytes(self._arrays["features"]).data)
         self._lock = threading.RLock()
         if older is not None and not catalogue.continues(older.catalogue):
             older = None
@@ -124,6 +124,10 @@ class CommittedRows:
             self._older_word_lists = older._word_lists or older._older_word_lists
             if older.catalogue.codebook == catalogue.codebook:
                 self._codebook = older._codebook
+
+    def check_files(self) -> None:
+        """Refuse files that have been cut off since they were opened; see `MappedFiles.check`."""
+        self._files_mapped.check()
 
     @property
     def codes(self) -> np.ndarray:
@@ -225,7 +229,7 @@ class CommittedRows:
     def features(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Features of some rows, verified."""
         rows = self.check_rows(rows)
-        self._verify_features(rows[~self._features_verified[rows]])
+        self._verify_new_features(rows)
         return self._arrays["features"][rows]
 
     def feature_map(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -237,8 +241,7 @@ class CommittedRows:
         Returns:
             float32 or float16 `(num_rows, feature_dim)`.
         """
-        rows = self.check_rows(rows)
-        self._verify_features(rows[~self._features_verified[rows]])
+        self._verify_new_features(self.check_rows(rows))
         return self._feature_map
 
     def features_anew(self, rows: np.ndarray) -> np.ndarray:
@@ -255,15 +258,26 @@ class CommittedRows:
         self._verify_features(rows)
         return self._arrays["features"][rows]
 
+    def _verify_new_features(self, rows: np.ndarray) -> None:
+        """The same of those of some rows that have not been verified."""
+        if not (known := self._features_verified[rows]).all():
+            self._verify_features(rows[~known])
+
     def _verify_features(self, rows: np.ndarray) -> None:
         """Compare features with the checksums in their items' records.
 
         The records need not be verified for it: a checksum that has changed differs, too.
         """
-        content, size = self._feature_bytes, self.catalogue.row_bytes("features")
+        size, read = self.catalogue.row_bytes("features"), self._files_mapped.read
         wanted = self._arrays["items"]["feature_crc"][rows].tolist()
-        for row, crc in zip(rows.tolist(), wanted, strict=True):
-            if crc32(content[row * size : (row + 1) * size]) != crc:
+        content, first, end = b"", 0, 0  # what has been read, of rows that follow each other
+        for number, row in enumerate(rows.tolist()):
+            if not first <= row < end:
+                most = max(1, _READ_AT_ONCE // size)
+                count = _run_length(rows[number : number + most])
+                content, first, end = read("features", row * size, count * size), row, row + count
+            at = (row - first) * size
+            if crc32(memoryview(content)[at : at + size]) != wanted[number]:
                 what = f"row {row} differs from its checksum in {self.catalogue.file_name('items')}"
                 raise self._damaged("features", what)
         self._features_verified[rows] = True
@@ -278,7 +292,7 @@ class CommittedRows:
             start, count, wanted = spans[row].item()
             places, stored = yx[:0], descriptors[:0]
             if 0 <= start <= len(yx) - count:
-                places, stored = yx[start : start + count], descriptors[start : start + count]
+                places, stored = (self._read_rows(name, start, count) for name in LOCAL_NAMES[1:])
             crc = crc32(as_bytes(places), crc32(SPAN_HEAD.pack(start, count)))
             if len(places) != count or crc32(as_bytes(stored), crc) != wanted:
                 others = " or ".join(self.catalogue.file_name(name) for name in LOCAL_NAMES[1:])
@@ -286,6 +300,12 @@ class CommittedRows:
                 raise self._damaged("spans", f"{what} checksum")
             found.append(StoredFeatures(places, stored))
         return found
+
+    def _read_rows(self, name: str, start: int, count: int) -> np.ndarray:
+        """Some rows of an array that follow each other, in memory."""
+        size, array = self.catalogue.row_bytes(name), self._arrays[name]
+        content = self._files_mapped.read(name, start * size, count * size)
+        return np.frombuffer(content, array.dtype).reshape(count, *array.shape[1:])
 
     def most_local_features(self) -> int:
         """The most local features that a row has."""
@@ -681,6 +701,8 @@ class CommittedRows:
         if known is not None and start == self.num_rows:
             return known
         more = self._arrays[name][start:]
+        size = self.catalogue.row_bytes(name)
+        self._files_mapped.fetch(name, start * size, len(more) * size)
         copy = Growing(more) if known is None else known.followed_by(more)
         self._verify(name, copy.array, self.catalogue.number_of_segment(start) if start else 0)
         return copy
@@ -691,11 +713,19 @@ class CommittedRows:
         for number, segment in enumerate(self.catalogue.segments[first:end], first + 1):
             count, sha256 = segment.arrays[name]
             at = segment.starts[name] * row_bytes
+            if array is self._arrays[name]:
+                self._files_mapped.fetch(name, at, count * row_bytes)
             if hashlib.sha256(content[at : at + count * row_bytes]).hexdigest() != sha256:
                 raise self._damaged(name, f"segment {number} differs from its checksum")
 
     def _damaged(self, name: str, what: str) -> StoreError:
         return damaged(self.folder, self.catalogue.file_name(name), what)
+
+
+def _run_length(rows: np.ndarray) -> int:
+    """How many of some rows, from the first on, follow each other without a gap."""
+    breaks = np.flatnonzero(np.diff(rows) != 1)
+    return int(breaks[0]) + 1 if len(breaks) else len(rows)
 
 
 class IdsOutside(Collection[str]):

@@ -206,4 +206,5 @@ class Snapshot:
             raise StoreError(
                 "A snapshot is read while it is open.", "a closed snapshot", "Take a new one."
             )
+        self._committed.check_files()
         return self._committed

@@ -62,7 +62,7 @@ class TextIndex:
         >>> index = TextIndex.in_memory([(0, " pale ale "), (4, " 啤 酒 ")], end_row=2)
         >>> index.having("ale").tolist(), index.having("啤 酒").tolist(), index.having('"x*')
         ([0], [4], array([], dtype=int64))
-        >>> index.texts([4, 0]), index.has_kind(1)
+        >>> index.texts([4, 0]), index.has_kind(1, 2)
         ([' 啤 酒 ', ' pale ale '], False)
     """
 
@@ -160,11 +160,12 @@ class TextIndex:
         }
         return [found.get(number, "") for number in documents]
 
-    def has_kind(self, kind: int) -> bool:
-        """Whether a document is of a kind.
+    def has_kind(self, kind: int, end_row: int) -> bool:
+        """Whether a document of the first rows is of a kind.
 
         Args:
             kind: int, below `KINDS`.
+            end_row: int. These rows end before it.
 
         Returns:
             bool.
@@ -174,8 +175,8 @@ class TextIndex:
         """
         return bool(
             self._ask(
-                f"SELECT 1 FROM documents WHERE number % {KINDS} = ? LIMIT 1",
-                (kind,),
+                f"SELECT 1 FROM documents WHERE number % {KINDS} = ? AND number < ? LIMIT 1",
+                (kind, KINDS * end_row),
             )
         )
 
