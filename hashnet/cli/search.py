@@ -45,6 +45,15 @@ MOST_ID_BYTES = 1 << 28  # of a list of ids
 PICTURED_MATCHES = 5  # hits of a query whose matches are drawn
 
 
+class _Help(argparse.HelpFormatter):
+    """Shows that no QUERY is needed."""
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        if action.nargs == argparse.ONE_OR_MORE and not action.required:
+            return f"[{action.metavar} ...]"
+        return super()._format_args(action, default_metavar)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     add_index(parser)
@@ -65,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     # Not "*", which would take nothing where an option stands between INDEX and QUERY.
     queries.required, queries.default = False, []
+    parser.formatter_class = _Help
     parser.add_argument(
         "--text",
         metavar="WORDS",
