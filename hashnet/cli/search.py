@@ -143,6 +143,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="find by local features alone, whatever the rest of the photo shows (index --local)",
     )
+    parser.add_argument(
+        "--written",
+        action="store_true",
+        help="also read the text in each QUERY, and put images first in which the same was read; "
+        "beside --verify or --same-object, what text and local features together tell (index "
+        "--ocr)",
+    )
     add_matcher(parser)
     for name, direction in (("right", "towards"), ("wrong", "away from")):
         parser.add_argument(
@@ -340,6 +347,7 @@ def _query(arguments: argparse.Namespace) -> "Query":
         matcher=arguments.matcher,
         matcher_top=arguments.matcher_top,
         same_object=arguments.same_object,
+        written=arguments.written,
     )
 
 

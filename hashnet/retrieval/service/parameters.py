@@ -147,6 +147,15 @@ _OF_SEARCHES: tuple[tuple[str, Any, Any, dict[str, Any]], ...] = (
         {"description": "Find by local features alone, whatever the rest of the photo shows."},
     ),
     (
+        "written",
+        bool,
+        Query.written,
+        {
+            "description": "Also read the text in the picture, and put images first in which the "
+            "same was read."
+        },
+    ),
+    (
         "matcher",
         Literal["nearest", "lightglue"],
         Query.matcher,

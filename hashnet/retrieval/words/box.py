@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hashnet.errors import ArgumentError, HashnetError
+from hashnet.errors import ArgumentError, HashnetError, StoreError
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.search.sharded import ShardedEngine
@@ -15,6 +15,7 @@ from hashnet.retrieval.words.fusion import fused
 from hashnet.retrieval.words.results import TextHit, TextResult
 from hashnet.retrieval.words.way import Box, Matches, Way
 from hashnet.retrieval.words.ways import ways_of
+from hashnet.retrieval.words.written import TextWay
 
 DEFAULT = Query()
 SUGGESTIONS = 5
@@ -55,6 +56,22 @@ class WordBox:
     def ways(self) -> list[Way]:
         """list of `Way` that the index is searched by."""
         return [way for way in self._known if way.missing is None]
+
+    @property
+    def of_pixels(self) -> TextWay:
+        """The way to what was read in pixels.
+
+        Raises:
+            StoreError: the index is not searched by it.
+        """
+        [way] = [way for way in self._known if isinstance(way, TextWay) and way.name == "ocr"]
+        if way.missing is not None:
+            raise StoreError(
+                "What is written in a query is looked for in what was read in an index.",
+                way.missing,
+                "Make an index with `hashnet index --ocr`.",
+            )
+        return way
 
     @property
     def missing(self) -> dict[str, str]:
