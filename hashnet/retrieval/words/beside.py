@@ -64,6 +64,8 @@ class WordEngine(Engine):
         words = plain.query(text)
         ways = [way for way in self.words.ways if isinstance(way, Pointing)]
         known = [one for way in ways if (one := way.direction(words)) is not None]
+        if known and self.words.misspelt(words):
+            known = []
         if not known:
             missing = "; ".join(f"{name}: {why}" for name, why in self.words.missing.items())
             near = [one for one in self.words.suggestions(words) if plain.plain(one) != words]
