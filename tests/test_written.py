@@ -37,10 +37,12 @@ class Reader:
         return [ReadLine(text, (0, 0, 9, 9), 0.9) for text in lines]
 
 
-@pytest.fixture(autouse=True)
-def reads(monkeypatch):
-    monkeypatch.setattr(reader, "require", lambda: None)
-    monkeypatch.setattr(reader.Reader, "open", classmethod(lambda cls: Reader()))
+@pytest.fixture(scope="module", autouse=True)
+def reads():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reader, "require", lambda: None)
+        patch.setattr(reader.Reader, "open", classmethod(lambda cls: Reader()))
+        yield
 
 
 def marked(image, colour):
@@ -49,21 +51,30 @@ def marked(image, colour):
     return image
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
     """Four things; three of them have labels, of which two differ in a name alone."""
-    (tmp_path / "db").mkdir()
+    folder = tmp_path_factory.mktemp("written")
+    (folder / "db").mkdir()
     for name, number, colour in (
         ("pale", 0, PALE),
         ("stout", 1, STOUT),
         ("coffee", 2, COFFEE),
         ("blank", 3, None),
     ):
-        images.write(tmp_path / "db" / f"{name}.png", marked(thing(number), colour))
-    return tmp_path
+        images.write(folder / "db" / f"{name}.png", marked(thing(number), colour))
+    return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def plain(folder, bundle_folder):
+    """An index of the same photos, in which nothing was read."""
+    index = Index.create(folder / "plain", bundle_folder, local="sift")
+    index.update([folder / "db"])
+    return index
+
+
+@pytest.fixture(scope="module")
 def index(folder, bundle_folder):
     index = Index.create(folder / "i", bundle_folder, local="sift", ocr=True)
     index.update([folder / "db"])
@@ -160,9 +171,7 @@ def test_an_image_of_the_index_is_read_there(index):
         engine.search_encoded(code, feature, Query(written=True))
 
 
-def test_where_nothing_was_read_it_is_refused(index, folder, bundle_folder):
-    plain = Index.create(folder / "plain", bundle_folder, local="sift")
-    plain.update([folder / "db"])
+def test_where_nothing_was_read_it_is_refused(index, folder, plain):
     for by in (thing(1), "db/pale.png"):
         with pytest.raises(StoreError, match="index --ocr"):
             plain.search(by, written=True)
@@ -192,16 +201,23 @@ def test_the_command_and_the_evaluation_read_their_queries(index, folder, run):
     truth = folder / "truth.json"
     truth.write_text('{"pale.png": ["db/pale.png"], "stout.png": ["db/stout.png"]}')
     asked = "evaluate", place, folder / "queries", "--ground-truth", truth, "--verify"
-    _, out, _err = run(*asked, "--written", "--json")
-    stages = json.loads(out)["stages"]
-    assert stages["written"]["found_at_1"] == 1 > stages["verified"]["found_at_1"]
-    assert stages["milliseconds"]["read"] >= 0
-    assert "written: as verified" in json.loads(out)["protocol"]
-    assert "verified, and written" in run(*asked, "--written")[1]
-    assert "written" not in run(*asked)[1]
+    _, out, _ = run(*asked, "--written")
+    [verified] = [line.split() for line in out.splitlines() if line.startswith("coarse, fine, ver")]
+    [written] = [line.split() for line in out.splitlines() if line.startswith("verified, and")]
+    assert written[3] == "1.0000" > verified[3]
+    report = evaluate(
+        index,
+        [folder / "queries"],
+        Query(verify=True, written=True),
+        ground_truth=truth,
+    )
+    assert report.stages.figures["written"]["found_at_1"] == 1
+    assert report.stages.milliseconds["read"] >= 0 and "written: as verified" in report.protocol
+    without = evaluate(index, [folder / "queries"], Query(verify=True), ground_truth=truth)
+    assert "written" not in without.stages.figures and "written" not in without.protocol
 
 
-def test_the_service_reads_its_queries(index, folder, bundle_folder):
+def test_the_service_reads_its_queries(index, folder, plain):
     from starlette.testclient import TestClient
 
     content = (folder / "db/pale.png").read_bytes()
@@ -211,7 +227,6 @@ def test_the_service_reads_its_queries(index, folder, bundle_folder):
         assert answer["hits"][0]["written"] == 1 and answer["milliseconds"]["read"] >= 0
         answer = client.get("/api/search?id=db/pale.png&written=true").json()
         assert next(hit["id"] for hit in answer["hits"]) == "db/stout.png"
-    Index.create(folder / "plain", bundle_folder).update([folder / "db"])
-    with TestClient(create_app(folder / "plain"), base_url="http://localhost") as client:
+    with TestClient(create_app(plain.store.folder), base_url="http://localhost") as client:
         refused = client.get("/api/search?id=db/pale.png&written=true")
         assert refused.status_code == 409 and "index --ocr" in refused.json()["error"]
