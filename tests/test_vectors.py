@@ -298,6 +298,11 @@ def test_the_service_takes_a_list(place, world):
         for wrong in ([1.0], [0.0] * 24, [1e200] * 24, [], "x", None):
             answer = client.post("/api/search/vector", json={"vector": wrong})
             assert answer.status_code == 422, wrong
+        body = {"vector": vectors[9].tolist(), "k": 2, "treshold": 3}
+        answer = client.post("/api/search/vector", json=body)
+        assert answer.status_code == 422
+        assert "k, treshold" in answer.json()["error"] and "vector" in answer.json()["error"]
+        assert client.post("/api/search/vector", json=[1]).status_code == 422
         nan = client.post("/api/search/vector", content=b'{"vector": [NaN]}')
         assert nan.status_code == 422
         assert client.get("/api/search?id=3").json()["hits"]

@@ -38,7 +38,8 @@ def sentences(monkeypatch):
         return np.stack([vector(text) for text in texts])
 
     monkeypatch.setattr(sentence, "missing", lambda: None)
-    monkeypatch.setattr(sentence, "opened", lambda: types.SimpleNamespace(vectors=vectors))
+    network = types.SimpleNamespace(vectors=vectors, knows=lambda word: True)
+    monkeypatch.setattr(sentence, "opened", lambda: network)
     return asked
 
 

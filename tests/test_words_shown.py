@@ -9,7 +9,7 @@ import pytest
 
 from hashnet.api import Index
 from hashnet.encode.encoder import Encoder
-from hashnet.errors import WeightsError
+from hashnet.errors import ArgumentError, WeightsError
 from hashnet.network import backbones, bundle, pretrained
 from hashnet.network.efficientnet_lite import Tensors
 from hashnet.retrieval.search.engine import Engine
@@ -247,6 +247,34 @@ def test_an_empty_index_is_searched_and_nothing_found(imagenet_bundle, tmp_path)
 
 # --- Sentences ---
 
+
+def test_a_slip_is_answered_by_what_is_spelled_like_it(imagenet_bundle, f8, tmp_path, monkeypatch):
+    """A network of sentences takes any letters to some class."""
+    vector = shown._class_texts()["names"][numbers("beagle")[0]]
+    common = {"goldfish", "two", "sierra"}
+    network = types.SimpleNamespace(
+        vectors=lambda texts: np.stack([vector for _ in texts]),
+        knows=common.__contains__,
+    )
+    monkeypatch.setattr(sentence, "missing", lambda: None)
+    monkeypatch.setattr(sentence, "opened", lambda: network)
+    vectors = photos_of(f8, numbers("goldfish", "beagle"), 5)
+    index = Index.of_vectors(
+        tmp_path / "i", vectors, labels=["sierra", "labradoodle"] * 5, bundle=imagenet_bundle
+    )
+    result = index.search_text("siarra")
+    assert len(result) == 0 and result.suggestions[0] == "sierra"
+    assert "beagle" in index.search_text("beegle").suggestions
+    # What is no slip, or not alone, is guessed at as before; what is written is no slip.
+    for text in ("zanzibar", "two beegle", "beagle", "labradoodle", "beg"):
+        assert len(index.search_text(text)) and not index.words.misspelt(text), text
+    with pytest.raises(ArgumentError, match="sierra"):
+        index.search("0", text="siarra")
+    assert len(index.search("0", text="zanzibar"))
+    monkeypatch.setattr(sentence, "missing", lambda: "not installed")
+    assert not index.words.misspelt("siarra")
+
+
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "red", "dress", "##es", "cafe", ",", "红", "a", "##b"]
 
 
@@ -375,7 +403,7 @@ def test_damaged_weights_of_sentences_are_refused(tmp_path, damage):
 def test_classes_whose_texts_mean_the_same_weigh_most(index, monkeypatch):
     """With a network that understands one sentence."""
     meant = shown._class_texts()["glosses"][numbers("sandal")[0]]
-    network = types.SimpleNamespace(vectors=lambda texts: meant[None])
+    network = types.SimpleNamespace(vectors=lambda texts: meant[None], knows=lambda word: True)
     monkeypatch.setattr(sentence, "missing", lambda: None)
     monkeypatch.setattr(sentence, "opened", lambda: network)
     weights = ClassWay(index.engine).weights("something for the feet")

@@ -24,6 +24,7 @@ STAGES = {
     "coarse then fine": "coarse_to_fine",
     "coarse, fine, re-ranked": "reranked",
     "coarse, fine, verified": "verified",
+    "verified, and written": "written",
 }
 
 
@@ -51,6 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also measure the third stage, verification by local features (index --local)",
     )
+    parser.add_argument(
+        "--written",
+        action="store_true",
+        help="with --verify, also measure it together with the text in the queries (index --ocr)",
+    )
     add_matcher(parser)
     parser.add_argument(
         "--report",
@@ -75,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         rerank_top=arguments.rerank_top,
         rerank_neighbours=arguments.rerank_neighbours,
         verify=arguments.verify,
+        written=arguments.written,
         matcher=arguments.matcher,
         matcher_top=arguments.matcher_top,
     )

@@ -45,6 +45,15 @@ MOST_ID_BYTES = 1 << 28  # of a list of ids
 PICTURED_MATCHES = 5  # hits of a query whose matches are drawn
 
 
+class _Help(argparse.HelpFormatter):
+    """Shows that no QUERY is needed."""
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        if action.nargs == argparse.ONE_OR_MORE and not action.required:
+            return f"[{action.metavar} ...]"
+        return super()._format_args(action, default_metavar)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     add_index(parser)
@@ -65,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     # Not "*", which would take nothing where an option stands between INDEX and QUERY.
     queries.required, queries.default = False, []
+    parser.formatter_class = _Help
     parser.add_argument(
         "--text",
         metavar="WORDS",
@@ -132,6 +142,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--same-object",
         action="store_true",
         help="find by local features alone, whatever the rest of the photo shows (index --local)",
+    )
+    parser.add_argument(
+        "--written",
+        action="store_true",
+        help="also read the text in each QUERY, and put images first in which the same was read; "
+        "beside --verify or --same-object, what text and local features together tell (index "
+        "--ocr)",
     )
     add_matcher(parser)
     for name, direction in (("right", "towards"), ("wrong", "away from")):
@@ -330,6 +347,7 @@ def _query(arguments: argparse.Namespace) -> "Query":
         matcher=arguments.matcher,
         matcher_top=arguments.matcher_top,
         same_object=arguments.same_object,
+        written=arguments.written,
     )
 
 

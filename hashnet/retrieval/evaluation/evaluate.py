@@ -40,8 +40,9 @@ from hashnet.retrieval.evaluation.results import (
 )
 from hashnet.retrieval.evaluation.scoring import Scorer
 from hashnet.retrieval.evaluation.stages import Ranker, coarse_to_fine, ranker, stages
-from hashnet.retrieval.search.engine import DEFAULT, Engine, Searchable
+from hashnet.retrieval.search.engine import DEFAULT, Searchable
 from hashnet.retrieval.search.query import Query
+from hashnet.retrieval.words.beside import WordEngine
 
 # Queries whose hits are verified: with 100 pairs of images each, minutes.
 VERIFY_QUERIES = 200
@@ -78,9 +79,9 @@ def evaluate(
             label is the same.
         query: a `Query`. How coarse to fine finds its pool and ranks it, and whether, and how many
             of, the candidates are also verified by their local features, for a report of the
-            stages side by side, and of a search for the same object beside them. `k` matters for
-            the pool only; `rerank` gives a row beside coarse to fine. What narrows a search, or is
-            made of its pictures, is refused.
+            stages side by side, and of a search for the same object beside them, and with `written`
+            of both and the text in the queries. `k` matters for the pool only; `rerank` gives a row
+            beside coarse to fine. What narrows a search, or is made of its pictures, is refused.
         ground_truth: path of a JSON file `{query: [relevant, ...]}` or None. With it, labels do
             not matter: the queries are those that it names. A name means the one query or image
             whose path, or id, it is or whose path it ends, by whole folder names.
@@ -107,7 +108,8 @@ def evaluate(
     Raises:
         ArgumentError: an argument is out of range, the ground truth is no such file, the index
             has no labels where they are needed, or no query has any relevant image.
-        StoreError: images are to be verified, and the index has no local features.
+        StoreError: images are to be verified, and the index has no local features; or found by
+            what is written, and it has read nothing.
 
     Example:
         >>> import os, shutil
@@ -121,7 +123,9 @@ def evaluate(
     _check(query, at, ks, verify_queries)
     extractor = index.extractor if query.verify else None
     tell = progress or (lambda stage, done, total: None)
-    engine = Engine(index, num_threads=num_threads)
+    engine = WordEngine(index, num_threads=num_threads)
+    if query.written:
+        engine.written("", None)  # refused before work, where nothing was read
     with engine.snapshot as snapshot:
         query = replace(query, pool=engine.least_pool(query))
         database = Database(snapshot)
@@ -209,7 +213,14 @@ def _check(query: Query, at: int, ks: Sequence[int], verify_queries: int) -> Non
         verify_top=query.verify_top,
         matcher=query.matcher,
         matcher_top=query.matcher_top,
+        written=query.written,
     )
+    if query.written and not query.verify:
+        raise ArgumentError(
+            "What is written is measured beside verification.",
+            "written=True, verify=False",
+            "Ask for both.",
+        )
     if query != taken:
         raise ArgumentError(
             "An evaluation searches the whole index by whole images.",

@@ -13,6 +13,7 @@ from hashnet.retrieval.evaluation.results import (
     FLOAT,
     PROBABILITIES,
     RERANKED,
+    WRITTEN,
     Row,
     Stages,
 )
@@ -121,7 +122,13 @@ def _stages_in_words(stages: Stages | None, seed: int) -> Iterator[str]:
             "and, where the index has a local pool, one for two the most similar of it; those that "
             "one geometry explains come first, by inliers; all others keep their order. "
             f"same_object: the {stages.verify_top} most similar of the local pool alone, verified. "
-            "found_at_k: share of the queries with a relevant image among the first k. "
+            + (
+                "written: as verified, with images in which the same text was read as in the query "
+                "among the candidates, ordered by the sum of the shares of inliers and of text. "
+                if WRITTEN in stages.figures
+                else ""
+            )
+            + "found_at_k: share of the queries with a relevant image among the first k. "
             "milliseconds of a stage: median with those before it; to extract the local features "
             "of a query counts as little as its encoding."
         )

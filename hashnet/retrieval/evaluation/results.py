@@ -12,7 +12,7 @@ from hashnet.retrieval.search.hits import Hit
 
 RERANKED = "reranked"
 COARSE, FINE, VERIFIED = "coarse", "coarse_to_fine", "verified"
-SAME_OBJECT = "same_object"
+SAME_OBJECT, WRITTEN = "same_object", "written"
 # The pool ranked by features alone, as in the paper.
 FINE_F7 = "coarse_to_fine_f7"
 FLOAT, CLASS_ID, PROBABILITIES = "float_f7", "class_id", "class_probabilities"
@@ -82,14 +82,15 @@ class Stages:
         queries: int. Some of those that have something to find, or all.
         verify_top: int. Candidates of each query that were verified.
         figures: dict of `coarse`, `coarse_to_fine`, `verified` and, where the index has a local
-            pool, `same_object`, to a dict of `found_at_1` and
-            `found_at_5`, the share of the queries with a relevant image among the first one or
+            pool, `same_object`, and where it was asked for, `written`, to a dict of `found_at_1`
+            and `found_at_5`, the share of the queries with a relevant image among the first one or
             five, `map_all`, and `milliseconds`, the median for one query up to this stage.
         relevant_verified: float or None. Share of the relevant among the hits of `verified` that
             were compared which one geometry explains; None where there were none.
         non_relevant_verified: float or None. Share of the others that it explains.
-        milliseconds: dict of `extract` and `verify` to float, medians; to extract the local
-            features of a query is no part of the stage, as its encoding is none.
+        milliseconds: dict of `extract` and `verify`, and of `read` where text was read, to float,
+            medians; to extract the local features of a query, or to read it, is no part of the
+            stage, as its encoding is none.
     """
 
     queries: int

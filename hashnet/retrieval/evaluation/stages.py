@@ -14,6 +14,7 @@ from hashnet.retrieval.evaluation.results import (
     FINE,
     SAME_OBJECT,
     VERIFIED,
+    WRITTEN,
     Row,
     Stages,
 )
@@ -162,11 +163,14 @@ def stages(
     queries = query_set.answerable
     if len(queries) > most:
         queries = np.sort(np.random.default_rng(seed).choice(queries, most, replace=False))
-    by_pool = {VERIFIED: replace(query, verify=True)}
+    by_pool = {VERIFIED: replace(query, verify=True, written=False)}
+    if query.written:
+        by_pool[WRITTEN] = replace(query, verify=True)
     if engine.snapshot.codebook is not None:
         by_pool[SAME_OBJECT] = replace(
             query,
             verify=False,
+            written=False,
             threshold=None,
             pool=None,
             rerank=None,
@@ -176,7 +180,7 @@ def stages(
     found: dict[str, list[list[bool]]] = {name: [] for name in (COARSE, FINE, *by_pool)}
     spent: dict[str, list[float]] = {name: [] for name in found}
     aps: dict[str, list[float]] = {name: [] for name in by_pool}
-    verifying, extracting = [], []
+    verifying, extracting, reading = [], [], []
     # Of the pairs that were verified: [not relevant, relevant], all, and those that pass.
     pairs, passing = np.zeros(2, np.int64), np.zeros(2, np.int64)
     for done, place in enumerate(queries, 1):
@@ -185,11 +189,16 @@ def stages(
         start = time.perf_counter()
         features = _local_features(scorer, place, extractor)
         extracting.append(time.perf_counter() - start)
+        lines = None
+        if query.written:
+            start = time.perf_counter()
+            lines = _lines(scorer, place, engine)
+            reading.append(time.perf_counter() - start)
         lists = {COARSE: _by_code(scorer, place), FINE: ranked}
         spent[COARSE].append(coarse)
         spent[FINE].append(coarse + fine)
         for name, asked in by_pool.items():
-            listed, result = _searched(scorer, engine, place, asked, features, len(ranked))
+            listed, result = _searched(scorer, engine, place, asked, features, lines, len(ranked))
             lists[name] = listed
             stages_of = {"coarse", "fine", "verify"} & result.milliseconds.keys()
             spent[name].append(sum(result.milliseconds[one] or 0 for one in stages_of) / 1000)
@@ -224,6 +233,8 @@ def stages(
         "extract": round(float(np.median(extracting)) * 1000, 4),
         "verify": round(float(np.median(verifying)) * 1000, 4),
     }
+    if reading:
+        taken["read"] = round(float(np.median(reading)) * 1000, 4)
     return Stages(len(queries), query.verify_top, figures, right, wrong, taken)
 
 
@@ -233,6 +244,7 @@ def _searched(
     place: int,
     query: Query,
     features: Features,
+    lines: list[str] | None,
     num_ranked: int,
 ) -> tuple[np.ndarray, SearchResult]:
     """The rows that a search finds for a query, best first, and its answer."""
@@ -245,6 +257,7 @@ def _searched(
         query_set.features[place],
         replace(query, k=num_ranked + query.verify_top),
         local=features,
+        lines=lines,
         without=snapshot.items([own])[0].id if own >= 0 else None,
     )
     return snapshot.rows([hit.id for hit in result.hits]), result
@@ -256,6 +269,15 @@ def _local_features(scorer: Scorer, query: int, extractor: Extractor) -> Feature
     if own >= 0:
         return scorer.database.snapshot.local_features([own])[0]
     return extractor.extract(images.read(scorer.query_set.paths[query]))
+
+
+def _lines(scorer: Scorer, query: int, engine: Engine) -> list[str]:
+    """What is written in a query; of one that the index holds, what is stored there."""
+    own = scorer.query_set.own[query]
+    if own >= 0:
+        return engine.lines(int(own))
+    read = engine.index.reader.read(images.read(scorer.query_set.paths[query]))
+    return [line.text for line in read]
 
 
 def _by_code(scorer: Scorer, query: int) -> np.ndarray:

@@ -20,6 +20,7 @@ from hashnet.errors import ArgumentError, RegionError, UnknownIdError, UnknownNa
 from hashnet.local import extractors, several
 from hashnet.local.features import Extractor
 from hashnet.network.bundle import Bundle
+from hashnet.ocr.reader import Reader
 from hashnet.retrieval.search import duplicates, feedback, grading, local_pool, reranking
 from hashnet.retrieval.search import verify as verification
 from hashnet.retrieval.search.duplicates import DuplicateGroup, Progress
@@ -30,6 +31,7 @@ from hashnet.retrieval.search.hits import SearchResult, hits_of
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.search.ranking import Ranking, ranking_of
 from hashnet.retrieval.search.verify import Features, Matcher, Verification
+from hashnet.retrieval.search.written import Written, joined
 from hashnet.retrieval.store.items import no_codebook, no_local_pool
 from hashnet.retrieval.store.protocol import Store
 from hashnet.retrieval.store.roots import ids_named
@@ -62,6 +64,10 @@ class Searchable(Protocol):
     def extractor(self) -> Extractor:
         """What gives a query its local features."""
 
+    @property
+    def reader(self) -> Reader:
+        """What reads the text in a query."""
+
 
 @dataclass(frozen=True, eq=False)
 class _QueryImage:
@@ -71,7 +77,8 @@ class _QueryImage:
         name: str. What the answer calls it.
         code: uint8 `(code_bytes,)`.
         feature: float32 `(feature_dim,)`.
-        local: function that gives its local features, or None where they cannot be had.
+        local: function that gives its local features, or None where they are not asked for.
+        lines: function that gives the lines of text in it, or None where they are not asked for.
         corner: (row, column) in pixels of the image, where the part that is searched by begins.
         without: str or None. The id of the image that is left out of the hits.
         row: int. The row of that image, -1 for none.
@@ -82,6 +89,7 @@ class _QueryImage:
     code: np.ndarray
     feature: np.ndarray
     local: Callable[[], Features] | None = None
+    lines: Callable[[], list[str]] | None = None
     corner: tuple[int, int] = (0, 0)
     without: str | None = None
     row: int = -1
@@ -112,6 +120,7 @@ class Answer:
         threshold: int, of the pool, or None where it has none.
         pool: int. Images in it.
         seconds: dict of stage to float, or None for one that did not run.
+        written: `Written`, or None where it was not asked for.
     """
 
     found: Found
@@ -120,6 +129,7 @@ class Answer:
     threshold: int | None
     pool: int
     seconds: dict[str, float | None]
+    written: Written | None = None
 
 
 class Engine:
@@ -178,13 +188,15 @@ class Engine:
 
         Raises:
             ImageError: the image cannot be read, or a `RegionError`: the region lies outside it.
-            StoreError: local features are asked for, and the index has none.
+            StoreError: local features or what is written are asked for, and the index has none.
+            WeightsError: what reads text is not installed.
             UnknownNameError: no image has one of the labels; the message lists those there are.
             UnknownIdError: an image marked right or wrong is not in the index, or none of `ids`.
             ArgumentError: where likeness ends is asked for, and this index cannot tell.
         """
         narrowed = self._narrowed(query)
         extractor = self.index.extractor if _compares(query) else None
+        reader = self.index.reader if query.written else None
         start = time.perf_counter()
         photo = images.Photo.of(image)
         part = photo if query.region is None else images.Photo(_crop(photo, query.region))
@@ -194,6 +206,7 @@ class Engine:
             code,
             feature,
             None if extractor is None else lambda: extractor.extract(part.full()),
+            None if reader is None else lambda: [line.text for line in reader.read(part.full())],
             (0, 0) if query.region is None else query.region[:2],
             encode_seconds=time.perf_counter() - start,
         )
@@ -207,6 +220,7 @@ class Engine:
         *,
         name: str = "code",
         local: Features | None = None,
+        lines: Sequence[str] | None = None,
         without: str | None = None,
     ) -> SearchResult:
         """Find by a code and a feature.
@@ -219,10 +233,12 @@ class Engine:
             query: a `Query` without a region.
             name: str. What the answer calls the query.
             local: its local features, for `verify` and `same_object`; or None.
+            lines: list of str, what is written in it, for `written`; or None.
             without: str or None. The id of an image that is left out of the hits.
 
         Raises:
-            ArgumentError: the query has a region, or is to be verified without local features.
+            ArgumentError: the query has a region, is to be verified without local features, or
+                found by what is written without lines.
         """
         _refuse_region(query)
         if _compares(query) and local is None:
@@ -231,9 +247,16 @@ class Engine:
                 f"{'verify' if query.verify else 'same_object'}=True for a code and a feature",
                 "Search by the image or its id.",
             )
+        if query.written and lines is None:
+            raise ArgumentError(
+                "What is written is read in pictures.",
+                "written=True for a code and a feature",
+                "Search by the image or its id.",
+            )
         row = -1 if without is None else int(self.snapshot.rows([without])[0])
         features = (lambda: local) if local is not None and _compares(query) else None
-        image = _QueryImage(name, code, feature, features, without=without, row=row)
+        read = (lambda: list(lines)) if lines is not None and query.written else None
+        image = _QueryImage(name, code, feature, features, read, without=without, row=row)
         return self._search(image, query, self._narrowed(query))
 
     def search_vector(
@@ -288,7 +311,8 @@ class Engine:
         narrowed = self._narrowed(query)
         rows, codes, features = self._encoded([id])
         local = self.snapshot.candidates(rows)[0] if _compares(query) else None
-        image = _QueryImage(id, codes[0], features[0], local, without=id, row=int(rows[0]))
+        lines = (lambda: self.lines(int(rows[0]))) if query.written else None
+        image = _QueryImage(id, codes[0], features[0], local, lines, without=id, row=int(rows[0]))
         return self._search(image, query, narrowed)
 
     def match(
@@ -491,6 +515,28 @@ class Engine:
             "Search one of them, or leave the text out.",
         )
 
+    def written(self, text: str, allowed: Any) -> Written:
+        """The images in which something was read that a text has, for `Query.written`.
+
+        An engine that knows no words refuses, as for `meaning`.
+
+        Args:
+            text: str, of any length.
+            allowed: what passes the filters, as `allowed` gives it.
+
+        Returns:
+            `Written`.
+
+        Raises:
+            ArgumentError: it knows no words.
+            StoreError: nothing was read in the images of the index.
+        """
+        raise ArgumentError(
+            "By what is written one index is searched at a time.",
+            "several that are searched as one",
+            "Name one of them, or leave that out.",
+        )
+
     def along(self, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A query that lies in a direction from `mean`, as far from there as photos do.
 
@@ -685,6 +731,9 @@ class Engine:
             like = [one is not None and one.grade != grading.UNLIKE for one in graded]
             places, graded = places[like], list(itertools.compress(graded, like))
         verifications = tuple(compared.get(place) for place in places.tolist())
+        shares = None
+        if answer.written is not None:
+            shares = answer.written.of(found.image_rows[places]).round(4).tolist()
         return SearchResult(
             image.name,
             answer.threshold,
@@ -693,7 +742,7 @@ class Engine:
                 name: None if spent is None else round(spent * 1000, 3)
                 for name, spent in ({"encode": image.encode_seconds} | answer.seconds).items()
             },
-            tuple(hits_of(found, places, verifications, graded)),
+            tuple(hits_of(found, places, verifications, graded, shares)),
             None if counts is None else tuple(counts[: self.index.store.num_bits + 1].tolist()),
             verifications if image.local is not None else None,
         )
@@ -748,24 +797,50 @@ class Engine:
         seconds["verify"] = None
         places = places[:wanted]
         answer = Answer(found, places, {}, found.threshold, found.pool, seconds)
-        if image.local is None:
+        if image.local is None and image.lines is None:
             return answer
         deadline.check()
+        written = self._written(image, allowed, seconds)
         start = time.perf_counter()
-        features = image.local()
+        features = None if image.local is None else image.local()
         found, candidates = self._candidates(
-            image, query, ranking, allowed, found, places, features
+            image, query, ranking, allowed, found, places, features, written
         )
         order, compared = self._compared(found, candidates, features, image.corner, query)
-        is_verified = [compared[place].same for place in order.tolist()]
-        verified = order[is_verified]
+        first = _first(found, order, compared, written)
+        if features is not None:
+            seconds["verify"] = time.perf_counter() - start
         return replace(
             answer,
             found=found,
-            places=np.concatenate([verified, places[~np.isin(places, verified)]]),
+            places=np.concatenate([first, places[~np.isin(places, first)]]),
             compared=compared,
-            seconds=seconds | {"verify": time.perf_counter() - start},
+            written=written,
         )
+
+    def _written(
+        self, image: _QueryImage, allowed: Any, seconds: dict[str, float | None]
+    ) -> Written | None:
+        """What has the text of a query, but for the query itself; None where it is not asked."""
+        if image.lines is None:
+            return None
+        start = time.perf_counter()
+        lines = image.lines()
+        seconds["read"] = time.perf_counter() - start
+        rows, shares = self.written("\n".join(lines), allowed)
+        return Written(rows[rows != image.row], shares[rows != image.row])
+
+    def lines(self, row: int) -> list[str]:
+        """What was read in an image of the index.
+
+        Args:
+            row: int, of the whole image.
+
+        Returns:
+            list of str, from the top.
+        """
+        texts = self.snapshot.items([row])[0].texts
+        return [] if texts is None else [line.text for line in texts.lines or ()]
 
     def _candidates(
         self,
@@ -775,16 +850,25 @@ class Engine:
         allowed: Any,
         found: Found,
         places: np.ndarray,
-        features: Features,
+        features: Features | None,
+        written: Written | None,
     ) -> tuple[Found, np.ndarray]:
-        """What is verified: the nearest and the most similar; and where it is, nearest first."""
-        similar = self._similar(features, query, allowed, image.row)
-        if similar is None:
+        """What may come first: the nearest and the most similar, which are verified, and those of
+        the same text; and where it is, nearest first.
+        """
+        similar = None
+        if features is not None:
+            similar = self._similar(features, query, allowed, image.row)
+        if similar is None and written is None:
             return found, places[: query.verify_top]
-        by_hash = found.image_rows[places]
-        rows = local_pool.joined(by_hash, similar[0], query.verify_top)
+        by_hash, nothing = found.image_rows[places], np.empty(0, np.int64)
+        by_text = nothing if written is None else written.best(_wanted(query))
+        rows = by_text
+        if features is not None:
+            by_local = nothing if similar is None else similar[0]
+            rows = local_pool.joined(by_hash, by_local, query.verify_top, by_text)
         new = rows[~np.isin(rows, by_hash)]
-        # What the local pool alone knows has the scores of all hits, within a threshold if any.
+        # What the nearest do not hold has the scores of all hits, within a threshold if any.
         threshold = self._no_threshold if query.threshold is None else query.threshold
         more = self._scored(image, new, ranking, threshold)
         candidates = places[np.isin(by_hash, rows)]
@@ -800,14 +884,22 @@ class Engine:
         assert image.local is not None  # else it would have been refused
         start = time.perf_counter()
         features = image.local()
+        extracted = time.perf_counter() - start
+        seconds: dict[str, float | None] = {}
+        written = self._written(image, allowed, seconds)
         middle = time.perf_counter()
         similar = self._similar(features, query, allowed, image.row)
         if similar is None:
             found, places = self._all_images(image, query, ranking, allowed)
-            pool, coarse, fine = found.pool, found.coarse_seconds, found.fine_seconds
+            rows, pool = found.image_rows[places], found.pool
+            coarse, fine = found.coarse_seconds, found.fine_seconds
         else:
             rows, pool = similar
             coarse = time.perf_counter() - middle
+        if written is not None:
+            by_text = written.best(_wanted(query))
+            rows = local_pool.joined(np.empty(0, np.int64), rows, _wanted(query), by_text)
+        if similar is not None or written is not None:
             found = self._scored(image, rows, ranking, self._no_threshold)
             places = _others(found, image)
             place_of = {row: place for place, row in enumerate(rows.tolist())}
@@ -817,15 +909,14 @@ class Engine:
         scored = time.perf_counter()
         top = places[: query.verify_top]
         order, compared = self._compared(found, top, features, image.corner, query)
-        verify = middle - start + time.perf_counter() - scored
-        return Answer(
-            found,
-            np.concatenate([order, places[query.verify_top :]]),
-            compared,
-            None,
-            pool,
-            {"coarse": coarse, "fine": fine, "verify": verify},
-        )
+        first = _first(found, order, compared, written)
+        seconds |= {
+            "coarse": coarse,
+            "fine": fine,
+            "verify": extracted + time.perf_counter() - scored,
+        }
+        places = np.concatenate([first, places[~np.isin(places, first)]])
+        return Answer(found, places, compared, None, pool, seconds, written)
 
     def _similar(
         self, features: Features, query: Query, allowed: Any, without: int
@@ -917,11 +1008,16 @@ class Engine:
         self,
         found: Found,
         places: np.ndarray,
-        features: Features,
+        features: Features | None,
         corner: tuple[int, int],
         query: Query,
     ) -> tuple[np.ndarray, dict[int, Verification]]:
-        """Places of candidates, the verified ones first; and how each compares with the query."""
+        """Places of candidates, the verified ones first; and how each compares with the query.
+
+        Without local features none does.
+        """
+        if features is None:
+            return places, {}
         order, verifications = self.verify(features, found.image_rows[places], query)
         moved = [one.moved(corner) for one in verifications]
         return places[order], dict(zip(places.tolist(), moved, strict=True))
@@ -995,6 +1091,18 @@ class _Parts:
 def _strongest_of(found: Mapping[str, Sequence[Verification]]) -> list[Verification]:
     """Of each image what the features of one extractor say, of what those of each say."""
     return [verification.strongest(ones) for ones in zip(*found.values(), strict=True)]
+
+
+def _first(
+    found: Found, order: np.ndarray, compared: dict[int, Verification], written: Written | None
+) -> np.ndarray:
+    """Of candidates in an order, the verified ones, joined with those of the same text."""
+    strengths = np.zeros(len(order))
+    if compared:
+        strengths = _strengths([compared[place] for place in order.tolist()])
+    if written is None:
+        return order[strengths > 0]
+    return order[joined(strengths, written.of(found.image_rows[order]))]
 
 
 def _strengths(found: Sequence[Verification]) -> np.ndarray:

@@ -42,6 +42,8 @@ class Hit(NamedTuple):
             the least; or "unlike". None where the likeness is.
         verified_by: str or None. The extractor of the local features that show the same thing;
             its are the inliers. None where none do.
+        written: float or None, 0 to 1: how much of what was read in the query was read in this
+            image too. None where it was not asked for.
     """
 
     id: str
@@ -54,6 +56,7 @@ class Hit(NamedTuple):
     likeness: float | None = None
     grade: str | None = None
     verified_by: str | None = None
+    written: float | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,9 +69,9 @@ class SearchResult(Sequence[Hit]):
             of them where the query gave it. None of a search for the same object, whose pool is
             of images that have local features like the query's.
         pool: int. Number of images in the pool; one with regions is in it where any row is.
-        milliseconds: dict of stage (`encode`, `coarse`, `fine`, `verify`, and `rerank` where it
-            was asked for) to float, None for a stage that did not run. Results that differ in
-            nothing else are equal.
+        milliseconds: dict of stage (`encode`, `coarse`, `fine`, `verify`, and `rerank` and `read`
+            where they were asked for) to float, None for a stage that did not run. Results
+            that differ in nothing else are equal.
         hits: tuple of `Hit`, best first.
         histogram: tuple of int or None. Where it was asked for: how many of the images that may
             be found are at Hamming distance 0, 1, ... `num_bits` from the query, by their
@@ -187,7 +190,8 @@ def ranked_scores(rank: int, hit: Hit) -> str:
     grade = "" if hit.grade is None else f"  {hit.grade:6}"
     inliers = "" if hit.inliers is None else f"  {hit.inliers:4} inliers"
     by = "" if hit.verified_by is None else f" by {hit.verified_by}"
-    return f"{rank:4}  {hit.bits_apart:3} bits  {hit.distance:7.4f}{grade}{inliers}{by}"
+    written = "" if hit.written is None else f"  {hit.written:4.2f} written"
+    return f"{rank:4}  {hit.bits_apart:3} bits  {hit.distance:7.4f}{grade}{inliers}{by}{written}"
 
 
 def hits_of(
@@ -195,6 +199,7 @@ def hits_of(
     places: np.ndarray,
     verifications: Sequence[Verification | None] | None = None,
     graded: Sequence[Graded | None] | None = None,
+    written: Sequence[float] | None = None,
 ) -> Iterator[Hit]:
     """Show some of what a finder has found.
 
@@ -203,6 +208,7 @@ def hits_of(
         places: int64 `(n,)`, places in it.
         verifications: n `Verification` or None; or None, where nothing was compared.
         graded: n `Graded` or None; or None, where none is known.
+        written: n floats, as `Hit` has them; or None, where it was not asked for.
 
     Yields:
         n `Hit`.
@@ -211,14 +217,15 @@ def hits_of(
     bits, distances = found.bits[places].tolist(), found.distances[places].tolist()
     compared = verifications or [None] * len(places)
     likenesses = graded or [None] * len(places)
-    for place, apart, distance, one, likeness in zip(
-        places.tolist(), bits, distances, compared, likenesses, strict=True
+    shares = [None] * len(places) if written is None else written
+    for place, apart, distance, one, likeness, share in zip(
+        places.tolist(), bits, distances, compared, likenesses, shares, strict=True
     ):
         item, region = found.items[place], regions[place]
         inliers = None if one is None else one.inliers
         how_like, grade = likeness or (None, None)
         by = None if one is None or not one.same else one.extractor
-        scores = apart, distance, inliers, region, how_like, grade, by
+        scores = apart, distance, inliers, region, how_like, grade, by, share
         yield Hit(item.id, item.path, item.label, *scores)
 
 

@@ -168,8 +168,10 @@ def _add_in_numpy(
         np.add.at(scores, run.rows[entries], selectivity[apart])
 
 
-def joined(by_hash: np.ndarray, by_local: np.ndarray, most: int) -> np.ndarray:
-    """The candidates of two pools: in turn, two of the hash pool and one of the local pool.
+def joined(
+    by_hash: np.ndarray, by_local: np.ndarray, most: int, by_text: np.ndarray | None = None
+) -> np.ndarray:
+    """The candidates of the pools: in turn, two of the hash pool and one of each of the others.
 
     The local pool has what it finds among its first few. Further down it has images that share
     plain walls or cloth with a query, of which geometry believes too many: where a class is sought,
@@ -180,6 +182,7 @@ def joined(by_hash: np.ndarray, by_local: np.ndarray, most: int) -> np.ndarray:
         by_hash: int64 `(h,)`, rows of the hash pool, nearest first.
         by_local: int64 `(l,)`, rows of the local pool, best first.
         most: int. Candidates wanted.
+        by_text: int64 `(t,)`, rows of images in which the same is written, best first; or None.
 
     Returns:
         int64, at most `most`, each once.
@@ -188,6 +191,7 @@ def joined(by_hash: np.ndarray, by_local: np.ndarray, most: int) -> np.ndarray:
         >>> joined(np.array([4, 5, 6]), np.array([5, 9]), 4).tolist()
         [4, 5, 6, 9]
     """
-    turns = itertools.zip_longest(by_hash[::2].tolist(), by_hash[1::2].tolist(), by_local.tolist())
+    pools = [by_hash[::2], by_hash[1::2], by_local, *([] if by_text is None else [by_text])]
+    turns = itertools.zip_longest(*(pool.tolist() for pool in pools))
     in_turn = [row for turn in turns for row in turn if row is not None]
     return np.array(list(dict.fromkeys(in_turn))[:most], np.int64)

@@ -75,6 +75,10 @@ class Query:
             first, by (most inliers, similarity, row), then the others by similarity. In an index
             too small for a local pool (`local_pool.LEAST_IMAGES`) all images are candidates, the
             nearest first.
+        written: bool. Also read the text in the query's pixels, and look for images in which the
+            same was read, in an index that keeps that (`index --ocr`): `Hit.written` says how much
+            of it each has. They are candidates too, and those of which the text, the local
+            features where these are compared, or both tell come first: see `written.joined`.
         verify_top: int, 1 or more. How many candidates are compared.
         matcher: str, one of `MATCHERS`. How local features are matched: `"nearest"`, those that are
             each other's nearest; with `"lightglue"` a network then matches those of the
@@ -118,6 +122,7 @@ class Query:
     histogram: bool = False
     verify: bool = False
     same_object: bool = False
+    written: bool = False
     verify_top: int = 100
     matcher: str = "nearest"
     matcher_top: int = 10
@@ -144,7 +149,7 @@ class Query:
         weight = self.text_weight
         if isinstance(weight, bool | str) or not 0 <= _number(weight) <= 1:
             raise ArgumentError("text_weight is a number from 0 to 1.", repr(weight))
-        for name in ("until_unlike", "histogram", "verify", "same_object"):
+        for name in ("until_unlike", "histogram", "verify", "same_object", "written"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise ArgumentError(f"{name} is True or False.", repr(getattr(self, name)))
         if self.matcher != "nearest" and not (self.verify or self.same_object):

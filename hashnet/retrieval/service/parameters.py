@@ -1,7 +1,7 @@
 """The parameters of requests, from the query string or from a form; `Query` has their defaults."""
 
 import inspect
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import fastapi
@@ -147,6 +147,15 @@ _OF_SEARCHES: tuple[tuple[str, Any, Any, dict[str, Any]], ...] = (
         {"description": "Find by local features alone, whatever the rest of the photo shows."},
     ),
     (
+        "written",
+        bool,
+        Query.written,
+        {
+            "description": "Also read the text in the picture, and put images first in which the "
+            "same was read."
+        },
+    ),
+    (
         "matcher",
         Literal["nearest", "lightglue"],
         Query.matcher,
@@ -220,7 +229,7 @@ PostedSearchParameters = Annotated[dict[str, Any], Depends(_posted)]
 
 
 async def refuse_unknown(request: Request) -> None:
-    """Name the parameters in the query string, and the fields of a form, that a question lacks.
+    """Name the parameters in the query string, and the fields of a body, that a question lacks.
 
     Args:
         request: the request.
@@ -239,12 +248,16 @@ async def refuse_unknown(request: Request) -> None:
         request.query_params,
         [one["name"] for one in parameters if one["in"] == "query"],
     )
-    form = described.get("requestBody", {}).get("content", {}).get("multipart/form-data")
-    if form:
-        model = form["schema"]["$ref"].rpartition("/")[2]
+    for kind, of_kind in described.get("requestBody", {}).get("content", {}).items():
+        model = of_kind["schema"]["$ref"].rpartition("/")[2]
+        # Either has been read before.
+        if kind == "application/json":
+            name, body = "JSON object", await request.json()
+        else:
+            name, body = "form", await request.form()
         _refuse_others(
-            "A form has no fields but those of its question.",
-            await request.form(),  # which has been read
+            f"A {name} has no fields but those of its question.",
+            body if isinstance(body, Mapping) else (),
             document["components"]["schemas"][model]["properties"],
         )
 

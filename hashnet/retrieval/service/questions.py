@@ -78,6 +78,7 @@ def search(
         verify=parameters["verify"],
         matcher=parameters["matcher"],
         same_object=parameters["same_object"],
+        written=parameters["written"],
     )
     named = [*([] if id is None else [id]), *parameters["right"], *parameters["wrong"]]
     with_filter = [*named, *parameters["ids"]]

@@ -9,7 +9,7 @@ from hashnet.retrieval.search.hits import Hit
 from hashnet.retrieval.service.settings import MAX_LISTED
 from hashnet.retrieval.words.results import TextHit
 
-Stage = Literal["encode", "coarse", "fine", "rerank", "verify"]
+Stage = Literal["encode", "coarse", "fine", "rerank", "read", "verify"]
 
 
 class Answer(pydantic.BaseModel):

@@ -40,6 +40,8 @@ def add_search_routes(api: FastAPI, service: Service) -> None:
             _need_local_features(version)
         if asked["same_object"] and not version.engine.snapshot.keeps_words:
             raise HTTPException(409, "This index is of before local pools; make it anew.")
+        if asked["written"] and version.engine.index.store.ocr is None:
+            raise HTTPException(409, "In this index no text was read; see `hashnet index --ocr`.")
         if (asked["after"] or asked["before"]) and not version.engine.index.store.exif:
             raise HTTPException(409, "This index has no dates; see `hashnet index --exif`.")
         if "content" in by:
@@ -158,7 +160,8 @@ def _wishes(version: Version, asked: Mapping[str, Any]) -> list[Wish]:
     if config.takes_vectors:
         return []
     of_network = resized(config.image_size)
-    return [of_network, FULL] if asked["verify"] or asked["same_object"] else [of_network]
+    is_seen_whole = asked["verify"] or asked["same_object"] or asked["written"]
+    return [of_network, FULL] if is_seen_whole else [of_network]
 
 
 def _need_local_features(version: Version) -> None:

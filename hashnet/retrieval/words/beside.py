@@ -1,18 +1,22 @@
-"""Words beside a picture: the engine of one index, which knows what they mean there."""
+"""Words beside a picture, and in it: the engine of one index, which knows what they mean there."""
 
 import functools
+from typing import Any
 
 import numpy as np
 
 from hashnet.errors import ArgumentError
 from hashnet.retrieval.search.engine import Engine
+from hashnet.retrieval.search.written import Written
 from hashnet.retrieval.words import plain
 from hashnet.retrieval.words.box import WordBox
 from hashnet.retrieval.words.way import Pointing
 
 
 class WordEngine(Engine):
-    """An `Engine` whose queries may say what hits are to show besides: `Query.text`.
+    """An `Engine` whose queries may say what hits are to show besides, or are read themselves.
+
+    See `Query.text` and `Query.written`.
 
     Example:
         >>> from hashnet.retrieval.index import Index
@@ -27,6 +31,21 @@ class WordEngine(Engine):
     def words(self) -> WordBox:
         """The `WordBox` of this engine's snapshot."""
         return WordBox(self)
+
+    def written(self, text: str, allowed: Any) -> Written:
+        """The images in which something was read that a text has: see `Engine.written`.
+
+        Args:
+            text: str, of any length.
+            allowed: what passes the filters, as `allowed` gives it.
+
+        Returns:
+            `Written`.
+
+        Raises:
+            StoreError: nothing was read in the images of the index.
+        """
+        return self.words.of_pixels.shared(text, allowed)
 
     def meaning(self, text: str) -> np.ndarray:
         """The direction in which features lie that show what a text says.
@@ -45,6 +64,8 @@ class WordEngine(Engine):
         words = plain.query(text)
         ways = [way for way in self.words.ways if isinstance(way, Pointing)]
         known = [one for way in ways if (one := way.direction(words)) is not None]
+        if known and self.words.misspelt(words):
+            known = []
         if not known:
             missing = "; ".join(f"{name}: {why}" for name, why in self.words.missing.items())
             near = [one for one in self.words.suggestions(words) if plain.plain(one) != words]

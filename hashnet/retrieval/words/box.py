@@ -7,15 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from hashnet import deadline
-from hashnet.errors import ArgumentError, HashnetError
+from hashnet.errors import ArgumentError, HashnetError, StoreError
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.search.sharded import ShardedEngine
-from hashnet.retrieval.words import plain
-from hashnet.retrieval.words.fusion import fused
+from hashnet.retrieval.words import plain, sentence
+from hashnet.retrieval.words.fusion import WEIGHTS, fused
 from hashnet.retrieval.words.results import TextHit, TextResult
+from hashnet.retrieval.words.spelling import latin_words, nearly_alike
 from hashnet.retrieval.words.way import Box, Matches, Way
 from hashnet.retrieval.words.ways import ways_of
+from hashnet.retrieval.words.written import TextWay
 
 DEFAULT = Query()
 SUGGESTIONS = 5
@@ -58,6 +60,22 @@ class WordBox:
         return [way for way in self._known if way.missing is None]
 
     @property
+    def of_pixels(self) -> TextWay:
+        """The way to what was read in pixels.
+
+        Raises:
+            StoreError: the index is not searched by it.
+        """
+        [way] = [way for way in self._known if isinstance(way, TextWay) and way.name == "ocr"]
+        if way.missing is not None:
+            raise StoreError(
+                "What is written in a query is looked for in what was read in an index.",
+                way.missing,
+                "Make an index with `hashnet index --ocr`.",
+            )
+        return way
+
+    @property
     def missing(self) -> dict[str, str]:
         """dict of the names of the other ways to why it is not."""
         reasons = {way.name: way.missing for way in self._known}
@@ -93,7 +111,9 @@ class WordBox:
             start = time.perf_counter()
             found[way.name] = way.find(words, max(_DEPTH, query.k), allowed)
             milliseconds[way.name] = round((time.perf_counter() - start) * 1000, 3)
-        best = fused(found)
+        is_written = any(len(found[way.name].rows) for way in ways if way.name not in WEIGHTS)
+        meant = [] if is_written else self.misspelt(words)
+        best = fused({} if meant else found)
         if not len(best.rows):
             self._engine.refuse_strangers(query)
         shown = best.rows[: query.k]
@@ -108,8 +128,35 @@ class WordBox:
                 strict=False,
             )
         )
-        suggestions = () if hits else self.suggestions(words)
+        suggestions = () if hits else tuple(dict.fromkeys([*meant, *self.suggestions(words)]))
+        suggestions = suggestions[:SUGGESTIONS]
         return TextResult(text, len(best.rows), milliseconds, hits, missing, suggestions)
+
+    def misspelt(self, words: str) -> list[str]:
+        """What a text was to say, of which no word is known as it is written, and one has a slip.
+
+        A sentence network takes any letters to something that photos show. Where it is not
+        installed, nothing tells words from others.
+
+        Args:
+            words: str, as `plain.query` gives it.
+
+        Returns:
+            list of str: what is known, and spelled nearly like it.
+        """
+        latin = latin_words(words)
+        if not latin or sentence.missing() is not None:
+            return []
+        if any(map(sentence.opened().knows, words.split())):
+            return []
+        written = [way for way in self.ways if way.name not in WEIGHTS]
+        if any(len(way.find(words, 1, None).rows) for way in written):
+            return []
+        meant = []
+        for word in latin:
+            known = [one for way in self.ways for one in way.suggest(word, SUGGESTIONS)]
+            meant += nearly_alike(word, known)
+        return list(dict.fromkeys(meant))
 
     def suggestions(self, words: str) -> tuple[str, ...]:
         """What is known that is like a text, the first of each way before the second of any.

@@ -26,6 +26,7 @@ NAME, CAPTION, OCR = range(3)  # kinds of texts
 
 LEAST_SHARE = 0.5  # of the trigrams of a word
 _LEAST_SCORE = 0.3  # of what the known words of a query weigh together
+_LEAST_TRIGRAMS = 6  # of two short words: less that was read in a photo tells less
 _LOOKED_AT = 500  # of the best texts it is told whether they have the very words
 _FORM = 1  # of what `spaced` makes of texts: another is looked up in what is made anew
 _ROWS_AT_ONCE = 4096
@@ -197,6 +198,45 @@ class Lookup:
         keep = np.ones(len(rows), bool)
         keep[best] = [_has_a_word(one, words) for one in texts]
         return rows[keep], scores[keep].astype(np.float32), shares[keep].astype(np.float32)
+
+    def shared(self, text: str, kind: int, allowed: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        """The images that have something of a text, such as one that was read in a photo.
+
+        Of such a text some words are misread, some stand on what is beside the thing meant, and
+        some on half of all labels. So it is weighed by trigrams: what fewer images have counts
+        more, what none has, not at all.
+
+        Args:
+            text: str, of any length.
+            kind: int, of the texts that are looked up.
+            allowed: bool array `(num_rows,)`, of what may be found; None for all.
+
+        Returns:
+            rows: int64 `(n,)`, ascending.
+            shares: float64 `(n,)`, above 0 to 1: how much of the trigrams they have, by weight. Of
+                fewer than six a sixth less for each that is missing.
+
+        Example:
+            >>> from hashnet.retrieval.index import Index
+            >>> with Index.open(index_folder).store.snapshot() as snapshot:
+            ...     rows, shares = Lookup(snapshot).shared("HOTDOGS", NAME)
+            ...     [item.id for item in snapshot.items(rows)], shares.round(2).tolist()
+            (['dog'], [1.0])
+        """
+        num_items = max(1, self._snapshot.num_items)
+        trigrams = dict.fromkeys(trigram for word in units(text) for trigram in word)
+        scores, total = np.zeros(self._snapshot.num_rows), 0.0
+        for trigram in trigrams:
+            rows, _ = self._having((trigram,), kind)
+            rows = rows[self._passing(rows, None)]
+            if len(rows):
+                weight = math.log(1 + num_items / len(rows))
+                scores[rows] += weight
+                total += weight
+        found = np.flatnonzero(scores)
+        found = found[self._passing(found, allowed)]
+        much = min(1.0, len(trigrams) / _LEAST_TRIGRAMS)
+        return found, scores[found] / max(total, 1e-9) * much
 
     def suggest(self, text: str, kind: int, most: int) -> list[str]:
         """Words of the texts that are spelled like those of a text.

@@ -81,6 +81,17 @@ class WordPieces:
         self._number = {piece: number for number, piece in enumerate(pieces)}
         self._unknown = self._number["[UNK]"]
 
+    def has(self, word: str) -> bool:
+        """Whether a word is one piece, as common ones are.
+
+        Args:
+            word: str, plain.
+
+        Returns:
+            bool.
+        """
+        return word in self._number
+
     def numbers(self, text: str) -> list[int]:
         """The numbers of the pieces of a text, between those of its begin and its end.
 
@@ -148,6 +159,17 @@ class SentenceNetwork:
                 f"{folder}: {error}",
                 f"Install it again: {PACKAGE.command}",
             ) from error
+
+    def knows(self, word: str) -> bool:
+        """Whether a word is a common one of its language; of others it sees parts alone.
+
+        Args:
+            word: str, plain.
+
+        Returns:
+            bool.
+        """
+        return self._pieces.has(word)
 
     def vectors(self, texts: Iterable[str]) -> np.ndarray:
         """The vectors of some texts; the cosine of two says how alike they mean.

@@ -19,6 +19,7 @@ _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 _RUN = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
 _IS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
 _LEAST_ALIKE = 0.6  # of difflib, for what is suggested
+_NEARLY_ALIKE = 0.8  # of one or two letters in a word of six
 
 
 def spaced(text: str) -> str:
@@ -61,6 +62,48 @@ def units(text: str) -> list[tuple[str, ...]]:
             padded = f" {run} "
             found.append(tuple(dict.fromkeys(padded[at : at + 3] for at in range(len(run)))))
     return list(dict.fromkeys(found))
+
+
+def latin_words(text: str) -> list[str]:
+    """The words of a text that have enough Latin letters, and only these, to be told from a slip.
+
+    Args:
+        text: str.
+
+    Returns:
+        list of str, plain, of four letters or more.
+
+    Example:
+        >>> latin_words("Pale ale, 啤酒 2L IPA!")
+        ['pale']
+    """
+    return [word for word in spaced(text).split() if re.fullmatch("[a-z]{4,}", word)]
+
+
+def nearly_alike(word: str, known: Iterable[str]) -> list[str]:
+    """Which of some texts are a word but for a slip.
+
+    Args:
+        word: str, plain.
+        known: iterable of str.
+
+    Returns:
+        list of str, in their order; none where one of them is the word.
+
+    Example:
+        >>> nearly_alike("siarra", ["Sierra", "sari"]), nearly_alike("Sari", ["sari"])
+        (['Sierra'], [])
+    """
+    matcher = difflib.SequenceMatcher(b=word)
+    found = []
+    for one in known:
+        matcher.set_seq1(plain(one))
+        ratio = matcher.ratio()
+        if ratio == 1:
+            return []
+        if ratio >= _NEARLY_ALIKE:
+            found.append(one)
+    return found
 
 
 def alike(text: str, known: Iterable[str], most: int) -> list[str]:

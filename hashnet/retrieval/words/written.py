@@ -8,6 +8,7 @@ import numpy as np
 
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.folder_finder import FolderFinder
+from hashnet.retrieval.search.written import Written
 from hashnet.retrieval.store.folder import text_index
 from hashnet.retrieval.words import lookup
 from hashnet.retrieval.words.lookup import LEAST_SHARE, Lookup
@@ -130,6 +131,18 @@ class TextWay:
 
     def suggest(self, text: str, most: int) -> list[str]:
         return self._shared.get().suggest(text, self._kind, most)
+
+    def shared(self, text: str, allowed: Any) -> Written:
+        """The images that have something of a text: see `Lookup.shared`.
+
+        Args:
+            text: str, of any length.
+            allowed: as for `find`.
+
+        Returns:
+            `Written`.
+        """
+        return Written(*self._shared.get().shared(text, self._kind, allowed))
 
     def _regions(self, rows: np.ndarray, text: str) -> list[Box | None]:
         """Around the lines that have the most of each word of a text, the first of equal ones."""
