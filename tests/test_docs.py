@@ -388,6 +388,7 @@ def figures_of_not_good_at():
         yield from (codes[name, method, 128]["map"] for method in ("fit", "itq", "pca_sign"))
         yield codes[name, "features", None]["map"]
     yield from (codes["stamps", method, 128]["recall"][1] for method in ("fit", "itq"))
+    yield from (figures.read("code_views")[taught]["map"] for taught in ("views", "now"))
     yield figures.read("words_shown")["grocery"]["descriptions"]
     yield min(
         ratio["least"]

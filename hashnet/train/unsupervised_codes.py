@@ -491,6 +491,13 @@ class _Loss(NamedTuple):
     weights: np.ndarray  # float32 (n, 1)
     noise: float  # of queries, its deviation in each direction
 
+    def _moved(self, inputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Queries that are made of some items."""
+        asked = inputs + np.float32(self.noise) * rng.standard_normal(inputs.shape, np.float32)
+        ones, others = (rng.permutation(inputs) for _ in range(2))
+        asked += np.float32(_MOVED) * (ones - others)
+        return asked
+
     def gradients(
         self,
         rows: np.ndarray,
@@ -501,9 +508,7 @@ class _Loss(NamedTuple):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Differentiate the loss of one batch by kernel and bias."""
         inputs = self.inputs[rows]
-        asked = inputs + np.float32(self.noise) * rng.standard_normal(inputs.shape, np.float32)
-        ones, others = (rng.permutation(inputs) for _ in range(2))
-        asked += np.float32(_MOVED) * (ones - others)
+        asked = self._moved(inputs, rng)
         soft, soft_asked = np.tanh(inputs @ kernel + bias), np.tanh(asked @ kernel + bias)
         agreement = soft_asked @ soft.T / np.float32(soft.shape[1])  # (batch, batch), -1..1
         pull = _softmax(agreement * np.float32(_ORIGIN_SHARPNESS))

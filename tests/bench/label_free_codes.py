@@ -43,6 +43,7 @@ LEAST_POOL = 10
 NEAREST = 10
 RANDOM = ("fit", "itq", "lsh")
 EACH = 5  # every fifth photo of a set without queries is one
+STEP_OF_TINY = 4  # every fourth of its photos is taken
 
 
 class Search(NamedTuple):
@@ -215,7 +216,7 @@ def searches(read, data, tiny, stamps):
             [path.parent.name for path in test_paths],
         ),
     )
-    for name, folder, step in (("tinyimagenet_val", tiny, 4), ("stamps", stamps, 1)):
+    for name, folder, step in (("tinyimagenet_val", tiny, STEP_OF_TINY), ("stamps", stamps, 1)):
         features, paths = read(name, folder)
         kinds = np.array(["/".join(path.relative_to(folder).parts[:-1][:2]) for path in paths])
         _, places, counts = np.unique(kinds, return_inverse=True, return_counts=True)

@@ -63,6 +63,31 @@ def label_free(results):
     )
 
 
+def code_views(results):
+    """What views of photos would teach codes without labels."""
+    yield "## Codes taught by views"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    now = {
+        (row["set"], row["bits"]): row
+        for row in figures.read("label_free_codes")["rows"]
+        if row["method"] == "fit"
+    }
+    yield "| set | bits | as it is | taught by views |"
+    yield "|---|---|---|---|"
+    pairs = [
+        (f"{row['set']} | {row['bits']}", now[row["set"], row["bits"]], row)
+        for row in results["rows"]
+    ]
+    for name, *pair in [*pairs, ("mean | ", results["now"], results["views"])]:
+        texts = []
+        for row in pair:
+            recall = " ".join(f"{share:.3f}" for share in row["recall"])
+            texts.append(f"{row['map']:.3f} ({recall})")
+        yield f"| {name} | {' | '.join(texts)} |"
+
+
 RANKINGS = {
     "codes": "codes",
     "features": "features",
@@ -1320,7 +1345,8 @@ def renewed(text):
     runs = {path.stem.removeprefix("train_"): figures.read(path.stem) for path in paths}
     runs = {name: run for name, run in runs.items() if "training_minutes" in run}
     lines += [*trained(runs), "", _origin(next(iter(runs.values()))), ""]
-    named = {"train_losses": losses, "label_free_codes": label_free, "refit": refitted}
+    named = {"train_losses": losses, "label_free_codes": label_free}
+    named |= {"code_views": code_views, "refit": refitted}
     named |= {"backbones": larger, "feature_dtype": feature_dtype, "first_minute": first_minute}
     named |= {
         "ranking": ranking,
