@@ -283,7 +283,7 @@ def test_of_an_index_without_images_nothing_is_alike(tmp_path):
     with store.writer() as writer:
         writer.add([Item("only")], packed[:1], features[:1])
     [hit] = Engine(index).search_encoded(packed[0], features[0], Query(until_unlike=True)).hits
-    assert hit[-2:] == (1.0, "copy")
+    assert (hit.likeness, hit.grade) == (1.0, "copy")
 
 
 def test_the_numbers_are_those_that_were_fitted():
