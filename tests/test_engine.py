@@ -122,7 +122,7 @@ def test_stages_report_their_time_and_json_has_the_agreed_fields(engine, photos)
     assert list(answer["milliseconds"]) == ["encode", "coarse", "fine", "verify"]
     assert answer["milliseconds"]["encode"] > 0 and answer["milliseconds"]["verify"] is None
     scores = ["bits_apart", "distance", "inliers"]
-    grades = ["likeness", "grade", "verified_by"]
+    grades = ["likeness", "grade", "verified_by", "written"]
     assert list(answer["hits"][0]) == ["id", "path", "label", *scores, "region", *grades]
     assert answer["hits"][0]["region"] is None
 
