@@ -373,8 +373,8 @@ class Engine:
 
         Returns:
             order: int64 `(n,)`, places in `rows`: those that show the same thing first, by (most
-                strength, place), then the others as they were. Those that another matcher has found
-                come before those that only nearest features have.
+                strength, place), then the others as they were. Where features have another matcher,
+                what it has found comes before what only nearest ones of them have.
             verifications: list of n `Verification`, in the order of `rows`.
 
         Raises:
@@ -385,17 +385,19 @@ class Engine:
         matchers = self._matchers(query.matcher)
         nearest = self._verify(features, self.snapshot.candidates(rows))
         found = _strongest_of(nearest)
-        by_matcher = np.zeros(len(found), bool)
+        first = np.zeros(len(found), bool)
         if matchers:
+            # Of an extractor that has no matcher, nearest features are the last word.
+            others = [ones for name, ones in nearest.items() if name not in matchers]
+            first |= np.any([[one.same for one in ones] for ones in others], axis=0)
             of_matched = _strongest_of({name: nearest[name] for name in matchers})
             matches = np.array([one.matches for one in of_matched], np.int64)
             best = np.lexsort((-matches, -_strengths(found)))[: query.matcher_top]
             again = self._verify(features, self.snapshot.candidates(rows[best]), matchers)
             for place, one in zip(best.tolist(), _strongest_of(again), strict=True):
-                others = [ones[place] for name, ones in nearest.items() if name not in matchers]
-                by_matcher[place] = one.same
-                found[place] = verification.strongest([one, *others])
-        return np.lexsort((-_strengths(found), ~by_matcher)), found
+                found[place] = verification.strongest([one, *(ones[place] for ones in others)])
+                first[place] = found[place].same
+        return np.lexsort((-_strengths(found), ~first)), found
 
     def histogram(self, code: np.ndarray, query: Query = DEFAULT) -> np.ndarray:
         """Count the images at each number of bits from a code.
