@@ -13,14 +13,17 @@ import secrets
 import shutil
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from hashnet import system
 from hashnet.errors import ArgumentError
 from hashnet.system import StrPath
 
-MOST_TOML = 1 << 20  # bytes of settings
+# Bytes of settings. What tomllib takes grows with the square of a key's parts, a name and a dot.
+MOST_TOML = 1 << 13
+_DEEPEST = 8  # tables and arrays in each other
 
 _MARK = ".hashnet-"
 _CLAIM = ".lock"
@@ -49,6 +52,43 @@ def read_at_most(path: StrPath, most: int) -> bytes:
     """
     with open(path, "rb") as file:
         return read_stream(file, most, path)
+
+
+def read_toml(path: StrPath) -> dict[str, Any]:
+    """Read a file of settings.
+
+    Args:
+        path: str or path-like.
+
+    Returns:
+        dict.
+
+    Raises:
+        ValueError: it is no TOML, of another encoding, too deep or too long (`ArgumentError`).
+        OSError: it cannot be read.
+
+    Example:
+        >>> with open("settings.toml", "w") as file:
+        ...     _ = file.write("rate = 0.5")
+        >>> read_toml("settings.toml")
+        {'rate': 0.5}
+    """
+    content = read_at_most(path, MOST_TOML).decode()
+    rule = "its arrays or tables lie too deep in each other"
+    try:
+        values = tomllib.loads(content)
+    except RecursionError as error:
+        raise ValueError(rule) from error
+    # A key of many names makes tables that whoever shows or compares them cannot go down into.
+    depth, inner = 0, [*values.values()]
+    while inner := [one for one in inner if isinstance(one, dict | list)]:
+        depth += 1
+        if depth > _DEEPEST:
+            raise ValueError(rule)
+        inner = [
+            one for some in inner for one in (some.values() if isinstance(some, dict) else some)
+        ]
+    return values
 
 
 def read_stream(stream: BinaryIO, most: int, name: StrPath) -> bytes:

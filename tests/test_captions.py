@@ -208,6 +208,7 @@ def test_captions_are_given_and_taken_away(index, folder, tmp_path):
     [
         (b"a.jpg,caf\xe9\n", "not in utf-8"),
         (b"\xff\xfea\xd8", "not in utf-16"),
+        (b"a.jpg,x\nb.jpg,y\nc.jpg,z\nd.jpg,z\n", "more than 2 of them"),
         (b"a.jpg,x\nb.jpg\n", "line 2"),
         (b"a.jpg,x,y\n", "line 1"),
         (b",x\n", "line 1"),
@@ -216,7 +217,10 @@ def test_captions_are_given_and_taken_away(index, folder, tmp_path):
         (b"a.jpg," + b"x" * 200_000, "line 1"),
     ],
 )
-def test_a_file_of_captions_of_another_form_is_refused_by_name(tmp_path, content, line):
+def test_a_file_of_captions_of_another_form_is_refused_by_name(
+    tmp_path, monkeypatch, content, line
+):
+    monkeypatch.setattr(captions, "MOST_NAMES", 2)
     file = tmp_path / "captions.csv"
     file.write_bytes(content)
     with pytest.raises(ArgumentError, match=rf"path,caption.*{line}"):

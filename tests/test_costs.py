@@ -89,6 +89,17 @@ def test_what_takes_too_much_memory_is_refused_by_name(costly, monkeypatch, tmp_
 
 
 @forks
+def test_what_fails_where_it_needs_more_memory_seems_to_take_it(costly, monkeypatch):
+    """A decoder that gets none says that the picture is broken."""
+    data = make_images.encoded(PHOTO, "PNG")[:3000]
+    with pytest.raises(ImageError, match="truncated"):
+        images.read(data)
+    monkeypatch.setattr(reading, "cost", lambda *_: costs.Cost(9.0, workers.MEMORY_MB + 9))
+    with pytest.raises(ImageError, match="3000 bytes: it seems to take more memory"):
+        images.read(data)
+
+
+@forks
 def test_a_decoder_that_ends_is_tried_once_more(costly, monkeypatch):
     data = make_images.encoded(PHOTO, "PNG")
     for times in (1, 2):
@@ -161,7 +172,7 @@ def test_usual_pictures_cost_little_and_large_ones_of_slow_formats_may_not(
     image = types.SimpleNamespace(
         format=name, width=1000, height=int(1000 * million), mode="RGB", info={}, getexif=dict
     )
-    told = costs.is_costly(image, int(megabytes * 2**20), images.MAX_PIXELS)
+    told = costs.is_costly(costs.cost(image, int(megabytes * 2**20), images.MAX_PIXELS))
     assert told == is_costly
 
 
@@ -170,11 +181,11 @@ def test_transparency_takes_more_and_so_does_turning(mode, info):
     image = types.SimpleNamespace(
         format="TIFF", width=7900, height=7900, mode="RGB", info={}, getexif=dict
     )
-    assert not costs.is_costly(image, 10**6, images.MAX_PIXELS)
+    assert not costs.is_costly(costs.cost(image, 10**6, images.MAX_PIXELS))
     image.getexif = lambda: {0x0112: 6}
-    assert costs.is_costly(image, 10**6, images.MAX_PIXELS)
+    assert costs.is_costly(costs.cost(image, 10**6, images.MAX_PIXELS))
     image.getexif, image.mode, image.info = dict, mode, info
-    assert costs.is_costly(image, 10**6, images.MAX_PIXELS)
+    assert costs.is_costly(costs.cost(image, 10**6, images.MAX_PIXELS))
 
 
 def jpeg_of(width, height, **options):
@@ -196,7 +207,7 @@ def test_a_photo_of_a_camera_is_decoded_here_and_a_long_jpeg_is_not():
         one.blocks, one.blocks_sent = 1_200_000, 1_200_000
         if one is many:
             one.blocks_sent = 24 * one.blocks
-        assert costs.is_costly(one, 30 * 2**20, images.MAX_PIXELS) == is_costly
+        assert costs.is_costly(costs.cost(one, 30 * 2**20, images.MAX_PIXELS)) == is_costly
 
 
 def test_a_worker_ends_that_takes_more_memory_where_the_system_has_no_limit():

@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import time
 
 import pytest
 
@@ -121,3 +122,27 @@ def test_a_file_without_an_end_is_read_up_to_its_bound(tmp_path):
         files.read_at_most(tmp_path / "a", 4)
     with pytest.raises(ArgumentError, match="'-'"):
         files.read_stream(io.BytesIO(bytes(9)), 8, "-")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("a = " + "[" * 8000, "too deep"),
+        ("a = " + "{a=" * 2000, "too deep"),
+        ("a" + ".a" * 100_000 + " = 1", "8192 bytes at most"),
+        ("a = ", "value"),
+    ],
+)
+def test_settings_that_are_too_deep_are_refused_before_they_cost_anything(tmp_path, content, words):
+    (tmp_path / "a.toml").write_text(content)
+    with pytest.raises(ValueError, match=words):
+        files.read_toml(tmp_path / "a.toml")
+
+
+def test_the_longest_key_of_settings_takes_no_time(tmp_path):
+    content = "a" + ".a" * ((files.MOST_TOML - 10) // 2) + " = 1"
+    (tmp_path / "a.toml").write_text(content)
+    before = time.process_time()
+    with pytest.raises(ValueError, match="too deep"):
+        files.read_toml(tmp_path / "a.toml")
+    assert time.process_time() - before < 3

@@ -1,6 +1,7 @@
 """Reading the text in pictures: boxes, strips, letters; and what an index keeps of them."""
 
 import importlib.util
+import time
 
 import numpy as np
 import pytest
@@ -53,6 +54,27 @@ def test_a_box_is_around_its_line_and_read_from_the_left(degrees):
     if degrees != 90:
         step = (box[1] - box[0]) / sides[0]
         assert step == pytest.approx([np.sin(angle), np.cos(angle)], abs=0.05)
+
+
+def specked():
+    """A map of as many specks as have a size, and the same with a line among them."""
+    map = np.zeros((reader.SHORT_SIDE, reader.LONG_SIDE), np.float32)
+    for row in range(4):
+        for column in range(4):
+            map[row::6, column::6] = 1
+    lined = map.copy()
+    lined[300:340, 100:700] = 1
+    return map, lined
+
+
+def test_very_many_specks_take_no_time_and_hide_no_line():
+    specks, lined = specked()
+    before = time.process_time()
+    boxes = detection.boxes_of(specks, 32)
+    found = detection.boxes_of(lined, 32)
+    assert time.process_time() - before < 2
+    assert len(boxes) == 32 and detection.sides_of(found[0])[0] > 600
+    assert detection.components(np.random.default_rng(0).random(specks.shape) > 0.5) == []
 
 
 def test_specks_and_unlikely_lines_are_none_and_the_largest_come_first():

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -243,6 +244,45 @@ def test_parquet_holds_ids_labels_and_paths(world, tmp_path):
     (tmp_path / "bad.parquet").write_bytes((tmp_path / "fixed.parquet").read_bytes()[:500])
     with pytest.raises(ArgumentError, match="Parquet"):
         Vectors.of(tmp_path / "bad.parquet")
+
+
+def test_a_parquet_file_that_packs_far_more_than_it_has_is_refused(tmp_path):
+    """Long words and vectors that are all the same take a few bytes a row."""
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    rows, options = 20_000, {"compression": "zstd", "store_schema": False}
+    ids = pa.array([str(row) for row in range(rows)])
+    ones = pa.FixedSizeListArray.from_arrays(pa.array(np.ones(4 * rows, "f4")), 4)
+
+    def repeated(word):
+        return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, "i4")), pa.array([word]))
+
+    path = tmp_path / "packed.parquet"
+    before = time.process_time()
+    pq.write_table(
+        pa.table({"id": ids, "vector": ones, "label": repeated("x" * 2**17)}), path, **options
+    )
+    with pytest.raises(ArgumentError, match="a word of more than 65536 letters"):
+        Vectors.of(path)
+    pq.write_table(
+        pa.table({"id": ids, "vector": ones, "path": repeated("x" * 2**15)}), path, **options
+    )
+    items = Vectors.of(path).items  # each has the same word, not a copy of it
+    assert len(items[0].path) > 2**15 and path.stat().st_size < 2**18
+    ends = pa.array([0, 2**22], pa.int32())
+    long = pa.ListArray.from_arrays(ends, pa.array(np.ones(2**22, "f4")))
+    pq.write_table(pa.table({"id": ids[:1], "vector": long}), path, **options)
+    with pytest.raises(ArgumentError, match="vectors of 4194304 numbers"):
+        Vectors.of(path)
+    assert time.process_time() - before < 5
+
+
+def test_a_text_beside_an_array_is_read_up_to_a_bound(world, tmp_path):
+    path = written(tmp_path, world[0], name="few.npy")
+    with open(tmp_path / "few.ids.txt", "wb") as file:
+        file.truncate(2**34)
+    with pytest.raises(ArgumentError, match="bytes at most"):
+        Vectors.of(path)
 
 
 def test_duplicates_refit_and_evaluation(world, tmp_path):

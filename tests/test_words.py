@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 import types
 
 import numpy as np
@@ -269,6 +270,22 @@ def test_names_are_of_files_and_the_folders_below_a_root(bundle_folder, tmp_path
     assert ids(index.search_text("beach holiday")) == ["secret/holiday/beach.png"]
     # What a service shows no name of is nothing to search by.
     assert not index.search_text("secret") and not index.search_text("png")
+
+
+def test_very_many_short_words_take_no_time(index):
+    """Nothing has one of them, and all texts have words that begin like them."""
+    rng, letters = np.random.default_rng(0), "abcdefghijklmnopqrstuvwxyz"
+    words = ["".join(rng.choice(list(letters), 6)) for _ in range(20_000)]
+    items = [
+        Item(f"r/{row}", None, None, texts=Texts(" ".join(rng.choice(words, 150))))
+        for row in range(500)
+    ]
+    with index.store.writer() as writer:
+        writer.add(items, np.zeros((500, 4), np.uint8), np.ones((500, 64), np.float16))
+    asked = " ".join(a + b for a in letters[:13] for b in letters)[:999]
+    before = time.process_time()
+    assert not Index.open(index.store.folder).search_text(asked).hits
+    assert time.process_time() - before < 4
 
 
 def test_rare_words_count_more(filled):

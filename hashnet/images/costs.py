@@ -105,22 +105,17 @@ def _cost_of_jpeg(image: JpegFile, million: float, megabytes: float) -> Cost:
     return Cost(seconds * image.times, memory * million / _MILLION_BYTES + kept / 2**20 + megabytes)
 
 
-def is_costly(image: Any, num_bytes: int, max_pixels: int) -> bool:
+def is_costly(cost: Cost) -> bool:
     """Whether a picture may take long to decode, or much memory.
 
     Args:
-        image, num_bytes, max_pixels: as for `cost`.
+        cost: `Cost`.
 
     Returns:
         bool.
 
     Example:
-        >>> from hashnet.images.formats import open_image
-        >>> from hashnet.images import to_png
-        >>> import numpy as np
-        >>> small = to_png(np.zeros((4, 6, 3), dtype="uint8"))
-        >>> is_costly(open_image(small, "", 100), len(small), 100)
-        False
+        >>> is_costly(Cost(0.3, 90)), is_costly(Cost(20, 90)), is_costly(Cost(0.3, 900))
+        (False, True, True)
     """
-    seconds, megabytes = cost(image, num_bytes, max_pixels)
-    return seconds > LIGHT_SECONDS or megabytes > LIGHT_MEGABYTES
+    return cost.seconds > LIGHT_SECONDS or cost.megabytes > LIGHT_MEGABYTES

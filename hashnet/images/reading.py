@@ -11,7 +11,7 @@ from PIL import Image, ImageFile
 from hashnet.checks import checked_integer
 from hashnet.errors import ArgumentError, ImageError
 from hashnet.images import pixels, workers
-from hashnet.images.costs import is_costly
+from hashnet.images.costs import cost, is_costly
 from hashnet.images.descriptions import description_of
 from hashnet.images.exif import Exif, exif_of
 from hashnet.images.formats import check_size, open_image, reduce
@@ -110,8 +110,8 @@ class Photo:
                 self._content = content_of(source)
                 self._undecoded = open_image(self._content, self._suffix, self._max_pixels)
                 self._can_reduce = self._undecoded.format in _REDUCIBLE
-                costly = is_costly(self._undecoded, len(self._content), self._max_pixels)
-                self._goes_apart = costly and workers.are_there()
+                self._cost = cost(self._undecoded, len(self._content), self._max_pixels)
+                self._goes_apart = is_costly(self._cost) and workers.are_there()
             else:
                 raise ImageError(
                     "An image is a path, bytes, a binary file, a PIL image or an array.",
@@ -228,7 +228,12 @@ class Photo:
         assert self._content is not None
         scale = max(1, len(self._content) / _USUAL_BYTES, self._max_pixels / MAX_PIXELS)
         decoded: np.ndarray = workers.decoded(
-            self._content, self._file_name, self._max_pixels, wish, scale
+            self._content,
+            self._file_name,
+            self._max_pixels,
+            wish,
+            scale=scale,
+            megabytes=self._cost.megabytes,
         )
         return decoded
 

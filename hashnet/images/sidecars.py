@@ -95,6 +95,22 @@ def _content(path: str) -> bytes:
             raise ValueError(f"it is longer than {_MOST_BYTES} bytes") from error
 
 
+def encoding_of(content: bytes) -> str:
+    """The encoding of a text file: UTF-8, or UTF-16 that begins with its mark.
+
+    Args:
+        content: bytes.
+
+    Returns:
+        str, as Python names it.
+
+    Example:
+        >>> encoding_of(b"cat"), encoding_of(b"\xff\xfea\0")
+        ('utf-8-sig', 'utf-16')
+    """
+    return "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+
+
 def decoded(content: bytes) -> str:
     """A text file: UTF-8, or UTF-16 that begins with its mark.
 
@@ -111,7 +127,7 @@ def decoded(content: bytes) -> str:
         >>> decoded("Ä".encode("utf-8-sig")), decoded("Ä".encode("utf-16"))
         ('Ä', 'Ä')
     """
-    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    encoding = encoding_of(content)
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:

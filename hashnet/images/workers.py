@@ -69,7 +69,15 @@ class _Here:
     is_worker = False
 
 
-def decoded(content: bytes, name: str | None, max_pixels: int, wish: Wish, scale: float) -> Any:
+def decoded(
+    content: bytes,
+    name: str | None,
+    max_pixels: int,
+    wish: Wish,
+    *,
+    scale: float,
+    megabytes: float,
+) -> Any:
     """Have a process of its own decode a picture, and wait until it has.
 
     Args:
@@ -78,6 +86,8 @@ def decoded(content: bytes, name: str | None, max_pixels: int, wish: Wish, scale
         max_pixels: int, as for `Photo`.
         wish: what to decode.
         scale: float, 1 or more. So many times what a picture may take, this one may.
+        megabytes: float, what it may need. Where that is more than it may take, and a decoder
+            fails at it, that is why: few decoders say so.
 
     Returns:
         What the wish gives.
@@ -104,6 +114,11 @@ def decoded(content: bytes, name: str | None, max_pixels: int, wish: Wish, scale
         try:
             worker.send(content, name, max_pixels, [wish], deadline)
             return worker.receive(deadline)[1]
+        except ImageError as error:
+            if megabytes <= memory / 2**20:
+                raise
+            reason = "it seems to take more memory"
+            raise refusal(_named(content, name), reason, memory, seconds, _WAY_OUT) from error
         except MemoryError as error:
             reason = "it takes more memory"
             raise refusal(_named(content, name), reason, memory, seconds, _WAY_OUT) from error

@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import tomllib
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
@@ -154,14 +153,14 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     beside = _toml(path)
     try:
-        return tomllib.loads(files.read_at_most(beside, files.MOST_TOML).decode())
+        return files.read_toml(beside)
     except OSError as error:
         raise WeightsError(
             "Beside a network of yours lies a TOML with its image_size, feature and scaling.",
             f"{beside} ({error.strerror})",
             'Write one, such as: image_size = 224, feature = "output", range = [0, 1].',
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ArgumentError) as error:
+    except ValueError as error:
         raise _wrong(path, error) from error
 
 

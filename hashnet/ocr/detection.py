@@ -11,6 +11,8 @@ LIKELY = 0.3  # of a pixel, to be of a line
 SURE = 0.6  # of the pixels of a line, on average
 GROWTH = 1.6  # of a box, times its area over its perimeter
 _LEAST_SIDE = 3.0  # pixels of the map, of a shrunken line
+# Of a page of small print some hundred lines of a few dozen rows each.
+_MOST_PARTS, _MOST_RUNS = 2000, 2**17
 _DIRECTIONS = 90  # into which boxes are turned, one for each degree
 
 
@@ -33,7 +35,7 @@ def boxes_of(likelihood: np.ndarray, most: int) -> list[np.ndarray]:
         [[4, 14], [4, 66], [26, 66], [26, 14]]
     """
     found = []
-    for runs in components(likelihood > LIKELY):
+    for runs in _largest(components(likelihood > LIKELY)):
         rows, starts, ends = runs.T
         if len(rows) < _LEAST_SIDE and (ends - starts).max() < _LEAST_SIDE:
             continue
@@ -56,6 +58,15 @@ def boxes_of(likelihood: np.ndarray, most: int) -> list[np.ndarray]:
     return [box for _, box in found[:most]]
 
 
+def _largest(parts: list[np.ndarray]) -> list[np.ndarray]:
+    """Those in the largest upright boxes, in their order: to turn a box takes some time."""
+    if len(parts) <= _MOST_PARTS:
+        return parts
+    sizes = np.array([(one[-1, 0] - one[0, 0] + 1) * np.ptp(one[:, 1:]) for one in parts])
+    kept = np.sort(np.argsort(-sizes, kind="stable")[:_MOST_PARTS])
+    return [parts[place] for place in kept.tolist()]
+
+
 def components(mask: np.ndarray) -> list[np.ndarray]:
     """The connected parts of a mask; pixels that touch at a corner are connected.
 
@@ -64,7 +75,8 @@ def components(mask: np.ndarray) -> list[np.ndarray]:
 
     Returns:
         list of int64 `(m, 3)`, one for each part: row, first column and the one behind the last of
-        its runs of pixels, by row. Parts are in the order of their first runs.
+        its runs of pixels, by row. Parts are in the order of their first runs. None where there
+        are far more runs than lines of text have.
 
     Example:
         >>> parts = components(np.array([[1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 0, 0]], bool))
@@ -75,6 +87,8 @@ def components(mask: np.ndarray) -> list[np.ndarray]:
     steps = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
     rows, starts = np.nonzero(steps == 1)
     ends = np.nonzero(steps == -1)[1]
+    if len(rows) > _MOST_RUNS:
+        return []
     parents = list(range(len(rows)))
 
     def root(run: int) -> int:

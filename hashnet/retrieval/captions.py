@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 from hashnet import files
 from hashnet.errors import ArgumentError
 from hashnet.images.descriptions import joined
-from hashnet.images.sidecars import decoded
+from hashnet.images.sidecars import encoding_of
 from hashnet.retrieval.store.roots import ids_named
 from hashnet.retrieval.store.texts import MOST_LETTERS, Texts
 from hashnet.system import StrPath
 
 MOST_BYTES = 1 << 28  # of a file of captions
+MOST_NAMES = 4_000_000  # in one; each takes some hundred bytes of memory
 _HEADER = ["path", "caption"]
 
 
@@ -53,14 +54,22 @@ def read(path: StrPath) -> dict[str, str]:
     """
     rule = "Captions come from a file of lines `path,caption`, in UTF-8."
     try:
-        text = decoded(files.read_at_most(path, MOST_BYTES))
+        content = files.read_at_most(path, MOST_BYTES)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ArgumentError(rule, f"{os.fspath(path)!r}: {reason}") from error
     captions: dict[str, list[str]] = {}
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    # One letter may make a text four times as long in memory as its file: so line by line.
+    lines = io.TextIOWrapper(io.BytesIO(content), encoding_of(content), newline="")
+    reader = csv.reader(lines, strict=True)
     try:
         for fields in reader:
+            if len(captions) > MOST_NAMES:
+                raise ArgumentError(
+                    rule,
+                    f"{os.fspath(path)!r}: more than {MOST_NAMES:,} of them",
+                    "Give several files, one after the other.",
+                )
             if not fields or (reader.line_num == 1 and [*map(str.lower, fields)] == _HEADER):
                 continue
             if len(fields) != 2 or not fields[0] or len(fields[1]) > MOST_LETTERS:
@@ -72,6 +81,9 @@ def read(path: StrPath) -> dict[str, str]:
                     "letters.",
                 )
             captions.setdefault(fields[0], []).append(fields[1])
+    except UnicodeDecodeError as error:
+        what = f"{os.fspath(path)!r}: it is not in {error.encoding}: {error.reason}"
+        raise ArgumentError(rule, what) from error
     except csv.Error as error:
         what = f"line {reader.line_num} of {os.fspath(path)!r}: {error}"
         raise ArgumentError(rule, what) from error

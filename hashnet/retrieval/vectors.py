@@ -9,6 +9,7 @@ Either is read in blocks, and looked through before any of it counts.
 """
 
 import collections
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from hashnet import extras
+from hashnet import extras, files
 from hashnet.checks import checked_ids
 from hashnet.encode.encoder import unit_vectors
 from hashnet.errors import ArgumentError, HashnetError
 from hashnet.network.own_backbones import MAX_FEATURE_DIM
-from hashnet.retrieval.extraction.parquet import PYARROW, codecs
+from hashnet.retrieval.extraction.parquet import PYARROW, codecs, words_of
 from hashnet.retrieval.store.items import Item
 
 StrPath = str | os.PathLike[str]
@@ -30,10 +31,12 @@ StrPath = str | os.PathLike[str]
 SUFFIXES = (".npy", ".parquet")
 # Rows that are read at once: 16 MB of a thousand numbers each.
 _ROWS_AT_ONCE = 4096
+_NUMBERS_AT_ONCE = 2**24
 # A header says dtype, order and shape; a longer one says more than is asked.
 _MAX_HEADER = 10_000
 # What a group of rows of a Parquet file may unfold to; writers' own groups are far smaller.
 _MAX_GROUP_BYTES = 2**31
+_MOST_LINE = 2**14  # bytes of an id, a label or a path, on average
 _WORDS = ("ids", "labels", "paths")
 _KNOWN_CODECS = frozenset(range(8))  # as parquet.thrift numbers them
 
@@ -250,11 +253,12 @@ def _lines(path: pathlib.Path, name: str, number: int) -> list[str | None] | Non
     if not beside.is_file():
         return None
     try:
+        content = files.read_at_most(beside, (number + 1) * _MOST_LINE)
         lines: list[str | None] = [
             line.removesuffix("\r") or None
-            for line in beside.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+            for line in content.decode().removesuffix("\n").split("\n")
         ]
-    except UnicodeDecodeError as error:
+    except (UnicodeDecodeError, ArgumentError) as error:
         raise ArgumentError("Ids, labels and paths are text.", f"{beside} ({error})") from error
     if len(lines) != number:
         raise ArgumentError(
@@ -271,8 +275,8 @@ def _table(path: str) -> Vectors:
     extras.load("pyarrow.parquet", "parquet", PYARROW)
     pa = extras.load("pyarrow", "parquet", PYARROW)
 
-    def opened() -> Any:
-        return pa.parquet.ParquetFile(path, memory_map=False)
+    def opened(words: Sequence[str] = ()) -> Any:
+        return pa.parquet.ParquetFile(path, memory_map=False, read_dictionary=words)
 
     def failed(error: Exception) -> ArgumentError:
         return _damaged(path, " ".join(str(error).split())[:200] or type(error).__name__)
@@ -280,7 +284,8 @@ def _table(path: str) -> Vectors:
     with open(path, "rb") as content:
         if not _KNOWN_CODECS.issuperset(codecs(content)):
             raise _damaged(path, "compressed in an unknown way")
-    failures = (pa.ArrowException, OSError, ValueError, TypeError, LookupError, OverflowError)
+    of_python = (OSError, ValueError, TypeError, LookupError, OverflowError, MemoryError)
+    failures = (pa.ArrowException, *of_python)
     try:
         with opened() as file:
             schema, metadata = file.schema_arrow, file.metadata
@@ -288,10 +293,13 @@ def _table(path: str) -> Vectors:
             groups = (metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
             if any(size > _MAX_GROUP_BYTES for size in groups):
                 raise _damaged(path, f"a group of rows of more than {_MAX_GROUP_BYTES} bytes")
+            at_once = _rows_at_once(path, metadata)
             names = [name for name in ("id", "label", "path") if name in schema.names]
-            words = file.read(columns=names).to_pydict()
+        with opened(names) as file:
+            table = file.read(columns=names)
+            words = {name: words_of(table[name]) for name in names}
         number = len(words["id"])
-        first = next(iter(_of_table(path, pa, opened)), None)
+        first = next(iter(_of_table(path, pa, opened, at_once)), None)
     except HashnetError:
         raise
     except failures as error:
@@ -299,7 +307,7 @@ def _table(path: str) -> Vectors:
 
     def blocks() -> Iterator[np.ndarray]:
         try:
-            yield from _of_table(path, pa, opened)
+            yield from _of_table(path, pa, opened, at_once)
         except HashnetError:
             raise
         except failures as error:
@@ -328,10 +336,23 @@ def _check_columns(path: str, pa: Any, schema: Any) -> None:
             raise _damaged(path, f"no {name} of the right type among {found}")
 
 
-def _of_table(path: str, pa: Any, opened: Callable[[], Any]) -> Iterator[np.ndarray]:
+def _rows_at_once(path: str, metadata: Any) -> int:
+    """As many rows as have few enough numbers, which may be packed by the million into a byte."""
+    widest = 1
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        columns = map(group.column, range(group.num_columns))
+        [numbers] = [one.num_values for one in columns if one.path_in_schema.startswith("vector.")]
+        widest = max(widest, -(-numbers // max(group.num_rows, 1)))
+    if widest > MAX_FEATURE_DIM:
+        raise _damaged(path, f"vectors of {widest} numbers, of {MAX_FEATURE_DIM} at most")
+    return max(1, min(_ROWS_AT_ONCE, _NUMBERS_AT_ONCE // widest))
+
+
+def _of_table(path: str, pa: Any, opened: Callable[[], Any], at_once: int) -> Iterator[np.ndarray]:
     width = None
     with opened() as file:
-        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=["vector"]):
+        for batch in file.iter_batches(at_once, columns=["vector"]):
             column = batch.column(0)
             if column.null_count or column.flatten().null_count:
                 raise _damaged(path, "a row without a vector, or a vector with a gap")
@@ -370,6 +391,7 @@ def _items(name: str, number: int, words: Iterable[Sequence[Any] | None]) -> lis
     ]
 
 
+@functools.lru_cache(maxsize=1024)
 def _whole(path: StrPath | None) -> str | None:
     if path is None or "://" in os.fsdecode(path):
         return None if path is None else os.fsdecode(path)

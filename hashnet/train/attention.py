@@ -19,7 +19,6 @@ from __future__ import annotations
 import os
 import pathlib
 import sys
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -121,7 +120,7 @@ def from_recipe(recipe: str, **changes: Any) -> AttentionConfig:
     shipped = RECIPES / f"{recipe}.toml"
     path = shipped if shipped.is_file() else pathlib.Path(recipe)
     try:
-        values = tomllib.loads(files.read_at_most(path, files.MOST_TOML).decode()) | changes
+        values = files.read_toml(path) | changes
     except (OSError, ValueError) as error:
         raise ArgumentError("A recipe is a TOML file.", f"{path}: {error}") from error
     known = {field.name for field in fields(AttentionConfig)}

@@ -1,7 +1,6 @@
 """What a training run can be told, with the default of each; recipes are files of these."""
 
 import pathlib
-import tomllib
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -283,6 +282,6 @@ def _read_recipe(recipe: str) -> dict[str, Any]:
     if path.suffix != ".toml":
         raise UnknownNameError("recipe", recipe, recipe_names())
     try:
-        return tomllib.loads(files.read_at_most(path, files.MOST_TOML).decode())
+        return files.read_toml(path)
     except (OSError, ValueError) as error:
         raise ArgumentError("A recipe is a TOML file.", f"{path}: {error}") from error

@@ -102,7 +102,8 @@ def taken(path, ask):
     try:
         ask(images.Photo(path))
     except ImageError as error:
-        known = ("it takes longer", "it takes more memory", "more pixels than the limit")
+        known = ("it takes longer", "it takes more memory", "it seems to take more memory")
+        known += ("more pixels than the limit",)
         end = next((one for one in known if one in str(error)), str(error))
     here = time.process_time() - began, peak("self") - before
     return {

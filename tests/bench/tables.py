@@ -666,6 +666,23 @@ def hostile(results):
             yield f"| {what} | {rate:g} | {row['asked']} | {row['failed']} | {times} |"
 
 
+def largest(results):
+    """What the largest and slowest pictures cost."""
+    yield "## The largest pictures"
+    yield ""
+    yield results["protocol"]
+    yield ""
+    yield "| kind | MB | squashed | s | MB here | MB apart | whole | s | MB here | MB apart |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
+    for row in results["rows"]:
+        cells = [row["kind"], f"{row['megabytes']:.1f}"]
+        for name in ("squashed", "whole"):
+            one = row[name]
+            cells += [one["end"], f"{one['seconds']:.2f}"]
+            cells += [str(one["megabytes"]), str(one["megabytes_apart"])]
+        yield f"| {' | '.join(cells)} |"
+
+
 def verified_rows(results):
     """What the look at checksums costs a warm query."""
     yield "## Verified rows"
@@ -1359,7 +1376,7 @@ def renewed(text):
     named |= {"held_out": held_out}
     named |= {path.stem: unseen for path in sorted(figures.FOLDER.glob("unseen_*"))}
     named |= {"serve": serving, "hostile": hostile}
-    named |= {"verified_rows": verified_rows}
+    named |= {"largest": largest, "verified_rows": verified_rows}
     named |= {"extract": extraction}
     named |= {"clickhouse": databases, "clickhouse_10m": databases}
     named |= {"clickhouse_types": column_types}

@@ -522,14 +522,31 @@ class Extraction:
 
     def _words(self, number: int, column: "pyarrow.ChunkedArray") -> list[str | None]:
         """A column of text as a list, once no word is found to be long."""
-        words = []
-        for chunk in column.chunks:
-            known = chunk.dictionary
-            # The dictionary is as long as the file at most; the words of all rows might not be.
-            if len(known) and max(map(len, known.to_pylist())) > _MAX_WORD_BYTES:
-                raise self._damaged(number, f"a word of more than {_MAX_WORD_BYTES} letters")
-            words += chunk.to_pylist()
-        return words
+        try:
+            return words_of(column)
+        except ValueError as error:
+            raise self._damaged(number, str(error)) from error
+
+
+def words_of(column: "pyarrow.ChunkedArray") -> list[str | None]:
+    """A column of text that was read as dictionaries, which are as long as the file at most.
+
+    Args:
+        column: pyarrow.ChunkedArray. Its words, repeated for each row, might fill any memory.
+
+    Returns:
+        list of str, None where there is none; rows share their words.
+
+    Raises:
+        ValueError: a word is longer than ids, labels and paths are.
+    """
+    words: list[str | None] = []
+    for chunk in column.chunks:
+        known = chunk.dictionary.to_pylist()
+        if any(word is not None and len(word) > _MAX_WORD_BYTES for word in known):
+            raise ValueError(f"a word of more than {_MAX_WORD_BYTES} letters")
+        words += [None if place is None else known[place] for place in chunk.indices.to_pylist()]
+    return words
 
 
 # --- Footers ----------------------------------------------------------------------------------

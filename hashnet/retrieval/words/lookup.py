@@ -4,6 +4,7 @@ A word is found where half of its trigrams are, so that a letter misread or mist
 it. Words that fewer images have count more, as the logarithm of their share says.
 """
 
+import collections
 import contextlib
 import functools
 import itertools
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from hashnet import deadline
 from hashnet.errors import StoreError
 from hashnet.retrieval.store.folder import text_index
 from hashnet.retrieval.store.folder.snapshot import Snapshot
@@ -27,6 +29,7 @@ NAME, CAPTION, OCR = range(3)  # kinds of texts
 LEAST_SHARE = 0.5  # of the trigrams of a word
 _LEAST_SCORE = 0.3  # of what the known words of a query weigh together
 _LEAST_TRIGRAMS = 6  # of two short words: less that was read in a photo tells less
+_CORRECTED, _COMPARED = 8, 20_000  # words of a query, and those that each is compared with
 _LOOKED_AT = 500  # of the best texts it is told whether they have the very words
 _FORM = 1  # of what `spaced` makes of texts: another is looked up in what is made anew
 _ROWS_AT_ONCE = 4096
@@ -179,6 +182,7 @@ class Lookup:
         rows, scores, total = np.empty(0, np.int64), np.empty((0, 2)), np.zeros(2)
         words = units(text)
         for trigrams in words:
+            deadline.check()
             of_word, shares = self._having(trigrams, kind)
             live = self._passing(of_word, None)
             of_word, shares = of_word[live], shares[live]
@@ -196,7 +200,7 @@ class Lookup:
         scores = shares.copy()
         scores[best] += _closeness(texts, spaced(text))
         keep = np.ones(len(rows), bool)
-        keep[best] = [_has_a_word(one, words) for one in texts]
+        keep[best] = _have_a_word(texts, words)
         return rows[keep], scores[keep].astype(np.float32), shares[keep].astype(np.float32)
 
     def shared(self, text: str, kind: int, allowed: Any = None) -> tuple[np.ndarray, np.ndarray]:
@@ -227,6 +231,7 @@ class Lookup:
         trigrams = dict.fromkeys(trigram for word in units(text) for trigram in word)
         scores, total = np.zeros(self._snapshot.num_rows), 0.0
         for trigram in trigrams:
+            deadline.check()
             rows, _ = self._having((trigram,), kind)
             rows = rows[self._passing(rows, None)]
             if len(rows):
@@ -250,14 +255,17 @@ class Lookup:
             list of str, the most alike first.
         """
         found: list[str] = []
-        for word in text.split():
+        for word in text.split()[:_CORRECTED]:
             words: set[str] = set()
             for trigrams in units(word):
+                deadline.check()
                 rows, shares = self._having(trigrams, kind)
                 live = self._passing(rows, None)
                 rows, shares = rows[live], shares[live]
                 best = rows[np.lexsort((rows, -shares))[:_LOOKED_AT]]
-                words.update(*(one.split() for one in self._texts(best, kind)))
+                for one in self._texts(best, kind):
+                    if len(words) < _COMPARED:
+                        words.update(one.split())
             found += alike(word, words - {word}, most)
         return list(dict.fromkeys(found))[:most]
 
@@ -299,18 +307,30 @@ def _closeness(texts: list[str], text: str) -> np.ndarray:
     )
 
 
-def _has_a_word(text: str, words: list[tuple[str, ...]]) -> bool:
-    """Whether a text has enough of some word in one of its own, or in two that are neighbours.
+def _have_a_word(texts: list[str], words: list[tuple[str, ...]]) -> list[bool]:
+    """Which texts have enough of some word in one of their own, or in two that are neighbours.
 
     Trigrams that stand anywhere in a long text are no word.
     """
-    parts = text.split()
-    pairs = [f" {one} {other} " for one, other in itertools.pairwise(["", *parts])]
-    return any(
-        sum(trigram in pair for trigram in trigrams) >= LEAST_SHARE * len(trigrams)
-        for pair in pairs
-        for trigrams in words
-    )
+    words_of: dict[str, list[int]] = {}
+    for number, trigrams in enumerate(words):
+        for trigram in trigrams:
+            words_of.setdefault(trigram, []).append(number)
+    least = [LEAST_SHARE * len(trigrams) for trigrams in words]
+
+    def has_one(text: str) -> bool:
+        deadline.check()
+        for one, other in itertools.pairwise(["", *text.split()]):
+            pair = f" {one} {other} "
+            of_pair = {pair[at : at + 3] for at in range(len(pair) - 2)}
+            counts = collections.Counter(
+                number for trigram in of_pair for number in words_of.get(trigram, ())
+            )
+            if any(count >= least[number] for number, count in counts.items()):
+                return True
+        return False
+
+    return [has_one(text) for text in texts]
 
 
 def _summed(
