@@ -345,7 +345,7 @@ def test_feedback_reaches_the_engine(client, place, folder):
 def test_info_health_list_and_metrics(client):
     info = client.get("/api/info").json()
     assert (info["items"], info["bits"], info["local"], info["writable"]) == (27, 32, None, False)
-    assert info["grades"] is False
+    assert info["grades"] is False and info["ocr"] is False
     assert {"name": "disc", "count": 6} in info["labels"]
     assert info["classes"] == ["one", "two", "three"]
     assert client.get("/healthz").json() == {"status": "ok", "items": 27}

@@ -15,6 +15,7 @@ from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.search.written import LEAST_SHARE, Written, joined
 from hashnet.retrieval.service.app import create_app
+from hashnet.retrieval.store.items import Item
 from hashnet.retrieval.words.spelling import units
 from tests.test_engine_verify import thing, view
 
@@ -158,6 +159,22 @@ def test_filters_hold_and_a_small_pool_does_not_hide_what_is_written(index):
     assert sorted(names(some)) == ["blank", "coffee"]
     near = index.search(photo, written=True, threshold=1)
     assert "stout" not in names(near)
+
+
+def test_what_is_found_by_its_text_is_kept_though_it_looks_unlike(folder, unsupervised_bundle):
+    index = Index.create(folder / "graded", unsupervised_bundle, ocr=True)
+    index.update([folder / "db"])
+    rng = np.random.default_rng(0)
+    features = rng.normal(0.05, 0.01, (60, index.store.feature_dim)).astype(np.float16)
+    codes, _ = index.encoder.encode_vectors(features.astype(np.float32))
+    with index.store.writer() as writer:
+        writer.add([Item(f"other/{n}") for n in range(60)], codes, features)
+    index = Index.open(folder / "graded")
+    noise = marked(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8), STOUT)
+    like = index.engine.search(noise, Query(until_unlike=True, k=64))
+    assert not {"stout", "pale"} & set(names(like))
+    read = index.engine.search(noise, Query(until_unlike=True, k=64, written=True))
+    assert {"stout", "pale"} <= set(names(read))
 
 
 def test_an_image_of_the_index_is_read_there(index):

@@ -31,7 +31,7 @@ from hashnet.retrieval.search.hits import SearchResult, hits_of
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.search.ranking import Ranking, ranking_of
 from hashnet.retrieval.search.verify import Features, Matcher, Verification
-from hashnet.retrieval.search.written import Written, joined
+from hashnet.retrieval.search.written import LEAST_SHARE, Written, joined
 from hashnet.retrieval.store.items import no_codebook, no_local_pool
 from hashnet.retrieval.store.protocol import Store
 from hashnet.retrieval.store.roots import ids_named
@@ -730,7 +730,9 @@ class Engine:
         if query.until_unlike:
             if background is None:
                 raise self._cannot_grade()
-            like = [one is not None and one.grade != grading.UNLIKE for one in graded]
+            like = np.array([one is not None and one.grade != grading.UNLIKE for one in graded])
+            if answer.written is not None:
+                like = like | (answer.written.of(found.image_rows[places]) >= LEAST_SHARE)
             places, graded = places[like], list(itertools.compress(graded, like))
         verifications = tuple(compared.get(place) for place in places.tolist())
         shares = None

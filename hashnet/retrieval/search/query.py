@@ -63,7 +63,7 @@ class Query:
         rerank_neighbours: int, 1 or more, or None for the method's own. How many of the nearest
             expand the query, smooth an image, or are its neighbours.
         until_unlike: bool. Of the `k` hits, only those that are like the query: none of the grade
-            "unlike".
+            "unlike", but for those that `written` finds.
         histogram: bool. Also count the images at each Hamming distance from the query.
         verify: bool. Compare local features of the query with those of candidates: of the nearest
             images and, where the index has a local pool, of those most similar by signatures of

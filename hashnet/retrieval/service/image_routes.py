@@ -55,6 +55,7 @@ def add_list_routes(api: FastAPI, service: Service) -> None:
             "classes": classes[:MAX_LISTED],
             "local": version.engine.index.store.extractor,
             "grades": version.engine.grades,
+            "ocr": version.engine.index.store.ocr is not None,
             "exif": version.engine.index.store.exif,
             "folders": [root.name for root in version.engine.snapshot.roots.all or ()],
             "writable": service.settings.token is not None,

@@ -66,6 +66,7 @@ class Info(Answer):
         classes: list of str, the first of them.
         local: str or None, the extractor of local features; several with commas between.
         grades: bool. Whether hits are graded.
+        ocr: bool. Whether the text in images was read.
         exif: bool. Whether dates are known.
         folders: list of str. What ids of files begin with.
         writable: bool. Whether the service allows changes.
@@ -79,6 +80,7 @@ class Info(Answer):
     classes: list[str] = pydantic.Field(max_length=MAX_LISTED)
     local: str | None
     grades: bool
+    ocr: bool
     exif: bool
     folders: list[str]
     writable: bool

@@ -94,6 +94,7 @@ export function search(state, photo, signal) {
   if (state.untilUnlike) fields.push(["until_unlike", "true"]);
   if (state.verify) fields.push(["verify", "true"]);
   if (state.sameObject) fields.push(["same_object", "true"]);
+  if (state.written) fields.push(["written", "true"]);
   for (const name of ["after", "before", "under"]) {
     if (state[name]) fields.push([name, state[name]]);
   }

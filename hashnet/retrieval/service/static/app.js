@@ -26,6 +26,7 @@ const NOTHING = {
   untilUnlike: false,
   verify: false,
   sameObject: false,
+  written: false,
   right: [],
   wrong: [],
 };
@@ -88,6 +89,7 @@ function inAddress({ query, region, threshold, k, label, ...state }) {
   if (state.untilUnlike) fields.set("until_unlike", "true");
   if (state.verify) fields.set("verify", "true");
   if (state.sameObject) fields.set("same_object", "true");
+  if (state.written) fields.set("written", "true");
   return `?${fields}`;
 }
 
@@ -110,6 +112,7 @@ function fromAddress() {
     untilUnlike: fields.get("until_unlike") === "true",
     verify: fields.get("verify") === "true",
     sameObject: fields.get("same_object") === "true",
+    written: fields.get("written") === "true",
   };
 }
 
@@ -126,8 +129,8 @@ function keep(next, push = false) {
 
 /** Search by something else; the filters stay, what belonged to the last query goes. */
 function begin(query) {
-  const { k, label, after, before, under, untilUnlike, verify, sameObject } = state;
-  const kept = { k, label, after, before, under, untilUnlike, verify, sameObject };
+  const { k, label, after, before, under, untilUnlike, verify, sameObject, written } = state;
+  const kept = { k, label, after, before, under, untilUnlike, verify, sameObject, written };
   search({ ...NOTHING, ...kept, query }, true);
 }
 
@@ -205,6 +208,7 @@ function showState() {
   $("until-unlike").checked = state.untilUnlike;
   $("verify").checked = state.verify;
   $("same-object").checked = state.sameObject;
+  $("written").checked = state.written;
   for (const name of TEXT_FILTERS) $(name).value = state[name];
   threshold.automatic.checked = state.threshold === null;
   if (state.threshold !== null) threshold.slider.value = state.threshold;
@@ -442,6 +446,7 @@ $("until-unlike").addEventListener("change", () => {
 });
 $("verify").addEventListener("change", () => search({ verify: $("verify").checked, sameObject: false }));
 $("same-object").addEventListener("change", () => search({ sameObject: $("same-object").checked }));
+$("written").addEventListener("change", () => search({ written: $("written").checked }));
 for (const name of TEXT_FILTERS) {
   $(name).addEventListener("change", () => search({ [name]: $(name).value.trim() }));
 }
@@ -557,6 +562,7 @@ async function start() {
   offer(info.labels.map(({ name }) => name), info.classes);
   $("labels").hidden = info.labels.length === 0;
   $("until-unlike-row").hidden = !info.grades;
+  $("written-row").hidden = !info.ocr;
   $("verify-row").hidden = $("same-object-row").hidden = info.local === null;
   $("dates-row").hidden = !info.exif;
   $("folder-row").hidden = info.folders.length === 0;
