@@ -65,6 +65,29 @@ def test_the_same_seed_gives_the_same_weights(trained):
     assert trained.history[0] != other.history[0]
 
 
+def test_roots_change_what_is_described_and_not_what_attention_sees(monkeypatch):
+    seen = []
+
+    def attends(columns, targets, num_classes, mean, *rest):
+        seen.append((columns, mean))
+        return None, []
+
+    monkeypatch.setattr(attention, "_attention", attends)
+    plain, rooted = (
+        attention.train(photos(2), None, dataclasses.replace(SETTINGS, root=root), verbose=False)
+        for root in (False, True)
+    )
+    assert rooted.head.root and not plain.head.root
+    (columns, mean), (_, mean_beside_roots) = seen
+    np.testing.assert_array_equal(mean, plain.head.mean)
+    np.testing.assert_array_equal(mean, mean_beside_roots)
+    every = np.concatenate(columns).astype(np.float64)
+    assert attention._sampled(columns, SETTINGS.seed).shape == every.shape  # all places are taken
+    roots = np.sign(every) * np.sqrt(np.abs(every))
+    roots /= np.maximum(np.linalg.norm(roots, axis=1, keepdims=True), 1e-6)
+    np.testing.assert_allclose(rooted.head.mean, roots.mean(axis=0), atol=1e-3)
+
+
 @pytest.mark.thorough
 def test_labels_make_classes():
     few = dataclasses.replace(SETTINGS, epochs=1)

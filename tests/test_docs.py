@@ -366,8 +366,10 @@ def figures_of_not_good_at():
     yield grades["tinyimagenet_val"]["precision"]
     yield max(row["left_out_any"] for row in grades.values())
     yield next(row["alike"] for row in line["one_class"] if row["class"] == "t-shirt")
-    local = figures.read("local_delf_sift")["sets"]
-    beer, landmarks = (local[name]["methods"] for name in ("beer_labels", "landmarks"))
+    sets = [figures.read(f"local_{name}")["sets"] for name in ("sift", "delf")]
+    beer, landmarks = (
+        sets[0][name]["methods"] | sets[1][name]["methods"] for name in ("beer_labels", "landmarks")
+    )
     yield from (beer[name]["recall_at_1"] for name in ("global", "sift", "delf"))
     yield from (landmarks[name]["map"] for name in ("delf", "sift"))
     categories = figures.read("verify_categories")["sets"]["clothing10"]

@@ -138,6 +138,18 @@ def test_shards_are_of_one_encoder(tmp_path):
         ShardedEngine([])
 
 
+def test_shards_have_one_kind_of_local_features(tmp_path):
+    """DELF's of another head cannot be compared, though their extractor has the same name."""
+    engines = []
+    for dim in (40, 64):
+        facts = {"num_bits": 16, "feature_dim": 3, "fingerprint": "f", "extractor": "delf"}
+        store = Store.create(tmp_path / f"{dim}", **facts, descriptor_dim=dim)
+        engines.append(Engine(types.SimpleNamespace(store=store, encoder=None, extractor=None)))
+    with pytest.raises(FingerprintError, match="delf of 40 numbers, delf of 64 numbers"):
+        ShardedEngine(engines)
+    assert len(ShardedEngine([engines[0], engines[0]]).engines) == 2
+
+
 # --- Local features and regions -------------------------------------------------------------------
 
 

@@ -3,8 +3,9 @@
 A pyramid of sizes of an image goes through the backbone up to its map of stride 16. Every place of
 every map is a local feature: its centre in the image follows from the layers, and for a peak from
 the scores beside it as well, its score says how much it tells (attention), its descriptor is the
-map's column there, of length 1, cut to 40 principal components, of length 1 again. The best 1000
-are kept, those first that are peaks: that score no less than their eight neighbours on the map.
+map's column there, or its root, of length 1, cut to 64 principal components, of length 1 again. The
+best 1000 are kept, those first that are peaks: that score no less than their eight neighbours on
+the map.
 
 All but the pyramid is one ONNX network, which `export` writes with Keras and `Delf` runs without.
 The `delf.onnx` of an index is the head alone where `encoder.onnx` gives the map: see `map_files`.

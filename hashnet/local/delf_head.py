@@ -37,6 +37,8 @@ class Head:
     Attributes:
         mean: float32 `(channels,)`. Mean of the training features of length 1.
         components: float32 `(channels, descriptor_dim)`. Their principal axes.
+        root: bool. Whether those features are the signed roots of the map's columns, as RootSIFT's
+            are of SIFT's: a few strong channels then outweigh the others less.
         attention: None where none is trained, and the length of the map's column is the score;
             or four float32 arrays: kernel `(channels, hidden)` and bias `(hidden,)` of the
             first layer, kernel `(hidden,)` and bias `()` of the second.
@@ -49,6 +51,7 @@ class Head:
     mean: np.ndarray
     components: np.ndarray
     attention: tuple[np.ndarray, ...] | None = None
+    root: bool = False
 
     def __post_init__(self) -> None:
         channels = len(self.mean)
@@ -79,6 +82,8 @@ class Head:
             path: str or path-like.
         """
         arrays: dict[str, Any] = {"mean": self.mean, "components": self.components}
+        if self.root:  # files of before have no such array
+            arrays["root"] = np.array(True)
         if self.attention:
             kernel1, bias1, kernel2, bias2 = self.attention
             arrays |= {"kernel1": kernel1.astype(np.float16), "bias1": bias1}
@@ -120,7 +125,7 @@ class Head:
 
         Example:
             >>> Head.load("efficientnet_lite0").components.shape
-            (672, 40)
+            (672, 64)
         """
         preset = _preset(path)
         names = ("kernel1", "bias1", "kernel2", "bias2")
@@ -129,7 +134,8 @@ class Head:
             with np.load(io.BytesIO(content), allow_pickle=False) as file:
                 arrays = {name: np.asarray(file[name], np.float32) for name in file.files}
             attention = tuple(arrays[name] for name in names) if "kernel1" in arrays else None
-            return cls(arrays["mean"], arrays["components"], attention)
+            root = bool(arrays.get("root", False))
+            return cls(arrays["mean"], arrays["components"], attention, root)
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise WeightsError(
                 "A DELF head is an .npz of hashnet.train.attention, or the backbone of a preset.",
@@ -183,7 +189,12 @@ def network(head: Head, seen: Geometry | None = None) -> "onnx.ModelProto":
     if seen is None:
         graph.give("scores", scores, shape=places)
         return graph.model()
-    reduced = pointwise(unit, head.components, -head.mean @ head.components)
+    described = unit
+    if head.root:
+        size = graph.node("Sqrt", [graph.node("Abs", [unit])])
+        described = graph.node("Mul", [graph.node("Sign", [unit]), size])
+        described = of_length_1(described, length_of(described))
+    reduced = pointwise(described, head.components, -head.mean @ head.components)
     reduced = of_length_1(reduced, length_of(reduced))
     last = graph.node("Transpose", [reduced], perm=[0, 2, 3, 1])
     graph.give("descriptors", last, shape=[*places, head.descriptor_dim])

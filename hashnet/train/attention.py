@@ -50,6 +50,7 @@ class AttentionConfig:
         descriptor_dim: int. Principal components that are kept.
         whiten: float, 0 to 1. How far the components are scaled to equal variance: each is divided
             by its deviation to this power.
+        root: bool. Take the components of the signed roots of the map's columns: see `Head`.
         hidden: int. Channels between the two layers of attention; 0 trains none, and the length
             of the map's column is the score.
         views: int. Views of each image.
@@ -71,6 +72,7 @@ class AttentionConfig:
     start_from: str = ""
     descriptor_dim: int = 40
     whiten: float = 0.0
+    root: bool = False
     hidden: int = 512
     views: int = 8
     view_side: int = 320
@@ -184,15 +186,18 @@ def train(
     classes, targets = np.unique(of_image[of_source], return_inverse=True)
     if len(classes) < 2:
         raise ArgumentError("Attention learns to tell classes apart.", f"{len(classes)} classes")
+    sampled = _unit(_sampled(columns, config.seed))
+    described = _unit(np.sign(sampled) * np.sqrt(np.abs(sampled))) if config.root else sampled
     mean, components, kept = principal_components(
-        _unit(_sampled(columns, config.seed)), config.descriptor_dim, whiten=config.whiten
+        described, config.descriptor_dim, whiten=config.whiten
     )
     say(f"{config.descriptor_dim} components hold {kept:.1%} of the variance")
     attention = None
     history: list[dict[str, float]] = []
     if config.hidden:
-        attention, history = _attention(columns, targets, len(classes), mean, config, say)
-    return Trained(Head(mean, components, attention), history, problems, kept)
+        middle = sampled.mean(axis=0, dtype=np.float64).astype(np.float32)
+        attention, history = _attention(columns, targets, len(classes), middle, config, say)
+    return Trained(Head(mean, components, attention, config.root), history, problems, kept)
 
 
 def save(trained: Trained, bundle: Bundle) -> pathlib.Path:

@@ -4,11 +4,11 @@
 
 DATA holds beer_labels/ and landmarks/, each with a ground_truth.json {query: [relevant, ...]}. For
 each: R@1, R@5 and mAP of the global feature alone, of local features alone (all pairs verified:
-those that pass by inliers, then the others by matches; ORB as the baseline), and of both (the
-nearest 100 by feature verified); the time of one verified candidate; and, for each number of
-inliers that could be asked for, the shares of relevant and of other pairs that pass. Labels of one
-brewery show the same print; their pairs, by the first word of their names, are counted apart
-(`look_alikes`). A query is left out of its own ranking.
+those that pass by inliers, then the others by matches; ORB as the baseline, unless
+`--without-orb`), and of both (the nearest 100 by feature verified); the time of one verified
+candidate; and, for each number of inliers that could be asked for, the shares of relevant and of
+other pairs that pass. Labels of one brewery show the same print; their pairs, by the first word of
+their names, are counted apart (`look_alikes`). A query is left out of its own ranking.
 
 Settings were chosen on a quarter of the queries. `--part rest` measures
 on the others only. `--kept` keeps features of an earlier run, or takes them from there; how long
@@ -191,12 +191,13 @@ def extracted(folder, paths, extractor, kept=None):
 
 
 def measure(folder, names, bundle, model, threads, part, every, kept):
+    """What is reported of one set; `names` are of extractors, ORB among them."""
     truth, queries, database = queries_and_database(folder, part, every)
     features, seconds = {}, {}
-    for name in [*names, "orb"]:
+    for name in names:
         extractor = opened(name, bundle)
         features[name], seconds[name] = extracted(folder, [*queries, *database], extractor, kept)
-    readable = [path for path in database if path in features["orb"]]
+    readable = [path for path in database if path in features[names[-1]]]
     encoder = Encoder.open(bundle)
     encoded = encoder.encode([folder / path for path in readable])
     readable = [readable[position] for position in encoded.positions]
@@ -255,6 +256,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--part", default="all", choices=PARTS, help="of the queries")
     parser.add_argument("--kept", type=pathlib.Path, help="folder of features that are kept")
+    parser.add_argument("--without-orb", action="store_true", help="which another run measured")
     parser.add_argument("--every", type=int, default=1, help="only each n-th query")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -262,7 +264,7 @@ def main():
         sets = {
             name: measure(
                 arguments.data / name,
-                arguments.local,
+                arguments.local + ([] if arguments.without_orb else ["orb"]),
                 bundle,
                 arguments.model,
                 arguments.threads,

@@ -993,7 +993,7 @@ def local(results):
     """Local features alone, and after the global one."""
     whole = results["part"] == "all"
     methods = {name for found in results["sets"].values() for name in found["methods"]}
-    names = sorted(methods & {*learned.NETWORKS})
+    names = sorted(methods & {"delf", *learned.NETWORKS})
     what = f"Local features of {', '.join(names)}" if names else "Local features"
     yield f"## {what}, all queries" if whole else f"## {what}"
     yield ""

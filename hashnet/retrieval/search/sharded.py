@@ -83,7 +83,11 @@ class ShardedEngine(Engine):
             ),
             (
                 "kind of local features",
-                [store.extractor for store in stores if store.extractor],
+                [
+                    f"{store.extractor} of {store.descriptor_dim} numbers"
+                    for store in stores
+                    if store.extractor
+                ],
                 "Build the others again as the first one was.",
             ),
         ):
