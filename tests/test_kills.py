@@ -107,13 +107,19 @@ class Kills:
         """One kill; what was wrong after it, as a list of str."""
         index, problems = self.folder / "struck", []
         pid = started(index, self.photos)
+        victim = self.rng.choice(VICTIMS)
         time.sleep(self.rng.uniform(0, self.seconds))
-        generations = [[pid] if alive(pid) else [], *below(pid)]
+        while True:
+            generations = [[pid] if alive(pid) else [], *below(pid)]
+            if not generations[0] or len(generations) > VICTIMS.index(victim):
+                break
+            time.sleep(0.001)  # the process that is to be killed has yet to be started
         family = [one for generation in generations for one in generation]
-        victim, killed = self.rng.choice(
-            [(VICTIMS[at], one) for at, some in enumerate(generations) for one in some[:1]]
-            or [("nothing", 0)]
-        )
+        killed = 0
+        if generations[0]:
+            killed = self.rng.choice(generations[VICTIMS.index(victim)])
+        else:
+            victim = "nothing"
         self.counts[victim] += 1
         if killed:
             with contextlib.suppress(ProcessLookupError):
@@ -127,18 +133,20 @@ class Kills:
                 problems.append(f"{victim} killed: processes {left} are left")
                 break
             time.sleep(0.01)
-        problems += self._of_rows(index)
+        problems += self._of_rows(index, all_of_them=victim != "index")
         shutil.rmtree(index, ignore_errors=True)
         return problems
 
-    def _of_rows(self, index):
-        if not (index / "catalogue.sqlite").exists():
+    def _of_rows(self, index, all_of_them):
+        if not all_of_them and not (index / "catalogue.sqlite").exists():
             return []
         problems = [f"check: {one}" for one in check(index)]
         found = rows_of(index)
         wrong = [id for id, row in found.items() if self.wanted.get(id) != row]
         if wrong:
             problems.append(f"wrong rows: {wrong}")
+        if all_of_them and len(found) < len(self.wanted):
+            problems.append(f"{len(found)} of {len(self.wanted)} rows")
         return problems
 
 

@@ -96,7 +96,7 @@ def _content(path: str) -> bytes:
 
 
 def encoding_of(content: bytes) -> str:
-    """The encoding of a text file: UTF-8, or UTF-16 that begins with its mark.
+    r"""The encoding of a text file: UTF-8, or UTF-16 that begins with its mark.
 
     Args:
         content: bytes.

@@ -183,7 +183,7 @@ def with_components(
     Example:
         >>> f7 = np.array([[0.6, 0.8], [1.0, 0.0], [0.8, 0.6]], "float32")
         >>> kernel, bias = with_components(np.eye(2, 1, dtype="float32"), np.zeros(1), f7, 1)
-        >>> np.square(f7 @ kernel + bias).mean(axis=0).round(4).tolist()
+        >>> np.square(f7 @ kernel + bias).mean(axis=0).astype(float).round(4).tolist()
         [0.6667, 0.6667]
     """
     further, offset = whitened(f7, components)

@@ -730,7 +730,8 @@ class Engine:
         if query.until_unlike:
             if background is None:
                 raise self._cannot_grade()
-            like = np.array([one is not None and one.grade != grading.UNLIKE for one in graded])
+            is_like = (one is not None and one.grade != grading.UNLIKE for one in graded)
+            like = np.fromiter(is_like, bool, len(places))
             if answer.written is not None:
                 like = like | (answer.written.of(found.image_rows[places]) >= LEAST_SHARE)
             places, graded = places[like], list(itertools.compress(graded, like))
