@@ -15,7 +15,7 @@ demo: .venv/ready
 MOST_MEMORY ?= 2000
 
 test: .venv/ready
-	$(BIN)/python -m pytest -q --numprocesses 5 --dist loadfile --most-memory $(MOST_MEMORY)
+	$(BIN)/python -m pytest -q --numprocesses 4 --dist loadfile --most-memory $(MOST_MEMORY)
 
 # Every case of what the fast tests take some of.
 thorough: .venv/ready

@@ -83,6 +83,7 @@ DATABASE = {
 
 # What such files are together: a worker for each, where there is one more.
 TOGETHER = {"training", "networks", "chdb"}
+ALONE = TOGETHER - {"chdb"}  # and whose workers take no other files then
 
 
 def file_of(item):
@@ -94,7 +95,8 @@ def file_of(item):
 def pytest_xdist_make_scheduler(config, log):
     """As `--dist loadfile`, but for the files that build networks, or use chdb, which go together.
 
-    Their workers keep the memory that these took: of four or more, they run nothing else.
+    They come first, each on a worker that has no memory of other files. It keeps what they took: of
+    four workers or more, those with TensorFlow run nothing else.
     """
     from xdist.scheduler import LoadFileScheduling
 
@@ -105,10 +107,15 @@ def pytest_xdist_make_scheduler(config, log):
                 return "training" if trains(path) else "networks"
             return "chdb" if path in DATABASE else path
 
+        def _assign_work_unit(self, node):
+            for scope in TOGETHER & self.workqueue.keys():
+                self.workqueue.move_to_end(scope, last=False)
+            super()._assign_work_unit(node)
+
         def _reschedule(self, node):
             mine = self.assigned_work[node]
             waits = not node.shutting_down and self._pending_of(mine) <= 2
-            if self.numnodes > len(TOGETHER) and waits and mine.keys() & TOGETHER:
+            if self.numnodes > len(TOGETHER) and waits and mine.keys() & ALONE:
                 node.shutdown()
             else:
                 super()._reschedule(node)

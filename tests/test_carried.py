@@ -41,6 +41,7 @@ def backbone(small_network):
     return bare
 
 
+@pytest.mark.thorough
 def test_an_index_takes_what_its_network_takes_once(index, made):
     carried = {path.name: path.stat().st_size for path in index.store.encoder_folder.iterdir()}
     assert set(carried) == {"hashnet.json", "encoder.onnx", delf.FILE, regions.FILE}

@@ -388,7 +388,7 @@ def test_the_same_on_any_number_of_threads(files):
     np.testing.assert_allclose(one.descriptors, two.descriptors, atol=1e-5)
 
 
-@pytest.mark.fast("norm")
+@pytest.mark.thorough
 def test_opening_and_extracting_load_no_network_library(exported):
     code = (
         "import sys, numpy as np; from hashnet.local.delf import Delf; "

@@ -91,6 +91,7 @@ def test_a_saved_model_serves_named_outputs(tiny, tmp_path):
         assert_like_reference(outputs, reference(tiny, PIXELS[:count]))
 
 
+@pytest.mark.thorough
 def test_an_onnx_export_runs_any_number_of_images(tiny, tmp_path):
     import onnxruntime
 

@@ -171,6 +171,7 @@ def test_the_service_narrows_by_ids_alone(index):
         assert "latitude" not in one
 
 
+@pytest.mark.thorough
 def test_places_are_told_with_paths_only(bundle_folder, tmp_path):
     index = Index.create(tmp_path / "i", bundle_folder, exif=True)
     item = Item("a", "/home/me/a", exif=Exif(latitude=1.5, longitude=2.5))

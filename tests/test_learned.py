@@ -46,6 +46,7 @@ def golden():
         return dict(arrays)
 
 
+@pytest.mark.fast("aliked")
 @pytest.mark.parametrize("name", NAMES)
 def test_the_network_computes_what_its_authors_do(name, files, golden, monkeypatch):
     """All weights are used, each where it belongs: they are chance, and the golden file is of

@@ -67,6 +67,7 @@ def specked():
     return map, lined
 
 
+@pytest.mark.thorough
 def test_very_many_specks_take_no_time_and_hide_no_line():
     specks, lined = specked()
     before = time.process_time()

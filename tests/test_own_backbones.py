@@ -81,6 +81,7 @@ def test_lite0_by_the_door_gives_the_codes_that_its_name_gives(tmp_path):
     assert (by_name.features() == by_door.features()).all()
 
 
+@pytest.mark.thorough
 def test_local_features_and_regions_are_taken_from_the_map(small, photos, tmp_path):
     pytest.importorskip("cv2")
     index = hashnet.Index.of_photos(

@@ -129,6 +129,7 @@ def test_thumbnails_are_small_and_hold_pixels_only(tmp_path, small):
     assert b"secret" not in picture.read_bytes() and b"Exif" not in picture.read_bytes()
 
 
+@pytest.mark.thorough
 def test_a_picture_that_has_gone_leaves_a_gap(tmp_path, small):
     reports.write(tmp_path / "report", small)
     assert "no picture" in (tmp_path / "report" / "index.html").read_text()
@@ -152,6 +153,7 @@ def test_a_report_replaces_a_report_and_nothing_else(tmp_path, small):
     assert sorted(os.listdir(tmp_path)) == ["index", "queries", "report", "thesis"]
 
 
+@pytest.mark.thorough
 def test_a_failed_write_leaves_the_old_report(tmp_path, small, monkeypatch):
     target = tmp_path / "report"
     reports.write(target, small)

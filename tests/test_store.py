@@ -407,6 +407,7 @@ def test_a_snapshot_stays_as_it_was_while_a_writer_changes_everything(store):
     assert [item.id for item, _, _ in contents(store)] == ["b", "d", "c", "e"]
 
 
+@pytest.mark.thorough
 def test_readers_see_whole_commits_while_a_writer_adds_and_compacts(store):
     """Each commit holds all of `0..9` in one version, so a mixture would show."""
     ids = [f"{number}" for number in range(10)]

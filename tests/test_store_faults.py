@@ -828,7 +828,7 @@ FILES = [
 ]
 
 
-@pytest.mark.parametrize("length", ["0", "half", "-1"])
+@pytest.mark.parametrize("length", ["0", pytest.param("half", marks=pytest.mark.thorough), "-1"])
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_was_cut_off_is_refused_by_name(folder, name, length):
     size = (folder / name).stat().st_size
@@ -841,7 +841,14 @@ def test_a_file_that_was_cut_off_is_refused_by_name(folder, name, length):
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("instead", ["nothing", "link", "folder", "pipe"])
+@pytest.mark.parametrize(
+    "instead",
+    [
+        "nothing",
+        "pipe",
+        *(pytest.param(one, marks=pytest.mark.thorough) for one in ("link", "folder")),
+    ],
+)
 def test_a_file_that_is_missing_or_no_plain_file_is_refused_by_name(folder, name, instead):
     (folder / name).rename(folder.parent / "away")
     if instead == "link":

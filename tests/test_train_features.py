@@ -68,6 +68,7 @@ def plain(tmp_path_factory, colours):
     )
 
 
+@pytest.mark.thorough
 def test_the_bundle_has_the_embedding_as_its_feature(plain, colours):
     config = plain.bundle.config
     assert (config.embedding, config.feature_dim, config.num_bits) == (4, 4, 8)

@@ -232,6 +232,7 @@ def test_an_unfinished_training_does_not_go_on_with_other_settings(tmp_path, col
         supervised.train(colours, tmp_path / "b", settings, verbose=False)
 
 
+@pytest.mark.thorough
 def test_a_damaged_state_is_reported_with_the_way_out(tmp_path, colours, unfinished):
     path = shutil.copytree(unfinished, tmp_path / "b.training") / "state.npz"
     path.write_bytes(path.read_bytes()[:300])

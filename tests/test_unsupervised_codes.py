@@ -102,7 +102,7 @@ def qualities():
     return found
 
 
-@pytest.mark.fast("lsh")
+@pytest.mark.thorough
 @pytest.mark.parametrize("other", ["itq", "pca_sign", "lsh"])
 def test_codes_find_kinds_and_hold_the_nearest_better_than_projections_do(qualities, other):
     ours, theirs = qualities["fit"], qualities[other]

@@ -272,6 +272,7 @@ def test_names_are_of_files_and_the_folders_below_a_root(bundle_folder, tmp_path
     assert not index.search_text("secret") and not index.search_text("png")
 
 
+@pytest.mark.thorough
 def test_very_many_short_words_take_no_time(index):
     """Nothing has one of them, and all texts have words that begin like them."""
     rng, letters = np.random.default_rng(0), "abcdefghijklmnopqrstuvwxyz"
