@@ -7,12 +7,13 @@ import types
 import numpy as np
 import pytest
 
-from hashnet import cli
+from hashnet import cli, images
 from hashnet.api import Index
 from hashnet.errors import StoreError
 from hashnet.ocr import reader
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.query import Query
+from hashnet.retrieval.service.app import create_app
 from hashnet.retrieval.store.clickhouse import store as clickhouse
 from hashnet.retrieval.store.clickhouse import tables
 from hashnet.retrieval.store.clickhouse import writer as writers
@@ -20,7 +21,9 @@ from hashnet.retrieval.store.items import Item
 from hashnet.retrieval.store.kinds import kind_of
 from hashnet.retrieval.store.texts import Line, Texts
 from hashnet.retrieval.words.box import WordBox
+from tests import test_written
 from tests.test_clickhouse import Killed, refit, statements
+from tests.test_engine_verify import thing
 from tests.test_words_learned import captions, features, sentences  # noqa: F401
 
 NUM = 120
@@ -371,3 +374,41 @@ def test_the_commands_keep_and_find_what_is_written(
     assert "caption" in json.loads(run("info", place, "--json")[1])["ways"]
     assert run("compact", place)[0] == 0
     assert found("own words") == [str(folder / "disc/moved.png")]
+
+
+@pytest.mark.thorough
+def test_what_is_read_in_photos_and_queries_is_kept_and_found(
+    chdb_folder, bundle_folder, tmp_path, monkeypatch
+):
+    from starlette.testclient import TestClient
+
+    monkeypatch.setattr(reader.Reader, "open", classmethod(lambda _: test_written.Reader()))
+    for name, number, colour in (
+        ("pale", 0, test_written.PALE),
+        ("stout", 1, test_written.STOUT),
+        ("blank", 3, None),
+    ):
+        (tmp_path / "db").mkdir(exist_ok=True)
+        pixels = test_written.marked(thing(number), colour)
+        images.write(tmp_path / "db" / f"{name}.png", pixels)
+    query = test_written.marked(np.full((90, 90, 3), 128, np.uint8), test_written.BLURRED)
+    found = []
+    for place in (tmp_path / "index", f"chdb://{chdb_folder}/texts/read"):
+        index = Index.create(place, bundle_folder, feature_dtype="float32", local="sift", ocr=True)
+        assert index.update([tmp_path / "db"]).added == 3
+        results = [
+            index.search(query, written=True, k=3),
+            index.search(query, written=True, verify=True, k=3),
+            index.search(query, written=True, under="db", k=3),
+            index.search("db/pale.png", written=True, k=3),
+        ]
+        with TestClient(create_app(place), base_url="http://localhost") as client:
+            answer = client.get("/api/search/text?text=oatmeal").json()
+        [hit] = answer["hits"]
+        assert (hit["id"], hit["ways"]) == ("db/stout.png", ["ocr"])
+        found.append(
+            [[(hit.id, hit.written, hit.inliers) for hit in result] for result in results]
+            + [hit["region"], {item.id: item.texts for item in index.values()}]
+        )
+    assert found[0] == found[1]
+    assert found[1][0][0][0] == "db/stout.png" and found[1][0][0][1] > 0.3
