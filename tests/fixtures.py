@@ -68,6 +68,7 @@ DATABASE = {
     f"tests/test_{name}.py"
     for name in (
         "clickhouse",
+        "clickhouse_texts",
         "contracts",
         "engine_verify",
         "filters",

@@ -7,23 +7,20 @@ import signal
 import subprocess
 import sys
 import time
-import types
 import zlib
 
 import numpy as np
 import pytest
 
 from hashnet import cli
-from hashnet.errors import ArgumentError, BackendError, HashnetError, StoreError
+from hashnet.errors import ArgumentError, BackendError, StoreError
 from hashnet.local.codebook import Codebook
-from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.finders import finder_of
 from hashnet.retrieval.store.clickhouse import connection as connections
 from hashnet.retrieval.store.clickhouse import generations, tables
 from hashnet.retrieval.store.clickhouse import store as clickhouse
 from hashnet.retrieval.store.clickhouse import writer as writers
 from hashnet.retrieval.store.items import Item, StoredFeatures
-from hashnet.retrieval.words.box import WordBox
 
 
 @pytest.mark.parametrize(
@@ -210,19 +207,6 @@ def test_long_lists_are_bound_in_values_that_a_server_takes(chdb_folder, monkeyp
     )
     assert {item.id for item in found.items} == set(ids[::2]) and found.pool == 1500
     assert 50_000 < max(longest) <= 128 << 10
-
-
-def test_a_table_keeps_no_texts_and_says_so(chdb_folder):
-    url = f"chdb://{chdb_folder}/words/photos"
-    with pytest.raises(ArgumentError, match="keeps no texts"):
-        made(url, ocr="reader")
-    store = made(url)
-    with store.writer() as writer:
-        writer.add(*batch(0, 2))
-    box = WordBox(Engine(types.SimpleNamespace(store=store)))
-    with pytest.raises(HashnetError, match="label: an index in a database keeps no texts"):
-        box.search("cat")
-    assert not store.texts and store.ocr is None
 
 
 @pytest.mark.thorough

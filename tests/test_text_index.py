@@ -12,6 +12,8 @@ import pytest
 
 from hashnet.cli import main
 from hashnet.retrieval.index import Index
+from hashnet.retrieval.search.finders import finder_of
+from hashnet.retrieval.store.documents import CAPTION, NAME
 from hashnet.retrieval.store.folder import text_index
 from hashnet.retrieval.store.folder.text_index import TextIndex
 from hashnet.retrieval.words import lookup
@@ -225,18 +227,18 @@ def test_an_older_snapshot_reads_what_a_newer_one_keeps(index, monkeypatch):
     with index.store.snapshot() as older:
         add(index, "whale", "walrus calf")
         rows.clear()
-        known = lookup.Lookup(older)
+        known = lookup.Lookup(older, finder_of(older))
         assert rows == []
-        assert known.find("walrus", lookup.NAME)[0].tolist() == [0]
-        assert known.find("whale", lookup.NAME)[0].tolist() == []
-        assert "whale" not in known.suggest("wale", lookup.NAME, 9)
-        assert known.has_kind(lookup.NAME) and not known.has_kind(lookup.CAPTION)
+        assert known.find("walrus", NAME)[0].tolist() == [0]
+        assert known.find("whale", NAME)[0].tolist() == []
+        assert "whale" not in known.suggest("wale", NAME, 9)
+        assert known.has_kind(NAME) and not known.has_kind(CAPTION)
         # Of one that has been compacted since, whose rows are others, nothing is believed.
         index.remove("walrus")
         with index.store.writer() as writer:
             writer.compact()
         lookup.settle(index.store.snapshot())
-        assert lookup.Lookup(older).find("walrus", lookup.NAME)[0].tolist() == [0]
+        assert lookup.Lookup(older, finder_of(older)).find("walrus", NAME)[0].tolist() == [0]
         assert 0 in rows
 
 

@@ -300,9 +300,8 @@ class Ingest:
 
     def _settle_texts(self) -> None:
         """Let texts be looked up that were committed by now: see `ways.settle`."""
-        if isinstance(self.store.folder, os.PathLike):  # a table keeps nothing of the kind
-            with self.store.snapshot() as snapshot:
-                ways.settle(snapshot)
+        with self.store.snapshot() as snapshot:
+            ways.settle(snapshot)
 
     def _settle_known(self, writer: Any, changes: Changes) -> None:
         """Commit what is another and needs no network."""

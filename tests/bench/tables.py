@@ -1328,6 +1328,29 @@ def in_words(results):
     yield f"| its size | {looked_up['bytes'] / 2**20:.0f} MiB |"
 
 
+def words_in_tables(results):
+    """What a search in words costs in a table, beside a folder."""
+    yield "## Words in a folder and in ClickHouse"
+    yield ""
+    yield (
+        "Images with a caption and a line that was read, each of six made-up words; two words are "
+        f"searched by, in every other of {results['queries']} queries with a letter changed, among "
+        "names, captions and what was read. All answers of a table are the folder's. A table reads "
+        "the columns of texts of all images for each word: its time grows with their number, and "
+        "nothing is made ready. Processor time, the database's own included:"
+    )
+    yield ""
+    yield "| images | where | a search, median | the slowest but the first | adding all |"
+    yield "|---|---|---|---|---|"
+    for row in results["rows"]:
+        for name in ("folder", "table"):
+            spent = row[name]
+            yield (
+                f"| {row['texts']:,} | {name} | {spent['milliseconds']:.0f} ms | "
+                f"{spent['milliseconds_of_slowest']:.0f} ms | {spent['seconds_to_add']:.1f} s |"
+            )
+
+
 def by_what_is_written(results):
     """How often a photo finds its label by text, by local features, and by both."""
     kinds = results["kinds"]
@@ -1400,6 +1423,7 @@ def renewed(text):
     named |= {path.stem: copies_among_many for path in many}
     named |= {"delf": known_geometry, "verify_categories": verified_categories}
     named |= {"reading": reading, "words": in_words, "written": by_what_is_written}
+    named |= {"table_words": words_in_tables}
     for name, table in named.items():
         if not (figures.FOLDER / f"{name}.json").is_file():
             continue  # not measured yet

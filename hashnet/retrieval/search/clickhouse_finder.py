@@ -181,7 +181,7 @@ class ClickHouseFinder:
         most = checked_integer(most, 0, "threshold")
         middle = time.perf_counter()
         with_regions = bool(self._store.regions_per_image)
-        item = ", ".join(self._snapshot.item_columns)
+        item = ", ".join(self._snapshot.hit_columns)
         distance, ranked_by = "L2Distance(feature, {feature:Array(Float64)})", {"feature": numbers}
         if ranking is not None and ranking.mean is not None:
             distance, ranked_by = self._joined(feature, ranking.mean, ranking.weight, steps)
@@ -203,7 +203,7 @@ class ClickHouseFinder:
             k=int(k),
             **parameters,
         )
-        width = len(self._snapshot.item_columns)
+        width = len(self._snapshot.hit_columns)
         none = [()] * (4 + width)
         distances, rows, bits, *columns = zip(*best, strict=True) if best else none
         end = time.perf_counter()
@@ -256,6 +256,15 @@ class ClickHouseFinder:
         )
         negative, rows = zip(*best, strict=True) if best else ((), ())
         return Similar(np.array(rows, np.int64), -np.array(negative, np.float32), int(pool))
+
+    def passing(self, rows: np.ndarray, allowed: Condition | None) -> np.ndarray:
+        condition, parameters = allowed or ("", {})
+        if not condition or not len(rows):
+            return np.ones(len(rows), bool)
+        [passing] = self._snapshot.ask(
+            f"SELECT row FROM {{table}} WHERE {{image}}{condition}", **parameters
+        )
+        return np.isin(rows, np.array(passing, np.int64))
 
     def among(self, rows: np.ndarray) -> Condition:
         parameters = {"among": [int(row) for row in rows]}

@@ -27,7 +27,7 @@ class Found:
 
     Attributes:
         rows: int64 `(m,)`, ordered by (distance, row); each of another image.
-        items: list of m `Item`.
+        items: list of m `Item`; of a table, without their texts.
         bits: int `(m,)`, Hamming distances.
         distances: float64 `(m,)`.
         threshold: int. Of the pool.
@@ -295,6 +295,17 @@ class Finder(Protocol[Filter]):
 
         Returns:
             `Similar`; None where the index has no codebook.
+        """
+
+    def passing(self, rows: np.ndarray, allowed: Filter | None) -> np.ndarray:
+        """Which of some images pass.
+
+        Args:
+            rows: int64 `(n,)`, of whole images.
+            allowed: from `allowed`.
+
+        Returns:
+            bool `(n,)`.
         """
 
     def among(self, rows: np.ndarray) -> Filter:

@@ -190,6 +190,9 @@ class FolderFinder:
                 found[~passing] = 0
         return most_similar(np.flatnonzero(found), found[found > 0], most)
 
+    def passing(self, rows: np.ndarray, allowed: np.ndarray | None) -> np.ndarray:
+        return np.ones(len(rows), bool) if allowed is None else allowed[rows]
+
     def among(self, rows: np.ndarray) -> np.ndarray:
         among = self._among([rows])
         return among if self._owners is None else among[self._owners]

@@ -374,6 +374,9 @@ class _JoinedFinder:
         )
         return best._replace(pool=sum(part.pool for _, part in found))
 
+    def passing(self, rows: np.ndarray, allowed: list[Any] | None) -> np.ndarray:
+        raise _of_one_index("Words are looked up")
+
     def among(self, rows: np.ndarray) -> list[Any]:
         return [
             finder.among(rows[rows // ROWS_A_SHARD == number] % ROWS_A_SHARD)

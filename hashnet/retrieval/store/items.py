@@ -284,9 +284,9 @@ def no_texts(place: object) -> StoreError:
         `StoreError`.
     """
     return StoreError(
-        "Captions are kept by index folders of format version 7 on.",
+        "Captions are kept by index folders of format version 7 on, and by tables of 6 on.",
         f"one that keeps none: {place}",
-        "Make an index in a folder anew with `hashnet index`.",
+        "Make the index anew with `hashnet index`.",
     )
 
 

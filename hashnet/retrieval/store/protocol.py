@@ -556,7 +556,7 @@ class Store(Facts, Protocol):
             descriptor_dim: int, 1 to 65536, with an extractor.
             regions_per_image: int, 0 to 64. The most regions of an image.
             exif: bool. Whether to keep when, where and by which camera a photo was taken.
-            ocr: str or None. What reads the text in images, in a folder; a table keeps none.
+            ocr: str or None. What reads the text in images.
 
         Returns:
             The opened `Store`.

@@ -25,7 +25,7 @@ import numpy as np
 from hashnet import files, threads
 from hashnet.errors import HashnetError, StoreError
 from hashnet.retrieval.search.engine import Engine
-from hashnet.retrieval.search.folder_finder import FolderFinder
+from hashnet.retrieval.search.finders import finder_of
 from hashnet.retrieval.store.folder.paths import inside
 from hashnet.retrieval.store.folder.snapshot import Snapshot
 from hashnet.retrieval.words import sentence
@@ -108,21 +108,22 @@ def _error_left_out(
 
 
 def settle(snapshot: Any, *, anew: bool = False) -> None:
-    """Fit the map of an index folder that has enough captions and none, or has outgrown it.
+    """Fit the map of an index that has enough captions and none, or has outgrown it.
 
-    Under the writer's lock. Where the sentence network is not installed or the disk refuses, the
-    index is as it was.
+    Under the writer's lock. Where the sentence network is not installed, or the disk or the server
+    refuses, the index is as it was.
 
     Args:
-        snapshot: `Snapshot`, of the last commit. A table of a database keeps nothing of the kind.
+        snapshot: `Snapshot`, of the last commit.
         anew: bool. Fit it in any case.
     """
-    if not isinstance(snapshot, Snapshot) or sentence.missing() is not None:
+    is_old_table = not isinstance(snapshot, Snapshot) and not snapshot.store.texts
+    if is_old_table or sentence.missing() is not None:
         return
     with contextlib.suppress(HashnetError, OSError):
         rows, captions = _captions(snapshot)
         if len(rows) < LEAST and check(snapshot):  # which nothing would ever make good
-            os.unlink(snapshot.folder / FILE)
+            _forget(snapshot)
         known = None if anew else _read(snapshot)
         if len(rows) < LEAST or (known and len(rows) < GROWN * known.num_captions):
             return
@@ -133,8 +134,8 @@ def settle(snapshot: Any, *, anew: bool = False) -> None:
         _write(snapshot, fit(vectors, features))
 
 
-def check(snapshot: Snapshot) -> list[str]:
-    """Whether what a folder keeps of its captions is as it was written.
+def check(snapshot: Any) -> list[str]:
+    """Whether what an index keeps of its captions is as it was written.
 
     Args:
         snapshot: `Snapshot`.
@@ -165,20 +166,18 @@ class LearnedWay:
     @property
     def _map(self) -> CaptionMap | None:
         # It is written behind the commit that this snapshot may be of.
-        if self._known is None and isinstance(self._engine.snapshot, Snapshot):
+        if self._known is None:
             self._known = _read(self._engine.snapshot)
         return self._known
 
     @property
     def missing(self) -> str | None:
         """str or None. Why this index is not searched this way; None where it is."""
-        if not isinstance(self._engine.finder, FolderFinder):
-            return "an index in a database keeps no captions; one in a folder does"
         if (reason := sentence.missing()) is not None:
             return reason
         if self._map is not None:
             return None
-        if isinstance(self._engine.snapshot, Snapshot) and check(self._engine.snapshot):
+        if check(self._engine.snapshot):
             return _DAMAGED
         return f"from {LEAST} captions on, index and refit learn what photos without one show"
 
@@ -204,11 +203,9 @@ class LearnedWay:
         return self._map.direction(sentence.opened().vectors([text])[0])
 
 
-def _captions(snapshot: Snapshot) -> tuple[np.ndarray, list[str]]:
+def _captions(snapshot: Any) -> tuple[np.ndarray, list[str]]:
     """Rows of at most `MOST` images that have captions, ascending, and these."""
-    rows = np.arange(snapshot.num_rows)
-    if snapshot.live_images is not None:
-        rows = rows[snapshot.live_images]
+    rows = _rows(snapshot)
     rows = np.sort(np.random.default_rng(0).permutation(rows)[:LOOKED_AT])
     texts = [item.texts for item in snapshot.items(rows)]
     captions = [plain(one.caption) if one is not None else "" for one in texts]
@@ -217,24 +214,57 @@ def _captions(snapshot: Snapshot) -> tuple[np.ndarray, list[str]]:
     return rows[having], [captions[place] for place in having.tolist()]
 
 
-def _read(snapshot: Snapshot) -> CaptionMap | None:
-    """What a folder keeps; None where that is nothing, damaged, or of other features."""
+def _rows(snapshot: Any) -> np.ndarray:
+    """Rows of all images, ascending; of a folder without what a search makes ready."""
+    if not isinstance(snapshot, Snapshot):
+        return finder_of(snapshot).rows()
+    rows = np.arange(snapshot.num_rows)
+    return rows if snapshot.live_images is None else rows[snapshot.live_images]
+
+
+def _content(snapshot: Any) -> bytes | None:
+    """What an index keeps, with its checksum; None where that is nothing."""
+    if not isinstance(snapshot, Snapshot):
+        content: bytes | None = snapshot.store.caption_map()
+        return content
+    if not os.path.lexists(snapshot.folder / FILE):
+        return None
+    path, _ = inside(snapshot.folder, FILE)
+    return path.read_bytes()
+
+
+def _keep(snapshot: Any, content: bytes) -> None:
+    if not isinstance(snapshot, Snapshot):
+        snapshot.store.write_caption_map(content)
+        return
+    with files.whole_file(snapshot.folder / FILE) as file:
+        file.write(content)
+
+
+def _forget(snapshot: Any) -> None:
+    if not isinstance(snapshot, Snapshot):
+        snapshot.store.forget_caption_map()
+        return
+    os.unlink(snapshot.folder / FILE)
+
+
+def _read(snapshot: Any) -> CaptionMap | None:
+    """What an index keeps; None where that is nothing, damaged, or of other features."""
     with contextlib.suppress(StoreError):
         return _stored(snapshot)
     return None
 
 
-def _stored(snapshot: Snapshot) -> CaptionMap | None:
-    """What a folder keeps; None where that is nothing, or of other features.
+def _stored(snapshot: Any) -> CaptionMap | None:
+    """What an index keeps; None where that is nothing, or of other features.
 
     Raises:
         StoreError: it is damaged.
     """
-    if not os.path.lexists(snapshot.folder / FILE):
-        return None
     try:
-        path, _ = inside(snapshot.folder, FILE)
-        content = path.read_bytes()
+        content = _content(snapshot)
+        if content is None:
+            return None
         checksum, content = content[:_SHA256_BYTES], content[_SHA256_BYTES:]
         if hashlib.sha256(content).digest() != checksum:
             raise ValueError("it differs from its checksum")
@@ -255,7 +285,7 @@ def _stored(snapshot: Snapshot) -> CaptionMap | None:
     return CaptionMap(mean, kernel.astype(np.float32), num_captions)
 
 
-def _write(snapshot: Snapshot, fitted: CaptionMap) -> None:
+def _write(snapshot: Any, fitted: CaptionMap) -> None:
     content = io.BytesIO()
     np.savez(
         content,
@@ -264,5 +294,4 @@ def _write(snapshot: Snapshot, fitted: CaptionMap) -> None:
         kernel=fitted.kernel.astype(np.float16),
         num_captions=np.array(fitted.num_captions),
     )
-    with files.whole_file(snapshot.folder / FILE) as file:
-        file.write(hashlib.sha256(content.getvalue()).digest() + content.getvalue())
+    _keep(snapshot, hashlib.sha256(content.getvalue()).digest() + content.getvalue())

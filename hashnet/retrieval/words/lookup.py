@@ -1,4 +1,4 @@
-"""Looking texts up in an index folder: names, captions, and what was read in pixels.
+"""Looking texts up in an index: names, captions, and what was read in pixels.
 
 A word is found where half of its trigrams are, so that a letter misread or mistyped is no end of
 it. Words that fewer images have count more, as the logarithm of their share says.
@@ -9,70 +9,35 @@ import contextlib
 import functools
 import itertools
 import math
-import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from hashnet import deadline
 from hashnet.errors import StoreError
+from hashnet.retrieval.search.finder import Finder
+from hashnet.retrieval.store import documents
 from hashnet.retrieval.store.folder import text_index
 from hashnet.retrieval.store.folder.snapshot import Snapshot
 from hashnet.retrieval.store.folder.store import Store
 from hashnet.retrieval.store.folder.text_index import KINDS, TextIndex
-from hashnet.retrieval.store.items import Item
 from hashnet.retrieval.words.spelling import alike, spaced, units
-
-NAME, CAPTION, OCR = range(3)  # kinds of texts
 
 LEAST_SHARE = 0.5  # of the trigrams of a word
 _LEAST_SCORE = 0.3  # of what the known words of a query weigh together
 _LEAST_TRIGRAMS = 6  # of two short words: less that was read in a photo tells less
 _CORRECTED, _COMPARED = 8, 20_000  # words of a query, and those that each is compared with
 _LOOKED_AT = 500  # of the best texts it is told whether they have the very words
-_FORM = 1  # of what `spaced` makes of texts: another is looked up in what is made anew
+_TRIGRAMS_AT_ONCE = 32  # of which it is asked what has them
 _ROWS_AT_ONCE = 4096
-
-
-def texts_of(item: Item) -> dict[int, str]:
-    """The texts that an image is looked up by.
-
-    Args:
-        item: `Item`.
-
-    Returns:
-        dict of kind to str, spaced; none that are empty.
-
-    Example:
-        >>> texts_of(Item("photos/beers/Pale_Ale.jpg", "/home/me/photos/beers/Pale_Ale.jpg"))
-        {0: ' beers pale ale '}
-    """
-    stem, _ = os.path.splitext(_name_of(item))
-    found = {NAME: spaced(stem)}
-    if item.texts is not None:
-        found[CAPTION] = spaced(item.texts.caption)
-        found[OCR] = spaced("\n".join(line.text for line in item.texts.lines or ()))
-    return {kind: text for kind, text in found.items() if text}
-
-
-def _name_of(item: Item) -> str:
-    """The id, without the name of its root, which all share and a service does not tell.
-
-    Of one that is a path, the file and the folder it is in.
-    """
-    if item.id == item.path:
-        return "/".join(item.id.replace(os.sep, "/").split("/")[-2:])
-    _, _, below = item.id.partition("/")
-    is_of_root = below and item.path is not None and item.path.endswith(below)
-    return below if is_of_root else item.id
 
 
 def settle(snapshot: Any) -> None:
     """Bring what a folder keeps to look texts up by to what is committed; under the writer's lock.
 
-    A table of a database keeps nothing of the kind. Where the disk refuses, searches read all texts
-    first, and nothing is lost.
+    A table of a database has all it needs beside its images. Where the disk refuses, searches read
+    all texts first, and nothing is lost.
 
     Args:
         snapshot: `Snapshot`, of the last commit.
@@ -99,7 +64,7 @@ def check(snapshot: Snapshot) -> list[str]:
 
 
 def _states(snapshot: Snapshot) -> list[tuple[int, str]]:
-    return [(end_row, f"{_FORM}-{state[:32]}") for end_row, state in snapshot.states()]
+    return [(end_row, f"{documents.FORM}-{state[:32]}") for end_row, state in snapshot.states()]
 
 
 def _documents(snapshot: Snapshot, start: int) -> Iterator[tuple[int, str]]:
@@ -110,7 +75,7 @@ def _documents(snapshot: Snapshot, start: int) -> Iterator[tuple[int, str]]:
     for at in range(0, len(rows), _ROWS_AT_ONCE):
         some = rows[at : at + _ROWS_AT_ONCE]
         for row, item in zip(some.tolist(), snapshot.items(some), strict=True):
-            for kind, text in texts_of(item).items():
+            for kind, text in documents.texts_of(item).items():
                 yield KINDS * row + kind, text
 
 
@@ -128,28 +93,87 @@ def _stored(snapshot: Snapshot) -> TextIndex | None:
     return stored
 
 
-class Lookup:
-    """The texts of one snapshot of an index folder: those kept on disk, and those of rows behind.
+class _Source(Protocol):
+    """Where the texts of one snapshot are looked up."""
 
-    Args:
-        snapshot: `Snapshot`.
+    def having(self, trigrams: Sequence[str], kind: int) -> list[np.ndarray]:
+        """Rows of the images that have each of some trigrams in a text of a kind, ascending."""
 
-    Example:
-        >>> from hashnet.retrieval.index import Index
-        >>> with Index.open(index_folder).store.snapshot() as snapshot:
-        ...     rows, scores, shares = Lookup(snapshot).find("Dogg", NAME)
-        ...     [item.id for item in snapshot.items(rows)]
-        ['dog']
-    """
+    def texts(self, rows: np.ndarray, kind: int) -> list[str]:
+        """The texts of a kind of some images, "" where there is none."""
+
+    def has_kind(self, kind: int) -> bool:
+        """Whether an image has a text of a kind."""
+
+
+class _FolderTexts:
+    """Those kept on disk, and those of rows behind."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
+        self.end_row = snapshot.num_rows
         stored = _stored(snapshot)
         self._parts = [] if stored is None else [stored]
         end = 0 if stored is None else stored.end_row
         if end < snapshot.num_rows:
             behind = _documents(snapshot, end)
             self._parts.append(TextIndex.in_memory(behind, snapshot.num_rows))
+
+    def has_kind(self, kind: int) -> bool:
+        """Also where images that had one wait for a compaction."""
+        return any(part.has_kind(kind, self.end_row) for part in self._parts)
+
+    def having(self, trigrams: Sequence[str], kind: int) -> list[np.ndarray]:
+        live = self._snapshot.live_images
+        found = []
+        for trigram in trigrams:
+            having = [np.empty(0, np.int64), *(part.having(trigram) for part in self._parts)]
+            numbers = np.concatenate(having)
+            numbers = numbers[numbers < KINDS * self.end_row]
+            rows = numbers[numbers % KINDS == kind] // KINDS
+            found.append(rows if live is None else rows[live[rows]])
+        return found
+
+    def texts(self, rows: np.ndarray, kind: int) -> list[str]:
+        found = [""] * len(rows)
+        start = 0
+        for part in self._parts:
+            places = np.flatnonzero((rows >= start) & (rows < part.end_row))
+            texts = part.texts((KINDS * rows[places] + kind).tolist())
+            for place, text in zip(places.tolist(), texts, strict=True):
+                found[place] = text
+            start = part.end_row
+        return found
+
+
+def _source_of(snapshot: Any) -> _Source:
+    if isinstance(snapshot, Snapshot):
+        return _FolderTexts(snapshot)
+    # A search of a folder need not load what another kind takes.
+    from hashnet.retrieval.store.clickhouse.text_columns import TextColumns
+
+    return TextColumns(snapshot)
+
+
+class Lookup:
+    """The texts of one snapshot of an index.
+
+    Args:
+        snapshot: `Snapshot`; of a table, one that keeps texts.
+        finder: `Finder` of it, whose filters it takes.
+
+    Example:
+        >>> from hashnet.retrieval.index import Index
+        >>> from hashnet.retrieval.search.finders import finder_of
+        >>> with Index.open(index_folder).store.snapshot() as snapshot:
+        ...     found = Lookup(snapshot, finder_of(snapshot)).find("Dogg", documents.NAME)
+        ...     [item.id for item in snapshot.items(found[0])]
+        ['dog']
+    """
+
+    def __init__(self, snapshot: Any, finder: Finder[Any]) -> None:
+        self._snapshot, self._finder = snapshot, finder
+        self._source = _source_of(snapshot)
 
     def has_kind(self, kind: int) -> bool:
         """Whether an image has a text of a kind, or had one before a compaction is due.
@@ -160,7 +184,7 @@ class Lookup:
         Returns:
             bool.
         """
-        return any(part.has_kind(kind, self._snapshot.num_rows) for part in self._parts)
+        return self._source.has_kind(kind)
 
     def find(
         self, text: str, kind: int, allowed: Any = None
@@ -170,7 +194,7 @@ class Lookup:
         Args:
             text: str, plain.
             kind: int, of the texts that are looked up.
-            allowed: bool array `(num_rows,)`, of what may be found; None for all.
+            allowed: what may be found, as `Finder.allowed` gives it; None for all.
 
         Returns:
             rows: int64 `(n,)`, ascending.
@@ -184,19 +208,17 @@ class Lookup:
         for trigrams in words:
             deadline.check()
             of_word, shares = self._having(trigrams, kind)
-            live = self._passing(of_word, None)
-            of_word, shares = of_word[live], shares[live]
             is_there = shares >= LEAST_SHARE
             weight = math.log(1 + num_items / (int(np.count_nonzero(is_there)) or 0.5))
             # What has less of a word is not found by it, and comes before what has nothing.
             both = weight * np.stack([shares * is_there, shares], axis=1)
             total += weight * np.array([is_there.any(), True])
             rows, scores = _summed(rows, scores, of_word, both)
-        found = self._passing(rows, allowed) & (scores[:, 0] > 0)
+        found = self._finder.passing(rows, allowed) & (scores[:, 0] > 0)
         found &= scores[:, 0] >= _LEAST_SCORE * total[0]
         rows, shares = rows[found], scores[found, 1] / max(total[1], 1e-9)
         best = np.lexsort((rows, -shares))[:_LOOKED_AT]
-        texts = self._texts(rows[best], kind)
+        texts = self._source.texts(rows[best], kind)
         scores = shares.copy()
         scores[best] += _closeness(texts, spaced(text))
         keep = np.ones(len(rows), bool)
@@ -213,7 +235,7 @@ class Lookup:
         Args:
             text: str, of any length.
             kind: int, of the texts that are looked up.
-            allowed: bool array `(num_rows,)`, of what may be found; None for all.
+            allowed: what may be found, as `Finder.allowed` gives it; None for all.
 
         Returns:
             rows: int64 `(n,)`, ascending.
@@ -222,26 +244,30 @@ class Lookup:
 
         Example:
             >>> from hashnet.retrieval.index import Index
+            >>> from hashnet.retrieval.search.finders import finder_of
             >>> with Index.open(index_folder).store.snapshot() as snapshot:
-            ...     rows, shares = Lookup(snapshot).shared("HOTDOGS", NAME)
+            ...     lookup = Lookup(snapshot, finder_of(snapshot))
+            ...     rows, shares = lookup.shared("HOTDOGS", documents.NAME)
             ...     [item.id for item in snapshot.items(rows)], shares.round(2).tolist()
             (['dog'], [1.0])
         """
         num_items = max(1, self._snapshot.num_items)
-        trigrams = dict.fromkeys(trigram for word in units(text) for trigram in word)
-        scores, total = np.zeros(self._snapshot.num_rows), 0.0
-        for trigram in trigrams:
+        trigrams = list(dict.fromkeys(trigram for word in units(text) for trigram in word))
+        every = self._finder.rows()
+        is_dense = len(every) == 0 or int(every[-1]) == len(every) - 1
+        scores, total = np.zeros(len(every)), 0.0
+        for start in range(0, len(trigrams), _TRIGRAMS_AT_ONCE):
             deadline.check()
-            rows, _ = self._having((trigram,), kind)
-            rows = rows[self._passing(rows, None)]
-            if len(rows):
-                weight = math.log(1 + num_items / len(rows))
-                scores[rows] += weight
-                total += weight
+            some = trigrams[start : start + _TRIGRAMS_AT_ONCE]
+            for rows in self._source.having(some, kind):
+                if len(rows):
+                    weight = math.log(1 + num_items / len(rows))
+                    scores[rows if is_dense else np.searchsorted(every, rows)] += weight
+                    total += weight
         found = np.flatnonzero(scores)
-        found = found[self._passing(found, allowed)]
+        found = found[self._finder.passing(every[found], allowed)]
         much = min(1.0, len(trigrams) / _LEAST_TRIGRAMS)
-        return found, scores[found] / max(total, 1e-9) * much
+        return every[found], scores[found] / max(total, 1e-9) * much
 
     def suggest(self, text: str, kind: int, most: int) -> list[str]:
         """Words of the texts that are spelled like those of a text.
@@ -260,10 +286,8 @@ class Lookup:
             for trigrams in units(word):
                 deadline.check()
                 rows, shares = self._having(trigrams, kind)
-                live = self._passing(rows, None)
-                rows, shares = rows[live], shares[live]
                 best = rows[np.lexsort((rows, -shares))[:_LOOKED_AT]]
-                for one in self._texts(best, kind):
+                for one in self._source.texts(best, kind):
                     if len(words) < _COMPARED:
                         words.update(one.split())
             found += alike(word, words - {word}, most)
@@ -271,30 +295,9 @@ class Lookup:
 
     def _having(self, trigrams: tuple[str, ...], kind: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows that have some of a word's trigrams, ascending, and the share that each has."""
-        having = [part.having(trigram) for part in self._parts for trigram in trigrams]
-        documents = np.concatenate([np.empty(0, np.int64), *having])
-        documents = documents[documents < KINDS * self._snapshot.num_rows]
-        of_kind = documents[documents % KINDS == kind] // KINDS
-        rows, counts = np.unique(of_kind, return_counts=True)
+        having = self._source.having(trigrams, kind)
+        rows, counts = np.unique(np.concatenate(having), return_counts=True)
         return rows, counts / len(trigrams)
-
-    def _passing(self, rows: np.ndarray, allowed: Any) -> np.ndarray:
-        passes = np.ones(len(rows), bool)
-        for mask in (self._snapshot.live_images, allowed):
-            if mask is not None:
-                passes &= mask[rows]
-        return passes
-
-    def _texts(self, rows: np.ndarray, kind: int) -> list[str]:
-        found = [""] * len(rows)
-        start = 0
-        for part in self._parts:
-            places = np.flatnonzero((rows >= start) & (rows < part.end_row))
-            texts = part.texts((KINDS * rows[places] + kind).tolist())
-            for place, text in zip(places.tolist(), texts, strict=True):
-                found[place] = text
-            start = part.end_row
-        return found
 
 
 def _closeness(texts: list[str], text: str) -> np.ndarray:

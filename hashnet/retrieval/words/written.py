@@ -9,14 +9,14 @@ import numpy as np
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.folder_finder import FolderFinder
 from hashnet.retrieval.search.written import Written
+from hashnet.retrieval.store import documents
 from hashnet.retrieval.store.folder import text_index
-from hashnet.retrieval.words import lookup
 from hashnet.retrieval.words.lookup import LEAST_SHARE, Lookup
 from hashnet.retrieval.words.plain import plain
 from hashnet.retrieval.words.spelling import alike, units
 from hashnet.retrieval.words.way import Box, Matches, Way
 
-_OF_FOLDERS = "an index in a database keeps no texts to search; one in a folder does"
+_OLD_TABLE = "a table of format version 5 or older keeps no texts to look up; make it anew"
 _OLD_SQLITE = "SQLite 3.34 or later, with FTS5, looks texts up; this Python has none"
 
 
@@ -32,9 +32,9 @@ def written_ways(engine: Engine) -> list[Way]:
     lookups = _Shared(engine)
     return [
         LabelWay(engine),
-        TextWay("name", lookup.NAME, lookups),
-        TextWay("caption", lookup.CAPTION, lookups),
-        TextWay("ocr", lookup.OCR, lookups),
+        TextWay("name", documents.NAME, lookups),
+        TextWay("caption", documents.CAPTION, lookups),
+        TextWay("ocr", documents.OCR, lookups),
     ]
 
 
@@ -45,11 +45,10 @@ class LabelWay:
         engine: `Engine`.
     """
 
-    name = "label"
+    name, missing = "label", None
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.missing = None if isinstance(engine.finder, FolderFinder) else _OF_FOLDERS
 
     @functools.cached_property
     def _labels(self) -> dict[str, str]:
@@ -64,9 +63,8 @@ class LabelWay:
                 share = len(text) / max(len(text), len(known))
                 scores.append(np.full(len(of_label), share, np.float32))
         found, shares = np.concatenate(rows), np.concatenate(scores)
-        if allowed is not None:
-            found, shares = found[allowed[found]], shares[allowed[found]]
-        return Matches.ordered(found, shares, most)
+        passing = self._engine.finder.passing(found, allowed)
+        return Matches.ordered(found[passing], shares[passing], most)
 
     def suggest(self, text: str, most: int) -> list[str]:
         return alike(text, self._labels, most)
@@ -84,15 +82,14 @@ class _Shared:
     def missing(self) -> str | None:
         """Why there is none."""
         if not isinstance(self.engine.finder, FolderFinder):
-            return _OF_FOLDERS
+            return None if self.engine.index.store.texts else _OLD_TABLE
         return None if text_index.is_available() else _OLD_SQLITE
 
     def get(self) -> Lookup:
         """The look-up."""
         with self._lock:
             if self._lookup is None:
-                snapshot: Any = self.engine.snapshot  # of a folder, or `missing` would say so
-                self._lookup = Lookup(snapshot)
+                self._lookup = Lookup(self.engine.snapshot, self.engine.finder)
             return self._lookup
 
 
@@ -114,18 +111,18 @@ class TextWay:
         store = self._shared.engine.index.store
         if (why := self._shared.missing) is not None:
             return why
-        if self._kind == lookup.CAPTION and not store.texts:
+        if self._kind == documents.CAPTION and not store.texts:
             return "an index of format version 6 or older keeps no captions; make it anew"
-        if self._kind == lookup.CAPTION and not self._shared.get().has_kind(self._kind):
+        if self._kind == documents.CAPTION and not self._shared.get().has_kind(self._kind):
             return "no image has a caption; see index --captions"
-        if self._kind == lookup.OCR and store.ocr is None:
+        if self._kind == documents.OCR and store.ocr is None:
             return "it was made without --ocr"
         return None
 
     def find(self, text: str, most: int, allowed: Any) -> Matches:
         rows, scores, shares = self._shared.get().find(text, self._kind, allowed)
         found = Matches.ordered(rows, scores, most, shares)
-        if self._kind != lookup.OCR:
+        if self._kind != documents.OCR:
             return found
         return found._replace(regions=lambda rows: self._regions(rows, text))
 

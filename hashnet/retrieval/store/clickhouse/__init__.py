@@ -17,14 +17,16 @@ as after. A snapshot is the highest row at its time, so it goes on seeing what i
 compaction takes the dead rows away.
 
 As in a folder, the entry of an image is followed by those of its regions, which have its words.
+What is written about an image and in it is a column of its entries; what it is looked up by, as
+`documents` makes it, is three more, of whole images only: a search in words reads them as they are.
 Its local features are hundreds of times the bytes of all else and asked for by few rows at a time,
 so they lie in a table of their own, ordered by row. They are inserted before their image is: what
 a kill leaves there belongs to no row, and goes with the next compaction. So do their signatures,
 each with the number of the codebook that it is by. Another codebook lists all images by its own
 number, and takes effect by one record in `TABLE_encoder`; then the signatures by others are
 deleted, which snapshots of before do not find any more. Tables without `TABLE_words`,
-`TABLE_descriptors` or the column `region`, made before there were any, are used as they are, for
-indexes that need none of them.
+`TABLE_descriptors` or the columns `region` and `texts`, made before there were any, are used as
+they are, for indexes that need none of them.
 
 A refit fills another table of entries beside the one that is there, which nobody sees until one
 record in `TABLE_encoder` names it, with the new encoder; what others wrote meanwhile is taken over,

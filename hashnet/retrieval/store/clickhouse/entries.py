@@ -8,11 +8,15 @@ from hashnet.images import Exif
 from hashnet.retrieval.store.items import Item, date_of, seconds_of, to_bytes, to_text
 from hashnet.retrieval.store.protocol import Region
 from hashnet.retrieval.store.roots import Roots
+from hashnet.retrieval.store.texts import of_bytes
 
 _ITEM = ("id", "path", "label", "size", "mtime_ns")
 # `rooted` says that the path is what the roots make of the id.
 _FILE = ("rooted", "ctime_ns", "inode", "content")
 _EXIF = ("taken", "latitude", "longitude", "camera")
+_TEXTS = ("texts",)
+# What images are looked up by, by kind as `documents` numbers them.
+SPACED = ("spaced_name", "spaced_caption", "spaced_ocr")
 OF_IDS = "id IN (SELECT unhex(arrayJoin({ids:Array(String)})))"
 KEY_OF_IDS = "key IN (SELECT cityHash64(unhex(arrayJoin({ids:Array(String)}))))"
 
@@ -42,28 +46,35 @@ def hexadecimal(texts: Iterable[str]) -> list[str]:
     return [to_bytes(text).hex() for text in texts]
 
 
-def item_columns(roots: Roots, *, exif: bool) -> tuple[str, ...]:
+def item_columns(roots: Roots, *, exif: bool, texts: bool) -> tuple[str, ...]:
     """The columns that make up items.
 
     Args:
         roots: `Roots` of the index.
         exif: bool. Whether it keeps what cameras write.
+        texts: bool. Whether it keeps texts, and these are wanted.
 
     Returns:
         tuple of str.
     """
-    return _ITEM + (() if roots.all is None else _FILE) + (_EXIF if exif else ())
+    more = (_EXIF if exif else ()) + (_TEXTS if texts else ())
+    return _ITEM + (() if roots.all is None else _FILE) + more
 
 
-def items_of_columns(columns: Sequence[Sequence[Any]], roots: Roots, *, exif: bool) -> list[Item]:
+def items_of_columns(
+    columns: Sequence[Sequence[Any]], roots: Roots, *, exif: bool, texts: bool
+) -> list[Item]:
     """Items out of the columns that `item_columns` names.
 
     Args:
         columns: as many sequences, of the same length.
-        roots, exif: as for `item_columns`.
+        roots, exif, texts: as for `item_columns`.
 
     Returns:
         list of `Item`.
+
+    Raises:
+        ValueError: texts are nothing of the kind.
     """
     items = []
     for id, path, label, size, mtime_ns, *more in zip(*columns, strict=True):
@@ -82,6 +93,8 @@ def items_of_columns(columns: Sequence[Sequence[Any]], roots: Roots, *, exif: bo
                 inode=int(inode) or None,
                 content=bytes(content) or None,
             )
+        if texts:
+            item = item._replace(texts=of_bytes(bytes(more.pop())))
         if exif:
             item = item._replace(exif=_exif(*more[-4:]))
         items.append(item)

@@ -64,6 +64,19 @@ class _Store(Facts, Protocol):
     def codebook(self, number: int) -> Codebook | None:
         """The one of a number."""
 
+    @property
+    def made(self) -> tuple[Any, ...]:
+        """What tells this index from another that was made in its place."""
+
+    def caption_map(self) -> bytes | None:
+        """What was learned of the captions."""
+
+    def write_caption_map(self, content: bytes) -> None:
+        """Put another in its place."""
+
+    def forget_caption_map(self) -> None:
+        """Delete it."""
+
 
 class _Codes:
     """Codes by row, each read when it is asked for: what `Snapshot.codes` is to a folder."""
@@ -86,15 +99,20 @@ class Snapshot:
         last: int. The highest row.
         store: as given.
         roots: `Roots`.
+        made: str. Tells the features from those of other indexes.
         keeps_words: as that of the store.
         codebook_number: int, as that of the store was.
         item_columns: tuple of str. The columns that make up items.
+        hit_columns: tuple of str. Those of them that tell of a hit, which are all but its texts: a
+            statement that ranks a pool would read those of all that is in it.
     """
 
     def __init__(self, connection: Connection, store: _Store) -> None:
         self._connection = connection
         self.store, self.roots = store, store.roots
-        self.item_columns = item_columns(self.roots, exif=store.exif)
+        self.made = " ".join(store.made)
+        self.item_columns = item_columns(self.roots, exif=store.exif, texts=store.texts)
+        self.hit_columns = item_columns(self.roots, exif=store.exif, texts=False)
         self._item = ", ".join(self.item_columns)
         [[last]] = connection.ask("SELECT max(row) FROM {table}")
         self.last = int(last)
@@ -259,15 +277,26 @@ class Snapshot:
         return [items[at] for at in self._order(found, rows)]
 
     def items_of_columns(self, columns: Sequence[Sequence[Any]]) -> list[Item]:
-        """Items out of the columns that `item_columns` names.
+        """Items out of the columns that `item_columns` or `hit_columns` names.
 
         Args:
             columns: as many sequences, of the same length.
 
         Returns:
             list of `Item`.
+
+        Raises:
+            StoreError: texts are damaged.
         """
-        return items_of_columns(columns, self.roots, exif=self.store.exif)
+        texts = self.store.texts and len(columns) == len(self.item_columns)
+        try:
+            return items_of_columns(columns, self.roots, exif=self.store.exif, texts=texts)
+        except ValueError as error:
+            raise StoreError(
+                "Texts are as HashNet wrote them.",
+                f"{error} in {self.store.folder}",
+                "Restore the table from a copy, or build the index again.",
+            ) from error
 
     def items_in_order(self) -> Iterator[Item]:
         last = -1

@@ -19,19 +19,23 @@ from hashnet.retrieval.store.clickhouse.connection import Connection
 from hashnet.retrieval.store.clickhouse.snapshot import Snapshot
 from hashnet.retrieval.store.clickhouse.tables import ddl, execute
 from hashnet.retrieval.store.clickhouse.writer import Writer
-from hashnet.retrieval.store.items import check_extractor, check_regions_per_image
+from hashnet.retrieval.store.items import (
+    check_extractor,
+    check_ocr,
+    check_regions_per_image,
+)
 from hashnet.retrieval.store.roots import Roots
 
 StrPath = str | os.PathLike[str]
 
 # Of new indexes. Older ones stay of their version: 1, 2 with local features, or 3 with regions,
-# which have no roots, or 4, which has no local pool.
-FORMAT_VERSION = 5
+# which have no roots, 4, which has no local pool, or 5, which keeps no texts.
+FORMAT_VERSION = 6
 # What records are named: those of facts, but for the first, with a slash and a number behind it,
-# those of roots and codebooks with the time.
-_FACTS, _ROOTS, _CODEBOOK = "facts", "roots/", "codebook/"
+# those of roots, codebooks and what was learned of captions with the time.
+_FACTS, _ROOTS, _CODEBOOK, _CAPTIONS = "facts", "roots/", "codebook/", "captions/"
 # Columns that tables of older versions lack.
-_NEEDED = ("_descriptors.yx", ".region", ".content", ".camera", "_words.signature")
+_NEEDED = ("_descriptors.yx", ".region", ".content", ".camera", "_words.signature", ".spaced_ocr")
 
 
 class Store:
@@ -74,7 +78,8 @@ class Store:
         self.format_version: int = facts["format_version"]
         self.created: str = facts["created"]
         self.exif: bool = facts.get("exif", False)
-        self.texts, self.ocr = False, None
+        self.texts = self.format_version >= 6
+        self.ocr: str | None = facts.get("ocr") if self.texts else None
         self.made = (self.created, self.fingerprint, entries)
         self.followed: tuple[str, int] | None = None
         if "followed" in facts:
@@ -111,10 +116,7 @@ class Store:
             raise ArgumentError(
                 "ClickHouse stores features as float32.", f"feature_dtype={feature_dtype!r}"
             )
-        if ocr is not None:
-            raise ArgumentError(
-                "ClickHouse keeps no texts of images.", f"{ocr=}", "Make the index in a folder."
-            )
+        check_ocr(ocr)
         check_extractor(extractor, descriptor_dim)
         check_regions_per_image(regions_per_image)
         connection = Connection(url)
@@ -146,6 +148,7 @@ class Store:
             "descriptor_dim": descriptor_dim,
             "regions_per_image": regions_per_image,
             "exif": exif,
+            "ocr": ocr,
             "encoder_files": _sums(contents),
         }
         # The facts come last: what a killed creation leaves behind is no index. A file that it
@@ -320,6 +323,41 @@ class Store:
             "AND name < {name:String}",
             codebook=_CODEBOOK,
             name=f"{_CODEBOOK}{number:020}",
+        )
+
+    def caption_map(self) -> bytes | None:
+        """What was learned of the captions, which nothing else depends on.
+
+        Returns:
+            bytes, as `write_caption_map` was given them; None where there are none.
+        """
+        [contents] = self._connection.ask(
+            "SELECT content FROM {encoder_table} WHERE startsWith(name, {captions:String}) "
+            "ORDER BY name DESC LIMIT 1",
+            captions=_CAPTIONS,
+        )
+        return bytes(contents[0]) if len(contents) else None
+
+    def write_caption_map(self, content: bytes) -> None:
+        """Put what was learned of the captions in the place of what was before.
+
+        Args:
+            content: bytes.
+        """
+        name = f"{_CAPTIONS}{time.time_ns():020}"
+        self._insert_record(self._connection, name, content)
+        self._forget_captions(name)
+
+    def forget_caption_map(self) -> None:
+        """Delete what was learned of the captions."""
+        self._forget_captions(f"{_CAPTIONS}{'9' * 20}")
+
+    def _forget_captions(self, end: str) -> None:
+        self._connection.tell(
+            "ALTER TABLE {encoder_table} DELETE WHERE startsWith(name, {captions:String}) "
+            "AND name < {end:String}",
+            captions=_CAPTIONS,
+            end=end,
         )
 
     @staticmethod

@@ -94,7 +94,8 @@ def entries_ddl(database: str, table: str, *, num_bits: int, cluster: str | None
         "feature Array(Float32) CODEC(NONE), region Array(Int32), rooted UInt8, "
         "ctime_ns Nullable(Int64), inode UInt64, content String, taken Nullable(Int64), "
         "latitude Nullable(Float64), longitude Nullable(Float64), "
-        "camera LowCardinality(Nullable(String))"
+        "camera LowCardinality(Nullable(String)), texts String, spaced_name String, "
+        "spaced_caption String, spaced_ocr String"
     )
     order = (
         f"PARTITION BY intDiv(row, {PARTITION_ROWS}) ORDER BY (kills, code) "

@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,9 +18,11 @@ from hashnet.retrieval.store.clickhouse.connection import Connection
 from hashnet.retrieval.store.clickhouse.entries import (
     KEY_OF_IDS,
     OF_IDS,
+    SPACED,
     hexadecimal,
 )
 from hashnet.retrieval.store.clickhouse.snapshot import Snapshot
+from hashnet.retrieval.store.documents import texts_of
 from hashnet.retrieval.store.items import (
     CompactReport,
     Described,
@@ -36,6 +38,7 @@ from hashnet.retrieval.store.items import (
     to_text,
 )
 from hashnet.retrieval.store.roots import Roots
+from hashnet.retrieval.store.texts import bytes_of
 from hashnet.retrieval.store.word_lists import signatures_of_all
 
 # Of features in an insert: as Python numbers eight times the bytes, and far from what a server
@@ -93,6 +96,9 @@ class _Store(Facts, Protocol):
     ) -> "_Store":
         """Let another table of entries follow."""
 
+    def forget_caption_map(self) -> None:
+        """Delete what was learned of the captions."""
+
     def forget_encoders(self) -> None:
         """Delete the files of encoders of before."""
 
@@ -125,8 +131,7 @@ class Writer:
         store = self._store
         counts, boxes = check_images(store, items, codes, features, local_features, regions)
         firsts = np.cumsum([0, *counts])
-        for start in range(0, len(items), self._images_at_once):
-            part = slice(start, min(start + self._images_at_once, len(items)))
+        for part in self._parts(items):
             rows = slice(firsts[part.start], firsts[part.stop])
             self._insert(
                 items_of_rows(items[part], counts[part]),
@@ -137,6 +142,18 @@ class Writer:
                 self._held([item.id for item in items[part]]),
             )
         return len(items)
+
+    def _parts(self, items: Sequence[Item]) -> Iterator[slice]:
+        """Where to cut images that are inserted, by their number and by what their texts take."""
+        start = num_bytes = 0
+        for end, item in enumerate(items, 1):
+            # Each is there as it was written and as it is looked up, and again for every region.
+            num_bytes += 2 * len(bytes_of(item.texts)) * (1 + self._store.regions_per_image)
+            if end - start >= self._images_at_once or num_bytes >= BATCH_BYTES:
+                yield slice(start, end)
+                start, num_bytes = end, 0
+        if start < len(items):
+            yield slice(start, len(items))
 
     def update(self, items: Iterable[Item]) -> int:
         items = list(items)
@@ -301,6 +318,8 @@ class Writer:
                 local,
             )
             self._drop_words()
+        if self._store.texts:
+            self._store.forget_caption_map()  # it is learned again of the images that are left
         rows, regions, parts = self._size()
         return CompactReport(
             rows_before,
@@ -431,6 +450,14 @@ class Writer:
             }
         if self._store.exif:
             columns |= _exif_columns([item.exif or Exif() for item in everything])
+        if self._store.texts:
+            found = [texts_of(item) for item in items]
+            if regions is not None:  # an image is looked up by its own row
+                found = [{} if any(box) else one for one, box in zip(found, regions, strict=True)]
+            found += [{}] * len(held)
+            columns["texts"] = "String", [bytes_of(item.texts) for item in everything]
+            for kind, name in enumerate(SPACED):
+                columns[name] = "String", [one.get(kind, "").encode() for one in found]
         self._send(self._connection.table, columns, f"{first}-{num_all}")
 
     def _insert_local(
