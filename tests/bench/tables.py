@@ -1336,8 +1336,8 @@ def words_in_tables(results):
         "Images with a caption and a line that was read, each of six made-up words; two words are "
         f"searched by, in every other of {results['queries']} queries with a letter changed, among "
         "names, captions and what was read. All answers of a table are the folder's. A table reads "
-        "the columns of texts of all images for each word: its time grows with their number, and "
-        "nothing is made ready. Processor time, the database's own included:"
+        "the columns of texts of all images for some words at a time: its time grows with their "
+        "number, and nothing is made ready. Processor time, the database's own included:"
     )
     yield ""
     yield "| images | where | a search, median | the slowest but the first | adding all |"

@@ -205,9 +205,7 @@ class Lookup:
         num_items = max(1, self._snapshot.num_items)
         rows, scores, total = np.empty(0, np.int64), np.empty((0, 2)), np.zeros(2)
         words = units(text)
-        for trigrams in words:
-            deadline.check()
-            of_word, shares = self._having(trigrams, kind)
+        for of_word, shares in self._having(words, kind):
             is_there = shares >= LEAST_SHARE
             weight = math.log(1 + num_items / (int(np.count_nonzero(is_there)) or 0.5))
             # What has less of a word is not found by it, and comes before what has nothing.
@@ -283,9 +281,7 @@ class Lookup:
         found: list[str] = []
         for word in text.split()[:_CORRECTED]:
             words: set[str] = set()
-            for trigrams in units(word):
-                deadline.check()
-                rows, shares = self._having(trigrams, kind)
+            for rows, shares in self._having(units(word), kind):
                 best = rows[np.lexsort((rows, -shares))[:_LOOKED_AT]]
                 for one in self._source.texts(best, kind):
                     if len(words) < _COMPARED:
@@ -293,11 +289,30 @@ class Lookup:
             found += alike(word, words - {word}, most)
         return list(dict.fromkeys(found))[:most]
 
-    def _having(self, trigrams: tuple[str, ...], kind: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows that have some of a word's trigrams, ascending, and the share that each has."""
-        having = self._source.having(trigrams, kind)
-        rows, counts = np.unique(np.concatenate(having), return_counts=True)
-        return rows, counts / len(trigrams)
+    def _having(
+        self, words: Sequence[tuple[str, ...]], kind: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Of each word, the rows that have some of its trigrams, ascending, and which share."""
+        for some in _groups(words):
+            deadline.check()
+            trigrams = list(dict.fromkeys(trigram for word in some for trigram in word))
+            found = dict(zip(trigrams, self._source.having(trigrams, kind), strict=True))
+            for word in some:
+                having = np.concatenate([found[trigram] for trigram in word])
+                rows, counts = np.unique(having, return_counts=True)
+                yield rows, counts / len(word)
+
+
+def _groups(words: Sequence[tuple[str, ...]]) -> Iterator[list[tuple[str, ...]]]:
+    """The same words, in their order, with so many trigrams together as are asked for at once."""
+    group: list[tuple[str, ...]] = []
+    for word in words:
+        if group and sum(map(len, group)) + len(word) > _TRIGRAMS_AT_ONCE:
+            yield group
+            group = []
+        group.append(word)
+    if group:
+        yield group
 
 
 def _closeness(texts: list[str], text: str) -> np.ndarray:
