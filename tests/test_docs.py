@@ -191,12 +191,13 @@ def test_every_curl_line_is_a_request_that_the_service_knows(doctest_folder):
         if "-d" in arguments:
             form += json.loads(arguments[arguments.index("-d") + 1])
         method = "delete" if "DELETE" in arguments else "post" if form else "get"
-        [operation] = [
-            operations[method]
+        # An id may have slashes: of the paths that fit, the longest is meant.
+        fitting = {
+            path: operations[method]
             for path, operations in schema["paths"].items()
-            if method in operations
-            and re.fullmatch(re.sub(r"\{id[^}]*\}", "[^/]+", path), url.path)
-        ]
+            if method in operations and re.fullmatch(re.sub(r"\{id[^}]*\}", ".+", path), url.path)
+        }
+        operation = fitting[max(fitting, key=len)]
         taken = {parameter["name"] for parameter in operation.get("parameters", ())}
         if form:
             [content] = operation["requestBody"]["content"].values()
