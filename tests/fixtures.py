@@ -83,8 +83,7 @@ DATABASE = {
 
 
 # What such files are together: a worker for each, where there is one more.
-TOGETHER = {"training", "networks", "chdb"}
-ALONE = TOGETHER - {"chdb"}  # and whose workers take no other files then
+TOGETHER = ("networks", "training", "chdb")
 
 
 def file_of(item):
@@ -97,7 +96,7 @@ def pytest_xdist_make_scheduler(config, log):
     """As `--dist loadfile`, but for the files that build networks, or use chdb, which go together.
 
     They come first, each on a worker that has no memory of other files. It keeps what they took: of
-    four workers or more, those with TensorFlow run nothing else.
+    four workers or more, it runs nothing else.
     """
     from xdist.scheduler import LoadFileScheduling
 
@@ -109,14 +108,15 @@ def pytest_xdist_make_scheduler(config, log):
             return "chdb" if path in DATABASE else path
 
         def _assign_work_unit(self, node):
-            for scope in TOGETHER & self.workqueue.keys():
-                self.workqueue.move_to_end(scope, last=False)
+            for scope in reversed(TOGETHER):
+                if scope in self.workqueue:
+                    self.workqueue.move_to_end(scope, last=False)
             super()._assign_work_unit(node)
 
         def _reschedule(self, node):
             mine = self.assigned_work[node]
             waits = not node.shutting_down and self._pending_of(mine) <= 2
-            if self.numnodes > len(TOGETHER) and waits and mine.keys() & ALONE:
+            if self.numnodes > len(TOGETHER) and waits and mine.keys() & set(TOGETHER):
                 node.shutdown()
             else:
                 super()._reschedule(node)
