@@ -10,7 +10,7 @@ import pytest
 
 from hashnet import images
 from hashnet.errors import ImageError
-from hashnet.images import pixels, tiff
+from hashnet.images import costs, pixels, tiff
 from tests import make_images
 
 tifffile = pytest.importorskip("tifffile")
@@ -231,4 +231,21 @@ def test_samples_that_take_too_much_memory_are_refused_before_they_are_unpacked(
     data = encoded(PHOTO.astype(np.float64) / 255, photometric="rgb", compression="zlib")
     with pytest.raises(ImageError, match="84000 bytes of samples, take more memory"):
         images.read(data, max_pixels=50 * 70)
-    assert images.read(data, max_pixels=6 * 50 * 70).shape == PHOTO.shape
+    assert images.read(data, max_pixels=4 * 50 * 70).shape == PHOTO.shape
+    # RGB of 16 bits may have as many pixels as any picture.
+    data = encoded(PHOTO.astype(np.uint16) * 257, photometric="rgb", compression="zlib")
+    assert images.read(data, max_pixels=50 * 70).shape == PHOTO.shape
+
+
+def test_large_samples_take_more_than_small_ones():
+    """Floats of 22 million pixels, which take 3 s and 400 MB, are not decoded here."""
+    of_kind = {}
+    for kind in ("uint16", "float32"):
+        data = encoded(np.zeros((4, 4, 3), kind), photometric="rgb")
+        image = tiff.open_tiff(data)
+        image._size, image.num_bytes = (5500, 4000), image.num_bytes * 22 * 10**6 // 16
+        of_kind[kind] = costs.cost(image, 2**20, images.MAX_PIXELS)
+    assert not costs.is_costly(of_kind["uint16"])
+    assert costs.is_costly(of_kind["float32"])
+    more = of_kind["float32"].megabytes - of_kind["uint16"].megabytes
+    assert round(more) == round(22e6 * 6 / 2**20)
