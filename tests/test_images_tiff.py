@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hashnet import images
 from hashnet.errors import ImageError
@@ -218,6 +219,13 @@ def test_a_strip_is_no_longer_than_it_can_be_whatever_the_file_says(monkeypatch)
     data = data[:entry] + struct.pack("<H", 65000) + data[entry + 2 :]
     assert np.array_equal(images.read(data), expected)
     assert len(seen) == 200 and max(seen) <= 2 * 2 * 500 + 4096 < len(data)
+
+
+def test_a_large_picture_may_be_one_strip_of_many_bytes(monkeypatch):
+    """Pillow would take each byte of it for a pixel."""
+    data = encoded(PHOTO.astype(np.uint16) * 257, photometric="rgb", compression="zlib")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50 * 70)
+    assert np.array_equal(images.read(data), PHOTO)
 
 
 def test_a_part_that_is_missing_is_noticed():

@@ -98,6 +98,13 @@ class _Part(NamedTuple):
     data: memoryview
 
 
+class _Bytes(TiffImagePlugin.TiffImageFile):
+    """Bytes as grey pixels, which may be more than Pillow allows: those of the picture count."""
+
+    def load_prepare(self) -> None:
+        ImageFile.ImageFile.load_prepare(self)
+
+
 class TiffFile(ImageFile.ImageFile):
     """A TIFF file whose samples are unpacked here.
 
@@ -276,7 +283,7 @@ class TiffFile(ImageFile.ImageFile):
         file: list[bytes | memoryview] = [struct.pack("<4sI", b"II*\0", end + len(lists))]
         file += [part.data for part in parts]
         file += [bytes(sum(lengths) % 2), lists, *directory, bytes(4)]
-        image = TiffImagePlugin.TiffImageFile(io.BytesIO(b"".join(file)))
+        image = _Bytes(io.BytesIO(b"".join(file)))
         image.load()
         return np.asarray(image)
 
