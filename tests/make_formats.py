@@ -8,6 +8,7 @@ import pathlib
 from hashnet import images
 from hashnet.images.formats import FORMATS
 from hashnet.images.jpeg import REDUCTION
+from hashnet.images.reading import USUAL_BYTES
 from hashnet.images.workers import MEMORY_MB, PROCESSOR_SECONDS
 
 PAGE = pathlib.Path(__file__).resolve().parents[1] / "docs" / "formats.md"
@@ -39,9 +40,10 @@ def page() -> str:
         f"{images.MAX_SCANS} scans. Photos in JPEG, unless they\nare progressive, and in JPEG 2000 "
         "are decoded at 1/2, 1/4 or 1/8 of their sides where that is enough,\nand may then be "
         f"{REDUCTION**2} times as large. What takes more than {PROCESSOR_SECONDS} s of "
-        f"processor time or {MEMORY_MB} MB to decode\nis refused as well, but on Windows: few of "
-        "less than 30 million pixels do, and more are read with a\nhigher `--max-pixels`. Of "
-        "video nothing is read: the lightest package that decodes it brings 68 MB of\ncodecs.\n"
+        f"processor time or {MEMORY_MB} MB to decode,\nin proportion more of a file of more than "
+        f"{USUAL_BYTES // 2**20} MB, is refused as well, but on Windows: few of less\nthan 30 "
+        "million pixels do, and more are read with a higher `--max-pixels`. Of video nothing is\n"
+        "read: the lightest package that decodes it brings 68 MB of codecs.\n"
     )
     return HEAD + "".join(rows) + limits
 

@@ -13,7 +13,7 @@ import pytest
 
 import hashnet
 from hashnet import cli, images
-from hashnet.images import apart
+from hashnet.images import apart, reading
 from hashnet.network import export
 from hashnet.network.model import HashNetConfig
 from hashnet.retrieval.evaluation.evaluate import evaluate
@@ -317,6 +317,9 @@ def test_the_limits_that_the_guides_state_are_those_of_the_code():
         text = " ".join(PAGES[name].split())
         assert f"{apart.PROCESSOR_SECONDS} s of processor time" in text
         assert f"{apart.MEMORY_MB} MB" in text
+    for name in ("docs/your-photos.md", "docs/formats.md"):  # which a service does not do
+        grown = f"in proportion more of a file of more than {reading.USUAL_BYTES // 2**20} MB"
+        assert grown in " ".join(PAGES[name].split())
     assert f"for {server.STOP_SECONDS} s at most" in " ".join(PAGES["docs/serving.md"].split())
     assert f"{export.NEAR_HALF:.4f}" in PAGES["docs/export.md"]
     for word in (*export.SUFFIXES, *export.OUTPUTS):

@@ -2,6 +2,7 @@
 
 import datetime
 import io
+import time
 
 import numpy as np
 import pytest
@@ -102,6 +103,36 @@ def test_damaged_data_costs_no_photo():
             content[at] = chance.integers(256)
         picture = images.Photo(bytes(content))
         assert isinstance(picture.exif, Exif) and picture.full().shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_head_that_is_said_again_and_again_costs_no_time(kind):
+    """Pillow copies what is behind each, which is the more the more there are."""
+    white = Image.new("RGB", (40, 30), "white")
+    many = b"Exif\0\0" * 100_000
+    data = io.BytesIO()
+    if kind == "JPEG":
+        white.save(data, kind)
+        piece = b"Exif\0\0" + many[: 6 * 10_000]
+        segment = b"\xff\xe1" + (len(piece) + 2).to_bytes(2, "big") + piece
+        content = data.getvalue()[:2] + 8 * segment + data.getvalue()[2:]
+    else:
+        white.save(data, kind, exif=many + tags().tobytes())
+        content = data.getvalue()
+        if kind == "PNG":  # which takes the first away
+            assert many[6:] in content
+    began = time.process_time()
+    photo = images.Photo(content)
+    assert (photo.full() == 255).all() and photo.exif == Exif()
+    assert time.process_time() - began < 0.25
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_a_head_that_is_said_twice_is_passed_over(heads):
+    data = io.BytesIO()
+    white = Image.new("RGB", (40, 30), "white")
+    white.save(data, "JPEG", exif=(heads - 1) * b"Exif\0\0" + tags().tobytes())
+    assert images.Photo(data.getvalue()).exif.taken == NOON
 
 
 def test_what_pillow_raises_is_no_exif():

@@ -3,12 +3,15 @@
 import io
 import itertools
 import struct
+import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hashnet import images
 from hashnet.errors import ImageError
+from hashnet.images import costs, pixels, tiff
 from tests import make_images
 
 tifffile = pytest.importorskip("tifffile")
@@ -83,6 +86,15 @@ def test_white_is_zero_where_the_file_says_so(dtype):
     samples = (white - GREY / 255 * white).astype(dtype)
     data = encoded(samples, photometric="miniswhite")
     assert differ(data, of_grey(GREY)) <= 1
+
+
+@pytest.mark.parametrize("dtype", ["uint16", ">u2", "int16", "float32"])
+def test_a_large_picture_has_the_values_of_a_small_one(dtype, monkeypatch):
+    values = np.random.default_rng(0).permutation(2**15).astype(dtype)
+    expected = {most: pixels.to_bytes(values, most) for most in (None, 1023.0)}
+    monkeypatch.setattr(pixels, "_AT_ONCE", 1000)
+    for most, small in expected.items():
+        assert np.array_equal(pixels.to_bytes(values, most), small)
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
@@ -163,6 +175,59 @@ def test_other_samples_are_refused_by_name(data, reason):
         images.read(data())
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("samples_at_once", [1, 1500])
+def test_parts_are_unpacked_some_at_a_time(layout, samples_at_once, monkeypatch):
+    monkeypatch.setattr(tiff, "_AT_ONCE", samples_at_once)
+    for planes in ("contig", "separate"):
+        samples = PHOTO.astype(np.uint16) * 257
+        samples = np.moveaxis(samples, 2, 0) if planes == "separate" else samples
+        rgb = {"photometric": "rgb", "planarconfig": planes, **LAYOUTS[layout]}
+        assert differ(encoded(samples, **rgb), PHOTO) == 0
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_many_strips_take_little_longer_than_one(compression):
+    """As OpenCV writes TIFF: a strip for each row, of large pictures that are not compressed."""
+    samples = np.resize(np.arange(4000, dtype=np.uint16), (2000, 4000))
+    seconds = {}
+    for rows in (2000, 1):
+        options = {"compression": compression, "rowsperstrip": rows}
+        data = encoded(samples, photometric="minisblack", **options)
+        taken = []
+        for _ in range(2):
+            began = time.process_time()
+            images.read(data)
+            taken.append(time.process_time() - began)
+        seconds[rows] = min(taken)
+    assert seconds[1] < 3 * seconds[2000] + 0.1
+
+
+def test_a_strip_is_no_longer_than_it_can_be_whatever_the_file_says(monkeypatch):
+    """Where that is not said at all, each ends with the file."""
+    seen, real = [], tiff.TiffFile._decompressed
+    noise = np.random.default_rng(0).integers(0, 2**16, (200, 500), np.uint16)
+    data = encoded(noise, photometric="minisblack", compression="zlib", rowsperstrip=1)
+    expected = images.read(data)
+
+    def decompressed(self, parts, *arguments):
+        seen.extend(len(part.data) for part in parts)
+        return real(self, parts, *arguments)
+
+    monkeypatch.setattr(tiff.TiffFile, "_decompressed", decompressed)
+    entry = data.index(struct.pack("<HHI", 279, 3, 200))
+    data = data[:entry] + struct.pack("<H", 65000) + data[entry + 2 :]
+    assert np.array_equal(images.read(data), expected)
+    assert len(seen) == 200 and max(seen) <= 2 * 2 * 500 + 4096 < len(data)
+
+
+def test_a_large_picture_may_be_one_strip_of_many_bytes(monkeypatch):
+    """Pillow would take each byte of it for a pixel."""
+    data = encoded(PHOTO.astype(np.uint16) * 257, photometric="rgb", compression="zlib")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50 * 70)
+    assert np.array_equal(images.read(data), PHOTO)
+
+
 def test_a_part_that_is_missing_is_noticed():
     for compressed in ({}, {"compression": "zlib"}):
         whole = encoded(PHOTO.astype(np.uint16) * 257, photometric="rgb", **compressed)
@@ -174,4 +239,21 @@ def test_samples_that_take_too_much_memory_are_refused_before_they_are_unpacked(
     data = encoded(PHOTO.astype(np.float64) / 255, photometric="rgb", compression="zlib")
     with pytest.raises(ImageError, match="84000 bytes of samples, take more memory"):
         images.read(data, max_pixels=50 * 70)
-    assert images.read(data, max_pixels=6 * 50 * 70).shape == PHOTO.shape
+    assert images.read(data, max_pixels=4 * 50 * 70).shape == PHOTO.shape
+    # RGB of 16 bits may have as many pixels as any picture.
+    data = encoded(PHOTO.astype(np.uint16) * 257, photometric="rgb", compression="zlib")
+    assert images.read(data, max_pixels=50 * 70).shape == PHOTO.shape
+
+
+def test_large_samples_take_more_than_small_ones():
+    """Floats of 22 million pixels, which take 3 s and 400 MB, are not decoded here."""
+    of_kind = {}
+    for kind in ("uint16", "float32"):
+        data = encoded(np.zeros((4, 4, 3), kind), photometric="rgb")
+        image = tiff.open_tiff(data)
+        image._size, image.num_bytes = (5500, 4000), image.num_bytes * 22 * 10**6 // 16
+        of_kind[kind] = costs.cost(image, 2**20, images.MAX_PIXELS)
+    assert not costs.is_costly(of_kind["uint16"])
+    assert costs.is_costly(of_kind["float32"])
+    more = of_kind["float32"].megabytes - of_kind["uint16"].megabytes
+    assert round(more) == round(22e6 * 6 / 2**20)

@@ -33,7 +33,7 @@ from hashnet.images.apart import Decoders
 from hashnet.retrieval.index import Index
 from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.query import Query
-from hashnet.retrieval.service import answers, limits, server, settings
+from hashnet.retrieval.service import answers, limits, server, settings, uploads
 from hashnet.retrieval.service import app as service
 from hashnet.retrieval.service.public_ids import PublicIds
 from hashnet.retrieval.service.thumbnails import Pictures
@@ -678,6 +678,17 @@ def test_parameters_out_of_range(client, parameters, status):
 )
 def test_what_is_no_picture(client, content):
     refused(client.post("/api/search", files=upload(content)), 415)
+
+
+def test_who_sends_too_many_pixels_is_told_what_they_can_do(client, monkeypatch):
+    monkeypatch.setattr(uploads, "MAX_PIXELS", 100)
+    for kind in ("PNG", "JPEG"):  # of which the latter could be reduced
+        content = make_images.encoded(make_images.photo(60, 80), kind)
+        answer = client.post("/api/search", files=upload(content))
+        refused(answer, 415)
+        said = answer.json()["error"]
+        assert "no more than 100 pixels" in said and "80 x 60 pixels" in said
+        assert said.endswith("Send a smaller copy of it.")
 
 
 def test_malformed_forms(client):

@@ -29,6 +29,7 @@ import numpy as np
 from hashnet import system
 from hashnet.errors import HashnetError, ImageError
 from hashnet.images.exif import Exif
+from hashnet.images.formats import TooManyPixelsError
 from hashnet.images.reading import Photo
 from hashnet.images.sources import File, Named, content_hash, content_of, name_of, refusals
 from hashnet.images.workers import (
@@ -476,7 +477,8 @@ def _end_beyond(memory: int) -> None:
 def _answer(
     connection: socket.socket, data: Named, max_pixels: int | None, wishes: Sequence[Wish]
 ) -> None:
-    told: dict[str, Any] = {"error": None, "spoilt": False, "size": None, "answers": []}
+    told: dict[str, Any] = {"error": None, "too_large": None, "spoilt": False}
+    told |= {"size": None, "answers": []}
     arrays = []
     try:
         photo = Photo(data, max_pixels=max_pixels)
@@ -493,6 +495,8 @@ def _answer(
     except (HashnetError, MemoryError) as error:
         arrays = []
         told["error"] = str(error)
+        if isinstance(error.__cause__, TooManyPixelsError):
+            told["too_large"] = str(error.__cause__)
         if isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError):
             told["spoilt"], told["error"] = True, OUT_OF_MEMORY
     text = json.dumps(told).encode()

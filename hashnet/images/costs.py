@@ -50,7 +50,8 @@ _RATES = {
     "QOI": _Rates(0.02, 1.2, 7.4),
     "TGA": _Rates(0.03, 0.05, 8.6),
 }
-_OF_SAMPLES = _Rates(0.06, 0.03, 10.0)  # of TIFF, unpacked by NumPy
+_OF_SAMPLES = _Rates(0.06, 0.03, 4.0)  # of TIFF, unpacked by NumPy, beside the samples
+_A_SAMPLE_BYTE = 0.01e-6  # seconds, where many are in a pixel
 _OTHERS = _Rates(0.4, 0.2, 14.0)  # JPEG XL among them
 _OF_TRANSPARENCY = _Rates(0.015, 0.0, 2.0)  # more
 _OF_JPEG = _Rates(0.012, 0.02, 7.0)
@@ -81,6 +82,9 @@ def cost(image: Any, num_bytes: int, max_pixels: int) -> Cost:
     more = _OF_TRANSPARENCY if _is_transparent(image) else _Rates(0.0, 0.0, 0.0)
     seconds = (rates.of_pixels + more.of_pixels) * million + rates.of_bytes * megabytes
     memory = rates.memory + more.memory + _of_turning(image, million)
+    if isinstance(image, TiffFile):
+        seconds = max(seconds, _A_SAMPLE_BYTE * image.num_bytes)
+        megabytes += image.num_bytes / 2**20
     return Cost(seconds, memory * million / _MILLION_BYTES + megabytes)
 
 

@@ -8,6 +8,8 @@ _TYPE_BYTES |= {16: 8, 17: 8, 18: 8}
 _TEXTS = (1, 2, 7)  # whose values stay bytes
 # A raw file of a camera has some hundred entries; the parts of a picture are in two of them.
 MOST_ENTRIES = 4096
+# Some programs write it twice. Who reads Exif copies what is behind each.
+_HEAD, _MOST_HEADS = b"Exif\0\0", 4
 MOST_NUMBERS = 2**18
 
 
@@ -27,6 +29,8 @@ def is_bounded(data: bytes, at: int | None = None) -> bool:
         >>> is_bounded(b"II*\\0\\x08\\0\\0\\0\\xff\\xff")
         False
     """
+    if data.startswith(_HEAD):  # behind those that `without_head` takes away
+        return False
     order, is_big = _ORDERS.get(data[:2]), b"+" in data[2:4]
     if order is None:
         return True
@@ -62,6 +66,6 @@ def without_head(exif: bytes) -> bytes:
         >>> without_head(b"Exif\\0\\0II*\\0")
         b'II*\\x00'
     """
-    while exif.startswith(b"Exif\0\0"):
-        exif = exif[6:]
+    for _ in range(_MOST_HEADS):
+        exif = exif.removeprefix(_HEAD)
     return exif

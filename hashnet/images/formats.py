@@ -25,7 +25,7 @@ from hashnet.images.png import open_png
 from hashnet.images.resizing import Box
 from hashnet.images.tiff import TiffFile, is_raw, open_tiff
 
-_BYTES_A_PIXEL = 4  # what Pillow takes, and what samples of other sizes are held to
+_BYTES_A_PIXEL = 6  # of samples that Pillow does not unpack: those of RGB in 16 bits
 
 HEAD_BYTES = 256  # by so many a format is known
 
@@ -319,7 +319,7 @@ def open_image(content: bytes, suffix: str, max_pixels: int) -> ImageFile.ImageF
         _check_tail(content, image.width * image.height)
     if isinstance(image, TiffFile) and image.num_bytes > _BYTES_A_PIXEL * max_pixels:
         taken = f"{image.width} x {image.height} pixels, {image.num_bytes} bytes of samples,"
-        raise OSError(f"{taken} take more memory than {max_pixels} pixels")
+        raise TooManyPixelsError(f"{taken} take more memory than {max_pixels} pixels")
     if isinstance(image, TiffFile | TiffImagePlugin.TiffImageFile):
         tile = [image.tag_v2.get(TiffImagePlugin.TILEWIDTH, 1)]
         tile += [image.tag_v2.get(TiffImagePlugin.TILELENGTH, 1)]

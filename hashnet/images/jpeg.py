@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image, ImageFile, JpegImagePlugin
 
-from hashnet.images.directories import is_bounded
+from hashnet.images.directories import is_bounded, without_head
 
 MAX_SCANS = 200
 # A block of 8 x 8 samples is gone through once in each scan. The usual programs make progressive
@@ -233,7 +233,7 @@ def _is_of_use(kind: int, segment: bytes) -> bool:
 def _without_bombs(head: list[bytes]) -> list[bytes]:
     """The segments without Exif and captions that would take long to read."""
     exif = [segment[10:] for segment in head if segment[4:10] == _EXIF]
-    if len(exif) > _MOST_EXIF_SEGMENTS or not is_bounded(b"".join(exif)):
+    if len(exif) > _MOST_EXIF_SEGMENTS or not is_bounded(without_head(b"".join(exif))):
         head = [segment for segment in head if segment[4:10] != _EXIF]
     captions = [segment for segment in head if segment[4:18] == _PHOTOSHOP]
     if len(captions) > _MOST_PHOTOSHOP_SEGMENTS:

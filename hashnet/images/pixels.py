@@ -14,6 +14,7 @@ from hashnet.errors import ImageError
 _ORIENTATION = 0x0112  # the EXIF tag
 _NEAR = 48  # so near, a colour is lost on its ground
 _MOST_PROFILE = 2**23  # bytes; those of printing presses take a third of it
+_AT_ONCE = 2**20  # pixels or samples
 _SAME_COLOUR = 3  # so near, a profile is that of sRGB in other words
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -88,7 +89,7 @@ def _lost(image: Image.Image, alpha: Image.Image, ground: int) -> int:
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
     """Boxes of a million pixels, from the top down."""
-    step = max(1, 2**20 // image.width)
+    step = max(1, _AT_ONCE // image.width)
     for top in range(0, image.height, step):
         yield 0, top, image.width, min(top + step, image.height)
 
@@ -126,30 +127,48 @@ def _to_srgb(profile: bytes, mode: str) -> Any:
 def to_bytes(values: np.ndarray, most: float | None = None) -> np.ndarray:
     """Values of any dtype as uint8: 0 to `most` as 0 to 255, or by the rules of `read`."""
     answer = np.empty(values.shape, dtype=np.uint8)
-    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    source, target = values.reshape(-1), answer.reshape(-1)
     if most is not None:
         low, high = 0.0, most
     elif values.dtype.kind == "u":
         low, high = 0.0, 65535.0
-    elif values.dtype.kind == "f" and low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    elif low >= 0 and high <= 255:
-        low, high = 0.0, 255.0
-    elif values.dtype.kind == "i" and low >= 0 and high <= 65535:
-        low, high = 0.0, 65535.0
-    span = high - low if high > low else np.inf
-    # In float64, and in blocks, so that it takes no eightfold memory.
-    source, target = values.reshape(-1), answer.reshape(-1)
-    for start in range(0, source.size, 2**20):
-        block = source[start : start + 2**20].astype(np.float64)
-        block = np.nan_to_num(block, nan=low, posinf=np.inf, neginf=low)
-        infinite = np.isinf(block)
-        block[infinite] = low
-        block = np.rint(np.clip((block - low) * 255 / span, 0, 255))
-        block[infinite] = 255
-        target[start : start + 2**20] = block.astype(np.uint8)
+    else:
+        low, high = _range(source)
+        if low >= 0 and high <= 255:
+            low, high = 0.0, 1.0 if values.dtype.kind == "f" and high <= 1 else 255.0
+        elif low >= 0 and high <= 65535 and values.dtype.kind == "i":
+            low, high = 0.0, 65535.0
+    # Of a large picture many values are the same, and there are not many.
+    table = None
+    if values.dtype == np.uint16 and source.size > _AT_ONCE:
+        table = _scaled(np.arange(2**16, dtype=np.uint16), low, high)
+    for start in range(0, source.size, _AT_ONCE):
+        block = source[start : start + _AT_ONCE]
+        scaled = _scaled(block, low, high) if table is None else table[block]
+        target[start : start + _AT_ONCE] = scaled
     return answer
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    """The least and the greatest finite value; 0 and 0 where there is none."""
+    low, high = np.inf, -np.inf
+    for start in range(0, values.size, _AT_ONCE):
+        block = values[start : start + _AT_ONCE]
+        block = block[np.isfinite(block)] if block.dtype.kind == "f" else block
+        if block.size:
+            low, high = min(low, float(block.min())), max(high, float(block.max()))
+    return (low, high) if low <= high else (0.0, 0.0)
+
+
+def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """`low` to `high` as 0 to 255, in float64, which is why few are scaled at once."""
+    span = high - low if high > low else np.inf
+    block = np.nan_to_num(values.astype(np.float64), nan=low, posinf=np.inf, neginf=low)
+    infinite = np.isinf(block)
+    block[infinite] = low
+    block = np.rint(np.clip((block - low) * 255 / span, 0, 255))
+    block[infinite] = 255
+    return block.astype(np.uint8)
 
 
 def orientation_of(image: Image.Image) -> int:

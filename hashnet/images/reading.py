@@ -32,7 +32,7 @@ MAX_PIXELS = 65_000_000
 
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 _REDUCIBLE = ("JPEG", "JPEG2000")
-_USUAL_BYTES = 2**25  # of a file; a longer one may take longer
+USUAL_BYTES = 2**25  # of a file; a longer one may take longer
 _AT_ONCE = 2**22  # pixels that are copied
 
 Source = File | Image.Image | np.ndarray
@@ -226,7 +226,7 @@ class Photo:
     def _apart(self, *wish: Any) -> np.ndarray:
         """What a process of its own decodes, which ends where that takes too much."""
         assert self._content is not None
-        scale = max(1, len(self._content) / _USUAL_BYTES, self._max_pixels / MAX_PIXELS)
+        scale = max(1, len(self._content) / USUAL_BYTES, self._max_pixels / MAX_PIXELS)
         decoded: np.ndarray = workers.decoded(
             self._content,
             self._file_name,

@@ -7,8 +7,9 @@ it held grey bytes. What is none of this is refused by name.
 
 import io
 import struct
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
@@ -29,6 +30,7 @@ _PREMULTIPLIED, _ALPHA = 1, 2
 # What cameras and scanners put into 16 bits, or more, of which they leave some empty.
 _USED_BITS = (8, 10, 12, 14, 16, 24, 32, 64)
 _AT_ONCE = 2**20  # samples that are unpacked
+_HEADERS = 2**12  # bytes that a compression puts before a part, and behind it
 # Strips of a row each, of the longest pictures that cameras and scanners make.
 MOST_PARTS = 2**15
 
@@ -84,6 +86,23 @@ def _tags(content: bytes) -> Any:
 def _all(tags: Any, tag: int, default: int) -> tuple[int, ...]:
     value = tags.get(tag, default)
     return tuple(value) if isinstance(value, tuple) else (value,)
+
+
+class _Part(NamedTuple):
+    """A strip or a tile: where it begins, its rows, and its data as they are in the file."""
+
+    top: int
+    left: int
+    plane: int
+    rows: int
+    data: memoryview
+
+
+class _Bytes(TiffImagePlugin.TiffImageFile):
+    """Bytes as grey pixels, which may be more than Pillow allows: those of the picture count."""
+
+    def load_prepare(self) -> None:
+        ImageFile.ImageFile.load_prepare(self)
 
 
 class TiffFile(ImageFile.ImageFile):
@@ -155,17 +174,41 @@ class TiffFile(ImageFile.ImageFile):
 
     def _samples(self) -> np.ndarray:
         """All samples, `(height, width, samples)`."""
+        height, width, samples = self._shape
+        planes = samples if self.tag_v2.get(_PLANES, 1) == 2 else 1
+        across = samples // planes
+        dtype = self._dtype_or_none()
+        assert dtype is not None
+        answer = np.empty((height, width, samples), dtype.newbyteorder("="))
+        size, parts = self._parts(planes)
+        # Some at a time, since to begin to decompress takes longer than a row does.
+        step = max(1, _AT_ONCE // max(size[0] * size[1] * across, 1))
+        each_plane = len(parts) // planes
+        for start in range(0, len(parts), each_plane):
+            for first in range(start, start + each_plane, step):
+                some = parts[first : min(first + step, start + each_plane)]
+                unpacked = self._unpacked(some, size, across, dtype)
+                at = 0
+                for part in some:
+                    rows = min(part.rows, height - part.top)
+                    answer[
+                        part.top : part.top + rows,
+                        part.left : part.left + size[1],
+                        part.plane : part.plane + across,
+                    ] = unpacked[at : at + rows, : width - part.left]
+                    at += part.rows
+        return answer
+
+    def _parts(self, planes: int) -> tuple[tuple[int, int], list[_Part]]:
+        """The rows and columns of a strip or tile, and all of them, plane by plane."""
         tags, (height, width, samples) = self.tag_v2, self._shape
-        if _TILE_WIDTH in tags:
+        is_tiled = _TILE_WIDTH in tags
+        if is_tiled:
             size = int(tags[_TILE_HEIGHT]), int(tags[_TILE_WIDTH])
             offsets, counts = _all(tags, _TILES, 0), _all(tags, _TILE_BYTES, 0)
         else:
             size = min(int(tags.get(_ROWS, height)) or height, height), width
             offsets, counts = _all(tags, _STRIPS, 0), _all(tags, _STRIP_BYTES, 0)
-        planes = samples if tags.get(_PLANES, 1) == 2 else 1
-        dtype = self._dtype_or_none()
-        assert dtype is not None
-        answer = np.empty((height, width, samples), dtype.newbyteorder("="))
         places = [
             (top, left, plane)
             for plane in range(planes)
@@ -174,23 +217,28 @@ class TiffFile(ImageFile.ImageFile):
         ]
         if len(offsets) < len(places):
             raise OSError(f"the picture is truncated: {len(offsets)} of {len(places)} parts")
+        # No compression makes a part twice as long, whatever the file claims, or does not say.
+        most = 2 * size[0] * self._row_bytes(size[1], samples // planes) + _HEADERS
+        content = memoryview(self._content)  # of which a part is no copy
+        parts = []
         for number, (top, left, plane) in enumerate(places):
-            # A strip is as high as what is left; a tile is whole.
-            rows = size[0] if _TILE_WIDTH in tags else min(size[0], height - top)
             held = counts[number] if number < len(counts) else 0
-            data = self._content[offsets[number] :][: held or None]
-            across = samples // planes
-            part = self._unpacked(data, rows, size[1], across, dtype)
-            part = part[: height - top, : width - left]
-            answer[top : top + rows, left : left + size[1], plane : plane + across] = part
-        return answer
+            start = offsets[number]
+            data = content[start : start + min(held or most, most)]
+            # A strip is as high as what is left; a tile is whole.
+            rows = size[0] if is_tiled else min(size[0], height - top)
+            parts.append(_Part(top, left, plane, rows, data))
+        return size, parts
+
+    def _row_bytes(self, width: int, samples: int) -> int:
+        return -(-width * samples * self._bits // 8)
 
     def _unpacked(
-        self, data: bytes, rows: int, width: int, samples: int, dtype: np.dtype[Any]
+        self, parts: Sequence[_Part], size: tuple[int, int], samples: int, dtype: np.dtype[Any]
     ) -> np.ndarray:
-        """One strip or tile: `(rows, width, samples)`."""
-        row_bytes = -(-width * samples * self._bits // 8)
-        lines = self._decompressed(data, rows, row_bytes)
+        """Strips or tiles, each below the one before: `(rows, width, samples)`."""
+        width, rows = size[1], sum(part.rows for part in parts)
+        lines = self._decompressed(parts, size[0], self._row_bytes(width, samples))
         predictor = self.tag_v2.get(_PREDICTOR, 1)
         if predictor == 3 and self._kind == _FLOAT:
             each = self._bits // 8
@@ -209,44 +257,54 @@ class TiffFile(ImageFile.ImageFile):
             raise OSError(f"a TIFF of {self._bits} bits with predictor {predictor} is not read")
         return part
 
-    def _decompressed(self, data: bytes, rows: int, row_bytes: int) -> np.ndarray:
-        """uint8 `(rows, row_bytes)`."""
-        compression = self.tag_v2.get(_COMPRESSION, 1)
+    def _decompressed(self, parts: Sequence[_Part], high: int, row_bytes: int) -> np.ndarray:
+        """Strips or tiles, all but the last `high` rows high: uint8 `(rows, row_bytes)`."""
+        compression, rows = self.tag_v2.get(_COMPRESSION, 1), sum(part.rows for part in parts)
         if compression == 1:
-            if len(data) < rows * row_bytes:
+            if any(len(part.data) < part.rows * row_bytes for part in parts):
                 raise OSError("the picture is truncated: a part of it is too short")
-            return np.frombuffer(data, np.uint8, rows * row_bytes).reshape(rows, row_bytes)
+            whole = b"".join(part.data[: part.rows * row_bytes] for part in parts)
+            return np.frombuffer(whole, np.uint8).reshape(rows, row_bytes)
+        lengths = [len(part.data) for part in parts]
+        starts = list(accumulate(lengths[:-1], initial=8))
+        end = 8 + sum(lengths) + sum(lengths) % 2
+        # Two lists of numbers stand behind the data, but a single number in its field.
+        many = len(parts) > 1
+        places = (end, end + 4 * len(parts)) if many else (8, lengths[0])
         fields = (
-            (_WIDTH, row_bytes), (_HEIGHT, rows), (_BITS, 8), (_COMPRESSION, compression),
-            (_PHOTOMETRIC, _BLACK_IS_ZERO), (_STRIPS, 8), (_SAMPLES, 1), (_ROWS, rows),
-            (_STRIP_BYTES, len(data)),
+            (_WIDTH, 1, row_bytes), (_HEIGHT, 1, rows), (_BITS, 1, 8),
+            (_COMPRESSION, 1, compression), (_PHOTOMETRIC, 1, _BLACK_IS_ZERO),
+            (_STRIPS, len(parts), places[0]), (_SAMPLES, 1, 1), (_ROWS, 1, high),
+            (_STRIP_BYTES, len(parts), places[1]),
         )  # fmt: skip
-        end = 8 + len(data) + len(data) % 2
-        parts = [struct.pack("<4sI", b"II*\0", end), data, bytes(len(data) % 2)]
-        parts += [struct.pack("<H", len(fields))]
-        parts += [struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields]
-        parts += [bytes(4)]
-        image = TiffImagePlugin.TiffImageFile(io.BytesIO(b"".join(parts)))
+        lists = struct.pack(f"<{2 * len(parts)}I", *starts, *lengths) if many else b""
+        directory = [struct.pack("<H", len(fields))]
+        directory += [struct.pack("<HHII", tag, 4, count, value) for tag, count, value in fields]
+        file: list[bytes | memoryview] = [struct.pack("<4sI", b"II*\0", end + len(lists))]
+        file += [part.data for part in parts]
+        file += [bytes(sum(lengths) % 2), lists, *directory, bytes(4)]
+        image = _Bytes(io.BytesIO(b"".join(file)))
         image.load()
         return np.asarray(image)
 
     def _coloured(self, samples: np.ndarray) -> Image.Image:
         colours = {_RGB: 3, _CMYK: 4}.get(self._photometric, 1)
         most = self._greatest(samples[..., :colours])
-        values = pixels.to_bytes(samples[..., :colours], most)
+        values, alpha = pixels.to_bytes(samples[..., :colours], most), None
+        extra = _all(self.tag_v2, _EXTRA, 0)[0] if samples.shape[2] > colours else 0
+        if self._photometric != _CMYK and extra in (_PREMULTIPLIED, _ALPHA):
+            alpha = pixels.to_bytes(samples[..., colours], self._greatest(samples, whole=True))
+        del samples  # several times what is left to be made, which needs the room
         if self._photometric == _WHITE_IS_ZERO:
             values = 255 - values
         image = Image.fromarray(values[..., 0] if colours == 1 else values, None)
         if self._photometric == _CMYK:
             image = Image.frombytes("CMYK", image.size, values.tobytes())
-        elif samples.shape[2] > colours:
-            extra = _all(self.tag_v2, _EXTRA, 0)[0]
-            if extra in (_PREMULTIPLIED, _ALPHA):
-                alpha = pixels.to_bytes(samples[..., colours], self._greatest(samples, whole=True))
-                image = image.convert("RGB")
-                image.putalpha(Image.fromarray(alpha))
-                if extra == _PREMULTIPLIED:
-                    image = Image.frombytes("RGBa", image.size, image.tobytes()).convert("RGBA")
+        if alpha is not None:
+            image = image.convert("RGB")
+            image.putalpha(Image.fromarray(alpha))
+            if extra == _PREMULTIPLIED:
+                image = Image.frombytes("RGBa", image.size, image.tobytes()).convert("RGBA")
         return pixels.turned(image, self._orientation)
 
     def _greatest(self, samples: np.ndarray, whole: bool = False) -> float | None:

@@ -25,6 +25,7 @@ import numpy as np
 from hashnet import system
 from hashnet.errors import ImageError
 from hashnet.images.exif import Exif
+from hashnet.images.formats import TooManyPixelsError
 
 MEMORY_MB = 480  # that a picture may take beside the decoders themselves
 PROCESSOR_SECONDS = 3
@@ -117,7 +118,7 @@ def decoded(
         except ImageError as error:
             if megabytes <= memory / 2**20:
                 raise
-            reason = "it seems to take more memory"
+            reason = "it seems to take more memory, or to be damaged"
             raise refusal(_named(content, name), reason, memory, seconds, _WAY_OUT) from error
         except MemoryError as error:
             reason = "it takes more memory"
@@ -230,7 +231,8 @@ class Worker:
             list: (height, width) of the picture, and what each wish gave.
 
         Raises:
-            ImageError: it could not be decoded.
+            ImageError: it could not be decoded; its cause is a `TooManyPixelsError` where that
+                is why.
             MemoryError: it takes more memory than it may.
             OSError, EOFError: the process has ended, or the time is over.
         """
@@ -242,7 +244,8 @@ class Worker:
             self.busy = False
             if told["error"] == OUT_OF_MEMORY:
                 raise MemoryError
-            raise ImageError(told["error"])
+            cause = told["too_large"]
+            raise ImageError(told["error"]) from (cause and TooManyPixelsError(cause))
         answers: list[Any] = [tuple(told["size"])]
         for kind, value in told["answers"]:
             if kind in TOLD:
