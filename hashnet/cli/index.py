@@ -28,10 +28,10 @@ from hashnet.cli.output import (
     name_left_out,
     name_problems,
     note,
-    printable,
     say_passed_over,
 )
 from hashnet.errors import ArgumentError, SkippedWarning
+from hashnet.escapes import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
