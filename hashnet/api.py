@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 import numpy as np
 
 from hashnet import files, images
+from hashnet.checks import checked_integer
 from hashnet.encode import precision as precisions
 from hashnet.errors import (
     ArgumentError,
@@ -196,6 +197,8 @@ class Index(indexes.Index):
             runtime=runtime,
             progress=progress or (lambda stage, done, total: None),
         )
+        if workers is not None:
+            checked_integer(workers, 1, "workers")
         images.Exclusion(options.exclude)  # a bad pattern must not leave an index behind
         if options.local != extractors.AUTO:
             extractors.names_of(options.local)  # nor is a network fitted for a name there is not

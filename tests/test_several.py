@@ -282,6 +282,12 @@ def test_extractors_are_named_in_any_order_and_an_index_keeps_its_own(index, fol
         PhotoIndex.of_photos(index.store.folder, photos, local="sift")
     with pytest.raises(UnknownNameError, match="'surf'.*aliked, delf, disk, sift, xfeat"):
         PhotoIndex.of_photos(folder / "none", photos, local="sift,surf")
+    for wrong in (["sift", "sift"], 5, b"sift"):
+        with pytest.raises(ArgumentError, match="local is a str.*commas between"):
+            PhotoIndex.of_photos(folder / "none", photos, local=wrong)
+    for workers in (0, "2", [2]):
+        with pytest.raises(ArgumentError, match="workers is an integer, 1 or more"):
+            PhotoIndex.of_photos(folder / "none", photos, workers=workers)
     assert not (folder / "none").exists()
 
 
