@@ -607,9 +607,11 @@ def _refuse_another(index: Index, **asked: Any) -> None:
     """Refuse what an index that is there has otherwise; None is not asked for."""
     way_out = "Leave the option out to add to this index, or make another index."
     store, config = index.store, index.encoder.config
+    if asked.get("bits") is not None:
+        checked_integer(asked["bits"], 1, "bits")
     if (local := asked.get("local")) is not None:
         named = ",".join(extractors.names_of(local)) if local != extractors.AUTO else None
-        asked["local"] = named or store.extractor or local
+        asked["local"] = named or store.extractor or f"{local} ({extractors.chosen()})"
     held = {
         "bits": (config.num_bits, "code length", f"{config.num_bits} bits"),
         "local": (
