@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 import numpy as np
 
 from hashnet import files, images
+from hashnet.checks import checked_integer
 from hashnet.encode import precision as precisions
 from hashnet.errors import (
     ArgumentError,
@@ -196,6 +197,8 @@ class Index(indexes.Index):
             runtime=runtime,
             progress=progress or (lambda stage, done, total: None),
         )
+        if workers is not None:
+            checked_integer(workers, 1, "workers")
         images.Exclusion(options.exclude)  # a bad pattern must not leave an index behind
         if options.local != extractors.AUTO:
             extractors.names_of(options.local)  # nor is a network fitted for a name there is not
@@ -604,9 +607,11 @@ def _refuse_another(index: Index, **asked: Any) -> None:
     """Refuse what an index that is there has otherwise; None is not asked for."""
     way_out = "Leave the option out to add to this index, or make another index."
     store, config = index.store, index.encoder.config
+    if asked.get("bits") is not None:
+        checked_integer(asked["bits"], 1, "bits")
     if (local := asked.get("local")) is not None:
         named = ",".join(extractors.names_of(local)) if local != extractors.AUTO else None
-        asked["local"] = named or store.extractor or local
+        asked["local"] = named or store.extractor or f"{local} ({extractors.chosen()})"
     held = {
         "bits": (config.num_bits, "code length", f"{config.num_bits} bits"),
         "local": (

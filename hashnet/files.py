@@ -268,8 +268,11 @@ def scratch_folder() -> Iterator[str]:
     path = os.path.join(place, f"{_SCRATCH}{secrets.token_hex(8)}")
     with claimed(path):
         os.mkdir(path, mode=0o700)
+        # Within it, as who fills a folder whole makes others beside it, which go with it, too.
+        inner = os.path.join(path, "scratch")
+        os.mkdir(inner)
         try:
-            yield path
+            yield inner
         finally:
             shutil.rmtree(path, ignore_errors=True)
 

@@ -572,6 +572,47 @@ def test_odd_names_stay_on_one_line_and_json_gives_them_back(run, photos, bundle
     assert len(table.splitlines()) == 2 and "\x1b" not in table
 
 
+def test_what_list_prints_of_odd_names_is_taken_back(run, photos, bundle_folder, tmp_path):
+    folder, place, listed = tmp_path / "photos", tmp_path / "i", tmp_path / "ids.txt"
+    folder.mkdir()
+    names = [
+        b"a\nb.png",
+        b"\xff.png",
+        b"\x1b\t\r.png",
+        b"plain.png",
+        rb"back\slash\x.png",
+        rb"c\nd.png",
+    ]
+    for name in [*names, "\x85\u202e\U000e0001.png".encode()]:
+        shutil.copy(photos / "disc/0.png", os.fsencode(folder) + b"/" + name)
+    run("index", place, folder, "--bundle", bundle_folder)
+    out = run("list", place)[1]
+    lines = out.splitlines()
+    assert len(lines) == 7
+    listed.write_text(out)
+    ask = ("search", place, photos / "disc/0.png", "--json", "--ids", listed)
+    status, out, err = run(*ask)
+    assert (status, len(json.loads(out)["hits"]), err) == (cli.DONE, 7, "")
+    for line in lines:
+        assert run("search", place, "--by-id", line)[0] == cli.DONE
+    # An id with a backslash is itself, though another is printed alike.
+    shutil.copy(photos / "disc/0.png", folder / "c\nd.png")
+    run("index", place, folder)
+    assert run("remove", place, "photos/c\\nd.png")[:2] == (cli.DONE, "1 removed\n")
+    assert run("remove", place, *lines)[:2] == (cli.DONE, "7 removed\n")
+    assert run("list", place)[1] == ""
+
+
+def test_ids_that_an_index_lacks_are_counted(run, index, photos, tmp_path):
+    listed = tmp_path / "ids.txt"
+    known = run("list", index)[1].splitlines()[0]
+    listed.write_text(f"{known}\nno\\tone\nnor this\n")
+    said = "of 3 ids of --ids the index lacks 2, the first: no\\tone\n"
+    for ask in (["--by-id", known], ["--text", "disc"]):
+        status, _, err = run("search", index, "--ids", listed, *ask, "-q")
+        assert (status, err) == (cli.DONE, said)
+
+
 def test_searching_as_a_process_never_imports_a_training_library(index, photos):
     code = (
         "import sys; from hashnet import cli; status = cli.main(sys.argv[1:]);"

@@ -281,6 +281,8 @@ def test_clickhouse_ranks_again_as_a_folder_does(bundle_folder, tmp_path_factory
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(UnknownNameError, match="alpha_qe, aqe, dba, diffusion, k_reciprocal"):
         Query(rerank="magic")
+    with pytest.raises(UnknownNameError, match=r"\['aqe'\]"):
+        Query(rerank=["aqe"])
     with pytest.raises(UnknownNameError, match="alpha_qe, aqe"):
         rerank(np.eye(3), "magic")
     with pytest.raises(ArgumentError, match="rerank_neighbours=3 without rerank"):

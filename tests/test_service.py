@@ -694,7 +694,10 @@ def test_who_sends_too_many_pixels_is_told_what_they_can_do(client, monkeypatch)
 def test_malformed_forms(client):
     """Fault 33: 10,000 parts, a field without a file name, and what is no form at all."""
     refused(client.post("/api/search", data={"k": 3}), 400)
-    refused(client.post("/api/search", data={"image": "a field without a file name"}), 400)
+    text = client.post("/api/search", data={"image": "a field without a file name"})
+    refused(text, 400)
+    said = "A picture is sent as a file, and this is text; with curl: -F image=@cat.jpg."
+    assert text.json() == {"error": f"image: {said}"}
     head = {"content-type": "multipart/form-data; boundary=x"}
     refused(client.post("/api/search", content=b"--x\r\nnonsense", headers=head), 400)
     refused(client.post("/api/search", content=b"{}", headers={"content-type": "text/json"}), 400)

@@ -282,6 +282,12 @@ def test_extractors_are_named_in_any_order_and_an_index_keeps_its_own(index, fol
         PhotoIndex.of_photos(index.store.folder, photos, local="sift")
     with pytest.raises(UnknownNameError, match="'surf'.*aliked, delf, disk, sift, xfeat"):
         PhotoIndex.of_photos(folder / "none", photos, local="sift,surf")
+    for wrong in (["sift", "sift"], 5, b"sift"):
+        with pytest.raises(ArgumentError, match="local is a str.*commas between"):
+            PhotoIndex.of_photos(folder / "none", photos, local=wrong)
+    for workers in (0, "2", [2]):
+        with pytest.raises(ArgumentError, match="workers is an integer, 1 or more"):
+            PhotoIndex.of_photos(folder / "none", photos, workers=workers)
     assert not (folder / "none").exists()
 
 
@@ -303,10 +309,16 @@ def test_auto_takes_sift_and_a_network(folder, bundle, tmp_path, monkeypatch, ca
     assert cli.main(["index", plain, photo, "--bundle", str(bundle)]) == 0
     capsys.readouterr()
     assert cli.main(["index", plain, photo, "--local", "auto"]) == 1
-    assert "local auto for an index without any" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match=str(cli.WRONG_ARGUMENTS)):
-        cli.main(["index", plain, photo, "--local", "sift,surf"])
-    assert "invalid choice: 'sift,surf' (choose from 'aliked'" in capsys.readouterr().err
+    assert "local auto (sift,xfeat) for an index without any" in capsys.readouterr().err
+    for asked, said in (
+        ("sift,surf", "'surf' is none of aliked, delf, disk, sift, xfeat and auto; several have a"),
+        ("sift,", "'' is none of aliked, delf, disk, sift, xfeat and auto; several have a comma"),
+        ("", "'' is none of"),
+        ("sift,auto", "auto stands for two extractors, and comes by itself"),
+    ):
+        with pytest.raises(SystemExit, match=str(cli.WRONG_ARGUMENTS)):
+            cli.main(["index", plain, photo, "--local", asked])
+        assert said in capsys.readouterr().err
 
 
 def test_the_commands_say_which_extractor_has_confirmed_a_hit(index, folder, capsys):

@@ -5,7 +5,8 @@ import json
 
 from hashnet.cli.indexes import refuse_url
 from hashnet.cli.options import add_index, add_json
-from hashnet.cli.output import DONE, FAILED, printable
+from hashnet.cli.output import DONE, FAILED
+from hashnet.escapes import printable
 
 EXAMPLE = "photos.index"
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from hashnet.cli.indexes import hint_at_numba, opened
 from hashnet.cli.options import add_index, whole_number
-from hashnet.cli.output import DONE, SKIPPED_SOME, Progress, note, printable
+from hashnet.cli.output import DONE, SKIPPED_SOME, Progress, note
 from hashnet.errors import ArgumentError
+from hashnet.escapes import printable
 
 if TYPE_CHECKING:
     from hashnet.retrieval.search.duplicates import Copy, DuplicateGroup

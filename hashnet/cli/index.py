@@ -16,6 +16,7 @@ from hashnet.cli.options import (
     add_label_from,
     add_max_pixels,
     backbone,
+    extractors,
     positive_number,
 )
 from hashnet.cli.output import (
@@ -28,10 +29,10 @@ from hashnet.cli.output import (
     name_left_out,
     name_problems,
     note,
-    printable,
     say_passed_over,
 )
 from hashnet.errors import ArgumentError, SkippedWarning
+from hashnet.escapes import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -155,6 +156,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--local",
+        type=extractors,
         choices=SeveralOf([*EXTRACTORS, "auto"]),
         help="also store local features in a new index, for search --verify and --same-object; "
         "several with commas between, as sift,aliked; auto: two that serve whatever photos show",

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hashnet import extras
-from hashnet.cli.output import detail, note, printable
+from hashnet.cli.output import detail, note
 from hashnet.errors import ArgumentError
+from hashnet.escapes import printable
 
 if TYPE_CHECKING:
     from hashnet.retrieval.index import Index

@@ -7,7 +7,8 @@ from typing import Any
 
 from hashnet.cli.indexes import hint_at_numba, opened, shown
 from hashnet.cli.options import add_index, add_json
-from hashnet.cli.output import DONE, printable
+from hashnet.cli.output import DONE
+from hashnet.escapes import printable
 
 EXAMPLE = "photos.index"
 WIDTH = 100

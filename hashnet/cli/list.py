@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from hashnet.cli.indexes import opened
 from hashnet.cli.options import add_index, add_json
-from hashnet.cli.output import DONE, printable
+from hashnet.cli.output import DONE
+from hashnet.escapes import printable
 
 if TYPE_CHECKING:
     import numpy as np

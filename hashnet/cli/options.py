@@ -4,7 +4,7 @@ import argparse
 import os
 from collections.abc import Callable
 
-from hashnet.cli.choices import BACKBONES
+from hashnet.cli.choices import BACKBONES, EXTRACTORS
 
 
 def add_index(parser: argparse.ArgumentParser) -> None:
@@ -155,6 +155,20 @@ def backbone(text: str) -> str:
     if text not in BACKBONES and not os.path.exists(text) and not set(text) & set(":./\\"):
         known = ", ".join(BACKBONES)
         raise argparse.ArgumentTypeError(f"{text!r} is no file, and none of {known}")
+    return text
+
+
+def extractors(text: str) -> str:
+    """The name of an extractor, or several with commas between, or auto, by itself."""
+    names = text.split(",")
+    if "auto" in names and len(names) > 1:
+        raise argparse.ArgumentTypeError("auto stands for two extractors, and comes by itself")
+    for name in names:
+        if name not in (*EXTRACTORS, "auto"):
+            raise argparse.ArgumentTypeError(
+                f"{name!r} is none of {', '.join(EXTRACTORS)} and auto; several have a comma "
+                "between, as sift,aliked"
+            )
     return text
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from hashnet.errors import HashnetError
+from hashnet.escapes import printable
 
 if TYPE_CHECKING:
     from hashnet.images import Problem
@@ -68,11 +69,6 @@ def detail(text: str) -> None:
     """Write to stderr what only `-v` asks for."""
     if _verbosity >= VERBOSE:
         print(text, file=sys.stderr, flush=True)
-
-
-def printable(text: str) -> str:
-    """`text` on one line: a file's name may hold anything, escape sequences included."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def count(number: int, what: str) -> str:

@@ -5,16 +5,9 @@ from typing import TYPE_CHECKING
 
 from hashnet.cli.indexes import opened
 from hashnet.cli.options import add_index
-from hashnet.cli.output import (
-    DONE,
-    FAILED,
-    SKIPPED_SOME,
-    count,
-    name_problems,
-    note,
-    printable,
-)
+from hashnet.cli.output import DONE, FAILED, SKIPPED_SOME, count, name_problems, note
 from hashnet.errors import ArgumentError
+from hashnet.escapes import printable
 
 if TYPE_CHECKING:
     from hashnet.retrieval.index import Index

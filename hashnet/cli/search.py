@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hashnet import files
@@ -22,8 +22,9 @@ from hashnet.cli.options import (
     positive_number,
     region,
 )
-from hashnet.cli.output import DONE, FAILED, SKIPPED_SOME, count, name_problems, note, printable
+from hashnet.cli.output import DONE, FAILED, SKIPPED_SOME, complain, count, name_problems, note
 from hashnet.errors import ArgumentError
+from hashnet.escapes import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,7 +126,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ids",
         metavar="F",
-        help="find only images whose ids this file lists, one a line; - for standard input",
+        help="find only images whose ids this file lists, one a line, as list prints them; - for "
+        "standard input",
     )
     parser.add_argument(
         "--until-unlike",
@@ -184,7 +186,7 @@ def run(arguments: argparse.Namespace) -> int:
     # What a search prints are paths, where there are such.
     query = dataclasses.replace(
         query,
-        ids=None if query.ids is None else engine.ids_of(list(query.ids)),
+        ids=_ids_known(engine, query.ids),
         right=engine.ids_of(list(query.right)),
         wrong=engine.ids_of(list(query.wrong)),
     )
@@ -215,8 +217,7 @@ def _run_text(arguments: argparse.Namespace, query: "Query") -> int:
     from hashnet.retrieval.words.box import WordBox
 
     engine = engine_of([arguments.index, *arguments.also])
-    if query.ids is not None:
-        query = dataclasses.replace(query, ids=engine.ids_of(list(query.ids)))
+    query = dataclasses.replace(query, ids=_ids_known(engine, query.ids))
     result = WordBox(engine).search(arguments.text, query)
     if arguments.json:
         print(json.dumps(result.to_dict()))
@@ -429,6 +430,20 @@ def _listed_ids(path: str | None) -> list[str] | None:
         ) from error
     lines = (line.removesuffix(b"\r") for line in content.split(b"\n"))
     return [os.fsdecode(line) for line in lines if line]
+
+
+def _ids_known(engine: "Engine", listed: "Collection[str] | None") -> list[str] | None:
+    """Ids of what a file lists; says on stderr what the index has not, if it has others."""
+    if listed is None:
+        return None
+    ids = engine.ids_of(list(listed))
+    unknown = [id for id, row in zip(ids, engine.snapshot.rows(ids), strict=True) if row < 0]
+    if 0 < len(unknown) < len(ids):  # where none is known, the search says so
+        complain(
+            f"of {count(len(ids), 'id')} of --ids the index lacks {len(unknown):,}, the first: "
+            f"{printable(unknown[0])}"
+        )
+    return ids
 
 
 def _print_result(result: "SearchResult") -> None:

@@ -131,4 +131,5 @@ def decoded(content: bytes) -> str:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
-        raise ValueError(f"it is not in {encoding.removesuffix('-sig')}: {error.reason}") from error
+        reason = f"it is not in {encoding.removesuffix('-sig')}: {error.reason}; save it as UTF-8"
+        raise ValueError(reason) from error

@@ -9,7 +9,8 @@ between, are one extractor, too: see `several`.
 
 import os
 
-from hashnet.errors import UnknownNameError
+from hashnet.checks import described
+from hashnet.errors import ArgumentError, UnknownNameError
 from hashnet.local.features import Extractor
 
 NAMES = ("aliked", "delf", "disk", "sift", "xfeat")
@@ -27,6 +28,7 @@ def names_of(local: str | None) -> tuple[str, ...]:
         tuple of str, in the order of `NAMES`, each once; empty for None.
 
     Raises:
+        ArgumentError: it is no str.
         UnknownNameError: one of them is no extractor.
 
     Example:
@@ -35,6 +37,12 @@ def names_of(local: str | None) -> tuple[str, ...]:
     """
     if local is None:
         return ()
+    if not isinstance(local, str):
+        raise ArgumentError(
+            "local is a str: the name of an extractor, or several with commas between.",
+            described(local),
+            'Write "sift" or "sift,aliked".',
+        )
     names = {name.strip() for name in local.split(",")}
     for name in sorted(names.difference(NAMES)):
         raise UnknownNameError("extractor of local features", name, NAMES)

@@ -83,7 +83,7 @@ def read(path: StrPath) -> dict[str, str]:
             captions.setdefault(fields[0], []).append(fields[1])
     except UnicodeDecodeError as error:
         what = f"{os.fspath(path)!r}: it is not in {error.encoding}: {error.reason}"
-        raise ArgumentError(rule, what) from error
+        raise ArgumentError(rule, what, "Save it as UTF-8.") from error
     except csv.Error as error:
         what = f"line {reader.line_num} of {os.fspath(path)!r}: {error}"
         raise ArgumentError(rule, what) from error

@@ -13,6 +13,7 @@ from typing import Any
 
 from hashnet import extras, files, images
 from hashnet.errors import ArgumentError, HashnetError, ImageError
+from hashnet.escapes import printable
 
 REPORT, PAGE, PLOTS, PICTURES = "report.json", "index.html", "plots", "pictures"
 
@@ -143,7 +144,7 @@ def plain(text: str) -> str:
     Returns:
         str.
     """
-    return shown(text).replace("$", r"\$")
+    return printable(text).replace("$", r"\$")
 
 
 _HEAD = """<!doctype html>
@@ -293,16 +294,4 @@ def escaped(value: object) -> str:
     Returns:
         str.
     """
-    return html.escape(shown(str(value)), quote=True)
-
-
-def shown(text: str) -> str:
-    """Text that shows what is in it: control characters, odd bytes and turned writing too.
-
-    Args:
-        text: str.
-
-    Returns:
-        str.
-    """
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return html.escape(printable(str(value)), quote=True)

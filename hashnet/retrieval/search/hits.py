@@ -9,6 +9,7 @@ import numpy as np
 
 from hashnet import extras, images
 from hashnet.errors import ImageError
+from hashnet.escapes import printable
 from hashnet.retrieval.search import notebook
 from hashnet.retrieval.search.finder import Found
 from hashnet.retrieval.search.grading import Graded
@@ -150,7 +151,7 @@ class SearchResult(Sequence[Hit]):
     def __repr__(self) -> str:
         lines = [f"{self.query!r}: {len(self)} hits of a {self.pool_in_words}"]
         for rank, hit in enumerate(self.hits[:_PRINTED], 1):
-            label = "" if hit.label is None else f"  [{_on_one_line(hit.label)}]"
+            label = "" if hit.label is None else f"  [{printable(hit.label)}]"
             lines.append(f"{ranked_scores(rank, hit)}{label}  {hit.path or hit.id!r}")
         if len(self) > _PRINTED:
             lines.append(f"      and {len(self) - _PRINTED} more")
@@ -227,7 +228,3 @@ def hits_of(
         by = None if one is None or not one.same else one.extractor
         scores = apart, distance, inliers, region, how_like, grade, by, share
         yield Hit(item.id, item.path, item.label, *scores)
-
-
-def _on_one_line(text: str) -> str:
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

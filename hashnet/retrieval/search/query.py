@@ -179,7 +179,7 @@ class Query:
         self._check_same_object()
 
     def _check_rerank(self) -> None:
-        if self.rerank is not None and self.rerank not in METHODS:
+        if self.rerank is not None and self.rerank not in list(METHODS):
             raise UnknownNameError("rerank", str(self.rerank), METHODS)
         if self.rerank_top > MOST_RERANKED:
             raise ArgumentError(

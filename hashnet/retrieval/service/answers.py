@@ -126,7 +126,7 @@ def refuse_errors(api: FastAPI) -> None:
     @api.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> Json:
         # What was sent is not repeated: it may be a whole picture.
-        places = [(".".join(map(str, one["loc"][1:])), one["msg"]) for one in error.errors()]
+        places = [(".".join(map(str, one["loc"][1:])), _said(one)) for one in error.errors()]
         malformed = any(one["loc"][:2] == ("body", "image") for one in error.errors())
         text = "; ".join(f"{place}: {message}" for place, message in places)
         return _problem(400 if malformed else 422, text[:1000])
@@ -138,6 +138,13 @@ def refuse_errors(api: FastAPI) -> None:
     @api.exception_handler(Exception)
     async def crashed(_request: Request, _error: Exception) -> Json:
         return _problem(500, "Something went wrong inside; the log says what.")
+
+
+def _said(error: Mapping[str, Any]) -> str:
+    """What is wrong with one field of a request."""
+    if error["loc"][:2] == ("body", "image") and isinstance(error.get("input"), str):
+        return "A picture is sent as a file, and this is text; with curl: -F image=@cat.jpg."
+    return str(error["msg"])
 
 
 def _problem(status: int, message: str, headers: Mapping[str, str] | None = None) -> Json:

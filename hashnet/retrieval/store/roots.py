@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from hashnet.errors import ArgumentError
+from hashnet.escapes import unescaped
 
 # More folders at once are taken for parts of one.
 MOST_AT_ONCE = 16
@@ -204,12 +205,23 @@ def ids_named(snapshot: Any, names: Sequence[str]) -> list[str]:
 
     Args:
         snapshot: `Snapshot`.
-        names: list of str.
+        names: list of str, as they are or escaped, as commands print them (`printable`). Where an
+            id with a backslash is known, it is that one.
 
     Returns:
         list of str: each id itself; for the path of a file of the index its id; all others as
         they are.
     """
+    found = _ids_known(snapshot, names)
+    escaped = [place for place, id in enumerate(found) if id is None and "\\" in names[place]]
+    ids = _ids_known(snapshot, [unescaped(names[place]) for place in escaped])
+    for place, id in zip(escaped, ids, strict=True):
+        found[place] = id
+    return [name if id is None else id for id, name in zip(found, names, strict=True)]
+
+
+def _ids_known(snapshot: Any, names: Sequence[str]) -> list[str | None]:
+    """As `ids_named`, of names as they stand; None for each that is not known."""
     found = list(names)
     for id_of in (snapshot.roots.id_of, str):  # an id may be a path, too
         rows = snapshot.rows(found) if found else ()
@@ -217,7 +229,7 @@ def ids_named(snapshot: Any, names: Sequence[str]) -> list[str]:
             if "\0" not in names[place]:
                 found[place] = id_of(os.path.abspath(names[place])) or names[place]
     rows = snapshot.rows(found) if found else ()
-    return [id if row >= 0 else name for id, name, row in zip(found, names, rows, strict=True)]
+    return [id if row >= 0 else None for id, row in zip(found, rows, strict=True)]
 
 
 def starts_named(snapshot: Any, folder: str, *, path_first: bool = False) -> list[str]:
