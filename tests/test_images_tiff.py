@@ -257,3 +257,12 @@ def test_large_samples_take_more_than_small_ones():
     assert costs.is_costly(of_kind["float32"])
     more = of_kind["float32"].megabytes - of_kind["uint16"].megabytes
     assert round(more) == round(22e6 * 6 / 2**20)
+
+
+def test_a_part_that_is_decompressed_is_there_twice_more():
+    told = {}
+    for rows in (5, 50):
+        options = {"compression": "zlib", "rowsperstrip": rows}
+        data = encoded(PHOTO.astype(np.uint16), photometric="rgb", **options)
+        told[rows] = costs.cost(tiff.open_tiff(data), 10**5, images.MAX_PIXELS).megabytes
+    assert told[50] - told[5] == pytest.approx(2 * 45 * 70 * 6 / 2**20)

@@ -84,7 +84,7 @@ def cost(image: Any, num_bytes: int, max_pixels: int) -> Cost:
     memory = rates.memory + more.memory + _of_turning(image, million)
     if isinstance(image, TiffFile):
         seconds = max(seconds, _A_SAMPLE_BYTE * image.num_bytes)
-        megabytes += image.num_bytes / 2**20
+        megabytes += (image.num_bytes + 2 * image.part_bytes) / 2**20
     return Cost(seconds, memory * million / _MILLION_BYTES + megabytes)
 
 

@@ -114,6 +114,7 @@ class TiffFile(ImageFile.ImageFile):
 
     Attributes:
         num_bytes: int. What its samples take.
+        part_bytes: int. What those of one strip or tile take that is decompressed; else 0.
     """
 
     format = "TIFF"
@@ -146,6 +147,10 @@ class TiffFile(ImageFile.ImageFile):
                 raise OSError(f"a TIFF of {reason} is not read")
         height, width = self._shape[:2]
         self.num_bytes = height * width * self._shape[2] * -(-self._bits // 8)
+        rows = int(tags.get(_TILE_HEIGHT, min(int(tags.get(_ROWS, height)), height)))
+        part = rows * int(tags.get(_TILE_WIDTH, width)) * self.num_bytes // max(height * width, 1)
+        part //= self._shape[2] if tags.get(_PLANES, 1) == 2 else 1
+        self.part_bytes = 0 if compression == 1 else part
         self._size = (height, width) if self._orientation >= 5 else (width, height)
         self._mode = "RGB"
         if _PROFILE in tags:
