@@ -86,6 +86,28 @@ def test_a_catalogue_is_a_flat_folder_or_class_folders(tmp_path):
     assert data.load_catalogue(listed).classes == ("Kiwi", "Pear")
 
 
+def test_a_catalogue_of_one_class_is_refused_as_a_catalogue(tmp_path):
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ArgumentError, match="catalogue has.*0 classes.*first problem: .*gone"):
+        data.load_catalogue(tmp_path)
+    images.write(str(tmp_path / "Kiwi.png"), cut_out())
+    with pytest.raises(ArgumentError, match="with 1 classes and 1 images.*named after their class"):
+        data.load_catalogue(tmp_path)
+    listed = tmp_path / "list.csv"
+    listed.write_text("path,label\nKiwi.png,Kiwi\n")
+    with pytest.raises(ArgumentError, match="pictures of the catalogue do not serve.*two classes"):
+        data.load_catalogue(listed)
+
+
+def test_a_message_on_broken_images_has_one_full_stop(tmp_path):
+    for name in ("Kiwi.png", "Lime.png"):
+        (tmp_path / name).write_bytes(b"broken")
+    with pytest.raises(ArgumentError, match="do not serve.*first problem") as error:
+        with data.naming_catalogue():
+            data.load_catalogue(tmp_path).decoded(4)
+    assert ".." not in str(error.value).replace(str(tmp_path), "")
+
+
 def test_images_of_classes_have_their_columns():
     names = ["ape", "cat", "dog", "cat"]
     pixels = np.arange(4, dtype="uint8")[:, None, None, None] * np.ones((1, 2, 2, 3), "uint8")

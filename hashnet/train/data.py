@@ -7,12 +7,13 @@ several make no difference further on.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import csv
 import gzip
 import math
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -296,7 +297,7 @@ def load_catalogue(path: str | os.PathLike[str]) -> LabelledImages:
         `LabelledImages`.
 
     Raises:
-        ArgumentError: as for `load`.
+        ArgumentError: as for `load`; or there are pictures of fewer than two classes.
 
     Example:
         >>> import pathlib, tempfile
@@ -308,10 +309,38 @@ def load_catalogue(path: str | os.PathLike[str]) -> LabelledImages:
     """
     path = pathlib.Path(path)
     if not path.is_dir():
-        return load(path)
+        with naming_catalogue():
+            return load(path)
     found, problems, _ = images.find([path])
     names = [item.folder or pathlib.Path(item.path).stem for item in found]
+    if len(set(names)) < 2:
+        raise ArgumentError(
+            "A catalogue has pictures of at least two classes.",
+            f"{os.fspath(path)!r} with {len(set(names))} classes and {len(names)} images"
+            f"{_first_of(problems)}",
+            "Give pictures that are named after their classes, or a folder of them for each class.",
+        )
     return _from_names([item.path for item in found], [[name] for name in names], problems)
+
+
+@contextlib.contextmanager
+def naming_catalogue() -> Iterator[None]:
+    """Have what refuses images say that they are those of a catalogue, and not the photos.
+
+    Raises:
+        ArgumentError: the block has raised one.
+
+    Example:
+        >>> with naming_catalogue():
+        ...     from_arrays(np.zeros((1, 4, 4, 3), "uint8"), ["cat"])
+        Traceback (most recent call last):
+        ...
+        hashnet.errors.ArgumentError: The pictures of the catalogue do not serve. Codes are ...
+    """
+    try:
+        yield
+    except ArgumentError as error:
+        raise ArgumentError(f"The pictures of the catalogue do not serve. {error}") from error
 
 
 def of_catalogue(
@@ -422,16 +451,22 @@ def _checked(
     sources: Any, targets: np.ndarray, classes: tuple[str, ...], problems: list[images.Problem]
 ) -> LabelledImages:
     if len(classes) < 2:
-        first = f"; the first problem: {problems[0].path}: {problems[0].reason}" if problems else ""
         raise ArgumentError(
             "Codes are learned from images of at least two classes.",
-            f"{len(classes)} classes with {len(targets)} images{first}",
+            f"{len(classes)} classes with {len(targets)} images{_first_of(problems)}",
             "Give a folder that holds a folder of images for each class.",
         )
     without = np.flatnonzero(~targets.any(axis=1))
     if len(without):
         raise ArgumentError("Every image has at least one class.", f"none for image {without[0]}")
     return LabelledImages(sources, targets, classes, list(problems))
+
+
+def _first_of(problems: Sequence[images.Problem]) -> str:
+    """What a message says of inputs that were skipped: the first of them."""
+    if not problems:
+        return ""
+    return f"; the first problem: {problems[0].path}: {problems[0].reason.rstrip('.')}"
 
 
 def check_batches(labelled: LabelledImages, batch: int, images_of_class: int) -> None:

@@ -137,7 +137,8 @@ def train(
     given, num_pictures = [labelled], 0
     if catalogue is not None:
         pictures = datasets.of_catalogue(catalogue, shown.classes, config)
-        pictures = pictures.decoded(size).of(shown.classes)
+        with datasets.naming_catalogue():
+            pictures = pictures.decoded(size).of(shown.classes)
         num_pictures = len(pictures)
         say(f"{num_pictures} pictures of a catalogue")
         given.append(pictures)
