@@ -240,7 +240,7 @@ def test_a_database_gives_the_same_regions(index, folder, bundle_folder, chdb_fo
         )
         assert one == other and one[0][1] is not None
     info = opened.info()
-    assert (info["images"], info["regions"], info["format_version"]) == (5, 4 * MOST, 5)
+    assert (info["images"], info["regions"], info["format_version"]) == (5, 4 * MOST, 6)
 
 
 def test_the_service_says_which_part_of_a_photo_was_found(bundle_folder, tmp_path):

@@ -227,7 +227,7 @@ def test_several_such_indexes_are_searched_as_one(index, folder, bundle, tmp_pat
     hits = engine.search(folder / "view 0.png", Query(verify=True)).hits
     assert hits[0].id == "view" and (hits[1].id, hits[1].verified_by) == ("db/0.png", "sift")
     other = Index.create(tmp_path / "other", bundle, local="sift")
-    with pytest.raises(FingerprintError, match="sift,xfeat, sift"):
+    with pytest.raises(FingerprintError, match="sift,xfeat of 129 numbers, sift"):
         open_sharded([index.store.folder, other.store.folder])
 
 
