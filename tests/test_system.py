@@ -494,7 +494,9 @@ def mount_without_locks(tmp_path_factory):
     subprocess.run(
         [compiler, "-shared", "-fPIC", "-o", folder / "no.so", folder / "no.c", "-ldl"], check=True
     )
-    return {**os.environ, "LD_PRELOAD": str(folder / "no.so")}
+    # Scratch of processes that do lock looks like what dead ones left there.
+    (folder / "tmp").mkdir()
+    return {**os.environ, "LD_PRELOAD": str(folder / "no.so"), "TMPDIR": str(folder / "tmp")}
 
 
 def hashnet(*arguments, **options):
