@@ -107,6 +107,11 @@ def test_supcon_picks_those_of_the_class_among_all_others(batch):
     assert loss_of("supcon", batch) == pytest.approx(total / B, rel=1e-4)
 
 
+def test_supcon_softmax_is_half_of_each(batch):
+    expected = (loss_of("supcon", batch) + loss_of("softmax", batch)) / 2
+    assert loss_of("supcon_softmax", batch) == pytest.approx(expected, rel=1e-6)
+
+
 def test_multi_similarity_weighs_what_mining_keeps(batch):
     z, _, targets = batch
     total, kept = 0.0, 0

@@ -495,7 +495,7 @@ settings = TrainConfig(
     num_bits=8, backbone="stub", weights="random", image_size=32, head_epochs=30, epochs=3,
     head_rate=.1, rate=.01, batch=8, validation=.25, seed=3,
 )
-for loss in ("proxy_anchor", "multi_similarity", "triplet", "supcon", "arcface", "softmax"):
+for loss in ("proxy_anchor", "multi_similarity", "triplet", "supcon_softmax", "arcface"):
     of_features = TrainConfig(
         num_bits=8, backbone="stub", weights="random", image_size=32, head_epochs=1, epochs=1,
         batch=12, loss=loss, embedding=4,

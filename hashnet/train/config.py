@@ -11,7 +11,15 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 CODE_LOSSES = ("paper", "ssdh", "csq", "orthohash", "greedyhash")
-METRIC_LOSSES = ("proxy_anchor", "arcface", "multi_similarity", "triplet", "supcon", "softmax")
+METRIC_LOSSES = (
+    "proxy_anchor",
+    "arcface",
+    "multi_similarity",
+    "triplet",
+    "supcon",
+    "supcon_softmax",
+    "softmax",
+)
 LOSSES = CODE_LOSSES + METRIC_LOSSES
 EMBEDDING, IMAGES_OF_CLASS = 256, 4
 OPTIMIZERS = ("adamw", "sgd")

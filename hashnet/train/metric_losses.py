@@ -1,4 +1,4 @@
-"""What makes a feature good for classes never seen: six losses from the literature, one face.
+"""What makes a feature good for classes never seen: seven losses from the literature, one face.
 
 Throughout, B is the images of a batch, D the numbers of a feature, C the classes;
 
@@ -51,7 +51,7 @@ class MetricLoss:
 
 
 def create(name: str) -> MetricLoss:
-    """Look up one of the six losses.
+    """Look up one of the losses.
 
     Args:
         name: str, one of `METRIC_LOSSES`.
@@ -208,6 +208,32 @@ def supcon(z: KerasTensor, cosines: KerasTensor, targets: KerasTensor) -> KerasT
     return -_mean_where(own, count > 0)
 
 
+def supcon_softmax(z: KerasTensor, products: KerasTensor, targets: KerasTensor) -> KerasTensor:
+    """Half of `supcon` and half of `softmax`.
+
+    The one draws the images of a class together, the other keeps more of what tells classes apart.
+
+    Args:
+        z: float32 tensor `(B, D)`.
+        products: float32 tensor `(B, C)`, z w^T.
+        targets: float32 tensor `(B, C)`.
+
+    Returns:
+        float32 scalar, nats.
+
+    Example:
+        >>> z = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], "float32")
+        >>> targets = np.eye(2, dtype="float32")[[0, 0, 1, 1]]
+        >>> bool(supcon_softmax(z, 9 * z, targets) < .001 < 4 < supcon_softmax(z, -9 * z, targets))
+        True
+
+    Reference:
+        Gunel et al., "Supervised Contrastive Learning for Pre-trained Language Model Fine-tuning",
+        ICLR 2021, equation 1, with lambda = .5.
+    """
+    return (supcon(z, products, targets) + softmax(z, products, targets)) / 2
+
+
 def multi_similarity(z: KerasTensor, cosines: KerasTensor, targets: KerasTensor) -> KerasTensor:
     """Pairs weighed by their own similarity and by that of the others, after mining:
 
@@ -321,6 +347,12 @@ _LOSSES = {
         MetricLoss("triplet", "Schroff et al., FaceNet, CVPR 2015", "none", triplet),
         MetricLoss(
             "supcon", "Khosla et al., Supervised Contrastive Learning, NeurIPS 2020", "none", supcon
+        ),
+        MetricLoss(
+            "supcon_softmax",
+            "Gunel et al., Supervised Contrastive Learning for Fine-tuning, ICLR 2021",
+            "free",
+            supcon_softmax,
         ),
         MetricLoss("softmax", "classification, the baseline of all of them", "free", softmax),
     )

@@ -40,7 +40,7 @@ def main():
     parser.add_argument("sets", nargs="+", metavar="SET=TRAIN:DATABASE:QUERIES:HELD_OUT")
     parser.add_argument("--recipe", default="unseen")
     parser.add_argument("--catalogue", metavar="CATALOGUE")
-    parser.add_argument("--losses", nargs="*", default=["supcon", "softmax"])
+    parser.add_argument("--losses", nargs="*", default=["supcon_softmax", "supcon", "softmax"])
     parser.add_argument("--heads", nargs="*", default=settings.METRIC_LOSSES)
     parser.add_argument("--few", nargs="*", type=int, default=[])
     options = parser.parse_args()
