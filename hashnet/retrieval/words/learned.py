@@ -18,7 +18,8 @@ import contextlib
 import hashlib
 import io
 import os
-from typing import Any, NamedTuple
+import pathlib
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -123,7 +124,7 @@ def settle(snapshot: Any, *, anew: bool = False) -> None:
     with contextlib.suppress(HashnetError, OSError):
         rows, captions = _captions(snapshot)
         if len(rows) < LEAST and check(snapshot):  # which nothing would ever make good
-            _forget(snapshot)
+            _kept_of(snapshot).forget_caption_map()
         known = None if anew else _read(snapshot)
         if len(rows) < LEAST or (known and len(rows) < GROWN * known.num_captions):
             return
@@ -222,30 +223,44 @@ def _rows(snapshot: Any) -> np.ndarray:
     return rows if snapshot.live_images is None else rows[snapshot.live_images]
 
 
-def _content(snapshot: Any) -> bytes | None:
-    """What an index keeps, with its checksum; None where that is nothing."""
-    if not isinstance(snapshot, Snapshot):
-        content: bytes | None = snapshot.store.caption_map()
-        return content
-    if not os.path.lexists(snapshot.folder / FILE):
-        return None
-    path, _ = inside(snapshot.folder, FILE)
-    return path.read_bytes()
+class _Kept(Protocol):
+    """Where an index keeps what it has learned, as bytes with their checksum."""
+
+    def caption_map(self) -> bytes | None:
+        """What is there; None where that is nothing."""
+
+    def write_caption_map(self, content: bytes) -> None:
+        """Put another in its place."""
+
+    def forget_caption_map(self) -> None:
+        """Delete it."""
 
 
-def _keep(snapshot: Any, content: bytes) -> None:
-    if not isinstance(snapshot, Snapshot):
-        snapshot.store.write_caption_map(content)
-        return
-    with files.whole_file(snapshot.folder / FILE) as file:
-        file.write(content)
+class _File:
+    """A file of an index folder."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._folder = folder
+
+    def caption_map(self) -> bytes | None:
+        if not os.path.lexists(self._folder / FILE):
+            return None
+        path, _ = inside(self._folder, FILE)
+        return path.read_bytes()
+
+    def write_caption_map(self, content: bytes) -> None:
+        with files.whole_file(self._folder / FILE) as file:
+            file.write(content)
+
+    def forget_caption_map(self) -> None:
+        os.unlink(self._folder / FILE)
 
 
-def _forget(snapshot: Any) -> None:
-    if not isinstance(snapshot, Snapshot):
-        snapshot.store.forget_caption_map()
-        return
-    os.unlink(snapshot.folder / FILE)
+def _kept_of(snapshot: Any) -> _Kept:
+    if isinstance(snapshot, Snapshot):
+        return _File(snapshot.folder)
+    table: _Kept = snapshot.store
+    return table
 
 
 def _read(snapshot: Any) -> CaptionMap | None:
@@ -262,7 +277,7 @@ def _stored(snapshot: Any) -> CaptionMap | None:
         StoreError: it is damaged.
     """
     try:
-        content = _content(snapshot)
+        content = _kept_of(snapshot).caption_map()
         if content is None:
             return None
         checksum, content = content[:_SHA256_BYTES], content[_SHA256_BYTES:]
@@ -294,4 +309,5 @@ def _write(snapshot: Any, fitted: CaptionMap) -> None:
         kernel=fitted.kernel.astype(np.float16),
         num_captions=np.array(fitted.num_captions),
     )
-    _keep(snapshot, hashlib.sha256(content.getvalue()).digest() + content.getvalue())
+    whole = hashlib.sha256(content.getvalue()).digest() + content.getvalue()
+    _kept_of(snapshot).write_caption_map(whole)
