@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hashnet.cli.choices import BACKBONES, EXTRACTORS, PRECISIONS
 from hashnet.cli.indexes import opened, say_which
 from hashnet.cli.options import (
-    SeveralOf,
+    Shown,
     add_exclude,
     add_index,
     add_label_from,
@@ -157,7 +157,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--local",
         type=extractors,
-        choices=SeveralOf([*EXTRACTORS, "auto"]),
+        choices=Shown([*EXTRACTORS, "auto"]),
         help="also store local features in a new index, for search --verify and --same-object; "
         "several with commas between, as sift,aliked; auto: two that serve whatever photos show",
     )

@@ -172,11 +172,11 @@ def extractors(text: str) -> str:
     return text
 
 
-class SeveralOf(tuple[str, ...]):
-    """Choices of which several may be given, with commas between."""
+class Shown(tuple[str, ...]):
+    """Choices that help shows and a shell completes, of a type that looks at what is given."""
 
     def __contains__(self, given: object) -> bool:
-        return all(map(super().__contains__, str(given).split(",")))
+        return True
 
 
 def names(text: str) -> tuple[str, ...]:
