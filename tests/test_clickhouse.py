@@ -1,5 +1,6 @@
 """What only an index in ClickHouse has: URLs, statements, a server that fails, kills."""
 
+import functools
 import json
 import re
 import shutil
@@ -572,6 +573,22 @@ class Killed(BaseException):
     """What no code catches, at this statement and at all that follow."""
 
 
+def killed_at(number, done, act):
+    """Call `act`, killed before its n-th statement or right after: "killed" or "not killed"."""
+
+    def kill(sent, is_done):
+        if sent > number or (sent == number and is_done == done):
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        statements(patch, kill)
+        try:
+            act()
+        except Killed:
+            return "killed"
+    return "not killed"
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("done", [False, True])
 def test_a_refit_killed_at_any_statement_leaves_the_old_codes_or_the_new(
@@ -587,17 +604,7 @@ def test_a_refit_killed_at_any_statement_leaves_the_old_codes_or_the_new(
             writer.remove(["i3"])
         before = contents_of(store)
 
-        def kill(sent, is_done, number=number):
-            if sent > number or (sent == number and is_done == done):
-                raise Killed
-
-        with pytest.MonkeyPatch.context() as patch:
-            statements(patch, kill)
-            try:
-                refit(store, tmp_path)
-                outcomes.append("not killed")
-            except Killed:
-                outcomes.append("killed")
+        outcomes.append(killed_at(number, done, functools.partial(refit, store, tmp_path)))
         now = clickhouse.Store.open(url)
         is_new = now.fingerprint != store.fingerprint
         outcomes[-1:] = [f"{outcomes[-1]}, new"] if is_new else outcomes[-1:]
@@ -655,17 +662,8 @@ def test_a_codebook_whose_setting_was_killed_at_any_statement_is_the_old_one_or_
                 writer.remove(["i3"])
             old = store.snapshot().codebook.to_bytes()
 
-            def kill(sent, is_done, number=number, done=done):
-                if sent > number or (sent == number and is_done == done):
-                    raise Killed
-
-            with pytest.MonkeyPatch.context() as patch:
-                statements(patch, kill)
-                try:
-                    store.writer().set_codebook(codebook_of(1))
-                    outcomes.append("not killed")
-                except Killed:
-                    outcomes.append("killed")
+            setting = functools.partial(store.writer().set_codebook, codebook_of(1))
+            outcomes.append(killed_at(number, done, setting))
             now = clickhouse.Store.open(f"chdb://{chdb_folder}/codebook_{done}/t{number}")
             if compare_words(now).codebook.to_bytes() != old:
                 outcomes[-1] += ", new"

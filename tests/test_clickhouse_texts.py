@@ -22,7 +22,7 @@ from hashnet.retrieval.store.kinds import kind_of
 from hashnet.retrieval.store.texts import Line, Texts
 from hashnet.retrieval.words.box import WordBox
 from tests import test_written
-from tests.test_clickhouse import Killed, refit, statements
+from tests.test_clickhouse import killed_at, refit
 from tests.test_engine_verify import thing
 from tests.test_words_learned import captions, features, sentences  # noqa: F401
 
@@ -267,19 +267,12 @@ def test_captions_given_by_a_killed_writer_are_the_old_ones_or_the_new(
         before = {item.id: item.texts for item in index.store.snapshot().items_in_order()}
         wanted = {id: f"zebra{number} {id}" for id in before}
 
-        def kill(sent, is_done, number=number):
-            if sent > number or (sent == number and is_done == done):
-                raise Killed
+        def caption_and_compact(wanted=wanted):
+            index.caption(wanted)
+            with index.store.writer() as writer:
+                writer.compact()
 
-        with pytest.MonkeyPatch.context() as patch:
-            statements(patch, kill)
-            try:
-                index.caption(wanted)
-                with index.store.writer() as writer:
-                    writer.compact()
-                outcomes.append("not killed")
-            except Killed:
-                outcomes.append("killed")
+        outcomes.append(killed_at(number, done, caption_and_compact))
         now = Index.open(place)
         found = {item.id: item.texts for item in now.store.snapshot().items_in_order()}
         if found != before:

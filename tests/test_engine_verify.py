@@ -34,6 +34,14 @@ def view(number):
     return np.ascontiguousarray(np.rot90(part * np.float32(0.7)).astype(np.uint8))
 
 
+def make_things(folder, number):
+    """Pictures of things in `db`, and a view of each beside it."""
+    (folder / "db").mkdir()
+    for one in range(number):
+        images.write(folder / "db" / f"{one}.png", thing(one))
+        images.write(folder / f"view {one}.png", view(one))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def soon():
     """A codebook for an index as small as those here."""
@@ -46,10 +54,7 @@ def soon():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("things")
-    (folder / "db").mkdir()
-    for number in range(NUM_THINGS):
-        images.write(folder / "db" / f"{number}.png", thing(number))
-        images.write(folder / f"view {number}.png", view(number))
+    make_things(folder, NUM_THINGS)
     images.write(folder / "db" / "blank.png", np.full((80, 90, 3), 99, np.uint8))
     return folder
 

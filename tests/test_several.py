@@ -23,7 +23,7 @@ from hashnet.retrieval.search.engine import Engine
 from hashnet.retrieval.search.query import Query
 from hashnet.retrieval.store.items import StoredFeatures
 from tests.imagined import Imagined, picture
-from tests.test_engine_verify import soon, thing, view  # noqa: F401 - soon is a fixture
+from tests.test_engine_verify import make_things, soon, thing, view  # noqa: F401 - soon is a fixture
 
 pytest.importorskip("cv2", reason="needs OpenCV: pip install hashnet[delf]")
 
@@ -56,10 +56,7 @@ def bundle(bundle_folder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("things")
-    (folder / "db").mkdir()
-    for number in range(NUM_THINGS):
-        images.write(folder / "db" / f"{number}.png", thing(number))
-        images.write(folder / f"view {number}.png", view(number))
+    make_things(folder, NUM_THINGS)
     for number in range(2):
         images.write(folder / "db" / f"faint {number}.png", faint(number))
     return folder
